@@ -1,0 +1,98 @@
+"""The table: read, checked once at the border, fingerprinted."""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from housing.errors import HousingError, Problem, TableError
+from housing.files import sha256
+from housing.schema import Column, Matrix, Schema, Vector
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that fits its schema."""
+
+    schema: Schema
+    matrix: Matrix  # (rows, schema.features)
+    target: Vector  # (rows,), in the target's unit
+    key: Matrix  # (rows, schema.key): what identifies a row
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def head(self, rows: int) -> "Table":
+        """Give the first rows as a table of its own."""
+        fingerprint = f"{self.fingerprint}[:{rows}]"
+        return Table(self.schema, self.matrix[:rows], self.target[:rows], self.key[:rows], fingerprint)
+
+
+def schema_of(data: DictConfig) -> Schema:
+    """Give the schema that a table's config declares."""
+    declared: Any = OmegaConf.to_container(data, resolve=True)
+    return Schema.from_dict(declared)
+
+
+def load(data: DictConfig, limit: int | None = None) -> Table:
+    """Read and check the table of a config; only its first `limit` rows where that is given.
+
+    Raises HousingError where the file is not there, TableError where it does not fit the schema.
+    """
+    path = Path(data.path)
+    if not path.is_file():
+        raise HousingError(f"{path} is not there. Get it with: python -m housing.fetch data={data.name}")
+    table = _load(path, sha256(path), json.dumps(schema_of(data).to_dict()))
+    return table if limit is None else table.head(limit)
+
+
+@lru_cache(maxsize=4)  # the jobs of a sweep share one process and one table
+def _load(path: Path, digest: str, declared: str) -> Table:
+    schema = Schema.from_dict(json.loads(declared))
+    return check(schema, read_csv(path, schema), digest)
+
+
+def check(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
+    """Turn a frame into a table. Raises TableError, which names each value that the schema does not allow."""
+    everything = schema.encode_frame(frame, schema.columns, forbid_others=True)
+    if everything.size == 0:
+        raise TableError(f"table {schema.name} has no rows", [])
+    place = {column.name: number for number, column in enumerate(schema.columns)}
+    matrix = everything[:, [place[column.name] for column in schema.features]]
+    key = everything[:, [place[column.name] for column in schema.key]]
+    return Table(schema, matrix, everything[:, place[schema.target.name]], key, digest)
+
+
+def read_csv(path: Path, schema: Schema) -> pd.DataFrame:
+    """Read a CSV file as its schema types the columns; only an empty cell is a missing value."""
+    cells: Any = {"keep_default_na": False, "na_values": [""], "skip_blank_lines": False}
+    kinds = {"float": np.float64, "int": np.float64, "bool": "boolean", "category": "str"}
+    types: Any = {column.name: kinds[column.type] for column in schema.columns}
+    try:
+        return pd.read_csv(path, dtype=types, float_precision="round_trip", **cells)
+    except pd.errors.ParserError as error:
+        raise TableError(f"{path} is not a table: {str(error).strip()}", []) from error
+    except ValueError as error:
+        problems = _unreadable(pd.read_csv(path, dtype="str", **cells), schema)
+        raise TableError(f"{path} does not fit table {schema.name} (rows count from 0)", problems) from error
+
+
+def _unreadable(frame: pd.DataFrame, schema: Schema) -> list[Problem]:
+    """Find the cells that cannot be read as their column's type."""
+    columns = [column for column in schema.columns if column.name in frame.columns and column.type != "category"]
+    cells = ((row, column, cell) for column in columns for row, cell in enumerate(frame[column.name]) if isinstance(cell, str))
+    return [Problem(row, column.name, str(column.reason(cell))) for row, column, cell in cells if not _readable(column, cell)]
+
+
+def _readable(column: Column, cell: str) -> bool:
+    try:
+        pd.Series([cell]).astype("boolean" if column.type == "bool" else np.float64)
+    except ValueError:
+        return False
+    return True

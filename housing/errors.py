@@ -1,0 +1,46 @@
+"""Errors that a user can mend. Commands print them without a traceback."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SHOWN = 20
+
+
+class HousingError(Exception):
+    """What went wrong, with the value, the place and what is allowed."""
+
+
+class ConfigError(HousingError):
+    """A config value that cannot work."""
+
+
+class StoreError(HousingError):
+    """The MLflow store is away, or does not hold what was asked for."""
+
+
+class BundleError(HousingError):
+    """A bundle that is damaged, incomplete or not of this format."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One value that the schema does not allow. `row` counts from 0; a whole column has none."""
+
+    row: int | None
+    field: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        places = [] if self.row is None else [f"row {self.row}"]
+        places += [] if self.field is None else [self.field]
+        return ", ".join(places) + f": {self.reason}"
+
+
+class TableError(HousingError):
+    """A table or a request that its schema does not allow; `problems` names each place."""
+
+    def __init__(self, what: str, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        shown = "".join(f"\n  {problem}" for problem in self.problems[:SHOWN])
+        more = f"\n  and {len(self.problems) - SHOWN} more" if len(self.problems) > SHOWN else ""
+        super().__init__(f"{what}{shown}{more}")

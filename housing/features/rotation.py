@@ -1,0 +1,33 @@
+"""Rotated coordinates: a tree splits along axes, a coast does not run along one."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from housing.schema import Matrix, Schema, Vector
+
+
+class Rotation:
+    """Latitude and longitude in axes turned by each of `degrees`; no column where the table has no coordinates."""
+
+    def __init__(self, schema: Schema, degrees: Sequence[float]) -> None:
+        self.coordinates = schema.coordinates()
+        self.radians = np.radians(np.asarray(degrees, dtype=np.float64)) if self.coordinates else np.empty(0)
+        turned = degrees if self.coordinates else []
+        self.names = [f"rotated_{degree:g}_{axis}" for degree in turned for axis in ("x", "y")]
+        self.arrays: dict[str, NDArray[np.float64]] = {}
+
+    def fit(self, _matrix: Matrix, _target: Vector) -> Self:
+        """Learn nothing: the angles are given."""
+        return self
+
+    def transform(self, matrix: Matrix) -> Matrix:
+        """Give x and y (degrees) for each angle."""
+        if self.coordinates is None:
+            return np.empty((len(matrix), 0))
+        latitude, longitude = (matrix[:, [place]] for place in self.coordinates)
+        cosine, sine = np.cos(self.radians), np.sin(self.radians)
+        turned = np.stack([cosine * longitude + sine * latitude, cosine * latitude - sine * longitude], axis=-1)
+        return turned.reshape(len(matrix), -1)

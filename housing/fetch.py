@@ -1,0 +1,94 @@
+"""Entry: get the table that a config names, check it, and say what it is.
+
+python -m housing.fetch data=california
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from housing.config import command
+from housing.errors import HousingError
+from housing.files import sha256, written_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNAVAILABLE = 69  # the exit code that sysexits.h gives to a service that cannot be had
+
+
+def fetch(data: DictConfig) -> str:
+    """Write the table once, whole or not at all; give a line that says what there is.
+
+    Raises HousingError where a table has no source, or the source gives another table than the pinned one.
+    """
+    path = Path(data.path)
+    if path.is_file():
+        return describe(data, path, "is there already")
+    if data.get("source") is None:
+        raise HousingError(f"{path} is not there, and data={data.name} names no source. Put the file there.")
+    print(f"getting table {data.name} from {data.source._target_}", flush=True)  # pylint: disable=protected-access
+    _write(path, _from_source(data), data)
+    return describe(data, path, "written")
+
+
+def _from_source(data: DictConfig) -> "pd.DataFrame":
+    # pylint: disable=import-outside-toplevel  # not needed where the table is there already, and slow
+    import numpy as np
+    import pandas as pd
+
+    from housing.data import schema_of
+
+    names = [column.name for column in schema_of(data).columns]
+    try:
+        fetched: Any = instantiate(data.source)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, OSError):  # the network, a file, a wrong sum: not a mistake in the config
+            raise error.__cause__ from None
+        raise
+    if isinstance(fetched, pd.DataFrame):
+        return fetched
+    if hasattr(fetched, "target"):  # what scikit-learn's fetchers give
+        given = [*fetched.feature_names, *fetched.target_names]
+        return pd.DataFrame(np.column_stack([fetched.data, fetched.target]), columns=given)[names]
+    return pd.DataFrame(fetched, columns=names)
+
+
+def _write(path: Path, frame: "pd.DataFrame", data: DictConfig) -> None:
+    from housing.data import check, schema_of  # pylint: disable=import-outside-toplevel
+
+    check(schema_of(data), frame, digest="")
+    with written_whole(path) as partial:
+        frame.to_csv(partial, index=False, lineterminator="\n")
+        got, pinned = sha256(partial), data.get("fingerprint")
+        if pinned is not None and got != pinned:
+            raise HousingError(f"data={data.name}: the source gives a table with fingerprint {got}; the config pins {pinned}")
+
+
+def describe(data: DictConfig, path: Path, state: str) -> str:
+    """Say where the table is, its rows and its fingerprint, and whether that is the public source's."""
+    with path.open("rb") as file:
+        rows = sum(1 for _ in file) - 1
+    got, pinned = sha256(path), data.get("fingerprint")
+    note = (
+        "" if pinned is None else "  (the public source's)" if got == pinned else f"  (changed: the public source's is {pinned})"
+    )
+    return f"table {data.name}: {path} {state}\nrows {rows:,}\nfingerprint {got}{note}"
+
+
+@command("fetch")
+def main(cfg: DictConfig) -> None:
+    """Fetch, and tell a source that cannot be had (exit code 69) from all other errors."""
+    try:
+        print(fetch(cfg.data))
+    except OSError as error:
+        print(f"error: table {cfg.data.name} cannot be had: {type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(UNAVAILABLE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Entry: prove the best run on the test rows, and only then give it to the servers.
+
+python -m housing.promote data=california
+"""
+
+import json
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from housing import data, models, report, tracking
+from housing.bundle import Bundle
+from housing.config import command
+from housing.data import Table
+from housing.errors import BundleError, ConfigError, StoreError
+from housing.run import build
+from housing.schema import Vector
+from housing.split import Split, split
+from housing.sweep import LIST
+from housing.tracking import Store, Tracked
+
+PROMOTE, HOLD, REJECT = "PROMOTE", "HOLD", "REJECT"
+
+
+@dataclass
+class Decision:
+    """What the gate decided about a run, and why. Metrics are those of the test rows."""
+
+    run_id: str
+    alias: str
+    champion: str = ""
+    challenger_metrics: dict[str, float] = field(default_factory=dict)
+    champion_metrics: dict[str, float] = field(default_factory=dict)
+    test_rows: int = 0
+    verdict: str = HOLD
+    reasons: list[str] = field(default_factory=list)
+    version: str | None = None  # of the registered model, where the alias points to after this decision
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What the challenger has to beat, with its predictions for the test rows."""
+
+    name: str
+    predictions: Vector
+    version: str | None = None
+    run_id: str | None = None
+
+
+def promote(cfg: DictConfig) -> Decision:
+    """Judge a run against the champion; where it is not worse, register it and move the alias.
+
+    The decision is recorded as a run of its own, whatever it is. Raises StoreError where there is no run to judge.
+    """
+    store = tracking.connect(cfg.mlflow)
+    table = data.load(cfg.data, cfg.limit)
+    parts = split(table, cfg.split)
+    run = challenger(cfg, store, table, parts)
+    tags = {tracking.KIND: "decision", tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
+    with store.run(cfg.decisions, f"{cfg.alias} {run.id[:8]}", {**tags, "housing.challenger": run.id}) as record:
+        decision = decide(cfg, store, table, parts, run)
+        metrics = {f"challenger_{name}": value for name, value in decision.challenger_metrics.items()}
+        metrics |= {f"champion_{name}": value for name, value in decision.champion_metrics.items()}
+        record.log({"alias": cfg.alias, "margin": cfg.margin}, metrics, {"housing.verdict": decision.verdict})
+        record.text("decision.json", json.dumps(asdict(decision), indent=2) + "\n")
+    return decision
+
+
+def challenger(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Tracked:
+    """Find the run to judge: the one asked for, or the best of a sweep, or the best on this table and split.
+
+    Raises StoreError where there is none, or where it was fitted on other data or another split: rows that it was
+    fitted on may then be among the test rows.
+    """
+    if cfg.run_id and cfg.sweep:
+        raise ConfigError("run_id and sweep are both given; allowed: one of them")
+    if cfg.run_id or cfg.sweep:
+        run = store.get(cfg.run_id or _best_of_sweep(cfg, store))
+        _require_comparable(run, table, parts)
+        return run
+    tags = {tracking.KIND: "run", tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
+    found = store.first(cfg.experiment_name, tags, f"metrics.{cfg.metric} ASC")
+    if found is None:
+        raise StoreError(
+            f"experiment {cfg.experiment_name} has no finished run on this table and split; train first:"
+            f" python -m housing.train -m data={cfg.data.name} model=linear,decision_tree,xgboost"
+        )
+    return found
+
+
+def _best_of_sweep(cfg: DictConfig, store: Store) -> str:
+    outcomes = json.loads(store.text(cfg.sweep, LIST))
+    finished = [outcome for outcome in outcomes if outcome["status"] == "FINISHED"]
+    if not finished:
+        raise StoreError(f"sweep {cfg.sweep} has no finished run")
+    best: str = min(finished, key=lambda outcome: outcome["metrics"][cfg.metric])["run_id"]
+    return best
+
+
+def _require_comparable(run: Tracked, table: Table, parts: Split) -> None:
+    if run.status != "FINISHED" or run.tags.get(tracking.KIND) != "run":
+        raise StoreError(f"run {run.id} is a {run.tags.get(tracking.KIND)} that is {run.status}; allowed: a run that is FINISHED")
+    for what, tag, present in (("table", tracking.DATA, table.fingerprint), ("split", tracking.SPLIT, parts.fingerprint())):
+        if run.tags.get(tag) != present:
+            raise StoreError(
+                f"run {run.id} was fitted on another {what} ({run.tags.get(tag)}) than the present one ({present});"
+                " train again, or call promote with the data and split of the run"
+            )
+
+
+def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, run: Tracked) -> Decision:
+    """Score challenger and champion on the same test rows, and act on what comes out."""
+    decision = Decision(run.id, cfg.alias, test_rows=len(parts.test))
+    try:
+        bundle = _challenger_bundle(store, table, parts, run, decision.reasons)
+    except BundleError as error:
+        decision.verdict = REJECT
+        decision.reasons.append(str(error))
+        return decision
+    champion = _champion(cfg, store, table, parts, decision.reasons)
+    actual = table.target[parts.test]
+    decision.champion, decision.version = champion.name, champion.version
+    decision.challenger_metrics = models.score(bundle.predict(table.matrix[parts.test]), actual)
+    decision.champion_metrics = models.score(champion.predictions, actual)
+    decision.verdict, reason = _judge(cfg, decision, champion)
+    decision.reasons.append(reason)
+    if decision.verdict == PROMOTE:
+        decision.version = store.register(cfg.registered_model, run.id)
+        store.point(cfg.registered_model, cfg.alias, decision.version)
+    return decision
+
+
+def _judge(cfg: DictConfig, decision: Decision, champion: Champion) -> tuple[str, str]:
+    mine, theirs = decision.challenger_metrics[cfg.metric], decision.champion_metrics[cfg.metric]
+    if champion.run_id == decision.run_id:
+        return HOLD, f"this run is {champion.name} at {cfg.alias} already"
+    figures = f"test {cfg.metric} {mine:.4f} against {theirs:.4f} of {champion.name}, margin {cfg.margin:g}"
+    return (PROMOTE, figures) if mine <= theirs + cfg.margin else (REJECT, f"worse: {figures}")
+
+
+def _challenger_bundle(store: Store, table: Table, parts: Split, run: Tracked, reasons: list[str]) -> Bundle:
+    if tracking.MODEL_ID not in run.tags:
+        reasons.append("the run kept no bundle: it was fitted again from its config")
+        return _refit(store, table, parts, run)
+    with store.bundle(f"models:/{run.tags[tracking.MODEL_ID]}") as folder:
+        return Bundle.read(folder)
+
+
+def _refit(store: Store, table: Table, parts: Split, run: Tracked) -> Bundle:
+    bundle, metrics = build(store.config(run.id), table, parts, run.id)
+    off = abs(metrics["rmse"] - run.metrics["rmse"])
+    if off > 1e-3 * run.metrics["rmse"]:
+        raise BundleError(
+            f"fitted again, run {run.id} gives a validation rmse of {metrics['rmse']:.6f}; it had {run.metrics['rmse']:.6f}"
+        )
+    with tempfile.TemporaryDirectory(prefix="housing-") as place:
+        bundle.write(Path(place) / "bundle")
+        tracking.Run(store, run.id).bundle(Path(place) / "bundle", table.schema)
+    tracking.Run(store, run.id).log(tags={"housing.refitted": "true"})
+    return bundle
+
+
+def _champion(cfg: DictConfig, store: Store, table: Table, parts: Split, reasons: list[str]) -> Champion:
+    """Give the version at the alias; the training mean stands in where there is none, or none that can be read."""
+    version = store.version_at(cfg.registered_model, cfg.alias)
+    mean = Champion("the training mean", np.full(len(parts.test), table.target[parts.train].mean()))
+    if version is None:
+        return mean
+    try:
+        with store.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
+            bundle = Bundle.read(folder)
+    except (BundleError, StoreError) as error:
+        reasons.append(f"version {version} at {cfg.alias} cannot be read, so the training mean stands in for it: {error}")
+        return mean
+    if bundle.schema.features != table.schema.features:
+        raise StoreError(
+            f"{cfg.registered_model} version {version} has other columns than table {table.schema.name}: they cannot be compared"
+        )
+    if (bundle.card["split"], bundle.card["data"]["fingerprint"]) != (parts.fingerprint(), table.fingerprint):
+        reasons.append("the champion was fitted on other data or another split: it may know some of the test rows")
+    return Champion(f"version {version}", bundle.predict(table.matrix[parts.test]), version, bundle.card["run_id"])
+
+
+@command("promote")
+def main(cfg: DictConfig) -> None:
+    """Promote, print the decision, and end with exit code 1 where the run is rejected."""
+    decision = promote(cfg)
+    report.show_decision(decision, cfg)
+    if decision.verdict == REJECT:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

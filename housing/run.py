@@ -1,0 +1,242 @@
+"""One run: a table goes in, a scored and tracked bundle comes out."""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from housing import data, models, report, tracking
+from housing.bundle import Bundle
+from housing.config import PROJECT
+from housing.data import Table
+from housing.errors import ConfigError
+from housing.files import written_whole
+from housing.split import Split, split
+from housing.tracking import Run, Store
+
+# What may differ between two runs that give the same model: places, tracking, threads, what is kept and shown.
+NOT_IN_KEY = ("paths", "mlflow", "experiment_name", "threads", "figures", "log_model", "rerun", "tags")
+NOT_A_PARAM = ("data.columns", "data.places", "data.ratios", "data.source")  # in config.yaml; too long for a table of runs
+LIBRARIES = ("numpy", "scikit-learn", "xgboost-cpu" if sys.platform != "darwin" else "xgboost")
+CODE = ("schema.py", "features", "bundle.py", "data.py", "split.py", "models.py", "run.py")
+# in a job's folder
+BUNDLE, CONFIG, FIGURES, OUTCOME = "bundle", "config", "figures", "outcome.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a run stands in Hydra: what was asked on the command line, and the folder for its files."""
+
+    overrides: list[str]
+    folder: Path
+    parent: str | None = None  # the run of the sweep it belongs to
+
+
+@dataclass
+class Outcome:
+    """What came of a job. `metrics` are those of the validation rows and of speed."""
+
+    overrides: list[str]
+    status: str  # FINISHED, FAILED or LOST
+    run_id: str | None = None
+    link: str = ""
+    reused: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Leave the outcome in the job's folder, where the sweep looks for it."""
+        with written_whole(folder / OUTCOME) as partial:
+            partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def run(cfg: DictConfig, job: Job) -> Outcome:
+    """Fit, score and track what a config describes, or give the outcome of the same run where one is finished.
+
+    Test rows are not touched. A failure is in MLflow with its traceback, and in the job's folder, before it is raised.
+    """
+    store = tracking.connect(cfg.mlflow)
+    try:
+        outcome = _run(cfg, job, store)
+    except Exception as error:
+        Outcome(job.overrides, "FAILED", error=f"{type(error).__name__}: {error}").write(job.folder)
+        raise
+    outcome.write(job.folder)
+    return outcome
+
+
+def _run(cfg: DictConfig, job: Job, store: Store) -> Outcome:
+    name, tags = f"{cfg.model.name} {cfg.features.name}", _tags(cfg, job)
+    try:
+        _require_metric(cfg.metric)
+        table = data.load(cfg.data, cfg.limit)
+        parts = split(table, cfg.split)
+        key = run_key(cfg, table, parts)
+    except Exception:
+        store.open_run(cfg.experiment_name, name, tags).fail()  # so that it is seen there too
+        raise
+    found = None if cfg.rerun else store.finished(cfg.experiment_name, key)
+    if found is not None:
+        return Outcome(job.overrides, "FINISHED", found.id, found.link, True, found.metrics)
+    tags |= {tracking.KEY: key, tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
+    with store.run(cfg.experiment_name, name, tags) as opened:
+        metrics = _fit_and_log(cfg, job, table, parts, opened)
+    return Outcome(job.overrides, "FINISHED", opened.id, store.get(opened.id).link, False, metrics)
+
+
+def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, opened: Run) -> dict[str, float]:
+    """Log the config before anything can fail; in a sweep leave the bundle in the job's folder, for the sweep's end."""
+    alone = job.parent is None
+    opened.files(_write_config(cfg, job), CONFIG)
+    opened.log(params=_params(cfg))
+    bundle, metrics = build(cfg, table, parts, opened.id)
+    bundle.write(job.folder / BUNDLE)
+    opened.log(metrics=metrics)
+    if alone or cfg.log_model == "all":
+        opened.bundle(job.folder / BUNDLE, table.schema)
+    if alone and cfg.figures:
+        opened.files(report.figures(bundle, table, parts.valid, job.folder / FIGURES), FIGURES)
+    if alone:
+        shutil.rmtree(job.folder / BUNDLE)  # the store has it
+    return metrics
+
+
+def build(cfg: DictConfig, table: Table, parts: Split, run_id: str) -> tuple[Bundle, dict[str, float]]:
+    """Fit on the training rows and give the bundle with its validation metrics; tracks nothing."""
+    fitted = models.fit(cfg, table, parts.train)
+    bundle = models.to_bundle(fitted, table, parts, cfg.parity, cfg.golden_rows)
+    valid = table.matrix[parts.valid]
+    metrics = {
+        **models.score(bundle.predict(valid), table.target[parts.valid]),
+        "fit_seconds": fitted.seconds,
+        **models.cost(bundle, valid),
+    }
+    bundle.card = card(cfg, table, parts, run_id, metrics)
+    return bundle, metrics
+
+
+def card(cfg: DictConfig, table: Table, parts: Split, run_id: str, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Give what the run knew: the model's name, its metrics, its data, its code."""
+    return {
+        "model": cfg.model.name,
+        "features": cfg.features.name,
+        "run_id": run_id,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "metrics": models.rounded(metrics),
+        "data": {"name": cfg.data.name, "fingerprint": table.fingerprint, "rows": len(table)},
+        "rows": {"train": len(parts.train), "valid": len(parts.valid), "test": len(parts.test)},
+        "split": parts.fingerprint(),
+        "code": dict(zip(("commit", "dirty"), _commit(), strict=True)),
+        "libraries": _libraries(),
+        "tags": dict(cfg.tags),
+    }
+
+
+def run_key(cfg: DictConfig, table: Table, parts: Split) -> str:
+    """Give the hash of all that decides what a run gives: config, data, split, code, libraries."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    parts_of_key: dict[str, Any] = {
+        "config": {name: value for name, value in config.items() if name not in NOT_IN_KEY},
+        "data": table.fingerprint,
+        "split": parts.fingerprint(),
+        "code": _code_hash(),
+        "libraries": _libraries(),
+    }
+    parts_of_key["config"]["data"].pop("path")
+    parts_of_key["config"]["model"]["estimator"].pop("n_jobs", None)
+    return hashlib.sha256(json.dumps(parts_of_key, sort_keys=True).encode()).hexdigest()
+
+
+def _require_metric(name: str) -> None:
+    if name not in ("rmse", "mae"):
+        raise ConfigError(f"metric is {name!r}; allowed: rmse, mae")
+
+
+def _write_config(cfg: DictConfig, job: Job) -> Path:
+    home = job.folder / CONFIG
+    home.mkdir(parents=True)
+    (home / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+    (home / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(job.overrides)), encoding="utf-8")
+    return home
+
+
+def _params(cfg: DictConfig) -> dict[str, Any]:
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    params = _flat({name: value for name, value in resolved.items() if name not in NOT_IN_KEY})
+    return {name: value for name, value in params.items() if not name.startswith(NOT_A_PARAM)}
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _tags(cfg: DictConfig, job: Job) -> dict[str, str]:
+    commit, dirty = _commit()
+    tags = {
+        tracking.KIND: "run",
+        "mlflow.source.name": "housing.train",
+        "mlflow.source.git.commit": commit,
+        "housing.dirty": str(dirty).lower(),
+        "housing.command": " ".join(sys.argv)[:1000],
+        "housing.overrides": " ".join(job.overrides)[:1000],
+        "housing.host": socket.gethostname(),
+        "housing.process": f"{os.getpid()} {_process_start()}",
+        **{f"housing.{name}": version_ for name, version_ in _libraries().items()},
+        **{f"housing.{name}": str(value) for name, value in cfg.tags.items()},
+    }
+    return tags if job.parent is None else {**tags, "mlflow.parentRunId": job.parent}
+
+
+@functools.lru_cache
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
+
+
+@functools.lru_cache
+def _code_hash() -> str:
+    """Hash the project's files that fit or score: a commit of the README must not make a finished run unknown."""
+    digest = hashlib.sha256()
+    for name in CODE:
+        place = PROJECT / "housing" / name
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@functools.lru_cache
+def _commit() -> tuple[str, bool]:
+    """Give the commit and whether files differ from it; ("unknown", False) where the project is not in git."""
+    git = ["git", "-C", str(PROJECT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", False
+    return commit, bool(status)
+
+
+@functools.lru_cache
+def _process_start() -> str:
+    """Give the start time of this process, in clock ticks since boot where the system tells (a pid alone comes again)."""
+    try:
+        return Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except OSError:
+        return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,73 @@
+"""Which rows are for training, validation and test. Test rows are scored by the gate only."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from hydra.utils import instantiate
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from housing.data import Table
+from housing.errors import ConfigError
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of the three parts."""
+
+    train: Rows
+    valid: Rows
+    test: Rows
+
+    def fingerprint(self) -> str:
+        """Give a hash that is equal where all three parts are."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.valid, self.test):
+            digest.update(np.ascontiguousarray(part, dtype="<i8").tobytes() + b"|")
+        return digest.hexdigest()
+
+
+def split(table: Table, cfg: DictConfig) -> Split:
+    """Split a table as its config says. Raises ConfigError where a part stays empty."""
+    parts: Split = instantiate(cfg, table)
+    for name, rows in (("train", parts.train), ("valid", parts.valid), ("test", parts.test)):
+        if rows.size == 0:
+            raise ConfigError(f"the split leaves no rows for {name}: the table has {len(table)} rows, split is {dict(cfg)}")
+    return parts
+
+
+def by_hash(table: Table, test: float, valid: float, salt: str) -> Split:
+    """Split by a salted hash of each row's key, so that a row never moves: not when rows are added, not when its target
+    is corrected. `test` and `valid` are shares of all rows.
+    """
+    _check_shares(test, valid)
+    keys = np.ascontiguousarray(table.key, dtype="<f8") + 0.0  # -0.0 and 0.0 are one key
+    seed = salt.encode()
+    digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8, key=seed).digest() for row in keys)
+    place = np.frombuffer(digests, dtype="<u8") / 2.0**64
+    is_test, is_valid = place < test, (place >= test) & (place < test + valid)
+    return Split(np.flatnonzero(~is_test & ~is_valid), np.flatnonzero(is_valid), np.flatnonzero(is_test))
+
+
+def by_chance(table: Table, test: float, valid: float, seeds: Sequence[int]) -> Split:
+    """Split with scikit-learn's `train_test_split` twice: first the test rows with `seeds[0]`, then from the rest the
+    validation rows with `seeds[1]`. `test` is a share of all rows, `valid` of the rest.
+    """
+    from sklearn.model_selection import train_test_split  # pylint: disable=import-outside-toplevel  # 3 s that few need
+
+    _check_shares(test, valid)
+    if len(seeds) != 2:
+        raise ConfigError(f"split.seeds is {list(seeds)}; allowed: two whole numbers")
+    rest, test_rows = train_test_split(np.arange(len(table)), test_size=test, random_state=seeds[0])
+    train, valid_rows = train_test_split(rest, test_size=valid, random_state=seeds[1])
+    return Split(train, valid_rows, test_rows)
+
+
+def _check_shares(test: float, valid: float) -> None:
+    for name, share in (("test", test), ("valid", valid), ("test + valid", test + valid)):
+        if not 0.0 < share < 1.0:
+            raise ConfigError(f"split: the share {name} is {share}; allowed: above 0 and below 1")

@@ -1,0 +1,43 @@
+"""Entry: fit one model, or sweep over many.
+
+python -m housing.train -m model=linear,decision_tree,xgboost
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from housing.config import SWEEP_RUN, command
+
+
+@command("train")
+def main(cfg: DictConfig) -> float:
+    """Run one job and return the metric that a sweeper compares."""
+    from housing import report, run  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
+
+    hydra = HydraConfig.get()
+    job = run.Job(list(hydra.overrides.task), Path(hydra.runtime.output_dir), os.environ.get(SWEEP_RUN))
+    outcome = run.run(cfg, job)
+    report.show_outcome(outcome, cfg)
+    return outcome.metrics[cfg.metric]
+
+
+def cli() -> None:
+    """Run Hydra; when a sweep is over, however it ended, write down what came of it."""
+    complete = True
+    try:
+        main()
+    finally:
+        if SWEEP_RUN in os.environ:
+            from housing.sweep import Sweep  # pylint: disable=import-outside-toplevel  # as above
+
+            complete = Sweep.current is None or Sweep.current.close()
+    if not complete:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli()

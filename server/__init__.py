@@ -1,0 +1,1 @@
+"""The thin server: it reads what was published and knows no table by name."""

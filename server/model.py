@@ -1,0 +1,68 @@
+"""The model in use, swapped between requests when the puller publishes another."""
+
+import json
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marshmallow import Schema
+
+from housing.bundle import Bundle
+from housing.errors import BundleError
+from housing.schema import Record
+from server import published
+from server.schemas import request_schema
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bundle, where it came from, and the request schema that was made from it."""
+
+    bundle: Bundle
+    served: dict[str, Any]
+    requests: Schema
+
+    @property
+    def example(self) -> Record:
+        """A row that can be sent as it is: the golden row in the middle of the predictions."""
+        rows: list[Record] = self.bundle.golden["rows"]
+        return rows[len(rows) // 2]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Model":
+        """Read a published version. Raises BundleError where it is damaged."""
+        bundle = Bundle.read(folder / published.BUNDLE)
+        return cls(bundle, json.loads((folder / published.SERVED).read_text(encoding="utf-8")), request_schema(bundle.schema))
+
+
+class InUse:
+    """Holds the model in use; a thread looks for a newly published one and loads it before it lets go of the old."""
+
+    def __init__(self, folder: Path, poll: float) -> None:
+        self.model: Model | None = None
+        self.why_not = "nothing is published yet; promote a model: python -m housing.promote"
+        self._folder, self._poll, self._seen = folder, poll, Path()
+        self.look()
+        threading.Thread(target=self._watch, name="look for a new model", daemon=True).start()
+
+    def look(self) -> None:
+        """Load what is published, where it is not what was seen last."""
+        newest = published.current(self._folder)
+        if newest is None or newest == self._seen:
+            return
+        self._seen = newest
+        try:
+            self.model = Model.read(newest)
+        except (BundleError, OSError, ValueError) as error:
+            self.why_not = str(error)
+            log.error("refused, the model in use stays: %s", error)
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(self._poll)
+            self.look()

@@ -1,0 +1,92 @@
+"""The puller: its own process, which follows the alias and publishes each new version once it is proven.
+
+Workers read what it published; MLflow being slow, wrong or away reaches no request.
+"""
+
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import mlflow
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from housing.bundle import Bundle
+from housing.errors import BundleError
+from housing.store_file import store_file, store_lock
+from server import published
+from server.settings import Settings
+
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+log = logging.getLogger("puller")
+
+
+def follow(settings: Settings) -> None:
+    """Look at the alias again and again; what fails is logged once, and the version in use stays."""
+    said = ""
+    while True:
+        try:
+            news = pull(settings)
+        except (BundleError, MlflowException, OSError) as error:
+            news = f"refused, the version in use stays: {error}"
+        if news and news != said:
+            log.info("%s", news)
+            said = news
+        time.sleep(settings.poll)
+
+
+def pull(settings: Settings) -> str:
+    """Publish the version at the alias where it is not the one in use; give what there is to say, or nothing.
+
+    Raises BundleError for a bundle that cannot be proven, MlflowException or OSError where the store is away.
+    """
+    version = _at_alias(settings)
+    if version is None:
+        return f"waiting: {settings.model} has no version at alias {settings.alias} in {settings.tracking_uri}"
+    name = f"{version.version}-{version.run_id}"  # the number alone comes again in a new store
+    if published.current(settings.folder) == settings.folder / name:
+        return ""
+    with tempfile.TemporaryDirectory(prefix="housing-") as place:
+        source = f"models:/{settings.model}/{version.version}"
+        model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=place))
+        bundle = model / yaml.safe_load((model / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]["data"]
+        Bundle.read(bundle)
+        served = {"model": settings.model, "version": str(version.version), "alias": settings.alias}
+        published.publish(settings.folder, name, bundle, served)
+    return f"published {settings.model} version {version.version}"
+
+
+def _at_alias(settings: Settings) -> ModelVersion | None:
+    file = store_file(settings.tracking_uri)
+    if file is not None and not file.exists():
+        return None
+    with store_lock(settings.tracking_uri):
+        try:
+            return MlflowClient(settings.tracking_uri).get_model_version_by_alias(settings.model, settings.alias)
+        except MlflowException as error:
+            if error.error_code not in NOT_THERE:
+                raise
+            return None
+
+
+def main() -> None:
+    """Follow the alias that the environment names."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    logging.basicConfig(format="puller: %(message)s", level=logging.WARNING)
+    log.setLevel(logging.INFO)
+    settings = Settings.from_environment()
+    mlflow.set_tracking_uri(settings.tracking_uri)
+    try:
+        follow(settings)
+    except KeyboardInterrupt:
+        pass  # this is how a puller in a terminal ends
+
+
+if __name__ == "__main__":
+    main()

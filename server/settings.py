@@ -1,0 +1,41 @@
+"""The server's settings, each from an environment variable; conf/serve.yaml holds their values and what they mean."""
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+PREFIX = "HOUSING_"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a worker and the puller have to know."""
+
+    model: str
+    alias: str
+    tracking_uri: str
+    folder: Path
+    poll: float
+    host: str
+    port: int
+    workers: int
+    threads: int
+    max_body: int
+    max_rows: int
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read all settings. Raises ValueError, which names the variable that is missing or cannot be read."""
+        values = {}
+        for item in fields(cls):
+            name = PREFIX + item.name.upper()
+            if name not in os.environ:
+                raise ValueError(
+                    f"the environment variable {name} is missing; python -m housing.serve sets it from conf/serve.yaml"
+                )
+            try:
+                values[item.name] = item.type(os.environ[name])  # type: ignore[operator]
+            except ValueError as error:
+                raise ValueError(f"the environment variable {name} is {os.environ[name]!r}: {error}") from error
+        return cls(**values)
