@@ -8,13 +8,17 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from housing.errors import HousingError
+from housing.errors import ConfigError, HousingError
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONF = str(PROJECT / "conf")
+USER_ERRORS = (HousingError, OmegaConfBaseException)  # what the user can mend; shown without a traceback
 SWEEP_RUN = "HOUSING_SWEEP_RUN"  # in the environment of a sweep's jobs: the run that is their parent
 
 
@@ -23,20 +27,40 @@ def home() -> Path:
     return Path(os.environ.get("HOUSING_HOME") or PROJECT)
 
 
+def _require_all_given(cfg: DictConfig) -> None:
+    missing = OmegaConf.missing_keys(cfg)
+    if missing:
+        raise ConfigError(f"not given: {', '.join(f'{name}=...' for name in sorted(missing))}")
+
+
 OmegaConf.register_new_resolver("home", lambda: str(home()), replace=True)
+
+
+def make(node: DictConfig, *arguments: Any) -> Any:
+    """Make what a config node's `_target_` names; an error of ours or of the world outside comes out as itself.
+
+    Raises ConfigError where the target is not there or does not take what the node gives it.
+    """
+    try:
+        return instantiate(node, *arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, HousingError | OSError):
+            raise error.__cause__ from None
+        raise ConfigError(str(error)) from error
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
     """Make a command of a function of its config.
 
-    A HousingError ends the command with its message alone and exit code 1; inside a sweep it is the job that fails.
+    What the user can mend ends the command with its message alone and exit code 1; inside a sweep it is the job that fails.
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         def guarded(cfg: DictConfig) -> Any:
             try:
+                _require_all_given(cfg)
                 return function(cfg)
-            except HousingError as error:
+            except USER_ERRORS as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise
                 sys.exit(f"error: {error}")

@@ -14,6 +14,8 @@ from housing.errors import HousingError, Problem, TableError
 from housing.files import sha256
 from housing.schema import Column, Matrix, Schema, Vector
 
+BOOLS = ("True", "TRUE", "true", "1", "1.0", "False", "FALSE", "false", "0", "0.0")  # what pandas reads as bool
+
 
 @dataclass(frozen=True)
 class Table:
@@ -75,7 +77,7 @@ def read_csv(path: Path, schema: Schema) -> pd.DataFrame:
     kinds = {"float": np.float64, "int": np.float64, "bool": "boolean", "category": "str"}
     types: Any = {column.name: kinds[column.type] for column in schema.columns}
     try:
-        return pd.read_csv(path, dtype=types, float_precision="round_trip", **cells)
+        return pd.read_csv(path, dtype=types, **cells)
     except pd.errors.ParserError as error:
         raise TableError(f"{path} is not a table: {str(error).strip()}", []) from error
     except ValueError as error:
@@ -91,8 +93,10 @@ def _unreadable(frame: pd.DataFrame, schema: Schema) -> list[Problem]:
 
 
 def _readable(column: Column, cell: str) -> bool:
+    if column.type == "bool":
+        return cell in BOOLS
     try:
-        pd.Series([cell]).astype("boolean" if column.type == "bool" else np.float64)
+        float(cell)
     except ValueError:
         return False
     return True

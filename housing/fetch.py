@@ -5,13 +5,11 @@ python -m housing.fetch data=california
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from housing.config import command
+from housing.config import command, make
 from housing.errors import HousingError
 from housing.files import sha256, written_whole
 
@@ -44,12 +42,7 @@ def _from_source(data: DictConfig) -> "pd.DataFrame":
     from housing.data import schema_of
 
     names = [column.name for column in schema_of(data).columns]
-    try:
-        fetched: Any = instantiate(data.source)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, OSError):  # the network, a file, a wrong sum: not a mistake in the config
-            raise error.__cause__ from None
-        raise
+    fetched = make(data.source)
     if isinstance(fetched, pd.DataFrame):
         return fetched
     if hasattr(fetched, "target"):  # what scikit-learn's fetchers give

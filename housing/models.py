@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from housing.bundle import Bundle, Member
+from housing.config import make
 from housing.data import Table
 from housing.errors import ConfigError, HousingError
 from housing.features import Features
@@ -32,7 +32,7 @@ def fit(cfg: DictConfig, table: Table, rows: Rows) -> Fitted:
     """Fit the features and the estimator of a config on some rows of a table."""
     blocks: Any = OmegaConf.to_container(cfg.features.blocks, resolve=True)
     features = Features(table.schema, blocks, cfg.model.missing)
-    estimator = instantiate(cfg.model.estimator)
+    estimator = make(cfg.model.estimator)
     start = time.perf_counter()
     columns = features.fit_transform(table.matrix[rows], table.target[rows])
     estimator.fit(columns, table.target[rows])

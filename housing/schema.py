@@ -264,7 +264,7 @@ def _bins(column: Column, numbers: Vector) -> dict[str, Any]:
         deciles = np.quantile(present, np.arange(1, BINS) / BINS) if present.size else np.empty(0)
         edges = np.unique(deciles).astype(np.float64)
     else:
-        edges = np.arange(max(len(column.categories), 2) - 1) + 0.5
+        edges = np.arange(max(len(column.categories), 2) - 1, dtype=np.float64) + 0.5
     counts = np.bincount(np.searchsorted(edges, present, side="left"), minlength=len(edges) + 1)
     total = max(len(numbers), 1)
     return {"edges": edges.tolist(), "shares": (counts / total).tolist(), "missing": float(len(numbers) - present.size) / total}

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from housing.config import make
 from housing.data import Table
 from housing.errors import ConfigError
 
@@ -33,7 +33,7 @@ class Split:
 
 def split(table: Table, cfg: DictConfig) -> Split:
     """Split a table as its config says. Raises ConfigError where a part stays empty."""
-    parts: Split = instantiate(cfg, table)
+    parts: Split = make(cfg, table)
     for name, rows in (("train", parts.train), ("valid", parts.valid), ("test", parts.test)):
         if rows.size == 0:
             raise ConfigError(f"the split leaves no rows for {name}: the table has {len(table)} rows, split is {dict(cfg)}")

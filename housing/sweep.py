@@ -17,8 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from housing import data, report, tracking
 from housing.bundle import Bundle
-from housing.config import SWEEP_RUN
-from housing.errors import HousingError
+from housing.config import SWEEP_RUN, USER_ERRORS
 from housing.files import written_whole
 from housing.run import BUNDLE, CONFIG, FIGURES, OUTCOME, Outcome
 from housing.split import split
@@ -42,7 +41,7 @@ class Sweep(Callback):
         tags = {tracking.KIND: "sweep", "housing.overrides": " ".join(config.hydra.overrides.task)[:1000]}
         try:
             self.run = tracking.connect(config.mlflow).open_run(config.experiment_name, f"sweep {self.folder.name}", tags)
-        except HousingError as error:  # Hydra would make a warning of it and go on
+        except USER_ERRORS as error:  # Hydra would make a warning of it and go on
             sys.exit(f"error: {error}")
         os.environ[SWEEP_RUN] = self.run.id
         Sweep.current = self

@@ -50,9 +50,9 @@ class Store:
             logging.getLogger(name).setLevel(logging.WARNING)
         self.uri, self.artifacts, self.ui = tracking_uri, artifacts, ui
         mlflow.set_tracking_uri(tracking_uri)
-        self.client = MlflowClient(tracking_uri)
         self._experiments: dict[str, str] = {}
-        with self._told_if_away(), store_lock(self.uri):
+        with self._told_if_away(), store_lock(self.uri):  # a client makes the store as soon as it is made itself
+            self.client = MlflowClient(tracking_uri)
             self.client.search_experiments(max_results=1)
 
     @contextmanager

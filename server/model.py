@@ -44,25 +44,35 @@ class InUse:
     """Holds the model in use; a thread looks for a newly published one and loads it before it lets go of the old."""
 
     def __init__(self, folder: Path, poll: float) -> None:
-        self.model: Model | None = None
-        self.why_not = "nothing is published yet; promote a model: python -m housing.promote"
         self._folder, self._poll, self._seen = folder, poll, Path()
-        self.look()
+        self._model: Model | None = None
+        self._why_not = "nothing is published yet; promote a model: python -m housing.promote"
+        self._one_at_a_time = threading.Lock()
+        self._look()
         threading.Thread(target=self._watch, name="look for a new model", daemon=True).start()
 
-    def look(self) -> None:
+    def get(self) -> Model:
+        """Give the model in use. Raises BundleError, which says why there is none."""
+        if self._model is None:
+            self._look()  # another worker may have said already that it is ready
+        if self._model is None:
+            raise BundleError(self._why_not)
+        return self._model
+
+    def _look(self) -> None:
         """Load what is published, where it is not what was seen last."""
-        newest = published.current(self._folder)
-        if newest is None or newest == self._seen:
-            return
-        self._seen = newest
-        try:
-            self.model = Model.read(newest)
-        except (BundleError, OSError, ValueError) as error:
-            self.why_not = str(error)
-            log.error("refused, the model in use stays: %s", error)
+        with self._one_at_a_time:
+            newest = published.current(self._folder)
+            if newest is None or newest == self._seen:
+                return
+            self._seen = newest
+            try:
+                self._model = Model.read(newest)
+            except (BundleError, OSError, ValueError) as error:
+                self._why_not = str(error)
+                log.error("refused, the model in use stays: %s", error)
 
     def _watch(self) -> None:
         while True:
             time.sleep(self._poll)
-            self.look()
+            self._look()

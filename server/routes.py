@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 from marshmallow import ValidationError
 
-from housing.errors import Problem
+from housing.errors import BundleError, Problem
 from server.errors import RequestError
 from server.metrics import count_rows
 from server.model import InUse, Model
@@ -22,9 +22,10 @@ def _json(body: object) -> Response:
 
 def _model() -> Model:
     in_use: InUse = current_app.extensions["in_use"]
-    if in_use.model is None:
-        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {in_use.why_not}")
-    return in_use.model
+    try:
+        return in_use.get()
+    except BundleError as error:
+        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {error}") from error
 
 
 @api.get("/healthz")

@@ -1,0 +1,215 @@
+"""Fixtures: places, tables, a promoted model, a running server. Nothing in here stands in for our own code."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from housing import data, tracking
+from housing.bundle import Bundle
+from housing.config import CONF, PROJECT
+from housing.data import Table
+from housing.run import Job, Outcome, build, run
+from housing.split import split
+
+TABLES = PROJECT / "tests" / "tables"
+NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+SECONDS = 120  # for anything that is waited for
+
+
+def wait_for(holds: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+    """Wait until a condition holds; the test fails where it never does."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"waited {seconds} s for: {what}"
+        time.sleep(0.05)
+
+
+def rentals_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
+    """Made-up flats whose rent follows from their columns; a tenth has no year."""
+    random = np.random.default_rng(seed)
+    area, rooms = random.uniform(20, 150, rows).round(1), random.integers(1, 7, rows)
+    furnished, quarter = random.random(rows) < 0.3, random.choice(["old town", "harbour", "hills"], rows)
+    built = np.where(random.random(rows) < 0.1, np.nan, random.integers(1900, 2020, rows))
+    rent = 8 * area + 40 * rooms + 100 * furnished + np.select([quarter == "harbour", quarter == "hills"], [150, 300], 0)
+    rent = rent + np.where(np.isnan(built), 50, (built - 1900)) + random.normal(0, 20, rows)
+    return pd.DataFrame(
+        {"area": area, "rooms": rooms, "furnished": furnished, "quarter": quarter, "built": built, "rent": rent.round(2)}
+    )
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that is made and empty: making one takes MLflow some seconds."""
+    place = tmp_path_factory.mktemp("store") / "mlflow.db"
+    tracking.Store(f"sqlite:///{place}", artifacts=None, ui="")
+    return place
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Path:
+    """A home of its own for one test: data (the rentals), an empty store, outputs."""
+    monkeypatch.setenv("HOUSING_HOME", str(tmp_path))
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    (tmp_path / "data").mkdir()
+    rentals_frame().to_csv(tmp_path / "data" / "rentals.csv", index=False)
+    return tmp_path
+
+
+def config(name: str, *overrides: str) -> DictConfig:
+    """Compose a config of the project; tables of the tests are known too."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose(name, [f"hydra.searchpath=[file://{TABLES}]", *overrides])
+
+
+def train(home_: Path, *overrides: str) -> Outcome:
+    """Run one job in this process, on the rentals unless told otherwise."""
+    folder = home_ / "outputs" / str(len(list(home_.glob("outputs/*"))))
+    asked = ["data=rentals", "features=none", *overrides]
+    return run(config("train", *asked), Job(asked, folder))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environment: str) -> Ended:
+    """Run a command of the project, `command(home, "housing.train", "debug=fast")`, as a user would."""
+    environ = {**os.environ, "HOUSING_HOME": str(home_), **environment}
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=cwd, env=environ, capture_output=True, text=True, timeout=300, check=False
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the real table of California, where this machine can get it."""
+    place = tmp_path_factory.mktemp("real")
+    fetched = command(place, "housing.fetch", "data=california")
+    if fetched.code == 69:
+        pytest.skip(f"the real table cannot be had here: {fetched.err}")
+    assert fetched.code == 0, fetched.err
+    return place
+
+
+@pytest.fixture(scope="session")
+def rentals(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """The rentals as a table."""
+    path = tmp_path_factory.mktemp("rentals") / "rentals.csv"
+    rentals_frame().to_csv(path, index=False)
+    return data.load(config("train", "data=rentals", f"data.path={path}").data)
+
+
+@pytest.fixture(scope="session")
+def bundle(rentals: Table) -> Bundle:
+    """A small XGBoost model of the rentals."""
+    cfg = config("train", "data=rentals", "features=none", "model.estimator.n_estimators=20")
+    return build(cfg, rentals, split(rentals, cfg.split), run_id="none")[0]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered."""
+
+    status: int
+    type: str
+    text: str
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON; NaN and the like are refused, as a strict caller does."""
+        return json.loads(self.text, parse_constant=_refuse)
+
+
+def _refuse(name: str) -> None:
+    raise AssertionError(f"the answer holds {name}")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def ask(self, route: str, body: bytes | None = None, method: str | None = None, **headers: str) -> Answer:
+        """Send bytes (JSON, unless a header says otherwise), or just ask."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(f"{self.url}{route}", body, {"Content-Type": "application/json", **named}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return Answer(answer.status, answer.headers["Content-Type"], answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, error.headers["Content-Type"], error.read().decode())
+
+    def predict(self, body: object) -> Answer:
+        """Ask for predictions."""
+        return self.ask("/predict", json.dumps(body).encode())
+
+    def answers(self, route: str) -> bool:
+        """Whether the route answers with 200."""
+        try:
+            return self.ask(route).status == 200
+        except OSError:
+            return False
+
+    def workers(self) -> list[int]:
+        """The pids of gunicorn's workers: the children of the children that have children of their own."""
+        tree = {pid: _children(pid) for pid in _children(self.process.pid)}
+        return [worker for workers in tree.values() for worker in workers]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port: int = place.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Serve the rentals with real gunicorn workers and a real puller for as long as the block lasts."""
+    port, log = free_port(), home_ / "serve.log"
+    arguments = [f"hydra.searchpath=[file://{TABLES}]", "data=rentals", f"serve.port={port}", "serve.poll=0.1", *overrides]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "housing.serve", *arguments],
+            env={**os.environ, "HOUSING_HOME": str(home_), **(environment or {})},
+            stdout=file,
+            stderr=file,
+        )
+    server = Server(f"http://127.0.0.1:{port}", process, log)
+    try:
+        wait_for(lambda: server.answers("/healthz"), "the server lives")
+        yield server
+    finally:
+        process.terminate()
+        process.wait(SECONDS)

@@ -1,0 +1,298 @@
+"""The server as callers and operators meet it: real gunicorn workers, a real puller, a real store."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import Answer, Server, command, config, free_port, rentals_frame, serving, train, wait_for
+from housing import tracking
+from housing.config import PROJECT
+from housing.promote import promote
+from housing.tracking import Store
+
+ROW = {"area": 50.5, "rooms": 2, "furnished": True, "quarter": "hills", "built": 1950}
+WORSE, BETTER = ("model=decision_tree", "figures=false", "model.estimator.max_depth=2"), ("model=linear", "figures=false")
+
+
+@pytest.fixture(scope="module")
+def served_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
+    """A home with a promoted model of the rentals."""
+    place = tmp_path_factory.mktemp("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOUSING_HOME", str(place))
+        (place / "data").mkdir()
+        rentals_frame().to_csv(place / "data" / "rentals.csv", index=False)
+        shutil.copy(empty_store, place / "mlflow.db")
+        train(place, *BETTER)
+        assert promote(config("promote", "data=rentals")).verdict == "PROMOTE"
+        yield place
+
+
+@pytest.fixture(scope="module")
+def server(served_home: Path) -> Iterator[Server]:
+    """The promoted model, served."""
+    with serving(served_home, "serve.max_body=20000", "serve.max_rows=100") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def store(served_home: Path) -> Store:
+    """The store that the server's puller follows."""
+    return tracking.Store(f"sqlite:///{served_home}/mlflow.db", artifacts=None, ui="")
+
+
+def assert_problem(answer: Answer, status: int, detail: str) -> None:
+    """Every error has one shape."""
+    assert (answer.status, answer.type) == (status, "application/problem+json"), answer
+    body = answer.json
+    assert set(body) - {"errors"} == {"type", "title", "status", "detail"}
+    assert body["status"] == status
+    assert re.search(detail, body["detail"]), body
+
+
+def test_one_row_and_many_get_the_predictions_of_the_bundle(server: Server, store: Store) -> None:
+    with store.bundle("models:/housing-rentals@staging") as folder:
+        golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    one = server.predict(golden["rows"][3])
+    assert (one.status, one.type) == (200, "application/json")
+    assert one.json == {"predictions": [pytest.approx(golden["predictions"][3])], "model": "housing-rentals", "version": "1"}
+    many = server.predict({"instances": golden["rows"]})
+    np.testing.assert_allclose(many.json["predictions"], golden["predictions"], rtol=1e-6)
+
+
+def test_a_missing_value_of_a_nullable_column_is_null(server: Server) -> None:
+    known, missing = (server.predict({**ROW, "built": built}) for built in (1910, None))
+    assert missing.status == 200
+    assert missing.json["predictions"] != known.json["predictions"]
+
+
+BAD_ROWS = [
+    ({"area": None}, "area", "is missing"),
+    ({"area": "50"}, "area", "'50' is not a number"),
+    ({"area": True}, "area", "True is not a number"),
+    ({"area": 1e999}, "area", "inf is not a finite number"),
+    ({"area": 10**400}, "area", "not a finite number"),
+    ({"area": 500.5}, "area", "500.5 is above 500"),
+    ({"area": [50]}, "area", "[50] is not a number"),
+    ({"rooms": 2.5}, "rooms", "2.5 is not a whole number"),
+    ({"rooms": 0}, "rooms", "0 is below 1"),
+    ({"furnished": 1}, "furnished", "1 is not true or false"),
+    ({"quarter": "moon"}, "quarter", "'moon' is not a category; allowed: old town, harbour, hills"),
+    ({"quarter": "\ud800"}, "quarter", "is not a category"),
+    ({"rent": 900}, "rent", "is not a column of this model"),
+]
+
+
+@pytest.mark.parametrize(("change", "field", "reason"), BAD_ROWS)
+def test_a_bad_value_is_refused_with_row_field_and_reason(
+    server: Server, change: dict[str, Any], field: str, reason: str
+) -> None:
+    body = json.dumps({"instances": [ROW, {**ROW, **change}]}).replace("Infinity", "1e999")
+    answer = server.ask("/predict", body.encode())
+    assert_problem(answer, 422, "1 values are not allowed")
+    (error,) = answer.json["errors"]
+    assert (error["row"], error["field"]) == (1, field)
+    assert reason in error["reason"]
+
+
+@pytest.mark.parametrize("field", list(ROW))
+def test_a_missing_key_is_refused(server: Server, field: str) -> None:
+    answer = server.predict({name: value for name, value in ROW.items() if name != field})
+    assert_problem(answer, 422, "1 values are not allowed")
+    assert answer.json["errors"] == [{"row": 0, "field": field, "reason": "is missing"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        (b"", 400, "not JSON"),
+        (b"{", 400, "not JSON"),
+        (b'{"area": NaN}', 400, "NaN is not a JSON number"),
+        (b'{"area": -Infinity}', 400, "-Infinity is not a JSON number"),
+        (b'{"area": 1, "area": 2}', 400, "the key 'area' is there twice"),
+        (b'{"area": "\xff"}', 400, "not JSON"),
+        (b"[" * 19000, 400, "nested too deeply"),
+        (b'{"area": ' + b"1" * 5000 + b"}", 400, "not JSON"),
+        (b"[1, 2]", 422, "the body is not an object"),
+        (b'"text"', 422, "the body is not an object"),
+        (b'{"instances": []}', 422, "a list of at least one row"),
+        (b'{"instances": {}}', 422, "a list of at least one row"),
+        (b'{"instances": [1], "more": 2}', 422, "the body's only key"),
+        (json.dumps({"instances": [{}] * 101}).encode(), 413, "instances has 101 rows; allowed: 100"),
+        (b" " * 20001, 413, ""),
+    ],
+)
+def test_a_body_that_cannot_be_rows_is_refused(server: Server, body: bytes, status: int, detail: str) -> None:
+    assert_problem(server.ask("/predict", body), status, detail)
+
+
+def test_a_row_that_is_no_object_is_named(server: Server) -> None:
+    answer = server.predict({"instances": [ROW, 5]})
+    assert_problem(answer, 422, "1 values")
+    assert answer.json["errors"] == [{"row": 1, "field": None, "reason": "is not an object"}]
+
+
+def test_at_most_a_hundred_errors_are_named(server: Server) -> None:
+    answer = server.predict({"instances": [{}] * 100})
+    assert_problem(answer, 422, "500 values are not allowed; the first 100 are named")
+    assert len(answer.json["errors"]) == 100
+
+
+def test_other_content_types_routes_and_methods_have_the_same_shape(server: Server) -> None:
+    assert_problem(server.ask("/predict", b"{}", Content_Type="text/csv"), 415, "text/csv; allowed: application/json")
+    assert_problem(server.ask("/nowhere"), 404, "")
+    assert_problem(server.ask("/predict", method="PUT"), 405, "")
+    assert_problem(server.ask("/predict", method="BREW"), 405, "")
+
+
+def test_the_model_tells_where_it_came_from_and_a_row_that_works(server: Server, store: Store) -> None:
+    told = server.ask("/model").json
+    assert (told["model"], told["version"], told["alias"]) == ("housing-rentals", "1", "staging")
+    assert told["card"]["run_id"] == store.client.get_model_version("housing-rentals", "1").run_id
+    assert list(told["schema"]["columns"])[:2] == ["area", "rooms"]
+    assert server.predict(told["example"]).status == 200
+
+
+def scraped(server: Server) -> dict[str, float]:
+    """The metrics by name and labels."""
+    lines = (line for line in server.ask("/metrics").text.splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def test_metrics_count_what_was_asked_over_all_workers(server: Server) -> None:
+    before = scraped(server)
+    for _ in range(20):
+        server.predict({"instances": [ROW] * 3})
+        server.predict({**ROW, "area": -1})
+        server.ask("/made-up/by/the/caller")
+    after = scraped(server)
+
+    def risen(name: str) -> float:
+        return after[name] - before.get(name, 0.0)
+
+    assert risen("housing_rows_total") == 60
+    assert risen('housing_request_seconds_count{route="/predict",status="200"}') == 20
+    assert risen('housing_request_seconds_count{route="/predict",status="422"}') == 20
+    assert risen('housing_request_seconds_count{route="unknown",status="404"}') == 20
+    assert not any("made-up" in name for name in after)
+    assert len(server.workers()) == 2
+
+
+@contextmanager
+def gunicorn_alone(python: str, log: Path, **environment: str) -> Iterator[Server]:
+    """Workers without a puller, from any Python, on what is published already."""
+    port = free_port()
+    serve = config("serve", "data=rentals", f"serve.port={port}").serve
+    settings = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
+    environ = {**settings, "PROMETHEUS_MULTIPROC_DIR": f"{log}.metrics", **environment}
+    arguments = [python, "-m", "gunicorn", "--config", "server/gunicorn.conf.py"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(arguments, cwd=PROJECT, env=environ, stdout=file, stderr=file)
+    running = Server(f"http://127.0.0.1:{port}", process, log)
+    try:
+        wait_for(lambda: running.answers("/readyz"), "the workers are ready")
+        yield running
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+HEAVY = ("mlflow", "pandas", "sklearn", "xgboost", "hydra", "omegaconf")
+
+
+@pytest.mark.usefixtures("server")
+def test_workers_import_nothing_that_trains(tmp_path: Path) -> None:
+    with gunicorn_alone(sys.executable, tmp_path / "log", PYTHONPROFILEIMPORTTIME="1") as running:
+        assert running.predict(ROW).status == 200
+        assert running.predict({}).status == 422
+        assert running.answers("/model") and running.answers("/metrics")
+    imported = {
+        line.rpartition("|")[2].strip()
+        for line in running.log.read_text(encoding="utf-8").splitlines()
+        if line.startswith("import time:")
+    }
+    assert {"housing.bundle", "onnxruntime", "server.routes"} <= imported
+    assert not {name for name in imported if name.split(".")[0] in HEAVY}
+
+
+@pytest.mark.usefixtures("server")
+def test_the_serve_lock_alone_serves(tmp_path: Path) -> None:
+    """A virtual environment with the workers' lock and nothing else: what is not there cannot be imported."""
+    uv, python, lock = f"{sys.prefix}/bin/uv", str(tmp_path / "venv/bin/python"), str(PROJECT / "locks/serve.txt")
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv")], check=True)
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", lock], check=True)
+    for absent in HEAVY:
+        assert subprocess.run([python, "-c", f"import {absent}"], capture_output=True, check=False).returncode == 1
+    with gunicorn_alone(python, tmp_path / "log") as running:
+        assert running.predict(ROW).status == 200
+        assert running.answers("/metrics")
+
+
+def test_nothing_published_is_alive_but_not_ready_until_a_promotion_and_each_next_one_is_swapped_in(home: Path) -> None:
+    (home / "mlflow.db").unlink()  # not even a store
+    with serving(home) as running:
+        assert running.answers("/healthz")
+        for answer in (running.ask("/readyz"), running.predict(ROW), running.ask("/model")):
+            assert_problem(answer, 503, "not ready: nothing is published yet")
+        workers = running.workers()
+        worse = train(home, *WORSE)
+        assert promote(config("promote", "data=rentals")).version == "1"
+        wait_for(lambda: running.answers("/readyz"), "version 1 is served")
+        train(home, *BETTER)
+        assert promote(config("promote", "data=rentals")).version == "2"
+        wait_for(lambda: {running.ask("/model").json["version"] for _ in range(20)} == {"2"}, "all workers serve version 2")
+
+        corrupt(home, str(worse.run_id))
+        store = tracking.connect(config("train", "data=rentals").mlflow)
+        store.point("housing-rentals", "staging", "1")
+        wait_for(lambda: "refused" in running.log.read_text(encoding="utf-8"), "the puller refuses the corrupt version")
+        assert running.ask("/model").json["version"] == "2"
+        assert running.predict(ROW).status == 200
+        assert running.workers() == workers  # all that without a restart
+    assert "model.onnx does not have the sum that was written" in running.log.read_text(encoding="utf-8")
+
+
+def corrupt(home: Path, run_id: str) -> None:
+    """Change a byte of a run's bundle in the store."""
+    store = tracking.connect(config("train", "data=rentals").mlflow)
+    model = store.client.get_logged_model(store.get(run_id).tags[tracking.MODEL_ID])
+    graph = Path(model.artifact_location.removeprefix("file://")) / "data/bundle/members/0/model.onnx"
+    assert home in graph.parents
+    graph.write_bytes(graph.read_bytes() + b"\0")
+
+
+def test_a_restart_serves_the_last_model_though_the_store_is_away(served_home: Path, server: Server) -> None:
+    assert server.answers("/readyz")
+    with serving(served_home, "serve.tracking_uri=http://127.0.0.1:9") as running:
+        assert running.answers("/readyz")
+        assert running.predict(ROW).json == server.predict(ROW).json
+
+
+def test_a_setting_that_is_missing_is_named(tmp_path: Path) -> None:
+    ended = command(tmp_path, "server.puller", HOUSING_MODEL="m", HOUSING_ALIAS="a")
+    assert ended.code == 1
+    assert "the environment variable HOUSING_TRACKING_URI is missing" in ended.err
+
+
+def test_stopping_ends_every_process(served_home: Path) -> None:
+    with serving(served_home) as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        pids = [
+            int(pid)
+            for pid in Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
+            .read_text(encoding="utf-8")
+            .split()
+        ]
+        pids += running.workers()
+        assert len(pids) == 4  # gunicorn, puller, two workers
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "all are gone")
