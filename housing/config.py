@@ -27,12 +27,6 @@ def home() -> Path:
     return Path(os.environ.get("HOUSING_HOME") or PROJECT)
 
 
-def _require_all_given(cfg: DictConfig) -> None:
-    missing = OmegaConf.missing_keys(cfg)
-    if missing:
-        raise ConfigError(f"not given: {', '.join(f'{name}=...' for name in sorted(missing))}")
-
-
 OmegaConf.register_new_resolver("home", lambda: str(home()), replace=True)
 
 
@@ -58,7 +52,6 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         def guarded(cfg: DictConfig) -> Any:
             try:
-                _require_all_given(cfg)
                 return function(cfg)
             except USER_ERRORS as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:

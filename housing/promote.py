@@ -159,8 +159,8 @@ def _refit(store: Store, table: Table, parts: Split, run: Tracked) -> Bundle:
         )
     with tempfile.TemporaryDirectory(prefix="housing-") as place:
         bundle.write(Path(place) / "bundle")
-        tracking.Run(store, run.id).bundle(Path(place) / "bundle", table.schema)
-    tracking.Run(store, run.id).log(tags={"housing.refitted": "true"})
+        run.run.bundle(Path(place) / "bundle", table.schema)
+    run.run.log(tags={"housing.refitted": "true"})
     return bundle
 
 

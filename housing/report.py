@@ -32,6 +32,13 @@ def _console() -> Console:
     return console
 
 
+def show_job(outcome: "Outcome") -> None:
+    """Print what came of one job of a sweep, in one line."""
+    metrics = outcome.metrics
+    state = "reused" if outcome.reused else f"fitted in {metrics['fit_seconds']:.2f} s"
+    print(f"\t     rmse {metrics['rmse']:.4f}   mae {metrics['mae']:.4f}   r2 {metrics['r2']:.4f}   {state}", flush=True)
+
+
 def show_outcome(outcome: "Outcome", cfg: DictConfig) -> None:
     """Print what came of one run."""
     grid = Grid.grid(padding=(0, 2))

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from housing import data, models, report, tracking
@@ -49,7 +50,7 @@ class Outcome:
     """What came of a job. `metrics` are those of the validation rows and of speed."""
 
     overrides: list[str]
-    status: str  # FINISHED, FAILED or LOST
+    status: str  # RUNNING, FINISHED, FAILED, or LOST where a job was killed
     run_id: str | None = None
     link: str = ""
     reused: bool = False
@@ -67,9 +68,9 @@ def run(cfg: DictConfig, job: Job) -> Outcome:
 
     Test rows are not touched. A failure is in MLflow with its traceback, and in the job's folder, before it is raised.
     """
-    store = tracking.connect(cfg.mlflow)
+    Outcome(job.overrides, "RUNNING").write(job.folder)  # all that a sweep finds of a job that is killed
     try:
-        outcome = _run(cfg, job, store)
+        outcome = _run(cfg, job, tracking.connect(cfg.mlflow))
     except Exception as error:
         Outcome(job.overrides, "FAILED", error=f"{type(error).__name__}: {error}").write(job.folder)
         raise
@@ -79,28 +80,29 @@ def run(cfg: DictConfig, job: Job) -> Outcome:
 
 def _run(cfg: DictConfig, job: Job, store: Store) -> Outcome:
     name, tags = f"{cfg.model.name} {cfg.features.name}", _tags(cfg, job)
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     try:
         _require_metric(cfg.metric)
         table = data.load(cfg.data, cfg.limit)
         parts = split(table, cfg.split)
-        key = run_key(cfg, table, parts)
+        key = run_key(resolved, table, parts)
     except Exception:
         store.open_run(cfg.experiment_name, name, tags).fail()  # so that it is seen there too
         raise
     found = None if cfg.rerun else store.finished(cfg.experiment_name, key)
     if found is not None:
-        return Outcome(job.overrides, "FINISHED", found.id, found.link, True, found.metrics)
+        return Outcome(job.overrides, "FINISHED", found.id, found.run.link, True, found.metrics)
     tags |= {tracking.KEY: key, tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
     with store.run(cfg.experiment_name, name, tags) as opened:
+        opened.files(_write_config(resolved, job), CONFIG)  # before anything can fail
+        opened.log(params=_params(resolved))
         metrics = _fit_and_log(cfg, job, table, parts, opened)
-    return Outcome(job.overrides, "FINISHED", opened.id, store.get(opened.id).link, False, metrics)
+    return Outcome(job.overrides, "FINISHED", opened.id, opened.link, False, metrics)
 
 
 def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, opened: Run) -> dict[str, float]:
-    """Log the config before anything can fail; in a sweep leave the bundle in the job's folder, for the sweep's end."""
+    """Fit and log; in a sweep the bundle stays in the job's folder, for the sweep's end."""
     alone = job.parent is None
-    opened.files(_write_config(cfg, job), CONFIG)
-    opened.log(params=_params(cfg))
     bundle, metrics = build(cfg, table, parts, opened.id)
     bundle.write(job.folder / BUNDLE)
     opened.log(metrics=metrics)
@@ -144,18 +146,18 @@ def card(cfg: DictConfig, table: Table, parts: Split, run_id: str, metrics: Mapp
     }
 
 
-def run_key(cfg: DictConfig, table: Table, parts: Split) -> str:
+def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
     """Give the hash of all that decides what a run gives: config, data, split, code, libraries."""
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    parts_of_key: dict[str, Any] = {
-        "config": {name: value for name, value in config.items() if name not in NOT_IN_KEY},
+    config = {name: value for name, value in resolved.items() if name not in NOT_IN_KEY}
+    config["data"] = {name: value for name, value in config["data"].items() if name != "path"}
+    config["model"] = {**config["model"], "estimator": {**config["model"]["estimator"], "n_jobs": None}}
+    parts_of_key = {
+        "config": config,
         "data": table.fingerprint,
         "split": parts.fingerprint(),
         "code": _code_hash(),
         "libraries": _libraries(),
     }
-    parts_of_key["config"]["data"].pop("path")
-    parts_of_key["config"]["model"]["estimator"].pop("n_jobs", None)
     return hashlib.sha256(json.dumps(parts_of_key, sort_keys=True).encode()).hexdigest()
 
 
@@ -164,16 +166,17 @@ def _require_metric(name: str) -> None:
         raise ConfigError(f"metric is {name!r}; allowed: rmse, mae")
 
 
-def _write_config(cfg: DictConfig, job: Job) -> Path:
+def _write_config(resolved: Mapping[str, Any], job: Job) -> Path:
     home = job.folder / CONFIG
     home.mkdir(parents=True)
-    (home / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
-    (home / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(job.overrides)), encoding="utf-8")
+    for name, content in (("config.yaml", resolved), ("overrides.yaml", job.overrides)):
+        (home / name).write_text(
+            yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
     return home
 
 
-def _params(cfg: DictConfig) -> dict[str, Any]:
-    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+def _params(resolved: Mapping[str, Any]) -> dict[str, Any]:
     params = _flat({name: value for name, value in resolved.items() if name not in NOT_IN_KEY})
     return {name: value for name, value in params.items() if not name.startswith(NOT_A_PARAM)}
 

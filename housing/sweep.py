@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -60,25 +60,26 @@ class Sweep(Callback):
             partial.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2) + "\n", encoding="utf-8")
         self.run.file(self.folder / LIST)
         self.run.close("FINISHED" if complete else "FAILED")
-        report.show_leaderboard(outcomes, self.cfg, self.run.id)
+        if outcomes:  # none were begun where Hydra refused the command line
+            report.show_leaderboard(outcomes, self.cfg, self.run.id)
         return complete
 
     def outcomes(self) -> list[Outcome]:
         """Give what came of each job that was begun, in order; a job that left nothing is LOST."""
-        jobs = sorted((path for path in self.folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+        jobs = sorted((path.parent for path in self.folder.glob(f"*/{OUTCOME}")), key=lambda job: int(job.name))
         return [_read_outcome(job) for job in jobs]
 
     def _keep(self, best: Outcome) -> None:
         """See that the best run has its bundle and its figures, whatever the other runs keep."""
-        run = Run(self.run.store, best.run_id or "")
-        known = run.store.get(run.id).tags
+        known = self.run.store.get(str(best.run_id))
+        run = known.run
         folder = next(
             (path.parent / BUNDLE for path in self.folder.glob(f"*/{OUTCOME}") if _read_outcome(path.parent) == best), None
         )
         if folder is None or not folder.is_dir():
             return  # reused: it was kept when it was fitted
         bundle = Bundle.read(folder)
-        if tracking.MODEL_ID not in known:
+        if tracking.MODEL_ID not in known.tags:
             run.bundle(folder, bundle.schema)
         if self.cfg.figures:
             job = OmegaConf.load(folder.parent / CONFIG / "config.yaml")
@@ -93,8 +94,7 @@ def best_of(outcomes: list[Outcome], metric: str) -> Outcome | None:
 
 
 def _read_outcome(job: Path) -> Outcome:
-    if (job / OUTCOME).is_file():
-        return Outcome(**json.loads((job / OUTCOME).read_text(encoding="utf-8")))
-    overrides = job / ".hydra" / "overrides.yaml"
-    asked: Any = OmegaConf.to_container(OmegaConf.load(overrides)) if overrides.is_file() else []
-    return Outcome(asked, "LOST", error="the job ended without a word: killed, or out of memory?")
+    outcome = Outcome(**json.loads((job / OUTCOME).read_text(encoding="utf-8")))
+    if outcome.status != "RUNNING":
+        return outcome
+    return replace(outcome, status="LOST", error="the job ended without a word: killed, or out of memory?")

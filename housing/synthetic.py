@@ -8,13 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Place = Sequence[float]  # latitude, longitude
+from housing.features.distance import read_places
+
 Column = NDArray[np.float64]
 
 
-def generate(
-    rows: int, seed: int, centres: Sequence[Place], coast: Sequence[Place], value_range: Sequence[float]
-) -> NDArray[np.float64]:
+def generate(rows: int, seed: int, centres: Sequence[str], coast: str, value_range: Sequence[float]) -> NDArray[np.float64]:
     """Give a table of `rows` block groups, in the order of the California schema (target last).
 
     People live around `centres`, near the `coast` it is dearer, income drives prices, neighbourhoods share a taste of
@@ -22,8 +21,8 @@ def generate(
     coordinates now and then, as in the census.
     """
     random = np.random.default_rng(seed)
-    latitude, longitude, urban, centre = _where(rows, random, np.asarray(centres, dtype=np.float64))
-    coastal = np.exp(-_km_to_nearest(latitude, longitude, _along(np.asarray(coast, dtype=np.float64))) / 25.0)
+    latitude, longitude, urban, centre = _where(rows, random, read_places(", ".join(centres)))
+    coastal = np.exp(-_km_to_nearest(latitude, longitude, _along(read_places(coast))) / 25.0)
     income = np.clip(np.exp(1.05 + 0.25 * urban + 0.25 * coastal + 0.42 * random.standard_normal(rows)), 0.4999, 15.0001)
     age = np.clip(np.round(18 + 16 * urban + 11 * random.standard_normal(rows)), 1, 52)
     rooms = np.clip(2.9 + 0.62 * income - 0.7 * urban + 0.7 * random.standard_normal(rows), 1.0, 60.0)

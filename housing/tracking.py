@@ -104,7 +104,7 @@ class Store:
     def open_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> "Run":
         """Open a run that the caller closes."""
         created = self.client.create_run(self.experiment(experiment), tags=dict(tags), run_name=name)
-        return Run(self, created.info.run_id)
+        return Run(self, created.info.run_id, created.info.experiment_id)
 
     def get(self, run_id: str) -> "Tracked":
         """Give a run. Raises StoreError where the store does not know it."""
@@ -125,8 +125,8 @@ class Store:
         return self._tracked(found[0]) if found else None
 
     def _tracked(self, run: MlflowRun) -> "Tracked":
-        link = f"{self.ui.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-        return Tracked(run.info.run_id, run.info.status, run.data.metrics, run.data.tags, link)
+        opened = Run(self, run.info.run_id, run.info.experiment_id)
+        return Tracked(opened, run.info.status, run.data.metrics, run.data.tags)
 
     def text(self, run_id: str, name: str) -> str:
         """Give the text of a run's artefact. Raises StoreError where the run has none of this name."""
@@ -183,19 +183,29 @@ class Store:
 class Tracked:
     """What the store knows of a run."""
 
-    id: str
+    run: "Run"
     status: str
     metrics: dict[str, float]
     tags: dict[str, str]
-    link: str  # where MLflow's pages show it
+
+    @property
+    def id(self) -> str:
+        """MLflow's name for the run."""
+        return self.run.id
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is open."""
+    """A run, to log to."""
 
     store: Store
     id: str
+    experiment_id: str
+
+    @property
+    def link(self) -> str:
+        """Where MLflow's pages show the run."""
+        return f"{self.store.ui.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.id}"
 
     def log(
         self,
@@ -204,12 +214,13 @@ class Run:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Log in as few calls as MLflow allows."""
+        client = self.store.client
         cut = [Param(name, _cut(str(value))) for name, value in (params or {}).items()]
         for start in range(0, len(cut), BATCH):
-            self.store.client.log_batch(self.id, params=cut[start : start + BATCH])
-        # time and step are of no use where each metric has one value
-        values = [Metric(name, value, timestamp=0, step=0) for name, value in (metrics or {}).items()]
-        self.store.client.log_batch(self.id, metrics=values, tags=[RunTag(name, value) for name, value in (tags or {}).items()])
+            client.log_batch(self.id, params=cut[start : start + BATCH])
+        if metrics or tags:  # time and step are of no use where each metric has one value
+            values = [Metric(name, value, timestamp=0, step=0) for name, value in (metrics or {}).items()]
+            client.log_batch(self.id, metrics=values, tags=[RunTag(name, value) for name, value in (tags or {}).items()])
 
     def fail(self) -> None:
         """End the run as FAILED, with the traceback of the exception at hand as artefact."""
@@ -235,7 +246,7 @@ class Run:
     def bundle(self, folder: Path, schema: Schema) -> None:
         """Log a bundle as a model that `mlflow.pyfunc.load_model` can load where this project is installed."""
         client = self.store.client
-        made = client.create_logged_model(client.get_run(self.id).info.experiment_id, ARTIFACT, source_run_id=self.id)
+        made = client.create_logged_model(self.experiment_id, ARTIFACT, source_run_id=self.id)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*input example")  # the golden rows are the examples
             Model.log(

@@ -21,7 +21,10 @@ def main(cfg: DictConfig) -> float:
     hydra = HydraConfig.get()
     job = run.Job(list(hydra.overrides.task), Path(hydra.runtime.output_dir), os.environ.get(SWEEP_RUN))
     outcome = run.run(cfg, job)
-    report.show_outcome(outcome, cfg)
+    if job.parent is None:
+        report.show_outcome(outcome, cfg)
+    else:
+        report.show_job(outcome)
     return outcome.metrics[cfg.metric]
 
 

@@ -40,9 +40,7 @@ def test_rotation_turns_the_axes() -> None:
 
 
 def test_distance_is_in_km_to_points_and_lines() -> None:
-    km = derived(
-        {"block": "distance", "points": {"here": [10, 20], "north": [11, 20]}, "lines": {"meridian": [[0, 20], [90, 20]]}}
-    )
+    km = derived({"block": "distance", "points": {"here": "10 20", "north": "11 20"}, "lines": {"meridian": "0 20, 90 20"}})
     east = 111.2 * np.cos(np.radians(10.0))
     assert km["km_to_here"] == pytest.approx([0.0, east])
     assert km["km_to_north"] == pytest.approx([111.2, np.hypot(111.2, east)])
@@ -51,7 +49,7 @@ def test_distance_is_in_km_to_points_and_lines() -> None:
 
 
 def test_distance_to_a_line_ends_at_its_ends() -> None:
-    km = derived({"block": "distance", "points": {}, "lines": {"short": [[10, 23], [10, 24]]}})
+    km = derived({"block": "distance", "points": {}, "lines": {"short": "10 23, 10 24"}})
     assert km["km_to_short"] == pytest.approx(111.2 * np.cos(np.radians(10.0)) * np.array([3.0, 2.0]))
 
 
@@ -64,7 +62,7 @@ def test_ratio_multiplies_powers_and_gives_nan_where_there_is_no_value() -> None
 def test_blocks_of_geography_give_nothing_for_a_table_without_coordinates(rentals: Table) -> None:
     blocks: list[dict[str, Any]] = [
         {"block": "rotation", "degrees": [15]},
-        {"block": "distance", "points": {"x": [1, 2]}, "lines": {}},
+        {"block": "distance", "points": {"x": "1 2"}, "lines": {}},
     ]
     assert Features(rentals.schema, blocks, "keep").names == Features(rentals.schema, [], "keep").names
 
@@ -106,7 +104,7 @@ def test_a_missing_category_is_a_level_of_its_own() -> None:
 def test_restored_features_give_the_same_also_row_by_row() -> None:
     blocks: list[dict[str, Any]] = [
         {"block": "rotation", "degrees": [15, 30]},
-        {"block": "distance", "points": {"p": [10, 22]}, "lines": {"l": [[9, 20], [12, 23]]}},
+        {"block": "distance", "points": {"p": "10 22"}, "lines": {"l": "9 20, 12 23"}},
         {"block": "ratio", "columns": {"a_per_b": {"a": 1, "b": -1}}},
     ]
     fitted = Features(MAP, blocks, "impute")
@@ -122,10 +120,8 @@ def test_restored_features_give_the_same_also_row_by_row() -> None:
         ({"block": "rotation"}, "block rotation: .*degrees"),
         ({"block": "rotation", "degrees": [1], "speed": 2}, "block rotation: .*speed"),
         ({"block": "ratio", "columns": {"r": {"nope": 1}}}, "table map has no column nope; it has lat, lon, a, b"),
-        (
-            {"block": "distance", "points": {"p": [1, 2, 3]}, "lines": {}},
-            r"places: points is not a list of \[latitude, longitude\]",
-        ),
+        ({"block": "distance", "points": {"p": "1 2 3"}, "lines": {}}, "places: '1 2 3' is not of the form 'latitude longitude"),
+        ({"block": "distance", "points": {}, "lines": {"l": "1 x"}}, "places: '1 x' is not of the form"),
     ],
 )
 def test_a_wrong_block_is_refused_with_what_is_allowed(block: dict[str, Any], message: str) -> None:

@@ -73,14 +73,14 @@ def test_run_goes_on_with_a_generated_table_and_says_so_everywhere(clone: Path) 
     shown = shell("./scripts/run", clone, **nowhere)
     assert "THE REAL TABLE CANNOT BE HAD" in shown
     assert "Reason: table california cannot be had: URLError" in shown
-    assert shown.count("data synthetic: fitted") == 3
+    assert shown.count("fitted in") == 3
     assert "PROMOTE  housing-synthetic" in shown
     assert re.search(r'\{"predictions": \[\d\.\d+\], "model": "housing-synthetic", "version": "1"\}', shown)
     with sqlite3.connect(clone / "mlflow.db") as database:
         tagged = database.execute("select value from tags where key = 'housing.fallback'").fetchall()
     assert tagged == [("the california table could not be had",)] * 3
     again = shell("./scripts/run", clone, **nowhere)
-    assert again.count("reused: this very run is finished already") == 3
+    assert again.count("│ reused │") == 3
     assert "HOLD  housing-synthetic" in again
     assert shell("pgrep -f '[g]unicorn.*server/gunicorn.conf.py' | xargs -r -n1 pwdx | grep -c $PWD || true", clone) == "0\n"
 

@@ -1,6 +1,6 @@
 """Distances in km to declared places: points such as cities, lines such as a coast."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
@@ -11,8 +11,6 @@ from housing.schema import Matrix, Schema, Vector
 
 KM_PER_DEGREE = 111.2  # of latitude
 
-Place = Sequence[float]  # latitude, longitude
-
 
 class Distance:
     """Distance to each point, to the nearest of them, and to each line; no column where the table has no coordinates.
@@ -21,11 +19,11 @@ class Distance:
     hundred km, and a tree asks only for an order.
     """
 
-    def __init__(self, schema: Schema, points: Mapping[str, Place], lines: Mapping[str, Sequence[Place]]) -> None:
+    def __init__(self, schema: Schema, points: Mapping[str, str], lines: Mapping[str, str]) -> None:
         self.coordinates = schema.coordinates()
         here = self.coordinates is not None
-        self.points = _places("points", list(points.values())) if here and points else np.empty((0, 2))
-        self.lines = [_places(name, line) for name, line in lines.items()] if here else []
+        self.points = read_places(", ".join(points.values())) if here and points else np.empty((0, 2))
+        self.lines = [read_places(line) for line in lines.values()] if here else []
         self.names = [f"km_to_{name}" for name in [*points, *(["nearest"] if points else []), *lines]] if here else []
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
@@ -51,11 +49,18 @@ class Distance:
         return degrees * KM_PER_DEGREE * [1.0, np.cos(np.radians(self.arrays["latitude"][0]))]
 
 
-def _places(name: str, places: Sequence[Place]) -> NDArray[np.float64]:
-    array = np.array([list(place) for place in places], dtype=np.float64)
-    if array.ndim != 2 or array.shape[1] != 2:
-        raise ConfigError(f"places: {name} is not a list of [latitude, longitude]")
-    return array
+def read_places(text: str) -> NDArray[np.float64]:
+    """Read "latitude longitude, latitude longitude" as an array of shape (places, 2).
+
+    Raises ConfigError for a text of another form.
+    """
+    try:
+        places = np.array([[float(degrees) for degrees in place.split()] for place in text.split(",")])
+    except ValueError:
+        places = np.empty(0)
+    if places.ndim != 2 or places.shape[1] != 2:
+        raise ConfigError(f"places: {text[:60]!r} is not of the form 'latitude longitude, latitude longitude'")
+    return places
 
 
 def _to_line(rows: NDArray[np.float64], line: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,1 @@
+"""Plugins of this project; Hydra looks for them only here."""
