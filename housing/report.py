@@ -63,38 +63,32 @@ def show_leaderboard(outcomes: "list[Outcome]", cfg: DictConfig, run_id: str) ->
     """Print the jobs of a sweep, best first, and why the others failed."""
     console = _console()
     finished = sorted((o for o in outcomes if o.status == "FINISHED"), key=lambda outcome: outcome.metrics[cfg.metric])
-    grid = Grid(
-        title=f"{len(finished)} of {len(outcomes)} runs finished, best {cfg.metric} on validation rows first",
-        title_justify="left",
-    )
-    for name, justify in (
-        ("", "right"),
-        ("run", "left"),
-        ("rmse", "right"),
-        ("mae", "right"),
-        ("r2", "right"),
-        ("fit s", "right"),
-    ):
-        grid.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for name in ("row µs", "MB", "", "run id"):
-        grid.add_column(name, justify="right" if name in ("row µs", "MB") else "left", no_wrap=True)
+    common = set.intersection(*(set(outcome.overrides) for outcome in outcomes)) if len(outcomes) > 1 else set()
+    title = f"{len(finished)} of {len(outcomes)} runs finished, best {cfg.metric} on validation rows first"
+    grid = Grid(title=title, title_justify="left")
+    for name in ("", "run", "rmse", "mae", "r2", "fit s", "row µs", "MB", "state", "run id"):
+        grid.add_column(name, justify="left" if name in ("run", "state", "run id") else "right", no_wrap=name == "run id")
     for rank, outcome in enumerate(finished, start=1):
         metrics = outcome.metrics
         numbers = [f"{metrics[name]:.4f}" for name in ("rmse", "mae", "r2")] + [f"{metrics['fit_seconds']:.2f}"]
         numbers += [f"{metrics['row_microseconds']:,.0f}", f"{metrics['model_bytes'] / 1e6:.2f}"]
-        state = "reused" if outcome.reused else ""
-        grid.add_row(str(rank), _asked(outcome), *numbers, state, outcome.run_id, style="bold" if rank == 1 else "")
-    console.print(grid)
+        state = "reused" if outcome.reused else "fitted"
+        grid.add_row(str(rank), _asked(outcome, common), *numbers, state, outcome.run_id, style="bold" if rank == 1 else "")
+    if finished:
+        console.print(grid)
+    else:
+        console.print(title)
     for outcome in outcomes:
         if outcome.status != "FINISHED":
-            console.print(f"{outcome.status} {_asked(outcome)}: {outcome.error}", style="red", markup=False)
-    console.print(
-        f"sweep {run_id}   promote its best: python -m housing.promote data={cfg.data.name} sweep={run_id}", soft_wrap=True
-    )
+            console.print(f"{outcome.status} {_asked(outcome, common)}: {outcome.error}", style="red", markup=False)
+    if finished:
+        advice = f"promote its best: python -m housing.promote data={cfg.data.name} sweep={run_id}"
+        console.print(f"sweep {run_id}   {advice}", soft_wrap=True)
 
 
-def _asked(outcome: "Outcome") -> str:
-    return " ".join(outcome.overrides) or "(defaults)"
+def _asked(outcome: "Outcome", common: set[str]) -> str:
+    """Give what sets a job apart from the others of its sweep."""
+    return " ".join(override for override in outcome.overrides if override not in common) or "(defaults)"
 
 
 def show_decision(decision: "Decision", cfg: DictConfig) -> None:
