@@ -25,7 +25,7 @@ from typing import Any, Self
 import numpy as np
 import onnxruntime
 
-from housing.errors import BundleError, HousingError
+from housing.errors import BundleError
 from housing.features import Features
 from housing.files import sha256
 from housing.schema import Matrix, Schema, Vector
@@ -124,14 +124,14 @@ class Bundle:
 
         Raises BundleError, which names the file and what is wrong with it.
         """
-        _check_files(folder)
         try:
+            _check_files(folder)
             bundle = cls._assemble(folder)
-        except (ValueError, KeyError, TypeError, OSError, HousingError) as error:
+            bundle.check_golden()
+        except BundleError as error:
+            raise BundleError(f"bundle {folder}: {error}") from error
+        except Exception as error:  # a file can be wrong in any way, and onnxruntime's errors share no other base
             raise BundleError(f"bundle {folder}: {type(error).__name__}: {error}") from error
-        except Exception as error:  # onnxruntime's own errors share no public base but Exception
-            raise BundleError(f"bundle {folder}: the estimator cannot be loaded: {error}") from error
-        bundle.check_golden()
         return bundle
 
     @classmethod
@@ -150,6 +150,8 @@ class Bundle:
         """Predict the golden rows again. Raises BundleError where a prediction differs."""
         expected = np.array(self.golden["predictions"], dtype=np.float64)
         got = self.predict(self.schema.encode_records(self.golden["rows"]))
+        if got.shape != expected.shape or not expected.size:
+            raise BundleError(f"golden.json has {len(got)} rows and {len(expected)} predictions; allowed: as many, and some")
         off = np.abs(got - expected)
         allowed = GOLDEN_TOLERANCE * max(float(np.abs(expected).max(initial=0.0)), 1e-12)
         if not np.all(off <= allowed):
@@ -171,7 +173,7 @@ def _read_member(schema: Schema, home: Path) -> Member:
 
 def _check_files(folder: Path) -> None:
     if not (folder / SUMS).is_file():
-        raise BundleError(f"bundle {folder}: {SUMS} is missing")
+        raise BundleError(f"{SUMS} is missing")
     listed = {}
     for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")
@@ -186,7 +188,7 @@ def _check_files(folder: Path) -> None:
         ("does not have the sum that was written", {name for name in present if listed.get(name) != sha256(folder / name)}),
     ):
         if names:
-            raise BundleError(f"bundle {folder}: {min(names)} {what}")
+            raise BundleError(f"{min(names)} {what}")
 
 
 def _files(folder: Path) -> list[str]:
@@ -195,7 +197,7 @@ def _files(folder: Path) -> list[str]:
     for home, folders, files in os.walk(folder):
         for name in folders + files:
             if (Path(home) / name).is_symlink():
-                raise BundleError(f"bundle {folder}: {name} is a link")
+                raise BundleError(f"{name} is a link")
         names += [(Path(home) / name).relative_to(folder).as_posix() for name in files]
     return sorted(set(names) - {SUMS})
 

@@ -1,6 +1,8 @@
 """The table: read, checked once at the border, fingerprinted."""
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,11 +12,12 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from housing.errors import HousingError, Problem, TableError
+from housing.errors import ConfigError, HousingError, Problem, TableError
 from housing.files import sha256
 from housing.schema import Column, Matrix, Schema, Vector
 
 BOOLS = ("True", "TRUE", "true", "1", "1.0", "False", "FALSE", "false", "0", "0.0")  # what pandas reads as bool
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ def load(data: DictConfig, limit: int | None = None) -> Table:
 
     Raises HousingError where the file is not there, TableError where it does not fit the schema.
     """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit}; allowed: 1 and more, or null")
     path = Path(data.path)
     if not path.is_file():
         raise HousingError(f"{path} is not there. Get it with: python -m housing.fetch data={data.name}")
@@ -71,32 +76,30 @@ def check(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
     return Table(schema, matrix, everything[:, place[schema.target.name]], key, digest)
 
 
-def read_csv(path: Path, schema: Schema) -> pd.DataFrame:
-    """Read a CSV file as its schema types the columns; only an empty cell is a missing value."""
-    cells: Any = {"keep_default_na": False, "na_values": [""], "skip_blank_lines": False}
+def read_csv(path: Path, schema: Schema, columns: Sequence[Column] | None = None) -> pd.DataFrame:
+    """Read a CSV file with some columns (default: all) typed by the schema; only an empty cell is a missing value.
+
+    Raises TableError for a file that is no table, or has a cell that cannot be read as its column's type.
+    """
+    columns = schema.columns if columns is None else columns
+    cells: Any = {"keep_default_na": False, "na_values": [""], "skip_blank_lines": False, "index_col": False}
     kinds = {"float": np.float64, "int": np.float64, "bool": "boolean", "category": "str"}
-    types: Any = {column.name: kinds[column.type] for column in schema.columns}
+    types: Any = {column.name: kinds[column.type] for column in columns}
     try:
         return pd.read_csv(path, dtype=types, **cells)
-    except pd.errors.ParserError as error:
-        raise TableError(f"{path} is not a table: {str(error).strip()}", []) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise TableError(f"{path} is not a table of comma-separated values in UTF-8: {str(error).strip()}", []) from error
     except ValueError as error:
-        problems = _unreadable(pd.read_csv(path, dtype="str", **cells), schema)
+        problems = _unreadable(pd.read_csv(path, dtype="str", **cells), columns)
         raise TableError(f"{path} does not fit table {schema.name} (rows count from 0)", problems) from error
 
 
-def _unreadable(frame: pd.DataFrame, schema: Schema) -> list[Problem]:
+def _unreadable(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Problem]:
     """Find the cells that cannot be read as their column's type."""
-    columns = [column for column in schema.columns if column.name in frame.columns and column.type != "category"]
+    columns = [column for column in columns if column.name in frame.columns and column.type != "category"]
     cells = ((row, column, cell) for column in columns for row, cell in enumerate(frame[column.name]) if isinstance(cell, str))
     return [Problem(row, column.name, str(column.reason(cell))) for row, column, cell in cells if not _readable(column, cell)]
 
 
 def _readable(column: Column, cell: str) -> bool:
-    if column.type == "bool":
-        return cell in BOOLS
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    return cell in BOOLS if column.type == "bool" else NUMBER.fullmatch(cell.strip()) is not None

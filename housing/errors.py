@@ -14,6 +14,10 @@ class ConfigError(HousingError):
     """A config value that cannot work."""
 
 
+class SourceError(HousingError):
+    """A table that its source cannot give now: no network, a server that is away, a broken download."""
+
+
 class StoreError(HousingError):
     """The MLflow store is away, or does not hold what was asked for."""
 

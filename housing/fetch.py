@@ -4,13 +4,14 @@ python -m housing.fetch data=california
 """
 
 import sys
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from housing.config import command, make
-from housing.errors import HousingError
+from housing.errors import HousingError, SourceError
 from housing.files import sha256, written_whole
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ def _from_source(data: DictConfig) -> "pd.DataFrame":
     from housing.data import schema_of
 
     names = [column.name for column in schema_of(data).columns]
-    fetched = make(data.source)
+    try:
+        fetched = make(data.source)
+    except (OSError, HTTPException) as error:
+        raise SourceError(f"table {data.name} cannot be had: {type(error).__name__}: {error}") from error
     if isinstance(fetched, pd.DataFrame):
         return fetched
     if hasattr(fetched, "target"):  # what scikit-learn's fetchers give
@@ -78,8 +82,8 @@ def main(cfg: DictConfig) -> None:
     """Fetch, and tell a source that cannot be had (exit code 69) from all other errors."""
     try:
         print(fetch(cfg.data))
-    except OSError as error:
-        print(f"error: table {cfg.data.name} cannot be had: {type(error).__name__}: {error}", file=sys.stderr)
+    except SourceError as error:
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(UNAVAILABLE)
 
 

@@ -17,6 +17,7 @@ from housing.schema import Matrix, Vector, reference
 from housing.split import Rows, Split
 
 TIMED_ROWS = 50
+COMPARABLE = ("rmse", "mae")  # scores of which less is better
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,12 @@ def _check_parity(fitted: Fitted, member: Member, matrix: Matrix, allowed: float
             f"the bundle differs from the fitted estimator by {off[row]:.3g} on validation row {row} ({expected[row]:.6g});"
             f" allowed: {allowed:.3g}"
         )
+
+
+def require_comparable(metric: str) -> None:
+    """Raise ConfigError for a metric that runs cannot be ranked by."""
+    if metric not in COMPARABLE:
+        raise ConfigError(f"metric is {metric!r}; allowed: {', '.join(COMPARABLE)}")
 
 
 def score(predicted: Vector, actual: Vector) -> dict[str, float]:

@@ -5,6 +5,7 @@ python -m housing.predict file=rows.csv out=predictions.csv
 
 from pathlib import Path
 
+import pandas as pd
 from omegaconf import DictConfig
 
 from housing import tracking
@@ -23,19 +24,20 @@ def predict(cfg: DictConfig) -> int:
     file = Path(cfg.file)
     if not file.is_file():
         raise HousingError(f"file={file} is not there")
-    with tracking.connect(cfg.mlflow).bundle(cfg.model) as folder:
+    with tracking.connect(cfg.mlflow).bundle(cfg.source) as folder:
         bundle = Bundle.read(folder)
-    frame = read_csv(file, bundle.schema)
-    predictions = bundle.predict(bundle.schema.encode_frame(frame))
+    schema = bundle.schema
+    predictions = bundle.predict(schema.encode_frame(read_csv(file, schema, schema.features)))
+    rows = pd.read_csv(file, dtype="str", keep_default_na=False, skip_blank_lines=False, index_col=False)  # as they are
     with written_whole(Path(cfg.out)) as partial:
-        frame.assign(**{f"{bundle.schema.target.name}_predicted": predictions}).to_csv(partial, index=False)
-    return len(frame)
+        rows.assign(**{f"{schema.target.name}_predicted": predictions}).to_csv(partial, index=False)
+    return len(rows)
 
 
 @command("predict")
 def main(cfg: DictConfig) -> None:
     """Predict, and say how many rows there are and where."""
-    print(f"{predict(cfg):,} rows predicted by {cfg.model}, written to {cfg.out}")
+    print(f"{predict(cfg):,} rows predicted by {cfg.source}, written to {cfg.out}")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ class Decision:
     verdict: str = HOLD
     reasons: list[str] = field(default_factory=list)
     version: str | None = None  # of the registered model, where the alias points to after this decision
+    damaged: str | None = None  # the version at the alias, where it could not be read
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def promote(cfg: DictConfig) -> Decision:
 
     The decision is recorded as a run of its own, whatever it is. Raises StoreError where there is no run to judge.
     """
+    models.require_comparable(cfg.metric)
     store = tracking.connect(cfg.mlflow)
     table = data.load(cfg.data, cfg.limit)
     parts = split(table, cfg.split)
@@ -66,6 +68,8 @@ def promote(cfg: DictConfig) -> Decision:
         metrics = {f"challenger_{name}": value for name, value in decision.challenger_metrics.items()}
         metrics |= {f"champion_{name}": value for name, value in decision.champion_metrics.items()}
         record.log({"alias": cfg.alias, "margin": cfg.margin}, metrics, {"housing.verdict": decision.verdict})
+        if decision.verdict == PROMOTE:
+            _move_alias(cfg, store, decision)
         record.text("decision.json", json.dumps(asdict(decision), indent=2) + "\n")
     return decision
 
@@ -113,7 +117,7 @@ def _require_comparable(run: Tracked, table: Table, parts: Split) -> None:
 
 
 def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, run: Tracked) -> Decision:
-    """Score challenger and champion on the same test rows, and act on what comes out."""
+    """Score challenger and champion on the same test rows, and say what follows."""
     decision = Decision(run.id, cfg.alias, test_rows=len(parts.test))
     try:
         bundle = _challenger_bundle(store, table, parts, run, decision.reasons)
@@ -121,17 +125,24 @@ def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, run: Track
         decision.verdict = REJECT
         decision.reasons.append(str(error))
         return decision
-    champion = _champion(cfg, store, table, parts, decision.reasons)
+    champion = _champion(cfg, store, table, parts, decision)
     actual = table.target[parts.test]
     decision.champion, decision.version = champion.name, champion.version
     decision.challenger_metrics = models.score(bundle.predict(table.matrix[parts.test]), actual)
     decision.champion_metrics = models.score(champion.predictions, actual)
     decision.verdict, reason = _judge(cfg, decision, champion)
     decision.reasons.append(reason)
-    if decision.verdict == PROMOTE:
-        decision.version = store.register(cfg.registered_model, run.id)
-        store.point(cfg.registered_model, cfg.alias, decision.version)
     return decision
+
+
+def _move_alias(cfg: DictConfig, store: Store, decision: Decision) -> None:
+    """Register the run and point the alias to it. MLflow cannot compare and set, so this looks once more just before."""
+    registered = store.register(cfg.registered_model, decision.run_id)
+    now = store.version_at(cfg.registered_model, cfg.alias)
+    if now not in (decision.version, decision.damaged):
+        raise StoreError(f"{cfg.alias} moved to version {now} while this run was judged; promote again to be judged against it")
+    store.point(cfg.registered_model, cfg.alias, registered)
+    decision.version = registered
 
 
 def _judge(cfg: DictConfig, decision: Decision, champion: Champion) -> tuple[str, str]:
@@ -164,7 +175,7 @@ def _refit(store: Store, table: Table, parts: Split, run: Tracked) -> Bundle:
     return bundle
 
 
-def _champion(cfg: DictConfig, store: Store, table: Table, parts: Split, reasons: list[str]) -> Champion:
+def _champion(cfg: DictConfig, store: Store, table: Table, parts: Split, decision: Decision) -> Champion:
     """Give the version at the alias; the training mean stands in where there is none, or none that can be read."""
     version = store.version_at(cfg.registered_model, cfg.alias)
     mean = Champion("the training mean", np.full(len(parts.test), table.target[parts.train].mean()))
@@ -173,15 +184,16 @@ def _champion(cfg: DictConfig, store: Store, table: Table, parts: Split, reasons
     try:
         with store.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
             bundle = Bundle.read(folder)
-    except (BundleError, StoreError) as error:
-        reasons.append(f"version {version} at {cfg.alias} cannot be read, so the training mean stands in for it: {error}")
+    except BundleError as error:  # no server can load it either
+        decision.reasons.append(f"version {version} at {cfg.alias} is damaged, so the training mean stands in for it: {error}")
+        decision.damaged = version
         return mean
-    if bundle.schema.features != table.schema.features:
+    if bundle.schema.interface() != table.schema.interface():
         raise StoreError(
             f"{cfg.registered_model} version {version} has other columns than table {table.schema.name}: they cannot be compared"
         )
     if (bundle.card["split"], bundle.card["data"]["fingerprint"]) != (parts.fingerprint(), table.fingerprint):
-        reasons.append("the champion was fitted on other data or another split: it may know some of the test rows")
+        decision.reasons.append("the champion was fitted on other data or another split: it may know some of the test rows")
     return Champion(f"version {version}", bundle.predict(table.matrix[parts.test]), version, bundle.card["run_id"])
 
 

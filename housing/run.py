@@ -22,7 +22,6 @@ from housing import data, models, report, tracking
 from housing.bundle import Bundle
 from housing.config import PROJECT
 from housing.data import Table
-from housing.errors import ConfigError
 from housing.files import written_whole
 from housing.split import Split, split
 from housing.tracking import Run, Store
@@ -82,7 +81,7 @@ def _run(cfg: DictConfig, job: Job, store: Store) -> Outcome:
     name, tags = f"{cfg.model.name} {cfg.features.name}", _tags(cfg, job)
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     try:
-        _require_metric(cfg.metric)
+        models.require_comparable(cfg.metric)
         table = data.load(cfg.data, cfg.limit)
         parts = split(table, cfg.split)
         key = run_key(resolved, table, parts)
@@ -161,11 +160,6 @@ def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
     return hashlib.sha256(json.dumps(parts_of_key, sort_keys=True).encode()).hexdigest()
 
 
-def _require_metric(name: str) -> None:
-    if name not in ("rmse", "mae"):
-        raise ConfigError(f"metric is {name!r}; allowed: rmse, mae")
-
-
 def _write_config(resolved: Mapping[str, Any], job: Job) -> Path:
     home = job.folder / CONFIG
     home.mkdir(parents=True)
@@ -194,6 +188,7 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _tags(cfg: DictConfig, job: Job) -> dict[str, str]:
     commit, dirty = _commit()
     tags = {
+        **{f"housing.{name}": str(value) for name, value in cfg.tags.items()},
         tracking.KIND: "run",
         "mlflow.source.name": "housing.train",
         "mlflow.source.git.commit": commit,
@@ -203,7 +198,6 @@ def _tags(cfg: DictConfig, job: Job) -> dict[str, str]:
         "housing.host": socket.gethostname(),
         "housing.process": f"{os.getpid()} {_process_start()}",
         **{f"housing.{name}": version_ for name, version_ in _libraries().items()},
-        **{f"housing.{name}": str(value) for name, value in cfg.tags.items()},
     }
     return tags if job.parent is None else {**tags, "mlflow.parentRunId": job.parent}
 

@@ -38,6 +38,11 @@ class Column:
     categories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._require(isinstance(self.nullable, bool), f"nullable is {self.nullable!r}; allowed: true, false")
+        bounds = (self.min, self.max)
+        self._require(
+            all(bound is None or type(bound) in (int, float) for bound in bounds), f"min and max are {bounds}; allowed: numbers"
+        )
         self._require(self.type in TYPES, f"type is {self.type!r}; allowed: {', '.join(TYPES)}")
         self._require(self.role in ROLES, f"role is {self.role!r}; allowed: {', '.join(ROLES)}")
         self._require((self.type == "category") == bool(self.categories), "categories go with type category, and only with it")
@@ -166,13 +171,15 @@ class Schema:
         """
         known = {item.name for item in fields(Column)} - {"name"}
         for name, attributes in declared["columns"].items():
+            if not isinstance(name, str) or not isinstance(attributes, Mapping):
+                raise ConfigError(f"column {name}: a column is a name (text) with attributes, such as {{type: float}}")
             unknown = sorted(set(attributes) - known)
             if unknown:
                 raise ConfigError(f"column {name}: unknown attribute {unknown[0]}; allowed: {', '.join(sorted(known))}")
             if "type" not in attributes:
                 raise ConfigError(f"column {name}: type is missing; allowed: {', '.join(TYPES)}")
         columns = tuple(
-            Column(name=name, **{**attributes, "categories": tuple(attributes.get("categories", ()))})
+            Column(name=name, **{**attributes, "categories": tuple(attributes.get("categories") or ())})
             for name, attributes in declared["columns"].items()
         )
         return cls(name=declared["name"], columns=columns, description=declared.get("description", ""))
@@ -204,8 +211,13 @@ class Schema:
         places = {column.role: place for place, column in enumerate(self.features)}
         return (places["latitude"], places["longitude"]) if {"latitude", "longitude"} <= set(places) else None
 
+    def interface(self) -> tuple[object, ...]:
+        """Give what a caller and a model depend on; descriptions, units and bounds may change between versions."""
+        columns = (*self.features, self.target)
+        return self.name, *((column.name, column.type, column.role, column.nullable, column.categories) for column in columns)
+
     def signature(self) -> list[tuple[str, str]]:
-        """Give (name, MLflow type) of each feature column. Numbers are doubles, so that 5 and 5.0 both pass."""
+        """Give (name, MLflow type) of each feature column. Numbers are doubles: MLflow's integers refuse 5.0 and NaN."""
         types = {"float": "double", "int": "double", "bool": "boolean", "category": "string"}
         return [(column.name, types[column.type]) for column in self.features]
 
@@ -233,7 +245,7 @@ class Schema:
 
     def encode_records(self, records: Sequence[Mapping[str, Any]]) -> Matrix:
         """Turn records that were checked into the matrix, shape (records, features)."""
-        rows = [[column.encode(record.get(column.name)) for column in self.features] for record in records]
+        rows = [[column.encode(record[column.name]) for column in self.features] for record in records]
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.features))
 
     def decode(self, matrix: Matrix) -> list[Record]:

@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
-from types import FrameType
 
 from omegaconf import DictConfig
 
 from housing.config import PROJECT, command
 
-GRACE = 25  # seconds for gunicorn to answer what it has begun
+GUNICORN = ["-m", "gunicorn", "--config", str(PROJECT / "server" / "gunicorn.conf.py")]
+PULLER = ["-m", "server.puller"]
+PAUSE = 1.0  # seconds between two looks at the processes
 
 
 def environment(serve: DictConfig) -> dict[str, str]:
@@ -23,22 +25,34 @@ def environment(serve: DictConfig) -> dict[str, str]:
     return {**os.environ, **settings, "PROMETHEUS_MULTIPROC_DIR": f"{serve.folder}.metrics-{serve.port}"}
 
 
-def start(environ: Mapping[str, str]) -> list["subprocess.Popen[bytes]"]:
-    """Start gunicorn and the puller."""
-    commands = (["-m", "gunicorn", "--config", str(PROJECT / "server" / "gunicorn.conf.py")], ["-m", "server.puller"])
-    return [subprocess.Popen([sys.executable, *arguments], env=environ, cwd=PROJECT) for arguments in commands]
+def supervise(environ: Mapping[str, str]) -> int:
+    """Keep gunicorn and a puller running until gunicorn ends or this process is told to; give gunicorn's exit code."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        processes["gunicorn"] = _start(GUNICORN, environ)
+        processes["puller"] = _start(PULLER, environ)
+        while processes["gunicorn"].poll() is None and not stopping.wait(PAUSE):
+            if processes["puller"].poll() is not None:
+                print("the puller has ended; starting another", file=sys.stderr, flush=True)
+                processes["puller"] = _start(PULLER, environ)
+    finally:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.wait()
+    return 0 if stopping.is_set() else processes["gunicorn"].returncode
+
+
+def _start(arguments: list[str], environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, *arguments], env=environ, cwd=PROJECT)
 
 
 @command("serve")
 def main(cfg: DictConfig) -> None:
-    """Serve until interrupted, or until gunicorn ends; the puller ends with it."""
-    gunicorn, puller = start(environment(cfg.serve))
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        gunicorn.terminate()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    """Serve until interrupted, or until gunicorn ends."""
     url = f"http://{cfg.serve.host}:{cfg.serve.port}"
     print(f"serving {cfg.serve.model} at alias {cfg.serve.alias}; Ctrl-C ends it\n")
     for route, meaning in (
@@ -49,12 +63,7 @@ def main(cfg: DictConfig) -> None:
     ):
         print(f"  {url}/{route:8} {meaning}")
     sys.stdout.flush()
-    try:
-        code = gunicorn.wait()
-    finally:
-        puller.terminate()
-        puller.wait(GRACE)
-    sys.exit(code)
+    sys.exit(supervise(environment(cfg.serve)))
 
 
 if __name__ == "__main__":

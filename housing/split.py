@@ -44,7 +44,7 @@ def by_hash(table: Table, test: float, valid: float, salt: str) -> Split:
     """Split by a salted hash of each row's key, so that a row never moves: not when rows are added, not when its target
     is corrected. `test` and `valid` are shares of all rows.
     """
-    _check_shares(test, valid)
+    _check_shares(test=test, valid=valid, both=test + valid)
     keys = np.ascontiguousarray(table.key, dtype="<f8") + 0.0  # -0.0 and 0.0 are one key
     seed = salt.encode()
     digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8, key=seed).digest() for row in keys)
@@ -59,7 +59,7 @@ def by_chance(table: Table, test: float, valid: float, seeds: Sequence[int]) -> 
     """
     from sklearn.model_selection import train_test_split  # pylint: disable=import-outside-toplevel  # 3 s that few need
 
-    _check_shares(test, valid)
+    _check_shares(test=test, valid=valid)
     if len(seeds) != 2:
         raise ConfigError(f"split.seeds is {list(seeds)}; allowed: two whole numbers")
     rest, test_rows = train_test_split(np.arange(len(table)), test_size=test, random_state=seeds[0])
@@ -67,7 +67,7 @@ def by_chance(table: Table, test: float, valid: float, seeds: Sequence[int]) -> 
     return Split(train, valid_rows, test_rows)
 
 
-def _check_shares(test: float, valid: float) -> None:
-    for name, share in (("test", test), ("valid", valid), ("test + valid", test + valid)):
+def _check_shares(**shares: float) -> None:
+    for name, share in shares.items():
         if not 0.0 < share < 1.0:
             raise ConfigError(f"split: the share {name} is {share}; allowed: above 0 and below 1")

@@ -47,26 +47,31 @@ class Sweep(Callback):
         Sweep.current = self
 
     def close(self) -> bool:
-        """Keep the best run's bundle and figures, write the list, show the leaderboard; say whether every job finished."""
+        """Write the list, show the leaderboard, keep the best run's bundle and figures; say whether every job finished."""
         outcomes = self.outcomes()
         complete = bool(outcomes) and all(outcome.status == "FINISHED" for outcome in outcomes)
-        best = best_of(outcomes, self.cfg.metric)
-        if best is not None:
-            self._keep(best)
-            self.run.log(metrics={self.cfg.metric: best.metrics[self.cfg.metric]}, tags={"housing.best": str(best.run_id)})
-        for job in self.folder.glob(f"*/{BUNDLE}"):
-            shutil.rmtree(job)
+        try:
+            self._write_list(outcomes)
+            if outcomes:  # none were begun where Hydra refused the command line
+                report.show_leaderboard(outcomes, self.cfg, self.run.id)
+            best = best_of(outcomes, self.cfg.metric)
+            if best is not None:
+                self.run.log(metrics={self.cfg.metric: best.metrics[self.cfg.metric]}, tags={"housing.best": str(best.run_id)})
+                self._keep(best)
+        finally:
+            self.run.close("FINISHED" if complete else "FAILED")
+            for bundle in self.folder.glob(f"*/{BUNDLE}"):
+                shutil.rmtree(bundle)
+        return complete
+
+    def _write_list(self, outcomes: list[Outcome]) -> None:
         with written_whole(self.folder / LIST) as partial:
             partial.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2) + "\n", encoding="utf-8")
         self.run.file(self.folder / LIST)
-        self.run.close("FINISHED" if complete else "FAILED")
-        if outcomes:  # none were begun where Hydra refused the command line
-            report.show_leaderboard(outcomes, self.cfg, self.run.id)
-        return complete
 
     def outcomes(self) -> list[Outcome]:
         """Give what came of each job that was begun, in order; a job that left nothing is LOST."""
-        jobs = sorted((path.parent for path in self.folder.glob(f"*/{OUTCOME}")), key=lambda job: int(job.name))
+        jobs = sorted((path.parent for path in self.folder.glob(f"*/{OUTCOME}")), key=lambda job: (len(job.name), job.name))
         return [_read_outcome(job) for job in jobs]
 
     def _keep(self, best: Outcome) -> None:
@@ -77,7 +82,7 @@ class Sweep(Callback):
             (path.parent / BUNDLE for path in self.folder.glob(f"*/{OUTCOME}") if _read_outcome(path.parent) == best), None
         )
         if folder is None or not folder.is_dir():
-            return  # reused: it was kept when it was fitted
+            return  # reused: promote fits it again where the sweep that fitted it did not keep it
         bundle = Bundle.read(folder)
         if tracking.MODEL_ID not in known.tags:
             run.bundle(folder, bundle.schema)

@@ -26,7 +26,7 @@ from mlflow.types import Schema as MlflowSchema
 from omegaconf import DictConfig, OmegaConf
 
 from housing.bundle import Bundle
-from housing.errors import StoreError
+from housing.errors import BundleError, StoreError
 from housing.schema import Schema
 from housing.store_file import store_lock
 
@@ -103,7 +103,9 @@ class Store:
 
     def open_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> "Run":
         """Open a run that the caller closes."""
-        created = self.client.create_run(self.experiment(experiment), tags=dict(tags), run_name=name)
+        with self._told_if_away():
+            experiment_id = self.experiment(experiment)
+            created = self.client.create_run(experiment_id, tags=dict(tags), run_name=name)
         return Run(self, created.info.run_id, created.info.experiment_id)
 
     def get(self, run_id: str) -> "Tracked":
@@ -121,7 +123,8 @@ class Store:
         """Give the first finished run with these tags, in this order."""
         conditions = ["attributes.status = 'FINISHED'", *(f"tags.`{name}` = '{value}'" for name, value in tags.items())]
         where = [self.experiment(experiment)]
-        found = self.client.search_runs(where, " and ".join(conditions), max_results=1, order_by=[order])
+        with self._told_if_away():
+            found = self.client.search_runs(where, " and ".join(conditions), max_results=1, order_by=[order])
         return self._tracked(found[0]) if found else None
 
     def _tracked(self, run: MlflowRun) -> "Tracked":
@@ -142,8 +145,14 @@ class Store:
     def bundle(self, source: str) -> Iterator[Path]:
         """Give the folder of a bundle, for as long as the block lasts; `source` is MLflow's address of the model."""
         with self._fetched(source) as folder:
-            described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-            yield folder / described["flavors"]["python_function"]["data"]
+            try:
+                described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+                bundle = folder / described["flavors"]["python_function"]["data"]
+            except FileNotFoundError as error:  # MLflow calls an artefact that is not there a success
+                raise StoreError(f"the MLflow store {self.uri} cannot give {source}: its artefacts are not there") from error
+            except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+                raise BundleError(f"{source} is no model with a bundle: {type(error).__name__}: {error}") from error
+            yield bundle
 
     @contextmanager
     def _fetched(self, source: str) -> Iterator[Path]:
@@ -160,7 +169,7 @@ class Store:
             return str(self.client.get_model_version_by_alias(name, alias).version)
         except MlflowException as error:
             if error.error_code not in NOT_THERE:
-                raise
+                raise StoreError(f"the MLflow store {self.uri} cannot be used: {error}") from error
             return None
 
     def register(self, name: str, run_id: str) -> str:
@@ -171,12 +180,14 @@ class Store:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         model_id = self.get(run_id).tags[MODEL_ID]
-        made = self.client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+        with self._told_if_away():
+            made = self.client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
         return str(made.version)
 
     def point(self, name: str, alias: str, number: str) -> None:
         """Move an alias to a version."""
-        self.client.set_registered_model_alias(name, alias, number)
+        with self._told_if_away():
+            self.client.set_registered_model_alias(name, alias, number)
 
 
 @dataclass(frozen=True)

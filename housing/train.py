@@ -4,8 +4,10 @@ python -m housing.train -m model=linear,decision_tree,xgboost
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -31,6 +33,7 @@ def main(cfg: DictConfig) -> float:
 def cli() -> None:
     """Run Hydra; when a sweep is over, however it ended, write down what came of it."""
     complete = True
+    signal.signal(signal.SIGTERM, _end)
     try:
         main()
     finally:
@@ -40,6 +43,11 @@ def cli() -> None:
             complete = Sweep.current is None or Sweep.current.close()
     if not complete:
         sys.exit(1)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Let a sweep that is told to stop close what it has open."""
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ control_socket_disable = True  # two masters of one user would take it from each
 loglevel = "warning"
 
 
-def on_starting(_server: Any) -> None:
-    """Begin with no metrics of workers that are long gone."""
+def when_ready(_server: Any) -> None:
+    """Begin with no metrics of workers that are long gone, once the port is ours and before the first worker."""
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -1,11 +1,9 @@
 """Prometheus metrics. No label takes a value from a caller."""
 
-import os
 import time
 
 from flask import Flask, Response, g, request
 from prometheus_client import Counter, Histogram
-from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
 
 # Seconds; an edge on each target, where the default ones begin at 5 ms.
@@ -33,6 +31,4 @@ def measure(app: Flask) -> None:
         REQUESTS.labels(route, str(answer.status_code)).observe(time.perf_counter() - g.start)
         return answer
 
-    several = "PROMETHEUS_MULTIPROC_DIR" in os.environ
-    exporter = GunicornInternalPrometheusMetrics if several else PrometheusMetrics
-    exporter(app, export_defaults=False)
+    GunicornInternalPrometheusMetrics(app, export_defaults=False)

@@ -44,7 +44,8 @@ class InUse:
     """Holds the model in use; a thread looks for a newly published one and loads it before it lets go of the old."""
 
     def __init__(self, folder: Path, poll: float) -> None:
-        self._folder, self._poll, self._seen = folder, poll, Path()
+        self._folder, self._poll = folder, poll
+        self._seen: tuple[Path, int] | None = None
         self._model: Model | None = None
         self._why_not = "nothing is published yet; promote a model: python -m housing.promote"
         self._one_at_a_time = threading.Lock()
@@ -63,16 +64,22 @@ class InUse:
         """Load what is published, where it is not what was seen last."""
         with self._one_at_a_time:
             newest = published.current(self._folder)
-            if newest is None or newest == self._seen:
+            if newest is None or not newest.is_dir():
                 return
-            self._seen = newest
+            seen = (newest, newest.stat().st_mtime_ns)  # a damaged one comes again under its name
+            if seen == self._seen:
+                return
             try:
                 self._model = Model.read(newest)
-            except (BundleError, OSError, ValueError) as error:
-                self._why_not = str(error)
+            except (BundleError, ValueError) as error:
+                self._why_not = "what is published is damaged; the server's log says where"
                 log.error("refused, the model in use stays: %s", error)
+            self._seen = seen
 
     def _watch(self) -> None:
         while True:
             time.sleep(self._poll)
-            self._look()
+            try:
+                self._look()
+            except OSError as error:
+                log.error("the published model cannot be read now: %s", error)

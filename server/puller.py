@@ -5,6 +5,7 @@ Workers read what it published; MLflow being slow, wrong or away reaches no requ
 
 import logging
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -28,16 +29,29 @@ log = logging.getLogger("puller")
 
 def follow(settings: Settings) -> None:
     """Look at the alias again and again; what fails is logged once, and the version in use stays."""
+    drop_damaged(settings.folder)
     said = ""
     while True:
         try:
             news = pull(settings)
-        except (BundleError, MlflowException, OSError) as error:
-            news = f"refused, the version in use stays: {error}"
+        except Exception as error:  # pylint: disable=broad-exception-caught  # no store and no bundle may end this process
+            news = f"refused, the version in use stays: {type(error).__name__}: {error}"
         if news and news != said:
             log.info("%s", news)
             said = news
         time.sleep(settings.poll)
+
+
+def drop_damaged(folder: Path) -> None:
+    """Remove what is published where it was damaged since, so that it is pulled again."""
+    used = published.current(folder)
+    if used is None:
+        return
+    try:
+        Bundle.read(used / published.BUNDLE)
+    except BundleError as error:
+        log.warning("what is published is damaged, and is pulled again: %s", error)
+        shutil.rmtree(used, ignore_errors=True)
 
 
 def pull(settings: Settings) -> str:
@@ -49,7 +63,7 @@ def pull(settings: Settings) -> str:
     if version is None:
         return f"waiting: {settings.model} has no version at alias {settings.alias} in {settings.tracking_uri}"
     name = f"{version.version}-{version.run_id}"  # the number alone comes again in a new store
-    if published.current(settings.folder) == settings.folder / name:
+    if published.current(settings.folder) == settings.folder / name and (settings.folder / name).is_dir():
         return ""
     with tempfile.TemporaryDirectory(prefix="housing-") as place:
         source = f"models:/{settings.model}/{version.version}"

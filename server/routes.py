@@ -76,8 +76,9 @@ def _strict_json() -> Any:
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     read = dict(pairs)
     if len(read) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r} is there twice")
     return read
 
 
@@ -104,7 +105,8 @@ def _instances(body: Any) -> list[Any]:
 
 def _checked(used: Model, rows: list[Any]) -> list[dict[str, Any]]:
     try:
-        return used.requests.load(rows, many=True)
+        used.requests.load(rows, many=True)
+        return rows
     except ValidationError as error:
         problems = _problems(error.normalized_messages())  # type: ignore[no-untyped-call]
         more = f"; the first {MOST_PROBLEMS} are named" if len(problems) > MOST_PROBLEMS else ""

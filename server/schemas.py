@@ -16,7 +16,7 @@ class ColumnField(fields.Field[Any]):
 
     def __init__(self, column: Column) -> None:
         messages: Any = {"required": "is missing", "null": "is missing"}
-        super().__init__(required=True, allow_none=column.nullable, error_messages=messages)
+        super().__init__(required=True, allow_none=column.nullable, error_messages=messages, data_key=column.name)
         self.column = column
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> Any:
@@ -38,5 +38,5 @@ class Row(Schema):
 
 
 def request_schema(table: TableSchema) -> Schema:
-    """Make the schema of one row of a table."""
-    return Row.from_dict({column.name: ColumnField(column) for column in table.features})()
+    """Make the schema of one row of a table. What it loads is not for use: a name may mean something to Marshmallow."""
+    return Row.from_dict({f"column_{place}": ColumnField(column) for place, column in enumerate(table.features)})()

@@ -42,6 +42,8 @@ def test_numbers_are_read_to_the_last_digit(tmp_path: Path) -> None:
         ("50,2,True,moon,,900", "row 1, quarter: 'moon' is not a category; allowed: old town, harbour, hills"),
         ("50,2,True,NA,,900", "row 1, quarter: 'NA' is not a category"),
         (",2,True,hills,,900", "row 1, area: is missing"),
+        ("NaN,2,True,hills,,900", "row 1, area: 'NaN' is not a number"),
+        ("5_0,2,True,hills,,900", "row 1, area: '5_0' is not a number"),
         ("50,2.5,True,hills,,900", "row 1, rooms: 2.5 is not a whole number"),
         ("50,2,True,hills,,", "row 1, rent: is missing"),
         ("50,2,True,hills,,900,7,8", "Expected 6 fields"),
@@ -64,6 +66,10 @@ def test_a_file_that_is_not_there_or_empty_says_what_to_do(tmp_path: Path) -> No
         read(tmp_path / "nothing.csv")
     with pytest.raises(HousingError, match="has no rows"):
         read(write(tmp_path / "empty.csv"))
+    for content in (b"", b"area,rooms\n\xe9,1\n"):
+        (tmp_path / "odd.csv").write_bytes(content)
+        with pytest.raises(TableError, match="odd.csv is not a table of comma-separated values in UTF-8"):
+            read(tmp_path / "odd.csv")
 
 
 def test_columns_must_be_the_declared_ones(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The gate: nothing reaches an alias that was not proven on the test rows, and every decision is kept."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def test_a_champion_that_cannot_be_read_blocks_nothing_and_is_told(home: Path, s
     train(home, *BETTER)
     decision = gate()
     assert (decision.verdict, decision.champion) == ("PROMOTE", "the training mean")
-    assert "version 1 at staging cannot be read" in decision.reasons[0]
+    assert "version 1 at staging is damaged" in decision.reasons[0]
 
 
 def test_a_run_without_its_bundle_is_fitted_again_and_that_is_told(home: Path, store: Store) -> None:
@@ -153,9 +154,22 @@ def test_the_best_run_is_one_of_this_table_and_split(home: Path, store: Store) -
 def test_a_champion_of_other_columns_is_not_compared(home: Path, store: Store) -> None:
     train(home, *WORSE)
     gate()
-    wider = train(home, *BETTER, "data.columns.area.max=600")
+    change = "+data.columns.area.nullable=true"
+    wider = train(home, *BETTER, change)
     with pytest.raises(StoreError, match="version 1 has other columns than table rentals"):
-        gate(f"run_id={wider.run_id}", "data.columns.area.max=600")
+        gate(f"run_id={wider.run_id}", change)
+    assert store.version_at(MODEL, "staging") == "1"
+    described = train(home, *BETTER, "data.columns.area.description=other words")
+    assert gate(f"run_id={described.run_id}").verdict == "PROMOTE"
+
+
+def test_a_champion_that_is_out_of_reach_ends_the_promotion(home: Path, store: Store) -> None:
+    run = train(home, *WORSE)
+    gate()
+    train(home, *BETTER)
+    shutil.rmtree(bundle_files(store, str(run.run_id)).parents[1])  # as where the artefact store is away
+    with pytest.raises(StoreError, match="its artefacts are not there"):
+        gate()
     assert store.version_at(MODEL, "staging") == "1"
 
 
@@ -164,6 +178,7 @@ def test_a_champion_of_other_columns_is_not_compared(home: Path, store: Store) -
     [
         (["run_id=nope"], StoreError, "knows no run nope"),
         (["sweep=nope"], StoreError, "cannot give runs:/nope/sweep.json"),
+        (["metric=r2"], ConfigError, "metric is 'r2'; allowed: rmse, mae"),
         (["run_id=a", "sweep=b"], ConfigError, "allowed: one of them"),
     ],
 )
@@ -178,7 +193,7 @@ def test_a_file_is_predicted_by_the_promoted_model(home: Path) -> None:
     gate()
     frame = rentals_frame(50, seed=3)
     frame.to_csv(home / "rows.csv", index=False)
-    cfg = config("predict", "data=rentals", f"file={home}/rows.csv", f"out={home}/out.csv")
+    cfg = config("predict", "data=rentals", f"file={home}/rows.csv", f"out={home}/out.csv", "source=models:/housing-rentals/1")
     assert predict(cfg) == 50
     written = pd.read_csv(home / "out.csv")
     assert score(written.rent_predicted.to_numpy(), frame.rent.to_numpy())["rmse"] < 60

@@ -49,7 +49,8 @@ def test_frame_check_codec_and_request_check_allow_the_same(rentals: Table, colu
     row = {**GOOD, column: value}
     schema = rentals.schema
     from_frame = schema.encode_frame(pd.DataFrame([row], dtype=object))
-    from_request = schema.encode_records(request_schema(schema).load([row], many=True))
+    assert request_schema(schema).validate([row], many=True) == {}
+    from_request = schema.encode_records([row])
     np.testing.assert_array_equal(from_frame, from_request)
     decoded = schema.decode(from_frame)[0]
     assert decoded == row
@@ -112,6 +113,9 @@ def test_a_schema_survives_its_own_declaration(rentals: Table) -> None:
         ({"type": "decimal"}, "column x: type is 'decimal'; allowed: float, int, bool, category"),
         ({"type": "float", "maximum": 3}, "column x: unknown attribute maximum; allowed: .*max"),
         ({}, "column x: type is missing"),
+        (None, "column x: a column is a name"),
+        ({"type": "float", "nullable": "no"}, "column x: nullable is 'no'; allowed: true, false"),
+        ({"type": "float", "min": "a"}, "column x: min and max are .*allowed: numbers"),
         ({"type": "category"}, "column x: categories go with type category"),
         ({"type": "category", "categories": [1, 2]}, "column x: categories are strings"),
         ({"type": "category", "categories": ["a", "a"]}, "column x: a category is named twice"),
@@ -144,3 +148,22 @@ def test_shares_of_the_reference_add_up_and_know_missing_values(rentals: Table) 
     assert bins["columns"]["quarter"]["shares"] == pytest.approx([(rentals.matrix[:, 3] == level).mean() for level in range(3)])
     assert bins["columns"]["area"]["shares"] == pytest.approx([0.1] * 10, abs=0.01)
     assert len(bins["prediction"]["edges"]) == 9
+
+
+@pytest.mark.parametrize("name", ["a.b", "load", "Meta", "fields", "_schema", "with space", "größe"])
+def test_a_column_may_have_any_name(name: str) -> None:
+    columns = {name: {"type": "float", "max": 9}, "y": {"type": "float", "role": "target"}}
+    schema = Schema.from_dict({"name": "t", "columns": columns})
+    requests: Any = request_schema(schema)
+    assert requests.validate([{name: 1.0}], many=True) == {}
+    assert requests.validate([{name: 10}], many=True) == {0: {name: ["10 is above 9"]}}
+    assert requests.validate([{}], many=True) == {0: {name: ["is missing"]}}
+    np.testing.assert_array_equal(schema.encode_records([{name: 1.0}]), [[1.0]])
+
+
+def test_what_a_caller_does_not_depend_on_is_not_the_interface(rentals: Table) -> None:
+    declared = rentals.schema.to_dict()
+    declared["columns"]["area"] = {**declared["columns"]["area"], "description": "other words", "max": 900}
+    assert Schema.from_dict(declared).interface() == rentals.schema.interface()
+    declared["columns"]["area"] = {**declared["columns"]["area"], "nullable": True}
+    assert Schema.from_dict(declared).interface() != rentals.schema.interface()

@@ -104,7 +104,7 @@ def test_every_command_of_the_readme_works(clone: Path) -> None:
 def test_setup_is_idempotent_and_names_what_is_missing(clone: Path) -> None:
     assert shell("./scripts/setup", clone) == ""
     nothing = subprocess.run(
-        ["bash", "-c", "rm .venv/installed; PYTHON=python2.9 ./scripts/setup; echo code $?"],
+        ["bash", "-c", "PYTHON=python2.9 ./scripts/setup; echo code $?"],
         cwd=clone,
         capture_output=True,
         text=True,

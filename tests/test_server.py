@@ -1,8 +1,10 @@
 """The server as callers and operators meet it: real gunicorn workers, a real puller, a real store."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -296,3 +298,55 @@ def test_stopping_ends_every_process(served_home: Path) -> None:
         pids += running.workers()
         assert len(pids) == 4  # gunicorn, puller, two workers
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "all are gone")
+
+
+def test_a_puller_that_dies_is_replaced_and_a_damaged_copy_heals(home: Path) -> None:
+    train(home, *BETTER)
+    promote(config("promote", "data=rentals"))
+    with serving(home) as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        (card,) = (home / "serving").glob("rentals-staging/1-*/bundle/card.json")
+        card.write_text("damaged", encoding="utf-8")
+        puller = int(
+            subprocess.run(
+                ["pgrep", "-P", str(running.process.pid), "-f", "server.puller"], capture_output=True, check=True
+            ).stdout
+        )
+        os.kill(puller, signal.SIGKILL)
+        wait_for(lambda: "the puller has ended; starting another" in running.log.read_text(encoding="utf-8"), "another puller")
+        wait_for(lambda: card.is_file() and card.read_text(encoding="utf-8") != "damaged", "the copy heals")
+        assert running.predict(ROW).status == 200
+
+
+def test_a_port_that_is_taken_ends_the_second_server_and_leaves_the_first_its_metrics(served_home: Path, server: Server) -> None:
+    server.predict(ROW)
+    before = scraped(server)["housing_rows_total"]
+    port = server.url.rpartition(":")[2]
+    ended = command(served_home, "housing.serve", f"--config-dir={PROJECT}/tests/tables", "data=rentals", f"serve.port={port}")
+    assert ended.code != 0
+    assert "in use" in ended.err
+    assert scraped(server)["housing_rows_total"] >= before > 0
+
+
+def test_the_pull_lock_alone_pulls_from_an_mlflow_server(served_home: Path, tmp_path: Path) -> None:
+    uv, python, lock = f"{sys.prefix}/bin/uv", str(tmp_path / "venv/bin/python"), str(PROJECT / "locks/pull.txt")
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv")], check=True)
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", lock], check=True)
+    port, database = free_port(), f"sqlite:///{served_home}/mlflow.db"
+    arguments = ["mlflow", "server", "--backend-store-uri", database, "--port", str(port), "--workers", "1"]
+    arguments += ["--serve-artifacts", "--artifacts-destination", str(served_home / "mlartifacts")]
+    serve = config(
+        "serve", "data=rentals", f"serve.tracking_uri=http://127.0.0.1:{port}", f"serve.folder={tmp_path}/pulled"
+    ).serve
+    environ = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
+    with (tmp_path / "log").open("wb") as log:
+        # pylint: disable=consider-using-with  # both are ended below
+        store_process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
+        puller = subprocess.Popen([python, "-m", "server.puller"], cwd=PROJECT, env=environ, stdout=log, stderr=log)
+    try:
+        published = tmp_path / "pulled" / "current" / "bundle" / "SHA256SUMS"
+        wait_for(published.is_file, f"the puller publishes: {(tmp_path / 'log').read_text(encoding='utf-8')[-2000:]}")
+    finally:
+        for process in (puller, store_process):
+            process.terminate()
+            process.wait(60)

@@ -65,7 +65,7 @@ def test_chance_is_scikit_learns_split_done_twice(rentals: Table) -> None:
     ("override", "message"),
     [
         ("split.test=0", "the share test is 0; allowed: above 0 and below 1"),
-        ("split.valid=0.9", "the share test . valid is 1.1"),
+        ("split.valid=0.9", "the share both is 1.1"),
         ("split.test=1e-9", "the split leaves no rows for test: the table has 600 rows"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from conftest import TABLES, command, config
+from conftest import TABLES, command, config, wait_for
 from housing import tracking
 from housing.config import PROJECT
 
@@ -140,3 +140,19 @@ def test_four_processes_without_a_store_all_succeed(home: Path) -> None:
     store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifacts=None, ui="")
     runs = store.client.search_runs([store.experiment("rentals")])
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
+
+
+def test_a_sweep_that_is_told_to_stop_writes_down_what_it_has(home: Path) -> None:
+    environ = {**os.environ, "HOUSING_HOME": str(home)}
+    arguments = [sys.executable, "-m", "housing.train", "-m", *QUICK, "model=decision_tree", "seed=range(500)", "figures=false"]
+    with subprocess.Popen(arguments, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: len(list(home.glob("outputs/sweeps/*/*/outcome.json"))) > 3, "some jobs are done")
+        process.terminate()
+    assert process.returncode == 143
+    jobs = listed(home)
+    assert {job["status"] for job in jobs} <= {"FINISHED", "LOST"}
+    assert sum(job["status"] == "FINISHED" for job in jobs) >= 3
+    assert not list((home / "outputs").rglob("bundle"))
+    store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifacts=None, ui="")
+    runs = store.client.search_runs([store.experiment("rentals")])
+    assert {run.info.status for run in runs} <= {"FINISHED", "FAILED", "KILLED"}

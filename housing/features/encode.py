@@ -48,7 +48,7 @@ class Encode:
             numbers = np.where(np.isnan(numbers), self.arrays["medians"], numbers)
         flags = np.isnan(matrix[:, self.flagged]).astype(np.float64)
         levels = [np.isnan(matrix[:, place]) if np.isnan(level) else matrix[:, place] == level for place, level in self.levels]
-        return np.hstack([numbers, flags, np.array(levels, dtype=np.float64).reshape(-1, len(matrix)).T])
+        return np.hstack([numbers, flags, np.array(levels, dtype=np.float64).reshape(len(levels), len(matrix)).T])
 
 
 def _levels(column: Column) -> list[float]:
