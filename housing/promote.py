@@ -6,7 +6,7 @@ python -m housing.promote data=california
 import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +17,12 @@ from housing.bundle import Bundle
 from housing.config import command
 from housing.data import Table
 from housing.errors import BundleError, ConfigError, StoreError
+from housing.records import HOLD, PROMOTE, REJECT, Decision
 from housing.run import build
 from housing.schema import Vector
 from housing.split import Split, split
 from housing.sweep import LIST
 from housing.tracking import Store, Tracked
-
-PROMOTE, HOLD, REJECT = "PROMOTE", "HOLD", "REJECT"
-
-
-@dataclass
-class Decision:
-    """What the gate decided about a run, and why. Metrics are those of the test rows."""
-
-    run_id: str
-    alias: str
-    champion: str = ""
-    challenger_metrics: dict[str, float] = field(default_factory=dict)
-    champion_metrics: dict[str, float] = field(default_factory=dict)
-    test_rows: int = 0
-    verdict: str = HOLD
-    reasons: list[str] = field(default_factory=list)
-    version: str | None = None  # of the registered model, where the alias points to after this decision
-    damaged: str | None = None  # the version at the alias, where it could not be read
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +18,11 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from housing import data, models, report, tracking
+from housing import data, figures, models, tracking
 from housing.bundle import Bundle
 from housing.config import PROJECT
 from housing.data import Table
-from housing.files import written_whole
+from housing.records import Outcome
 from housing.split import Split, split
 from housing.tracking import Run, Store
 
@@ -31,8 +31,7 @@ NOT_IN_KEY = ("paths", "mlflow", "experiment_name", "threads", "figures", "log_m
 NOT_A_PARAM = ("data.columns", "data.places", "data.ratios", "data.source")  # in config.yaml; too long for a table of runs
 LIBRARIES = ("numpy", "scikit-learn", "xgboost-cpu" if sys.platform != "darwin" else "xgboost")
 CODE = ("schema.py", "features", "bundle.py", "data.py", "split.py", "models.py", "run.py")
-# in a job's folder
-BUNDLE, CONFIG, FIGURES, OUTCOME = "bundle", "config", "figures", "outcome.json"
+BUNDLE, CONFIG, FIGURES = "bundle", "config", "figures"  # in a job's folder
 
 
 @dataclass(frozen=True)
@@ -42,24 +41,6 @@ class Job:
     overrides: list[str]
     folder: Path
     parent: str | None = None  # the run of the sweep it belongs to
-
-
-@dataclass
-class Outcome:
-    """What came of a job. `metrics` are those of the validation rows and of speed."""
-
-    overrides: list[str]
-    status: str  # RUNNING, FINISHED, FAILED, or LOST where a job was killed
-    run_id: str | None = None
-    link: str = ""
-    reused: bool = False
-    metrics: dict[str, float] = field(default_factory=dict)
-    error: str = ""
-
-    def write(self, folder: Path) -> None:
-        """Leave the outcome in the job's folder, where the sweep looks for it."""
-        with written_whole(folder / OUTCOME) as partial:
-            partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
 def run(cfg: DictConfig, job: Job) -> Outcome:
@@ -108,7 +89,7 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, opened: 
     if alone or cfg.log_model == "all":
         opened.bundle(job.folder / BUNDLE, table.schema)
     if alone and cfg.figures:
-        opened.files(report.figures(bundle, table, parts.valid, job.folder / FIGURES), FIGURES)
+        opened.files(figures.draw(bundle, table, parts.valid, job.folder / FIGURES), FIGURES)
     if alone:
         shutil.rmtree(job.folder / BUNDLE)  # the store has it
     return metrics

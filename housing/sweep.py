@@ -15,11 +15,12 @@ from typing import Any, ClassVar, Self
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from housing import data, report, tracking
+from housing import data, figures, report, tracking
 from housing.bundle import Bundle
 from housing.config import SWEEP_RUN, USER_ERRORS
 from housing.files import written_whole
-from housing.run import BUNDLE, CONFIG, FIGURES, OUTCOME, Outcome
+from housing.records import OUTCOME, Outcome
+from housing.run import BUNDLE, CONFIG, FIGURES
 from housing.split import split
 from housing.tracking import Run
 
@@ -89,7 +90,7 @@ class Sweep(Callback):
         if self.cfg.figures:
             job = OmegaConf.load(folder.parent / CONFIG / "config.yaml")
             table = data.load(job.data, job.limit)
-            run.files(report.figures(bundle, table, split(table, job.split).valid, folder.parent / FIGURES), FIGURES)
+            run.files(figures.draw(bundle, table, split(table, job.split).valid, folder.parent / FIGURES), FIGURES)
 
 
 def best_of(outcomes: list[Outcome], metric: str) -> Outcome | None:

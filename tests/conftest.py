@@ -25,7 +25,8 @@ from housing import data, tracking
 from housing.bundle import Bundle
 from housing.config import CONF, PROJECT
 from housing.data import Table
-from housing.run import Job, Outcome, build, run
+from housing.records import Outcome
+from housing.run import Job, build, run
 from housing.split import split
 
 TABLES = PROJECT / "tests" / "tables"

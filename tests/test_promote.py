@@ -16,7 +16,8 @@ from housing.data import load
 from housing.errors import ConfigError, StoreError
 from housing.models import score
 from housing.predict import predict
-from housing.promote import Decision, promote
+from housing.promote import promote
+from housing.records import Decision
 from housing.split import split
 from housing.tracking import Store
 

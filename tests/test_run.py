@@ -11,7 +11,7 @@ from conftest import config, rentals_frame, train
 from housing import tracking
 from housing.data import load
 from housing.errors import ConfigError, HousingError, TableError
-from housing.run import Outcome
+from housing.records import Outcome
 from housing.split import split
 from housing.tracking import Store
 
