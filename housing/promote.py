@@ -41,6 +41,8 @@ def promote(cfg: DictConfig) -> Decision:
     The decision is recorded as a run of its own, whatever it is. Raises StoreError where there is no run to judge.
     """
     models.require_comparable(cfg.metric)
+    if not isinstance(cfg.margin, int | float):
+        raise ConfigError(f"margin is {cfg.margin!r}; allowed: a number, in the unit of the target")
     store = tracking.connect(cfg.mlflow)
     table = data.load(cfg.data, cfg.limit)
     parts = split(table, cfg.split)
@@ -102,6 +104,7 @@ def _require_comparable(run: Tracked, table: Table, parts: Split) -> None:
 def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, run: Tracked) -> Decision:
     """Score challenger and champion on the same test rows, and say what follows."""
     decision = Decision(run.id, cfg.alias, test_rows=len(parts.test))
+    decision.version = store.version_at(cfg.registered_model, cfg.alias)
     try:
         bundle = _challenger_bundle(store, table, parts, run, decision.reasons)
     except BundleError as error:
@@ -110,7 +113,7 @@ def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, run: Track
         return decision
     champion = _champion(cfg, store, table, parts, decision)
     actual = table.target[parts.test]
-    decision.champion, decision.version = champion.name, champion.version
+    decision.champion = champion.name
     decision.challenger_metrics = models.score(bundle.predict(table.matrix[parts.test]), actual)
     decision.champion_metrics = models.score(champion.predictions, actual)
     decision.verdict, reason = _judge(cfg, decision, champion)
@@ -122,7 +125,7 @@ def _move_alias(cfg: DictConfig, store: Store, decision: Decision) -> None:
     """Register the run and point the alias to it. MLflow cannot compare and set, so this looks once more just before."""
     registered = store.register(cfg.registered_model, decision.run_id)
     now = store.version_at(cfg.registered_model, cfg.alias)
-    if now not in (decision.version, decision.damaged):
+    if now != decision.version:
         raise StoreError(f"{cfg.alias} moved to version {now} while this run was judged; promote again to be judged against it")
     store.point(cfg.registered_model, cfg.alias, registered)
     decision.version = registered
@@ -160,7 +163,7 @@ def _refit(store: Store, table: Table, parts: Split, run: Tracked) -> Bundle:
 
 def _champion(cfg: DictConfig, store: Store, table: Table, parts: Split, decision: Decision) -> Champion:
     """Give the version at the alias; the training mean stands in where there is none, or none that can be read."""
-    version = store.version_at(cfg.registered_model, cfg.alias)
+    version = decision.version
     mean = Champion("the training mean", np.full(len(parts.test), table.target[parts.train].mean()))
     if version is None:
         return mean
@@ -169,7 +172,6 @@ def _champion(cfg: DictConfig, store: Store, table: Table, parts: Split, decisio
             bundle = Bundle.read(folder)
     except BundleError as error:  # no server can load it either
         decision.reasons.append(f"version {version} at {cfg.alias} is damaged, so the training mean stands in for it: {error}")
-        decision.damaged = version
         return mean
     if bundle.schema.interface() != table.schema.interface():
         raise StoreError(

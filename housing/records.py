@@ -15,7 +15,7 @@ class Outcome:
     """What came of a job. `metrics` are those of the validation rows and of speed."""
 
     overrides: list[str]
-    status: str  # RUNNING, FINISHED, FAILED, or LOST where a job was killed
+    status: str  # RUNNING, FINISHED, FAILED, KILLED when interrupted, or LOST where a job left no word
     run_id: str | None = None
     link: str = ""
     reused: bool = False
@@ -41,4 +41,3 @@ class Decision:
     verdict: str = HOLD
     reasons: list[str] = field(default_factory=list)
     version: str | None = None  # of the registered model, where the alias points to after this decision
-    damaged: str | None = None  # the version at the alias, where it could not be read

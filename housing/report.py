@@ -7,6 +7,9 @@ from rich.table import Table as Grid
 from housing.records import Decision, Outcome
 
 
+WIDE = 120  # columns of a terminal in which the whole leaderboard has room
+
+
 def _console() -> Console:
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -48,14 +51,17 @@ def show_leaderboard(outcomes: list[Outcome], cfg: DictConfig, run_id: str) -> N
     common = set.intersection(*(set(outcome.overrides) for outcome in outcomes)) if len(outcomes) > 1 else set()
     title = f"{len(finished)} of {len(outcomes)} runs finished, best {cfg.metric} on validation rows first"
     grid = Grid(title=title, title_justify="left")
-    for name in ("", "run", "rmse", "mae", "r2", "fit s", "row µs", "MB", "state", "run id"):
-        grid.add_column(name, justify="left" if name in ("run", "state", "run id") else "right", no_wrap=name == "run id")
+    wide = console.width >= WIDE
+    scores = ("rmse", "mae", "r2") if wide else ("rmse",)
+    for name in ("", "run", *scores, "fit s", "row µs", "MB", "state", "run id"):
+        grid.add_column(name, justify="left" if name in ("run", "state", "run id") else "right", overflow="fold")
     for rank, outcome in enumerate(finished, start=1):
         metrics = outcome.metrics
-        numbers = [f"{metrics[name]:.4f}" for name in ("rmse", "mae", "r2")] + [f"{metrics['fit_seconds']:.2f}"]
+        numbers = [f"{metrics[name]:.4f}" for name in scores] + [f"{metrics['fit_seconds']:.2f}"]
         numbers += [f"{metrics['row_microseconds']:,.0f}", f"{metrics['model_bytes'] / 1e6:.2f}"]
-        state = "reused" if outcome.reused else "fitted"
-        grid.add_row(str(rank), _asked(outcome, common), *numbers, state, outcome.run_id, style="bold" if rank == 1 else "")
+        state, run = "reused" if outcome.reused else "fitted", str(outcome.run_id)
+        best = "bold" if rank == 1 else ""
+        grid.add_row(str(rank), _asked(outcome, common), *numbers, state, run if wide else run[:8], style=best)
     if finished:
         console.print(grid)
     else:

@@ -54,6 +54,9 @@ def run(cfg: DictConfig, job: Job) -> Outcome:
     except Exception as error:
         Outcome(job.overrides, "FAILED", error=f"{type(error).__name__}: {error}").write(job.folder)
         raise
+    except BaseException:
+        Outcome(job.overrides, "KILLED", error="interrupted; the same command goes on from here").write(job.folder)
+        raise
     outcome.write(job.folder)
     return outcome
 

@@ -60,6 +60,8 @@ class Sweep(Callback):
                 self.run.log(metrics={self.cfg.metric: best.metrics[self.cfg.metric]}, tags={"housing.best": str(best.run_id)})
                 self._keep(best)
         finally:
+            if not complete:
+                self.run.store.kill_children(self.run)
             self.run.close("FINISHED" if complete else "FAILED")
             for bundle in self.folder.glob(f"*/{BUNDLE}"):
                 shutil.rmtree(bundle)

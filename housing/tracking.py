@@ -108,6 +108,12 @@ class Store:
             created = self.client.create_run(experiment_id, tags=dict(tags), run_name=name)
         return Run(self, created.info.run_id, created.info.experiment_id)
 
+    def kill_children(self, run: "Run") -> None:
+        """Close the runs of a sweep that were left RUNNING: a signal may come between any two steps of theirs."""
+        condition = f"tags.`mlflow.parentRunId` = '{run.id}' and attributes.status = 'RUNNING'"
+        for left in self.client.search_runs([run.experiment_id], condition):
+            self.client.set_terminated(left.info.run_id, "KILLED")
+
     def get(self, run_id: str) -> "Tracked":
         """Give a run. Raises StoreError where the store does not know it."""
         try:

@@ -36,6 +36,8 @@ def cli() -> None:
     signal.signal(signal.SIGTERM, _end)
     try:
         main()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     finally:
         if SWEEP_RUN in os.environ:
             from housing.sweep import Sweep  # pylint: disable=import-outside-toplevel  # as above

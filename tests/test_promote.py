@@ -113,7 +113,7 @@ def test_a_damaged_bundle_is_rejected_with_the_reason_and_the_alias_stays(
     better = train(home, *BETTER)
     damage(bundle_files(store, str(better.run_id)))
     decision = gate()
-    assert (decision.verdict, decision.run_id) == ("REJECT", better.run_id)
+    assert (decision.verdict, decision.run_id, decision.version) == ("REJECT", better.run_id, "1")
     assert reason in decision.reasons[0]
     assert store.version_at(MODEL, "staging") == "1"
 
@@ -179,6 +179,7 @@ def test_a_champion_that_is_out_of_reach_ends_the_promotion(home: Path, store: S
     [
         (["run_id=nope"], StoreError, "knows no run nope"),
         (["sweep=nope"], StoreError, "cannot give runs:/nope/sweep.json"),
+        (["margin=abc"], ConfigError, "margin is 'abc'; allowed: a number"),
         (["metric=r2"], ConfigError, "metric is 'r2'; allowed: rmse, mae"),
         (["run_id=a", "sweep=b"], ConfigError, "allowed: one of them"),
     ],
