@@ -17,11 +17,11 @@ from housing.bundle import Bundle
 from housing.config import command
 from housing.data import Table
 from housing.errors import BundleError, ConfigError, StoreError
-from housing.records import HOLD, PROMOTE, REJECT, Decision
+from housing.records import HOLD, PROMOTE, REJECT, Decision, Outcome
 from housing.run import build
 from housing.schema import Vector
 from housing.split import Split, split
-from housing.sweep import LIST
+from housing.sweep import LIST, best_of
 from housing.tracking import Store, Tracked
 
 
@@ -82,12 +82,10 @@ def challenger(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Tra
 
 
 def _best_of_sweep(cfg: DictConfig, store: Store) -> str:
-    outcomes = json.loads(store.text(cfg.sweep, LIST))
-    finished = [outcome for outcome in outcomes if outcome["status"] == "FINISHED"]
-    if not finished:
+    best = best_of([Outcome(**outcome) for outcome in json.loads(store.text(cfg.sweep, LIST))], cfg.metric)
+    if best is None:
         raise StoreError(f"sweep {cfg.sweep} has no finished run")
-    best: str = min(finished, key=lambda outcome: outcome["metrics"][cfg.metric])["run_id"]
-    return best
+    return str(best.run_id)
 
 
 def _require_comparable(run: Tracked, table: Table, parts: Split) -> None:

@@ -36,8 +36,6 @@ PARAM_LENGTH = 6000  # MLflow's own limits
 BATCH = 100
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
-log = logging.getLogger(__name__)
-
 
 class Store:
     """One MLflow store, which is there and ready once this object is."""

@@ -346,6 +346,8 @@ def test_the_pull_lock_alone_pulls_from_an_mlflow_server(served_home: Path, tmp_
     try:
         published = tmp_path / "pulled" / "current" / "bundle" / "SHA256SUMS"
         wait_for(published.is_file, f"the puller publishes: {(tmp_path / 'log').read_text(encoding='utf-8')[-2000:]}")
+        served = json.loads((tmp_path / "pulled" / "current" / "served.json").read_text(encoding="utf-8"))
+        assert served == {"model": "housing-rentals", "version": "1", "alias": "staging"}
     finally:
         for process in (puller, store_process):
             process.terminate()
