@@ -75,9 +75,7 @@ class Bundle:
 
     def predict(self, matrix: Matrix) -> Vector:
         """Predict each row of the schema's matrix, in the target's unit."""
-        raw = np.mean([member.predict(matrix) for member in self.members], axis=0)
-        target = self.schema.target
-        return np.clip(raw, target.min, target.max) if (target.min, target.max) != (None, None) else raw
+        return within(self.schema, np.mean([member.predict(matrix) for member in self.members], axis=0))
 
     def pick_golden(self, matrix: Matrix, count: int) -> None:
         """Keep `count` of the rows, spread over the range of predictions, with what this bundle predicts for them."""
@@ -213,6 +211,12 @@ class _Pyfunc:
     def predict(self, frame: Any, _params: Mapping[str, Any] | None = None) -> Vector:
         """Predict each row of a frame. Raises TableError for a frame that does not fit the schema."""
         return self._bundle.predict(self._bundle.schema.encode_frame(frame))
+
+
+def within(schema: Schema, raw: Vector) -> Vector:
+    """Hold predictions within the bounds of the target, where it has any."""
+    target = schema.target
+    return np.clip(raw, target.min, target.max) if (target.min, target.max) != (None, None) else raw
 
 
 def _load_pyfunc(path: str) -> _Pyfunc:

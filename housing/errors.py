@@ -26,6 +26,14 @@ class BundleError(HousingError):
     """A bundle that is damaged, incomplete or not of this format."""
 
 
+class SkippedError(HousingError):
+    """A job that is not begun, since its sweep has been told to stop."""
+
+
+class Pruned(Exception):
+    """No error: a search gives a job up before its last fold."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One value that the schema does not allow. `row` counts from 0; a whole column has none."""

@@ -72,10 +72,12 @@ def challenger(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Tra
         _require_comparable(run, table, parts)
         return run
     tags = {tracking.KIND: "run", tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
+    tags[tracking.EVALUATION] = cfg.evaluation
     found = store.first(cfg.experiment_name, tags, f"metrics.{cfg.metric} ASC")
     if found is None:
         raise StoreError(
-            f"experiment {cfg.experiment_name} has no finished run on this table and split; train first:"
+            f"experiment {cfg.experiment_name} has no finished run on this table and split with evaluation={cfg.evaluation};"
+            " train first:"
             f" python -m housing.train -m data={cfg.data.name} model=linear,decision_tree,xgboost"
         )
     return found

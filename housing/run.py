@@ -4,12 +4,14 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,18 +22,23 @@ from omegaconf import DictConfig, OmegaConf
 
 from housing import data, figures, models, tracking
 from housing.bundle import Bundle
+from housing.claims import claim
 from housing.config import PROJECT
 from housing.data import Table
+from housing.errors import Pruned, SkippedError, StoreError
+from housing.files import written_whole
 from housing.records import Outcome
 from housing.split import Split, split
 from housing.tracking import Run, Store
+from housing.trial import Trial
 
 # What may differ between two runs that give the same model: places, tracking, threads, what is kept and shown.
-NOT_IN_KEY = ("paths", "mlflow", "experiment_name", "threads", "figures", "log_model", "rerun", "tags")
+NOT_IN_KEY = ("paths", "mlflow", "experiment_name", "threads", "figures", "log_model", "rerun", "fail_fast", "trial", "tags")
 NOT_A_PARAM = ("data.columns", "data.places", "data.ratios", "data.source")  # in config.yaml; too long for a table of runs
 LIBRARIES = ("numpy", "scikit-learn", "xgboost-cpu" if sys.platform != "darwin" else "xgboost")
 CODE = ("schema.py", "features", "bundle.py", "data.py", "split.py", "models.py", "run.py")
 BUNDLE, CONFIG, FIGURES = "bundle", "config", "figures"  # in a job's folder
+STOP = "stop"  # in a sweep's folder: why no further job is begun
 
 
 @dataclass(frozen=True)
@@ -48,22 +55,56 @@ def run(cfg: DictConfig, job: Job) -> Outcome:
 
     Test rows are not touched. A failure is in MLflow with its traceback, and in the job's folder, before it is raised.
     """
-    Outcome(job.overrides, "RUNNING").write(job.folder)  # all that a sweep finds of a job that is killed
+    begun = Outcome(job.overrides, "RUNNING", worker=f"{socket.gethostname()} {os.getpid()}", started=time.time())
     try:
-        outcome = _run(cfg, job, tracking.connect(cfg.mlflow))
+        _require_going_on(job)
+        for left in (CONFIG, BUNDLE, FIGURES):  # of an earlier attempt, which was killed
+            shutil.rmtree(job.folder / left, ignore_errors=True)
+        begun.write(job.folder)  # all that a sweep finds of a job that is killed
+        outcome = _run(cfg, job, begun, tracking.connect(cfg.mlflow))
+    except SkippedError as error:
+        _ended(begun, "SKIPPED", str(error)).write(job.folder)
+        raise
+    except Pruned as reason:
+        outcome = _ended(_read(job, begun), "PRUNED", str(reason))
     except Exception as error:
-        Outcome(job.overrides, "FAILED", error=f"{type(error).__name__}: {error}").write(job.folder)
+        _ended(_read(job, begun), "FAILED", f"{type(error).__name__}: {error}").write(job.folder)
+        if job.parent and (cfg.fail_fast or isinstance(error, StoreError)):
+            _stop(job, error)
         raise
     except BaseException:
-        Outcome(job.overrides, "KILLED", error="interrupted; the same command goes on from here").write(job.folder)
+        _ended(_read(job, begun), "KILLED", "interrupted; the same command goes on from here").write(job.folder)
         raise
     outcome.write(job.folder)
     return outcome
 
 
-def _run(cfg: DictConfig, job: Job, store: Store) -> Outcome:
+def _ended(outcome: Outcome, status: str, error: str) -> Outcome:
+    return replace(outcome, status=status, error=error, seconds=time.time() - outcome.started, progress="")
+
+
+def _read(job: Job, begun: Outcome) -> Outcome:
+    """Give what the job has written down of itself so far."""
+    return Outcome.read(job.folder) or begun
+
+
+def _require_going_on(job: Job) -> None:
+    """Raise SkippedError where the sweep of a job has been told to stop."""
+    stop = job.folder.parent / STOP
+    if job.parent and stop.exists():
+        raise SkippedError(f"not begun: {stop.read_text(encoding='utf-8')}")
+
+
+def _stop(job: Job, error: Exception) -> None:
+    with written_whole(job.folder.parent / STOP) as partial:
+        partial.write_text(f"job {job.folder.name} failed: {error}"[:1000], encoding="utf-8")
+
+
+def _run(cfg: DictConfig, job: Job, begun: Outcome, store: Store) -> Outcome:
     name, tags = f"{cfg.model.name} {cfg.features.name}", _tags(cfg, job)
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    if job.parent is None:
+        store.close_dead(cfg.experiment_name)
     try:
         models.require_comparable(cfg.metric)
         table = data.load(cfg.data, cfg.limit)
@@ -72,21 +113,40 @@ def _run(cfg: DictConfig, job: Job, store: Store) -> Outcome:
     except Exception:
         store.open_run(cfg.experiment_name, name, tags).fail()  # so that it is seen there too
         raise
-    found = None if cfg.rerun else store.finished(cfg.experiment_name, key)
-    if found is not None:
-        return Outcome(job.overrides, "FINISHED", found.id, found.run.link, True, found.metrics)
-    tags |= {tracking.KEY: key, tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
-    with store.run(cfg.experiment_name, name, tags) as opened:
-        opened.files(_write_config(resolved, job), CONFIG)  # before anything can fail
-        opened.log(params=_params(resolved))
-        metrics = _fit_and_log(cfg, job, table, parts, opened)
-    return Outcome(job.overrides, "FINISHED", opened.id, opened.link, False, metrics)
+    with claim(f"{store.uri} {cfg.experiment_name} {key}"):
+        found = None if cfg.rerun else store.finished(cfg.experiment_name, key)
+        if found is not None:
+            seconds = time.time() - begun.started
+            return replace(
+                begun,
+                status="FINISHED",
+                run_id=found.id,
+                link=found.run.link,
+                reused=True,
+                metrics=found.metrics,
+                seconds=seconds,
+            )
+        tags |= {**tracking.key_tag(key), tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
+        with store.run(cfg.experiment_name, name, tags) as opened:
+            begun = replace(begun, run_id=opened.id, link=opened.link)
+            begun.write(job.folder)
+            opened.files(_write_config(resolved, job), CONFIG)  # before anything can fail
+            opened.log(params=_params(resolved))
+            metrics = _fit_and_log(cfg, job, table, parts, begun, opened)
+    return replace(begun, status="FINISHED", metrics=metrics, seconds=time.time() - begun.started)
 
 
-def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, opened: Run) -> dict[str, float]:
+def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, begun: Outcome, opened: Run) -> dict[str, float]:
     """Fit and log; in a sweep the bundle stays in the job's folder, for the sweep's end."""
     alone = job.parent is None
-    bundle, metrics = build(cfg, table, parts, opened.id)
+    trial = None if cfg.trial is None else Trial.open(job.folder.parent, cfg.trial)
+
+    def after_fold(number: int, folds: int, scores: dict[str, float]) -> None:
+        replace(begun, progress=f"fold {number} of {folds}, {cfg.metric} {scores[cfg.metric]:.4f}").write(job.folder)
+        if trial is not None and number < folds and trial.is_given_up(number, scores[cfg.metric]):
+            raise Pruned(f"given up after fold {number} of {folds}: {cfg.metric} {scores[cfg.metric]:.4f}")
+
+    bundle, metrics = build(cfg, table, parts, opened.id, after_fold)
     bundle.write(job.folder / BUNDLE)
     opened.log(metrics=metrics)
     if alone or cfg.log_model == "all":
@@ -98,13 +158,20 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, opened: 
     return metrics
 
 
-def build(cfg: DictConfig, table: Table, parts: Split, run_id: str) -> tuple[Bundle, dict[str, float]]:
-    """Fit on the training rows and give the bundle with its validation metrics; tracks nothing."""
+def _silent(_number: int, _folds: int, _scores: dict[str, float]) -> None:
+    """Tell nobody."""
+
+
+def build(
+    cfg: DictConfig, table: Table, parts: Split, run_id: str, after_fold: models.AfterFold = _silent
+) -> tuple[Bundle, dict[str, float]]:
+    """Fit on the training rows and give the bundle with the metrics that runs are compared by; tracks nothing."""
+    scores = {} if cfg.evaluation.folds is None else models.cross_validate(cfg, table, parts, after_fold)
     fitted = models.fit(cfg, table, parts.train)
     bundle = models.to_bundle(fitted, table, parts, cfg.parity, cfg.golden_rows)
     valid = table.matrix[parts.valid]
     metrics = {
-        **models.score(bundle.predict(valid), table.target[parts.valid]),
+        **(scores or models.score(bundle.predict(valid), table.target[parts.valid])),
         "fit_seconds": fitted.seconds,
         **models.cost(bundle, valid),
     }
@@ -170,20 +237,29 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _tags(cfg: DictConfig, job: Job) -> dict[str, str]:
-    commit, dirty = _commit()
     tags = {
         **{f"housing.{name}": str(value) for name, value in cfg.tags.items()},
         tracking.KIND: "run",
         "mlflow.source.name": "housing.train",
-        "mlflow.source.git.commit": commit,
-        "housing.dirty": str(dirty).lower(),
+        "housing.dirty": str(_commit()[1]).lower(),
         "housing.command": " ".join(sys.argv)[:1000],
         "housing.overrides": " ".join(job.overrides)[:1000],
-        "housing.host": socket.gethostname(),
-        "housing.process": f"{os.getpid()} {_process_start()}",
-        **{f"housing.{name}": version_ for name, version_ in _libraries().items()},
+        tracking.EVALUATION: cfg.evaluation.name,
+        tracking.FOLDER: str(job.folder.absolute()),
+        **dict(provenance().values()),
     }
-    return tags if job.parent is None else {**tags, "mlflow.parentRunId": job.parent}
+    return tags if job.parent is None else {**tags, tracking.PARENT: job.parent}
+
+
+def provenance() -> dict[str, tuple[str, str]]:
+    """Give what a run is made with besides config and data: for each thing the tag of a run, and its value here and now."""
+    libraries = {name: (f"housing.{name}", version_) for name, version_ in _libraries().items()}
+    return {
+        "commit": ("mlflow.source.git.commit", _commit()[0]),
+        "code that fits or scores": (tracking.CODE, _code_hash()),
+        "python": ("housing.python", platform.python_version()),
+        **libraries,
+    }
 
 
 @functools.lru_cache
@@ -212,12 +288,3 @@ def _commit() -> tuple[str, bool]:
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
     return commit, bool(status)
-
-
-@functools.lru_cache
-def _process_start() -> str:
-    """Give the start time of this process, in clock ticks since boot where the system tells (a pid alone comes again)."""
-    try:
-        return Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except OSError:
-        return datetime.now(UTC).isoformat(timespec="seconds")

@@ -3,15 +3,18 @@
 import functools
 import logging
 import os
+import sys
 import tempfile
+import threading
+import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlflow
 import yaml
@@ -25,33 +28,62 @@ from mlflow.types import ColSpec
 from mlflow.types import Schema as MlflowSchema
 from omegaconf import DictConfig, OmegaConf
 
+from housing import claims
 from housing.bundle import Bundle
-from housing.errors import BundleError, StoreError
+from housing.errors import BundleError, Pruned, StoreError
 from housing.schema import Schema
 from housing.store_file import store_lock
 
-KEY, KIND, DATA, SPLIT, MODEL_ID = (f"housing.{name}" for name in ("run_key", "kind", "data", "split", "model_id"))
+KIND, DATA, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
+    f"housing.{name}" for name in ("kind", "data", "split", "model_id", "evaluation", "code", "folder", "error")
+)
+PARENT = "mlflow.parentRunId"
 ARTIFACT = "bundle"
 PARAM_LENGTH = 6000  # MLflow's own limits
 BATCH = 100
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+LOST_RUN = "its process ended without a word: killed, or out of memory?"
+
+log = logging.getLogger(__name__)
 
 
 class Store:
-    """One MLflow store, which is there and ready once this object is."""
+    """One MLflow store, which is there and ready once this object is.
 
-    def __init__(self, tracking_uri: str, artifacts: str | None, ui: str) -> None:
+    A store that is away is tried again for `patience` seconds, with a message each time; then StoreError is raised.
+    """
+
+    def __init__(self, tracking_uri: str, artifacts: str | None, ui: str, patience: float = 0.0) -> None:
         # MLflow's own defaults (7 retries of 120 s) look like a hang where the server is away.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        for name in ("alembic", "mlflow.store.db.utils"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        self.uri, self.artifacts, self.ui = tracking_uri, artifacts, ui
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs, it raises too
+        self.uri, self.artifacts, self.ui, self.patience = tracking_uri, artifacts, ui, patience
         mlflow.set_tracking_uri(tracking_uri)
         self._experiments: dict[str, str] = {}
         with self._told_if_away(), store_lock(self.uri):  # a client makes the store as soon as it is made itself
-            self.client = MlflowClient(tracking_uri)
+            self.client = cast(MlflowClient, _Patient(self.patiently(MlflowClient, tracking_uri), self))
             self.client.search_experiments(max_results=1)
+        self._open: set[str] = set()
+        self._heart: threading.Thread | None = None
+
+    def patiently(self, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Call MLflow; where the store is away, say so and try again. Raises StoreError when the patience is over."""
+        end, wait = time.monotonic() + self.patience, 1.0
+        while True:
+            try:
+                return call(*arguments, **named)
+            except MlflowException as error:
+                if not _is_away(error):
+                    raise
+                reason = _reason(error)
+                if time.monotonic() + wait > end:
+                    raise StoreError(f"the MLflow store {self.uri} cannot be used: {reason}") from error
+                log.warning("the MLflow store %s is away (%s); trying again in %.0f s", self.uri, reason, wait)
+            time.sleep(wait)
+            wait = min(2 * wait, 10.0)
 
     @contextmanager
     def _told_if_away(self) -> Iterator[None]:
@@ -91,6 +123,9 @@ class Store:
         run = self.open_run(experiment, name, tags)
         try:
             yield run
+        except Pruned as reason:
+            run.end("KILLED", str(reason))
+            raise
         except Exception:
             run.fail()
             raise
@@ -100,17 +135,42 @@ class Store:
         run.close("FINISHED")
 
     def open_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> "Run":
-        """Open a run that the caller closes."""
+        """Open a run that the caller closes. Until then this process vouches for it with a heartbeat."""
         with self._told_if_away():
             experiment_id = self.experiment(experiment)
-            created = self.client.create_run(experiment_id, tags=dict(tags), run_name=name)
+            created = self.client.create_run(experiment_id, tags={**tags, **claims.identity()}, run_name=name)
+        self._open.add(created.info.run_id)
+        if self._heart is None:
+            self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+            self._heart.start()
         return Run(self, created.info.run_id, created.info.experiment_id)
 
-    def kill_children(self, run: "Run") -> None:
-        """Close the runs of a sweep that were left RUNNING: a signal may come between any two steps of theirs."""
-        condition = f"tags.`mlflow.parentRunId` = '{run.id}' and attributes.status = 'RUNNING'"
-        for left in self.client.search_runs([run.experiment_id], condition):
-            self.client.set_terminated(left.info.run_id, "KILLED")
+    def _beat(self) -> None:
+        client = MlflowClient(self.uri)  # without patience: the next beat is the next try
+        while True:
+            time.sleep(claims.BEAT)
+            for run_id in tuple(self._open):
+                try:
+                    client.set_tag(run_id, claims.HEARTBEAT, claims.now())
+                except MlflowException as error:
+                    log.warning("no heartbeat for run %s: %s", run_id, _reason(error))
+
+    def closed(self, run_id: str) -> None:
+        """Take note that a run needs no more heartbeats."""
+        self._open.discard(run_id)
+
+    def close_dead(self, experiment: str, parent: str | None = None) -> int:
+        """Close as KILLED the runs that say RUNNING although their process is gone, and give their number.
+
+        With `parent`, only the jobs of that sweep, this process's own among them.
+        """
+        condition = "attributes.status = 'RUNNING'" + (f" and tags.`{PARENT}` = '{parent}'" if parent else "")
+        with self._told_if_away():
+            left = self.client.search_runs([self.experiment(experiment)], condition)
+        dead = [run for run in left if claims.is_dead(run.data.tags) or (parent and claims.is_own(run.data.tags))]
+        for run in dead:
+            self._tracked(run).run.end("KILLED", LOST_RUN)
+        return len(dead)
 
     def get(self, run_id: str) -> "Tracked":
         """Give a run. Raises StoreError where the store does not know it."""
@@ -121,7 +181,7 @@ class Store:
 
     def finished(self, experiment: str, key: str) -> "Tracked | None":
         """Give the newest finished run with this run key."""
-        return self.first(experiment, {KIND: "run", KEY: key}, "attributes.start_time DESC")
+        return self.first(experiment, key_tag(key), "attributes.start_time DESC")
 
     def first(self, experiment: str, tags: Mapping[str, str], order: str) -> "Tracked | None":
         """Give the first finished run with these tags, in this order."""
@@ -194,6 +254,16 @@ class Store:
             self.client.set_registered_model_alias(name, alias, number)
 
 
+class _Patient:
+    """MLflow's client, every call of which has the patience of its store."""
+
+    def __init__(self, client: MlflowClient, store: Store) -> None:
+        self._client, self._store = client, store
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return functools.partial(self._store.patiently, getattr(self._client, name))
+
+
 @dataclass(frozen=True)
 class Tracked:
     """What the store knows of a run."""
@@ -240,10 +310,17 @@ class Run:
     def fail(self) -> None:
         """End the run as FAILED, with the traceback of the exception at hand as artefact."""
         self.text("traceback.txt", traceback.format_exc())
-        self.close("FAILED")
+        error = sys.exception()
+        self.end("FAILED", f"{type(error).__name__}: {error}")
+
+    def end(self, status: str, reason: str) -> None:
+        """End the run before its time, with the reason as a tag."""
+        self.log(tags={ERROR: reason[:1000]})
+        self.close(status)
 
     def close(self, status: str) -> None:
         """End the run: FINISHED, FAILED or KILLED."""
+        self.store.closed(self.id)
         self.store.client.set_terminated(self.id, status)
 
     def text(self, name: str, content: str) -> None:
@@ -264,7 +341,8 @@ class Run:
         made = client.create_logged_model(self.experiment_id, ARTIFACT, source_run_id=self.id)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*input example")  # the golden rows are the examples
-            Model.log(
+            self.store.patiently(
+                Model.log,
                 artifact_path=None,
                 flavor=mlflow.pyfunc,
                 run_id=self.id,
@@ -277,6 +355,23 @@ class Run:
         client.set_tag(self.id, MODEL_ID, made.model_id)
 
 
+def key_tag(key: str) -> dict[str, str]:
+    """Give a run key as a tag. It is in the tag's name too: stores have an index of names, and none of values."""
+    return {f"housing.run_key.{key[:16]}": key}
+
+
+def _is_away(error: MlflowException) -> bool:
+    """Whether MLflow means that a server or a file cannot be reached; it has no error of its own for a server."""
+    no_answer = error.error_code == "INTERNAL_ERROR" and "API request to" in str(error)
+    return no_answer or error.error_code == "TEMPORARILY_UNAVAILABLE"
+
+
+def _reason(error: MlflowException) -> str:
+    """Give the line of a long message that tells the cause: the database's own, where there is one."""
+    lines = str(error).splitlines()
+    return next((line for line in lines if "Error)" in line), lines[0])[:200]
+
+
 def _signature(schema: Schema) -> ModelSignature:
     inputs: Any = [ColSpec(kind, name) for name, kind in schema.signature()]
     return ModelSignature(inputs=MlflowSchema(inputs), outputs=MlflowSchema([ColSpec("double")]))
@@ -287,8 +382,8 @@ def _cut(value: str) -> str:
 
 
 @functools.lru_cache
-def _connect(tracking_uri: str, artifacts: str | None, ui: str) -> Store:
-    return Store(tracking_uri, artifacts, ui)
+def _connect(tracking_uri: str, artifacts: str | None, ui: str, patience: float) -> Store:
+    return Store(tracking_uri, artifacts, ui, patience)
 
 
 def connect(cfg: DictConfig) -> Store:
@@ -296,4 +391,4 @@ def connect(cfg: DictConfig) -> Store:
 
     Raises StoreError where it is away.
     """
-    return _connect(cfg.tracking_uri, cfg.artifacts, cfg.ui)
+    return _connect(cfg.tracking_uri, cfg.artifacts, cfg.ui, cfg.patience)

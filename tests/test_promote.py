@@ -140,7 +140,7 @@ def test_a_run_without_its_bundle_is_fitted_again_and_that_is_told(home: Path, s
 
 def test_the_best_run_is_one_of_this_table_and_split(home: Path, store: Store) -> None:
     elsewhere = train(home, *BETTER, "split=random")
-    with pytest.raises(StoreError, match="no finished run on this table and split; train first"):
+    with pytest.raises(StoreError, match="no finished run on this table and split with evaluation=holdout; train first"):
         gate()
     with pytest.raises(StoreError, match=f"run {elsewhere.run_id} was fitted on another split"):
         gate(f"run_id={elsewhere.run_id}")
