@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,16 +16,19 @@ from typing import Any, ClassVar, Self
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from housing import data, figures, report, tracking
+from housing import data, figures, leaderboard, report, tracking
 from housing.bundle import Bundle
 from housing.config import SWEEP_RUN, USER_ERRORS
+from housing.errors import StoreError
 from housing.files import written_whole
 from housing.records import OUTCOME, Outcome
-from housing.run import BUNDLE, CONFIG, FIGURES
+from housing.run import BUNDLE, CONFIG, FIGURES, STOP
 from housing.split import split
 from housing.tracking import Run
+from housing.watch import Watch
 
 LIST = "sweep.json"
+GOOD = ("FINISHED", "PRUNED")  # what a job may end as in a sweep that is complete
 
 
 class Sweep(Callback):
@@ -35,42 +39,95 @@ class Sweep(Callback):
     cfg: DictConfig
     folder: Path
     run: Run
+    watch: Watch
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to the processes of the jobs as an empty shell: a sweep is its parent's."""
+        return {}
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Make the store and open the sweep's run before any job needs them; tell the jobs by environment."""
         self.cfg, self.folder = config, Path(config.hydra.sweep.dir)
         tags = {tracking.KIND: "sweep", "housing.overrides": " ".join(config.hydra.overrides.task)[:1000]}
         try:
-            self.run = tracking.connect(config.mlflow).open_run(config.experiment_name, f"sweep {self.folder.name}", tags)
-        except USER_ERRORS as error:  # Hydra would make a warning of it and go on
+            if next(self.folder.glob(f"*/{OUTCOME}"), None) is not None:
+                sys.exit(f"error: {self.folder} holds a sweep already; give another hydra.sweep.dir")
+            store = tracking.connect(config.mlflow)
+            left = store.close_dead(config.experiment_name)
+            self.run = store.open_run(config.experiment_name, f"sweep {self.folder.name}", tags)
+        except (*USER_ERRORS, OSError) as error:  # Hydra would make a warning of it and go on
             sys.exit(f"error: {error}")
+        if left:
+            print(f"{left} runs of an earlier sweep were left running by processes that are gone; closed as KILLED")
         os.environ[SWEEP_RUN] = self.run.id
+        self.watch = Watch(self.folder, config.metric)
+        self.watch.start()
         Sweep.current = self
 
-    def close(self) -> bool:
-        """Write the list, show the leaderboard, keep the best run's bundle and figures; say whether every job finished."""
-        outcomes = self.outcomes()
-        complete = bool(outcomes) and all(outcome.status == "FINISHED" for outcome in outcomes)
+    def expect(self, jobs: int, common: Collection[str] = ()) -> None:
+        """Take note of how many jobs there will be, and which overrides they have in common."""
+        self.watch.total, self.watch.common = jobs, set(common)
+
+    def job_died(self, number: int, overrides: list[str], reason: str, final: bool) -> None:
+        """Write down for a job what it cannot any more, in its folder and in MLflow."""
+        job = self.folder / str(number)
+        left = Outcome.read(job) or Outcome(overrides, "RUNNING")
+        if left.run_id is not None:
+            self.run.store.get(left.run_id).run.end("KILLED", reason)
+        if final:
+            replace(left, status="KILLED", error=reason, progress="").write(job)
+        if final and self.cfg.fail_fast:
+            with written_whole(self.folder / STOP) as partial:
+                partial.write_text(f"job {number}: {reason}", encoding="utf-8")
+
+    def close(self, interrupted: bool = False) -> bool:
+        """Write the list and the leaderboard, keep the best run's bundle and figures; say whether every job finished."""
+        self.watch.stop()
+        complete = False
         try:
-            self._write_list(outcomes)
-            if outcomes:  # none were begun where Hydra refused the command line
-                report.show_leaderboard(outcomes, self.cfg, self.run.id)
-            best = best_of(outcomes, self.cfg.metric)
-            if best is not None:
-                self.run.log(metrics={self.cfg.metric: best.metrics[self.cfg.metric]}, tags={"housing.best": str(best.run_id)})
-                self._keep(best)
-        finally:
-            if not complete:
-                self.run.store.kill_children(self.run)
-            self.run.close("FINISHED" if complete else "FAILED")
-            for bundle in self.folder.glob(f"*/{BUNDLE}"):
-                shutil.rmtree(bundle)
+            try:
+                complete = self._sum_up() and not interrupted
+                if not complete:
+                    self.run.store.close_dead(self.cfg.experiment_name, self.run.id)
+            except OSError as error:
+                self._tell(f"{error} ({self.folder})")
+            self.run.close("FINISHED" if complete else "KILLED" if interrupted else "FAILED")
+        except StoreError as error:  # it cannot take note of the end either; the next sweep does that
+            self._tell(str(error))
+            return False
         return complete
+
+    def _tell(self, error: str) -> None:
+        print(f"error: {error}\nmend that, then the same command goes on from here", file=sys.stderr)
+
+    def _sum_up(self) -> bool:
+        """Write down and show what came of the jobs, and say whether that is all that was asked."""
+        outcomes = self.outcomes()
+        self._write_list(outcomes)
+        if outcomes:  # none were begun where Hydra refused the command line
+            self._show(outcomes)
+        if len(outcomes) < self.watch.total:
+            print(f"{self.watch.total - len(outcomes)} of {self.watch.total} jobs left no word; the same command runs them")
+        best = best_of(outcomes, self.cfg.metric)
+        if best is not None:
+            self.run.log(metrics={self.cfg.metric: best.metrics[self.cfg.metric]}, tags={"housing.best": str(best.run_id)})
+            self._keep(best)
+        self._tidy()
+        return 0 < len(outcomes) >= self.watch.total and all(outcome.status in GOOD for outcome in outcomes)
 
     def _write_list(self, outcomes: list[Outcome]) -> None:
         with written_whole(self.folder / LIST) as partial:
             partial.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2) + "\n", encoding="utf-8")
-        self.run.file(self.folder / LIST)
+
+    def _show(self, outcomes: list[Outcome]) -> None:
+        """Print the leaderboard, write it as table and as page, and log both with the list."""
+        objectives = list(self.cfg.hydra.sweeper.get("objectives") or [self.cfg.metric])
+        report.show_leaderboard(outcomes, self.cfg, objectives, self.run.id)
+        title = f"{self.cfg.experiment_name}: sweep {self.folder.name}"
+        written = leaderboard.write(outcomes, objectives, title, self.folder, self.cfg.figures)
+        report.show_file(written[-1])
+        for path in (self.folder / LIST, *written):
+            self.run.file(path)
 
     def outcomes(self) -> list[Outcome]:
         """Give what came of each job that was begun, in order; a job that left nothing is LOST."""
@@ -80,19 +137,26 @@ class Sweep(Callback):
     def _keep(self, best: Outcome) -> None:
         """See that the best run has its bundle and its figures, whatever the other runs keep."""
         known = self.run.store.get(str(best.run_id))
-        run = known.run
-        folder = next(
-            (path.parent / BUNDLE for path in self.folder.glob(f"*/{OUTCOME}") if _read_outcome(path.parent) == best), None
-        )
-        if folder is None or not folder.is_dir():
+        folder = Path(known.tags.get(tracking.FOLDER, "")) / BUNDLE
+        if not folder.is_dir():
             return  # reused: promote fits it again where the sweep that fitted it did not keep it
         bundle = Bundle.read(folder)
         if tracking.MODEL_ID not in known.tags:
-            run.bundle(folder, bundle.schema)
+            known.run.bundle(folder, bundle.schema)
         if self.cfg.figures:
             job = OmegaConf.load(folder.parent / CONFIG / "config.yaml")
             table = data.load(job.data, job.limit)
-            run.files(figures.draw(bundle, table, split(table, job.split).valid, folder.parent / FIGURES), FIGURES)
+            known.run.files(figures.draw(bundle, table, split(table, job.split).valid, folder.parent / FIGURES), FIGURES)
+
+    def _tidy(self) -> None:
+        """Remove bundles, which the store has or nobody needs, and what a process that was killed had half written."""
+        for bundle in self.folder.glob(f"*/{BUNDLE}"):
+            shutil.rmtree(bundle)
+        for partial in self.folder.glob("*/.*"):
+            if partial.is_dir():
+                shutil.rmtree(partial)
+            else:
+                partial.unlink(missing_ok=True)
 
 
 def best_of(outcomes: list[Outcome], metric: str) -> Outcome | None:
@@ -102,7 +166,6 @@ def best_of(outcomes: list[Outcome], metric: str) -> Outcome | None:
 
 
 def _read_outcome(job: Path) -> Outcome:
-    outcome = Outcome(**json.loads((job / OUTCOME).read_text(encoding="utf-8")))
-    if outcome.status != "RUNNING":
-        return outcome
-    return replace(outcome, status="LOST", error="the job ended without a word: killed, or out of memory?")
+    outcome = Outcome.read(job)
+    assert outcome is not None, job
+    return outcome if outcome.status != "RUNNING" else replace(outcome, status="LOST", error=tracking.LOST_RUN)

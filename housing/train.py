@@ -25,26 +25,35 @@ def main(cfg: DictConfig) -> float:
     outcome = run.run(cfg, job)
     if job.parent is None:
         report.show_outcome(outcome, cfg)
-    else:
-        report.show_job(outcome)
-    return outcome.metrics[cfg.metric]
+    return outcome.metrics.get(cfg.metric, float("inf"))
 
 
 def cli() -> None:
     """Run Hydra; when a sweep is over, however it ended, write down what came of it."""
-    complete = True
     signal.signal(signal.SIGTERM, _end)
+    interrupted, code = True, 0
     try:
         main()
+        interrupted = False
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        code = 128 + signal.SIGINT
+    except SystemExit as error:
+        interrupted = isinstance(error.code, int) and error.code > 128
+        raise
     finally:
         if SWEEP_RUN in os.environ:
-            from housing.sweep import Sweep  # pylint: disable=import-outside-toplevel  # as above
+            closed = _close(interrupted)  # whatever the code is already
+            code = code or closed
+    sys.exit(code)
 
-            complete = Sweep.current is None or Sweep.current.close()
-    if not complete:
-        sys.exit(1)
+
+def _close(interrupted: bool) -> int:
+    """Close the sweep of this process, and give its exit code."""
+    from housing.sweep import Sweep  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
+
+    if Sweep.current is None or Sweep.current.close(interrupted):
+        return 0
+    return 1
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from housing.split import split
 TABLES = PROJECT / "tests" / "tables"
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
 SECONDS = 120  # for anything that is waited for
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would what tests start
 
 
 def wait_for(holds: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:

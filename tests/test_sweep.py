@@ -60,7 +60,7 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(home: Path) -> None:
     assert ended.code == 1
     assert [job["status"] for job in listed(home)] == ["FINISHED", "FAILED", "FINISHED"]
     assert "2 of 3 runs finished" in ended.out
-    assert "model.estimator.max_depth=-1: InvalidParameterError" in ended.out.replace("\n", " ")
+    assert "FAILED max_depth=-1: InvalidParameterError" in ended.out.replace("\n", " ")
     store = tracking.connect(config("train", "data=rentals").mlflow)
     (failed,) = store.client.search_runs(
         [store.experiment("rentals")], "attributes.status = 'FAILED' and tags.`housing.kind` = 'run'"
@@ -101,6 +101,7 @@ def test_a_store_that_is_away_ends_the_sweep_before_its_jobs(home: Path) -> None
         "-m",
         *QUICK,
         "mlflow=server",
+        "mlflow.patience=1",
         MLFLOW_TRACKING_URI="http://127.0.0.1:9",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
     )

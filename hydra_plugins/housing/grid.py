@@ -4,13 +4,17 @@ Hydra composes the whole config twice for each job: a quarter of a second with t
 same options differ in values alone, so here they are copies of one composition with their values put in.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,6 +27,31 @@ class Grid(BasicSweeper):
         loader = SharedCompositions(hydra_context.config_loader.get_search_path())
         remembering = HydraContext(config_loader=loader, callbacks=hydra_context.callbacks)
         super().setup(hydra_context=remembering, task_function=task_function, config=config)
+        self.launcher = cast(Launcher, _Told(self.launcher))
+
+    def get_job_batch(self) -> Sequence[Sequence[str]]:
+        """Give the next jobs; before the first, tell the sweep how many there are."""
+        from housing.sweep import Sweep  # pylint: disable=import-outside-toplevel  # Hydra imports this file at each start
+
+        jobs = [job for batch in self.overrides or [] for job in batch]
+        if Sweep.current is not None and self.batch_index == 0:
+            Sweep.current.expect(len(jobs), set.intersection(*map(set, jobs)) if len(jobs) > 1 else ())
+        batch: Sequence[Sequence[str]] = super().get_job_batch()
+        return batch
+
+
+class _Told:
+    """A launcher whose failed jobs are the sweep's to tell: Hydra would end with the traceback of the first alone."""
+
+    def __init__(self, launcher: Any) -> None:
+        self.launcher = launcher
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run jobs, and give what came of them where there is no sweep to do so."""
+        from housing.sweep import Sweep  # pylint: disable=import-outside-toplevel  # Hydra imports this file at each start
+
+        came: Sequence[JobReturn] = self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
+        return came if Sweep.current is None else []
 
 
 class SharedCompositions(ConfigLoaderImpl):
@@ -58,3 +87,9 @@ class SharedCompositions(ConfigLoaderImpl):
             name = master_config.hydra.job.config_name
             self._compositions[tuple(options)] = self.load_configuration(name, options, run_mode=RunMode.RUN)
         return self._compositions[tuple(options)]
+
+
+# Under the name of Hydra's own, which is every command's default: a search can then take its place.
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="basic", node=BasicSweeperConf(_target_=f"{__name__}.Grid"), provider="housing"
+)
