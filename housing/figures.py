@@ -1,7 +1,8 @@
 """The figures of a model, drawn from its bundle on rows that it was not fitted on."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,24 +25,38 @@ def draw(bundle: Bundle, table: Table, rows: Rows, folder: Path) -> Path:
 
     They are: predicted against actual, residuals, importance, and the error on the map where there are coordinates.
     """
-    import matplotlib as mpl  # pylint: disable=import-outside-toplevel  # 1 s that only drawing needs
-
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
-    mpl.use("agg")
-    mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": FAINT, "font.size": 10})
-    mpl.rcParams.update({"text.color": INK, "axes.labelcolor": INK, "axes.titlelocation": "left", "axes.titleweight": "bold"})
     folder.mkdir(parents=True, exist_ok=True)
     matrix, actual = table.matrix[rows], table.target[rows]
     predicted = bundle.predict(matrix)
     unit = f"{table.schema.target.name} ({table.schema.target.unit})"
     title = f"{bundle.card['model']} on features {bundle.card['features']}, {len(rows):,} validation rows"
-    _draw(folder / "predicted.png", lambda axes: _predicted(axes, predicted, actual, unit), title)
-    _draw(folder / "residuals.png", lambda axes: _residuals(axes, predicted, actual, unit), title)
-    _draw(folder / "importance.png", lambda axes: _importance(axes, bundle, matrix, actual), title)
-    coordinates = table.schema.coordinates()
-    if coordinates is not None:
-        _draw(folder / "map.png", lambda axes: _map(axes, matrix[:, coordinates], predicted - actual, unit), title, (6.5, 7))
+    with styled():
+        _draw(folder / "predicted.png", lambda axes: _predicted(axes, predicted, actual, unit), title)
+        _draw(folder / "residuals.png", lambda axes: _residuals(axes, predicted, actual, unit), title)
+        _draw(folder / "importance.png", lambda axes: _importance(axes, bundle, matrix, actual), title)
+        coordinates = table.schema.coordinates()
+        if coordinates is not None:
+            _draw(folder / "map.png", lambda axes: _map(axes, matrix[:, coordinates], predicted - actual, unit), title, (6.5, 7))
     return folder
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the style of this project for as long as the block lasts; needs no screen."""
+    import matplotlib as mpl  # pylint: disable=import-outside-toplevel  # 1 s that only drawing needs
+
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    mpl.use("agg")
+    lines: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": FAINT}
+    words: Any = {
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.titlelocation": "left",
+        "axes.titleweight": "bold",
+        "font.size": 10,
+    }
+    with mpl.rc_context({**lines, **words}):
+        yield
 
 
 def _draw(path: Path, plot: "Callable[[Axes], None]", title: str, size: tuple[float, float] = (7.5, 5.5)) -> None:

@@ -1,12 +1,17 @@
 """What a command prints: the block of a run, the leaderboard of a sweep, the decision of the gate."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table as Grid
 
-from housing.records import Decision, Outcome
+from housing import ranking
+from housing.records import Comparison, Decision, Outcome
 
-
+SHOWN = 20  # runs of a sweep that are printed
+REASON = 300  # letters of why a job failed
 WIDE = 120  # columns of a terminal in which the whole leaderboard has room
 
 
@@ -15,13 +20,6 @@ def _console() -> Console:
     if not console.is_terminal:
         console.width = max(console.width, 140)  # a log file has no edge to wrap at
     return console
-
-
-def show_job(outcome: Outcome) -> None:
-    """Print what came of one job of a sweep, in one line."""
-    metrics = outcome.metrics
-    state = "reused" if outcome.reused else f"fitted in {metrics['fit_seconds']:.2f} s"
-    print(f"\t     rmse {metrics['rmse']:.4f}   mae {metrics['mae']:.4f}   r2 {metrics['r2']:.4f}   {state}", flush=True)
 
 
 def show_outcome(outcome: Outcome, cfg: DictConfig) -> None:
@@ -44,39 +42,61 @@ def _target(cfg: DictConfig) -> str:
     return next(name for name, column in cfg.data.columns.items() if column.get("role") == "target")
 
 
-def show_leaderboard(outcomes: list[Outcome], cfg: DictConfig, run_id: str) -> None:
-    """Print the jobs of a sweep, best first, and why the others failed."""
+def show_leaderboard(outcomes: list[Outcome], cfg: DictConfig, objectives: Sequence[str], run_id: str) -> None:
+    """Print the jobs of a sweep, best first, and why the others failed. `*` marks the Pareto set of several objectives."""
     console = _console()
-    finished = sorted((o for o in outcomes if o.status == "FINISHED"), key=lambda outcome: outcome.metrics[cfg.metric])
     common = set.intersection(*(set(outcome.overrides) for outcome in outcomes)) if len(outcomes) > 1 else set()
-    title = f"{len(finished)} of {len(outcomes)} runs finished, best {cfg.metric} on validation rows first"
-    grid = Grid(title=title, title_justify="left")
-    wide = console.width >= WIDE
-    scores = ("rmse", "mae", "r2") if wide else ("rmse",)
-    for name in ("", "run", *scores, "fit s", "row µs", "MB", "state", "run id"):
-        grid.add_column(name, justify="left" if name in ("run", "state", "run id") else "right", overflow="fold")
-    for rank, outcome in enumerate(finished, start=1):
-        metrics = outcome.metrics
-        numbers = [f"{metrics[name]:.4f}" for name in scores] + [f"{metrics['fit_seconds']:.2f}"]
-        numbers += [f"{metrics['row_microseconds']:,.0f}", f"{metrics['model_bytes'] / 1e6:.2f}"]
-        state, run = "reused" if outcome.reused else "fitted", str(outcome.run_id)
-        best = "bold" if rank == 1 else ""
-        grid.add_row(str(rank), _asked(outcome, common), *numbers, state, run if wide else run[:8], style=best)
+    finished = sorted((o for o in outcomes if o.status == "FINISHED"), key=lambda outcome: outcome.metrics[objectives[0]])
+    title = f"{len(finished)} of {len(outcomes)} runs finished, best {objectives[0]} on validation rows first"
     if finished:
-        console.print(grid)
+        front = ranking.pareto(outcomes, objectives) if len(objectives) > 1 else []
+        console.print(_ranking(title, finished, front, common, console.width >= WIDE))
     else:
         console.print(title)
-    for outcome in outcomes:
-        if outcome.status != "FINISHED":
-            console.print(f"{outcome.status} {_asked(outcome, common)}: {outcome.error}", style="red", markup=False)
+    if len(finished) > SHOWN:
+        console.print(f"{len(finished)} runs finished, of which the best are shown; all are in leaderboard.csv")
+    _show_failures(console, [o for o in outcomes if o.status not in ("FINISHED", "PRUNED")], common)
     if finished:
         advice = f"promote its best: python -m housing.promote data={cfg.data.name} sweep={run_id}"
         console.print(f"sweep {run_id}   {advice}", soft_wrap=True)
 
 
-def _asked(outcome: Outcome, common: set[str]) -> str:
-    """Give what sets a job apart from the others of its sweep."""
-    return " ".join(override for override in outcome.overrides if override not in common) or "(defaults)"
+def _ranking(title: str, finished: list[Outcome], front: list[Outcome], common: set[str], wide: bool) -> Grid:
+    grid = Grid(title=title + (", * the Pareto set" if front else ""), title_justify="left")
+    scores = ("rmse", "mae", "r2") if wide else ("rmse",)
+    for name in ("", "run", *scores, "fit s", "row µs", "MB", "state", "run id"):
+        grid.add_column(name, justify="left" if name in ("run", "state", "run id") else "right", overflow="fold")
+    for rank, outcome in enumerate(finished, start=1):
+        if grid.row_count < (2 if outcome in front else 1) * SHOWN:
+            mark, style = f"{rank}*" if outcome in front else str(rank), "bold" if rank == 1 else ""
+            grid.add_row(mark, outcome.asked(common), *_numbers(outcome, scores), *_origin(outcome, wide), style=style)
+    return grid
+
+
+def _numbers(outcome: Outcome, scores: Sequence[str]) -> list[str]:
+    metrics = outcome.metrics
+    cost = [f"{metrics['fit_seconds']:.2f}", f"{metrics['row_microseconds']:,.0f}", f"{metrics['model_bytes'] / 1e6:.2f}"]
+    return [f"{metrics[name]:.4f}" for name in scores] + cost
+
+
+def _origin(outcome: Outcome, wide: bool) -> tuple[str, str]:
+    run_id = str(outcome.run_id)
+    return "reused" if outcome.reused else "fitted", run_id if wide else run_id[:8]
+
+
+def _show_failures(console: Console, failed: list[Outcome], common: set[str]) -> None:
+    for outcome in failed[:SHOWN]:
+        reason = " ".join(outcome.error.split())[:REASON]
+        console.print(f"{outcome.status} {outcome.asked(common)}: {reason}", style="red", markup=False)
+    if len(failed) > SHOWN:
+        console.print(f"and {len(failed) - SHOWN} more that did not finish", style="red")
+    if any(outcome.status == "FAILED" for outcome in failed):
+        console.print("the whole traceback is in each run: traceback.txt, linked from leaderboard.html")
+
+
+def show_file(path: Path) -> None:
+    """Print where a file lies."""
+    _console().print(f"written: {path}", soft_wrap=True)
 
 
 def show_decision(decision: Decision, cfg: DictConfig) -> None:
@@ -94,3 +114,16 @@ def show_decision(decision: Decision, cfg: DictConfig) -> None:
         console.print(f"- {reason}", markup=False, soft_wrap=True)
     here = f"version {decision.version}" if decision.version else "nothing"
     console.print(f"{decision.alias} is {here}" + (" now" if decision.verdict == "PROMOTE" else ", as before"))
+
+
+def show_comparison(compared: list[Comparison], run_id: str) -> None:
+    """Print a run and its repetition side by side, and what is to be made of it."""
+    console = _console()
+    grid = Grid(title=f"run {run_id} and its repetition", title_justify="left")
+    for name in ("", "then", "now", ""):
+        grid.add_column(name, overflow="fold")
+    for row in compared:
+        grid.add_row(row.what, row.then, row.now, "same" if row.same else "differs", style="" if row.same else "red")
+    console.print(grid)
+    differing = ", ".join(row.what for row in compared if not row.same)
+    console.print("the same to the last digit" if not differing else f"what differs: {differing}", soft_wrap=True)
