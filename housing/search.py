@@ -113,18 +113,27 @@ class Search:
 
     @cached_property
     def study(self) -> "optuna.Study":
-        """The study on disk. Raises ConfigError where the one of this name is about something else."""
-        import optuna  # pylint: disable=import-outside-toplevel  # a second that only a search needs
+        """The study on disk. Raises ConfigError where there can be none, or the one of this name is about something else."""
+        # pylint: disable=import-outside-toplevel  # a second that only a search needs
+        import optuna
+        from sqlalchemy.exc import SQLAlchemyError
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if self.options.storage.startswith("sqlite:///"):
             Path(self.options.storage.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        study = optuna.create_study(
-            storage=self.options.storage,
-            study_name=self.name,
-            directions=["minimize"] * len(self.options.objectives),
-            load_if_exists=True,
-        )
+        try:
+            study = optuna.create_study(
+                storage=self.options.storage,
+                study_name=self.name,
+                directions=["minimize"] * len(self.options.objectives),
+                load_if_exists=True,
+            )
+        except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            allowed = "allowed: sqlite:///FILE, or the address of another database"
+            raise ConfigError(
+                f"hydra.sweeper.storage is {self.options.storage}, which cannot be used: {reason}; {allowed}"
+            ) from error
         known = study.user_attrs.get(ABOUT)
         if known is None and not study.get_trials(deepcopy=False):
             study.set_user_attr(ABOUT, self.about)
@@ -143,9 +152,8 @@ class Search:
         trials = len(self.study.get_trials(deepcopy=False))
         self._new = max(0, self.options.n_trials - trials)
         if Sweep.current is not None:
-            Sweep.current.expect(trials + self._new, self.fixed)
+            Sweep.current.expect(self._show_known() + len(self._left) + self._new, self.fixed)
         print(f"search {self.name}: {trials} of {self.options.n_trials} trials known, {len(self._left)} of them to be ended")
-        self._show_known()
         if self.options.n_jobs == 1:
             self._work()
         else:
@@ -179,12 +187,15 @@ class Search:
                 self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         return [live(self.study, t.number) for t in found if t.params.keys() == self.space.keys()]
 
-    def _show_known(self) -> None:
-        """Put what came of the trials that have a result among the jobs of this sweep, which is the study's whole leaderboard."""
-        for trial in self.study.get_trials(deepcopy=False):
-            if trial.state.is_finished() and CAME in trial.user_attrs:
-                came = Outcome(**trial.user_attrs[CAME])
-                replace(came, reused=came.status in GOOD).write(self.folder / str(trial.number))
+    def _show_known(self) -> int:
+        """Put what came of the trials that have a result among the jobs of this sweep, and give their number."""
+        known = [
+            trial for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished() and CAME in trial.user_attrs
+        ]
+        for trial in known:
+            came = Outcome(**trial.user_attrs[CAME])
+            replace(came, reused=came.status in GOOD).write(self.folder / str(trial.number))
+        return len(known)
 
     def _work(self) -> None:
         while (trial := self._next()) is not None:

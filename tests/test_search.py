@@ -126,6 +126,7 @@ def test_a_study_of_another_search_is_refused(home: Path) -> None:
         (["search=decision_tree", "hydra.sweeper.objectives=[speed]"], "objectives is ['speed']; allowed: one or more of rmse"),
         (["search=decision_tree", "model.estimator.max_depth=range(9,2)"], "range(9,2): the range is empty"),
         (["hydra/sweeper=search", "model.estimator.max_depth=glob(*)"], "glob(*) cannot be searched; allowed: choice()"),
+        (["search=decision_tree", "hydra.sweeper.storage=nowhere"], "hydra.sweeper.storage is nowhere, which cannot be used"),
         (["search=decision_tree", "hydra.sweeper.magic=1"], "Key 'magic' is not in struct"),
     ],
 )

@@ -2,16 +2,14 @@
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from conftest import SECONDS, TABLES, Ended, command, free_port, wait_for
+from cluster import MlflowServer
+from conftest import SECONDS, TABLES, Ended, command, wait_for
 from housing import tracking
 from housing.records import Outcome
 
@@ -64,31 +62,6 @@ def test_a_store_without_room_is_told(home: Path) -> None:
         assert "Traceback" not in full.err and "Warning" not in full.err
 
 
-@contextmanager
-def mlflow_server(home: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
-    """A real MLflow server with a store in the test's home."""
-    arguments = ["--backend-store-uri", f"sqlite:///{home}/server.db", "--artifacts-destination", str(home / "artifacts")]
-    with (home / "mlflow.log").open("wb") as log:
-        process = subprocess.Popen(  # pylint: disable=consider-using-with  # ended below, with its workers
-            [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", *arguments],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        wait_for(lambda: b"startup complete" in (home / "mlflow.log").read_bytes(), "the MLflow server answers")
-        yield process
-    finally:
-        if process.poll() is None:
-            end(process)
-
-
-def end(server: "subprocess.Popen[bytes]") -> None:
-    """Kill a server and its workers."""
-    os.killpg(server.pid, signal.SIGKILL)
-    server.wait(SECONDS)
-
-
 def some_are_finished(home: Path) -> bool:
     """Whether a job is over and another runs."""
     found = [Outcome.read(path.parent) for path in home.glob("outputs/sweeps/*/*/outcome.json")]
@@ -97,30 +70,34 @@ def some_are_finished(home: Path) -> bool:
 
 @pytest.mark.long
 def test_a_store_that_goes_away_is_waited_for_and_then_told(home: Path) -> None:
-    port = free_port()
-    environ = {**os.environ, "HOUSING_HOME": str(home), "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+    server = MlflowServer(home, f"sqlite:///{home}/server.db")
+    environ = {**os.environ, "HOUSING_HOME": str(home), "MLFLOW_TRACKING_URI": server.address}
 
     def sweep(patience: int) -> "subprocess.Popen[str]":
         arguments = [sys.executable, "-m", *SLOW, f"mlflow.patience={patience}"]
         return subprocess.Popen(arguments, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    with mlflow_server(home, port) as server, sweep(patience=3) as impatient:
-        wait_for(lambda: some_are_finished(home), "a job is over, another runs")
-        end(server)
-        out, err = impatient.communicate(timeout=SECONDS)
-    assert impatient.returncode == 1
-    assert "is away" in out and "trying again in" in out  # told while it waits
-    assert "cannot be used" in err and "mend that, then the same command goes on from here" in err and "Traceback" not in err
-    assert "FAILED" in out and "SKIPPED" in out  # the one that ran, and those that were not begun
+    with server:
+        with sweep(patience=3) as impatient:
+            wait_for(lambda: some_are_finished(home), "a job is over, another runs")
+            server.stop()
+            out, err = impatient.communicate(timeout=SECONDS)
+        assert impatient.returncode == 1
+        assert "is away" in out and "trying again in" in out  # told while it waits
+        assert "cannot be used" in err and "mend that, then the same command goes on from here" in err and "Traceback" not in err
+        assert "FAILED" in out and "SKIPPED" in out  # the one that ran, and those that were not begun
 
-    with mlflow_server(home, port) as server, sweep(patience=100) as patient:
-        wait_for(lambda: max(home.glob("outputs/sweeps/*")).joinpath("1", "outcome.json").exists(), "the first is known")
-        end(server)
-        with mlflow_server(home, port):
+        server.start()
+        with sweep(patience=100) as patient:
+            newest = max(home.glob("outputs/sweeps/*"))
+            wait_for(lambda: max(home.glob("outputs/sweeps/*")) != newest, "the next sweep has begun")
+            wait_for(lambda: len(list(max(home.glob("outputs/sweeps/*")).glob("*/outcome.json"))) > 1, "it runs")
+            server.stop()
+            server.start()
             out, err = patient.communicate(timeout=SECONDS)
-            assert patient.returncode == 0, err
-            assert "4 of 4 runs finished" in out and "reused" in out
-            store = tracking.Store(f"http://127.0.0.1:{port}", artifacts=None, ui="", patience=5)
-            runs = store.client.search_runs([store.experiment("rentals")], "tags.`housing.kind` = 'run'")
-            done = sorted(run.data.params["model.estimator.n_estimators"] for run in runs if run.info.status == "FINISHED")
-            assert done == ["500", "501", "502", "503"] and "RUNNING" not in {run.info.status for run in runs}
+        assert patient.returncode == 0, err
+        assert "4 of 4 runs finished" in out and "reused" in out
+        store = tracking.Store(server.address, artifacts=None, ui="", patience=5)
+        runs = store.client.search_runs([store.experiment("rentals")], "tags.`housing.kind` = 'run'")
+        done = sorted(run.data.params["model.estimator.n_estimators"] for run in runs if run.info.status == "FINISHED")
+        assert done == ["500", "501", "502", "503"] and "RUNNING" not in {run.info.status for run in runs}
