@@ -1,14 +1,15 @@
 """The bundle: a folder that holds all that prediction needs, and nothing that can run code.
 
-    schema.json                the columns (housing.schema)
-    members/<n>/features.json  the blocks as declared, and the names of what they give
-    members/<n>/arrays.npz     what the blocks learned
-    members/<n>/model.onnx     the estimator
-    combine.json               how the members become one prediction
-    reference.json             training share of each bin of each column and of the prediction
-    card.json                  what the run knew when it made the bundle
-    golden.json                rows with the predictions that this bundle must give
-    SHA256SUMS                 the sum of every other file, as sha256sum writes them
+    schema.json                 the columns (housing.schema)
+    features/<n>/features.json  the blocks as declared, and the names of what they give
+    features/<n>/arrays.npz     what the blocks learned
+    members/<n>/model.onnx      an estimator
+    combine.json, combine.npz   which features each member sees, and how the members become one prediction
+    interval.npz, interval.onnx how far predictions are off, and the model of it; only where the run made intervals
+    reference.json              training share of each bin of each column and of the prediction
+    card.json                   what the run knew when it made the bundle
+    golden.json                 rows with the predictions that this bundle must give
+    SHA256SUMS                  the sum of every other file, as sha256sum writes them
 
 The same folder lies in the run, in the registry, in batch prediction and in the server.
 """
@@ -17,71 +18,96 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
+from housing.ensemble import Ensemble, Estimator, restored
 from housing.errors import BundleError
 from housing.features import Features
 from housing.files import sha256
+from housing.interval import Interval
 from housing.schema import Matrix, Schema, Vector
 
-FORMAT = 1
+FORMAT = 2
 SUMS = "SHA256SUMS"
 SHARED_FILES = ("schema.json", "combine.json", "reference.json", "card.json", "golden.json")
-MEMBER_FILES = ("features.json", "arrays.npz", "model.onnx")
-COMBINE = {"method": "mean"}
+COMBINE, INTERVAL, GRAPH = "combine.npz", ("interval.npz", "interval.onnx"), "model.onnx"
+FEATURES_FILES = ("features.json", "arrays.npz")
+GOLDEN_COVERAGE = 0.9
 # Engines round float32 sums differently on different processors; a wrong branch of a tree is a thousand times larger.
 GOLDEN_TOLERANCE = 1e-4  # relative to the largest golden prediction
 
 
-@dataclass
-class Member:
-    """Features and an estimator in a row."""
+class Graph:
+    """An estimator as ONNX."""
 
-    features: Features
-    graph: bytes
-
-    def __post_init__(self) -> None:
+    def __init__(self, graph: bytes) -> None:
+        self.graph = graph
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(self.graph, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self._dtype = np.float64 if "double" in self._session.get_inputs()[0].type else np.float32
 
-    def predict(self, matrix: Matrix) -> Vector:
-        """Give one number for each row of the schema's matrix."""
-        return self.estimate(self.features.transform(matrix))
-
     def estimate(self, columns: Matrix) -> Vector:
-        """Give the estimator's number for each row of what the features gave."""
+        """Give the estimator's number for each row of its columns."""
         return self._session.run(None, {self._input: columns.astype(self._dtype)})[0].reshape(-1).astype(np.float64)
 
 
 @dataclass
 class Bundle:
-    """A model that can predict: the mean of its members, held within the target's bounds."""
+    """A model that can predict, with what it says of itself."""
 
-    schema: Schema
-    members: list[Member]
+    ensemble: Ensemble
     reference: dict[str, Any]
     card: dict[str, Any]
     golden: dict[str, Any]
+    interval: Interval | None = None
+
+    @property
+    def schema(self) -> Schema:
+        """The columns of the table."""
+        return self.ensemble.schema
 
     def predict(self, matrix: Matrix) -> Vector:
-        """Predict each row of the schema's matrix, in the target's unit."""
-        return within(self.schema, np.mean([member.predict(matrix) for member in self.members], axis=0))
+        """Predict each row of the schema's matrix, in the target's unit, within its bounds."""
+        return self.ensemble.predict(matrix)
+
+    def predict_interval(self, matrix: Matrix, coverage: float) -> tuple[Vector, Vector, Vector]:
+        """Predict, and give the lower and upper ends between which that share of the targets is expected.
+
+        Raises BundleError where the run made no intervals, ConfigError for a coverage that cannot be had.
+        """
+        if self.interval is None:
+            raise BundleError("this model has no intervals: it was trained with interval=none")
+        predicted, columns = self.ensemble.predict_with_columns(matrix)
+        return predicted, *self.interval.ends(self.schema, columns, predicted, coverage)
 
     def pick_golden(self, matrix: Matrix, count: int) -> None:
-        """Keep `count` of the rows, spread over the range of predictions, with what this bundle predicts for them."""
+        """Keep `count` of the rows, spread over the range of predictions, with what this bundle says of them."""
         order = np.argsort(self.predict(matrix), kind="stable")
         rows = matrix[order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]]
-        self.golden = {"rows": self.schema.decode(rows), "predictions": self.predict(rows).tolist()}
+        self.golden = {"rows": self.schema.decode(rows), **self._said(rows)}
+
+    def _said(self, rows: Matrix) -> dict[str, list[float]]:
+        """Give predictions, and interval ends where there are any."""
+        if self.interval is None:
+            return {"predictions": self.predict(rows).tolist()}
+        names = ("predictions", "lower", "upper")
+        return {
+            name: values.tolist()
+            for name, values in zip(names, self.predict_interval(rows, self._golden_coverage()), strict=True)
+        }
+
+    def _golden_coverage(self) -> float:
+        return min(GOLDEN_COVERAGE, self.interval.most) if self.interval else GOLDEN_COVERAGE
 
     def write(self, folder: Path) -> None:
         """Write the bundle as `folder`, whole or not at all."""
@@ -101,20 +127,23 @@ class Bundle:
     def _write_files(self, folder: Path) -> None:
         shared = {
             "schema.json": {"format": FORMAT, **self.schema.to_dict()},
-            "combine.json": COMBINE,
+            "combine.json": self.ensemble.declared(),
             "reference.json": self.reference,
             "card.json": self.card,
             "golden.json": self.golden,
         }
         for name, content in shared.items():
             _write_json(folder / name, content)
-        for place, member in enumerate(self.members):
-            home = folder / "members" / str(place)
-            home.mkdir(parents=True)
-            declared, arrays = member.features.state()
+        _write_arrays(folder / COMBINE, {} if self.ensemble.reach is None else self.ensemble.reach.arrays)
+        for home, features in _homes(folder / "features", self.ensemble.features):
+            declared, arrays = features.state()
             _write_json(home / "features.json", declared)
-            np.savez(home / "arrays.npz", **arrays)  # type: ignore[arg-type]
-            (home / "model.onnx").write_bytes(member.graph)
+            _write_arrays(home / "arrays.npz", arrays)
+        for home, member in _homes(folder / "members", self.ensemble.members):
+            (home / GRAPH).write_bytes(_graph(member.estimator))
+        if self.interval is not None:
+            _write_arrays(folder / INTERVAL[0], self.interval.arrays)
+            (folder / INTERVAL[1]).write_bytes(_graph(self.interval.scale))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -137,19 +166,24 @@ class Bundle:
         shared = {name: json.loads((folder / name).read_text(encoding="utf-8")) for name in SHARED_FILES}
         if shared["schema.json"].get("format") != FORMAT:
             raise BundleError(f"format is {shared['schema.json'].get('format')!r}; this program reads {FORMAT}")
-        if shared["combine.json"] != COMBINE:
-            raise BundleError(f"combine.json says {shared['combine.json']}; allowed: {COMBINE}")
         schema = Schema.from_dict(shared["schema.json"])
-        homes = sorted((folder / "members").iterdir(), key=lambda home: int(home.name))
-        members = [_read_member(schema, home) for home in homes]
-        return cls(schema, members, shared["reference.json"], shared["card.json"], shared["golden.json"])
+        features = [_read_features(schema, home) for home in _numbered(folder / "features")]
+        graphs: list[Estimator] = [Graph((home / GRAPH).read_bytes()) for home in _numbered(folder / "members")]
+        ensemble = restored(schema, features, graphs, shared["combine.json"], _read_arrays(folder / COMBINE))
+        interval = None
+        if (folder / INTERVAL[0]).is_file():
+            interval = Interval(_read_arrays(folder / INTERVAL[0]), Graph((folder / INTERVAL[1]).read_bytes()))
+        return cls(ensemble, shared["reference.json"], shared["card.json"], shared["golden.json"], interval)
 
     def check_golden(self) -> None:
         """Predict the golden rows again. Raises BundleError where a prediction differs."""
-        expected = np.array(self.golden["predictions"], dtype=np.float64)
-        got = self.predict(self.schema.encode_records(self.golden["rows"]))
+        said = self._said(self.schema.encode_records(self.golden["rows"]))
+        for name in said:
+            self._check_same(name, np.array(self.golden[name], dtype=np.float64), np.array(said[name]))
+
+    def _check_same(self, name: str, expected: Vector, got: Vector) -> None:
         if got.shape != expected.shape or not expected.size:
-            raise BundleError(f"golden.json has {len(got)} rows and {len(expected)} predictions; allowed: as many, and some")
+            raise BundleError(f"golden.json has {len(got)} rows and {len(expected)} {name}; allowed: as many, and some")
         off = np.abs(got - expected)
         allowed = GOLDEN_TOLERANCE * max(float(np.abs(expected).max(initial=0.0)), 1e-12)
         if not np.all(off <= allowed):
@@ -158,15 +192,39 @@ class Bundle:
 
     def size(self) -> int:
         """Bytes of the estimators' graphs and the features' arrays."""
-        arrays = (array for member in self.members for array in member.features.state()[1].values())
-        return sum(len(member.graph) for member in self.members) + sum(array.nbytes for array in arrays)
+        arrays = (array for features in self.ensemble.features for array in features.state()[1].values())
+        return sum(len(_graph(member.estimator)) for member in self.ensemble.members) + sum(array.nbytes for array in arrays)
 
 
-def _read_member(schema: Schema, home: Path) -> Member:
-    with np.load(home / "arrays.npz", allow_pickle=False) as stored:
-        arrays = dict(stored)
-    features = Features.restore(schema, json.loads((home / "features.json").read_text(encoding="utf-8")), arrays)
-    return Member(features, (home / "model.onnx").read_bytes())
+def _graph(estimator: Estimator) -> bytes:
+    assert isinstance(estimator, Graph)  # in a bundle it is
+    return estimator.graph
+
+
+def _homes(folder: Path, parts: Sequence[Any]) -> Iterator[tuple[Path, Any]]:
+    """Make a numbered folder for each part."""
+    for place, part in enumerate(parts):
+        home = folder / str(place)
+        home.mkdir(parents=True)
+        yield home, part
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir(), key=lambda home: int(home.name))
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def _read_features(schema: Schema, home: Path) -> Features:
+    declared = json.loads((home / "features.json").read_text(encoding="utf-8"))
+    return Features.restore(schema, declared, _read_arrays(home / "arrays.npz"))
 
 
 def _check_files(folder: Path) -> None:
@@ -177,8 +235,8 @@ def _check_files(folder: Path) -> None:
         digest, _, name = line.partition("  ")
         listed[name] = digest
     present = _files(folder)
-    members = sorted({name.split("/")[1] for name in present if name.startswith("members/")})
-    expected = {*SHARED_FILES, *(f"members/{place}/{name}" for place in range(max(len(members), 1)) for name in MEMBER_FILES)}
+    expected = {*SHARED_FILES, COMBINE, *_parts(present, "features", FEATURES_FILES), *_parts(present, "members", (GRAPH,))}
+    expected |= set(INTERVAL) if set(INTERVAL) & set(present) else set()
     for what, names in (
         ("is missing", (expected | set(listed)) - set(present)),
         ("is not part of a bundle", set(present) - expected),
@@ -187,6 +245,12 @@ def _check_files(folder: Path) -> None:
     ):
         if names:
             raise BundleError(f"{min(names)} {what}")
+
+
+def _parts(present: Sequence[str], kind: str, names: Sequence[str]) -> set[str]:
+    """Give the files that the numbered folders of a kind must have: as many as there are, and one at least."""
+    count = max(len({name.split("/")[1] for name in present if name.startswith(f"{kind}/")}), 1)
+    return {f"{kind}/{place}/{name}" for place in range(count) for name in names}
 
 
 def _files(folder: Path) -> list[str]:
@@ -211,12 +275,6 @@ class _Pyfunc:
     def predict(self, frame: Any, _params: Mapping[str, Any] | None = None) -> Vector:
         """Predict each row of a frame. Raises TableError for a frame that does not fit the schema."""
         return self._bundle.predict(self._bundle.schema.encode_frame(frame))
-
-
-def within(schema: Schema, raw: Vector) -> Vector:
-    """Hold predictions within the bounds of the target, where it has any."""
-    target = schema.target
-    return np.clip(raw, target.min, target.max) if (target.min, target.max) != (None, None) else raw
 
 
 def _load_pyfunc(path: str) -> _Pyfunc:

@@ -1,166 +1,193 @@
-"""Config to fitted model to bundle: estimators, their conversion to ONNX, metrics."""
+"""Config to fitted model: its members, their features, early stopping, cross-validation."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
-from housing.bundle import Bundle, Member, within
 from housing.config import make
 from housing.data import Table
-from housing.errors import ConfigError, HousingError
+from housing.ensemble import EVERYWHERE, Ensemble, Member
+from housing.errors import ConfigError
 from housing.features import Features
-from housing.schema import Matrix, Vector, reference
+from housing.features.reach import Reach
+from housing.schema import Matrix, Schema, Vector
+from housing.scores import score
 from housing.split import Rows, Split
 
-TIMED_ROWS = 50
-COMPARABLE = ("rmse", "mae")  # scores of which less is better
-COSTS = ("fit_seconds", "row_microseconds", "model_bytes")  # less is better there too
+WATCHED = 10  # of so many rows that are fitted on, one is kept back for early stopping where there are no others
 
 AfterFold = Callable[[int, int, dict[str, float]], None]  # number of the fold from 1, folds, scores so far
+AfterRound = Callable[[str, int, int, float | None], None]  # name of the member, rounds so far, all rounds, score if watched
+
+
+def silent(*_: Any) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Features and estimator after fitting, and the seconds that took."""
+    """An estimator as its library made it."""
+
+    estimator: Any
+
+    def estimate(self, columns: Matrix) -> Vector:
+        """Give the estimator's number for each row of its columns."""
+        return np.asarray(self.estimator.predict(columns), dtype=np.float64).reshape(-1)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted model, the seconds that took, and the rounds at which early stopping ended, by member."""
+
+    ensemble: Ensemble
+    seconds: float
+    rounds: dict[str, int] = field(default_factory=dict)
+
+    def predict(self, matrix: Matrix) -> Vector:
+        """Predict each row of the schema's matrix, in the target's unit, within its bounds."""
+        return self.ensemble.predict(matrix)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One estimator that a config asks for."""
+
+    name: str
+    estimator: DictConfig
+    features: DictConfig
+    missing: str
+    where: str
+    stopping: int | None
+
+
+def asked(cfg: DictConfig) -> list[Asked]:
+    """Give the estimators of a config: its model, or each member of it as often as `copies` says, with seeds of their own."""
+    if "members" not in cfg.model:
+        return list(_copies(cfg.model.name, {"model": cfg.model}, cfg))
+    return [one for name, member in cfg.model.members.items() for one in _copies(str(name), member, cfg)]
+
+
+def _copies(name: str, member: Mapping[str, Any], cfg: DictConfig) -> Iterator[Asked]:
+    copies, model = member.get("copies", 1), member["model"]
+    for copy in range(copies):
+        estimator: Any = OmegaConf.to_container(model.estimator, resolve=True)
+        if copy:
+            estimator["random_state"] += copy
+        yield Asked(
+            name if copies == 1 else f"{name} {copy}",
+            OmegaConf.create(estimator),
+            member.get("features") or cfg.features,
+            model.missing,
+            member.get("where", EVERYWHERE),
+            model.early_stopping,
+        )
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """Features after fitting, with what estimators that see them are fitted on."""
 
     features: Features
-    estimator: Any
-    seconds: float
+    place: int
+    columns: Matrix
+    target: Vector
+    watched: tuple[Matrix, Vector] | None
 
 
-def fit(cfg: DictConfig, table: Table, rows: Rows) -> Fitted:
-    """Fit the features and the estimator of a config on some rows of a table."""
-    blocks: Any = OmegaConf.to_container(cfg.features.blocks, resolve=True)
-    features = Features(table.schema, blocks, cfg.model.missing)
-    estimator = make(cfg.model.estimator)
+def fit(
+    cfg: DictConfig,
+    table: Table,
+    rows: Rows,
+    watched: Rows | None = None,
+    rounds: Mapping[str, int] | None = None,
+    after_round: AfterRound = silent,
+) -> Model:
+    """Fit the model of a config on some rows of a table.
+
+    Early stopping looks at the `watched` rows; without them at a tenth of the rows that are then not fitted on; not at all
+    where `rounds` says how many there are.
+    """
     start = time.perf_counter()
+    wanted = asked(cfg)
+    if watched is None and rounds is None and any(one.stopping for one in wanted):
+        watched, rows = rows[::WATCHED], np.delete(rows, np.s_[::WATCHED])
+    learned: dict[str, _Learned] = {}
+    members, ended = [], {}
     with threadpool_limits(cfg.threads or None):
-        columns = features.fit_transform(table.matrix[rows], table.target[rows])
-        estimator.fit(columns, table.target[rows])
-    return Fitted(features, estimator, time.perf_counter() - start)
+        for one in wanted:
+            seen = f"{OmegaConf.to_container(one.features, resolve=True)} {one.missing}"
+            if seen not in learned:
+                learned[seen] = _learn(one, len(learned), table, rows, watched)
+            estimator = _fit_one(one, learned[seen], (rounds or {}).get(one.name), after_round)
+            if one.stopping:
+                ended[one.name] = _rounds(estimator)
+            members.append(Member(Fitted(estimator), learned[seen].place, one.where))
+        reach = _reach(cfg.model.get("reach"), table.schema, table.matrix[rows])
+    ensemble = Ensemble(table.schema, [each.features for each in learned.values()], members, reach)
+    return Model(ensemble, time.perf_counter() - start, ended)
 
 
-def cross_validate(cfg: DictConfig, table: Table, parts: Split, after_fold: AfterFold) -> dict[str, float]:
+def _learn(one: Asked, place: int, table: Table, rows: Rows, watched: Rows | None) -> _Learned:
+    """Fit features. Rows of the table are shown to estimators twice where features have a reach: as they are, and as if
+    they were far from all others, so that estimators know what to do without what hangs on near rows.
+    """
+    declared: Any = OmegaConf.to_container(one.features, resolve=True)
+    features = Features(table.schema, declared, one.missing)
+    columns, target = features.fit_transform(table.matrix[rows], table.target[rows]), table.target[rows]
+    if features.reach is not None:
+        columns, target = np.vstack([columns, features.away(columns)]), np.concatenate([target, target])
+    others = None if watched is None else (features.transform(table.matrix[watched]), table.target[watched])
+    return _Learned(features, place, columns, target, others)
+
+
+def _fit_one(one: Asked, learned: _Learned, rounds: int | None, after_round: AfterRound) -> Any:
+    estimator = make(one.estimator)
+    if type(estimator).__module__.startswith("xgboost"):
+        return _fit_rounds(one, estimator, learned, rounds, after_round)
+    if one.stopping:
+        raise ConfigError(f"model.early_stopping is {one.stopping}, and {type(estimator).__name__} has no rounds; allowed: null")
+    return estimator.fit(learned.columns, learned.target)
+
+
+def _fit_rounds(one: Asked, estimator: Any, learned: _Learned, rounds: int | None, after_round: AfterRound) -> Any:
+    from housing.rounds import told  # pylint: disable=import-outside-toplevel  # XGBoost takes seconds to import
+
+    if rounds is not None:
+        estimator.set_params(n_estimators=rounds)
+    watched = learned.watched if one.stopping and rounds is None else None
+    estimator.set_params(callbacks=told(one.name, estimator.n_estimators, after_round))
+    if watched is not None:
+        estimator.set_params(early_stopping_rounds=one.stopping)
+    estimator.fit(learned.columns, learned.target, eval_set=None if watched is None else [watched], verbose=False)
+    estimator.set_params(callbacks=None)  # a fitted estimator tells nobody
+    return estimator
+
+
+def _rounds(estimator: Any) -> int:
+    return int(getattr(estimator, "best_iteration", estimator.n_estimators - 1)) + 1
+
+
+def _reach(declared: DictConfig | None, schema: Schema, matrix: Matrix) -> Reach | None:
+    reach = Reach.declared(schema, declared)
+    return None if reach is None else reach.fit(matrix)
+
+
+def cross_validate(cfg: DictConfig, table: Table, parts: Split, after_fold: AfterFold = silent) -> dict[str, float]:
     """Score predictions for all rows but the test rows, each made by a model that was fitted on the other folds.
 
     `after_fold` is told the scores over the folds so far, and may raise to give up.
     """
     rows = np.sort(np.concatenate([parts.train, parts.valid]))
-    folds = list(make(cfg.evaluation.folds).split(rows))
+    groups = None if cfg.evaluation.groups is None else make(cfg.evaluation.groups, table)[rows]
+    folds = list(make(cfg.evaluation.folds).split(rows, groups=groups))
     predicted, actual = np.full(len(rows), np.nan), table.target[rows]
     for number, (others, fold) in enumerate(folds, start=1):
-        fitted = fit(cfg, table, rows[others])
-        raw = fitted.estimator.predict(fitted.features.transform(table.matrix[rows[fold]]))
-        predicted[fold] = within(table.schema, np.asarray(raw, dtype=np.float64).reshape(-1))
+        predicted[fold] = fit(cfg, table, rows[others]).predict(table.matrix[rows[fold]])
         done = ~np.isnan(predicted)
         after_fold(number, len(folds), score(predicted[done], actual[done]))
     return score(predicted, actual)
-
-
-def to_bundle(fitted: Fitted, table: Table, split: Split, parity: float, golden_rows: int) -> Bundle:
-    """Convert a fitted model and prove the conversion on every validation row.
-
-    Raises HousingError where the converted estimator differs by more than `parity` standard deviations of the target.
-    """
-    member = Member(fitted.features, to_onnx(fitted.estimator, len(fitted.features.names)))
-    _check_parity(fitted, member, table.matrix[split.valid], parity * float(table.target[split.train].std()))
-    bundle = Bundle(table.schema, [member], reference={}, card={}, golden={})
-    train = table.matrix[split.train]
-    bundle.reference = reference(table.schema, train, bundle.predict(train))
-    bundle.pick_golden(table.matrix[split.valid], golden_rows)
-    return bundle
-
-
-def to_onnx(estimator: Any, width: int) -> bytes:
-    """Convert an estimator that takes `width` columns. Raises ConfigError for one of a library without a converter."""
-    library = type(estimator).__module__.split(".")[0]
-    if library not in CONVERTERS:
-        raise ConfigError(f"model.estimator is of {library}; estimators of {', '.join(CONVERTERS)} can be converted to ONNX")
-    return CONVERTERS[library](estimator, width).SerializeToString()
-
-
-# pylint: disable=import-outside-toplevel  # converters cost seconds; a run that is reused needs none
-
-
-def _sklearn_to_onnx(estimator: Any, width: int) -> Any:
-    import onnx
-    from skl2onnx import convert_sklearn
-    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
-    from sklearn.base import is_regressor
-    from sklearn.linear_model import LinearRegression
-
-    if not is_regressor(estimator):
-        raise ConfigError(f"model.estimator is {type(estimator).__name__}, which is not a regressor")
-    # Trees compare float32 in scikit-learn itself; a sum of products loses digits there.
-    number = DoubleTensorType if isinstance(estimator, LinearRegression) else FloatTensorType
-    model = convert_sklearn(estimator, initial_types=[("columns", number([None, width]))])
-    onnx.checker.check_model(model)
-    return model
-
-
-def _xgboost_to_onnx(estimator: Any, width: int) -> Any:
-    from onnxmltools import convert_xgboost
-    from onnxmltools.convert.common.data_types import FloatTensorType
-
-    return convert_xgboost(estimator, initial_types=[("columns", FloatTensorType([None, width]))])
-
-
-# pylint: enable=import-outside-toplevel
-
-CONVERTERS = {"sklearn": _sklearn_to_onnx, "xgboost": _xgboost_to_onnx}
-
-
-def _check_parity(fitted: Fitted, member: Member, matrix: Matrix, allowed: float) -> None:
-    columns = fitted.features.transform(matrix)
-    expected = np.asarray(fitted.estimator.predict(columns), dtype=np.float64).reshape(-1)
-    off = np.abs(member.estimate(columns) - expected)
-    if not np.all(off <= allowed):
-        row = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
-        raise HousingError(
-            f"the bundle differs from the fitted estimator by {off[row]:.3g} on validation row {row} ({expected[row]:.6g});"
-            f" allowed: {allowed:.3g}"
-        )
-
-
-def require_comparable(metric: str) -> None:
-    """Raise ConfigError for a metric that runs cannot be ranked by."""
-    if metric not in COMPARABLE:
-        raise ConfigError(f"metric is {metric!r}; allowed: {', '.join(COMPARABLE)}")
-
-
-def score(predicted: Vector, actual: Vector) -> dict[str, float]:
-    """Give root mean squared error and mean absolute error (in the target's unit), and the share of variance explained."""
-    error = predicted - actual
-    spread = float(np.square(actual - actual.mean()).sum())
-    return {
-        "rmse": float(np.sqrt(np.mean(np.square(error)))),
-        "mae": float(np.mean(np.abs(error))),
-        "r2": 1.0 - float(np.square(error).sum()) / spread if spread else 0.0,
-    }
-
-
-def cost(bundle: Bundle, matrix: Matrix) -> dict[str, float]:
-    """Measure a bundle in this process: microseconds for one row (median), rows per second in one call, bytes."""
-    rows = [matrix[[row % len(matrix)]] for row in range(TIMED_ROWS)]
-    single = [_seconds(bundle, row) for row in rows]
-    return {
-        "row_microseconds": 1e6 * float(np.median(single)),
-        "rows_per_second": len(matrix) / _seconds(bundle, matrix),
-        "model_bytes": float(bundle.size()),
-    }
-
-
-def _seconds(bundle: Bundle, matrix: Matrix) -> float:
-    start = time.perf_counter()
-    bundle.predict(matrix)
-    return time.perf_counter() - start
-
-
-def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Give metrics as a card shows them: six significant digits."""
-    return {name: float(f"{value:.6g}") for name, value in metrics.items()}

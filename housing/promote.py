@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from housing import data, models, report, tracking
+from housing import data, report, tracking
+from housing.build import build
 from housing.bundle import Bundle
 from housing.config import command
 from housing.data import Table
 from housing.errors import BundleError, ConfigError, StoreError
 from housing.records import HOLD, PROMOTE, REJECT, Decision, Outcome
-from housing.run import build
 from housing.schema import Vector
+from housing.scores import require_comparable, score
 from housing.split import Split, split
 from housing.sweep import LIST, best_of
 from housing.tracking import Store, Tracked
@@ -40,7 +41,7 @@ def promote(cfg: DictConfig) -> Decision:
 
     The decision is recorded as a run of its own, whatever it is. Raises StoreError where there is no run to judge.
     """
-    models.require_comparable(cfg.metric)
+    require_comparable(cfg.metric)
     if not isinstance(cfg.margin, int | float):
         raise ConfigError(f"margin is {cfg.margin!r}; allowed: a number, in the unit of the target")
     store = tracking.connect(cfg.mlflow)
@@ -114,8 +115,8 @@ def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, run: Track
     champion = _champion(cfg, store, table, parts, decision)
     actual = table.target[parts.test]
     decision.champion = champion.name
-    decision.challenger_metrics = models.score(bundle.predict(table.matrix[parts.test]), actual)
-    decision.champion_metrics = models.score(champion.predictions, actual)
+    decision.challenger_metrics = score(bundle.predict(table.matrix[parts.test]), actual)
+    decision.champion_metrics = score(champion.predictions, actual)
     decision.verdict, reason = _judge(cfg, decision, champion)
     decision.reasons.append(reason)
     return decision

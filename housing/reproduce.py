@@ -14,8 +14,9 @@ from housing import report, tracking
 from housing.config import command
 from housing.errors import HousingError
 from housing.files import sha256
+from housing.provenance import provenance
 from housing.records import Comparison
-from housing.run import Job, provenance, run
+from housing.run import Job, run
 from housing.tracking import Tracked
 
 SCORES = ("rmse", "mae", "r2")

@@ -1,42 +1,32 @@
 """One run: a table goes in, a scored and tracked bundle comes out."""
 
-import functools
-import hashlib
-import json
 import os
-import platform
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from housing import data, figures, models, tracking
-from housing.bundle import Bundle
+from housing import data, figures, tracking, watch
+from housing.build import build
 from housing.claims import claim
-from housing.config import PROJECT
 from housing.data import Table
 from housing.errors import Pruned, SkippedError, StoreError
 from housing.files import written_whole
+from housing.provenance import NOT_IN_KEY, commit, provenance, run_key
 from housing.records import Outcome
+from housing.scores import require_comparable
 from housing.split import Split, split
 from housing.tracking import Run, Store
 from housing.trial import Trial
 
-# What may differ between two runs that give the same model: places, tracking, threads, what is kept and shown.
-NOT_IN_KEY = ("paths", "mlflow", "experiment_name", "threads", "figures", "log_model", "rerun", "fail_fast", "trial", "tags")
 NOT_A_PARAM = ("data.columns", "data.places", "data.ratios", "data.source")  # in config.yaml; too long for a table of runs
-LIBRARIES = ("numpy", "scikit-learn", "xgboost-cpu" if sys.platform != "darwin" else "xgboost")
-CODE = ("schema.py", "features", "bundle.py", "data.py", "split.py", "models.py", "run.py")
 BUNDLE, CONFIG, FIGURES = "bundle", "config", "figures"  # in a job's folder
 STOP = "stop"  # in a sweep's folder: why no further job is begun
 
@@ -106,7 +96,7 @@ def _run(cfg: DictConfig, job: Job, begun: Outcome, store: Store) -> Outcome:
     if job.parent is None:
         store.close_dead(cfg.experiment_name)
     try:
-        models.require_comparable(cfg.metric)
+        require_comparable(cfg.metric)
         table = data.load(cfg.data, cfg.limit)
         parts = split(table, cfg.split)
         key = run_key(resolved, table, parts)
@@ -146,7 +136,13 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, begun: O
         if trial is not None and number < folds and trial.is_given_up(number, scores[cfg.metric]):
             raise Pruned(f"given up after fold {number} of {folds}: {cfg.metric} {scores[cfg.metric]:.4f}")
 
-    bundle, metrics = build(cfg, table, parts, opened.id, after_fold)
+    with watch.rounds(alone) as show_round:
+
+        def after_round(member: str, done: int, rounds: int, score: float | None) -> None:
+            show_round(member, done, rounds, score)
+            replace(begun, progress=f"{member}: round {done} of {rounds}").write(job.folder)
+
+        bundle, metrics = build(cfg, table, parts, opened.id, after_fold, after_round)
     bundle.write(job.folder / BUNDLE)
     opened.log(metrics=metrics)
     if alone or cfg.log_model == "all":
@@ -156,59 +152,6 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, begun: O
     if alone:
         shutil.rmtree(job.folder / BUNDLE)  # the store has it
     return metrics
-
-
-def _silent(_number: int, _folds: int, _scores: dict[str, float]) -> None:
-    """Tell nobody."""
-
-
-def build(
-    cfg: DictConfig, table: Table, parts: Split, run_id: str, after_fold: models.AfterFold = _silent
-) -> tuple[Bundle, dict[str, float]]:
-    """Fit on the training rows and give the bundle with the metrics that runs are compared by; tracks nothing."""
-    scores = {} if cfg.evaluation.folds is None else models.cross_validate(cfg, table, parts, after_fold)
-    fitted = models.fit(cfg, table, parts.train)
-    bundle = models.to_bundle(fitted, table, parts, cfg.parity, cfg.golden_rows)
-    valid = table.matrix[parts.valid]
-    metrics = {
-        **(scores or models.score(bundle.predict(valid), table.target[parts.valid])),
-        "fit_seconds": fitted.seconds,
-        **models.cost(bundle, valid),
-    }
-    bundle.card = card(cfg, table, parts, run_id, metrics)
-    return bundle, metrics
-
-
-def card(cfg: DictConfig, table: Table, parts: Split, run_id: str, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """Give what the run knew: the model's name, its metrics, its data, its code."""
-    return {
-        "model": cfg.model.name,
-        "features": cfg.features.name,
-        "run_id": run_id,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "metrics": models.rounded(metrics),
-        "data": {"name": cfg.data.name, "fingerprint": table.fingerprint, "rows": len(table)},
-        "rows": {"train": len(parts.train), "valid": len(parts.valid), "test": len(parts.test)},
-        "split": parts.fingerprint(),
-        "code": dict(zip(("commit", "dirty"), _commit(), strict=True)),
-        "libraries": _libraries(),
-        "tags": dict(cfg.tags),
-    }
-
-
-def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
-    """Give the hash of all that decides what a run gives: config, data, split, code, libraries."""
-    config = {name: value for name, value in resolved.items() if name not in NOT_IN_KEY}
-    config["data"] = {name: value for name, value in config["data"].items() if name != "path"}
-    config["model"] = {**config["model"], "estimator": {**config["model"]["estimator"], "n_jobs": None}}
-    parts_of_key = {
-        "config": config,
-        "data": table.fingerprint,
-        "split": parts.fingerprint(),
-        "code": _code_hash(),
-        "libraries": _libraries(),
-    }
-    return hashlib.sha256(json.dumps(parts_of_key, sort_keys=True).encode()).hexdigest()
 
 
 def _write_config(resolved: Mapping[str, Any], job: Job) -> Path:
@@ -241,7 +184,7 @@ def _tags(cfg: DictConfig, job: Job) -> dict[str, str]:
         **{f"housing.{name}": str(value) for name, value in cfg.tags.items()},
         tracking.KIND: "run",
         "mlflow.source.name": "housing.train",
-        "housing.dirty": str(_commit()[1]).lower(),
+        "housing.dirty": str(commit()[1]).lower(),
         "housing.command": " ".join(sys.argv)[:1000],
         "housing.overrides": " ".join(job.overrides)[:1000],
         tracking.EVALUATION: cfg.evaluation.name,
@@ -249,42 +192,3 @@ def _tags(cfg: DictConfig, job: Job) -> dict[str, str]:
         **dict(provenance().values()),
     }
     return tags if job.parent is None else {**tags, tracking.PARENT: job.parent}
-
-
-def provenance() -> dict[str, tuple[str, str]]:
-    """Give what a run is made with besides config and data: for each thing the tag of a run, and its value here and now."""
-    libraries = {name: (f"housing.{name}", version_) for name, version_ in _libraries().items()}
-    return {
-        "commit": ("mlflow.source.git.commit", _commit()[0]),
-        "code that fits or scores": (tracking.CODE, _code_hash()),
-        "python": ("housing.python", platform.python_version()),
-        **libraries,
-    }
-
-
-@functools.lru_cache
-def _libraries() -> dict[str, str]:
-    return {name: version(name) for name in LIBRARIES}
-
-
-@functools.lru_cache
-def _code_hash() -> str:
-    """Hash the project's files that fit or score: a commit of the README must not make a finished run unknown."""
-    digest = hashlib.sha256()
-    for name in CODE:
-        place = PROJECT / "housing" / name
-        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-@functools.lru_cache
-def _commit() -> tuple[str, bool]:
-    """Give the commit and whether files differ from it; ("unknown", False) where the project is not in git."""
-    git = ["git", "-C", str(PROJECT)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown", False
-    return commit, bool(status)

@@ -22,9 +22,10 @@ from housing.claims import claim
 from housing.config import USER_ERRORS, make
 from housing.errors import ConfigError
 from housing.files import written_whole
-from housing.models import COMPARABLE, COSTS
+from housing.provenance import run_key
 from housing.records import Outcome
-from housing.run import STOP, run_key
+from housing.run import STOP
+from housing.scores import COMPARABLE, COSTS
 from housing.split import split
 from housing.sweep import GOOD, Sweep
 from housing.trial import FILE, live

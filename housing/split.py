@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from housing.config import make
 from housing.data import Table
 from housing.errors import ConfigError
+from housing.schema import Matrix
 
 Rows = NDArray[np.intp]
 
@@ -44,8 +45,12 @@ def by_hash(table: Table, test: float, valid: float, salt: str) -> Split:
     """Split by a salted hash of each row's key, so that a row never moves: not when rows are added, not when its target
     is corrected. `test` and `valid` are shares of all rows.
     """
+    return _by_hash(table.key, test, valid, salt)
+
+
+def _by_hash(keys: Matrix, test: float, valid: float, salt: str) -> Split:
     _check_shares(test=test, valid=valid, both=test + valid)
-    keys = np.ascontiguousarray(table.key, dtype="<f8") + 0.0  # -0.0 and 0.0 are one key
+    keys = np.ascontiguousarray(keys, dtype="<f8") + 0.0  # -0.0 and 0.0 are one key
     seed = salt.encode()
     digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8, key=seed).digest() for row in keys)
     place = np.frombuffer(digests, dtype="<u8") / 2.0**64
@@ -65,6 +70,49 @@ def by_chance(table: Table, test: float, valid: float, seeds: Sequence[int]) -> 
     rest, test_rows = train_test_split(np.arange(len(table)), test_size=test, random_state=seeds[0])
     train, valid_rows = train_test_split(rest, test_size=valid, random_state=seeds[1])
     return Split(train, valid_rows, test_rows)
+
+
+def by_place(table: Table, test: float, valid: float, salt: str) -> Split:
+    """Split by a salted hash of each row's coordinates, so that rows at the same place are in one part."""
+    return _by_hash(_degrees(table), test, valid, salt)
+
+
+def by_blocks(table: Table, degrees: float, test: float, valid: float, draw: int) -> Split:
+    """Split by whole cells of the map, in an order that is drawn by chance: the first `test` of them, the next `valid`.
+
+    `test` and `valid` are shares of the cells. Cells are sorted by latitude, then longitude, and permuted by
+    `numpy.random.RandomState(draw)`.
+    """
+    _check_shares(test=test, valid=valid, both=test + valid)
+    cell_of = cells(table, degrees)
+    order = np.random.RandomState(draw).permutation(cell_of.max() + 1)
+    ends = (int(test * len(order)), int((test + valid) * len(order)))
+    tested, validated, trained = (np.isin(cell_of, part) for part in np.split(order, ends))
+    return Split(np.flatnonzero(trained), np.flatnonzero(validated), np.flatnonzero(tested))
+
+
+def places(table: Table) -> Rows:
+    """Give a number for each row that is equal for rows at the same place."""
+    return _numbered(_degrees(table))
+
+
+def cells(table: Table, degrees: float) -> Rows:
+    """Give a number for each row that is equal for rows in the same cell of the map, `degrees` wide and high."""
+    if not degrees > 0:
+        raise ConfigError(f"degrees is {degrees}; allowed: above 0")
+    return _numbered(np.floor(_degrees(table) / degrees))
+
+
+def _numbered(keys: Matrix) -> Rows:
+    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _degrees(table: Table) -> Matrix:
+    """Give latitude and longitude of each row. Raises ConfigError where the table has none."""
+    coordinates = table.schema.coordinates()
+    if coordinates is None:
+        raise ConfigError(f"table {table.schema.name} has no columns with the roles latitude and longitude")
+    return table.matrix[:, coordinates]
 
 
 def _check_shares(**shares: float) -> None:

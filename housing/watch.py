@@ -3,14 +3,18 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
+from housing.models import AfterRound, silent
 from housing.records import OUTCOME, Outcome
 
 PERIOD = 0.25  # seconds between two looks
@@ -113,3 +117,23 @@ class Watch:
     def _worker(self, outcome: Outcome) -> Text:
         line = f"  {outcome.worker}  {outcome.asked(self.common)}  {time.time() - outcome.started:.0f} s  {outcome.progress}"
         return Text(line, style="dim", overflow="ellipsis", no_wrap=True)
+
+
+@contextmanager
+def rounds(shown: bool) -> Iterator[AfterRound]:
+    """Show the rounds of boosting as a bar on a terminal, where that is wanted, for as long as the block lasts."""
+    console = Console(highlight=False)
+    if not (shown and console.is_terminal):
+        yield silent
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[score]}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(member: str, done: int, total: int, score: float | None) -> None:
+            if member not in tasks:
+                tasks[member] = progress.add_task(member, total=total, score="")
+            told = "" if score is None else f"watched {score:.4f}"
+            progress.update(tasks[member], completed=done, total=total, score=told)
+
+        yield show

@@ -23,11 +23,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from housing import data, tracking
+from housing.build import build
 from housing.bundle import Bundle
 from housing.config import CONF, PROJECT
 from housing.data import Table
 from housing.records import Outcome
-from housing.run import Job, build, run
+from housing.run import Job, run
 from housing.split import split
 
 TABLES = PROJECT / "tests" / "tables"

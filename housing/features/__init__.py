@@ -4,15 +4,19 @@ The same code runs in training and in the server. The state of a block is its pa
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from housing.errors import ConfigError
+from housing.features.cells import Cells
 from housing.features.distance import Distance
 from housing.features.encode import Encode
+from housing.features.local_process import LocalProcess
+from housing.features.neighbours import Neighbours
 from housing.features.ratio import Ratio
+from housing.features.reach import Reach
 from housing.features.rotation import Rotation
 from housing.schema import Matrix, Schema, Vector
 
@@ -24,6 +28,7 @@ class Block(Protocol):
 
     names: list[str]
     arrays: Arrays
+    is_local: bool  # whether its columns say little where no training row is near
 
     def fit(self, matrix: Matrix, target: Vector) -> Self:
         """Learn from training rows."""
@@ -32,22 +37,44 @@ class Block(Protocol):
         """Give the new columns, shape (rows, len(names)); NaN where a value cannot be had."""
 
 
+@runtime_checkable
+class LooksAtOthers(Block, Protocol):
+    """A block whose columns come from other rows and their targets, so that a training row must not see itself."""
+
+    def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
+        """Learn, and give each training row's columns as if the row were not among them."""
+
+
 # The closed list of blocks: a bundle can name these and nothing else.
-BLOCKS: dict[str, Callable[..., Block]] = {"rotation": Rotation, "distance": Distance, "ratio": Ratio}
+BLOCKS: dict[str, Callable[..., Block]] = {
+    "rotation": Rotation,
+    "distance": Distance,
+    "ratio": Ratio,
+    "neighbours": Neighbours,
+    "cells": Cells,
+    "local_process": LocalProcess,
+}
 
 
 class Features:
     """The blocks of one model in a row, with the encoding at their end."""
 
-    def __init__(self, schema: Schema, blocks: Sequence[Mapping[str, Any]], missing: str) -> None:
-        """Take the blocks as declared (`block` names the class, the rest are its parameters).
+    def __init__(self, schema: Schema, declared: Mapping[str, Any], missing: str) -> None:
+        """Take what a config of the group `features` declares.
 
-        Raises ConfigError for a block, a parameter or a column that is not known.
+        Of each of `blocks`, by label, `block` names the class (else the label does), the rest are its parameters. `without` names roles of columns that the estimator is not shown; `reach` says from where on columns that hang on
+        near training rows are missing. Raises ConfigError for a block, a parameter or a column that is not known.
         """
-        self.declared = [dict(block) for block in blocks]
+        self.declared = {name: declared[name] for name in ("blocks", "without", "reach")}
         self.missing = missing
-        self.blocks = [_build(schema, block) for block in self.declared]
-        self.encode = Encode(schema, [name for block in self.blocks for name in block.names], missing)
+        self.blocks = {label: _build(schema, label, block) for label, block in declared["blocks"].items()}
+        shown = [place for place, column in enumerate(schema.features) if column.role not in declared["without"]]
+        self.encode = Encode(schema, shown, [name for block in self.blocks.values() for name in block.names], missing)
+        self.reach = None if missing == "impute" else Reach.declared(schema, declared["reach"])
+        coordinates = schema.coordinates() or ()
+        local = {name for block in self.blocks.values() if block.is_local for name in block.names}
+        local |= {schema.features[place].name for place in coordinates}
+        self.local = [place for place, name in enumerate(self.names) if name in local]
 
     @property
     def names(self) -> list[str]:
@@ -55,44 +82,63 @@ class Features:
         return self.encode.names
 
     def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
-        """Learn from training rows and give what the estimator is fitted on."""
-        derived = self._derive([block.fit(matrix, target) for block in self.blocks], matrix)
+        """Learn from training rows and give their columns; those from other rows' targets are out of fold."""
+        derived = self._joined([_fit_transform(block, matrix, target) for block in self.blocks.values()], len(matrix))
+        if self.reach is not None:
+            self.reach.fit(matrix)
         return self.encode.fit(matrix, derived).transform(matrix, derived)
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Give what the estimator sees, shape (rows, len(names))."""
-        return self.encode.transform(matrix, self._derive(self.blocks, matrix))
+        derived = self._joined([block.transform(matrix) for block in self.blocks.values()], len(matrix))
+        columns = self.encode.transform(matrix, derived)
+        if self.reach is not None:
+            columns = np.where(self.reach.is_away(matrix)[:, None], self.away(columns), columns)
+        return columns
+
+    def away(self, columns: Matrix) -> Matrix:
+        """Give columns as they are of rows that are far from every training row: what hangs on near ones is missing."""
+        columns = columns.copy()
+        columns[:, self.local] = np.nan
+        return columns
 
     @staticmethod
-    def _derive(blocks: Sequence[Block], matrix: Matrix) -> Matrix:
-        return np.hstack([np.empty((len(matrix), 0)), *(block.transform(matrix) for block in blocks)])
+    def _joined(derived: Sequence[Matrix], rows: int) -> Matrix:
+        return np.hstack([np.empty((rows, 0)), *derived])
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Give the declaration (JSON) and the fitted arrays; `restore` takes both."""
-        arrays = {f"{place}.{name}": array for place, owned in self._arrays().items() for name, array in owned.items()}
-        return {"blocks": self.declared, "missing": self.missing, "names": self.names}, arrays
+        arrays = {f"{label}.{name}": array for label, owned in self._arrays().items() for name, array in owned.items()}
+        return {**self.declared, "missing": self.missing, "names": self.names}, arrays
 
     def _arrays(self) -> dict[str, Arrays]:
-        return {**{str(place): block.arrays for place, block in enumerate(self.blocks)}, "encode": self.encode.arrays}
+        parts: dict[str, Any] = {**self.blocks, "encode": self.encode, **({"reach": self.reach} if self.reach else {})}
+        return {name: part.arrays for name, part in parts.items()}
 
     @classmethod
     def restore(cls, schema: Schema, declared: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Rebuild fitted features from their state. Raises ConfigError where the state does not fit together."""
-        features = cls(schema, declared["blocks"], declared["missing"])
+        features = cls(schema, declared, declared["missing"])
         owned = features._arrays()
         for name, array in arrays.items():
-            place, _, key = name.partition(".")
-            if place not in owned:
+            label, _, key = name.partition(".")
+            if label not in owned:
                 raise ConfigError(f"array {name} belongs to no block; blocks: {', '.join(owned)}")
-            owned[place][key] = array
+            owned[label][key] = array
         if features.names != declared["names"]:
             raise ConfigError(f"the blocks give the columns {features.names}, the state names {declared['names']}")
         return features
 
 
-def _build(schema: Schema, declared: Mapping[str, Any]) -> Block:
+def _fit_transform(block: Block, matrix: Matrix, target: Vector) -> Matrix:
+    if isinstance(block, LooksAtOthers):
+        return block.fit_transform(matrix, target)
+    return block.fit(matrix, target).transform(matrix)
+
+
+def _build(schema: Schema, label: str, declared: Mapping[str, Any]) -> Block:
     parameters = {key: value for key, value in declared.items() if key != "block"}
-    name = declared.get("block")
+    name = declared.get("block", label)
     if name not in BLOCKS:
         raise ConfigError(f"features: block {name!r} is not known; allowed: {', '.join(BLOCKS)}")
     try:

@@ -1,23 +1,24 @@
 """Distances in km to declared places: points such as cities, lines such as a coast."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from housing.errors import ConfigError
+from housing.features.plane import to_km
 from housing.schema import Matrix, Schema, Vector
-
-KM_PER_DEGREE = 111.2  # of latitude
 
 
 class Distance:
     """Distance to each point, to the nearest of them, and to each line; no column where the table has no coordinates.
 
-    Degrees become km on a plane that touches the globe at the training rows' mean latitude: good to 1 % over a few
-    hundred km, and a tree asks only for an order.
+    The plane of `to_km` touches the globe at the training rows' mean latitude.
     """
+
+    is_local = False
 
     def __init__(self, schema: Schema, points: Mapping[str, str], lines: Mapping[str, str]) -> None:
         self.coordinates = schema.coordinates()
@@ -31,22 +32,42 @@ class Distance:
         """Learn the latitude at which a degree of longitude is measured."""
         if self.coordinates is not None:
             self.arrays["latitude"] = np.array([matrix[:, self.coordinates[0]].mean()])
+            self.__dict__.pop("_km", None)
         return self
+
+    @cached_property
+    def _km(self) -> tuple[Matrix, list["_Line"]]:
+        """The places in km."""
+        return self._plane(self.points), [_Line(self._plane(line)) for line in self.lines]
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Give the distances in km."""
-        if self.coordinates is None:
+        if self.coordinates is None or not self.names:
             return np.empty((len(matrix), 0))
         rows = self._plane(matrix[:, self.coordinates])
-        columns = []
-        if len(self.points):
-            to_points = np.linalg.norm(rows[:, None] - self._plane(self.points), axis=-1)
-            columns += [to_points, to_points.min(axis=1, keepdims=True)]
-        columns += [_to_line(rows, self._plane(line))[:, None] for line in self.lines]
-        return np.hstack(columns) if columns else np.empty((len(matrix), 0))
+        points, lines = self._km
+        columns = [line.distance(rows) for line in lines]
+        if len(points):
+            to_points = np.sqrt(np.square(rows[:, None] - points).sum(axis=2))
+            columns = [to_points, to_points.min(axis=1, keepdims=True), *columns]
+        return np.concatenate(columns, axis=1)
 
     def _plane(self, degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-        return degrees * KM_PER_DEGREE * [1.0, np.cos(np.radians(self.arrays["latitude"][0]))]
+        return to_km(degrees, self.arrays["latitude"][0])
+
+
+class _Line:
+    """A polyline in km."""
+
+    def __init__(self, line: Matrix) -> None:
+        self.start, self.step = line[:-1], np.diff(line, axis=0)
+        self.squares = np.square(self.step).sum(axis=1)
+
+    def distance(self, rows: Matrix) -> Matrix:
+        """Give the distance of each row, shape (rows, 1): the least to one of the segments."""
+        apart = rows[:, None] - self.start
+        along = np.clip((apart * self.step).sum(axis=2) / self.squares, 0.0, 1.0)
+        return np.sqrt(np.square(apart - along[:, :, None] * self.step).sum(axis=2).min(axis=1, keepdims=True))
 
 
 def read_places(text: str) -> NDArray[np.float64]:
@@ -61,11 +82,3 @@ def read_places(text: str) -> NDArray[np.float64]:
     if places.ndim != 2 or places.shape[1] != 2:
         raise ConfigError(f"places: {text[:60]!r} is not of the form 'latitude longitude, latitude longitude'")
     return places
-
-
-def _to_line(rows: NDArray[np.float64], line: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance of each row to a polyline: the least distance to one of its segments."""
-    start, step = line[:-1], np.diff(line, axis=0)
-    along = ((rows[:, None] - start) * step).sum(-1) / (step * step).sum(-1)
-    nearest = start + np.clip(along, 0.0, 1.0)[..., None] * step
-    return np.linalg.norm(rows[:, None] - nearest, axis=-1).min(axis=1)

@@ -1,5 +1,6 @@
 """The encoding: the last step before an estimator, which gives it only what it can take."""
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -19,10 +20,10 @@ class Encode:
     leaves NaN to an estimator that knows what to do with it.
     """
 
-    def __init__(self, schema: Schema, derived: list[str], missing: str) -> None:
+    def __init__(self, schema: Schema, shown: Sequence[int], derived: list[str], missing: str) -> None:
         if missing not in MISSING:
             raise ConfigError(f"model.missing is {missing!r}; allowed: {', '.join(MISSING)}")
-        places = list(enumerate(schema.features))
+        places = [(place, schema.features[place]) for place in shown]
         self.impute = missing == "impute"
         self.numbers = [place for place, column in places if column.type != "category"]
         self.flagged = [place for place, column in places if self.impute and column.nullable and column.type != "category"]
@@ -43,12 +44,18 @@ class Encode:
 
     def transform(self, matrix: Matrix, derived: Matrix) -> Matrix:
         """Give numbers, derived columns, missing flags, then levels."""
-        numbers = np.hstack([matrix[:, self.numbers], derived])
+        parts = [matrix[:, self.numbers], derived]
         if self.impute:
-            numbers = np.where(np.isnan(numbers), self.arrays["medians"], numbers)
-        flags = np.isnan(matrix[:, self.flagged]).astype(np.float64)
-        levels = [np.isnan(matrix[:, place]) if np.isnan(level) else matrix[:, place] == level for place, level in self.levels]
-        return np.hstack([numbers, flags, np.array(levels, dtype=np.float64).reshape(len(levels), len(matrix)).T])
+            numbers = np.concatenate(parts, axis=1)
+            parts = [np.where(np.isnan(numbers), self.arrays["medians"], numbers)]
+        if self.flagged:
+            parts.append(np.isnan(matrix[:, self.flagged]).astype(np.float64))
+        parts += [self._is_level(matrix[:, [place]], level) for place, level in self.levels]
+        return np.concatenate(parts, axis=1)
+
+    @staticmethod
+    def _is_level(column: Matrix, level: float) -> Matrix:
+        return (np.isnan(column) if np.isnan(level) else column == level).astype(np.float64)
 
 
 def _levels(column: Column) -> list[float]:

@@ -12,9 +12,13 @@ from housing.schema import Matrix, Schema, Vector
 class Ratio:
     """Each new column is a product of columns raised to powers; NaN where it has no finite value."""
 
+    is_local = False
+
     def __init__(self, schema: Schema, columns: Mapping[str, Mapping[str, float]]) -> None:
         self.names = list(columns)
-        self.factors = [[(schema.index(name), power) for name, power in powers.items()] for powers in columns.values()]
+        used = list(dict.fromkeys(name for powers in columns.values() for name in powers))
+        self.used = [schema.index(name) for name in used]
+        self.powers = np.array([[powers.get(name, 0.0) for name in used] for powers in columns.values()])
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
     def fit(self, _matrix: Matrix, _target: Vector) -> Self:
@@ -23,10 +27,9 @@ class Ratio:
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Give one column for each declared product."""
-        made = np.ones((len(matrix), len(self.names)))
+        if not self.names:
+            return np.empty((len(matrix), 0))
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            for place, factors in enumerate(self.factors):
-                for column, power in factors:
-                    made[:, place] *= matrix[:, column] ** power
+            made = np.prod(matrix[:, None, self.used] ** self.powers, axis=2)
         made[~np.isfinite(made)] = np.nan
         return made

@@ -12,6 +12,8 @@ from housing.schema import Matrix, Schema, Vector
 class Rotation:
     """Latitude and longitude in axes turned by each of `degrees`; no column where the table has no coordinates."""
 
+    is_local = True
+
     def __init__(self, schema: Schema, degrees: Sequence[float]) -> None:
         self.coordinates = schema.coordinates()
         self.radians = np.radians(np.asarray(degrees, dtype=np.float64)) if self.coordinates else np.empty(0)
