@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from housing import data, report, tracking
+from housing import console, data, tracking
 from housing.build import build
 from housing.bundle import Bundle
 from housing.config import command
@@ -187,7 +187,7 @@ def _champion(cfg: DictConfig, store: Store, table: Table, parts: Split, decisio
 def main(cfg: DictConfig) -> None:
     """Promote, print the decision, and end with exit code 1 where the run is rejected."""
     decision = promote(cfg)
-    report.show_decision(decision, cfg)
+    console.show_decision(decision, cfg)
     if decision.verdict == REJECT:
         sys.exit(1)
 

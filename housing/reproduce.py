@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from housing import report, tracking
+from housing import console, tracking
 from housing.config import command
 from housing.errors import HousingError
 from housing.files import sha256
@@ -67,7 +67,7 @@ def _find_table(original: Original, folder: Path) -> Path:
 def main(cfg: DictConfig) -> None:
     """Print what is the same and what is not; exit code 1 where a score differs."""
     compared = reproduce(cfg)
-    report.show_comparison(compared, cfg.run_id)
+    console.show_comparison(compared, cfg.run_id)
     if not all(row.same for row in compared if row.what in SCORES):
         sys.exit(1)
 

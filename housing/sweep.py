@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from housing import data, figures, leaderboard, report, tracking
+from housing import console, data, figures, leaderboard, tracking
 from housing.bundle import Bundle
 from housing.config import SWEEP_RUN, USER_ERRORS
 from housing.errors import StoreError
@@ -122,10 +122,10 @@ class Sweep(Callback):
     def _show(self, outcomes: list[Outcome]) -> None:
         """Print the leaderboard, write it as table and as page, and log both with the list."""
         objectives = list(self.cfg.hydra.sweeper.get("objectives") or [self.cfg.metric])
-        report.show_leaderboard(outcomes, self.cfg, objectives, self.run.id)
+        console.show_leaderboard(outcomes, self.cfg, objectives, self.run.id)
         title = f"{self.cfg.experiment_name}: sweep {self.folder.name}"
         written = leaderboard.write(outcomes, objectives, title, self.folder, self.cfg.figures)
-        report.show_file(written[-1])
+        console.show_file(written[-1])
         for path in (self.folder / LIST, *written):
             self.run.file(path)
 

@@ -18,13 +18,13 @@ from housing.config import SWEEP_RUN, command
 @command("train")
 def main(cfg: DictConfig) -> float:
     """Run one job and return the metric that a sweeper compares."""
-    from housing import report, run  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
+    from housing import console, run  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
 
     hydra = HydraConfig.get()
     job = run.Job(list(hydra.overrides.task), Path(hydra.runtime.output_dir), os.environ.get(SWEEP_RUN))
     outcome = run.run(cfg, job)
     if job.parent is None:
-        report.show_outcome(outcome, cfg)
+        console.show_outcome(outcome, cfg)
     return outcome.metrics.get(cfg.metric, float("inf"))
 
 
