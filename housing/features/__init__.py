@@ -18,7 +18,7 @@ from housing.features.neighbours import Neighbours
 from housing.features.ratio import Ratio
 from housing.features.reach import Reach
 from housing.features.rotation import Rotation
-from housing.schema import Matrix, Schema, Vector
+from housing.schema import ROLES, Matrix, Schema, Vector
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -54,6 +54,8 @@ BLOCKS: dict[str, Callable[..., Block]] = {
     "cells": Cells,
     "local_process": LocalProcess,
 }
+PARTS = ("blocks", "without", "reach")
+OWN_LABELS = ("encode", "reach")  # of the features themselves, among the arrays of their state
 
 
 class Features:
@@ -65,11 +67,13 @@ class Features:
         Of each of `blocks`, by label, `block` names the class (else the label does), the rest are its parameters. `without` names roles of columns that the estimator is not shown; `reach` says from where on columns that hang on
         near training rows are missing. Raises ConfigError for a block, a parameter or a column that is not known.
         """
-        self.declared = {name: declared[name] for name in ("blocks", "without", "reach")}
+        _check(declared)
+        self.declared = {name: declared[name] for name in PARTS}
         self.missing = missing
         self.blocks = {label: _build(schema, label, block) for label, block in declared["blocks"].items()}
         shown = [place for place, column in enumerate(schema.features) if column.role not in declared["without"]]
         self.encode = Encode(schema, shown, [name for block in self.blocks.values() for name in block.names], missing)
+        _check_names(schema, self.names)
         self.reach = None if missing == "impute" else Reach.declared(schema, declared["reach"])
         coordinates = schema.coordinates() or ()
         local = {name for block in self.blocks.values() if block.is_local for name in block.names}
@@ -128,6 +132,28 @@ class Features:
         if features.names != declared["names"]:
             raise ConfigError(f"the blocks give the columns {features.names}, the state names {declared['names']}")
         return features
+
+
+def _check(declared: Mapping[str, Any]) -> None:
+    for part in PARTS:
+        if part not in declared:
+            raise ConfigError(f"features.{part} is missing; a preset has {', '.join(PARTS)}")
+    for role in declared["without"]:
+        if role not in ROLES:
+            raise ConfigError(f"features.without has {role!r}; allowed: {', '.join(ROLES)}")
+    for label in declared["blocks"]:
+        if label in OWN_LABELS or "." in label:
+            raise ConfigError(
+                f"a block is labelled {label!r}; allowed: a word that is not {' or '.join(OWN_LABELS)}, without dots"
+            )
+
+
+def _check_names(schema: Schema, names: Sequence[str]) -> None:
+    if not names:
+        raise ConfigError(f"no column of table {schema.name} is left for the estimator: features.without leaves all of them out")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"features: column {twice[0]} is given twice; allowed: once")
 
 
 def _fit_transform(block: Block, matrix: Matrix, target: Vector) -> Matrix:

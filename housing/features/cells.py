@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from housing.features.places import Indices, require_rows, search, tree
+from housing.errors import ConfigError
+from housing.features.places import Indices, require_above_0, require_counts, require_rows, search, tree
 from housing.features.plane import to_km
 from housing.schema import Matrix, Schema, Vector
 
@@ -27,6 +28,10 @@ class Cells:
     is_local = True
 
     def __init__(self, schema: Schema, counts: Sequence[int], folds: int, prior_rows: float, seed: int) -> None:
+        require_counts("cells", counts=counts)
+        require_above_0("cells", prior_rows=[prior_rows])
+        if folds < 2:
+            raise ConfigError(f"features: block cells: folds is {folds}; allowed: 2 and more")
         coordinates = schema.coordinates()
         self.coordinates = [] if coordinates is None else list(coordinates)
         self.counts = [] if coordinates is None else sorted(counts, reverse=True)

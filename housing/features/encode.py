@@ -39,7 +39,7 @@ class Encode:
         """Learn the medians of the numbers; 0 where a column has none."""
         if self.impute:
             columns = np.hstack([matrix[:, self.numbers], derived])
-            self.arrays["medians"] = np.array([_median(column) for column in columns.T])
+            self.arrays["medians"] = np.array([median(column) for column in columns.T])
         return self
 
     def transform(self, matrix: Matrix, derived: Matrix) -> Matrix:
@@ -68,6 +68,7 @@ def _level_name(column: Column, level: float) -> str:
     return "missing" if np.isnan(level) else column.categories[int(level)]
 
 
-def _median(column: NDArray[np.float64]) -> float:
+def median(column: NDArray[np.float64]) -> float:
+    """Give the median of the numbers that are there; 0 where there is none."""
     present = column[~np.isnan(column)]
     return float(np.median(present)) if present.size else 0.0

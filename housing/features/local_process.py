@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from housing.features.places import Indices, search, search_others, tree
+from housing.errors import ConfigError
+from housing.features.encode import median
+from housing.features.places import Indices, require_counts, search, search_others, tree
 from housing.features.plane import to_km
 from housing.schema import Matrix, Schema, Vector
 
@@ -46,6 +48,11 @@ class LocalProcess:
         rounds: int,
         seed: int,
     ) -> None:
+        require_counts("local_process", neighbours=[neighbours], targets_of=targets_of, learned_on=[learned_on], rounds=[rounds])
+        if max(targets_of) > neighbours:
+            raise ConfigError(
+                f"features: block local_process: targets_of is {list(targets_of)}; allowed: up to {neighbours} neighbours"
+            )
         coordinates = schema.coordinates()
         self.arrays: dict[str, NDArray[np.float64]] = {}
         self.coordinates = None if coordinates is None else list(coordinates)
@@ -63,7 +70,7 @@ class LocalProcess:
         arrays = self.arrays
         arrays["latitude"] = matrix[:, self.coordinates[0]].mean(keepdims=True)
         columns = matrix[:, self.columns]
-        arrays["medians"] = np.nan_to_num(np.nanmedian(columns, axis=0))
+        arrays["medians"] = np.array([median(column) for column in columns.T])
         arrays["log"] = np.array([_is_skewed(column) for column in columns.T], dtype=np.float64)
         columns = self._plain(columns)
         arrays["floor"], arrays["ceiling"] = columns.min(axis=0), columns.max(axis=0)

@@ -6,7 +6,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from housing.features.places import Indices, Places
+from housing.features.encode import median
+from housing.features.places import Indices, Places, require_above_0, require_counts
 from housing.schema import Matrix, Schema, Vector
 
 CHUNK = 5000  # rows at a time: each takes some kB while it is worked on
@@ -43,6 +44,8 @@ class Neighbours:
         numbers = [
             (place, c.name) for place, c in enumerate(schema.features) if c.type != "category" and place not in coordinates
         ]
+        require_counts("neighbours", km_to=km_to, columns_of=columns_of, targets_of=targets_of, spreads_of=spreads_of)
+        require_above_0("neighbours", decay_km=decay_km)
         self.columns = [place for place, _ in numbers]
         self.km_to, self.columns_of = np.asarray(km_to, dtype=int), list(columns_of)
         self.targets_of, self.spreads_of = np.asarray(targets_of, dtype=int), np.asarray(spreads_of, dtype=int)
@@ -61,9 +64,7 @@ class Neighbours:
         if self.places is not None:
             self.places.fit(matrix)
             columns = matrix[:, self.columns]
-            medians = np.array(
-                [np.median(column[~np.isnan(column)]) if (~np.isnan(column)).any() else 0.0 for column in columns.T]
-            )
+            medians = np.array([median(column) for column in columns.T])
             columns = np.where(np.isnan(columns), medians, columns)
             self.arrays["columns"], self.arrays["targets"] = columns, target
             self.arrays["medians"] = medians
@@ -123,6 +124,8 @@ class Neighbours:
 
 def _leading(columns: Matrix, target: Vector) -> tuple[int, float]:
     """Give the place of the column whose ranks go best with the target's, and a third of its standard deviation (or 1)."""
+    if not columns.shape[1]:
+        return 0, 1.0
     centred = [ranks - ranks.mean() for ranks in (np.argsort(np.argsort(column)) for column in (*columns.T, target))]
     with np.errstate(invalid="ignore"):
         strength = [abs(float(ranks @ centred[-1])) / max(float(ranks @ ranks), 1.0) for ranks in centred[:-1]]

@@ -1,5 +1,6 @@
 """The places of the training rows: which are nearest to a row, and how far that is."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -82,3 +83,17 @@ def require_rows(rows: int, wanted: int) -> None:
             f"features: {wanted} training rows are needed, and there are {rows};"
             " allowed: fewer neighbours or cells, more rows, or features=static"
         )
+
+
+def require_counts(block: str, **counts: Sequence[int]) -> None:
+    """Raise ConfigError where a list of numbers of rows is empty, or holds what is no such number."""
+    for name, numbers in counts.items():
+        if not numbers or not all(isinstance(number, int) and number > 0 for number in numbers):
+            raise ConfigError(f"features: block {block}: {name} is {list(numbers)}; allowed: whole numbers above 0, one at least")
+
+
+def require_above_0(block: str, **values: Sequence[float]) -> None:
+    """Raise ConfigError for a value that is not above 0."""
+    for name, numbers in values.items():
+        if not all(number > 0 for number in numbers):
+            raise ConfigError(f"features: block {block}: {name} is {list(numbers)}; allowed: above 0")

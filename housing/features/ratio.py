@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from housing.errors import ConfigError
 from housing.schema import Matrix, Schema, Vector
 
 
@@ -17,7 +18,7 @@ class Ratio:
     def __init__(self, schema: Schema, columns: Mapping[str, Mapping[str, float]]) -> None:
         self.names = list(columns)
         used = list(dict.fromkeys(name for powers in columns.values() for name in powers))
-        self.used = [schema.index(name) for name in used]
+        self.used = [_number(schema, name) for name in used]
         self.powers = np.array([[powers.get(name, 0.0) for name in used] for powers in columns.values()])
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
@@ -33,3 +34,10 @@ class Ratio:
             made = np.prod(matrix[:, None, self.used] ** self.powers, axis=2)
         made[~np.isfinite(made)] = np.nan
         return made
+
+
+def _number(schema: Schema, name: str) -> int:
+    place = schema.index(name)
+    if schema.features[place].type == "category":
+        raise ConfigError(f"ratio: column {name} is a category; allowed: numbers")
+    return place

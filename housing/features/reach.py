@@ -10,6 +10,8 @@ from housing.errors import ConfigError
 from housing.features.places import Places
 from housing.schema import Matrix, Schema
 
+TINY = 1e-9  # km: where all rows share their places, their reach is nothing
+
 
 class Reach:
     """Whether a row lies away from every training row: farther than `times` a distance that the training rows keep.
@@ -27,11 +29,14 @@ class Reach:
 
     @classmethod
     def declared(cls, schema: Schema, parameters: Mapping[str, Any] | None) -> "Reach | None":
-        """Give what is declared; None where nothing is, or the table has no coordinates."""
+        """Give what is declared; None where nothing is, or the table has no coordinates. Raises ConfigError for another thing."""
         coordinates = schema.coordinates()
         if parameters is None or coordinates is None:
             return None
-        return cls(coordinates, **parameters)
+        try:
+            return cls(coordinates, **parameters)
+        except TypeError as error:
+            raise ConfigError(f"reach: {error}; allowed: quantile and times, both numbers") from error
 
     def fit(self, matrix: Matrix) -> Self:
         """Learn from the places of training rows."""
@@ -47,7 +52,7 @@ class Reach:
 
     def nearness(self, matrix: Matrix) -> NDArray[np.float64]:
         """Give 1 within the reach, 0 beyond twice of it, and what lies between on a line."""
-        return np.clip(2.0 - self.places.distance(matrix) / self.arrays["km"][0], 0.0, 1.0)
+        return np.clip(2.0 - self.places.distance(matrix) / max(self.arrays["km"][0], TINY), 0.0, 1.0)
 
     def is_away(self, matrix: Matrix) -> NDArray[np.bool_]:
         """Tell it for each row."""

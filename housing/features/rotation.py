@@ -32,4 +32,4 @@ class Rotation:
         latitude, longitude = (matrix[:, [place]] for place in self.coordinates)
         cosine, sine = np.cos(self.radians), np.sin(self.radians)
         turned = np.stack([cosine * longitude + sine * latitude, cosine * latitude - sine * longitude], axis=-1)
-        return turned.reshape(len(matrix), -1)
+        return turned.reshape(len(matrix), len(self.names))
