@@ -1,6 +1,7 @@
 """A run without its tracking: fit on training rows, score on validation rows, make the bundle."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,14 +15,17 @@ from housing.convert import converted
 from housing.data import Table
 from housing.ensemble import Ensemble, Member
 from housing.errors import ConfigError
+from housing.evidence import Evidence, native_trees
 from housing.interval import Interval, with_prediction
 from housing.models import AfterFold, AfterRound, Fitted, Model, silent
 from housing.provenance import commit, libraries
-from housing.schema import Matrix, reference
+from housing.schema import Matrix, Vector, reference
 from housing.scores import cost, rounded, score
 from housing.split import Rows, Split
 
-FLOOR = 0.05  # of the mean error: no prediction is expected to be off by less
+FLOOR = 0.3  # of the mean error: no prediction is expected to be off by less
+
+AfterFit = Callable[[Evidence], None]
 
 
 def build(
@@ -31,22 +35,25 @@ def build(
     run_id: str,
     after_fold: AfterFold = silent,
     after_round: AfterRound = silent,
+    after_fit: AfterFit = silent,
 ) -> tuple[Bundle, dict[str, float]]:
     """Fit on the training rows and give the bundle with the metrics that runs are compared by; tracks nothing.
 
     With `refit` the bundle is of a second fit, on training and validation rows together, with as many rounds of boosting
-    as the first took.
+    as the first took. `after_fit` is told what the figures of the run need.
     """
     scores = {} if cfg.evaluation.folds is None else models.cross_validate(cfg, table, parts, after_fold)
     model = models.fit(cfg, table, parts.train, parts.valid, after_round=after_round)
     predicted = model.predict(table.matrix[parts.valid])
     metrics = {**(scores or score(predicted, table.target[parts.valid])), "fit_seconds": model.seconds}
-    interval = None if cfg.interval.estimator is None else _fit_interval(cfg.interval, model, table, parts.valid)
+    no_interval = cfg.interval.estimator is None
+    interval, scales = (None, None) if no_interval else _fit_interval(cfg.interval, model, table, parts.valid)
     fitted_on = parts.train
     if cfg.refit:
         fitted_on = np.sort(np.concatenate([parts.train, parts.valid]))
         model = models.fit(cfg, table, fitted_on, rounds=model.rounds, after_round=after_round)
         metrics["refit_seconds"] = model.seconds
+    after_fit(Evidence(parts.valid, predicted, scales, native_trees(model)))
     bundle = to_bundle(model, table, fitted_on, parts.valid, cfg.parity)
     bundle.interval = interval
     bundle.pick_golden(table.matrix[parts.valid], cfg.golden_rows)
@@ -60,7 +67,7 @@ def to_bundle(model: Model, table: Table, fitted_on: Rows, proven_on: Rows, pari
 
     Raises HousingError where a converted estimator differs by more than `parity` standard deviations of the target.
     """
-    ensemble, allowed = model.ensemble, parity * float(table.target[fitted_on].std())
+    ensemble, allowed = model.ensemble, parity * _spread(table.target[fitted_on])
     columns = [features.transform(table.matrix[proven_on]) for features in ensemble.features]
     members = [_converted(member, columns[member.features], allowed) for member in ensemble.members]
     bundle = Bundle(Ensemble(table.schema, ensemble.features, members, ensemble.reach), reference={}, card={}, golden={})
@@ -68,15 +75,23 @@ def to_bundle(model: Model, table: Table, fitted_on: Rows, proven_on: Rows, pari
     return bundle
 
 
+def _spread(target: Vector) -> float:
+    """Give the standard deviation; of a target that is the same everywhere its size, for it too is rounded."""
+    return float(target.std() if np.ptp(target) else np.abs(target[0]))
+
+
 def _converted(member: Member, columns: Matrix, allowed: float) -> Member:
     assert isinstance(member.estimator, Fitted)
-    return Member(converted(member.estimator.estimator, columns, allowed), member.features, member.where)
+    seen = columns if member.columns is None else columns[:, member.columns]
+    return replace(member, estimator=converted(member.estimator.estimator, seen, allowed))
 
 
-def _fit_interval(cfg: DictConfig, model: Model, table: Table, rows: Rows) -> Interval:
-    """Learn how far predictions are off, on rows that the model was not fitted on, each in turn out of fold."""
+def _fit_interval(cfg: DictConfig, model: Model, table: Table, rows: Rows) -> tuple[Interval, Vector]:
+    """Learn how far predictions are off, on rows that the model was not fitted on; and give that for each, out of fold."""
     from sklearn.model_selection import KFold  # pylint: disable=import-outside-toplevel  # seconds that only fitting needs
 
+    if cfg.folds < 2:
+        raise ConfigError(f"interval.folds is {cfg.folds}; allowed: 2 and more")
     if len(rows) < 2 * cfg.folds:
         raise ConfigError(f"interval: {len(rows)} validation rows for {cfg.folds} folds; allowed: interval=none, or more rows")
     predicted, columns = model.ensemble.predict_with_columns(table.matrix[rows])
@@ -86,7 +101,7 @@ def _fit_interval(cfg: DictConfig, model: Model, table: Table, rows: Rows) -> In
     for others, fold in KFold(cfg.folds, shuffle=True, random_state=0).split(rows):
         scales[fold] = make(cfg.estimator).fit(seen[others], logs[others]).predict(seen[fold])
     graph = converted(make(cfg.estimator).fit(seen, logs), seen, allowed=1e-3)
-    return Interval({"scores": np.sort(off / np.exp(scales))}, graph)
+    return Interval({"scores": np.sort(off / np.exp(scales))}, graph), np.exp(scales)
 
 
 def card(cfg: DictConfig, table: Table, parts: Split, run_id: str, metrics: Mapping[str, float]) -> dict[str, Any]:

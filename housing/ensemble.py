@@ -29,10 +29,20 @@ class Member:
     estimator: Estimator
     features: int  # place among the ensemble's
     where: str = EVERYWHERE
+    columns: list[int] | None = None  # of the features that it sees; all where there is none
 
     def __post_init__(self) -> None:
         if self.where not in WHERE:
             raise ConfigError(f"where is {self.where!r}; allowed: {', '.join(WHERE)}")
+
+    def estimate(self, columns: Matrix) -> Vector:
+        """Give the estimator's number for each row of what its features gave."""
+        return self.estimator.estimate(columns if self.columns is None else columns[:, self.columns])
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """All but the estimator."""
+        return {"features": self.features, "where": self.where, "columns": self.columns}
 
 
 @dataclass
@@ -67,7 +77,7 @@ class Ensemble:
 
     def _mean(self, matrix: Matrix, where: str, columns: dict[int, Matrix]) -> Vector:
         members = [member for member in self.members if member.where in (EVERYWHERE, where)]
-        estimates = [member.estimator.estimate(self._columns(member.features, matrix, columns)) for member in members]
+        estimates = [member.estimate(self._columns(member.features, matrix, columns)) for member in members]
         return np.asarray(np.mean(estimates, axis=0))
 
     def _columns(self, place: int, matrix: Matrix, known: dict[int, Matrix]) -> Matrix:
@@ -78,7 +88,7 @@ class Ensemble:
     def declared(self) -> dict[str, Any]:
         """Give how the members come together, for `combine.json`."""
         reach = None if self.reach is None else self.reach.parameters
-        return {"members": [{"features": member.features, "where": member.where} for member in self.members], "reach": reach}
+        return {"members": [member.declared for member in self.members], "reach": reach}
 
 
 def within(schema: Schema, raw: Vector) -> Vector:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,7 @@ class Asked:
     features: DictConfig
     missing: str
     where: str
+    sees: list[str] | None  # blocks of the features, by label; all where there is none
     stopping: int | None
 
 
@@ -74,6 +75,10 @@ def asked(cfg: DictConfig) -> list[Asked]:
 
 def _copies(name: str, member: Mapping[str, Any], cfg: DictConfig) -> Iterator[Asked]:
     copies, model = member.get("copies", 1), member["model"]
+    if not isinstance(copies, int) or copies < 1:
+        raise ConfigError(f"member {name}: copies is {copies}; allowed: whole numbers above 0")
+    if copies > 1 and model.estimator.get("random_state") is None:
+        raise ConfigError(f"member {name} has {copies} copies and its estimator no random_state to differ in; allowed: copies=1")
     for copy in range(copies):
         estimator: Any = OmegaConf.to_container(model.estimator, resolve=True)
         if copy:
@@ -84,6 +89,7 @@ def _copies(name: str, member: Mapping[str, Any], cfg: DictConfig) -> Iterator[A
             member.get("features") or cfg.features,
             model.missing,
             member.get("where", EVERYWHERE),
+            member.get("sees"),
             model.early_stopping,
         )
 
@@ -97,6 +103,13 @@ class _Learned:
     columns: Matrix
     target: Vector
     watched: tuple[Matrix, Vector] | None
+
+    def only(self, columns: list[int] | None) -> "_Learned":
+        """Give the same with some of the columns alone."""
+        if columns is None:
+            return self
+        watched = None if self.watched is None else (self.watched[0][:, columns], self.watched[1])
+        return replace(self, columns=self.columns[:, columns], watched=watched)
 
 
 def fit(
@@ -123,10 +136,11 @@ def fit(
             seen = f"{OmegaConf.to_container(one.features, resolve=True)} {one.missing}"
             if seen not in learned:
                 learned[seen] = _learn(one, len(learned), table, rows, watched)
-            estimator = _fit_one(one, learned[seen], (rounds or {}).get(one.name), after_round)
+            columns = None if one.sees is None else learned[seen].features.seen(one.sees)
+            estimator = _fit_one(one, learned[seen].only(columns), (rounds or {}).get(one.name), after_round)
             if one.stopping:
                 ended[one.name] = _rounds(estimator)
-            members.append(Member(Fitted(estimator), learned[seen].place, one.where))
+            members.append(Member(Fitted(estimator), learned[seen].place, one.where, columns))
         reach = _reach(cfg.model.get("reach"), table.schema, table.matrix[rows])
     ensemble = Ensemble(table.schema, [each.features for each in learned.values()], members, reach)
     return Model(ensemble, time.perf_counter() - start, ended)

@@ -14,12 +14,13 @@ from housing.config import command
 from housing.data import read_csv
 from housing.errors import HousingError
 from housing.files import written_whole
+from housing.schema import Matrix, Vector
 
 
 def predict(cfg: DictConfig) -> int:
     """Write the rows of `file` with their predictions to `out`, whole or not at all; give their number.
 
-    Raises TableError where a row does not fit the model's schema.
+    Raises TableError where a row does not fit the model's schema, BundleError for an interval of a model that has none.
     """
     file = Path(cfg.file)
     if not file.is_file():
@@ -27,11 +28,18 @@ def predict(cfg: DictConfig) -> int:
     with tracking.connect(cfg.mlflow).bundle(cfg.source) as folder:
         bundle = Bundle.read(folder)
     schema = bundle.schema
-    predictions = bundle.predict(schema.encode_frame(read_csv(file, schema, schema.features)))
+    made = _predict(bundle, schema.encode_frame(read_csv(file, schema, schema.features)), cfg.interval)
     rows = pd.read_csv(file, dtype="str", keep_default_na=False, skip_blank_lines=False, index_col=False)  # as they are
     with written_whole(Path(cfg.out)) as partial:
-        rows.assign(**{f"{schema.target.name}_predicted": predictions}).to_csv(partial, index=False)
+        rows.assign(**{f"{schema.target.name}_{name}": values for name, values in made.items()}).to_csv(partial, index=False)
     return len(rows)
+
+
+def _predict(bundle: Bundle, matrix: Matrix, coverage: float | None) -> dict[str, Vector]:
+    """Give predictions, and the ends of their intervals where a coverage is asked for."""
+    if coverage is None:
+        return {"predicted": bundle.predict(matrix)}
+    return dict(zip(("predicted", "lower", "upper"), bundle.predict_interval(matrix, coverage), strict=True))
 
 
 @command("predict")

@@ -8,7 +8,7 @@ from xgboost.callback import TrainingCallback
 EVERY = 25  # rounds
 
 
-class _Told(TrainingCallback):  # type: ignore[misc]  # it has no types
+class _Told(TrainingCallback):
     def __init__(self, tell: Callable[[int, float | None], None]) -> None:
         super().__init__()
         self.tell = tell

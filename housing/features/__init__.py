@@ -85,19 +85,31 @@ class Features:
         """The columns that the estimator sees."""
         return self.encode.names
 
+    def seen(self, blocks: Sequence[str]) -> list[int]:
+        """Give the places of the columns that are left where only some blocks are seen, by label.
+
+        Raises ConfigError for a label that is not there.
+        """
+        unknown = sorted(set(blocks) - set(self.blocks))
+        if unknown:
+            raise ConfigError(f"a member sees block {unknown[0]!r}; its features have: {', '.join(self.blocks) or 'none'}")
+        hidden = {name for label, block in self.blocks.items() if label not in blocks for name in block.names}
+        return [place for place, name in enumerate(self.names) if name not in hidden]
+
     def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
         """Learn from training rows and give their columns; those from other rows' targets are out of fold."""
-        derived = self._joined([_fit_transform(block, matrix, target) for block in self.blocks.values()], len(matrix))
+        derived = [_fit_transform(block, matrix, target) for block in self.blocks.values()]
         if self.reach is not None:
             self.reach.fit(matrix)
         return self.encode.fit(matrix, derived).transform(matrix, derived)
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Give what the estimator sees, shape (rows, len(names))."""
-        derived = self._joined([block.transform(matrix) for block in self.blocks.values()], len(matrix))
-        columns = self.encode.transform(matrix, derived)
+        columns = self.encode.transform(matrix, [block.transform(matrix) for block in self.blocks.values()])
         if self.reach is not None:
-            columns = np.where(self.reach.is_away(matrix)[:, None], self.away(columns), columns)
+            far = self.reach.is_away(matrix)
+            if far.any():
+                columns[far] = self.away(columns[far])
         return columns
 
     def away(self, columns: Matrix) -> Matrix:
@@ -105,10 +117,6 @@ class Features:
         columns = columns.copy()
         columns[:, self.local] = np.nan
         return columns
-
-    @staticmethod
-    def _joined(derived: Sequence[Matrix], rows: int) -> Matrix:
-        return np.hstack([np.empty((rows, 0)), *derived])
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Give the declaration (JSON) and the fitted arrays; `restore` takes both."""

@@ -35,16 +35,16 @@ class Encode:
         ]
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
-    def fit(self, matrix: Matrix, derived: Matrix) -> Self:
+    def fit(self, matrix: Matrix, derived: Sequence[Matrix]) -> Self:
         """Learn the medians of the numbers; 0 where a column has none."""
         if self.impute:
-            columns = np.hstack([matrix[:, self.numbers], derived])
+            columns = np.hstack([matrix[:, self.numbers], *derived])
             self.arrays["medians"] = np.array([median(column) for column in columns.T])
         return self
 
-    def transform(self, matrix: Matrix, derived: Matrix) -> Matrix:
+    def transform(self, matrix: Matrix, derived: Sequence[Matrix]) -> Matrix:
         """Give numbers, derived columns, missing flags, then levels."""
-        parts = [matrix[:, self.numbers], derived]
+        parts = [matrix[:, self.numbers], *derived]
         if self.impute:
             numbers = np.concatenate(parts, axis=1)
             parts = [np.where(np.isnan(numbers), self.arrays["medians"], numbers)]

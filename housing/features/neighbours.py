@@ -11,6 +11,7 @@ from housing.features.places import Indices, Places, require_above_0, require_co
 from housing.schema import Matrix, Schema, Vector
 
 CHUNK = 5000  # rows at a time: each takes some kB while it is worked on
+SAME = 1e-6  # km within which rows are at one place
 FAR_TOO = 1e-9  # weight that a neighbour has at any distance, so that weights never vanish
 
 
@@ -32,6 +33,7 @@ class Neighbours:
         targets_of: Sequence[int],
         spreads_of: Sequence[int],
         decay_km: Sequence[float],
+        alike_km: float,
     ) -> None:
         coordinates = schema.coordinates()
         self.arrays: dict[str, NDArray[np.float64]] = {}
@@ -45,11 +47,12 @@ class Neighbours:
             (place, c.name) for place, c in enumerate(schema.features) if c.type != "category" and place not in coordinates
         ]
         require_counts("neighbours", km_to=km_to, columns_of=columns_of, targets_of=targets_of, spreads_of=spreads_of)
-        require_above_0("neighbours", decay_km=decay_km)
+        require_above_0("neighbours", decay_km=decay_km, alike_km=[alike_km])
         self.columns = [place for place, _ in numbers]
         self.km_to, self.columns_of = np.asarray(km_to, dtype=int), list(columns_of)
         self.targets_of, self.spreads_of = np.asarray(targets_of, dtype=int), np.asarray(spreads_of, dtype=int)
         self.decay_km = np.asarray(decay_km, dtype=np.float64)
+        self.alike_km = alike_km
         self.count = max(*km_to, *columns_of, *targets_of, *spreads_of)
         self.names = [f"km_to_neighbour_{count}" for count in km_to]
         self.names += [f"{name}_of_{count}_near" for count in columns_of for _, name in numbers]
@@ -57,7 +60,7 @@ class Neighbours:
         self.names += [f"target_of_{count}_near" for count in targets_of]
         self.names += [f"target_spread_of_{count}_near" for count in spreads_of]
         self.names += [f"target_within_{km:g}_km" for km in decay_km]
-        self.names += ["target_here", "rows_here", "target_of_alike"]
+        self.names += ["target_of_alike", "target_here", "rows_here"]
 
     def fit(self, matrix: Matrix, target: Vector) -> Self:
         """Keep the training rows: places, columns (a missing number is its median), targets."""
@@ -65,7 +68,7 @@ class Neighbours:
             self.places.fit(matrix)
             columns = matrix[:, self.columns]
             medians = np.array([median(column) for column in columns.T])
-            columns = np.where(np.isnan(columns), medians, columns)
+            columns = np.ascontiguousarray(np.where(np.isnan(columns), medians, columns))  # else each look-up copies them
             self.arrays["columns"], self.arrays["targets"] = columns, target
             self.arrays["medians"] = medians
             leading, spread = _leading(columns, target)
@@ -86,40 +89,37 @@ class Neighbours:
         return self._in_chunks(matrix, *self.places.nearest_others(self.count))
 
     def _in_chunks(self, matrix: Matrix, km: Matrix, near: Indices) -> Matrix:
-        chunks = [slice(start, start + CHUNK) for start in range(0, max(len(matrix), 1), CHUNK)]
+        if len(matrix) <= CHUNK:
+            return self._derive(matrix, km, near)
+        chunks = [slice(start, start + CHUNK) for start in range(0, len(matrix), CHUNK)]
         return np.concatenate([self._derive(matrix[rows], km[rows], near[rows]) for rows in chunks])
 
     def _derive(self, matrix: Matrix, km: Matrix, near: Indices) -> Matrix:
-        own = matrix[:, self.columns]
-        means = [self.arrays["columns"][near[:, :count]].mean(axis=1) for count in self.columns_of]
-        return np.concatenate(
-            [km[:, self.km_to - 1], *means, own - means[0], *self._targets(own, km, self.arrays["targets"][near], near)], axis=1
-        )
+        own, columns = matrix[:, self.columns], self.arrays["columns"].take(near, axis=0)
+        means = [np.add.reduce(columns[:, :count], axis=1) / count for count in self.columns_of]
+        targets = self._targets(km, self.arrays["targets"].take(near), self._apart(own, columns))
+        return np.concatenate([km[:, self.km_to - 1], *means, own - means[0], *targets], axis=1)
 
-    def _targets(self, own: Matrix, km: Matrix, targets: Matrix, near: Indices) -> list[Matrix]:
-        sums, squares = targets.cumsum(axis=1), np.square(targets).cumsum(axis=1)
-        spread = squares[:, self.spreads_of - 1] / self.spreads_of - np.square(sums[:, self.spreads_of - 1] / self.spreads_of)
-        weights = np.exp(-km[:, None] / self.decay_km[:, None]) + FAR_TOO
-        here = km < 1e-6
-        rows_here = here.sum(axis=1, keepdims=True)
-        with np.errstate(invalid="ignore"):
-            target_here = (here * targets).sum(axis=1, keepdims=True) / rows_here  # NaN where nobody else is
-        return [
-            sums[:, self.targets_of - 1] / self.targets_of,
-            np.sqrt(np.maximum(spread, 0.0)),
-            (weights * targets[:, None]).sum(axis=2) / weights.sum(axis=2),
-            target_here,
-            rows_here,
-            self._of_alike(own, km, targets, near),
-        ]
+    def _apart(self, own: Matrix, columns: Matrix) -> Matrix:
+        """Give how far each neighbour is from a row in the leading column."""
+        if not self.columns:
+            return np.zeros(columns.shape[:2])
+        leading, scale = int(self.arrays["leading"][0]), self.arrays["leading"][1]
+        mine = own[:, [leading]]
+        mine = np.where(np.isnan(mine), self.arrays["medians"][leading], mine)
+        return np.abs(columns[:, :, leading] - mine) / scale
 
-    def _of_alike(self, own: Matrix, km: Matrix, targets: Matrix, near: Indices) -> Matrix:
-        """Average the targets of neighbours with weights that fall with the distance, and with the leading column's."""
-        leading, spread = int(self.arrays["leading"][0]), self.arrays["leading"][1]
-        mine = np.nan_to_num(own[:, leading], nan=self.arrays["medians"][leading])
-        apart = np.abs(self.arrays["columns"][near, leading] - mine[:, None]) / spread
-        weights = np.exp(-km / self.decay_km.max() * 2 - apart) + FAR_TOO
-        return (weights * targets).sum(axis=1, keepdims=True) / weights.sum(axis=1, keepdims=True)
+    def _targets(self, km: Matrix, targets: Matrix, apart: Matrix) -> list[Matrix]:
+        sums, squares = targets.cumsum(axis=1), (targets * targets).cumsum(axis=1)
+        means, means_of_spreads = sums[:, self.targets_of - 1] / self.targets_of, sums[:, self.spreads_of - 1] / self.spreads_of
+        spreads = squares[:, self.spreads_of - 1] / self.spreads_of - means_of_spreads * means_of_spreads
+        decays = np.concatenate([km[:, None] / self.decay_km[:, None], (km / self.alike_km + apart)[:, None]], axis=1)
+        weights = np.exp(-decays) + FAR_TOO
+        weighted = (weights @ targets[:, :, None])[:, :, 0] / np.add.reduce(weights, axis=2)
+        here = (km < SAME).astype(np.float64)
+        rows_here = np.add.reduce(here, axis=1, keepdims=True)
+        target_here = (here[:, None] @ targets[:, :, None])[:, :, 0] / np.where(rows_here > 0, rows_here, np.nan)
+        return [means, np.sqrt(np.maximum(spreads, 0.0)), weighted, target_here, rows_here]
 
 
 def _leading(columns: Matrix, target: Vector) -> tuple[int, float]:
