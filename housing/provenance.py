@@ -37,7 +37,7 @@ CODE = (
 def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
     """Give the hash of all that decides what a run gives: config, data, split, code, libraries."""
     config = {name: _without_threads(value) for name, value in resolved.items() if name not in NOT_IN_KEY}
-    config["data"] = {name: value for name, value in config["data"].items() if name != "path"}
+    config["data"] = {name: value for name, value in config["data"].items() if name not in ("path", "slices")}
     parts_of_key = {
         "config": config,
         "data": table.fingerprint,
@@ -88,8 +88,8 @@ def commit() -> tuple[str, bool]:
     """Give the commit and whether files differ from it; ("unknown", False) where the project is not in git."""
     git = ["git", "-C", str(PROJECT)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
-    return commit, bool(status)
+    return head, bool(status)

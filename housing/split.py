@@ -85,7 +85,8 @@ def by_blocks(table: Table, degrees: float, test: float, valid: float, draw: int
     """
     _check_shares(test=test, valid=valid, both=test + valid)
     cell_of = cells(table, degrees)
-    order = np.random.RandomState(draw).permutation(cell_of.max() + 1)
+    random = np.random.RandomState(draw)  # pylint: disable=no-member  # which pylint cannot see
+    order = random.permutation(cell_of.max() + 1)
     ends = (int(test * len(order)), int((test + valid) * len(order)))
     tested, validated, trained = (np.isin(cell_of, part) for part in np.split(order, ends))
     return Split(np.flatnonzero(trained), np.flatnonzero(validated), np.flatnonzero(tested))

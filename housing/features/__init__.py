@@ -64,8 +64,9 @@ class Features:
     def __init__(self, schema: Schema, declared: Mapping[str, Any], missing: str) -> None:
         """Take what a config of the group `features` declares.
 
-        Of each of `blocks`, by label, `block` names the class (else the label does), the rest are its parameters. `without` names roles of columns that the estimator is not shown; `reach` says from where on columns that hang on
-        near training rows are missing. Raises ConfigError for a block, a parameter or a column that is not known.
+        Of each of `blocks`, by label, `block` names the class (else the label does), the rest are its parameters. `without`
+        names roles of columns that the estimator is not shown; `reach` says from where on columns that hang on near
+        training rows are missing. Raises ConfigError for a block, a parameter or a column that is not known.
         """
         _check(declared)
         self.declared = {name: declared[name] for name in PARTS}

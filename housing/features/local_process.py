@@ -8,7 +8,7 @@ the likelihood of each row given its nearest ones. The covariance of two rows is
 with u, v the rows' columns and places, q the row that is predicted, and a scale for each column in S.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -177,28 +177,50 @@ class LocalProcess:
         return np.hstack([columns, means])
 
 
+class _Kernel:
+    """The covariance size^2 exp(-|u - v|) among points, and between each and the origin, with points already scaled."""
+
+    def __init__(self, points: NDArray[np.float64], size: float) -> None:
+        self.points, self.size = points, size
+        self.apart, self.from_row = _distances(points)
+        self.among, self.to_row = size**2 * np.exp(-self.apart), size**2 * np.exp(-self.from_row)
+
+    def slope_of_size(self, pairs: NDArray[np.float64], row: Matrix, prior: float) -> float:
+        """Give how a sum moves with the logarithm of the size, when it moves `pairs` with each covariance among points,
+        `row` with each to the origin, and `prior` with that of the origin itself.
+        """
+        return float(2 * (np.sum(pairs * self.among) + np.sum(row * self.to_row) + self.size**2 * prior))
+
+    def slope_of_scale(self, pairs: NDArray[np.float64], row: Matrix) -> float:
+        """Give how it moves with the logarithm of one scale for all axes."""
+        return float(-np.sum(pairs * self.among * self.apart) - np.sum(row * self.to_row * self.from_row))
+
+    def slopes_of_scales(self, pairs: NDArray[np.float64], row: Matrix) -> list[float]:
+        """Give how it moves with the logarithm of each axis' scale."""
+        pairs, row = pairs * self.among / self.apart, row * self.to_row / self.from_row
+        axes = np.moveaxis(self.points, 2, 0)
+        return [float(-np.sum(pairs * (axis[:, :, None] - axis[:, None]) ** 2) - np.sum(row * axis**2)) for axis in axes]
+
+
 class _System:
     """The covariances among the nearest rows of some rows, and between them and each row."""
 
     def __init__(self, metric: Vector, near: Matrix, rows: Matrix) -> None:
-        self.width = near.shape[2]
-        scales, places, self.a, self.noise, self.b, self.c = np.split(np.exp(metric), np.arange(self.width, self.width + 5))
-        self.apart = near - rows[:, None]
-        self.scaled, self.placed = self.apart * scales, self.apart[:, :, -2:] * places
-        self.linear = self.apart[:, :, :-2]
-        self.among, self.to_row = zip(*(_distances(points) for points in (self.scaled, self.placed)), strict=True)
-        self.among_a, self.among_b = self.a**2 * np.exp(-self.among[0]), self.b**2 * np.exp(-self.among[1])
-        self.row_a, self.row_b = self.a**2 * np.exp(-self.to_row[0]), self.b**2 * np.exp(-self.to_row[1])
-        self.products = self.linear @ self.linear.transpose(0, 2, 1)
-        self.covariance = self.among_a + self.among_b + self.c**2 * self.products + 1.0
+        size, apart = np.exp(metric), near - rows[:, None]
+        places, a, self.noise, b, self.c = size[-5:].tolist()
+        self.alike, self.placed = _Kernel(apart * size[:-5], a), _Kernel(apart[:, :, -2:] * places, b)
+        linear = apart[:, :, :-2]
+        self.products = linear @ linear.transpose(0, 2, 1)
+        self.covariance = self.alike.among + self.placed.among + self.c**2 * self.products + 1.0
         diagonal = np.arange(near.shape[1])
         self.covariance[:, diagonal, diagonal] += self.noise**2
-        self.with_row = self.row_a + self.row_b + 1.0
+        self.with_row = self.alike.to_row + self.placed.to_row + 1.0
 
     def solve(self, target: Matrix) -> tuple[Vector, Vector, Matrix]:
         """Give mean and variance of each row given the targets of its nearest ones, and their weights."""
         weights = np.linalg.solve(self.covariance, self.with_row[..., None])[..., 0]
-        variance = self.a**2 + self.b**2 + 1.0 + self.noise**2 - (weights * self.with_row).sum(axis=1)
+        prior = self.alike.size**2 + self.placed.size**2 + self.noise**2 + 1.0
+        variance = prior - (weights * self.with_row).sum(axis=1)
         return (weights * target).sum(axis=1), np.maximum(variance, 1e-6), weights
 
     def slope(self, weights: Matrix, target: Matrix, by_mean: Vector, by_variance: Vector) -> Vector:
@@ -211,17 +233,16 @@ class _System:
         row = by_mean[:, None] * solved - 2 * by_variance[:, None] * weights  # multiplies dk
         pairs = weights[:, :, None] * (by_variance[:, None] * weights - by_mean[:, None] * solved)[:, None]  # multiplies dK
         prior = float(by_variance.sum())
-        slopes = []
-        for_a, row_for_a = pairs * self.among_a / self.among[0], row * self.row_a / self.to_row[0]
-        for column in range(self.width):
-            ours = self.scaled[:, :, column]
-            slopes.append(-np.sum(for_a * (ours[:, :, None] - ours[:, None]) ** 2) - np.sum(row_for_a * ours**2))
-        slopes.append(-np.sum(pairs * self.among_b * self.among[1]) - np.sum(row * self.row_b * self.to_row[1]))
-        slopes.append(2 * (np.sum(pairs * self.among_a) + np.sum(row * self.row_a) + self.a[0] ** 2 * prior))
-        slopes.append(2 * self.noise[0] ** 2 * (np.trace(pairs, axis1=1, axis2=2).sum() + prior))
-        slopes.append(2 * (np.sum(pairs * self.among_b) + np.sum(row * self.row_b) + self.b[0] ** 2 * prior))
-        slopes.append(2 * self.c[0] ** 2 * np.sum(pairs * self.products))
-        return np.array(slopes)
+        return np.array(
+            [
+                *self.alike.slopes_of_scales(pairs, row),
+                self.placed.slope_of_scale(pairs, row),
+                self.alike.slope_of_size(pairs, row, prior),
+                2 * self.noise**2 * (np.trace(pairs, axis1=1, axis2=2).sum() + prior),
+                self.placed.slope_of_size(pairs, row, prior),
+                2 * self.c**2 * np.sum(pairs * self.products),
+            ]
+        )
 
 
 def _distances(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], Matrix]:
