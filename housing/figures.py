@@ -1,8 +1,6 @@
-"""The figures of a model, drawn from its bundle on rows that it was not fitted on."""
+"""The figures of a model, drawn of rows that it was not fitted on."""
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,53 +8,37 @@ import numpy as np
 
 from housing.bundle import Bundle
 from housing.data import Table
+from housing.drawing import COOL, FAINT, INK, WARM, styled
+from housing.evidence import Evidence
 from housing.schema import Matrix, Vector
-from housing.split import Rows
+from housing.split import Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PERMUTATIONS, PERMUTED_ROWS = 3, 1000
-INK, FAINT, WARM, COOL = "#1f2933", "#9aa5b1", "#c8553d", "#2b6f97"
 
 
-def draw(bundle: Bundle, table: Table, rows: Rows, folder: Path) -> Path:
-    """Draw a model on some rows as PNG files in `folder`, and give it.
+def draw(bundle: Bundle, evidence: Evidence, table: Table, parts: Split, folder: Path) -> Path:
+    """Draw a model as PNG files in `folder`, and give it.
 
-    They are: predicted against actual, residuals, importance, and the error on the map where there are coordinates.
+    They are: predicted against actual, residuals, and the error on the map where there are coordinates, all of the
+    validation rows by a fit that does not know them; and importance.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    matrix, actual = table.matrix[rows], table.target[rows]
-    predicted = bundle.predict(matrix)
+    matrix, actual, predicted = table.matrix[evidence.rows], table.target[evidence.rows], evidence.predicted
     unit = f"{table.schema.target.name} ({table.schema.target.unit})"
-    title = f"{bundle.card['model']} on features {bundle.card['features']}, {len(rows):,} validation rows"
+    model = f"{bundle.card['model']} on features {bundle.card['features']}"
+    title = f"{model}, fitted on training rows, {len(actual):,} validation rows"
     with styled():
-        _draw(folder / "predicted.png", lambda axes: _predicted(axes, predicted, actual, unit), title)
-        _draw(folder / "residuals.png", lambda axes: _residuals(axes, predicted, actual, unit), title)
-        _draw(folder / "importance.png", lambda axes: _importance(axes, bundle, matrix, actual), title)
+        _draw(folder / "predicted.png", lambda axes: plot_predicted(axes, predicted, actual, unit), title)
+        _draw(folder / "residuals.png", lambda axes: plot_residuals(axes, predicted, actual, unit), title)
+        _draw(folder / "importance.png", lambda axes: plot_importance(axes, bundle, table.matrix[parts.test], unit), model)
         coordinates = table.schema.coordinates()
         if coordinates is not None:
-            _draw(folder / "map.png", lambda axes: _map(axes, matrix[:, coordinates], predicted - actual, unit), title, (6.5, 7))
+            places = matrix[:, coordinates]
+            _draw(folder / "map.png", lambda axes: plot_map(axes, places, predicted - actual, unit), title, (6.5, 7))
     return folder
-
-
-@contextmanager
-def styled() -> Iterator[None]:
-    """Draw in the style of this project for as long as the block lasts; needs no screen."""
-    import matplotlib as mpl  # pylint: disable=import-outside-toplevel  # 1 s that only drawing needs
-
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    mpl.use("agg")
-    lines: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": FAINT}
-    words: Any = {
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.titlelocation": "left",
-        "axes.titleweight": "bold",
-        "font.size": 10,
-    }
-    with mpl.rc_context({**lines, **words}):
-        yield
 
 
 def _draw(path: Path, plot: "Callable[[Axes], None]", title: str, size: tuple[float, float] = (7.5, 5.5)) -> None:
@@ -68,7 +50,8 @@ def _draw(path: Path, plot: "Callable[[Axes], None]", title: str, size: tuple[fl
     figure.savefig(path)
 
 
-def _predicted(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -> None:
+def plot_predicted(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -> None:
+    """Draw how rows lie around the line on which predictions are right."""
     from matplotlib.colors import LogNorm  # pylint: disable=import-outside-toplevel
 
     ends = [min(actual.min(), predicted.min()), max(actual.max(), predicted.max())]
@@ -82,9 +65,10 @@ def _predicted(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -> No
     axes.text(0.03, 0.97, note, transform=axes.transAxes, verticalalignment="top")
 
 
-def _residuals(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -> None:
+def plot_residuals(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -> None:
+    """Draw the error over the prediction, and between which ends most rows lie."""
     error = predicted - actual
-    axes.scatter(predicted, error, s=4, color=COOL, alpha=0.25, linewidths=0)
+    axes.scatter(predicted, error, s=4, color=COOL, alpha=0.25, linewidths=0, rasterized=True)
     axes.axhline(0.0, color=WARM, linewidth=1)
     groups = np.array_split(np.argsort(predicted), min(20, len(predicted)))
     middle = [float(np.median(predicted[rows])) for rows in groups]
@@ -95,42 +79,45 @@ def _residuals(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -> No
     axes.legend(frameon=False, fontsize=8)
 
 
-def _importance(axes: "Axes", bundle: Bundle, matrix: Matrix, actual: Vector) -> None:
-    gain = importance(bundle, matrix, actual)
-    order = np.argsort(gain)
+def plot_importance(axes: "Axes", bundle: Bundle, matrix: Matrix, unit: str) -> None:
+    """Draw how much predictions hang on each column of the table."""
+    change = importance(bundle, matrix)
+    order = np.argsort(change)
     names = [bundle.schema.features[place].name for place in order]
-    axes.barh(names, gain[order], color=COOL)
-    axes.set(title="Importance of each column", xlabel="rise of the rmse when the column is shuffled")
-    for place, value in enumerate(gain[order]):
-        axes.text(max(value, 0.0), place, f" {value:.3f}", verticalalignment="center", fontsize=8)
+    axes.barh(names, change[order], color=COOL)
+    axes.set(title="Importance of each column", xlabel=f"change of the prediction when the column is shuffled: rms, {unit}")
+    for place, value in enumerate(change[order]):
+        axes.text(value, place, f" {value:.3g}", verticalalignment="center", fontsize=8)
+    axes.margins(x=0.12)
 
 
-def importance(bundle: Bundle, matrix: Matrix, actual: Vector) -> Vector:
-    """Give the rise of the RMSE when a column is shuffled (mean of three shuffles of 1,000 rows at most).
+def importance(bundle: Bundle, matrix: Matrix) -> Vector:
+    """Give by how much predictions change when a column is shuffled: root mean square, three shuffles of 1,000 rows at most.
     One number for each column of the schema.
 
-    Permutation importance as in Breiman, "Random Forests", Machine Learning 45 (2001), section 10.
+    This is permutation importance (Breiman, "Random Forests", Machine Learning 45 (2001), section 10) with the prediction
+    itself in the place of the target, so that it can be had on test rows without a look at their targets.
     """
     random = np.random.default_rng(0)
-    matrix, actual = matrix[:PERMUTED_ROWS], actual[:PERMUTED_ROWS]
+    matrix = matrix[:PERMUTED_ROWS]
+    predicted = bundle.predict(matrix)
 
-    def rmse(rows: Matrix) -> float:
-        return float(np.sqrt(np.mean(np.square(bundle.predict(rows) - actual))))
-
-    def shuffled(column: int) -> Matrix:
+    def change(column: int) -> float:
         rows = matrix.copy()
         rows[:, column] = random.permutation(rows[:, column])
-        return rows
+        return float(np.mean(np.square(bundle.predict(rows) - predicted)))
 
     columns = range(matrix.shape[1])
-    return np.array([np.mean([rmse(shuffled(column)) for _ in range(PERMUTATIONS)]) for column in columns]) - rmse(matrix)
+    return np.sqrt([np.mean([change(column) for _ in range(PERMUTATIONS)]) for column in columns])
 
 
-def _map(axes: "Axes", places: Matrix, error: Vector, unit: str) -> None:
-    limit = float(np.quantile(np.abs(error), 0.95))
+def plot_map(axes: "Axes", places: Matrix, error: Vector, unit: str, limit: float | None = None) -> None:
+    """Draw where the model errs; colours end at `limit`, or else where they leave out a twentieth of the rows."""
+    limit = limit or float(np.quantile(np.abs(error), 0.95)) or 1.0
     order = np.argsort(np.abs(error))  # the large errors on top
     latitude, longitude = places[order].T
-    points = axes.scatter(longitude, latitude, c=error[order], s=7, cmap="RdBu_r", vmin=-limit, vmax=limit, linewidths=0)
+    colours: Any = {"c": error[order], "cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    points = axes.scatter(longitude, latitude, s=7, linewidths=0, rasterized=True, **colours)
     axes.set(title="Where the model errs", xlabel="longitude", ylabel="latitude")
     axes.set_aspect(1.0 / float(np.cos(np.radians(latitude.mean()))))
     scale: Any = axes.figure.colorbar(points, ax=axes, shrink=0.6, extend="both")

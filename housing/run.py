@@ -18,16 +18,18 @@ from housing.build import build
 from housing.claims import claim
 from housing.data import Table
 from housing.errors import Pruned, SkippedError, StoreError
+from housing.evidence import Evidence
 from housing.files import written_whole
 from housing.provenance import NOT_IN_KEY, commit, provenance, run_key
 from housing.records import Outcome
+from housing.schema import Schema
 from housing.scores import require_comparable
 from housing.split import Split, split
 from housing.tracking import Run, Store
 from housing.trial import Trial
 
 NOT_A_PARAM = ("data.columns", "data.places", "data.ratios", "data.source")  # in config.yaml; too long for a table of runs
-BUNDLE, CONFIG, FIGURES = "bundle", "config", "figures"  # in a job's folder
+BUNDLE, CONFIG, FIGURES, EVIDENCE = "bundle", "config", "figures", "evidence"  # in a job's folder
 STOP = "stop"  # in a sweep's folder: why no further job is begun
 
 
@@ -48,7 +50,7 @@ def run(cfg: DictConfig, job: Job) -> Outcome:
     begun = Outcome(job.overrides, "RUNNING", worker=f"{socket.gethostname()} {os.getpid()}", started=time.time())
     try:
         _require_going_on(job)
-        for left in (CONFIG, BUNDLE, FIGURES):  # of an earlier attempt, which was killed
+        for left in (CONFIG, BUNDLE, FIGURES, EVIDENCE):  # of an earlier attempt, which was killed
             shutil.rmtree(job.folder / left, ignore_errors=True)
         begun.write(job.folder)  # all that a sweep finds of a job that is killed
         outcome = _run(cfg, job, begun, tracking.connect(cfg.mlflow))
@@ -142,16 +144,26 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, begun: O
             show_round(member, done, rounds, score)
             replace(begun, progress=f"{member}: round {done} of {rounds}").write(job.folder)
 
-        bundle, metrics = build(cfg, table, parts, opened.id, after_fold, after_round)
+        def after_fit(evidence: Evidence) -> None:
+            evidence.write(job.folder / EVIDENCE)
+
+        bundle, metrics = build(cfg, table, parts, opened.id, after_fold, after_round, after_fit)
     bundle.write(job.folder / BUNDLE)
     opened.log(metrics=metrics)
     if alone or cfg.log_model == "all":
-        opened.bundle(job.folder / BUNDLE, table.schema)
+        keep(opened, job.folder, table.schema)
     if alone and cfg.figures:
-        opened.files(figures.draw(bundle, table, parts.valid, job.folder / FIGURES), FIGURES)
+        opened.files(figures.draw(bundle, Evidence.read(job.folder / EVIDENCE), table, parts, job.folder / FIGURES), FIGURES)
     if alone:
-        shutil.rmtree(job.folder / BUNDLE)  # the store has it
+        for kept in (BUNDLE, EVIDENCE):  # the store has it
+            shutil.rmtree(job.folder / kept)
     return metrics
+
+
+def keep(opened: Run, folder: Path, schema: Schema) -> None:
+    """Log the bundle in a job's folder, and what figures need beside it."""
+    opened.bundle(folder / BUNDLE, schema)
+    opened.files(folder / EVIDENCE, EVIDENCE)
 
 
 def _write_config(resolved: Mapping[str, Any], job: Job) -> Path:
@@ -165,18 +177,19 @@ def _write_config(resolved: Mapping[str, Any], job: Job) -> Path:
 
 
 def _params(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    params = _flat({name: value for name, value in resolved.items() if name not in NOT_IN_KEY})
+    params = flat({name: value for name, value in resolved.items() if name not in NOT_IN_KEY})
     return {name: value for name, value in params.items() if not name.startswith(NOT_A_PARAM)}
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give nested values by their names with dots."""
+    values: dict[str, Any] = {}
     for name, value in node.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
+            values |= flat(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+            values[f"{prefix}{name}"] = value
+    return values
 
 
 def _tags(cfg: DictConfig, job: Job) -> dict[str, str]:

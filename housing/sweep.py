@@ -20,9 +20,10 @@ from housing import console, data, figures, leaderboard, tracking
 from housing.bundle import Bundle
 from housing.config import SWEEP_RUN, USER_ERRORS
 from housing.errors import StoreError
+from housing.evidence import Evidence
 from housing.files import written_whole
 from housing.records import OUTCOME, Outcome
-from housing.run import BUNDLE, CONFIG, FIGURES, STOP
+from housing.run import BUNDLE, CONFIG, EVIDENCE, FIGURES, STOP, keep
 from housing.split import split
 from housing.tracking import Run
 from housing.watch import Watch
@@ -137,21 +138,22 @@ class Sweep(Callback):
     def _keep(self, best: Outcome) -> None:
         """See that the best run has its bundle and its figures, whatever the other runs keep."""
         known = self.run.store.get(str(best.run_id))
-        folder = Path(known.tags.get(tracking.FOLDER, "")) / BUNDLE
-        if not folder.is_dir():
+        folder = Path(known.tags.get(tracking.FOLDER, ""))
+        if not (folder / BUNDLE).is_dir():
             return  # reused: promote fits it again where the sweep that fitted it did not keep it
-        bundle = Bundle.read(folder)
+        bundle = Bundle.read(folder / BUNDLE)
         if tracking.MODEL_ID not in known.tags:
-            known.run.bundle(folder, bundle.schema)
+            keep(known.run, folder, bundle.schema)
         if self.cfg.figures:
-            job = OmegaConf.load(folder.parent / CONFIG / "config.yaml")
+            job = OmegaConf.load(folder / CONFIG / "config.yaml")
             table = data.load(job.data, job.limit)
-            known.run.files(figures.draw(bundle, table, split(table, job.split).valid, folder.parent / FIGURES), FIGURES)
+            evidence = Evidence.read(folder / EVIDENCE)
+            known.run.files(figures.draw(bundle, evidence, table, split(table, job.split), folder / FIGURES), FIGURES)
 
     def _tidy(self) -> None:
         """Remove bundles, which the store has or nobody needs, and what a process that was killed had half written."""
-        for bundle in self.folder.glob(f"*/{BUNDLE}"):
-            shutil.rmtree(bundle)
+        for kept in (*self.folder.glob(f"*/{BUNDLE}"), *self.folder.glob(f"*/{EVIDENCE}")):
+            shutil.rmtree(kept)
         for partial in self.folder.glob("*/.*"):
             if partial.is_dir():
                 shutil.rmtree(partial)

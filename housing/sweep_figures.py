@@ -1,13 +1,10 @@
 """The figures of a leaderboard, as SVG for its page: what the jobs reached, what mattered, where the good values lie."""
 
-import io
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from housing.figures import COOL, FAINT, INK, WARM, styled
+from housing.drawing import COOL, DOTS, FAINT, INK, WARM, Drawn, draw_svg
 from housing.ranking import Parameter, Ranking
 from housing.schema import Vector
 
@@ -15,22 +12,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DOTS = 2000  # from here on points are one picture: a page of 10,000 shapes is slow
 LINES = 500  # of parallel coordinates, the best ones
 SLICES = 12
 NAMED = 12  # words of one parameter that a figure can name
 ANALYSED = 200  # jobs behind the importance: five times as many take eight times as long
 MAP = "Blues_r"  # dark is good
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure of the page. `width` is in pixels of the screen."""
-
-    title: str
-    caption: str
-    svg: str
-    width: int
 
 
 def draw(ranking: Ranking) -> list[Drawn]:
@@ -49,22 +35,6 @@ def draw(ranking: Ranking) -> list[Drawn]:
     if finished > 1 and len(parameters) > 1:
         drawn.append(_parallel(ranking, parameters))
     return drawn
-
-
-def _draw(title: str, caption: str, plot: "Callable[[Figure], None]", size: tuple[float, float]) -> Drawn:
-    import matplotlib as mpl  # pylint: disable=import-outside-toplevel  # 1 s that only drawing needs
-    from matplotlib.figure import Figure  # pylint: disable=import-outside-toplevel
-
-    # text stays text; names of parts differ from figure to figure, since all stand in one page
-    style: Any = {"svg.hashsalt": title, "svg.fonttype": "none", "font.family": "sans-serif"}
-    with styled(), mpl.rc_context(style):
-        figure = Figure(figsize=size, layout="constrained", dpi=100)
-        plot(figure)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Title": title})
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
-    return Drawn(title, caption, svg, round(100 * size[0]))
 
 
 def _over_jobs(ranking: Ranking) -> Drawn:
@@ -99,7 +69,7 @@ def _over_jobs(ranking: Ranking) -> Drawn:
     caption = f"The {metric} of each job in the order in which they were asked, and the best up to there."
     if above:
         caption += f" {above} {'jobs lie' if above > 1 else 'job lies'} above the upper edge, at up to {scores.max():.4g}."
-    return _draw(f"{metric} over the jobs", caption, plot, (10.0, 3.8))
+    return draw_svg(f"{metric} over the jobs", caption, plot, (10.0, 3.8))
 
 
 def _front(ranking: Ranking) -> Drawn:
@@ -121,7 +91,7 @@ def _front(ranking: Ranking) -> Drawn:
         axes.legend(frameon=False, fontsize=9)
 
     caption = f"Each dot is a job; those of the Pareto set are beaten by no other in {' and '.join(ranking.objectives)} together."
-    return _draw(f"{one} against {other}", caption, plot, (7.0, 4.6))
+    return draw_svg(f"{one} against {other}", caption, plot, (7.0, 4.6))
 
 
 def _importance(ranking: Ranking, parameters: list[Parameter]) -> list[Drawn]:
@@ -146,7 +116,7 @@ def _importance(ranking: Ranking, parameters: list[Parameter]) -> list[Drawn]:
         f"How much of the variance of {ranking.objectives[0]} among the jobs each parameter accounts for"
         " (functional ANOVA over a random forest; Hutter, Hoos and Leyton-Brown, 2014). With few jobs it is a hint."
     )
-    return [_draw("What mattered", caption, plot, (8.0, 1.2 + 0.38 * len(shares)))]
+    return [draw_svg("What mattered", caption, plot, (8.0, 1.2 + 0.38 * len(shares)))]
 
 
 def importances(ranking: Ranking, parameters: list[Parameter]) -> dict[str, float] | None:
@@ -209,7 +179,7 @@ def _slices(ranking: Ranking, parameters: list[Parameter]) -> Drawn:
     caption = f"{ranking.objectives[0]} of each job over each parameter; later jobs are darker, the best is red."
     if len(shown) < len(parameters):
         caption += f" The first {SLICES} of {len(parameters)} parameters."
-    return _draw("Slices", caption, plot, (3.4 * columns if columns > 1 else 6.0, 2.7 * rows))
+    return draw_svg("Slices", caption, plot, (3.4 * columns if columns > 1 else 6.0, 2.7 * rows))
 
 
 def _places(axes: "Axes", parameter: Parameter) -> Vector:
@@ -254,7 +224,7 @@ def _parallel(ranking: Ranking, parameters: list[Parameter]) -> Drawn:
     caption = f"Each line is a job from its parameters to its {metric}; dark is good, the best is red."
     if len(ranking.finished) > LINES:
         caption += f" The best {LINES} of {len(ranking.finished)} jobs."
-    return _draw("Parallel coordinates", caption, plot, (max(6.0, min(11.0, 2.0 * (len(shown) + 1))), 4.6))
+    return draw_svg("Parallel coordinates", caption, plot, (max(6.0, min(11.0, 2.0 * (len(shown) + 1))), 4.6))
 
 
 def _heights(parameter: Parameter) -> Vector:
