@@ -6,6 +6,7 @@ from pathlib import Path
 
 from housing import sweep_figures
 from housing.files import written_whole
+from housing.pages import write_page
 from housing.ranking import Ranking
 from housing.records import Outcome
 
@@ -43,13 +44,5 @@ def _write_table(ranking: Ranking, path: Path) -> Path:
 
 
 def _write_page(ranking: Ranking, path: Path, figures: bool) -> Path:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # pylint: disable=import-outside-toplevel  # at the end only
-
-    environment = Environment(
-        loader=PackageLoader("housing", "pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     drawn = sweep_figures.draw(ranking) if figures else []
-    page = environment.get_template(PAGE).render(ranking=ranking, figures=drawn, shown=SHOWN)
-    with written_whole(path) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return path
+    return write_page(PAGE, path, ranking=ranking, figures=drawn, shown=SHOWN)
