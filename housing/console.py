@@ -8,9 +8,12 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from housing import ranking
+from housing.honest import Honest
 from housing.records import Comparison, Decision, Outcome
+from housing.trust import FEW
 
 SHOWN = 20  # runs of a sweep that are printed
+WORST = 5  # slices that are printed
 REASON = 300  # letters of why a job failed
 WIDE = 120  # columns of a terminal in which the whole leaderboard has room
 
@@ -112,8 +115,32 @@ def show_decision(decision: Decision, cfg: DictConfig) -> None:
         console.print(grid)
     for reason in decision.reasons:
         console.print(f"- {reason}", markup=False, soft_wrap=True)
+    if decision.honest is not None:
+        _show_honest(console, decision.honest)
     here = f"version {decision.version}" if decision.version else "nothing"
     console.print(f"{decision.alias} is {here}" + (" now" if decision.verdict == "PROMOTE" else ", as before"))
+
+
+def _show_honest(console: Console, honest: Honest) -> None:
+    grid = Grid(title="honest evaluation", title_justify="left")
+    for name in ("on", "rows", "rmse", ""):
+        grid.add_column(name, justify="right" if name in ("rows", "rmse") else "left")
+    certain = f"95 % of resamples: {honest.low:.4f} to {honest.high:.4f}"
+    grid.add_row("test rows", f"{honest.rows:,}", f"{honest.scores['rmse']:.4f}", certain)
+    for other in honest.elsewhere:
+        fit = f"fitted again on {other.train_rows:,} rows"
+        grid.add_row(f"{other.split} split", f"{other.test_rows:,}", f"{other.scores['rmse']:.4f}", fit)
+    large = [one for one in honest.slices if one.rows >= FEW]
+    for worst in sorted(large, key=lambda one: -one.rmse)[:WORST]:
+        note = f"{worst.share:.1f} times all rows; mean error {worst.mean_error:+.4f}"
+        grid.add_row(f"{worst.kind} {worst.name}", f"{worst.rows:,}", f"{worst.rmse:.4f}", note)
+    console.print(grid)
+    for covered in honest.coverage[:1]:
+        console.print(f"intervals at 90 % cover {covered.share:.1%}, mean width {covered.width:.4g}")
+    for sentence in honest.not_to_trust:
+        console.print(f"! {sentence}", markup=False, soft_wrap=True)
+    for left_out in honest.left_out:
+        console.print(f"left out: {left_out}", markup=False, soft_wrap=True)
 
 
 def show_comparison(compared: list[Comparison], run_id: str) -> None:

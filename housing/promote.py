@@ -6,24 +6,30 @@ python -m housing.promote data=california
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 
-from housing import console, data, tracking
+from housing import console, data, honest, tracking
 from housing.build import build
 from housing.bundle import Bundle
 from housing.config import command
 from housing.data import Table
 from housing.errors import BundleError, ConfigError, StoreError
+from housing.evidence import Evidence
 from housing.records import HOLD, PROMOTE, REJECT, Decision, Outcome
+from housing.run import BUNDLE, EVIDENCE, keep
 from housing.schema import Vector
 from housing.scores import require_comparable, score
 from housing.split import Split, split
 from housing.sweep import LIST, best_of
 from housing.tracking import Store, Tracked
+
+QUICK, HONEST = "quick", "honest"  # how much is found out about a challenger
 
 
 @dataclass(frozen=True)
@@ -44,20 +50,39 @@ def promote(cfg: DictConfig) -> Decision:
     require_comparable(cfg.metric)
     if not isinstance(cfg.margin, int | float):
         raise ConfigError(f"margin is {cfg.margin!r}; allowed: a number, in the unit of the target")
+    evaluate = _how_thorough(cfg)
     store = tracking.connect(cfg.mlflow)
     table = data.load(cfg.data, cfg.limit)
     parts = split(table, cfg.split)
     run = challenger(cfg, store, table, parts)
     tags = {tracking.KIND: "decision", tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
-    with store.run(cfg.decisions, f"{cfg.alias} {run.id[:8]}", {**tags, "housing.challenger": run.id}) as record:
-        decision = decide(cfg, store, table, parts, run)
-        metrics = {f"challenger_{name}": value for name, value in decision.challenger_metrics.items()}
-        metrics |= {f"champion_{name}": value for name, value in decision.champion_metrics.items()}
-        record.log({"alias": cfg.alias, "margin": cfg.margin}, metrics, {"housing.verdict": decision.verdict})
+    tags |= {tracking.CHALLENGER: run.id}
+    with store.run(cfg.decisions, f"{cfg.alias} {run.id[:8]}", tags) as record:
+        decision = decide(cfg, store, table, parts, run, evaluate)
+        record.log({"alias": cfg.alias, "margin": cfg.margin}, _metrics(decision), {"housing.verdict": decision.verdict})
+        if decision.honest is not None:
+            record.text(tracking.HONEST, _as_json(decision.honest.to_dict()))
+            record.log(tags={tracking.EVALUATED: HONEST})
         if decision.verdict == PROMOTE:
             _move_alias(cfg, store, decision)
-        record.text("decision.json", json.dumps(asdict(decision), indent=2) + "\n")
+        record.text("decision.json", _as_json({**asdict(decision), "honest": None}))
     return decision
+
+
+def _how_thorough(cfg: DictConfig) -> str:
+    if cfg.evaluate not in (None, QUICK, HONEST):
+        raise ConfigError(f"evaluate is {cfg.evaluate!r}; allowed: {QUICK}, {HONEST}, or null for what the alias asks")
+    return str(cfg.evaluate or (HONEST if cfg.alias == "production" else QUICK))
+
+
+def _metrics(decision: Decision) -> dict[str, float]:
+    metrics = {f"challenger_{name}": value for name, value in decision.challenger_metrics.items()}
+    metrics |= {f"champion_{name}": value for name, value in decision.champion_metrics.items()}
+    return metrics if decision.honest is None else metrics | decision.honest.metrics()
+
+
+def _as_json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def challenger(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Tracked:
@@ -102,8 +127,11 @@ def _require_comparable(run: Tracked, table: Table, parts: Split) -> None:
             )
 
 
-def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, run: Tracked) -> Decision:
-    """Score challenger and champion on the same test rows, and say what follows."""
+def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, run: Tracked, evaluate: str = QUICK) -> Decision:
+    """Score challenger and champion on the same test rows, and say what follows.
+
+    With `evaluate="honest"` more is found out about the challenger; the verdict does not hang on it.
+    """
     decision = Decision(run.id, cfg.alias, test_rows=len(parts.test))
     decision.version = store.version_at(cfg.registered_model, cfg.alias)
     try:
@@ -119,6 +147,8 @@ def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, run: Track
     decision.champion_metrics = score(champion.predictions, actual)
     decision.verdict, reason = _judge(cfg, decision, champion)
     decision.reasons.append(reason)
+    if evaluate == HONEST:
+        decision.honest = honest.evaluate(cfg, store.config(run.id), table, parts, bundle)
     return decision
 
 
@@ -149,15 +179,17 @@ def _challenger_bundle(store: Store, table: Table, parts: Split, run: Tracked, r
 
 
 def _refit(store: Store, table: Table, parts: Split, run: Tracked) -> Bundle:
-    bundle, metrics = build(store.config(run.id), table, parts, run.id)
+    left: list[Evidence] = []
+    bundle, metrics = build(store.config(run.id), table, parts, run.id, after_fit=left.append)
     off = abs(metrics["rmse"] - run.metrics["rmse"])
     if off > 1e-3 * run.metrics["rmse"]:
         raise BundleError(
             f"fitted again, run {run.id} gives a validation rmse of {metrics['rmse']:.6f}; it had {run.metrics['rmse']:.6f}"
         )
     with tempfile.TemporaryDirectory(prefix="housing-") as place:
-        bundle.write(Path(place) / "bundle")
-        run.run.bundle(Path(place) / "bundle", table.schema)
+        bundle.write(Path(place) / BUNDLE)
+        left[0].write(Path(place) / EVIDENCE)
+        keep(run.run, Path(place), table.schema)
     run.run.log(tags={"housing.refitted": "true"})
     return bundle
 

@@ -5,8 +5,12 @@ import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from housing.files import written_whole
+
+if TYPE_CHECKING:
+    from housing.honest import Honest
 
 OUTCOME = "outcome.json"  # in a job's folder
 PROMOTE, HOLD, REJECT = "PROMOTE", "HOLD", "REJECT"
@@ -68,6 +72,7 @@ class Decision:
     verdict: str = HOLD
     reasons: list[str] = field(default_factory=list)
     version: str | None = None  # of the registered model, where the alias points to after this decision
+    honest: "Honest | None" = None  # in a file of its own
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ from housing.store_file import store_lock
 KIND, DATA, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
     f"housing.{name}" for name in ("kind", "data", "split", "model_id", "evaluation", "code", "folder", "error")
 )
+CHALLENGER, EVALUATED = "housing.challenger", "housing.evaluated"  # of a decision
+HONEST = "honest.json"  # artefact of a decision
 PARENT = "mlflow.parentRunId"
 ARTIFACT = "bundle"
 PARAM_LENGTH = 6000  # MLflow's own limits
@@ -199,6 +201,14 @@ class Store:
         """Give the text of a run's artefact. Raises StoreError where the run has none of this name."""
         with self._fetched(f"runs:/{run_id}/{name}") as path:
             return path.read_text(encoding="utf-8")
+
+    @contextmanager
+    def files(self, run_id: str, name: str) -> Iterator[Path]:
+        """Give a folder of a run's artefacts, for as long as the block lasts. Raises StoreError where the run has none such."""
+        with self._fetched(f"runs:/{run_id}/{name}") as folder:
+            if not folder.is_dir():  # MLflow calls an artefact that is not there a success
+                raise StoreError(f"run {run_id} has no {name}")
+            yield folder
 
     def config(self, run_id: str) -> DictConfig:
         """Give the resolved config that a run was made from."""
