@@ -121,4 +121,4 @@ def plot_map(axes: "Axes", places: Matrix, error: Vector, unit: str, limit: floa
     axes.set(title="Where the model errs", xlabel="longitude", ylabel="latitude")
     axes.set_aspect(1.0 / float(np.cos(np.radians(latitude.mean()))))
     scale: Any = axes.figure.colorbar(points, ax=axes, shrink=0.6, extend="both")
-    scale.set_label(f"predicted - actual, {unit}: red is too high")
+    scale.set_label(f"error of {unit}; red: too high")
