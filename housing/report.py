@@ -28,7 +28,7 @@ from housing.trust import RULES
 
 PAGE = "report.html"
 EXPLAINED = 1000  # test rows
-CELL = 160  # letters of a value in a table of configs
+CELL, ABSENT = 120, "–"  # letters of a value in a table of configs; what stands where there is none
 COSTS = (("rmse", "RMSE", 1.0), ("mae", "MAE", 1.0), ("fit_seconds", "fit, s", 1.0), ("row_microseconds", "one row, µs", 1.0))
 SIZE = ("model_bytes", "MB", 1e6)
 
@@ -143,7 +143,7 @@ def _facts(one: Subject) -> dict[str, str]:
     elif one.decision is not None and "challenger_rmse" in one.decision.metrics:
         facts["test RMSE, by the gate"] = f"{one.decision.metrics['challenger_rmse']:.4f}"
     facts |= {"fit": f"{known['fit_seconds']:.1f} s", "one row": f"{known['row_microseconds']:,.0f} µs"}
-    return facts | {"bundle": f"{known['model_bytes'] / 1e6:.2f} MB", "unit": one.table.schema.target.unit or "none"}
+    return facts | {"bundle": f"{known['model_bytes'] / 1e6:.3g} MB", "unit": one.table.schema.target.unit or "none"}
 
 
 def _calibration(one: Subject) -> Section:
@@ -187,7 +187,7 @@ def _learning_curve(cfg: DictConfig, one: Subject) -> Section:
 def _slices(one: Subject) -> Section:
     scored = report_figures.sliced(one)
     figure = report_figures.by_slice([one.label], [scored], [rmse_of(one.error)], one.rows)
-    said = "Price bands are bands of the target itself: any model that is not perfect is too high in the lowest and too low in the highest."
+    said = "Price bands cut the target itself: a model that is not perfect is too high in the lowest, too low in the highest."
     return Section("Slices of the validation rows", said, [figure], tables=[_slice_table(scored)])
 
 
@@ -218,7 +218,7 @@ def _honest(found: Honest | None, one: Subject) -> Section:
         covered = [(c.kind, c.name, f"{c.rows:,}", f"{c.share:.1%}", f"{c.width:.4g}") for c in found.coverage]
         tables.insert(1, Grid((f"intervals at {COVERAGE:.0%}", "", "test rows", "covered", "mean width"), covered, text=2))
     said = (
-        f"The bundle on {found.rows:,} test rows; the same config fitted again on splits that hold out whole places and whole areas."
+        f"The bundle on {found.rows:,} test rows; the same config fitted again on splits that hold out whole places, whole areas."
         f" 95 % of 1,000 resamples of the test rows give an RMSE between {found.low:.4f} and {found.high:.4f}. {RULES}"
     )
     points = [*found.not_to_trust, *(f"Left out: {reason}" for reason in found.left_out)]
@@ -268,7 +268,7 @@ def _runs(subjects: Sequence[Subject]) -> Grid:
 
 
 def _run_row(one: Subject) -> Iterator[str]:
-    yield from (one.label, one.cfg.model.name, one.cfg.features.name, one.id)
+    yield from (one.label, one.cfg.model.name, one.cfg.features.name, one.id[:8])
     for name, _, divisor in (*COSTS, SIZE):
         yield f"{one.original.run.metrics[name] / divisor:,.4g}"
     elsewhere = {other.split: other.scores["rmse"] for other in one.honest.elsewhere} if one.honest else {}
@@ -297,20 +297,34 @@ def paired(first: Any, other: Any, resamples: int = 1000) -> tuple[float, float,
 
 
 def _config_differences(subjects: Sequence[Subject]) -> Section:
-    configs = [_flat_config(one.cfg) for one in subjects]
-    names = list(dict.fromkeys(name for config in configs for name in config))
-    values = {name: [config.get(name, "–") for config in configs] for name in names}
-    rows = [(name, *found) for name, found in values.items() if len(set(found)) > 1]
+    rows = list(differences([_comparable(one.cfg) for one in subjects]))
     said = "" if rows else "Nothing: the runs were asked for the same."
     tables = [Grid(("", *(one.label for one in subjects)), rows, text=1 + len(subjects))] if rows else []
     return Section("What differs between their configs", said, tables=tables)
 
 
-def _flat_config(cfg: DictConfig) -> dict[str, str]:
+def _comparable(cfg: DictConfig) -> dict[str, Any]:
+    """Give a config without what makes no other model: places, tracking, what is kept and shown."""
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
-    resolved["data"].pop("path")
-    kept = {name: value for name, value in resolved.items() if name not in NOT_IN_KEY}
-    return {name: str(value)[:CELL] for name, value in flat(kept).items()}
+    del resolved["data"]["path"]
+    return {name: value for name, value in resolved.items() if name not in NOT_IN_KEY}
+
+
+def differences(configs: Sequence[Any], name: str = "") -> Iterator[tuple[str, ...]]:
+    """Give the name of each value that is not the same everywhere, and what it is in each config.
+
+    A part that some configs do not have at all is one value.
+    """
+    if all(isinstance(config, Mapping) for config in configs):
+        for key in dict.fromkeys(key for config in configs for key in config):
+            yield from differences([config.get(key, ABSENT) for config in configs], f"{name}.{key}" if name else str(key))
+    elif any(config != configs[0] for config in configs):
+        yield name, *(_short(config) for config in configs)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
 
 
 def flat_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

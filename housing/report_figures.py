@@ -304,7 +304,8 @@ def learning_curve(subject: Subject, sizes: Sequence[int], rmse: Sequence[float]
         axes.margins(x=0.13, y=0.15)
         axes.set(xlabel="training rows", ylabel=f"RMSE, {subject.unit}")
 
-    caption = f"Each dot is a fit on the first so many of the shuffled training rows, scored on {len(subject.evidence.rows):,} validation rows."
+    scored = f"{len(subject.evidence.rows):,} validation rows"
+    caption = f"Each dot is a fit on the first so many of the shuffled training rows, scored on {scored}."
     return draw_svg("Learning curve", caption, plot, SMALL)
 
 

@@ -18,8 +18,8 @@ ASKED = 0.9
 RULES = (
     f"A slice is named where its RMSE is over {WORSE:g} times that of all test rows, or its mean error over {SHIFTED:g} times"
     f" that RMSE; a distance where the RMSE beyond it is over {WORSE:g} times that of the nearest ring; a split where its RMSE is"
-    f" over {WORSE:g} times that of the test rows; a part of the rows where their intervals cover {100 * SHORT:g} points less than"
-    f" asked. Capped rows are named whatever their figures; nothing is said of fewer than {FEW} rows."
+    f" over {WORSE:g} times that of the test rows; a part of the rows where their intervals cover {100 * SHORT:g} points less"
+    f" than asked. Capped rows are named whatever their figures; nothing is said of fewer than {FEW} rows."
 )
 
 

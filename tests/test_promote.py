@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import config, rentals_frame, train
+from conftest import TABLES, command, config, rentals_frame, train
 from housing import tracking
 from housing.data import load
 from housing.errors import ConfigError, StoreError
-from housing.models import score
+from housing.honest import Honest
 from housing.predict import predict
 from housing.promote import promote
 from housing.records import Decision
+from housing.scores import score
 from housing.split import split
 from housing.tracking import Store
 
@@ -90,6 +91,28 @@ def test_every_decision_is_a_run_with_its_figures(home: Path, store: Store) -> N
     kept = json.loads(store.text(records[0].info.run_id, "decision.json"))
     assert kept["run_id"] == records[0].data.tags["housing.challenger"] == run.run_id
     assert kept["challenger_metrics"]["rmse"] == records[0].data.metrics["challenger_rmse"]
+
+
+def test_an_honest_evaluation_is_recorded_and_changes_no_verdict(home: Path, store: Store) -> None:
+    train(home, *BETTER)
+    quick, honest = gate(), gate("alias=production")
+    assert quick.honest is None and honest.honest is not None
+    assert (quick.verdict, quick.challenger_metrics) == (honest.verdict, honest.challenger_metrics)
+    newest, older = store.client.search_runs([store.experiment("rentals-decisions")], order_by=["attributes.start_time DESC"])
+    kept = Honest.from_dict(json.loads(store.text(newest.info.run_id, "honest.json")))
+    assert kept == honest.honest and kept.scores == honest.challenger_metrics
+    assert kept.metrics().items() <= newest.data.metrics.items()
+    assert newest.data.tags["housing.evaluated"] == "honest" and "housing.evaluated" not in older.data.tags
+    assert [item.path for item in store.client.list_artifacts(older.info.run_id)] == ["decision.json"]
+    assert gate("alias=production", "evaluate=quick").honest is None
+
+
+def test_an_honest_evaluation_is_printed(home: Path) -> None:
+    train(home, *BETTER)
+    ended = command(home, "housing.promote", f"--config-dir={TABLES}", "data=rentals", "evaluate=honest")
+    assert ended.code == 0, ended.err
+    assert "honest evaluation" in ended.out and "95 % of resamples" in ended.out and "intervals at 90 % cover" in ended.out
+    assert "left out: grouped and blocks splits: table rentals has no coordinates" in ended.out
 
 
 def spoil(path: Path) -> None:
@@ -182,6 +205,7 @@ def test_a_champion_that_is_out_of_reach_ends_the_promotion(home: Path, store: S
         (["margin=abc"], ConfigError, "margin is 'abc'; allowed: a number"),
         (["metric=r2"], ConfigError, "metric is 'r2'; allowed: rmse, mae"),
         (["run_id=a", "sweep=b"], ConfigError, "allowed: one of them"),
+        (["evaluate=thorough"], ConfigError, "evaluate is 'thorough'; allowed: quick, honest"),
     ],
 )
 @pytest.mark.usefixtures("home")
