@@ -198,7 +198,10 @@ def cross_validate(cfg: DictConfig, table: Table, parts: Split, after_fold: Afte
     """
     rows = np.sort(np.concatenate([parts.train, parts.valid]))
     groups = None if cfg.evaluation.groups is None else make(cfg.evaluation.groups, table)[rows]
-    folds = list(make(cfg.evaluation.folds).split(rows, groups=groups))
+    try:
+        folds = list(make(cfg.evaluation.folds).split(rows, groups=groups))
+    except ValueError as error:  # more folds than there are rows or groups
+        raise ConfigError(f"evaluation={cfg.evaluation.name}: {error}") from error
     predicted, actual = np.full(len(rows), np.nan), table.target[rows]
     for number, (others, fold) in enumerate(folds, start=1):
         predicted[fold] = fit(cfg, table, rows[others]).predict(table.matrix[rows[fold]])

@@ -58,6 +58,20 @@ def rentals_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
     )
 
 
+def towns_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
+    """Made-up houses whose price follows from where they lie and from their columns; a third lies where others lie."""
+    random = np.random.default_rng(seed)
+    places = random.uniform((45.0, 5.0), (47.0, 8.0), (rows, 2)).round(3)
+    places[: rows // 3] = places[random.integers(rows // 3, rows, rows // 3)]
+    area, garden = random.uniform(20, 200, rows).round(1), random.random(rows) < 0.4
+    rooms = np.where(random.random(rows) < 0.1, np.nan, random.integers(1, 9, rows))
+    kind = random.choice(["flat", "house", "barn"], rows)
+    price = 300 + 150 * np.sin(2 * places[:, 0]) + 150 * np.cos(2 * places[:, 1]) + area + 30 * garden + 50 * (kind == "house")
+    price = (price + random.normal(0, 10, rows)).round(2)
+    columns = {"area": area, "rooms": rooms, "garden": garden, "kind": kind, "price": price}
+    return pd.DataFrame({"north": places[:, 0], "east": places[:, 1], **columns})
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that is made and empty: making one takes MLflow some seconds."""
@@ -68,11 +82,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Path:
-    """A home of its own for one test: data (the rentals), an empty store, outputs."""
+    """A home of its own for one test: data (rentals and towns), an empty store, outputs."""
     monkeypatch.setenv("HOUSING_HOME", str(tmp_path))
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     (tmp_path / "data").mkdir()
     rentals_frame().to_csv(tmp_path / "data" / "rentals.csv", index=False)
+    towns_frame().to_csv(tmp_path / "data" / "towns.csv", index=False)
     return tmp_path
 
 
@@ -80,6 +95,25 @@ def config(name: str, *overrides: str) -> DictConfig:
     """Compose a config of the project; tables of the tests are known too."""
     with initialize_config_dir(CONF, version_base="1.3"):
         return compose(name, [f"hydra.searchpath=[file://{TABLES}]", *overrides])
+
+
+# For tables of some hundred rows: fewer cells, fewer neighbours, a shorter climb.
+SMALL_GEO = (
+    "features.blocks.cells.counts=[40,10]",
+    "features.blocks.neighbours.km_to=[5]",
+    "features.blocks.neighbours.columns_of=[8]",
+    "features.blocks.neighbours.targets_of=[1,3,10]",
+    "features.blocks.neighbours.spreads_of=[10]",
+)
+SMALL_FULL = (
+    *SMALL_GEO,
+    *(
+        f"features.blocks.{process}.{what}"
+        for process in ("process", "log_process")
+        for what in ("neighbours=12", "targets_of=[5,12]", "learned_on=60", "rounds=5")
+    ),
+)
+SMALL = {"none": (), "static": (), "geo": SMALL_GEO, "full": SMALL_FULL}  # by name of the features
 
 
 def train(home_: Path, *overrides: str) -> Outcome:
@@ -127,8 +161,16 @@ def rentals(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 
 @pytest.fixture(scope="session")
+def towns(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """The towns as a table."""
+    path = tmp_path_factory.mktemp("towns") / "towns.csv"
+    towns_frame().to_csv(path, index=False)
+    return data.load(config("train", "data=towns", f"data.path={path}").data)
+
+
+@pytest.fixture(scope="session")
 def bundle(rentals: Table) -> Bundle:
-    """A small XGBoost model of the rentals."""
+    """A small XGBoost model of the rentals, with intervals."""
     cfg = config("train", "data=rentals", "features=none", "model.estimator.n_estimators=20")
     return build(cfg, rentals, split(rentals, cfg.split), run_id="none")[0]
 

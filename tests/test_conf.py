@@ -13,6 +13,7 @@ from conftest import config
 from housing.config import CONF, PROJECT
 from housing.data import schema_of
 from housing.features import Features
+from housing.models import asked
 
 GROUPS = [(path.parent.name, path.stem) for path in sorted(Path(CONF).glob("*/*.yaml"))]
 COMMANDS = sorted(path.stem for path in Path(CONF).glob("*.yaml") if path.stem not in ("command", "paths"))
@@ -24,8 +25,11 @@ def test_every_option_composes_and_instantiates(group: str, option: str, monkeyp
     cfg = config("train", f"{'+' if group in ('debug', 'experiment') else ''}{group}={option}".removeprefix("+"))
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     schema = schema_of(cfg.data)
-    assert instantiate(cfg.model.estimator).fit
-    assert Features(schema, OmegaConf.to_container(cfg.features.blocks, resolve=True), cfg.model.missing).names  # type: ignore[arg-type]
+    for one in asked(cfg):
+        assert instantiate(one.estimator).fit
+        assert Features(schema, one.features, one.missing).names
+    assert cfg.interval.estimator is None or instantiate(cfg.interval.estimator).fit
+    assert cfg.evaluation.folds is None or instantiate(cfg.evaluation.folds).split
     assert callable(get_method(cfg.split._target_))  # pylint: disable=protected-access
     assert callable(get_method(cfg.data.source._target_))  # pylint: disable=protected-access
 

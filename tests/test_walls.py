@@ -10,7 +10,10 @@ import pytest
 from housing.config import PROJECT
 
 HEAVY = {"mlflow", "pandas", "sklearn", "xgboost", "hydra", "omegaconf", "dvc"}
-FLOOR = {"housing.errors", "housing.files", "housing.schema", "housing.features", "housing.bundle", "housing.store_file"}
+FLOOR = {
+    *("housing.errors", "housing.files", "housing.schema", "housing.features", "housing.ensemble", "housing.interval"),
+    *("housing.bundle", "housing.store_file"),
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -22,6 +25,12 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
+
+
+def floor_files() -> list[Path]:
+    """The files of the floor."""
+    places = [PROJECT / "housing" / name.removeprefix("housing.") for name in sorted(FLOOR)]
+    return [file for place in places for file in (sorted(place.glob("*.py")) if place.is_dir() else [place.with_suffix(".py")])]
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "server").rglob("*.py")), ids=lambda path: path.name)
@@ -39,8 +48,42 @@ def test_mlflow_has_one_room_in_housing() -> None:
     assert users == ["tracking.py"]
 
 
-@pytest.mark.parametrize("module", ["housing.schema", "housing.features", "housing.bundle"])
+@pytest.mark.parametrize("path", floor_files(), ids=lambda path: path.name)
+def test_the_floor_stands_on_itself(path: Path) -> None:
+    names = imported(path)
+    assert {".".join(name.split(".")[:2]) for name in names if name.startswith("housing.")} <= FLOOR
+    assert not {name.split(".")[0] for name in names} & (HEAVY | {"server"})
+
+
+@pytest.mark.parametrize(
+    "module", ["housing.schema", "housing.features", "housing.ensemble", "housing.interval", "housing.bundle"]
+)
 def test_the_floor_imports_nothing_heavy(module: str) -> None:
-    code = f"import sys, {module}; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {name.split(".")[0] for name in loaded} & (HEAVY | {"scipy"})
+    assert not loaded(f"import {module}") & (HEAVY | {"scipy"})
+
+
+def test_scipy_is_loaded_only_where_a_block_looks_for_neighbours() -> None:
+    code = """
+import numpy as np
+from housing.features import Features
+from housing.schema import Schema
+columns = {"a": {"type": "float", "role": "latitude"}, "o": {"type": "float", "role": "longitude"}}
+schema = Schema.from_dict({"name": "t", "columns": {**columns, "y": {"type": "float", "role": "target"}}})
+def use(**blocks):
+    features = Features(schema, {"blocks": blocks, "without": [], "reach": None}, "keep")
+    features.fit_transform(np.arange(20.0).reshape(10, 2), np.arange(10.0))
+    features.transform(np.ones((1, 2)))
+use(rotation={"degrees": [15]}, distance={"points": {"p": "1 2"}, "lines": {"l": "1 2, 3 4"}}, ratio={"columns": {"r": {"a": 1}}})
+"""
+    cells = "use(cells={'counts': [2], 'folds': 2, 'prior_rows': 1, 'seed': 0})"
+    assert "scipy" not in loaded(code)
+    assert "scipy" in loaded(code + cells)
+    assert not loaded(code + cells) & HEAVY
+
+
+def loaded(code: str) -> set[str]:
+    """The packages that a program has loaded at its end."""
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in run.stdout.split()}
