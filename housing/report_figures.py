@@ -212,7 +212,7 @@ def contributions(explained: Explained, subject: Subject) -> list[Drawn]:
         axes.axvline(0, color=FAINT, linewidth=0.8, zorder=0)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(-0.6, len(names) - 0.4)
-        axes.set_xlabel("contribution; blue: low value of the column, red: high")
+        axes.set_xlabel("SHAP value; blue: low, red: high")
 
     rows = f"{len(explained.base):,} test rows, of which the targets are not looked at"
     more = f" The first {SHOWN} of {len(explained.columns)} columns." if len(explained.columns) > SHOWN else ""
@@ -220,7 +220,12 @@ def contributions(explained: Explained, subject: Subject) -> list[Drawn]:
         draw_svg(
             "Importance", f"SHAP values from XGBoost's own contributions, {subject.unit}.{more} {rows}.", bars, (5.5, height)
         ),
-        draw_svg("What values do", f"Each dot is the SHAP value of one row. {rows}.", swarm, (5.5, height)),
+        draw_svg(
+            "What values do",
+            f"Each dot is the SHAP value of one row; its colour is the value of the column, from low to high. {rows}.",
+            swarm,
+            (5.5, height),
+        ),
     ]
 
 
