@@ -4,10 +4,10 @@ Hydra composes the whole config twice for each job: a quarter of a second with t
 same options differ in values alone, so here they are copies of one composition with their values put in.
 """
 
-import pickle
 from collections.abc import Sequence
 from typing import Any, cast
 
+import cloudpickle
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
@@ -89,9 +89,11 @@ class SharedCompositions(ConfigLoaderImpl):
     def _composed(self, master_config: DictConfig, options: list[str]) -> DictConfig:
         if tuple(options) not in self._compositions:
             name = master_config.hydra.job.config_name
-            self._compositions[tuple(options)] = pickle.dumps(self.load_configuration(name, options, run_mode=RunMode.RUN))
-        composed: DictConfig = pickle.loads(self._compositions[tuple(options)])  # four times as fast as deepcopy
-        return composed
+            composed = self.load_configuration(name, options, run_mode=RunMode.RUN)
+            # pickle refuses a plugin's class of a module that Hydra has imported twice
+            self._compositions[tuple(options)] = cloudpickle.dumps(composed)
+        copied: DictConfig = cloudpickle.loads(self._compositions[tuple(options)])  # four times as fast as deepcopy
+        return copied
 
 
 # Under the name of Hydra's own, which is every command's default: a search can then take its place.
