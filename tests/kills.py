@@ -16,11 +16,11 @@ from typing import Any
 import yaml
 
 from conftest import command, rentals_frame, wait_for
+from test_processes import QUICK, SLOW, jobs, running, runs
 from housing import tracking
 from housing.bundle import Bundle
 from housing.errors import BundleError
 from housing.tracking import Store
-from test_processes import QUICK, SLOW, jobs, running, runs
 
 JOBS = 6
 SWEEP = (*SLOW, "hydra/launcher=processes")
@@ -104,7 +104,12 @@ def failures_of_a_cold_start(home: Path) -> int:
     """Start four runs at once where there is no store, and count those that fail or do not arrive in it."""
     arguments = [sys.executable, "-m", "housing.train", *QUICK[1:], "model=linear"]
     environ = {**os.environ, "HOUSING_HOME": str(home)}
-    four = [subprocess.Popen([*arguments, f"seed={seed}"], env=environ, stdout=subprocess.DEVNULL) for seed in range(4)]
+    four = [
+        subprocess.Popen(  # pylint: disable=consider-using-with  # all four at once
+            [*arguments, f"seed={seed}"], env=environ, stdout=subprocess.DEVNULL
+        )
+        for seed in range(4)
+    ]
     codes = [process.wait(200) for process in four]
     return max(sum(code != 0 for code in codes), 4 - len(finished(opened(home))))
 

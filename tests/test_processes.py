@@ -96,7 +96,7 @@ def test_jobs_times_threads_fit_the_cores(home: Path, store: Store, n_jobs: int,
 def test_what_one_launcher_and_sweeper_have_finished_others_reuse(home: Path) -> None:
     hydras = "hydra.sweeper._target_=hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
     trees = ("housing.train", *QUICK, "model=decision_tree", "model.estimator.max_depth=2,3,4")
-    ways = (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", hydras], ["hydra/launcher=processes"], [])
+    ways: tuple[list[str], ...] = (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", hydras], ["hydra/launcher=processes"], [])
     for reused, way in zip((0, 3, 3), ways, strict=True):
         ended = command(home, *trees, *way)
         assert ended.code == 0, ended.err
