@@ -20,7 +20,7 @@ BOOLS = ("True", "TRUE", "true", "1", "1.0", "False", "FALSE", "false", "0", "0.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one table is itself, so that what follows from it can be remembered
 class Table:
     """A table that fits its schema."""
 

@@ -131,7 +131,8 @@ def _run(cfg: DictConfig, job: Job, begun: Outcome, store: Store) -> Outcome:
 def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, begun: Outcome, opened: Run) -> dict[str, float]:
     """Fit and log; in a sweep the bundle stays in the job's folder, for the sweep's end."""
     alone = job.parent is None
-    trial = None if cfg.trial is None else Trial.open(job.folder.parent, cfg.trial)
+    prunable = cfg.trial is not None and cfg.evaluation.folds is not None  # else a job needs no way to the study
+    trial = Trial.open(job.folder.parent, cfg.trial) if prunable else None
 
     def after_fold(number: int, folds: int, scores: dict[str, float]) -> None:
         replace(begun, progress=f"fold {number} of {folds}, {cfg.metric} {scores[cfg.metric]:.4f}").write(job.folder)

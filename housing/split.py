@@ -1,12 +1,14 @@
 """Which rows are for training, validation and test. Test rows are scored by the gate only."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from housing.config import make
 from housing.data import Table
@@ -34,6 +36,12 @@ class Split:
 
 def split(table: Table, cfg: DictConfig) -> Split:
     """Split a table as its config says. Raises ConfigError where a part stays empty."""
+    return _split(table, json.dumps(OmegaConf.to_container(cfg, resolve=True)))
+
+
+@lru_cache(maxsize=4)  # the jobs of a sweep share one process and one split
+def _split(table: Table, described: str) -> Split:
+    cfg = OmegaConf.create(json.loads(described))
     parts: Split = make(cfg, table)
     for name, rows in (("train", parts.train), ("valid", parts.valid), ("test", parts.test)):
         if rows.size == 0:

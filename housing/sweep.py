@@ -59,7 +59,7 @@ class Sweep(Callback):
         except (*USER_ERRORS, OSError) as error:  # Hydra would make a warning of it and go on
             sys.exit(f"error: {error}")
         if left:
-            print(f"{left} runs of an earlier sweep were left running by processes that are gone; closed as KILLED")
+            print(f"runs that processes which are gone had left running, closed as KILLED: {left}")
         os.environ[SWEEP_RUN] = self.run.id
         self.watch = Watch(self.folder, config.metric)
         self.watch.start()

@@ -30,7 +30,7 @@ def test_every_job_gets_the_config_that_hydra_composes(jobs: list[list[str]]) ->
         hydras = GlobalHydra.instance().config_loader()
         assert isinstance(hydras, ConfigLoaderImpl)
         ours = SharedCompositions(hydras.get_search_path())
-        master = hydras.load_configuration("train", ["hydra.verbose=true"], RunMode.MULTIRUN)
+        master = hydras.load_configuration("train", ["hydra.verbose=true", "hydra/launcher=slurm"], RunMode.MULTIRUN)
         for job in jobs:
             expected, got = hydras.load_sweep_config(master, job), ours.load_sweep_config(master, job)
             assert OmegaConf.to_container(got) == OmegaConf.to_container(expected)

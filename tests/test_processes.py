@@ -18,6 +18,7 @@ from conftest import TABLES, command, wait_for
 from housing import tracking
 from housing.records import Outcome
 from housing.tracking import Store
+from hydra_plugins.housing.processes import THREADS
 
 QUICK = ("-m", f"--config-dir={TABLES}", "data=rentals", "features=none", "figures=false", "log_model=best")
 PROCESSES = ("housing.train", *QUICK, "hydra/launcher=processes")
@@ -79,6 +80,27 @@ def test_jobs_run_side_by_side_in_processes_that_are_used_again(home: Path, stor
     assert len(workers) == 2 and sum(workers.values()) == 8
     assert [job["overrides"][-1] for job in jobs(home)] == [f"model.estimator.max_depth={depth}" for depth in range(2, 10)]
     assert len([run for run in runs(store) if tracking.MODEL_ID in run.data.tags]) == 1
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_jobs_times_threads_fit_the_cores(home: Path, store: Store, n_jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    seen = "+tags.threads='${oc.env:OMP_NUM_THREADS,unset}'"  # as the job's process was begun with it
+    ended = command(home, *PROCESSES, "model=linear,decision_tree", f"hydra.launcher.n_jobs={n_jobs}", seen)
+    assert ended.code == 0, ended.err
+    expected = str(max(1, len(os.sched_getaffinity(0)) // n_jobs))
+    assert [run.data.tags["housing.threads"] for run in runs(store)] == [expected] * 2
+
+
+def test_what_one_launcher_and_sweeper_have_finished_others_reuse(home: Path) -> None:
+    hydras = "hydra.sweeper._target_=hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+    trees = ("housing.train", *QUICK, "model=decision_tree", "model.estimator.max_depth=2,3,4")
+    ways: tuple[list[str], ...] = (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", hydras], ["hydra/launcher=processes"], [])
+    for reused, way in zip((0, 3, 3), ways, strict=True):
+        ended = command(home, *trees, *way)
+        assert ended.code == 0, ended.err
+        assert [job["reused"] for job in jobs(home)].count(True) == reused
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ same options differ in values alone, so here they are copies of one composition 
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any, cast
 
+import cloudpickle
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
@@ -59,14 +59,18 @@ class SharedCompositions(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: Any) -> None:
         super().__init__(config_search_path)
-        self._compositions: dict[tuple[str | None, ...], DictConfig] = {}
+        self._compositions: dict[tuple[str | None, ...], bytes] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to the processes of the jobs without what is remembered: they compose nothing."""
+        return {**self.__dict__, "_compositions": {}}
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Give the config of one job, equal to what Hydra's own loader gives."""
         asked = OverridesParser.create().parse_overrides([*master_config.hydra.overrides.hydra, *sweep_overrides])
         values = [override for override in asked if self._is_value(override)]
         options = [str(override.input_line) for override in asked if override not in values]
-        config = deepcopy(self._composed(master_config, options))
+        config = self._composed(master_config, options)
         self._apply_overrides_to_config(values, config)
         task = [override for override in asked if not override.is_hydra_override()]
         config.hydra.overrides.task = [override.input_line for override in task]
@@ -85,8 +89,11 @@ class SharedCompositions(ConfigLoaderImpl):
     def _composed(self, master_config: DictConfig, options: list[str]) -> DictConfig:
         if tuple(options) not in self._compositions:
             name = master_config.hydra.job.config_name
-            self._compositions[tuple(options)] = self.load_configuration(name, options, run_mode=RunMode.RUN)
-        return self._compositions[tuple(options)]
+            composed = self.load_configuration(name, options, run_mode=RunMode.RUN)
+            # pickle refuses a plugin's class of a module that Hydra has imported twice
+            self._compositions[tuple(options)] = cloudpickle.dumps(composed)
+        copied: DictConfig = cloudpickle.loads(self._compositions[tuple(options)])  # four times as fast as deepcopy
+        return copied
 
 
 # Under the name of Hydra's own, which is every command's default: a search can then take its place.

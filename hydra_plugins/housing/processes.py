@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait  # pylint: disable=redefined-builtin
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,12 @@ class Processes(Launcher):
         self._lock = threading.Lock()  # a search launches from several threads
         self.config: DictConfig
         self.hydra_context: HydraContext
-        self.task_function: TaskFunction
+        self.shared: bytes  # by all jobs: what they call, and Hydra's context
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        self.hydra_context, self.config = hydra_context, config
+        self.shared = cloudpickle.dumps((hydra_context, task_function))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs, and give what came of each in their order."""
@@ -92,8 +94,8 @@ class Processes(Launcher):
         config = self.hydra_context.config_loader.load_sweep_config(self.config, attempt.overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = attempt.number
-        package = cloudpickle.dumps((self.hydra_context, self.task_function, config))
-        future: Future[Any] = self._started_pool().schedule(_work, (package,), timeout=self.timeout)
+        package = (self.shared, cloudpickle.dumps(config))
+        future: Future[Any] = self._started_pool().schedule(_work, package, timeout=self.timeout)
         return future
 
     def _started_pool(self) -> ProcessPool:
@@ -155,9 +157,12 @@ def _prepare(state: bytes, memory_gb: float | None) -> None:
     import housing.run  # pylint: disable=import-outside-toplevel,unused-import  # noqa: F401
 
 
-def _work(package: bytes) -> tuple[int, Any]:
+_shared = lru_cache(maxsize=1)(cloudpickle.loads)  # read by each process once
+
+
+def _work(shared: bytes, own: bytes) -> tuple[int, Any]:
     """Run one job, and give its status with its value or the words of its error: not every error can be pickled."""
-    hydra_context, task_function, config = cloudpickle.loads(package)
+    (hydra_context, task_function), config = _shared(shared), cloudpickle.loads(own)
     came = run_job(
         hydra_context=hydra_context,
         task_function=task_function,
