@@ -33,6 +33,7 @@ from housing.split import split
 
 TABLES = PROJECT / "tests" / "tables"
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+COORDINATES = {"lat": {"type": "float", "role": "latitude"}, "lon": {"type": "float", "role": "longitude"}}  # of a made-up table
 SECONDS = 120  # for anything that is waited for
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would what tests start
 

@@ -1,27 +1,37 @@
 """The bundle: written whole, proven when read, refused when anything in it is not as it was written."""
 
+import dataclasses
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from conftest import rentals_frame
+from conftest import config, rentals_frame
 from housing import bundle as bundle_module
+from housing.build import build
 from housing.bundle import Bundle
 from housing.data import Table
+from housing.ensemble import Ensemble
 from housing.errors import BundleError, TableError
+from housing.schema import Schema
+from housing.split import split
 
 FILES = [
     "card.json",
     "combine.json",
+    "combine.npz",
+    "features/0/arrays.npz",
+    "features/0/features.json",
     "golden.json",
-    "members/0/arrays.npz",
-    "members/0/features.json",
+    "interval.npz",
+    "interval.onnx",
     "members/0/model.onnx",
     "reference.json",
     "schema.json",
@@ -61,23 +71,50 @@ def test_rows_predict_the_same_alone_and_together(bundle: Bundle, rentals: Table
     np.testing.assert_array_equal(alone, together)
 
 
-def test_members_are_averaged_and_held_within_the_targets_bounds(bundle: Bundle, rentals: Table) -> None:
-    member = bundle.members[0]
-    pair = Bundle(bundle.schema, [member, member], {}, {}, {})
-    np.testing.assert_allclose(pair.predict(rentals.matrix), bundle.predict(rentals.matrix))
+def test_predictions_are_held_within_the_targets_bounds(bundle: Bundle, rentals: Table) -> None:
     low = json.loads(json.dumps(bundle.schema.to_dict()))
     low["columns"]["rent"]["max"] = 300.0
-    capped = Bundle(type(bundle.schema).from_dict(low), [member], {}, {}, {})
+    capped = Ensemble(Schema.from_dict(low), bundle.ensemble.features, bundle.ensemble.members)
     assert bundle.predict(rentals.matrix).max() > 300.0
     assert capped.predict(rentals.matrix).max() == 300.0
 
 
-def test_two_members_survive_writing(bundle: Bundle, rentals: Table, tmp_path: Path) -> None:
-    pair = Bundle(bundle.schema, [bundle.members[0]] * 2, bundle.reference, bundle.card, bundle.golden)
+def test_members_that_share_features_survive_writing(bundle: Bundle, rentals: Table, tmp_path: Path) -> None:
+    members = [*bundle.ensemble.members, *bundle.ensemble.members]
+    pair = dataclasses.replace(bundle, ensemble=Ensemble(bundle.schema, bundle.ensemble.features, members))
     pair.write(tmp_path / "pair")
-    read = Bundle.read(tmp_path / "pair")
-    assert len(read.members) == 2
-    np.testing.assert_array_equal(read.predict(rentals.matrix), pair.predict(rentals.matrix))
+    assert sorted(path.name for path in (tmp_path / "pair" / "members").iterdir()) == ["0", "1"]
+    assert [path.name for path in (tmp_path / "pair" / "features").iterdir()] == ["0"]
+    np.testing.assert_array_equal(Bundle.read(tmp_path / "pair").predict(rentals.matrix), pair.predict(rentals.matrix))
+
+
+def test_twelve_members_come_back_in_their_order(towns: Table, tmp_path: Path) -> None:
+    trees = "model.members.trees"
+    cfg = config(
+        "train", "data=towns", "model=mean", "features=none", f"{trees}.copies=12", f"{trees}.model.estimator.n_estimators=2"
+    )
+    many = build(cfg, towns, split(towns, cfg.split), run_id="none")[0]
+    many.write(tmp_path / "many")
+    read = Bundle.read(tmp_path / "many").ensemble.members
+    for member, expected in zip(read, many.ensemble.members, strict=True):
+        assert member.estimator.graph == expected.estimator.graph  # type: ignore[attr-defined]
+
+
+def test_intervals_survive_writing_and_a_bundle_without_them_has_no_file_of_them(
+    bundle: Bundle, rentals: Table, tmp_path: Path
+) -> None:
+    bundle.write(tmp_path / "with")
+    for got, expected in zip(
+        Bundle.read(tmp_path / "with").predict_interval(rentals.matrix, 0.8),
+        bundle.predict_interval(rentals.matrix, 0.8),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(got, expected)
+    without = dataclasses.replace(bundle, interval=None)
+    without.pick_golden(rentals.matrix, 8)
+    without.write(tmp_path / "without")
+    assert not list((tmp_path / "without").glob("interval*"))
+    assert Bundle.read(tmp_path / "without").interval is None
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -98,11 +135,11 @@ def test_a_missing_file_is_refused_by_name(folder: Path, name: str) -> None:
 
 def pickled(folder: Path) -> None:
     """Put an array in that only a pickle can hold."""
-    with (folder / "members/0/arrays.npz").open("wb") as file:
+    with (folder / "features/0/arrays.npz").open("wb") as file:
         np.savez(file, np.array([print], dtype=object))
 
 
-def edit(name: str, change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
+def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     """Make a change of a JSON file."""
 
     def apply(folder: Path) -> None:
@@ -121,10 +158,18 @@ def edit(name: str, change: Callable[[dict[str, object]], object]) -> Callable[[
         (edit("golden.json", lambda golden: golden.update(predictions=[0.0] * 16)), "golden row .*: expected 0, got"),
         (edit("golden.json", lambda golden: golden.update(predictions=[1.0])), "golden.json has 16 rows and 1 predictions"),
         (edit("golden.json", lambda golden: golden.clear()), "KeyError"),
-        (lambda folder: (folder / "members/0/arrays.npz").write_bytes(b"no archive"), "arrays.npz|ValueError"),
-        (edit("schema.json", lambda schema: schema.update(format=99)), "format is 99; this program reads 1"),
-        (edit("combine.json", lambda combine: combine.update(method="vote")), "combine.json says .*vote"),
-        (edit("members/0/features.json", lambda state: state.update(blocks=[{"block": "magic"}])), "block 'magic' is not known"),
+        (lambda folder: (folder / "features/0/arrays.npz").write_bytes(b"no archive"), "arrays.npz|ValueError"),
+        (edit("schema.json", lambda schema: schema.update(format=99)), "format is 99; this program reads 2"),
+        (edit("combine.json", lambda combine: combine.update(members=[])), "shorter than"),
+        (edit("combine.json", lambda combine: combine["members"][0].update(where="nearby")), "where is 'nearby'; allowed"),
+        (edit("combine.json", lambda combine: combine["members"][0].update(where="near")), "model.reach is missing or"),
+        (edit("combine.json", lambda combine: combine["members"][0].update(features=7)), "IndexError"),
+        (edit("features/0/features.json", lambda state: state.update(blocks={"magic": {}})), "block 'magic' is not known"),
+        (edit("features/0/features.json", lambda state: state["names"].reverse()), "the blocks give the columns"),
+        (edit("golden.json", lambda golden: golden.update(lower=[0.0] * 16)), "golden row .*: expected 0, got"),
+        (lambda folder: (folder / "interval.npz").unlink(), "interval.npz is missing"),
+        (lambda folder: shutil.copytree(folder / "members/0", folder / "members/2"), "members/1/model.onnx is missing"),
+        (lambda folder: shutil.copytree(folder / "features/0", folder / "features/x"), "features/1/arrays.npz is missing"),
         (pickled, "pickle"),
         (lambda folder: (folder / "members/0/model.onnx").write_bytes(b"no graph"), "[Pp]rotobuf"),
         (lambda folder: (folder / "card.json").write_text("{"), "JSONDecodeError"),
@@ -153,5 +198,5 @@ def test_the_pyfunc_loader_takes_frames_and_refuses_what_the_schema_refuses(bund
 
 
 def test_nothing_in_a_bundle_is_a_pickle(folder: Path) -> None:
-    with np.load(io.BytesIO((folder / "members/0/arrays.npz").read_bytes()), allow_pickle=False) as arrays:
+    with np.load(io.BytesIO((folder / "features/0/arrays.npz").read_bytes()), allow_pickle=False) as arrays:
         assert all(arrays[name].dtype.kind in "fiub" for name in arrays)

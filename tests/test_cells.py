@@ -5,21 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import COORDINATES
 from housing.data import Table
 from housing.errors import ConfigError
 from housing.features.cells import Cells, k_means
 from housing.schema import Matrix, Schema, Vector
 
-SCHEMA = Schema.from_dict(
-    {
-        "name": "equator",
-        "columns": {
-            "lat": {"type": "float", "role": "latitude"},
-            "lon": {"type": "float", "role": "longitude"},
-            "y": {"type": "float", "role": "target"},
-        },
-    }
-)
+SCHEMA = Schema.from_dict({"name": "equator", "columns": {**COORDINATES, "y": {"type": "float", "role": "target"}}})
 # two heaps of rows far apart, each of two smaller ones
 TRAIN = np.array([[0.0, lon] for lon in (0.0, 0.1, 1.0, 1.1, 50.0, 50.1, 51.0, 51.1)])
 Y = np.array([1.0, 3.0, 5.0, 7.0, 20.0, 22.0, 24.0, 26.0])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import SMALL_GEO, config
+from conftest import COORDINATES, SMALL_GEO, config
 from housing import models
 from housing.data import Table
 from housing.ensemble import FAR, NEAR, Ensemble, Member, restored
@@ -20,8 +20,7 @@ SCHEMA = Schema.from_dict(
     {
         "name": "equator",
         "columns": {
-            "lat": {"type": "float", "role": "latitude"},
-            "lon": {"type": "float", "role": "longitude"},
+            **COORDINATES,
             "y": {"type": "float", "role": "target", "min": 0, "max": 100},
         },
     }

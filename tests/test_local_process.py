@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import rentals_frame
+from conftest import COORDINATES, rentals_frame
 from housing.data import Table
 from housing.errors import ConfigError
 from housing.features.local_process import LocalProcess
@@ -16,8 +16,7 @@ SCHEMA = Schema.from_dict(
     {
         "name": "plain",
         "columns": {
-            "lat": {"type": "float", "role": "latitude"},
-            "lon": {"type": "float", "role": "longitude"},
+            **COORDINATES,
             "a": {"type": "float", "nullable": True},
             "y": {"type": "float", "role": "target"},
         },

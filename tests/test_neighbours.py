@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import COORDINATES
 from housing.data import Table
 from housing.errors import ConfigError
 from housing.features.neighbours import Neighbours
@@ -15,8 +16,7 @@ SCHEMA = Schema.from_dict(
     {
         "name": "equator",
         "columns": {
-            "lat": {"type": "float", "role": "latitude"},
-            "lon": {"type": "float", "role": "longitude"},
+            **COORDINATES,
             "a": {"type": "float", "nullable": True},
             "kind": {"type": "category", "categories": ["p", "q"]},
             "y": {"type": "float", "role": "target"},
@@ -84,7 +84,7 @@ def test_a_training_row_is_no_neighbour_of_its_own() -> None:
 
 
 def test_of_many_rows_at_one_place_none_sees_itself() -> None:
-    target = 2.0 ** np.arange(12)  # any sum tells who is in it
+    target = np.exp2(np.arange(12.0))  # any sum tells who is in it
     block = Neighbours(SCHEMA, **ASKED)
     got = named(block, block.fit_transform(rows_at(*[0.0] * 12), target))
     assert all(mean != own for mean, own in zip(got["target_of_1_near"], target, strict=True))

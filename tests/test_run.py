@@ -36,7 +36,8 @@ def test_a_run_carries_what_the_contract_lists(home: Path, store: Store) -> None
     assert run.info.status == "FINISHED"
     assert run.data.params["model.estimator.n_estimators"] == "30"
     assert run.data.params["split.salt"] == "housing"
-    assert set(run.data.metrics) == {"rmse", "mae", "r2", "fit_seconds", "rows_per_second", "model_bytes", "row_microseconds"}
+    times = {"fit_seconds", "refit_seconds", "rows_per_second", "row_microseconds"}
+    assert set(run.data.metrics) == {"rmse", "mae", "r2", "model_bytes", *times}
     assert all(np.isfinite(value) and value != 0 for value in run.data.metrics.values())
     names = (
         "data",
@@ -128,7 +129,7 @@ def test_changed_data_is_another_run(home: Path) -> None:
         ("data.columns.area.max=30", TableError, "is above 30"),
         ("model.estimator.max_depth=-1", ValueError, "'max_depth' parameter"),
         ("metric=accuracy", ConfigError, "metric is 'accuracy'; allowed: rmse, mae"),
-        ("features.blocks=[{block: magic}]", ConfigError, "block 'magic' is not known"),
+        ("+features.blocks.magic={}", ConfigError, "block 'magic' is not known"),
     ],
 )
 def test_a_failure_is_a_failed_run_with_its_traceback(

@@ -88,7 +88,7 @@ def test_a_place_never_moves_when_rows_come_or_their_other_columns_change(towns:
 def test_blocks_are_the_cells_of_the_benchmark_in_its_order(towns: Table, draw: int) -> None:
     """Worked out as docs/benchmarks.md tells it, without our own code."""
     cell = [tuple(each) for each in np.floor(2 * towns.matrix[:, :2]).astype(int)]
-    drawn = np.random.RandomState(draw).permutation(np.unique(cell, axis=0)).tolist()
+    drawn = np.random.RandomState(draw).permutation(np.unique(cell, axis=0)).tolist()  # pylint: disable=no-member
     ends = int(0.2 * len(drawn)), int(0.36 * len(drawn))
     expected = {"test": drawn[: ends[0]], "valid": drawn[ends[0] : ends[1]], "train": drawn[ends[1] :]}
     parts = split(towns, config("train", "split=blocks", f"split.draw={draw}").split)
