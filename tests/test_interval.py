@@ -59,9 +59,9 @@ def test_with_few_rows_the_mean_coverage_is_still_no_less(count: int) -> None:
     covered = []
     for seed in range(1000):
         x, off = rows(200, seed=seed)
-        lower, upper = calibrated(count, seed + 1000).ends(OPEN, x, np.zeros(len(x)), 0.8)
+        lower, upper = calibrated(count, seed + 1000).ends(OPEN, x, np.zeros(len(x)), 0.85)
         covered.append(((lower <= off) & (off <= upper)).mean())
-    assert 0.8 - 0.01 < np.mean(covered) < 0.8 + 1 / (count + 1) + 0.01
+    assert 0.85 - 0.01 < np.mean(covered) < 0.85 + 1 / (count + 1) + 0.01
 
 
 def test_a_larger_coverage_is_a_wider_interval() -> None:

@@ -122,6 +122,13 @@ def test_numbers_that_are_missing_or_beyond_what_was_seen_give_finite_columns(to
     assert np.isfinite(block.transform(odd)).all()
 
 
+def test_a_number_beyond_what_was_seen_is_taken_for_the_last_that_was(towns: Table) -> None:
+    block = process(towns.schema).fit(towns.matrix, towns.target)
+    beyond, last = towns.matrix[:3].copy(), towns.matrix[:3].copy()
+    beyond[:, 2], last[:, 2] = 1e6, towns.matrix[:, 2].max()
+    np.testing.assert_array_equal(block.transform(beyond), block.transform(last))
+
+
 @pytest.mark.parametrize("rows", [np.s_[:], np.s_[:1], np.s_[:0]])
 def test_rows_are_told_alone_as_together(towns: Table, rows: slice) -> None:
     block = process(towns.schema).fit(towns.matrix[:500], towns.target[:500])
