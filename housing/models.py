@@ -90,7 +90,7 @@ def _copies(name: str, member: Mapping[str, Any], cfg: DictConfig) -> Iterator[A
             model.missing,
             member.get("where", EVERYWHERE),
             member.get("sees"),
-            model.early_stopping,
+            model.get("early_stopping"),
         )
 
 

@@ -118,7 +118,10 @@ def test_debug_has_an_experiment_of_its_own(home: Path) -> None:
     assert run.info.status == "FINISHED"
 
 
-@pytest.mark.parametrize("experiment", sorted(path.stem for path in (PROJECT / "conf" / "experiment").glob("*.yaml")))
+PRESETS = {path.stem for path in (PROJECT / "conf" / "experiment").glob("*.yaml")} - {"papers"}  # which is best on another split
+
+
+@pytest.mark.parametrize("experiment", sorted(PRESETS))
 def test_every_preset_runs(home: Path, experiment: str) -> None:
     fetched = command(home, "housing.fetch", "data=synthetic", "data.rows=1500")
     assert fetched.code == 0, fetched.err
