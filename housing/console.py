@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from housing import ranking
-from housing.honest import Honest
+from housing.findings import Honest
 from housing.records import Comparison, Decision, Outcome
 from housing.trust import FEW
 

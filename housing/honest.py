@@ -1,10 +1,7 @@
 """What is known of a model beside its test RMSE: where it errs, how sure the figure is, how it does where nobody is near."""
 
-import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +12,10 @@ from housing.bundle import Bundle
 from housing.data import Table
 from housing.errors import BundleError, ConfigError
 from housing.features.places import Places
+from housing.findings import Covered, Elsewhere, Honest, Ring
 from housing.schema import Vector
 from housing.scores import score
-from housing.slices import Slice, fifths, groups_of, rmse_of, sliced_by, slices
+from housing.slices import fifths, groups_of, rmse_of, sliced_by, slices
 from housing.split import Split, split
 from housing.trust import not_to_trust
 
@@ -25,82 +23,6 @@ RESAMPLES, CERTAINTY = 1000, 0.95
 COVERAGE = 0.9
 STEPS = (1.0, 2.0, 5.0)  # of each power of ten, as edges in km
 RING_ROWS = 50  # a ring of fewer rows goes together with the next
-
-
-@dataclass(frozen=True)
-class Ring:
-    """Rows whose nearest training row is so far away: more than `above` km, `up_to` at most (None: however far)."""
-
-    above: float
-    up_to: float | None
-    rows: int
-    rmse: float
-    mean_error: float
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """The run's config fitted once more, on a split of its own, and scored on the test rows of that."""
-
-    split: str
-    train_rows: int
-    test_rows: int
-    scores: dict[str, float]
-    rings: list[Ring] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Covered:
-    """The share of targets that lie in their interval, and its mean width, over some rows."""
-
-    kind: str
-    name: str
-    rows: int
-    share: float
-    width: float
-
-
-@dataclass(frozen=True)
-class Honest:
-    """The figures of one model, on test rows unless told otherwise."""
-
-    rows: int
-    scores: dict[str, float]
-    low: float  # of the RMSE: 95 % of resamples of the rows lie between
-    high: float
-    slices: list[Slice]
-    elsewhere: list[Elsewhere]
-    coverage: list[Covered]  # all rows first, then fifths of a column
-    not_to_trust: list[str]
-    left_out: list[str]  # what could not be had, and why
-
-    def metrics(self) -> dict[str, float]:
-        """Give the figures by name, as MLflow takes them."""
-        found = {"honest_rmse_low": self.low, "honest_rmse_high": self.high}
-        found |= {f"honest_{one.split}_{name}": value for one in self.elsewhere for name, value in one.scores.items()}
-        found |= {f"honest_slice_rmse/{_word(one.kind)}/{_word(one.name)}": one.rmse for one in self.slices}
-        for one in self.coverage[:1]:
-            found |= {"honest_coverage_90": one.share, "honest_width_90": one.width}
-        found |= {f"honest_coverage_90/{_word(one.kind)}/{_word(one.name)}": one.share for one in self.coverage[1:]}
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON takes it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, kept: dict[str, Any]) -> Self:
-        """Read what `to_dict` gave."""
-        parts = {
-            "slices": [Slice(**one) for one in kept["slices"]],
-            "elsewhere": [Elsewhere(**{**one, "rings": [Ring(**ring) for ring in one["rings"]]}) for one in kept["elsewhere"]],
-            "coverage": [Covered(**one) for one in kept["coverage"]],
-        }
-        return cls(**{**kept, **parts})
-
-
-def _word(text: str) -> str:
-    return re.sub(r"[^\w.\-]+", "_", text)
 
 
 def evaluate(cfg: DictConfig, made_from: DictConfig, table: Table, parts: Split, bundle: Bundle) -> Honest:

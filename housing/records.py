@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from housing.files import written_whole
 
 if TYPE_CHECKING:
-    from housing.honest import Honest
+    from housing.findings import Honest
 
 OUTCOME = "outcome.json"  # in a job's folder
 PROMOTE, HOLD, REJECT = "PROMOTE", "HOLD", "REJECT"

@@ -18,7 +18,8 @@ from housing.config import command
 from housing.drawing import SERIES, Drawn
 from housing.errors import ConfigError
 from housing.explain import explain
-from housing.honest import COVERAGE, Honest
+from housing.findings import Honest
+from housing.honest import COVERAGE
 from housing.pages import write_page
 from housing.provenance import NOT_IN_KEY
 from housing.run import flat

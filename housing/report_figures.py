@@ -11,7 +11,7 @@ from housing.drawing import COOL, FAINT, INK, SERIES, WARM, Drawn, draw_svg
 from housing.explain import Explained
 from housing.features.distance import read_places
 from housing.figures import plot_importance, plot_map, plot_predicted, plot_residuals
-from housing.honest import Honest
+from housing.findings import Honest
 from housing.schema import Matrix, Vector
 from housing.slices import CAPPED, Slice, fifths, slices
 from housing.subject import Subject

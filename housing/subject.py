@@ -12,7 +12,8 @@ from housing.bundle import Bundle
 from housing.data import Table
 from housing.errors import HousingError, StoreError
 from housing.evidence import Evidence
-from housing.honest import Honest, evaluate
+from housing.findings import Honest
+from housing.honest import evaluate
 from housing.models import asked
 from housing.original import Original
 from housing.run import EVIDENCE

@@ -1,13 +1,10 @@
 """Where a model must not be trusted: sentences that follow from its figures by the rules below."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from housing.findings import Elsewhere, Honest
 from housing.schema import Column
 from housing.slices import BAND, CAPPED, Slice
-
-if TYPE_CHECKING:
-    from housing.honest import Elsewhere, Honest
 
 WORSE = 1.5  # times the RMSE that it is compared with, from which on a figure is told
 SHIFTED = 0.5  # of the RMSE of all rows: a mean error from which on it is told
@@ -23,7 +20,7 @@ RULES = (
 )
 
 
-def not_to_trust(honest: "Honest", target: Column) -> list[str]:
+def not_to_trust(honest: Honest, target: Column) -> list[str]:
     """Give the sentences, by the rules of this module."""
     unit = f" (in {target.unit})" if target.unit else ""
     return [
@@ -42,7 +39,7 @@ def _of_capped(one: Slice, target: str, unit: str) -> str:
     )
 
 
-def _of_slices(honest: "Honest", unit: str) -> Iterator[str]:
+def _of_slices(honest: Honest, unit: str) -> Iterator[str]:
     overall = honest.scores["rmse"]
     for one in sorted(honest.slices, key=lambda one: -one.rmse):
         if one.rows < FEW or one.kind == CAPPED:
@@ -59,7 +56,7 @@ def _named(one: Slice) -> str:
     return f"{kind} {one.name}"
 
 
-def _of_split(one: "Elsewhere", overall: float) -> Iterator[str]:
+def _of_split(one: Elsewhere, overall: float) -> Iterator[str]:
     rmse = one.scores["rmse"]
     where = {"grouped": "at places of which no row is known", "blocks": "in areas of which no row is known"}.get(
         one.split, one.split
@@ -75,7 +72,7 @@ def _of_split(one: "Elsewhere", overall: float) -> Iterator[str]:
         )
 
 
-def _reach(one: "Elsewhere") -> float | None:
+def _reach(one: Elsewhere) -> float | None:
     """Give the distance from which on every ring is worse than near training rows, or None."""
     reach = None
     for ring in reversed(one.rings[1:]):
@@ -85,7 +82,7 @@ def _reach(one: "Elsewhere") -> float | None:
     return reach
 
 
-def _of_intervals(honest: "Honest") -> Iterator[str]:
+def _of_intervals(honest: Honest) -> Iterator[str]:
     for one in honest.coverage:
         if one.rows >= FEW and one.share < ASKED - SHORT:
             what = "All rows" if one.kind == "all" else f"{one.kind} {one.name}"

@@ -12,7 +12,8 @@ from housing import models
 from housing.build import build
 from housing.data import Table
 from housing.errors import ConfigError
-from housing.honest import Covered, Elsewhere, Honest, Ring, bootstrap, by_distance, evaluate, fit_as
+from housing.findings import Covered, Elsewhere, Honest, Ring
+from housing.honest import bootstrap, by_distance, evaluate, fit_as
 from housing.schema import Column, Schema
 from housing.slices import Group, fifths, groups_of, leading, sliced_by, slices
 from housing.split import Split, split

@@ -170,7 +170,7 @@ def test_members_stop_each_where_it_is_best(rentals: Table) -> None:
 
 
 def test_an_estimator_without_rounds_cannot_be_stopped_early(rentals: Table) -> None:
-    cfg = config("train", "data=rentals", "features=none", "model=linear", "model.early_stopping=5")
+    cfg = config("train", "data=rentals", "features=none", "model=linear", "+model.early_stopping=5")
     with pytest.raises(ConfigError, match="model.early_stopping is 5, and LinearRegression has no rounds; allowed: null"):
         models.fit(cfg, rentals, np.arange(100))
 

@@ -14,7 +14,7 @@ from conftest import TABLES, command, config, rentals_frame, train
 from housing import tracking
 from housing.data import load
 from housing.errors import ConfigError, StoreError
-from housing.honest import Honest
+from housing.findings import Honest
 from housing.predict import predict
 from housing.promote import promote
 from housing.records import Decision
