@@ -20,7 +20,8 @@ from housing.records import Outcome
 from housing.tracking import Store
 from hydra_plugins.housing.processes import THREADS
 
-QUICK = ("-m", f"--config-dir={TABLES}", "data=rentals", "features=none", "figures=false", "log_model=best")
+ONCE = ("refit=false", "interval=none")  # one fit for each job
+QUICK = ("-m", f"--config-dir={TABLES}", "data=rentals", "features=none", *ONCE, "figures=false", "log_model=best")
 PROCESSES = ("housing.train", *QUICK, "hydra/launcher=processes")
 SLOW = ("housing.train", *QUICK, "model=slow", "seed=1,2,3,4,5,6")
 

@@ -14,7 +14,17 @@ import pytest
 from conftest import TABLES, command, wait_for
 from housing import tracking
 
-QUICK = ("housing.train", "-m", f"--config-dir={TABLES}", "data=rentals", "features=none", "figures=false", "log_model=best")
+ONCE = ("refit=false", "interval=none")  # one fit for each job
+QUICK = (
+    "housing.train",
+    "-m",
+    f"--config-dir={TABLES}",
+    "data=rentals",
+    "features=none",
+    *ONCE,
+    "figures=false",
+    "log_model=best",
+)
 SEARCH = (*QUICK, "search=decision_tree")
 PROCESSES = "hydra/launcher=processes"
 

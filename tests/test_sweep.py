@@ -13,7 +13,7 @@ from conftest import TABLES, command, config, wait_for
 from housing import tracking
 from housing.config import PROJECT
 
-QUICK = (f"--config-dir={TABLES}", "data=rentals", "features=none")
+QUICK = (f"--config-dir={TABLES}", "data=rentals", "features=none", "refit=false", "interval=none")
 
 
 def listed(home: Path) -> list[dict[str, Any]]:
