@@ -28,7 +28,7 @@ def predict(cfg: DictConfig) -> int:
     with tracking.connect(cfg.mlflow).bundle(cfg.source) as folder:
         bundle = Bundle.read(folder)
     schema = bundle.schema
-    made = _predict(bundle, schema.encode_frame(read_csv(file, schema, schema.features)), cfg.interval)
+    made = _predict(bundle, schema.encode_frame(read_csv(file, schema, schema.features)), cfg.coverage)
     rows = pd.read_csv(file, dtype="str", keep_default_na=False, skip_blank_lines=False, index_col=False)  # as they are
     with written_whole(Path(cfg.out)) as partial:
         rows.assign(**{f"{schema.target.name}_{name}": values for name, values in made.items()}).to_csv(partial, index=False)
