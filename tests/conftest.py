@@ -32,6 +32,8 @@ from housing.run import Job, run
 from housing.split import split
 
 TABLES = PROJECT / "tests" / "tables"
+RENTALS_DATA = (f"--config-dir={TABLES}", "data=rentals", "features=none")
+RENTALS_SWEEP = ("-m", *RENTALS_DATA, "refit=false", "interval=none", "figures=false", "log_model=best")  # one quick fit a job
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
 COORDINATES = {"lat": {"type": "float", "role": "latitude"}, "lon": {"type": "float", "role": "longitude"}}  # of a made-up table
 SECONDS = 120  # for anything that is waited for

@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 from mlflow.entities import Run
 
-from conftest import TABLES, command, wait_for
+from conftest import RENTALS_SWEEP, command, wait_for
 from housing import tracking
 from housing.records import Outcome
 from housing.tracking import Store
 from hydra_plugins.housing.processes import THREADS
 
-ONCE = ("refit=false", "interval=none")  # one fit for each job
-QUICK = ("-m", f"--config-dir={TABLES}", "data=rentals", "features=none", *ONCE, "figures=false", "log_model=best")
+QUICK = RENTALS_SWEEP
 PROCESSES = ("housing.train", *QUICK, "hydra/launcher=processes")
 SLOW = ("housing.train", *QUICK, "model=slow", "seed=1,2,3,4,5,6")
 

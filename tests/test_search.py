@@ -11,20 +11,10 @@ from typing import Any
 
 import pytest
 
-from conftest import TABLES, command, wait_for
+from conftest import RENTALS_SWEEP, command, wait_for
 from housing import tracking
 
-ONCE = ("refit=false", "interval=none")  # one fit for each job
-QUICK = (
-    "housing.train",
-    "-m",
-    f"--config-dir={TABLES}",
-    "data=rentals",
-    "features=none",
-    *ONCE,
-    "figures=false",
-    "log_model=best",
-)
+QUICK = ("housing.train", *RENTALS_SWEEP)
 SEARCH = (*QUICK, "search=decision_tree")
 PROCESSES = "hydra/launcher=processes"
 

@@ -9,21 +9,11 @@ from pathlib import Path
 import pytest
 
 from cluster import MlflowServer
-from conftest import SECONDS, TABLES, Ended, command, wait_for
+from conftest import RENTALS_SWEEP, SECONDS, Ended, command, wait_for
 from housing import tracking
 from housing.records import Outcome
 
-ONCE = ("refit=false", "interval=none")  # one fit for each job
-QUICK = (
-    "housing.train",
-    "-m",
-    f"--config-dir={TABLES}",
-    "data=rentals",
-    "features=none",
-    *ONCE,
-    "figures=false",
-    "log_model=best",
-)
+QUICK = ("housing.train", *RENTALS_SWEEP)
 TREES = (*QUICK, "model=decision_tree", "model.estimator.max_depth=range(2,12)")
 SLOW = (*QUICK, "model=slow", "model.estimator.n_estimators=range(500,504)", "mlflow=server")
 
