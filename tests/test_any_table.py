@@ -4,6 +4,8 @@ import json
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from conftest import TABLES, Server, command, rentals_frame, serving, wait_for
 from housing import tracking
 
@@ -11,6 +13,7 @@ DATA = (f"--config-dir={TABLES}", "data=rentals")
 FLAT = {"area": 80.0, "rooms": 3, "furnished": False, "quarter": "harbour", "built": 1980}
 
 
+@pytest.mark.long
 def test_from_file_to_answer(home: Path) -> None:
     swept = command(home, "housing.train", "-m", *DATA, "model=linear,decision_tree,xgboost")
     assert swept.code == 0, swept.err

@@ -68,6 +68,7 @@ def lasting(line: str, url: str, clone: Path) -> Iterator[None]:
         process.wait(60)
 
 
+@pytest.mark.long
 def test_run_goes_on_with_a_generated_table_and_says_so_everywhere(clone: Path) -> None:
     nowhere = {"SCIKIT_LEARN_DATA": str(clone / "nowhere"), **NO_NETWORK}
     shown = shell("./scripts/run", clone, **nowhere)
@@ -85,6 +86,7 @@ def test_run_goes_on_with_a_generated_table_and_says_so_everywhere(clone: Path) 
     assert shell("pgrep -f '[g]unicorn.*server/gunicorn.conf.py' | xargs -r -n1 pwdx | grep -c $PWD || true", clone) == "0\n"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("real_home")  # the README speaks of the real table
 def test_every_command_of_the_readme_works(clone: Path) -> None:
     assert len(COMMANDS) >= 15

@@ -38,6 +38,7 @@ def trials(home: Path) -> Counter[str]:
     return Counter(trial.state.name for trial in loaded.trials)
 
 
+@pytest.mark.long
 def test_a_search_goes_on_to_its_number_of_trials_as_if_it_had_not_stopped(home: Path) -> None:
     assert command(home, *SEARCH, "hydra.sweeper.n_trials=12").code == 0
     whole = tried(home)

@@ -121,7 +121,9 @@ def test_debug_has_an_experiment_of_its_own(home: Path) -> None:
 PRESETS = {path.stem for path in (PROJECT / "conf" / "experiment").glob("*.yaml")} - {"papers"}  # which is best on another split
 
 
-@pytest.mark.parametrize("experiment", sorted(PRESETS))
+@pytest.mark.parametrize(
+    "experiment", [pytest.param(name, marks=pytest.mark.long if name == "best" else ()) for name in sorted(PRESETS)]
+)
 def test_every_preset_runs(home: Path, experiment: str) -> None:
     fetched = command(home, "housing.fetch", "data=synthetic", "data.rows=1500")
     assert fetched.code == 0, fetched.err
