@@ -103,6 +103,7 @@ def test_every_command_of_the_readme_works(clone: Path) -> None:
     assert (clone / "outputs" / "predictions.csv").read_text(encoding="utf-8").count("\n") == 20641
 
 
+@pytest.mark.long
 def test_setup_is_idempotent_and_names_what_is_missing(clone: Path) -> None:
     assert shell("./scripts/setup", clone) == ""
     nothing = subprocess.run(
