@@ -1,21 +1,35 @@
 """The app: wires the parts of the server."""
 
+from itertools import count
+
 from flask import Flask
 
+from server.access import Access
+from server.api import Api
+from server.cors import Cors
 from server.errors import handle_errors
 from server.metrics import measure
 from server.model import InUse
+from server.ports import Ports
 from server.routes import api
 from server.settings import Settings
+from server.wsgi import Application, PlainPath
 
 
-def create_app() -> Flask:
+def create_app() -> Application:
     """Make the app that the environment describes."""
     settings = Settings.from_environment()
     app = Flask(__name__)
-    app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_ROWS=settings.max_rows)
-    app.extensions["in_use"] = InUse(settings.folder, settings.poll)
+    app.config.update(MAX_CONTENT_LENGTH=settings.max_body)
+    in_use = InUse(settings.folder, settings.poll)
+    access = Access.configured(settings.keys_file, settings.rate / settings.workers)
+    ids = count()
+    answers = Api(in_use, access, settings.max_rows, lambda: str(next(ids)), lambda entry: None)
+    app.extensions |= {"in_use": in_use, "access": access, "api": answers}
+    measure(app)  # before what may refuse a request
     app.register_blueprint(api)
     handle_errors(app)
-    measure(app)
-    return app
+    served: Application = PlainPath(app, answers, settings.max_body)
+    if settings.cors_origins:
+        served = Cors(served, settings.cors_origins.split(","))
+    return Ports(served, settings.metrics_port) if settings.metrics_port else served

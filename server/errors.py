@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 
@@ -11,22 +11,26 @@ from werkzeug.exceptions import HTTPException
 
 from housing.errors import Problem
 
+PROBLEM = "application/problem+json"
+
 log = logging.getLogger(__name__)
 
 
 class RequestError(Exception):
     """What the caller can mend: a status, what is wrong, and (where rows are wrong) each place."""
 
-    def __init__(self, status: HTTPStatus, detail: str, problems: Sequence[Problem] = ()) -> None:
+    def __init__(
+        self, status: HTTPStatus, detail: str, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.problems = status, detail, problems
+        self.status, self.detail, self.problems, self.headers = status, detail, problems, dict(headers or {})
 
 
-def problem(status: int, detail: str, problems: Sequence[Problem] = ()) -> Response:
-    """Give the answer to a request that cannot be served."""
+def problem(status: int, detail: str, problems: Sequence[Problem] = ()) -> bytes:
+    """Give the body of the answer to a request that cannot be served."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status), "detail": detail}
     errors = {"errors": [asdict(item) for item in problems]} if problems else {}
-    return Response(json.dumps({**body, **errors}), status=int(status), mimetype="application/problem+json")
+    return json.dumps({**body, **errors}).encode()
 
 
 def handle_errors(app: Flask) -> None:
@@ -34,17 +38,23 @@ def handle_errors(app: Flask) -> None:
 
     @app.errorhandler(RequestError)
     def refused(error: RequestError) -> Response:
-        return problem(error.status, error.detail, error.problems)
+        return _response(error.status, error.detail, error.problems, error.headers)
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:
-        answer = problem(error.code or 500, error.description or "")
-        for name, value in error.get_headers():
-            if name == "Allow":
-                answer.headers[name] = value
-        return answer
+        allow = {name: value for name, value in error.get_headers() if name == "Allow"}
+        return _response(error.code or 500, error.description or "", headers=allow)
 
     @app.errorhandler(Exception)
     def ours(error: Exception) -> Response:
-        log.error("a request failed", exc_info=error)
-        return problem(500, "the server failed; its log has the reason")
+        return _response(500, failed(error))
+
+
+def failed(error: Exception) -> str:
+    """Log an error that is ours; give what its caller may know."""
+    log.error("a request failed", exc_info=error)
+    return "the server failed; its log has the reason"
+
+
+def _response(status: int, detail: str, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None) -> Response:
+    return Response(problem(status, detail, problems), status=int(status), mimetype=PROBLEM, headers=dict(headers or {}))

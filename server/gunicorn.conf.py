@@ -2,19 +2,29 @@
 
 # pylint: disable=invalid-name  # gunicorn names its settings
 
+import ipaddress
 import os
 import shutil
+import socket
+import struct
+import sys
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import multiprocess
 
+from server.access import Access
 from server.settings import Settings
+
+OPEN = """
+WARNING: this server can be reached from other machines, and asks nobody for a key.
+Make keys with python -m server.access, and name their file in serve.keys_file.
+"""
 
 _settings = Settings.from_environment()
 
 wsgi_app = "server.app:create_app()"
-bind = f"{_settings.host}:{_settings.port}"
+bind = [f"{_settings.host}:{port}" for port in (_settings.port, _settings.metrics_port) if port]
 workers = _settings.workers
 worker_class = "gthread"
 threads = _settings.threads
@@ -24,11 +34,21 @@ control_socket_disable = True  # two masters of one user would take it from each
 loglevel = "warning"
 
 
-def when_ready(_server: Any) -> None:
+def when_ready(server: Any) -> None:
     """Begin with no metrics of workers that are long gone, once the port is ours and before the first worker."""
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    for listener in server.LISTENERS:  # what is accepted from it inherits this
+        for wait in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(socket.SOL_SOCKET, wait, struct.pack("ll", int(_settings.patience), 0))
+    if _is_public(_settings.host) and Access.configured(_settings.keys_file, 0).is_open:
+        print(OPEN, file=sys.stderr, flush=True)
+
+
+def _is_public(host: str) -> bool:
+    found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
+    return not all(ipaddress.ip_address(address).is_loopback for address in found)
 
 
 def child_exit(_server: Any, worker: Any) -> None:

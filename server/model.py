@@ -8,24 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marshmallow import Schema
-
 from housing.bundle import Bundle
 from housing.errors import BundleError
 from housing.schema import Record
 from server import published
-from server.schemas import request_schema
+from server.check import Check
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A bundle, where it came from, and the request schema that was made from it."""
+    """A bundle, where it came from, and the check of rows that was made from its schema."""
 
     bundle: Bundle
     served: dict[str, Any]
-    requests: Schema
+    check: Check
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Which model this is: what each answer and each line of the prediction log says of it."""
+        return {"model": self.served["model"], "version": self.served["version"], "run_id": self.bundle.card["run_id"]}
 
     @property
     def example(self) -> Record:
@@ -37,7 +40,7 @@ class Model:
     def read(cls, folder: Path) -> "Model":
         """Read a published version. Raises BundleError where it is damaged."""
         bundle = Bundle.read(folder / published.BUNDLE)
-        return cls(bundle, json.loads((folder / published.SERVED).read_text(encoding="utf-8")), request_schema(bundle.schema))
+        return cls(bundle, json.loads((folder / published.SERVED).read_text(encoding="utf-8")), Check(bundle.schema))
 
 
 class InUse:

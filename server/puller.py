@@ -70,7 +70,7 @@ def pull(settings: Settings) -> str:
         model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=place))
         bundle = model / yaml.safe_load((model / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]["data"]
         Bundle.read(bundle)
-        served = {"model": settings.model, "version": str(version.version), "alias": settings.alias}
+        served = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
         published.publish(settings.folder, name, bundle, served)
     return f"published {settings.model} version {version.version}"
 

@@ -8,8 +8,6 @@ from marshmallow import RAISE, Schema, ValidationError, fields
 from housing.schema import Column
 from housing.schema import Schema as TableSchema
 
-MOST_PROBLEMS = 100
-
 
 class ColumnField(fields.Field[Any]):
     """A field that takes what a column allows. A nullable column's missing value is null; its key must be there."""

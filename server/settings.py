@@ -23,6 +23,11 @@ class Settings:
     threads: int
     max_body: int
     max_rows: int
+    keys_file: str
+    rate: float
+    cors_origins: str
+    metrics_port: int
+    patience: float
 
     @classmethod
     def from_environment(cls) -> Self:

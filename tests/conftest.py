@@ -235,6 +235,12 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
+def scraped(server: Server) -> dict[str, float]:
+    """The metrics by name and labels."""
+    lines = (line for line in server.ask("/metrics").text.splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
 def free_port() -> int:
     """Give a port that nobody listens on."""
     with socket.socket() as place:

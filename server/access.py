@@ -1,0 +1,128 @@
+"""Who may ask: API keys with rights of their own, and how often each may.
+
+    python -m server.access NAME predict,feedback
+
+makes a key, prints it once, and prints the line that lets it in: for the file that `serve.keys_file` names, or for the
+environment variable HOUSING_KEYS. Only the line, which holds a hash, has to be kept; several keys are good at once.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Self
+
+from server.errors import RequestError
+
+PREDICT, FEEDBACK, METRICS = "predict", "feedback", "metrics"
+RIGHTS = (PREDICT, FEEDBACK, METRICS)
+VARIABLE = "HOUSING_KEYS"
+
+
+@dataclass
+class Key:
+    """One key: its owner's name, what it may, its hash, and how many requests it has left."""
+
+    name: str
+    rights: frozenset[str]
+    digest: bytes
+    left: float = field(default=0.0, init=False)
+    since: float = field(default_factory=lambda: -1e9, init=False)
+
+    @classmethod
+    def read(cls, line: str) -> Self:
+        """Read `name right,right hash`. Raises ValueError, which names the line's owner and never the hash."""
+        name, rights, digest = (*line.split(), "", "")[:3]
+        known = frozenset(rights.split(","))
+        if len(line.split()) != 3 or not known <= set(RIGHTS) or len(digest) != 64:
+            raise ValueError(
+                f"the key of {name} is not of the form 'name rights hash'; rights are some of {','.join(RIGHTS)};"
+                " python -m server.access makes such a line"
+            )
+        return cls(name, known, bytes.fromhex(digest))
+
+
+class Access:
+    """Lets requests in: all of them where there are no keys."""
+
+    def __init__(self, keys: Sequence[Key], rate: float) -> None:
+        """Take the keys, and how many requests a second each may make here (0: any number)."""
+        self._keys, self._rate = list(keys), rate
+        self._one_at_a_time = threading.Lock()
+
+    @classmethod
+    def configured(cls, keys_file: str, rate: float) -> Self:
+        """Read the keys of a file (none where the name is empty) and of the environment.
+
+        Raises ValueError for a line that is no key, OSError for a file that is not there.
+        """
+        lines = Path(keys_file).read_text(encoding="utf-8").splitlines() if keys_file else []
+        lines += os.environ.get(VARIABLE, "").replace(";", "\n").splitlines()
+        return cls([Key.read(line) for line in lines if line.strip() and not line.startswith("#")], rate)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody is let in."""
+        return not self._keys
+
+    def check(self, given: str | None, right: str) -> None:
+        """Let a request in that carries a key with the right. Raises RequestError: 401, 403, or 429 where it asks too often."""
+        if self.is_open:
+            return
+        if not given:
+            raise _unauthorized("a key is needed: Authorization: Bearer KEY")
+        digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
+        found = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]  # all are compared, whichever fits
+        if not found:
+            raise _unauthorized("the key is not known")
+        if right not in found[0].rights:
+            raise RequestError(HTTPStatus.FORBIDDEN, f"this key lacks the right: {right}")
+        if self._rate > 0 and not self._has_left(found[0]):
+            raise RequestError(
+                HTTPStatus.TOO_MANY_REQUESTS, "this key asks too often; try again in a second", headers={"Retry-After": "1"}
+            )
+
+    def _has_left(self, key: Key) -> bool:
+        """Take one of the requests that a key has left; a second's worth of them is saved at most."""
+        with self._one_at_a_time:
+            now = time.monotonic()
+            key.left = min(max(self._rate, 1.0), key.left + (now - key.since) * self._rate)
+            key.since = now
+            if key.left < 1.0:
+                return False
+            key.left -= 1.0
+            return True
+
+
+def key_of(authorization: str | None) -> str | None:
+    """Give the key of an Authorization header."""
+    scheme, _, key = (authorization or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else None
+
+
+def _unauthorized(detail: str) -> RequestError:
+    return RequestError(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Make a key."""
+    if len(arguments) != 2 or len(arguments[0].split()) != 1:
+        sys.exit(f"usage: python -m server.access NAME RIGHTS      rights: some of {','.join(RIGHTS)}")
+    key = secrets.token_urlsafe(32)
+    line = f"{arguments[0]} {arguments[1]} {hashlib.sha256(key.encode()).hexdigest()}"
+    try:
+        Key.read(line)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(f"the key, which is shown this once:\n  {key}\nthe line for serve.keys_file or {VARIABLE}:\n  {line}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

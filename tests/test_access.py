@@ -1,0 +1,114 @@
+"""Keys, rights and rates; ports and origins."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Answer, Server, free_port, serving, wait_for
+from test_server import ROW, assert_problem, served_home  # noqa: F401  # pylint: disable=unused-import
+
+from housing.config import PROJECT
+
+BODY = json.dumps(ROW).encode()
+
+
+def new_key(name: str, rights: str) -> tuple[str, str]:
+    """Make a key as an operator does; give it and its line."""
+    made = subprocess.run(
+        [sys.executable, "-m", "server.access", name, rights], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    _, key, _, line = made.stdout.splitlines()
+    return key.strip(), line.strip()
+
+
+@pytest.fixture(scope="module")
+def keys() -> dict[str, tuple[str, str]]:
+    """Two keys that may predict, one of them in the file, and one for metrics."""
+    asked = {"old": "predict", "new": "predict,feedback", "prometheus": "metrics"}
+    return {name: new_key(name, rights) for name, rights in asked.items()}
+
+
+@pytest.fixture(scope="module")
+def server(served_home: Path, keys: dict[str, tuple[str, str]]) -> Iterator[Server]:  # noqa: F811
+    """The promoted model behind keys, with metrics on a port of their own, open to the pages of one origin."""
+    file = served_home / "keys"
+    file.write_text(f"# rotated each month\n{keys['old'][1]}\n{keys['prometheus'][1]}\n", encoding="utf-8")
+    options = (f"serve.keys_file={file}", "serve.workers=1", "serve.cors_origins='https://a.example'", "serve.rate=50")
+    port = free_port()
+    with serving(served_home, *options, f"serve.metrics_port={port}", environment={"HOUSING_KEYS": keys["new"][1]}) as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        yield running
+
+
+def ask(server: Server, route: str, key: str | None, body: bytes | None = None, **headers: str) -> Answer:
+    """Ask with a key."""
+    named = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return server.ask(route, body, **named, **headers)
+
+
+def test_keys_of_the_file_and_of_the_environment_are_good_at_once(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+    assert [ask(server, "/predict", keys[name][0], BODY).status for name in ("old", "new")] == [200, 200]
+
+
+@pytest.mark.parametrize("route", ["/predict", "/invocations"])
+def test_without_a_key_or_with_another_nothing_is_predicted(server: Server, route: str) -> None:
+    assert_problem(ask(server, route, None, BODY), 401, "a key is needed")
+    assert_problem(ask(server, route, "guessed", BODY), 401, "the key is not known")
+    assert_problem(ask(server, route, "\u00fc".encode().decode("latin-1"), BODY), 401, "the key is not known")
+
+
+def test_a_key_has_the_rights_that_its_line_names(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+    assert_problem(ask(server, "/predict", keys["prometheus"][0], BODY), 403, "lacks the right: predict")
+    assert_problem(ask(server, "/model", keys["prometheus"][0]), 403, "lacks the right: predict")
+    assert ask(server, "/model", keys["old"][0]).status == 200
+    assert server.ask("/healthz").status == 200
+
+
+def test_a_key_is_never_logged(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+    log = server.log.read_text(encoding="utf-8")
+    assert not any(key in log or line.split()[-1] in log for key, line in keys.values())
+
+
+def test_a_key_that_asks_too_often_has_to_wait_and_others_have_not(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+    answers = [ask(server, "/predict", keys["new"][0], b"{}") for _ in range(300)]
+    refused = [answer for answer in answers if answer.status == 429]
+    assert refused
+    assert_problem(refused[0], 429, "asks too often")
+    assert ask(server, "/predict", keys["old"][0], BODY).status == 200
+
+
+def test_metrics_are_on_their_own_port_alone(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+    assert_problem(ask(server, "/metrics", keys["prometheus"][0]), 404, "metrics are at port")
+    port = server.ask("/metrics").json["detail"].split("port ")[1].split(",")[0]
+    other = Server(f"http://127.0.0.1:{port}", server.process, server.log)
+    assert "housing_rows_total" in ask(other, "/metrics", keys["prometheus"][0]).text
+    assert_problem(other.ask("/metrics"), 401, "a key is needed")
+    assert_problem(ask(other, "/predict", keys["old"][0], BODY), 404, "metrics are at port")
+
+
+def test_pages_of_the_configured_origin_alone_may_ask(server: Server) -> None:
+    assert (
+        server.ask("/predict", method="OPTIONS", Origin="https://a.example", Access_Control_Request_Method="POST").status == 204
+    )
+    assert (
+        server.ask("/predict", method="OPTIONS", Origin="https://b.example", Access_Control_Request_Method="POST").status == 200
+    )  # without a word of it
+
+
+@pytest.mark.parametrize("arguments", [(), ("a",), ("a b", "predict"), ("a", "admin")])
+def test_a_key_that_cannot_be_made_is_told(arguments: tuple[str, ...]) -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "server.access", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 1 and "predict,feedback,metrics" in made.stderr
+
+
+def test_a_public_server_without_keys_warns(served_home: Path) -> None:  # noqa: F811
+    with serving(served_home, "serve.host=0.0.0.0", "serve.workers=1") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        assert "WARNING: this server can be reached from other machines" in running.log.read_text(encoding="utf-8")
