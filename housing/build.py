@@ -17,6 +17,7 @@ from housing.ensemble import Ensemble, Member
 from housing.errors import ConfigError
 from housing.evidence import Evidence, native_trees
 from housing.interval import Interval, with_prediction
+from housing.medoids import medoids
 from housing.models import AfterFold, AfterRound, Fitted, Model, silent
 from housing.provenance import commit, libraries
 from housing.schema import Matrix, Vector, reference
@@ -56,6 +57,8 @@ def build(
     after_fit(Evidence(parts.valid, predicted, scales, native_trees(model)))
     bundle = to_bundle(model, table, fitted_on, parts.valid, cfg.parity)
     bundle.interval = interval
+    known = table.matrix[fitted_on]
+    bundle.background = known[medoids(table.schema, known, cfg.background_rows, cfg.seed)]
     bundle.pick_golden(table.matrix[parts.valid], cfg.golden_rows)
     metrics |= cost(bundle, table.matrix[parts.valid])
     bundle.card = card(cfg, table, parts, run_id, metrics)
@@ -70,7 +73,13 @@ def to_bundle(model: Model, table: Table, fitted_on: Rows, proven_on: Rows, pari
     ensemble, allowed = model.ensemble, parity * _spread(table.target[fitted_on])
     columns = [features.transform(table.matrix[proven_on]) for features in ensemble.features]
     members = [_converted(member, columns[member.features], allowed) for member in ensemble.members]
-    bundle = Bundle(Ensemble(table.schema, ensemble.features, members, ensemble.reach), reference={}, card={}, golden={})
+    bundle = Bundle(
+        Ensemble(table.schema, ensemble.features, members, ensemble.reach),
+        reference={},
+        card={},
+        golden={},
+        background=table.matrix[:0],
+    )
     bundle.reference = reference(table.schema, table.matrix[fitted_on], bundle.predict(table.matrix[fitted_on]))
     return bundle
 

@@ -9,6 +9,7 @@
     reference.json              training share of each bin of each column and of the prediction
     card.json                   what the run knew when it made the bundle
     golden.json                 rows with the predictions that this bundle must give
+    background.npz              training rows that stand for all: what a prediction is explained against
     SHA256SUMS                  the sum of every other file, as sha256sum writes them
 
 The same folder lies in the run, in the registry, in batch prediction and in the server.
@@ -34,10 +35,11 @@ from housing.files import sha256
 from housing.interval import Interval
 from housing.schema import Matrix, Schema, Vector
 
-FORMAT = 2
+FORMAT = 3
 SUMS = "SHA256SUMS"
 SHARED_FILES = ("schema.json", "combine.json", "reference.json", "card.json", "golden.json")
-COMBINE, INTERVAL, GRAPH = "combine.npz", ("interval.npz", "interval.onnx"), "model.onnx"
+COMBINE, BACKGROUND, GRAPH = "combine.npz", "background.npz", "model.onnx"
+INTERVAL = ("interval.npz", "interval.onnx")
 FEATURES_FILES = ("features.json", "arrays.npz")
 GOLDEN_COVERAGE = 0.9
 # Engines round float32 sums differently on different processors; a wrong branch of a tree is a thousand times larger.
@@ -69,6 +71,7 @@ class Bundle:
     reference: dict[str, Any]
     card: dict[str, Any]
     golden: dict[str, Any]
+    background: Matrix
     interval: Interval | None = None
 
     @property
@@ -135,6 +138,7 @@ class Bundle:
         for name, content in shared.items():
             _write_json(folder / name, content)
         _write_arrays(folder / COMBINE, {} if self.ensemble.reach is None else self.ensemble.reach.arrays)
+        _write_arrays(folder / BACKGROUND, {"rows": self.background})
         for home, features in _homes(folder / "features", self.ensemble.features):
             declared, arrays = features.state()
             _write_json(home / "features.json", declared)
@@ -170,10 +174,11 @@ class Bundle:
         features = [_read_features(schema, home) for home in _numbered(folder / "features")]
         graphs: list[Estimator] = [Graph((home / GRAPH).read_bytes()) for home in _numbered(folder / "members")]
         ensemble = restored(schema, features, graphs, shared["combine.json"], _read_arrays(folder / COMBINE))
+        background = _read_background(schema, folder / BACKGROUND)
         interval = None
         if (folder / INTERVAL[0]).is_file():
             interval = Interval(_read_arrays(folder / INTERVAL[0]), Graph((folder / INTERVAL[1]).read_bytes()))
-        return cls(ensemble, shared["reference.json"], shared["card.json"], shared["golden.json"], interval)
+        return cls(ensemble, shared["reference.json"], shared["card.json"], shared["golden.json"], background, interval)
 
     def check_golden(self) -> None:
         """Predict the golden rows again. Raises BundleError where a prediction differs."""
@@ -227,6 +232,19 @@ def _read_features(schema: Schema, home: Path) -> Features:
     return Features.restore(schema, declared, _read_arrays(home / "arrays.npz"))
 
 
+def _read_background(schema: Schema, path: Path) -> Matrix:
+    """Give the background rows. Raises BundleError for rows that are none of this schema's matrix."""
+    rows = _read_arrays(path).get("rows")
+    if rows is None or rows.dtype != np.float64 or rows.ndim != 2 or not len(rows) or rows.shape[1] != len(schema.features):
+        found = "no array rows" if rows is None else f"{rows.dtype} of shape {rows.shape}"
+        raise BundleError(f"{path.name} has {found}; allowed: float64 of shape (at least 1, {len(schema.features)})")
+    for row, record in enumerate(schema.decode(rows)):
+        same = np.array_equal(schema.encode_records([record])[0], rows[row], equal_nan=True)
+        if not same or any(column.reason(record[column.name]) for column in schema.features):
+            raise BundleError(f"{path.name}: row {row} holds what the schema does not allow")
+    return rows
+
+
 def _check_files(folder: Path) -> None:
     if not (folder / SUMS).is_file():
         raise BundleError(f"{SUMS} is missing")
@@ -235,7 +253,13 @@ def _check_files(folder: Path) -> None:
         digest, _, name = line.partition("  ")
         listed[name] = digest
     present = _files(folder)
-    expected = {*SHARED_FILES, COMBINE, *_parts(present, "features", FEATURES_FILES), *_parts(present, "members", (GRAPH,))}
+    expected = {
+        *SHARED_FILES,
+        COMBINE,
+        BACKGROUND,
+        *_parts(present, "features", FEATURES_FILES),
+        *_parts(present, "members", (GRAPH,)),
+    }
     expected |= set(INTERVAL) if set(INTERVAL) & set(present) else set()
     for what, names in (
         ("is missing", (expected | set(listed)) - set(present)),

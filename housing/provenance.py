@@ -29,6 +29,7 @@ CODE = (
     "models.py",
     "convert.py",
     "scores.py",
+    "medoids.py",
     "build.py",
     "run.py",
 )

@@ -79,6 +79,15 @@ def test_the_reference_is_of_the_rows_that_the_bundle_was_fitted_on(rentals: Tab
         assert bundle.card["fitted_on"] == ("train and valid" if refit else "train")
 
 
+def test_the_background_is_of_rows_that_the_bundle_was_fitted_on(rentals: Table) -> None:
+    cfg = config("train", "data=rentals", "features=none", "model=linear", "refit=false", "interval=none", "background_rows=7")
+    parts = split(rentals, cfg.split)
+    bundle = build(cfg, rentals, parts, run_id="none")[0]
+    known = {row.tobytes() for row in rentals.matrix[parts.train]}
+    assert len(bundle.background) == 7
+    assert all(row.tobytes() in known for row in bundle.background)
+
+
 @pytest.mark.parametrize("name", ["geo", "full"])
 def test_a_bundle_with_features_that_learned_predicts_the_same_when_read(towns: Table, tmp_path: Path, name: str) -> None:
     given = ("data=towns", f"features={name}", *SMALL[name], "model.estimator.n_estimators=15")

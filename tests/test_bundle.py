@@ -24,6 +24,7 @@ from housing.schema import Schema
 from housing.split import split
 
 FILES = [
+    "background.npz",
     "card.json",
     "combine.json",
     "combine.npz",
@@ -100,6 +101,11 @@ def test_twelve_members_come_back_in_their_order(towns: Table, tmp_path: Path) -
         assert member.estimator.graph == expected.estimator.graph  # type: ignore[attr-defined]
 
 
+def test_background_rows_survive_writing(bundle: Bundle, folder: Path) -> None:
+    assert bundle.background.shape == (16, 5)
+    np.testing.assert_array_equal(Bundle.read(folder).background, bundle.background)
+
+
 def test_intervals_survive_writing_and_a_bundle_without_them_has_no_file_of_them(
     bundle: Bundle, rentals: Table, tmp_path: Path
 ) -> None:
@@ -139,6 +145,11 @@ def pickled(folder: Path) -> None:
         np.savez(file, np.array([print], dtype=object))
 
 
+def background(rows: Any) -> Callable[[Path], None]:
+    """Put other background rows in: area, rooms, furnished, quarter, built."""
+    return lambda folder: np.savez(folder / "background.npz", rows=np.asarray(rows))
+
+
 def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     """Make a change of a JSON file."""
 
@@ -159,7 +170,7 @@ def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Pat
         (edit("golden.json", lambda golden: golden.update(predictions=[1.0])), "golden.json has 16 rows and 1 predictions"),
         (edit("golden.json", lambda golden: golden.clear()), "KeyError"),
         (lambda folder: (folder / "features/0/arrays.npz").write_bytes(b"no archive"), "arrays.npz|ValueError"),
-        (edit("schema.json", lambda schema: schema.update(format=99)), "format is 99; this program reads 2"),
+        (edit("schema.json", lambda schema: schema.update(format=99)), "format is 99; this program reads 3"),
         (edit("combine.json", lambda combine: combine.update(members=[])), "shorter than"),
         (edit("combine.json", lambda combine: combine["members"][0].update(where="nearby")), "where is 'nearby'; allowed"),
         (edit("combine.json", lambda combine: combine["members"][0].update(where="near")), "model.reach is missing or"),
@@ -171,6 +182,20 @@ def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Pat
         (lambda folder: shutil.copytree(folder / "members/0", folder / "members/2"), "members/1/model.onnx is missing"),
         (lambda folder: shutil.copytree(folder / "features/0", folder / "features/x"), "features/1/arrays.npz is missing"),
         (pickled, "pickle"),
+        (
+            lambda folder: np.savez(folder / "background.npz", other=np.ones(3)),
+            "background.npz has no array rows; allowed: float64",
+        ),
+        (background(np.ones((2, 4))), r"float64 of shape \(2, 4\); allowed: float64 of shape \(at least 1, 5\)"),
+        (background(np.ones((0, 5))), r"float64 of shape \(0, 5\)"),
+        (background(np.ones((2, 5), dtype=np.int64)), "int64 of shape"),
+        (
+            background([[50.0, 2, 1, 0, 1950], [np.nan, 2, 1, 0, 1950]]),
+            "background.npz: row 1 holds what the schema does not allow",
+        ),
+        (background([[50.0, 2.5, 1, 0, 1950]]), "row 0 holds"),
+        (background([[50.0, 2, 1, -1, 1950]]), "row 0 holds"),
+        (background([[900.0, 2, 1, 0, 1950]]), "row 0 holds"),
         (lambda folder: (folder / "members/0/model.onnx").write_bytes(b"no graph"), "[Pp]rotobuf"),
         (lambda folder: (folder / "card.json").write_text("{"), "JSONDecodeError"),
     ],
