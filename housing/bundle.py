@@ -235,7 +235,7 @@ def _read_features(schema: Schema, home: Path) -> Features:
 def _read_background(schema: Schema, path: Path) -> Matrix:
     """Give the background rows. Raises BundleError for rows that are none of this schema's matrix."""
     rows = _read_arrays(path).get("rows")
-    if rows is None or rows.dtype != np.float64 or rows.ndim != 2 or not len(rows) or rows.shape[1] != len(schema.features):
+    if rows is None or rows.dtype != np.float64 or rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != len(schema.features):
         found = "no array rows" if rows is None else f"{rows.dtype} of shape {rows.shape}"
         raise BundleError(f"{path.name} has {found}; allowed: float64 of shape (at least 1, {len(schema.features)})")
     for row, record in enumerate(schema.decode(rows)):

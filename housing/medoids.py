@@ -18,7 +18,7 @@ def medoids(schema: Schema, matrix: Matrix, count: int, seed: int) -> Rows:
 
     Raises ValueError for a matrix without rows or a count below 1.
     """
-    if not len(matrix) or count < 1:
+    if len(matrix) == 0 or count < 1:
         raise ValueError(f"{count} medoids of {len(matrix)} rows; allowed: at least one of at least one")
     sampled = np.arange(len(matrix))
     if len(matrix) > SAMPLE:

@@ -8,6 +8,7 @@ from server.access import Access
 from server.api import Api
 from server.cors import Cors
 from server.errors import handle_errors
+from server.explain import explanations
 from server.metrics import measure
 from server.model import InUse
 from server.ports import Ports
@@ -21,6 +22,7 @@ def create_app() -> Application:
     settings = Settings.from_environment()
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body)
+    app.config.update(EXPLAIN_EXACT=settings.explain_exact, EXPLAIN_ROWS=settings.explain_rows)
     in_use = InUse(settings.folder, settings.poll)
     access = Access.configured(settings.keys_file, settings.rate / settings.workers)
     ids = count()
@@ -28,6 +30,7 @@ def create_app() -> Application:
     app.extensions |= {"in_use": in_use, "access": access, "api": answers}
     measure(app)  # before what may refuse a request
     app.register_blueprint(api)
+    app.register_blueprint(explanations)
     handle_errors(app)
     served: Application = PlainPath(app, answers, settings.max_body)
     if settings.cors_origins:

@@ -28,6 +28,8 @@ class Settings:
     cors_origins: str
     metrics_port: int
     patience: float
+    explain_exact: int
+    explain_rows: int
 
     @classmethod
     def from_environment(cls) -> Self:

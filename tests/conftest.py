@@ -27,6 +27,7 @@ from housing.build import build
 from housing.bundle import Bundle
 from housing.config import CONF, PROJECT
 from housing.data import Table
+from housing.promote import promote
 from housing.records import Outcome
 from housing.run import Job, run
 from housing.split import split
@@ -268,3 +269,33 @@ def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None 
     finally:
         process.terminate()
         process.wait(SECONDS)
+
+
+def promoted(place: Path, table: str, empty_store_: Path) -> Path:
+    """Make a home with a small promoted model of rentals or towns, with intervals."""
+    frame = {"rentals": rentals_frame, "towns": towns_frame}[table]()
+    (place / "data").mkdir()
+    frame.to_csv(place / "data" / f"{table}.csv", index=False)
+    shutil.copy(empty_store_, place / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOUSING_HOME", str(place))
+        train(place, f"data={table}", "figures=false", "model.estimator.n_estimators=50", "model.estimator.learning_rate=0.2")
+        assert promote(config("promote", f"data={table}")).verdict == "PROMOTE"
+    return place
+
+
+@pytest.fixture(scope="session")
+def rentals_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
+    """A small XGBoost model of the rentals, served."""
+    with serving(promoted(tmp_path_factory.mktemp("rentals_server"), "rentals", empty_store)) as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def towns_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
+    """A small XGBoost model of the towns, which have coordinates, served; explanations are samples."""
+    home_ = promoted(tmp_path_factory.mktemp("towns_server"), "towns", empty_store)
+    with serving(home_, "data=towns", "serve.explain_exact=3", "serve.explain_rows=4096") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        yield running
