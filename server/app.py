@@ -1,7 +1,5 @@
 """The app: wires the parts of the server."""
 
-from itertools import count
-
 from flask import Flask
 
 from server.access import Access
@@ -21,12 +19,12 @@ def create_app() -> Application:
     """Make the app that the environment describes."""
     settings = Settings.from_environment()
     app = Flask(__name__)
-    app.config.update(MAX_CONTENT_LENGTH=settings.max_body)
-    app.config.update(EXPLAIN_EXACT=settings.explain_exact, EXPLAIN_ROWS=settings.explain_rows)
+    app.config.update(
+        MAX_CONTENT_LENGTH=settings.max_body, EXPLAIN_EXACT=settings.explain_exact, EXPLAIN_ROWS=settings.explain_rows
+    )
     in_use = InUse(settings.folder, settings.poll)
     access = Access.configured(settings.keys_file, settings.rate / settings.workers)
-    ids = count()
-    answers = Api(in_use, access, settings.max_rows, lambda: str(next(ids)), lambda entry: None)
+    answers = Api(in_use, access, settings.max_rows)
     app.extensions |= {"in_use": in_use, "access": access, "api": answers}
     measure(app)  # before what may refuse a request
     app.register_blueprint(api)

@@ -27,8 +27,8 @@ class Model:
 
     @property
     def told(self) -> dict[str, Any]:
-        """Which model this is: what each answer and each line of the prediction log says of it."""
-        return {"model": self.served["model"], "version": self.served["version"], "run_id": self.bundle.card["run_id"]}
+        """Which model this is, as each answer says."""
+        return {"model": self.served["model"], "version": self.served["version"]}
 
     @property
     def example(self) -> Record:

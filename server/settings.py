@@ -9,7 +9,7 @@ PREFIX = "HOUSING_"
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings:  # pylint: disable=too-many-instance-attributes  # one for each setting
     """What a worker and the puller have to know."""
 
     model: str
