@@ -4,6 +4,7 @@ Both the plain WSGI path and Flask's routes call it, so there is one behaviour.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -20,7 +21,6 @@ from server.errors import PROBLEM, RequestError, failed, problem
 from server.metrics import observe
 from server.model import InUse, Model
 from server.parse import CSV, JSON, Rows
-from server.request_id import next_id
 
 PREDICT_ROUTE, SCORING_ROUTE = "/predict", "/invocations"
 ROUTES = (PREDICT_ROUTE, SCORING_ROUTE)
@@ -62,18 +62,28 @@ class Predicted:
 class Api:
     """Answers the hot routes."""
 
-    def __init__(self, in_use: InUse, access: Access, max_rows: int) -> None:
+    def __init__(
+        self,
+        in_use: InUse,
+        access: Access,
+        max_rows: int,
+        next_id: Callable[[], str],
+        write_log: Callable[[dict[str, Any]], None],
+    ) -> None:
         self._in_use, self._access, self._max_rows = in_use, access, max_rows
+        self._next_id, self._write_log = next_id, write_log
 
     def answer(self, asked: Asked) -> Answer:
-        """Answer a request: let it in, read, check, predict, count."""
+        """Answer a request: let it in, read, check, predict, log, count."""
         begun, rows = time.perf_counter(), 0
         try:
             self._access.check(asked.key, PREDICT)
             model = self._model()
-            matrix = self._read(asked, model)
+            given, matrix = self._read(asked, model)
             predicted = _predict(model, matrix, _coverage(asked.query))
-            answer, rows = Answer(200, _headers("application/json"), _success(asked.route, model, predicted)), len(matrix)
+            rows, name = len(matrix), self._next_id()
+            answer = Answer(200, _headers("application/json"), _success(asked.route, name, model, predicted))
+            self._log(asked.route, name, model, given, predicted, begun)
         except RequestError as error:
             body = problem(error.status, error.detail, error.problems)
             answer = Answer(int(error.status), _headers(PROBLEM) + list(error.headers.items()), body)
@@ -93,8 +103,8 @@ class Api:
         except BundleError as error:
             raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {error}") from error
 
-    def _read(self, asked: Asked, model: Model) -> Matrix:
-        """Give the rows of a body as the matrix that the model takes."""
+    def _read(self, asked: Asked, model: Model) -> tuple[Rows, Matrix]:
+        """Give the rows of a body, and the matrix that the model takes."""
         allowed = (JSON,) if asked.route == PREDICT_ROUTE else (JSON, CSV)
         if parse.media_type(asked.content_type, *allowed) == CSV:
             return self._checked(parse.of_csv(asked.body, model.bundle.schema.features), model)
@@ -102,7 +112,7 @@ class Api:
             given = self._form(asked.route, parse.quickly(asked.body), model)
             matrix = model.check.matrix(given) if len(given.rows) <= self._max_rows else None
             if matrix is not None and asked.body.count(b":") == given.keys(matrix.shape[1]):
-                return matrix
+                return given, matrix
         except (ValueError, RequestError):
             pass  # what is wrong is told by who reads strictly
         # not JSON, not allowed, a key that is there twice, or a text with a colon
@@ -113,7 +123,7 @@ class Api:
             return parse.of_predict(body)
         return parse.of_scoring(body, model.bundle.schema.features)
 
-    def _checked(self, given: Rows, model: Model) -> Matrix:
+    def _checked(self, given: Rows, model: Model) -> tuple[Rows, Matrix]:
         if len(given.rows) > self._max_rows:
             raise RequestError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has {len(given.rows)} rows; allowed: {self._max_rows}"
@@ -122,7 +132,23 @@ class Api:
         if matrix is None:
             model.check.refuse(given)
             raise AssertionError(f"the columns refuse rows that Marshmallow allows: {given.rows[:3]}")
-        return matrix
+        return given, matrix
+
+    def _log(self, route: str, name: str, model: Model, given: Rows, predicted: Predicted, begun: float) -> None:
+        names = model.check.names
+        self._write_log(
+            {
+                "id": name,
+                "time": time.time(),
+                "route": route,
+                **model.told,
+                "run_id": model.bundle.card["run_id"],
+                "ms": round(1000 * (time.perf_counter() - begun), 3),
+                "columns": given.columns or names,
+                "rows": given.rows if given.columns else [[row[column] for column in names] for row in given.rows],
+                **predicted.to_dict(),
+            }
+        )
 
 
 def _predict(model: Model, matrix: Matrix, coverage: float | None) -> Predicted:
@@ -151,8 +177,8 @@ def _coverage(query: str) -> float | None:
     return coverage
 
 
-def _success(route: str, model: Model, predicted: Predicted) -> bytes:
-    told = {} if route == SCORING_ROUTE else {**model.told, "request_id": next_id()}
+def _success(route: str, name: str, model: Model, predicted: Predicted) -> bytes:
+    told = {} if route == SCORING_ROUTE else {**model.told, "request_id": name}
     return orjson.dumps({**predicted.to_dict(), **told}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

@@ -2,14 +2,17 @@
 
 from flask import Flask
 
+from server import slot
 from server.access import Access
 from server.api import Api
 from server.cors import Cors
 from server.errors import handle_errors
 from server.explain import explanations
+from server.log import PredictionLog, RotatingFile
 from server.metrics import measure
 from server.model import InUse
 from server.ports import Ports
+from server.request_id import request_ids
 from server.routes import api
 from server.settings import Settings
 from server.wsgi import Application, PlainPath
@@ -24,7 +27,10 @@ def create_app() -> Application:
     )
     in_use = InUse(settings.folder, settings.poll)
     access = Access.configured(settings.keys_file, settings.rate / settings.workers)
-    answers = Api(in_use, access, settings.max_rows)
+    worker = slot.take(settings.log_folder)
+    file = RotatingFile(settings.log_folder, worker, settings.log_max_bytes, settings.log_keep, settings.log_days)
+    log = PredictionLog(file, settings.log_queue)
+    answers = Api(in_use, access, settings.max_rows, request_ids(worker), log.write)
     app.extensions |= {"in_use": in_use, "access": access, "api": answers}
     measure(app)  # before what may refuse a request
     app.register_blueprint(api)

@@ -30,6 +30,11 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one for each 
     patience: float
     explain_exact: int
     explain_rows: int
+    log_folder: Path
+    log_queue: int
+    log_max_bytes: int
+    log_keep: int
+    log_days: int
 
     @classmethod
     def from_environment(cls) -> Self:

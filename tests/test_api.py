@@ -284,3 +284,31 @@ def test_what_is_no_request_is_refused_or_dropped(server: Server, sent: bytes) -
     answer = raw(server, sent)
     assert answer is None or 400 <= answer.status < 500
     assert server.predict(ROW).status == 200
+
+
+def logged(server: Server) -> list[dict[str, Any]]:
+    """The lines of the prediction log of the only worker."""
+    (folder,) = server.log.parent.glob("serving/*.log")
+    return [json.loads(line) for line in (folder / "predictions-0.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("form", ["records", "columns in another order", "dataframe_split"])
+def test_each_request_and_its_answer_are_logged_under_its_id(server: Server, form: str) -> None:
+    route, body = bodies()[form]
+    before = len(logged(server))
+    answer = server.ask(f"{route}?interval=0.8", json.dumps(body).encode()).json
+    wait_for(lambda: len(logged(server)) > before, "the request is logged")
+    (line,) = logged(server)[before:]
+    assert line["predictions"] == answer["predictions"] and line["lower"] == answer["lower"] and line["interval"] == 0.8
+    rows = [dict(zip(line["columns"], row, strict=True)) for row in line["rows"]]
+    assert rows == [dict(zip(COLUMNS, row, strict=True)) for row in values(FRAME)]
+    assert (line["route"], line["version"]) == (route, "1") and 0 < line["ms"] < 10_000 and len(line["run_id"]) == 32
+    assert line["id"] == answer.get("request_id", line["id"])
+
+
+def test_what_is_refused_is_not_logged(server: Server) -> None:
+    before = len(logged(server))
+    assert server.predict({**ROW, "area": -1}).status == 422
+    assert server.predict(ROW).status == 200
+    wait_for(lambda: len(logged(server)) > before, "the request is logged")
+    assert len(logged(server)) == before + 1
