@@ -61,7 +61,7 @@ def rows(entry: Entry) -> Iterator[dict[str, Any]]:
     listed = ("columns", "rows", "predictions", "lower", "upper")
     shared = {name: value for name, value in entry.items() if name not in listed}
     for place, (values, prediction) in enumerate(zip(entry["rows"], entry["predictions"], strict=True)):
-        ends = {name: entry[name][place] for name in ("lower", "upper") if name in entry}
+        ends: Entry = {name: entry[name][place] for name in ("lower", "upper") if name in entry}
         columns = {f"column.{name}": value for name, value in zip(entry["columns"], values, strict=True)}
         yield {**shared, "row": place, "prediction": prediction, **ends, **columns}
 
