@@ -227,9 +227,9 @@ class Server:
             return False
 
     def workers(self) -> list[int]:
-        """The pids of gunicorn's workers: the children of the children that have children of their own."""
-        tree = {pid: _children(pid) for pid in _children(self.process.pid)}
-        return [worker for workers in tree.values() for worker in workers]
+        """The pids of gunicorn's workers; the puller has children too, now and then."""
+        masters = [pid for pid in _children(self.process.pid) if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [worker for master in masters for worker in _children(master)]
 
 
 def _children(pid: int) -> list[int]:
