@@ -26,11 +26,26 @@ class PlainPath:
         route, length = environ["PATH_INFO"], environ.get("CONTENT_LENGTH", "")
         plain = route in ROUTES and environ["REQUEST_METHOD"] == "POST" and length.isdecimal()
         if not plain or int(length) > self._max_body:
-            return self._others(environ, start_response)
+            answered = self._others(environ, start_response)
+            self._read_rest(environ, length)
+            return answered
         answer = self._answer(route, int(length), environ)
         length_of_answer = ("Content-Length", str(len(answer.body)))
         start_response(REASONS[answer.status], [*answer.headers, length_of_answer])
         return [answer.body]
+
+    def _read_rest(self, environ: Environ, length: str) -> None:
+        """Read what the app left of a body, before the answer is sent.
+
+        Gunicorn would do so afterwards; where the client's next request has come by then, it is read too, and forgotten
+        until the client gives up. A body that is too long ends the connection, so that nothing follows it.
+        """
+        if length.isdecimal() and int(length) > self._max_body:
+            return
+        try:
+            environ["wsgi.input"].read(self._max_body)
+        except OSError:
+            pass  # the client has gone, or says nothing
 
     def _answer(self, route: str, length: int, environ: Environ) -> Answer:
         try:
