@@ -1,6 +1,6 @@
 """Who may ask: API keys with rights of their own, and how often each may.
 
-    python -m server.access NAME predict,feedback
+    python -m server.access NAME predict,metrics
 
 makes a key, prints it once, and prints the line that lets it in: for the file that `serve.keys_file` names, or for the
 environment variable HOUSING_KEYS. Only the line, which holds a hash, has to be kept; several keys are good at once.
@@ -21,8 +21,8 @@ from typing import Self
 
 from server.errors import RequestError
 
-PREDICT, FEEDBACK, METRICS = "predict", "feedback", "metrics"
-RIGHTS = (PREDICT, FEEDBACK, METRICS)
+PREDICT, METRICS = "predict", "metrics"
+RIGHTS = (PREDICT, METRICS)
 VARIABLE = "HOUSING_KEYS"
 
 

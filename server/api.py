@@ -128,11 +128,7 @@ class Api:
             raise RequestError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has {len(given.rows)} rows; allowed: {self._max_rows}"
             )
-        matrix = model.check.matrix(given)
-        if matrix is None:
-            model.check.refuse(given)
-            raise AssertionError(f"the columns refuse rows that Marshmallow allows: {given.rows[:3]}")
-        return given, matrix
+        return given, model.check.require(given)
 
     def _log(self, route: str, name: str, model: Model, given: Rows, predicted: Predicted, begun: float) -> None:
         names = model.check.names

@@ -105,8 +105,15 @@ class Check:
         except OverflowError:
             return None
 
-    def refuse(self, given: Rows) -> None:
-        """Raise RequestError, which names row, field and reason of what is not allowed; do nothing where all is."""
+    def require(self, given: Rows) -> Matrix:
+        """Give rows as the matrix. Raises RequestError, which names row, field and reason of what is not allowed."""
+        matrix = self.matrix(given)
+        if matrix is None:
+            self._refuse(given)
+            raise AssertionError(f"the columns refuse rows that Marshmallow allows: {given.rows[:3]}")
+        return matrix
+
+    def _refuse(self, given: Rows) -> None:
         self._refuse_columns(given)
         problems: list[Problem] = []
         for row, values in enumerate(given.rows):

@@ -34,9 +34,5 @@ def explain() -> Response:
 def _row(model: Model) -> Vector:
     """Read and check the one row of the body. Raises RequestError, as `/predict` does."""
     parse.media_type(request.headers.get("Content-Type", ""), JSON)
-    given = Rows(None, [parse.strictly(request.get_data())], 0)
-    matrix = model.check.matrix(given)
-    if matrix is None:
-        model.check.refuse(given)
-        raise AssertionError(f"the columns refuse a row that Marshmallow allows: {given.rows}")
-    return matrix[0]
+    row: Vector = model.check.require(Rows(None, [parse.strictly(request.get_data())], 0))[0]
+    return row

@@ -39,9 +39,10 @@ def when_ready(server: Any) -> None:
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    patience = struct.pack("ll", *divmod(int(1e6 * _settings.patience), 1_000_000))  # seconds, microseconds
     for listener in server.LISTENERS:  # what is accepted from it inherits this
         for wait in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            listener.sock.setsockopt(socket.SOL_SOCKET, wait, struct.pack("ll", int(_settings.patience), 0))
+            listener.sock.setsockopt(socket.SOL_SOCKET, wait, patience)
     if _is_public(_settings.host) and Access.configured(_settings.keys_file, 0).is_open:
         print(OPEN, file=sys.stderr, flush=True)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -36,6 +37,7 @@ TABLES = PROJECT / "tests" / "tables"
 RENTALS_DATA = (f"--config-dir={TABLES}", "data=rentals", "features=none")
 RENTALS_SWEEP = ("-m", *RENTALS_DATA, "refit=false", "interval=none", "figures=false", "log_model=best")  # one quick fit a job
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+FLAT = {"area": 50.5, "rooms": 2, "furnished": True, "quarter": "hills", "built": 1950}  # of the rentals
 COORDINATES = {"lat": {"type": "float", "role": "latitude"}, "lon": {"type": "float", "role": "longitude"}}  # of a made-up table
 SECONDS = 120  # for anything that is waited for
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would what tests start
@@ -228,11 +230,21 @@ class Server:
 
     def workers(self) -> list[int]:
         """The pids of gunicorn's workers; the puller has children too, now and then."""
-        masters = [pid for pid in _children(self.process.pid) if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        return [worker for master in masters for worker in _children(master)]
+        masters = [pid for pid in children(self.process.pid) if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [worker for master in masters for worker in children(master)]
 
 
-def _children(pid: int) -> list[int]:
+def assert_problem(answer: Answer, status: int, detail: str) -> None:
+    """Every error has one shape."""
+    assert (answer.status, answer.type) == (status, "application/problem+json"), answer
+    body = answer.json
+    assert set(body) - {"errors"} == {"type", "title", "status", "detail"}
+    assert body["status"] == status
+    assert re.search(detail, body["detail"]), body
+
+
+def children(pid: int) -> list[int]:
+    """The pids of a process's children."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
@@ -299,3 +311,17 @@ def towns_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) ->
     with serving(home_, "data=towns", "serve.explain_exact=3", "serve.explain_rows=4096") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         yield running
+
+
+@pytest.fixture(scope="module")
+def served_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
+    """A home with a promoted model of the rentals."""
+    place = tmp_path_factory.mktemp("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOUSING_HOME", str(place))
+        (place / "data").mkdir()
+        rentals_frame().to_csv(place / "data" / "rentals.csv", index=False)
+        shutil.copy(empty_store, place / "mlflow.db")
+        train(place, "model=linear", "figures=false")
+        assert promote(config("promote", "data=rentals")).verdict == "PROMOTE"
+        yield place

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from conftest import command, free_port, wait_for
+from conftest import children, command, free_port, wait_for
 from housing import tracking
 from housing.bundle import Bundle
 from housing.config import PROJECT
@@ -253,8 +253,7 @@ def _environ(home: Path) -> dict[str, str]:
 
 
 def _tree(pid: int) -> list[int]:
-    below = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
-    return [pid, *(other for child in below for other in _tree(child))]
+    return [pid, *(other for child in children(pid) for other in _tree(child))]
 
 
 def _cpu_seconds(pid: int) -> float:

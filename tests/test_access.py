@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Answer, Server, free_port, serving, wait_for
-from test_server import ROW, assert_problem, served_home  # noqa: F401  # pylint: disable=unused-import
-
+from conftest import FLAT, Answer, Server, assert_problem, free_port, serving, wait_for
 from housing.config import PROJECT
 
-BODY = json.dumps(ROW).encode()
+BODY = json.dumps(FLAT).encode()
 
 
 def new_key(name: str, rights: str) -> tuple[str, str]:
@@ -29,12 +27,12 @@ def new_key(name: str, rights: str) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def keys() -> dict[str, tuple[str, str]]:
     """Two keys that may predict, one of them in the file, and one for metrics."""
-    asked = {"old": "predict", "new": "predict,feedback", "prometheus": "metrics"}
+    asked = {"old": "predict", "new": "predict,metrics", "prometheus": "metrics"}
     return {name: new_key(name, rights) for name, rights in asked.items()}
 
 
 @pytest.fixture(scope="module")
-def server(served_home: Path, keys: dict[str, tuple[str, str]]) -> Iterator[Server]:  # noqa: F811
+def server(served_home: Path, keys: dict[str, tuple[str, str]]) -> Iterator[Server]:
     """The promoted model behind keys, with metrics on a port of their own, open to the pages of one origin."""
     file = served_home / "keys"
     file.write_text(f"# rotated each month\n{keys['old'][1]}\n{keys['prometheus'][1]}\n", encoding="utf-8")
@@ -105,10 +103,10 @@ def test_a_key_that_cannot_be_made_is_told(arguments: tuple[str, ...]) -> None:
     made = subprocess.run(
         [sys.executable, "-m", "server.access", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False
     )
-    assert made.returncode == 1 and "predict,feedback,metrics" in made.stderr
+    assert made.returncode == 1 and "predict,metrics" in made.stderr
 
 
-def test_a_public_server_without_keys_warns(served_home: Path) -> None:  # noqa: F811
+def test_a_public_server_without_keys_warns(served_home: Path) -> None:
     with serving(served_home, "serve.host=0.0.0.0", "serve.workers=1") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         assert "WARNING: this server can be reached from other machines" in running.log.read_text(encoding="utf-8")

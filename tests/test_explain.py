@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from conftest import Answer, Server
-from test_server import BAD_ROWS, ROW
+from conftest import FLAT, Answer, Server
+from test_server import BAD_ROWS
 
 TOWN = {"north": 46.0, "east": 6.0, "area": 100.0, "rooms": None, "garden": True, "kind": "house"}
 
@@ -17,14 +17,14 @@ def explained(server: Server, row: Any) -> Answer:
 
 
 def test_contributions_add_up_to_the_prediction(rentals_server: Server) -> None:
-    answer = explained(rentals_server, ROW)
+    answer = explained(rentals_server, FLAT)
     assert (answer.status, answer.type) == (200, "application/json")
     told = answer.json
     assert (told["method"], told["model"], told["version"]) == ("exact", "housing-rentals", "1")
-    assert list(told["contributions"]) == list(ROW)
-    assert told["prediction"] == pytest.approx(rentals_server.predict(ROW).json["predictions"][0])
+    assert list(told["contributions"]) == list(FLAT)
+    assert told["prediction"] == pytest.approx(rentals_server.predict(FLAT).json["predictions"][0])
     assert told["base"] + sum(told["contributions"].values()) == pytest.approx(told["prediction"])
-    larger = explained(rentals_server, {**ROW, "area": 140.0}).json
+    larger = explained(rentals_server, {**FLAT, "area": 140.0}).json
     assert larger["contributions"]["area"] > 200 > 0 > told["contributions"]["area"]  # 8 a square metre; the middle is 85
 
 
@@ -38,11 +38,11 @@ def test_beyond_the_setting_it_is_a_sample(towns_server: Server) -> None:
 
 @pytest.mark.parametrize(("change", "field", "reason"), BAD_ROWS)
 def test_a_bad_row_gets_the_answer_of_predict(rentals_server: Server, change: dict[str, Any], field: str, reason: str) -> None:
-    answer = explained(rentals_server, {**ROW, **change})
+    answer = explained(rentals_server, {**FLAT, **change})
     assert (answer.status, answer.type) == (422, "application/problem+json")
     (error,) = answer.json["errors"]
     assert error["field"] == field and reason in error["reason"]
-    body = json.dumps({**ROW, **change}).replace("Infinity", "1e999").encode()
+    body = json.dumps({**FLAT, **change}).replace("Infinity", "1e999").encode()
     assert answer.json == rentals_server.ask("/predict", body).json
 
 

@@ -76,7 +76,9 @@ def test_run_goes_on_with_a_generated_table_and_says_so_everywhere(clone: Path) 
     assert "Reason: table california cannot be had: URLError" in shown
     assert shown.count("fitted in") == 3
     assert "PROMOTE  housing-synthetic" in shown
-    assert re.search(r'\{"predictions": \[\d\.\d+\], "model": "housing-synthetic", "version": "1", "request_id": "[-0-9a-f]+"\}', shown)
+    assert re.search(
+        r'\{"predictions": \[\d\.\d+\], "model": "housing-synthetic", "version": "1", "request_id": "[-0-9a-f]+"\}', shown
+    )
     with sqlite3.connect(clone / "mlflow.db") as database:
         tagged = database.execute("select value from tags where key = 'housing.fallback'").fetchall()
     assert tagged == [("the california table could not be had",)] * 3

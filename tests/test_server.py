@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,28 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import Answer, Server, command, config, free_port, rentals_frame, scraped, serving, train, wait_for
+from conftest import FLAT, Server, assert_problem, command, config, free_port, scraped, serving, train, wait_for
 from housing import tracking
 from housing.config import PROJECT
 from housing.promote import promote
 from housing.tracking import Store
 
-ROW = {"area": 50.5, "rooms": 2, "furnished": True, "quarter": "hills", "built": 1950}
 WORSE, BETTER = ("model=decision_tree", "figures=false", "model.estimator.max_depth=2"), ("model=linear", "figures=false")
-
-
-@pytest.fixture(scope="module")
-def served_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
-    """A home with a promoted model of the rentals."""
-    place = tmp_path_factory.mktemp("served")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOUSING_HOME", str(place))
-        (place / "data").mkdir()
-        rentals_frame().to_csv(place / "data" / "rentals.csv", index=False)
-        shutil.copy(empty_store, place / "mlflow.db")
-        train(place, *BETTER)
-        assert promote(config("promote", "data=rentals")).verdict == "PROMOTE"
-        yield place
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +37,6 @@ def store(served_home: Path) -> Store:
     return tracking.Store(f"sqlite:///{served_home}/mlflow.db", artifacts=None, ui="")
 
 
-def assert_problem(answer: Answer, status: int, detail: str) -> None:
-    """Every error has one shape."""
-    assert (answer.status, answer.type) == (status, "application/problem+json"), answer
-    body = answer.json
-    assert set(body) - {"errors"} == {"type", "title", "status", "detail"}
-    assert body["status"] == status
-    assert re.search(detail, body["detail"]), body
-
-
 def test_one_row_and_many_get_the_predictions_of_the_bundle(server: Server, store: Store) -> None:
     with store.bundle("models:/housing-rentals@staging") as folder:
         golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
@@ -76,7 +50,7 @@ def test_one_row_and_many_get_the_predictions_of_the_bundle(server: Server, stor
 
 
 def test_a_missing_value_of_a_nullable_column_is_null(server: Server) -> None:
-    known, missing = (server.predict({**ROW, "built": built}) for built in (1910, None))
+    known, missing = (server.predict({**FLAT, "built": built}) for built in (1910, None))
     assert missing.status == 200
     assert missing.json["predictions"] != known.json["predictions"]
 
@@ -102,7 +76,7 @@ BAD_ROWS = [
 def test_a_bad_value_is_refused_with_row_field_and_reason(
     server: Server, change: dict[str, Any], field: str, reason: str
 ) -> None:
-    body = json.dumps({"instances": [ROW, {**ROW, **change}]}).replace("Infinity", "1e999")
+    body = json.dumps({"instances": [FLAT, {**FLAT, **change}]}).replace("Infinity", "1e999")
     answer = server.ask("/predict", body.encode())
     assert_problem(answer, 422, "1 value is not allowed")
     (error,) = answer.json["errors"]
@@ -110,9 +84,9 @@ def test_a_bad_value_is_refused_with_row_field_and_reason(
     assert reason in error["reason"]
 
 
-@pytest.mark.parametrize("field", list(ROW))
+@pytest.mark.parametrize("field", list(FLAT))
 def test_a_missing_key_is_refused(server: Server, field: str) -> None:
-    answer = server.predict({name: value for name, value in ROW.items() if name != field})
+    answer = server.predict({name: value for name, value in FLAT.items() if name != field})
     assert_problem(answer, 422, "1 value is not allowed")
     assert answer.json["errors"] == [{"row": 0, "field": field, "reason": "is missing"}]
 
@@ -142,7 +116,7 @@ def test_a_body_that_cannot_be_rows_is_refused(server: Server, body: bytes, stat
 
 
 def test_a_row_that_is_no_object_is_named(server: Server) -> None:
-    answer = server.predict({"instances": [ROW, 5]})
+    answer = server.predict({"instances": [FLAT, 5]})
     assert_problem(answer, 422, "1 value")
     assert answer.json["errors"] == [{"row": 1, "field": None, "reason": "is not an object"}]
 
@@ -171,8 +145,8 @@ def test_the_model_tells_where_it_came_from_and_a_row_that_works(server: Server,
 def test_metrics_count_what_was_asked_over_all_workers(server: Server) -> None:
     before = scraped(server)
     for _ in range(20):
-        server.predict({"instances": [ROW] * 3})
-        server.predict({**ROW, "area": -1})
+        server.predict({"instances": [FLAT] * 3})
+        server.predict({**FLAT, "area": -1})
         server.ask("/made-up/by/the/caller")
     after = scraped(server)
 
@@ -212,7 +186,7 @@ HEAVY = ("mlflow", "pandas", "sklearn", "xgboost", "hydra", "omegaconf")
 @pytest.mark.usefixtures("server")
 def test_workers_import_nothing_that_trains(tmp_path: Path) -> None:
     with gunicorn_alone(sys.executable, tmp_path / "log", PYTHONPROFILEIMPORTTIME="1") as running:
-        assert running.predict(ROW).status == 200
+        assert running.predict(FLAT).status == 200
         assert running.predict({}).status == 422
         assert running.answers("/model") and running.answers("/metrics")
     imported = {
@@ -233,7 +207,7 @@ def test_the_serve_lock_alone_serves(tmp_path: Path) -> None:
     for absent in HEAVY:
         assert subprocess.run([python, "-c", f"import {absent}"], capture_output=True, check=False).returncode == 1
     with gunicorn_alone(python, tmp_path / "log") as running:
-        assert running.predict(ROW).status == 200
+        assert running.predict(FLAT).status == 200
         assert running.answers("/metrics")
 
 
@@ -241,7 +215,7 @@ def test_nothing_published_is_alive_but_not_ready_until_a_promotion_and_each_nex
     (home / "mlflow.db").unlink()  # not even a store
     with serving(home) as running:
         assert running.answers("/healthz")
-        for answer in (running.ask("/readyz"), running.predict(ROW), running.ask("/model")):
+        for answer in (running.ask("/readyz"), running.predict(FLAT), running.ask("/model")):
             assert_problem(answer, 503, "not ready: nothing is published yet")
         workers = running.workers()
         worse = train(home, *WORSE)
@@ -256,7 +230,7 @@ def test_nothing_published_is_alive_but_not_ready_until_a_promotion_and_each_nex
         store.point("housing-rentals", "staging", "1")
         wait_for(lambda: "refused" in running.log.read_text(encoding="utf-8"), "the puller refuses the corrupt version")
         assert running.ask("/model").json["version"] == "2"
-        assert running.predict(ROW).status == 200
+        assert running.predict(FLAT).status == 200
         assert running.workers() == workers  # all that without a restart
     assert "model.onnx does not have the sum that was written" in running.log.read_text(encoding="utf-8")
 
@@ -274,7 +248,7 @@ def test_a_restart_serves_the_last_model_though_the_store_is_away(served_home: P
     assert server.answers("/readyz")
     with serving(served_home, "serve.tracking_uri=http://127.0.0.1:9") as running:
         assert running.answers("/readyz")
-        assert running.predict(ROW).json["predictions"] == server.predict(ROW).json["predictions"]
+        assert running.predict(FLAT).json["predictions"] == server.predict(FLAT).json["predictions"]
 
 
 def test_a_setting_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -312,11 +286,11 @@ def test_a_puller_that_dies_is_replaced_and_a_damaged_copy_heals(home: Path) -> 
         os.kill(puller, signal.SIGKILL)
         wait_for(lambda: "the puller has ended; starting another" in running.log.read_text(encoding="utf-8"), "another puller")
         wait_for(lambda: card.is_file() and card.read_text(encoding="utf-8") != "damaged", "the copy heals")
-        assert running.predict(ROW).status == 200
+        assert running.predict(FLAT).status == 200
 
 
 def test_a_port_that_is_taken_ends_the_second_server_and_leaves_the_first_its_metrics(served_home: Path, server: Server) -> None:
-    server.predict(ROW)
+    server.predict(FLAT)
     before = scraped(server)["housing_rows_total"]
     port = server.url.rpartition(":")[2]
     ended = command(served_home, "housing.serve", f"--config-dir={PROJECT}/tests/tables", "data=rentals", f"serve.port={port}")
