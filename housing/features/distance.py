@@ -44,11 +44,11 @@ class Distance:
         """Give the distances in km."""
         if self.coordinates is None or not self.names:
             return np.empty((len(matrix), 0))
-        rows = self._plane(matrix[:, self.coordinates])
+        north, east = self._plane(matrix[:, self.coordinates]).T[:, :, None]
         points, lines = self._km
-        columns = [line.distance(rows) for line in lines]
+        columns = [line.distance(north, east) for line in lines]
         if len(points):
-            to_points = np.sqrt(np.square(rows[:, None] - points).sum(axis=2))
+            to_points = np.hypot(north - points[:, 0], east - points[:, 1])
             columns = [to_points, to_points.min(axis=1, keepdims=True), *columns]
         return np.concatenate(columns, axis=1)
 
@@ -57,17 +57,21 @@ class Distance:
 
 
 class _Line:
-    """A polyline in km."""
+    """A polyline in km; the axes are apart, since a sum over an axis of two costs more than an addition."""
 
     def __init__(self, line: Matrix) -> None:
-        self.start, self.step = line[:-1], np.diff(line, axis=0)
-        self.squares = np.square(self.step).sum(axis=1)
+        self.north, self.east = line[:-1].T
+        self.step_north, self.step_east = np.diff(line, axis=0).T
+        self.squares = self.step_north**2 + self.step_east**2
 
-    def distance(self, rows: Matrix) -> Matrix:
-        """Give the distance of each row, shape (rows, 1): the least to one of the segments."""
-        apart = rows[:, None] - self.start
-        along = np.clip((apart * self.step).sum(axis=2) / self.squares, 0.0, 1.0)
-        return np.sqrt(np.square(apart - along[:, :, None] * self.step).sum(axis=2).min(axis=1, keepdims=True))
+    def distance(self, north: Matrix, east: Matrix) -> Matrix:
+        """Give the distance of each row, all of shape (rows, 1): the least to one of the segments."""
+        north, east = north - self.north, east - self.east
+        along = (north * self.step_north + east * self.step_east) / self.squares
+        np.minimum(np.maximum(along, 0.0, out=along), 1.0, out=along)
+        north -= along * self.step_north
+        east -= along * self.step_east
+        return np.sqrt(np.minimum.reduce(north * north + east * east, axis=1, keepdims=True))
 
 
 def read_places(text: str) -> NDArray[np.float64]:

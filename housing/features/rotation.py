@@ -16,8 +16,13 @@ class Rotation:
 
     def __init__(self, schema: Schema, degrees: Sequence[float]) -> None:
         self.coordinates = schema.coordinates()
-        self.radians = np.radians(np.asarray(degrees, dtype=np.float64)) if self.coordinates else np.empty(0)
         turned = degrees if self.coordinates else []
+        radians = np.radians(np.asarray(turned, dtype=np.float64))
+        cosine, sine = np.cos(radians), np.sin(radians)
+        self.of_latitude, self.of_longitude = (
+            np.stack([sine, cosine], axis=-1).ravel(),
+            np.stack([cosine, -sine], axis=-1).ravel(),
+        )
         self.names = [f"rotated_{degree:g}_{axis}" for degree in turned for axis in ("x", "y")]
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
@@ -29,7 +34,5 @@ class Rotation:
         """Give x and y (degrees) for each angle."""
         if self.coordinates is None:
             return np.empty((len(matrix), 0))
-        latitude, longitude = (matrix[:, [place]] for place in self.coordinates)
-        cosine, sine = np.cos(self.radians), np.sin(self.radians)
-        turned = np.stack([cosine * longitude + sine * latitude, cosine * latitude - sine * longitude], axis=-1)
-        return turned.reshape(len(matrix), len(self.names))
+        latitude, longitude = (matrix[:, place, None] for place in self.coordinates)
+        return self.of_longitude * longitude + self.of_latitude * latitude
