@@ -5,7 +5,7 @@ taken by duck typing, so that the server needs no pandas.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
@@ -127,6 +127,15 @@ class Column:
         return ~allowed
 
 
+def _narrower(column: Column, before: Column) -> Iterator[str]:
+    if column.type != before.type:
+        yield f"is of type {column.type}, it was {before.type}"
+    elif gone := sorted(set(before.categories) - set(column.categories)):
+        yield f"has no category {gone[0]!r} any more"
+    if before.nullable and not column.nullable:
+        yield "may not be missing any more"
+
+
 def _shown(value: object) -> str:
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
@@ -215,6 +224,15 @@ class Schema:
         """Give what a caller and a model depend on; descriptions, units and bounds may change between versions."""
         columns = (*self.features, self.target)
         return self.name, *((column.name, column.type, column.role, column.nullable, column.categories) for column in columns)
+
+    def broken_for(self, before: "Schema") -> list[str]:
+        """Say what callers who send rows of an earlier schema would be refused for; bounds may change between versions."""
+        mine, theirs = ({column.name: column for column in schema.features} for schema in (self, before))
+        reasons = [f"column {name} is gone" for name in theirs if name not in mine]
+        reasons += [f"column {name} is new" for name in mine if name not in theirs]
+        for name in theirs.keys() & mine.keys():
+            reasons += [f"column {name} {reason}" for reason in _narrower(mine[name], theirs[name])]
+        return sorted(reasons)
 
     def signature(self) -> list[tuple[str, str]]:
         """Give (name, MLflow type) of each feature column. Numbers are doubles: MLflow's integers refuse 5.0 and NaN."""

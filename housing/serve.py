@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 
@@ -22,7 +23,7 @@ PAUSE = 1.0  # seconds between two looks at the processes
 def environment(serve: DictConfig) -> dict[str, str]:
     """Give the environment in which the server's processes find their settings."""
     settings = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
-    return {**os.environ, **settings, "PROMETHEUS_MULTIPROC_DIR": f"{serve.folder}.metrics-{serve.port}"}
+    return {**os.environ, **settings}
 
 
 def supervise(environ: Mapping[str, str]) -> int:
@@ -30,19 +31,21 @@ def supervise(environ: Mapping[str, str]) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    processes: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        processes["gunicorn"] = _start(GUNICORN, environ)
-        processes["puller"] = _start(PULLER, environ)
-        while processes["gunicorn"].poll() is None and not stopping.wait(PAUSE):
-            if processes["puller"].poll() is not None:
-                print("the puller has ended; starting another", file=sys.stderr, flush=True)
-                processes["puller"] = _start(PULLER, environ)
-    finally:
-        for process in processes.values():
-            process.terminate()
-        for process in processes.values():
-            process.wait()
+    with tempfile.TemporaryDirectory(prefix="housing-metrics-") as metrics:
+        environ = {**environ, "PROMETHEUS_MULTIPROC_DIR": metrics}  # of this server's processes alone, and gone with them
+        processes: dict[str, subprocess.Popen[bytes]] = {}
+        try:
+            processes["gunicorn"] = _start(GUNICORN, environ)
+            processes["puller"] = _start(PULLER, environ)
+            while processes["gunicorn"].poll() is None and not stopping.wait(PAUSE):
+                if processes["puller"].poll() is not None:
+                    print("the puller has ended; starting another", file=sys.stderr, flush=True)
+                    processes["puller"] = _start(PULLER, environ)
+        finally:
+            for process in processes.values():
+                process.terminate()
+            for process in processes.values():
+                process.wait()
     return 0 if stopping.is_set() else processes["gunicorn"].returncode
 
 

@@ -4,7 +4,7 @@
 
 import ipaddress
 import os
-import shutil
+import signal
 import socket
 import struct
 import sys
@@ -13,6 +13,7 @@ from typing import Any
 
 from prometheus_client import multiprocess
 
+from server import draining
 from server.access import Access
 from server.settings import Settings
 
@@ -29,22 +30,37 @@ workers = _settings.workers
 worker_class = "gthread"
 threads = _settings.threads
 keepalive = 30
-graceful_timeout = 20
+graceful_timeout = 10  # an idle connection that a client keeps open holds a worker until then
 control_socket_disable = True  # two masters of one user would take it from each other
 loglevel = "warning"
 
 
 def when_ready(server: Any) -> None:
-    """Begin with no metrics of workers that are long gone, once the port is ours and before the first worker."""
-    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """Prepare what the workers inherit, once the port is ours and before the first of them."""
+    Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)
+    _drain_before_stopping(server)
     patience = struct.pack("ll", *divmod(int(1e6 * _settings.patience), 1_000_000))  # seconds, microseconds
     for listener in server.LISTENERS:  # what is accepted from it inherits this
         for wait in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             listener.sock.setsockopt(socket.SOL_SOCKET, wait, patience)
     if _is_public(_settings.host) and Access.configured(_settings.keys_file, 0).is_open:
         print(OPEN, file=sys.stderr, flush=True)
+
+
+def _drain_before_stopping(server: Any) -> None:
+    """Have SIGTERM make /readyz say 503 first, so that no more requests are sent here when the listening sockets close."""
+
+    def stop(*_: Any) -> None:
+        server.signal(signal.SIGTERM, None)
+
+    def drain(*_: Any) -> None:
+        if not draining.has_begun():
+            draining.begin()
+            signal.setitimer(signal.ITIMER_REAL, _settings.drain)
+
+    if _settings.drain:
+        signal.signal(signal.SIGALRM, stop)
+        signal.signal(signal.SIGTERM, drain)
 
 
 def _is_public(host: str) -> bool:

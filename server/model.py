@@ -67,7 +67,7 @@ class InUse:
         """Load what is published, where it is not what was seen last."""
         with self._one_at_a_time:
             newest = published.current(self._folder)
-            if newest is None or not newest.is_dir():
+            if newest is None:
                 return
             seen = (newest, newest.stat().st_mtime_ns)  # a damaged one comes again under its name
             if seen == self._seen:

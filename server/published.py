@@ -18,11 +18,12 @@ BUNDLE = "bundle"
 
 
 def current(folder: Path) -> Path | None:
-    """Give the folder of what is in use, or None where nothing is published yet."""
+    """Give the folder of what is in use, or None where there is none."""
     try:
-        return folder / os.readlink(folder / CURRENT)
+        used = folder / os.readlink(folder / CURRENT)
     except FileNotFoundError:
         return None
+    return used if used.is_dir() else None
 
 
 def publish(folder: Path, name: str, bundle: Path, served: Mapping[str, str]) -> None:

@@ -15,31 +15,90 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from prometheus_client import Counter
 
 from housing.bundle import Bundle
 from housing.errors import BundleError
 from housing.store_file import store_file, store_lock
 from server import published
 from server.settings import Settings
+from server.verify import verify
 
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 log = logging.getLogger("puller")
 
 
-def follow(settings: Settings) -> None:
-    """Look at the alias again and again; what fails is logged once, and the version in use stays."""
-    drop_damaged(settings.folder)
-    said = ""
-    while True:
+PUBLISHED = Counter("housing_versions_published_total", "Versions that the puller proved and gave to the workers.")
+REFUSED = Counter("housing_versions_refused_total", "Versions that could not be proven; the one before stays in use.")
+
+
+class Puller:
+    """Follows the alias. A version that was refused is not tried again until another one has been at the alias."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._refused = ""
+        self._said = ""
+
+    def follow(self) -> None:
+        """Look at the alias again and again; what fails is logged once, and the version in use stays."""
+        drop_damaged(self._settings.folder)
+        while True:
+            try:
+                news = self.pull()
+            except Exception as error:  # pylint: disable=broad-exception-caught  # no store and no bundle may end this process
+                news = f"refused, the version in use stays: {type(error).__name__}: {error}"
+            if news and news != self._said:
+                log.info("%s", news)
+                self._said = news
+            time.sleep(self._settings.poll)
+
+    def pull(self) -> str:
+        """Publish the version at the alias where it is not the one in use; give what there is to say, or nothing.
+
+        Raises BundleError for a version that cannot be proven, MlflowException or OSError where the store is away.
+        """
+        settings = self._settings
+        version = _at_alias(settings)
+        if version is None:
+            return f"waiting: {settings.model} has no version at alias {settings.alias} in {settings.tracking_uri}"
+        name = f"{version.version}-{version.run_id}"  # the number alone comes again in a new store
+        used = published.current(settings.folder)
+        if name == self._refused or used == settings.folder / name:
+            return ""
+        self._refused = ""
         try:
-            news = pull(settings)
-        except Exception as error:  # pylint: disable=broad-exception-caught  # no store and no bundle may end this process
-            news = f"refused, the version in use stays: {type(error).__name__}: {error}"
-        if news and news != said:
-            log.info("%s", news)
-            said = news
-        time.sleep(settings.poll)
+            _publish(settings, version, name, used)
+        except BundleError:
+            self._refused = name
+            REFUSED.inc()
+            raise
+        PUBLISHED.inc()
+        return f"published {settings.model} version {version.version}"
+
+
+def _publish(settings: Settings, version: ModelVersion, name: str, used: Path | None) -> None:
+    with tempfile.TemporaryDirectory(prefix="housing-") as place:
+        source = f"models:/{settings.model}/{version.version}"
+        model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=place))
+        bundle = _bundle_of(model)
+        before = used / published.BUNDLE if used and settings.keep_columns else None
+        verify(bundle, before, settings.verify_memory, settings.verify_seconds)
+        served = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
+        published.publish(settings.folder, name, bundle, served)
+
+
+def _bundle_of(model: Path) -> Path:
+    """Give the bundle's folder within a model of MLflow's. Raises BundleError where the model has none."""
+    try:
+        flavor = yaml.safe_load((model / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
+        bundle = (model / flavor["data"]).resolve()
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise BundleError(f"the model has no bundle: {type(error).__name__}: {error}") from error
+    if not bundle.is_relative_to(model.resolve()):
+        raise BundleError(f"the model names a bundle outside of itself: {flavor['data']}")
+    return bundle
 
 
 def drop_damaged(folder: Path) -> None:
@@ -52,27 +111,6 @@ def drop_damaged(folder: Path) -> None:
     except BundleError as error:
         log.warning("what is published is damaged, and is pulled again: %s", error)
         shutil.rmtree(used, ignore_errors=True)
-
-
-def pull(settings: Settings) -> str:
-    """Publish the version at the alias where it is not the one in use; give what there is to say, or nothing.
-
-    Raises BundleError for a bundle that cannot be proven, MlflowException or OSError where the store is away.
-    """
-    version = _at_alias(settings)
-    if version is None:
-        return f"waiting: {settings.model} has no version at alias {settings.alias} in {settings.tracking_uri}"
-    name = f"{version.version}-{version.run_id}"  # the number alone comes again in a new store
-    if published.current(settings.folder) == settings.folder / name and (settings.folder / name).is_dir():
-        return ""
-    with tempfile.TemporaryDirectory(prefix="housing-") as place:
-        source = f"models:/{settings.model}/{version.version}"
-        model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=place))
-        bundle = model / yaml.safe_load((model / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]["data"]
-        Bundle.read(bundle)
-        served = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
-        published.publish(settings.folder, name, bundle, served)
-    return f"published {settings.model} version {version.version}"
 
 
 def _at_alias(settings: Settings) -> ModelVersion | None:
@@ -97,7 +135,7 @@ def main() -> None:
     settings = Settings.from_environment()
     mlflow.set_tracking_uri(settings.tracking_uri)
     try:
-        follow(settings)
+        Puller(settings).follow()
     except KeyboardInterrupt:
         pass  # this is how a puller in a terminal ends
 

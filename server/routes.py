@@ -8,6 +8,7 @@ from werkzeug.exceptions import ClientDisconnected
 
 from housing.errors import BundleError
 from server import api as hot
+from server import draining
 from server.access import METRICS, PREDICT, Access, key_of
 from server.api import Api, Asked
 from server.errors import RequestError
@@ -62,7 +63,9 @@ def healthz() -> Response:
 
 @api.get("/readyz")
 def readyz() -> Response:
-    """Say whether this worker has a model to predict with; 503 where it has none."""
+    """Say whether requests should be sent here; 503 where there is no model yet, or the server is about to stop."""
+    if draining.has_begun():
+        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "draining: this server is about to stop")
     return json_answer({"status": "ready", "version": model_in_use().told["version"]})
 
 

@@ -1,11 +1,21 @@
 """The server's settings, each from an environment variable; conf/serve.yaml holds their values and what they mean."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 PREFIX = "HOUSING_"
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("allowed: true, false")
+    return text.lower() == "true"
+
+
+READERS: dict[Any, Callable[[str], Any]] = {bool: _flag}  # of types that are not made from their text
 
 
 @dataclass(frozen=True)
@@ -17,6 +27,9 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one for each 
     tracking_uri: str
     folder: Path
     poll: float
+    keep_columns: bool
+    verify_memory: int
+    verify_seconds: float
     host: str
     port: int
     workers: int
@@ -28,6 +41,7 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one for each 
     cors_origins: str
     metrics_port: int
     patience: float
+    drain: float
     explain_exact: int
     explain_rows: int
     log_folder: Path
@@ -47,7 +61,8 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one for each 
                     f"the environment variable {name} is missing; python -m housing.serve sets it from conf/serve.yaml"
                 )
             try:
-                values[item.name] = item.type(os.environ[name])  # type: ignore[operator]
+                read: Any = READERS.get(item.type, item.type)
+                values[item.name] = read(os.environ[name])
             except ValueError as error:
                 raise ValueError(f"the environment variable {name} is {os.environ[name]!r}: {error}") from error
         return cls(**values)

@@ -266,7 +266,8 @@ def free_port() -> int:
 def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Serve the rentals with real gunicorn workers and a real puller for as long as the block lasts."""
     port, log = free_port(), home_ / "serve.log"
-    arguments = [f"hydra.searchpath=[file://{TABLES}]", "data=rentals", f"serve.port={port}", "serve.poll=0.1", *overrides]
+    arguments = [f"hydra.searchpath=[file://{TABLES}]", "data=rentals", f"serve.port={port}", "serve.poll=0.1", "serve.drain=0"]
+    arguments += overrides
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "housing.serve", *arguments],

@@ -167,3 +167,27 @@ def test_what_a_caller_does_not_depend_on_is_not_the_interface(rentals: Table) -
     assert Schema.from_dict(declared).interface() == rentals.schema.interface()
     declared["columns"]["area"] = {**declared["columns"]["area"], "nullable": True}
     assert Schema.from_dict(declared).interface() != rentals.schema.interface()
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "reason"),
+    [
+        ("rooms", {"type": "float"}, "column rooms is of type float, it was int"),
+        ("quarter", {"categories": ["harbour", "hills"]}, "column quarter has no category 'old town' any more"),
+        ("built", {"nullable": False}, "column built may not be missing any more"),
+        ("quarter", {"categories": ["old town", "harbour", "hills", "sea"]}, None),
+        ("rooms", {"nullable": True, "max": 1000}, None),
+    ],
+)
+def test_what_callers_would_be_refused_for_is_named(
+    rentals: Table, column: str, change: dict[str, Any], reason: str | None
+) -> None:
+    declared = rentals.schema.to_dict()
+    declared["columns"][column] |= change
+    assert Schema.from_dict(declared).broken_for(rentals.schema) == ([] if reason is None else [reason])
+
+
+def test_a_column_that_is_gone_or_new_is_named(rentals: Table) -> None:
+    declared = rentals.schema.to_dict()
+    declared["columns"]["floor"] = declared["columns"].pop("rooms")
+    assert Schema.from_dict(declared).broken_for(rentals.schema) == ["column floor is new", "column rooms is gone"]

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import FLAT, Server, assert_problem, command, config, free_port, scraped, serving, train, wait_for
+from conftest import FLAT, SECONDS, Server, assert_problem, command, config, free_port, scraped, serving, train, wait_for
 from housing import tracking
 from housing.config import PROJECT
+from housing.errors import BundleError
 from housing.promote import promote
 from housing.tracking import Store
+from server.verify import verify
 
 WORSE, BETTER = ("model=decision_tree", "figures=false", "model.estimator.max_depth=2"), ("model=linear", "figures=false")
 
@@ -242,6 +244,51 @@ def corrupt(home: Path, run_id: str) -> None:
     graph = Path(model.artifact_location.removeprefix("file://")) / "data/bundle/members/0/model.onnx"
     assert home in graph.parents
     graph.write_bytes(graph.read_bytes() + b"\0")
+
+
+def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: Path) -> None:
+    train(home, *BETTER)
+    promote(config("promote", "data=rentals"))
+    with serving(home) as running:
+        wait_for(lambda: running.answers("/readyz"), "version 1 is served")
+        store = tracking.connect(config("train", "data=rentals").mlflow)
+        other = train(
+            home, *BETTER, "data.columns.rooms.type=float", "data.columns.quarter.categories=[old town,harbour,hills,sea]"
+        )
+        version_2 = store.register("housing-rentals", str(other.run_id))
+        store.point("housing-rentals", "staging", version_2)
+        wait_for(lambda: scraped(running).get("housing_versions_refused_total") == 1, "the refusal is counted")
+        log_ = running.log.read_text(encoding="utf-8")
+        assert "callers would be refused: column rooms is of type float, it was int; serve.keep_columns=false" in log_
+        assert running.predict(FLAT).json["version"] == "1"
+        better = train(home, *BETTER, "limit=500")
+        store.point("housing-rentals", "staging", store.register("housing-rentals", str(better.run_id)))
+        wait_for(lambda: scraped(running).get("housing_versions_published_total") == 2, "the next version is published")
+        assert scraped(running)["housing_versions_refused_total"] == 1  # though it was at the alias for many looks
+    with serving(home, "serve.keep_columns=false") as running:
+        store.point("housing-rentals", "staging", version_2)
+        wait_for(lambda: running.predict(FLAT).json.get("version") == version_2, "the operator takes the other columns")
+
+
+@pytest.mark.usefixtures("served_home")
+def test_a_proof_may_take_so_much_and_no_more(store: Store) -> None:
+    with store.bundle("models:/housing-rentals@staging") as folder:
+        verify(folder, folder, memory=1000, seconds=60)
+        with pytest.raises(BundleError, match="its proof took more than 0.01 s"):
+            verify(folder, None, memory=1000, seconds=0.01)
+        with pytest.raises(BundleError, match="it may take 60 MB"):
+            verify(folder, None, memory=60, seconds=60)
+
+
+def test_a_server_that_is_told_to_stop_says_so_before_it_does(served_home: Path) -> None:
+    with serving(served_home, "serve.drain=3") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        running.process.terminate()
+        wait_for(lambda: running.ask("/readyz").status == 503, "it asks for no more requests", 2)
+        assert_problem(running.ask("/readyz"), 503, "draining: this server is about to stop")
+        assert running.answers("/healthz")
+        assert running.predict(FLAT).status == 200
+        assert running.process.wait(SECONDS) == 0
 
 
 def test_a_restart_serves_the_last_model_though_the_store_is_away(served_home: Path, server: Server) -> None:
