@@ -37,6 +37,7 @@ def supervise(environ: Mapping[str, str]) -> int:
         try:
             processes["gunicorn"] = _start(GUNICORN, environ)
             processes["puller"] = _start(PULLER, environ)
+            signal.signal(signal.SIGHUP, lambda *_: processes["gunicorn"].send_signal(signal.SIGHUP))
             while processes["gunicorn"].poll() is None and not stopping.wait(PAUSE):
                 if processes["puller"].poll() is not None:
                     print("the puller has ended; starting another", file=sys.stderr, flush=True)

@@ -22,6 +22,9 @@ WARNING: this server can be reached from other machines, and asks nobody for a k
 Make keys with python -m server.access, and name their file in serve.keys_file.
 """
 
+# Seconds that a worker which is replaced goes on: its successor needs about as long to start.
+HANDOVER = 2.0
+
 _settings = Settings.from_environment()
 
 wsgi_app = "server.app:create_app()"
@@ -54,13 +57,40 @@ def _drain_before_stopping(server: Any) -> None:
         server.signal(signal.SIGTERM, None)
 
     def drain(*_: Any) -> None:
-        if not draining.has_begun():
-            draining.begin()
+        if draining.has_begun() or not _settings.drain:
+            stop()
+        else:
             signal.setitimer(signal.ITIMER_REAL, _settings.drain)
+        draining.begin()
 
-    if _settings.drain:
-        signal.signal(signal.SIGALRM, stop)
-        signal.signal(signal.SIGTERM, drain)
+    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGTERM, drain)
+
+
+def pre_request(worker: Any, _request: Any) -> None:
+    """End each connection with its next answer once the server is about to stop."""
+    if draining.has_begun():
+        worker.max_keepalived = 0  # those that were promised to stay do, for one more request
+
+
+def post_worker_init(worker: Any) -> None:
+    """Have a worker that is replaced (SIGHUP to the master) answer on for a while, and end each connection with its next answer.
+
+    Gunicorn alone would close connections whose last answer promised that they stay, and the next request on them fails.
+    """
+
+    def leave(*_: Any) -> None:
+        worker.handle_exit(signal.SIGTERM, None)
+
+    def hand_over(*_: Any) -> None:
+        worker.max_keepalived = 0
+        if draining.has_begun():
+            leave()
+        else:
+            signal.setitimer(signal.ITIMER_REAL, HANDOVER)
+
+    signal.signal(signal.SIGALRM, leave)
+    signal.signal(signal.SIGTERM, hand_over)
 
 
 def _is_public(host: str) -> bool:
