@@ -8,12 +8,13 @@ from server.api import Api
 from server.cors import Cors
 from server.errors import handle_errors
 from server.explain import explanations
+from server.feedback import feedback
 from server.log import FileHandler, PredictionLog
 from server.metrics import measure
 from server.model import InUse
 from server.ports import Ports
 from server.request_id import request_ids
-from server.rotating import PREDICTIONS, RotatingFile
+from server.rotating import FEEDBACK, PREDICTIONS, RotatingFile
 from server.routes import api
 from server.settings import Settings
 from server.wsgi import Application, PlainPath
@@ -25,6 +26,7 @@ def create_app() -> Application:
     app = Flask(__name__)
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_body,
+        MAX_ROWS=settings.max_rows,
         EXPLAIN_EXACT=settings.explain_exact,
         EXPLAIN_ROWS=settings.explain_rows,
     )
@@ -33,10 +35,11 @@ def create_app() -> Application:
     worker = slot.take(settings.log_folder)
     log = PredictionLog(FileHandler(_file(settings, PREDICTIONS, worker)), settings.log_queue)
     answers = Api(in_use, access, settings.max_rows, request_ids(worker), log.write)
-    app.extensions |= {"in_use": in_use, "access": access, "api": answers}
+    app.extensions |= {"in_use": in_use, "access": access, "api": answers, "feedback": _file(settings, FEEDBACK, worker)}
     measure(app)  # before what may refuse a request
     app.register_blueprint(api)
     app.register_blueprint(explanations)
+    app.register_blueprint(feedback)
     handle_errors(app)
     served: Application = PlainPath(app, answers, settings.max_body)
     if settings.cors_origins:

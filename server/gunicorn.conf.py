@@ -4,7 +4,6 @@
 
 import ipaddress
 import os
-import shutil
 import socket
 import struct
 import sys
@@ -35,10 +34,14 @@ loglevel = "warning"
 
 
 def when_ready(server: Any) -> None:
-    """Begin with no metrics of workers that are long gone, once the port is ours and before the first worker."""
+    """Begin with no metrics of workers that are long gone, once the port is ours and before the first worker.
+
+    The joiner may write its own at the same time, and does so again where they are gone.
+    """
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("*.db"):
+        left.unlink()
     patience = struct.pack("ll", *divmod(int(1e6 * _settings.patience), 1_000_000))  # seconds, microseconds
     for listener in server.LISTENERS:  # what is accepted from it inherits this
         for wait in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
