@@ -353,11 +353,14 @@ def test_killed_at_any_moment_the_figures_are_exact(tmp_path: Path) -> None:
         truths = [{"request_id": name, "row": number % 2, "value": 4.0} for number, name in enumerate(names[kill::5])]
         put(tmp_path / "log", "feedback-0", *({"time": time.time(), "feedback": [truth]} for truth in truths))
         with joining(tmp_path) as process:
-            time.sleep(0.2 + 0.15 * kill)  # the moment is what is tried
+            time.sleep(0.3 + 0.3 * kill)  # the moment is what is tried
             process.kill()
     with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 2000, "all are counted")
-        assert shown(tmp_path)["housing_feedback_squared_error_total 1"] == 1000 * 9 + 1000 * 4
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1", 0) >= 2000, "all are counted")
+        put(tmp_path / "log", "feedback-0", {"time": time.time(), "feedback": [{"request_id": names[0], "row": 0, "value": 5.0}]})
+        wait_for(lambda: shown(tmp_path)["housing_feedback_total 1"] > 2000, "it has taken one step more")
+        assert shown(tmp_path)["housing_feedback_total 1"] == 2001
+        assert shown(tmp_path)["housing_feedback_squared_error_total 1"] == 1000 * 9 + 1000 * 4 + 16
         assert {row["id"] for row in lines(tmp_path / "log", "joined")} == set(names)
 
 
