@@ -1,4 +1,4 @@
-"""Entry: serve the model at an alias: a puller that follows the alias, and gunicorn workers that predict.
+"""Entry: serve the model at an alias: a puller that follows the alias, gunicorn workers that predict, a joiner of feedback.
 
 python -m housing.serve serve.port=9000
 """
@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from housing.config import PROJECT, command
 
 GUNICORN = ["-m", "gunicorn", "--config", str(PROJECT / "server" / "gunicorn.conf.py")]
-PULLER = ["-m", "server.puller"]
+BESIDE = {"puller": ["-m", "server.puller"], "joiner": ["-m", "server.joiner"]}
 PAUSE = 1.0  # seconds between two looks at the processes
 
 
@@ -27,7 +27,7 @@ def environment(serve: DictConfig) -> dict[str, str]:
 
 
 def supervise(environ: Mapping[str, str]) -> int:
-    """Keep gunicorn and a puller running until gunicorn ends or this process is told to; give gunicorn's exit code."""
+    """Keep gunicorn, puller and joiner running until gunicorn ends or this process is told to; give gunicorn's exit code."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -36,18 +36,23 @@ def supervise(environ: Mapping[str, str]) -> int:
         processes: dict[str, subprocess.Popen[bytes]] = {}
         try:
             processes["gunicorn"] = _start(GUNICORN, environ)
-            processes["puller"] = _start(PULLER, environ)
+            processes |= {name: _start(arguments, environ) for name, arguments in BESIDE.items()}
             signal.signal(signal.SIGHUP, lambda *_: processes["gunicorn"].send_signal(signal.SIGHUP))
             while processes["gunicorn"].poll() is None and not stopping.wait(PAUSE):
-                if processes["puller"].poll() is not None:
-                    print("the puller has ended; starting another", file=sys.stderr, flush=True)
-                    processes["puller"] = _start(PULLER, environ)
+                _start_again_what_ended(processes, environ)
         finally:
             for process in processes.values():
                 process.terminate()
             for process in processes.values():
                 process.wait()
     return 0 if stopping.is_set() else processes["gunicorn"].returncode
+
+
+def _start_again_what_ended(processes: dict[str, "subprocess.Popen[bytes]"], environ: Mapping[str, str]) -> None:
+    for name, arguments in BESIDE.items():
+        if processes[name].poll() is not None:
+            print(f"the {name} has ended; starting another", file=sys.stderr, flush=True)
+            processes[name] = _start(arguments, environ)
 
 
 def _start(arguments: list[str], environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":

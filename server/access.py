@@ -21,8 +21,8 @@ from typing import Self
 
 from server.errors import RequestError
 
-PREDICT, METRICS = "predict", "metrics"
-RIGHTS = (PREDICT, METRICS)
+PREDICT, METRICS, FEEDBACK = "predict", "metrics", "feedback"
+RIGHTS = (PREDICT, METRICS, FEEDBACK)
 VARIABLE = "HOUSING_KEYS"
 
 

@@ -8,11 +8,13 @@ from server.api import Api
 from server.cors import Cors
 from server.errors import handle_errors
 from server.explain import explanations
-from server.log import PredictionLog, RotatingFile
+from server.feedback import feedback
+from server.log import FileHandler, PredictionLog
 from server.metrics import measure
 from server.model import InUse
 from server.ports import Ports
 from server.request_id import request_ids
+from server.rotating import FEEDBACK, PREDICTIONS, RotatingFile
 from server.routes import api
 from server.settings import Settings
 from server.wsgi import Application, PlainPath
@@ -23,20 +25,27 @@ def create_app() -> Application:
     settings = Settings.from_environment()
     app = Flask(__name__)
     app.config.update(
-        MAX_CONTENT_LENGTH=settings.max_body, EXPLAIN_EXACT=settings.explain_exact, EXPLAIN_ROWS=settings.explain_rows
+        MAX_CONTENT_LENGTH=settings.max_body,
+        MAX_ROWS=settings.max_rows,
+        EXPLAIN_EXACT=settings.explain_exact,
+        EXPLAIN_ROWS=settings.explain_rows,
     )
     in_use = InUse(settings.folder, settings.poll)
     access = Access.configured(settings.keys_file, settings.rate / settings.workers)
     worker = slot.take(settings.log_folder)
-    file = RotatingFile(settings.log_folder, worker, settings.log_max_bytes, settings.log_keep, settings.log_days)
-    log = PredictionLog(file, settings.log_queue)
+    log = PredictionLog(FileHandler(_file(settings, PREDICTIONS, worker)), settings.log_queue)
     answers = Api(in_use, access, settings.max_rows, request_ids(worker), log.write)
-    app.extensions |= {"in_use": in_use, "access": access, "api": answers}
+    app.extensions |= {"in_use": in_use, "access": access, "api": answers, "feedback": _file(settings, FEEDBACK, worker)}
     measure(app)  # before what may refuse a request
     app.register_blueprint(api)
     app.register_blueprint(explanations)
+    app.register_blueprint(feedback)
     handle_errors(app)
     served: Application = PlainPath(app, answers, settings.max_body)
     if settings.cors_origins:
         served = Cors(served, settings.cors_origins.split(","))
     return Ports(served, settings.metrics_port) if settings.metrics_port else served
+
+
+def _file(settings: Settings, kind: str, worker: int) -> RotatingFile:
+    return RotatingFile(settings.log_folder, f"{kind}-{worker}", settings.log_max_bytes, settings.log_keep, settings.log_days)

@@ -121,7 +121,7 @@ class Check:
             if len(problems) > MOST_PROBLEMS:
                 break
         if problems:
-            raise _not_allowed(problems)
+            raise not_allowed(problems)
 
     def _refuse_columns(self, given: Rows) -> None:
         if given.columns is None:
@@ -131,7 +131,7 @@ class Check:
         problems += [Problem(None, name, "is not a column of this model") for name in names if name not in self.names]
         problems += [Problem(None, name, "is there twice") for name in self.names if names.count(name) > 1]
         if problems:
-            raise _not_allowed(problems)
+            raise not_allowed(problems)
 
     def _problems(self, row: int, columns: list[Any] | None, values: Any) -> list[Problem]:
         if columns is not None:
@@ -152,7 +152,8 @@ def _types_of(column: Column) -> set[type]:
     return NUMBERS if column.is_number else {bool} if column.type == "bool" else {str}
 
 
-def _not_allowed(problems: list[Problem]) -> RequestError:
+def not_allowed(problems: list[Problem]) -> RequestError:
+    """Give the refusal of a body: it names the first hundred of the problems."""
     count, more = f"{len(problems)} values are", ""
     if len(problems) > MOST_PROBLEMS:
         count, more = f"more than {MOST_PROBLEMS} values are", f"; the first {MOST_PROBLEMS} are named"

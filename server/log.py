@@ -8,17 +8,15 @@ A request only puts its entry on a queue; a thread writes. Lines go through Pyth
 
 import atexit
 import logging
-import os
 import queue
 import sys
 import threading
-import time
-from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 import orjson
 from prometheus_client import Counter
+
+from server.rotating import RotatingFile
 
 LOGGER = "housing.predictions"
 LINGER = 0.05  # seconds that the thread waits for more to write at once
@@ -30,19 +28,12 @@ DROPPED = Counter("housing_log_dropped_total", "Predictions that are not in the 
 log = logging.getLogger(__name__)
 
 
-class RotatingFile(logging.Handler):
-    """Writes a worker's lines to its own file, in batches that are written whole or not at all.
+class FileHandler(logging.Handler):
+    """Writes a worker's lines to its own file, in batches that are written whole or not at all."""
 
-    The file is put aside when it would grow beyond `max_bytes`, and when the day (UTC) ends. Of those put aside the newest
-    `keep` of this worker stay; none stays longer than `days`.
-    """
-
-    def __init__(self, folder: Path, slot: int, max_bytes: int, keep: int, days: int) -> None:
+    def __init__(self, file: RotatingFile) -> None:
         super().__init__()
-        self._folder, self._slot, self._max_bytes, self._keep, self._days = folder, slot, max_bytes, keep, days
-        self._path = folder / f"predictions-{slot}.jsonl"
-        self._handle: int | None = None
-        self._size, self._day = 0, date.min
+        self._file = file
         self._lines: list[bytes] = []
         self._told = False
         self.setFormatter(logging.Formatter("%(message)s"))
@@ -63,7 +54,7 @@ class RotatingFile(logging.Handler):
 
     def _write(self, lines: list[bytes]) -> None:
         try:
-            self._append(b"".join(lines))
+            self._file.append(b"".join(lines))
             self._told = False
         except OSError as error:
             DROPPED.inc(len(lines))
@@ -71,63 +62,11 @@ class RotatingFile(logging.Handler):
                 log.error("predictions are not logged now: %s", error)
             self._told = True
 
-    def _append(self, data: bytes) -> None:
-        handle = self._open()
-        if self._size and (self._size + len(data) > self._max_bytes or self._day != _today()):
-            self._put_aside()
-            handle = self._open()
-        try:
-            if os.write(handle, data) < len(data):
-                raise OSError(f"no room for {len(data)} bytes in {self._path}")
-        except OSError:
-            os.ftruncate(handle, self._size)  # no half line stays; this file has no other writer
-            raise
-        self._size += len(data)
-
-    def _open(self) -> int:
-        if self._handle is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            status = os.fstat(self._handle)
-            self._size = status.st_size
-            self._day = datetime.fromtimestamp(status.st_mtime, UTC).date() if self._size else _today()
-            if self._size and os.pread(self._handle, 1, self._size - 1) != b"\n":
-                self._size += os.write(self._handle, b"\n")  # a predecessor was killed in the middle of a line
-        return self._handle
-
-    def _put_aside(self) -> None:
-        """Rename the file, with the time in its name: all in it was written before."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        self._path.rename(self._folder / f"predictions-{self._slot}-{stamp}.jsonl")
-        self._let_go()
-        self._remove_old()
-
-    def _let_go(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-
-    def _remove_old(self) -> None:
-        oldest = time.time() - self._days * 86400
-        mine = sorted(self._folder.glob(f"predictions-{self._slot}-*.jsonl"), reverse=True)
-        for path in mine[self._keep :]:
-            path.unlink(missing_ok=True)
-        for path in self._folder.glob("predictions-*-*.jsonl"):
-            try:
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
-            except FileNotFoundError:
-                pass  # another worker was quicker
-
     def close(self) -> None:
         """Write what was taken, and close the file."""
         self.flush()
-        self._let_go()
+        self._file.close()
         super().close()
-
-
-def _today() -> date:
-    return datetime.now(UTC).date()
 
 
 class PredictionLog:

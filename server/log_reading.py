@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from server.rotating import PREDICTIONS, files
+
 Entry = dict[str, Any]
 
 
@@ -48,12 +50,12 @@ def read(folder: Path, wanted: Wanted) -> tuple[list[Entry], int]:
 
 
 def _lines(folder: Path) -> Iterator[bytes]:
-    for path in sorted(folder.glob("predictions-*.jsonl")):
+    for path in files(folder, PREDICTIONS):
         try:
             with path.open("rb") as file:
                 yield from file
         except FileNotFoundError:
-            pass  # it was put aside or removed meanwhile
+            pass  # it was removed meanwhile
 
 
 def rows(entry: Entry) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from werkzeug.exceptions import ClientDisconnected
 from housing.errors import BundleError
 from server import api as hot
 from server import draining
-from server.access import METRICS, PREDICT, Access, key_of
+from server.access import FEEDBACK, METRICS, PREDICT, Access, key_of
 from server.api import Api, Asked
 from server.errors import RequestError
 from server.model import InUse, Model
@@ -17,7 +17,7 @@ from server.model import InUse, Model
 api = Blueprint("api", __name__)
 
 # What a key must be allowed to for each route; who asks for another needs no key.
-RIGHTS = {"/model": PREDICT, "/explain": PREDICT, "/metrics": METRICS}
+RIGHTS = {"/model": PREDICT, "/explain": PREDICT, "/feedback": FEEDBACK, "/metrics": METRICS}
 
 
 def json_answer(body: object, status: int = HTTPStatus.OK) -> Response:

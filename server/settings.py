@@ -49,6 +49,7 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one for each 
     log_max_bytes: int
     log_keep: int
     log_days: int
+    feedback_patience: float
 
     @classmethod
     def from_environment(cls) -> Self:

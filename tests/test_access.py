@@ -26,8 +26,8 @@ def new_key(name: str, rights: str) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def keys() -> dict[str, tuple[str, str]]:
-    """Two keys that may predict, one of them in the file, and one for metrics."""
-    asked = {"old": "predict", "new": "predict,metrics", "prometheus": "metrics"}
+    """Two keys that may predict, one of them in the file, one for metrics, and one for feedback."""
+    asked = {"old": "predict", "new": "predict,metrics", "prometheus": "metrics", "surveyor": "feedback"}
     return {name: new_key(name, rights) for name, rights in asked.items()}
 
 
@@ -35,7 +35,7 @@ def keys() -> dict[str, tuple[str, str]]:
 def server(served_home: Path, keys: dict[str, tuple[str, str]]) -> Iterator[Server]:
     """The promoted model behind keys, with metrics on a port of their own, open to the pages of one origin."""
     file = served_home / "keys"
-    file.write_text(f"# rotated each month\n{keys['old'][1]}\n{keys['prometheus'][1]}\n", encoding="utf-8")
+    file.write_text(f"# rotated each month\n{keys['old'][1]}\n{keys['prometheus'][1]}\n{keys['surveyor'][1]}\n", encoding="utf-8")
     options = (f"serve.keys_file={file}", "serve.workers=1", "serve.cors_origins='https://a.example'", "serve.rate=50")
     port = free_port()
     with serving(served_home, *options, f"serve.metrics_port={port}", environment={"HOUSING_KEYS": keys["new"][1]}) as running:
@@ -65,6 +65,14 @@ def test_a_key_has_the_rights_that_its_line_names(server: Server, keys: dict[str
     assert_problem(ask(server, "/model", keys["prometheus"][0]), 403, "lacks the right: predict")
     assert ask(server, "/model", keys["old"][0]).status == 200
     assert server.ask("/healthz").status == 200
+
+
+def test_feedback_is_a_right_of_its_own(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+    body = b'{"request_id": "0193f5c2a1b3-00-00000000", "value": 500}'
+    assert ask(server, "/feedback", keys["surveyor"][0], body).status == 202
+    assert_problem(ask(server, "/feedback", keys["new"][0], body), 403, "lacks the right: feedback")
+    assert_problem(ask(server, "/feedback", None, body), 401, "a key is needed")
+    assert_problem(ask(server, "/predict", keys["surveyor"][0], BODY), 403, "lacks the right: predict")
 
 
 def test_a_key_is_never_logged(server: Server, keys: dict[str, tuple[str, str]]) -> None:

@@ -287,8 +287,8 @@ def test_what_is_no_request_is_refused_or_dropped(server: Server, sent: bytes) -
 
 def logged(server: Server) -> list[dict[str, Any]]:
     """The lines of the prediction log of the only worker."""
-    (folder,) = server.log.parent.glob("serving/*.log")
-    return [json.loads(line) for line in (folder / "predictions-0.jsonl").read_text(encoding="utf-8").splitlines()]
+    (file,) = server.log.parent.glob("serving/*.log/predictions-0-*.jsonl")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize(("form", "share"), [("records", 0.81), ("columns in another order", 0.82), ("dataframe_split", 0.83)])

@@ -21,15 +21,16 @@ WRITER = """
 import os, signal, sys, time
 from pathlib import Path
 from server import slot
-from server.log import DROPPED, PredictionLog, RotatingFile
+from server.log import DROPPED, FileHandler, PredictionLog
 from server.request_id import request_ids
+from server.rotating import RotatingFile
 
 folder = Path(sys.argv[1])
 number = slot.take(folder)
 next_id = request_ids(number)
 
 def log(max_bytes=10**9, keep=100, days=30, queue=10**6):
-    return PredictionLog(RotatingFile(folder, number, max_bytes, keep, days), queue)
+    return PredictionLog(FileHandler(RotatingFile(folder, f"predictions-{number}", max_bytes, keep, days)), queue)
 
 def entry(place=0, version="1", **more):
     return {"id": next_id(), "time": time.time(), "route": "/predict", "model": "m", "version": version, "run_id": "r", "ms": 1.5,
@@ -90,10 +91,10 @@ def test_all_workers_are_read_as_one_in_order_and_a_replacement_takes_the_slot(t
 
 def test_a_killed_worker_loses_only_what_waited_and_half_a_line_is_told(tmp_path: Path) -> None:
     code = "mine = log()\nwhile True:\n    mine.write(entry())\n    time.sleep(0.002)\n"
-    file = tmp_path / "predictions-0.jsonl"
     with writer(tmp_path, code) as process:
-        wait_for(lambda: file.exists() and file.stat().st_size > 20_000, "it writes")
+        wait_for(lambda: sum(path.stat().st_size for path in tmp_path.glob("*.jsonl")) > 20_000, "it writes")
         process.send_signal(signal.SIGKILL)
+    (file,) = tmp_path.glob("predictions-0-*.jsonl")
     whole = file.read_bytes().count(b"\n")
     with file.open("ab") as end:
         end.write(b'{"id": "0193f5c2a1b3')
@@ -103,20 +104,20 @@ def test_a_killed_worker_loses_only_what_waited_and_half_a_line_is_told(tmp_path
     assert ended.err == "skipped 1 lines that are not whole\n"
 
 
-def test_files_are_put_aside_and_the_oldest_removed(tmp_path: Path) -> None:
+def test_other_files_are_begun_and_the_oldest_removed(tmp_path: Path) -> None:
     code = "mine = log(max_bytes=2000, keep=3)\nfor place in range(200):\n    mine.write(entry(place))\n    time.sleep(0.005)\n"
     written(tmp_path, code)
-    aside = sorted(tmp_path.glob("predictions-0-*.jsonl"))
-    assert len(aside) == 3 and all(path.stat().st_size > 0 for path in aside)
+    *older, newest = sorted(tmp_path.glob("predictions-0-*.jsonl"))
+    assert len(older) == 3 and all(path.stat().st_size > 0 for path in (*older, newest))
     entries, _ = read(tmp_path)
     places = [int(entry["predictions"][0]) for entry in entries]
     assert places == list(range(places[0], 200)) and places[0] > 0
 
-    os.utime(aside[1], (0, time.time() - 40 * 86400))
-    os.utime(tmp_path / "predictions-0.jsonl", (0, time.time() - 86400))  # of yesterday
+    os.utime(older[1], (0, time.time() - 40 * 86400))
+    os.utime(newest, (0, time.time() - 86400))  # of yesterday
     written(tmp_path, "log().write(entry())")
-    assert not aside[1].exists()
-    assert (tmp_path / "predictions-0.jsonl").read_bytes().count(b"\n") == 1
+    assert not older[1].exists()
+    assert max(tmp_path.glob("predictions-0-*.jsonl")).read_bytes().count(b"\n") == 1
 
 
 def test_what_is_asked_for_alone_is_given(tmp_path: Path) -> None:
@@ -171,7 +172,8 @@ full = DROPPED._value.get()
 (folder / "ballast").unlink()
 put(20)
 mine.close()
-lines = (folder / "predictions-0.jsonl").read_bytes()
+(file,) = folder.glob("predictions-0-*.jsonl")
+lines = file.read_bytes()
 print(full, DROPPED._value.get(), lines.count(b"\\n"), lines.endswith(b"}\\n"))
 """
     (tmp_path / "disk").mkdir()

@@ -314,7 +314,7 @@ def test_stopping_ends_every_process(served_home: Path) -> None:
             .split()
         ]
         pids += running.workers()
-        assert len(pids) == 4  # gunicorn, puller, two workers
+        assert len(pids) == 5  # gunicorn, puller, joiner, two workers
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "all are gone")
 
 
