@@ -6,11 +6,13 @@ from server import slot
 from server.access import Access
 from server.api import Api
 from server.cors import Cors
+from server.curves import curves
 from server.errors import handle_errors
 from server.explain import explanations
 from server.log import PredictionLog, RotatingFile
 from server.metrics import measure
 from server.model import InUse
+from server.pages import pages
 from server.ports import Ports
 from server.request_id import request_ids
 from server.routes import api
@@ -23,7 +25,12 @@ def create_app() -> Application:
     settings = Settings.from_environment()
     app = Flask(__name__)
     app.config.update(
-        MAX_CONTENT_LENGTH=settings.max_body, EXPLAIN_EXACT=settings.explain_exact, EXPLAIN_ROWS=settings.explain_rows
+        MODEL=settings.model,
+        ALIAS=settings.alias,
+        MAX_CONTENT_LENGTH=settings.max_body,
+        MAX_ROWS=settings.max_rows,
+        EXPLAIN_EXACT=settings.explain_exact,
+        EXPLAIN_ROWS=settings.explain_rows,
     )
     in_use = InUse(settings.folder, settings.poll)
     access = Access.configured(settings.keys_file, settings.rate / settings.workers)
@@ -35,6 +42,8 @@ def create_app() -> Application:
     measure(app)  # before what may refuse a request
     app.register_blueprint(api)
     app.register_blueprint(explanations)
+    app.register_blueprint(curves)
+    app.register_blueprint(pages)
     handle_errors(app)
     served: Application = PlainPath(app, answers, settings.max_body)
     if settings.cors_origins:

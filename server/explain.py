@@ -15,7 +15,7 @@ explanations = Blueprint("explanations", __name__)
 def explain() -> Response:
     """Explain one row: contributions in the target's unit, which add up to prediction - base."""
     model = model_in_use()
-    row, config = _row(model), current_app.config
+    row, config = read_row(model), current_app.config
     found = shapley.explain(model.bundle.predict, row, model.bundle.background, config["EXPLAIN_EXACT"], config["EXPLAIN_ROWS"])
     names = [column.name for column in model.bundle.schema.features]
     return json_answer(
@@ -31,7 +31,7 @@ def explain() -> Response:
     )
 
 
-def _row(model: Model) -> Vector:
+def read_row(model: Model) -> Vector:
     """Read and check the one row of the body. Raises RequestError, as `/predict` does."""
     parse.media_type(request.headers.get("Content-Type", ""), JSON)
     row: Vector = model.check.require(Rows(None, [parse.strictly(request.get_data())], 0))[0]

@@ -17,7 +17,7 @@ from server.model import InUse, Model
 api = Blueprint("api", __name__)
 
 # What a key must be allowed to for each route; who asks for another needs no key.
-RIGHTS = {"/model": PREDICT, "/explain": PREDICT, "/metrics": METRICS}
+RIGHTS = {**dict.fromkeys(("/model", "/explain", "/curves", "/examples"), PREDICT), "/metrics": METRICS}
 
 
 def json_answer(body: object, status: int = HTTPStatus.OK) -> Response:
