@@ -6,10 +6,9 @@ These are rows that nobody has asked a prediction for, so the prediction log doe
 import numpy as np
 from flask import Blueprint, Response
 
-from housing.schema import Column, Matrix, Schema, Vector
-from server.explain import read_row
+from housing.schema import Column, Matrix, Vector
 from server.model import Model
-from server.routes import json_answer, model_in_use
+from server.routes import json_answer, model_in_use, row_in_body
 
 POINTS = 41  # of a number's curve
 
@@ -20,8 +19,8 @@ curves = Blueprint("curves", __name__)
 def along_each_column() -> Response:
     """Give, for each column, the values looked at and the predictions there."""
     model = model_in_use()
-    row, schema = read_row(model), model.bundle.schema
-    looked_at = _values(schema, row, _known(model))
+    row, schema, known = row_in_body(model), model.bundle.schema, _known(model)
+    looked_at = [_along(column, row[place], known[:, place]) for place, column in enumerate(schema.features)]
     rows = np.repeat(row[None], sum(map(len, looked_at)), axis=0)
     ends = np.cumsum([len(values) for values in looked_at])
     for place, (values, end) in enumerate(zip(looked_at, ends, strict=True)):
@@ -31,16 +30,12 @@ def along_each_column() -> Response:
         column.name: {"values": [column.decode(value) for value in values.tolist()], "predictions": predicted.tolist()}
         for column, values, predicted in zip(schema.features, looked_at, predictions, strict=True)
     }
-    return json_answer({"curves": found, "model": model.told["model"], "version": model.told["version"]})
+    return json_answer({"curves": found, **model.told})
 
 
 def _known(model: Model) -> Matrix:
     """Give the rows between which the model can be expected to know what it says."""
     return np.vstack([model.bundle.background, model.bundle.schema.encode_records(model.bundle.golden["rows"])])
-
-
-def _values(schema: Schema, row: Vector, known: Matrix) -> list[Vector]:
-    return [_along(column, row[place], known[:, place]) for place, column in enumerate(schema.features)]
 
 
 def _along(column: Column, now: float, known: Vector) -> Vector:
@@ -53,5 +48,7 @@ def _along(column: Column, now: float, known: Vector) -> Vector:
     if not seen.size:
         return np.array(missing)
     numbers = np.linspace(seen.min(), seen.max(), POINTS)
-    numbers = np.append(np.round(numbers) if column.type == "int" else numbers, seen[-1:] if not np.isnan(now) else [])
-    return np.append(np.unique(numbers), missing)
+    if column.type == "int":
+        numbers = np.round(numbers)
+    own = [] if np.isnan(now) else [now]
+    return np.append(np.unique([*numbers, *own]), missing)

@@ -1,18 +1,23 @@
 """The API as an OpenAPI document, made from the schema of the model in use."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from apispec import APISpec
 
 from housing.schema import Column, Schema
+from server import api as hot
+from server.errors import PROBLEM
 from server.model import Model
+from server.parse import CSV, JSON
+from server.routes import RIGHTS
+from server.shapley import EXACT, SAMPLED
 
 Spec = dict[str, Any]
 
 TYPES = {"float": "number", "int": "integer", "bool": "boolean", "category": "string"}
-JSON, PROBLEM, CSV, TEXT, HTML = "application/json", "application/problem+json", "text/csv", "text/plain", "text/html"
+TEXT, HTML = "text/plain", "text/html"
 NOT_READY = HTTPStatus.SERVICE_UNAVAILABLE
 BAD_BODY = (
     HTTPStatus.BAD_REQUEST,
@@ -22,39 +27,37 @@ BAD_BODY = (
 )
 BAD_KEY = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 KEY = "key"
-TAGS = {
-    "predictions": ("predict", "invocations", "explain", "curves", "feedback"),
-    "the model": ("model", "examples", "page", "docs", "openapi"),
-    "for machines": ("healthz", "readyz", "ping", "health", "version", "metrics"),
-}
+TOLD: dict[str, Spec] = {"model": {"type": "string"}, "version": {"type": "string"}}  # by each answer
+KEYED = {*hot.ROUTES, *RIGHTS}
 
 
-def document(model: Model, routes: Container[str], max_rows: int, needs_key: bool) -> Spec:
-    """Give the document: what each of the app's routes takes and gives for this model, at most `max_rows` of a request."""
-    schema, bundle = model.bundle.schema, model.bundle
+def document(model: Model, max_rows: int, needs_key: bool) -> Spec:
+    """Give the document: what each route takes and gives for this model, at most `max_rows` of a request."""
+    schema, interval, example = model.bundle.schema, model.bundle.interval, dict(model.example)
     spec = APISpec(
         title=f"Predictions of {schema.target.name} ({schema.name})",
         version=str(model.told["version"]),
         openapi_version="3.1.0",
         info={"description": schema.description},
     )
-    for name, component in _components(schema, model.example, max_rows).items():
+    for name, component in _components(schema, example, max_rows).items():
         spec.components.schema(name, component)
     if needs_key:
         spec.components.security_scheme(KEY, {"type": "http", "scheme": "bearer"})
-    most = None if bundle.interval is None else bundle.interval.most
-    for path, operations in {**_predicting(schema, model.example, most), **_telling(), **_reading()}.items():
-        if path not in routes:
-            continue
-        for operation in operations.values():
-            operation["tags"] = [next(tag for tag, names in TAGS.items() if operation["operationId"] in names)]
-            _let_in(operation, needs_key)
-        spec.path(path, operations=operations)
+    most = None if interval is None else interval.most
+    tagged = {"predictions": _predicting(schema, example, most), "the model": _telling(), "for machines": _watching()}
+    for tag, paths in tagged.items():
+        for path, operations in paths.items():
+            for operation in operations.values():
+                operation["tags"] = [tag]
+                if needs_key and path in KEYED:
+                    operation["security"] = [{KEY: []}]
+                    operation["responses"] |= _refusals(*BAD_KEY)
+            spec.path(path, operations=operations)
     return dict(spec.to_dict())
 
 
-def of_column(column: Column) -> Spec:
-    """Give a column's values as JSON Schema."""
+def _of_column(column: Column) -> Spec:
     kinds = [TYPES[column.type], "null"] if column.nullable else TYPES[column.type]
     said: Spec = {"type": kinds, "description": ", ".join(filter(None, (column.description, column.unit)))}
     if column.unit:
@@ -67,14 +70,14 @@ def of_column(column: Column) -> Spec:
     return {**said, **{name: bound for name, bound in bounds.items() if bound is not None}}
 
 
-def _components(schema: Schema, example: Mapping[str, Any], max_rows: int) -> dict[str, Spec]:
-    columns = {column.name: of_column(column) for column in schema.features}
+def _components(schema: Schema, example: Spec, max_rows: int) -> dict[str, Spec]:
+    columns = {column.name: _of_column(column) for column in schema.features}
     names, values = list(columns), list(columns.values())
     in_order = {"type": "array", "prefixItems": values, "minItems": len(names), "maxItems": len(names)}
     some = {"minItems": 1, "maxItems": max_rows}
     target = {"type": "number", "description": ", ".join(filter(None, (schema.target.description, schema.target.unit)))}
     return {
-        "Row": {**_object(columns), "description": schema.description, "examples": [dict(example)]},
+        "Row": {**_object(columns), "description": schema.description, "examples": [example]},
         "Rows": {"type": "array", "items": _ref("Row"), **some},
         "Columns": {
             "type": "array",
@@ -106,66 +109,52 @@ def _problem() -> Spec:
     return {**_object(said, optional=("errors",)), "description": "an error (RFC 9457)"}
 
 
-def _predicting(schema: Schema, example: Mapping[str, Any], most: float | None) -> dict[str, Any]:
+def _predicting(schema: Schema, example: Spec, most: float | None) -> dict[str, Any]:
     """Give the routes that take rows."""
     interval = [] if most is None else [_interval(most)]
-    ends = {name: _ref("Predictions") for name in ("lower", "upper")} if most is not None else {}
-    ends |= {"interval": {"type": "number", "description": "the coverage that was asked for"}} if ends else {}
-    predicted: Spec = {"predictions": _ref("Predictions"), **ends}
-    told = {"model": {"type": "string"}, "version": {"type": "string"}}
-    named = {**predicted, **told, "request_id": {"type": "string", "description": "for /feedback"}}
-    contributions = {column.name: {"type": "number"} for column in schema.features}
-    explained: dict[str, Spec] = {
-        "method": {"enum": ["exact", "sampled"], "description": "all coalitions of columns, or a sample of permutations"},
+    one, forms = {JSON: _ref("Row")}, {JSON: _predict_forms()}
+    scoring: dict[str, Spec] = {JSON: _scoring_forms(schema), CSV: {"type": "string", "description": "names, then rows"}}
+    named = {**TOLD, "request_id": {"type": "string", "description": "under which the prediction log has this answer"}}
+    predict = f"Predict {schema.target.name} of one row, or of many"
+    invocations = "The same in MLflow's scoring protocol: for clients of mlflow models serve"
+    explain = "What each column of one row adds to the mean prediction: Shapley values"
+    curves = "How the prediction of one row changes along each column, the others held as they are"
+    return {
+        "/predict": _post("predict", predict, forms, example, _predicted(most, named), *interval),
+        "/invocations": _post(
+            "invocations", invocations, scoring, {"dataframe_records": [example]}, _predicted(most, {}), *interval
+        ),
+        "/explain": _post("explain", explain, one, example, _explained(schema)),
+        "/curves": _post("curves", curves, one, example, _along(schema)),
+    }
+
+
+def _predicted(most: float | None, told: Mapping[str, Spec]) -> Spec:
+    ends: dict[str, Spec] = {}
+    if most is not None:
+        coverage = {"type": "number", "description": "the coverage that was asked for"}
+        ends = {"lower": _ref("Predictions"), "upper": _ref("Predictions"), "interval": coverage}
+    return _object({"predictions": _ref("Predictions"), **ends, **told}, optional=tuple(ends))
+
+
+def _explained(schema: Schema) -> Spec:
+    contributions = _object({column.name: {"type": "number"} for column in schema.features})
+    said: dict[str, Spec] = {
+        "method": {"enum": [EXACT, SAMPLED], "description": "all coalitions of columns, or a sample of permutations"},
         "prediction": _ref("Target"),
         "base": {"type": "number", "description": "the mean prediction of the background rows"},
-        "contributions": {**_object(contributions), "description": "in the target's unit; they add up to prediction - base"},
+        "contributions": {**contributions, "description": "in the target's unit; they add up to prediction - base"},
         "evaluated": {"type": "integer", "description": "rows that were predicted for it"},
-        **told,
     }
-    along = {
-        column.name: _object({"values": {"type": "array", "items": of_column(column)}, "predictions": _ref("Predictions")})
+    return _object({**said, **TOLD})
+
+
+def _along(schema: Schema) -> Spec:
+    curves = {
+        column.name: _object({"values": {"type": "array", "items": _of_column(column)}, "predictions": _ref("Predictions")})
         for column in schema.features
     }
-    return {
-        "/predict": {
-            "post": {
-                "operationId": "predict",
-                "summary": f"Predict {schema.target.name} of one row, or of many",
-                "parameters": interval,
-                "requestBody": _body({JSON: _predict_forms()}, {"example": dict(example)}),
-                "responses": _answers(_ok(_object(named, optional=tuple(ends))), *BAD_BODY, NOT_READY),
-            }
-        },
-        "/invocations": {
-            "post": {
-                "operationId": "invocations",
-                "summary": "The same in MLflow's scoring protocol: for clients of mlflow models serve",
-                "parameters": interval,
-                "requestBody": _body(
-                    {JSON: _scoring_forms(schema), CSV: {"type": "string", "description": "a line of names, then a line a row"}},
-                    {"example": {"dataframe_records": [dict(example)]}},
-                ),
-                "responses": _answers(_ok(_object(predicted, optional=tuple(ends))), *BAD_BODY, NOT_READY),
-            }
-        },
-        "/explain": {
-            "post": {
-                "operationId": "explain",
-                "summary": "What each column of one row adds to the mean prediction: Shapley values",
-                "requestBody": _body({JSON: _ref("Row")}, {"example": dict(example)}),
-                "responses": _answers(_ok(_object(explained)), *BAD_BODY, NOT_READY),
-            }
-        },
-        "/curves": {
-            "post": {
-                "operationId": "curves",
-                "summary": "How the prediction of one row changes along each column, the others held as they are",
-                "requestBody": _body({JSON: _ref("Row")}, {"example": dict(example)}),
-                "responses": _answers(_ok(_object({"curves": _object(along), **told})), *BAD_BODY, NOT_READY),
-            }
-        },
-    }
+    return _object({"curves": _object(curves), **TOLD})
 
 
 def _interval(most: float) -> Spec:
@@ -186,7 +175,9 @@ def _scoring_forms(schema: Schema) -> Spec:
     split = _object(
         {"columns": _ref("Columns"), "data": _ref("Lists"), "index": {"description": "not looked at"}}, optional=("index",)
     )
-    by_column = _object({column.name: {"type": "array", "items": of_column(column), "minItems": 1} for column in schema.features})
+    by_column = _object(
+        {column.name: {"type": "array", "items": _of_column(column), "minItems": 1} for column in schema.features}
+    )
     by_column["description"] = "lists of the same length"
     rows = {"oneOf": [_ref("Rows"), _ref("Lists")]}
     forms = {
@@ -199,28 +190,10 @@ def _scoring_forms(schema: Schema) -> Spec:
 
 
 def _telling() -> dict[str, Any]:
-    """Give the route that takes what became of a prediction."""
-    said: dict[str, Spec] = {
-        "request_id": {"type": "string", "description": "of the prediction's answer"},
-        "row": {"type": "integer", "minimum": 0, "description": "which of its rows"},
-        "value": {"type": "number", "description": "what was true"},
-    }
-    answers = _answers({str(int(HTTPStatus.ACCEPTED)): {"description": "it is kept"}}, *BAD_BODY, NOT_READY)
-    feedback = {
-        "operationId": "feedback",
-        "summary": "Tell what was true, to see how good predictions are",
-        "requestBody": _body({JSON: _object(said)}, {}),
-        "responses": answers,
-    }
-    return {"/feedback": {"post": feedback}}
-
-
-def _reading() -> dict[str, Any]:
-    """Give the routes that take nothing."""
-    ready = (NOT_READY,)
-    told = {"model": {"type": "string"}, "version": {"type": "string"}, "alias": {"type": "string"}}
+    """Give the routes that tell what is served, to programs and to people."""
     model = {
-        **told,
+        **TOLD,
+        "alias": {"type": "string"},
         "card": {"type": "object", "description": "what the run knew"},
         "schema": {"type": "object", "description": "the columns"},
         "example": _ref("Row"),
@@ -233,34 +206,42 @@ def _reading() -> dict[str, Any]:
     }
     open_model = {**_object(model), "additionalProperties": True}
     return {
-        "/model": _get("model", "What is served: card, columns, a row that can be sent", _ok(open_model), ready),
-        "/examples": _get("examples", "Rows that the model knows, with its predictions", _ok(_object(examples)), ready),
-        "/healthz": _get("healthz", "Does this worker live?", _ok({"type": "object"})),
-        "/readyz": _get("readyz", "Is there a model?", _ok({"type": "object"}), ready),
-        "/ping": _get("ping", "Is there a model? As MLflow's server says it", _plain("it is there"), ready),
-        "/health": _get("health", "Is there a model? As MLflow's server says it", _plain("it is there"), ready),
-        "/version": _get(
-            "version", "The version of MLflow that the model was trained with", _ok({"type": "string"}, TEXT), ready
-        ),
-        "/metrics": _get("metrics", "For Prometheus", _ok({"type": "string"}, TEXT)),
-        "/openapi.json": _get("openapi", "This document", _ok({"type": "object"}), ready),
+        "/model": _get("model", "What is served: card, columns, a row that can be sent", _ok(open_model), NOT_READY),
+        "/examples": _get("examples", "Rows that the model knows, with its predictions", _ok(_object(examples)), NOT_READY),
+        "/openapi.json": _get("openapi", "This document", _ok({"type": "object"}), NOT_READY),
         "/docs": _get("docs", "This document, to read and to try", _ok({"type": "string"}, HTML)),
         "/": _get("page", "A page to try the model on", _ok({"type": "string"}, HTML)),
     }
 
 
-def _get(name: str, summary: str, good: Spec, bad: Sequence[HTTPStatus] = ()) -> Spec:
-    return {"get": {"operationId": name, "summary": summary, "responses": _answers(good, *bad)}}
+def _watching() -> dict[str, Any]:
+    """Give the routes for what watches the server."""
+    there: Spec = {"200": {"description": "it is there"}}
+    return {
+        "/healthz": _get("healthz", "Does this worker live?", _ok({"type": "object"})),
+        "/readyz": _get("readyz", "Is there a model?", _ok({"type": "object"}), NOT_READY),
+        "/ping": _get("ping", "Is there a model? As MLflow's server says it", there, NOT_READY),
+        "/health": _get("health", "Is there a model? As MLflow's server says it", there, NOT_READY),
+        "/version": _get("version", "The version of MLflow that published the model", _ok({"type": "string"}, TEXT), NOT_READY),
+        "/metrics": _get("metrics", "For Prometheus", _ok({"type": "string"}, TEXT)),
+    }
 
 
-KEYED = ("predict", "invocations", "explain", "curves", "feedback", "model", "examples", "metrics")
+def _get(name: str, summary: str, good: Spec, *bad: HTTPStatus) -> Spec:
+    return {"get": {"operationId": name, "summary": summary, "responses": {**good, **_refusals(*bad)}}}
 
 
-def _let_in(operation: Spec, needs_key: bool) -> None:
-    """Say of an operation that it needs a key, where the server has keys."""
-    if needs_key and operation["operationId"] in KEYED:
-        operation["security"] = [{KEY: []}]
-        operation["responses"] |= _answers({}, *BAD_KEY)
+def _post(name: str, summary: str, kinds: Mapping[str, Spec], example: Spec, answer: Spec, *parameters: Spec) -> Spec:
+    content: dict[str, Spec] = {kind: {"schema": form} for kind, form in kinds.items()}
+    content[JSON]["example"] = example
+    operation = {
+        "operationId": name,
+        "summary": summary,
+        "parameters": list(parameters),
+        "requestBody": {"required": True, "content": content},
+        "responses": {**_ok(answer), **_refusals(*BAD_BODY, NOT_READY)},
+    }
+    return {"post": operation}
 
 
 def _object(properties: Mapping[str, Spec], optional: Sequence[str] = ()) -> Spec:
@@ -273,19 +254,10 @@ def _ref(name: str) -> Spec:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _body(kinds: Mapping[str, Spec], extra: Spec) -> Spec:
-    content = {kind: {"schema": form, **(extra if kind == JSON else {})} for kind, form in kinds.items()}
-    return {"required": True, "content": content}
-
-
 def _ok(form: Spec, kind: str = JSON) -> Spec:
     return {"200": {"description": "OK", "content": {kind: {"schema": form}}}}
 
 
-def _plain(description: str) -> Spec:
-    return {"200": {"description": description}}
-
-
-def _answers(good: Spec, *bad: HTTPStatus) -> Spec:
+def _refusals(*statuses: HTTPStatus) -> Spec:
     content = {PROBLEM: {"schema": _ref("Problem")}}
-    return {**good, **{str(int(status)): {"description": status.phrase, "content": content} for status in bad}}
+    return {str(int(status)): {"description": status.phrase, "content": content} for status in statuses}

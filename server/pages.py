@@ -47,8 +47,7 @@ def _coverage(bundle: Bundle) -> float | None:
 def openapi() -> Response:
     """Describe the API for the model in use."""
     access: Access = current_app.extensions["access"]
-    routes = {rule.rule for rule in current_app.url_map.iter_rules()}
-    return json_answer(document(model_in_use(), routes, current_app.config["MAX_ROWS"], not access.is_open))
+    return json_answer(document(model_in_use(), current_app.config["MAX_ROWS"], not access.is_open))
 
 
 @pages.get("/docs")

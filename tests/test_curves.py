@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from conftest import Server
+from conftest import FLAT, Server
 from test_explain import TOWN
-from test_server import BAD_ROWS, ROW
+from test_server import BAD_ROWS
 
 
 def curves(server: Server, row: Any) -> dict[str, Any]:
@@ -19,15 +19,15 @@ def curves(server: Server, row: Any) -> dict[str, Any]:
 
 
 def test_each_curve_has_the_predictions_of_predict(rentals_server: Server) -> None:
-    told = curves(rentals_server, ROW)
-    assert list(told) == list(ROW)
+    told = curves(rentals_server, FLAT)
+    assert list(told) == list(FLAT)
     for name, curve in told.items():
-        rows = [{**ROW, name: value} for value in curve["values"]]
+        rows = [{**FLAT, name: value} for value in curve["values"]]
         assert curve["predictions"] == pytest.approx(rentals_server.predict({"instances": rows}).json["predictions"])
 
 
 def test_levels_are_all_there_numbers_rise_over_known_rows_and_missing_comes_last(rentals_server: Server) -> None:
-    told = {name: curve["values"] for name, curve in curves(rentals_server, {**ROW, "area": 444.4}).items()}
+    told = {name: curve["values"] for name, curve in curves(rentals_server, {**FLAT, "area": 444.4}).items()}
     assert told["furnished"] == [False, True]
     assert told["quarter"] == ["old town", "harbour", "hills"]
     assert told["area"] == sorted(told["area"])
@@ -36,7 +36,7 @@ def test_levels_are_all_there_numbers_rise_over_known_rows_and_missing_comes_las
     assert set(told["rooms"]) <= set(range(1, 7))
     assert told["built"][-1] is None
     assert told["built"][:-1] == sorted(set(told["built"][:-1]))
-    assert ROW["built"] in told["built"]
+    assert FLAT["built"] in told["built"]
 
 
 def test_a_missing_value_is_a_point_of_its_curve_alone(towns_server: Server) -> None:
@@ -49,7 +49,7 @@ def test_a_missing_value_is_a_point_of_its_curve_alone(towns_server: Server) -> 
 
 @pytest.mark.parametrize(("change", "field", "reason"), [bad for bad in BAD_ROWS if bad[1] != "rent"])
 def test_a_bad_row_is_refused(rentals_server: Server, change: dict[str, Any], field: str, reason: str) -> None:
-    answer = rentals_server.ask("/curves", json.dumps({**ROW, **change}).replace("Infinity", "1e999").encode())
+    answer = rentals_server.ask("/curves", json.dumps({**FLAT, **change}).replace("Infinity", "1e999").encode())
     assert (answer.status, answer.type) == (422, "application/problem+json")
     (error,) = answer.json["errors"]
     assert error["field"] == field and reason in error["reason"]

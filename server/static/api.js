@@ -1,6 +1,6 @@
 // The server's routes, asked with the key that the user gave. What is refused becomes an error with the server's words.
 
-const STORED = "housing-key";
+let key = ""; // kept here alone: it is gone when the page is left
 
 export class Refused extends Error {
   constructor(status, said) {
@@ -10,12 +10,11 @@ export class Refused extends Error {
   }
 }
 
-export function remember(key) {
-  sessionStorage.setItem(STORED, key);
+export function useKey(given) {
+  key = given;
 }
 
 export async function ask(route, body, signal) {
-  const key = sessionStorage.getItem(STORED);
   const headers = { ...(body && { "Content-Type": "application/json" }), ...(key && { Authorization: `Bearer ${key}` }) };
   const url = document.body.dataset.root + route;
   const answer = await fetch(url, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });

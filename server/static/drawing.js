@@ -1,6 +1,7 @@
 // What the drawings share: elements, scales, ticks, numbers as text, colours.
 
 const SVG = "http://www.w3.org/2000/svg";
+const WORDS = new Map([[null, "missing"], [true, "yes"], [false, "no"]]);
 
 export function svg(name, attributes = {}, ...children) {
   const made = document.createElementNS(SVG, name);
@@ -55,7 +56,7 @@ export function widthOf(place) {
 
 // A value of a row, as it is said in a sentence.
 export function said(value) {
-  return typeof value === "number" ? text(value, 6) : { null: "missing", true: "yes", false: "no" }[value] ?? value;
+  return typeof value === "number" ? text(value, 6) : WORDS.get(value) ?? value;
 }
 
 export function shade(share) {

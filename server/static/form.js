@@ -2,6 +2,8 @@
 
 import { html, text } from "./drawing.js";
 
+const DIGITS = 8; // of a number that is filled in: more are seldom meant, and would not fit on a telephone
+
 export class Form {
   constructor(place, columns, changed) {
     this.fields = new Map(columns.map((column, number) => [column.name, new Field(column, `field-${number}`, changed)]));
@@ -47,7 +49,7 @@ class Field {
     if (isTick(this.column)) {
       this.input.checked = value === true;
     } else {
-      this.input.value = value ?? "";
+      this.input.value = typeof value === "number" && this.column.type === "float" ? Number(value.toPrecision(DIGITS)) : value ?? "";
     }
   }
 

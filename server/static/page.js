@@ -1,6 +1,6 @@
 // The page: asks what is served, makes the form, and shows prediction, reasons and curves of the row whenever it changes.
 
-import { Refused, ask, remember } from "./api.js";
+import { Refused, ask, useKey } from "./api.js";
 import { drawBars } from "./bars.js";
 import { drawCurves, heaviest } from "./curves.js";
 import { text } from "./drawing.js";
@@ -150,7 +150,7 @@ async function start() {
 
 find("key").addEventListener("submit", (event) => {
   event.preventDefault();
-  remember(find("key-value").value);
+  useKey(find("key-value").value);
   start();
 });
 start();

@@ -16,6 +16,7 @@ export function drawStrip(place, known, predicted) {
   }
   drawn.append(svg("circle", { class: "dot now", cx: x(predicted.value), cy: 13, r: 6 }));
   drawn.append(svg("text", { x: 0, y: HEIGHT - 4 }, text(low)));
+  drawn.append(svg("text", { x: width / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "each tick: a row that the model knows"));
   drawn.append(svg("text", { x: width, y: HEIGHT - 4, "text-anchor": "end" }, text(high)));
   place.replaceChildren(drawn);
 }
