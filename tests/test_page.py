@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Locator, Page, Route, expect, sync_playwright
 
 from conftest import Answer, Server, new_key, serving, wait_for
 from server.access import PREDICT
@@ -169,6 +169,32 @@ def test_on_a_telephone_nothing_is_cut_off_and_the_prediction_stays_in_sight(
     page.get_by_role("button", name="Predict").scroll_into_view_if_needed()
     page.locator("#curves").scroll_into_view_if_needed()
     expect(page.locator("#value")).to_be_in_viewport()
+
+
+def test_what_a_schema_says_is_shown_as_text(page: Page, rentals_server: Server) -> None:
+    markup = "<img src=/static/icon.svg>"
+
+    def say(route: Route) -> None:
+        told = rentals_server.ask("/model").json
+        told["schema"]["description"] = told["schema"]["columns"]["area"]["unit"] = markup
+        told["schema"]["columns"]["quarter"]["categories"].append(markup)
+        route.fulfill(json=told)
+
+    page.route("**/model", say)
+    show(page, rentals_server)
+    expect(page.locator("#about")).to_contain_text(markup)
+    expect(page.locator(".field").first).to_contain_text(markup)
+    expect(page.locator("#curves figcaption").first).to_contain_text(markup)
+    expect(field(page, "quarter").locator("option").last).to_have_text(markup)
+    expect(page.locator("img")).to_have_count(0)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_script_that_stands_in_the_page_is_not_run(browser: Browser, rentals_server: Server, path: str) -> None:
+    with browser.new_page() as opened:
+        opened.goto(f"{rentals_server.url}{path}")
+        with pytest.raises(Error, match="Content Security Policy"):
+            opened.add_script_tag(content="window.ran = true")
 
 
 def test_where_keys_are_needed_the_page_asks_for_one_and_keeps_it_nowhere(page: Page, served_home: Path) -> None:
