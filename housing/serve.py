@@ -65,6 +65,8 @@ def main(cfg: DictConfig) -> None:
     url = f"http://{cfg.serve.host}:{cfg.serve.port}"
     print(f"serving {cfg.serve.model} at alias {cfg.serve.alias}; Ctrl-C ends it\n")
     for route, meaning in (
+        ("", "try the model in a browser"),
+        ("docs", "the API, to read and to try"),
         ("predict", "POST a row"),
         ("model", "what is served"),
         ("readyz", "is there a model?"),

@@ -6,12 +6,14 @@ from server import slot
 from server.access import Access
 from server.api import Api
 from server.cors import Cors
+from server.curves import curves
 from server.errors import handle_errors
 from server.explain import explanations
 from server.feedback import feedback
 from server.log import FileHandler, PredictionLog
 from server.metrics import measure
 from server.model import InUse
+from server.pages import pages
 from server.ports import Ports
 from server.request_id import request_ids
 from server.rotating import FEEDBACK, PREDICTIONS, RotatingFile
@@ -25,6 +27,8 @@ def create_app() -> Application:
     settings = Settings.from_environment()
     app = Flask(__name__)
     app.config.update(
+        MODEL=settings.model,
+        ALIAS=settings.alias,
         MAX_CONTENT_LENGTH=settings.max_body,
         MAX_ROWS=settings.max_rows,
         EXPLAIN_EXACT=settings.explain_exact,
@@ -40,6 +44,8 @@ def create_app() -> Application:
     app.register_blueprint(api)
     app.register_blueprint(explanations)
     app.register_blueprint(feedback)
+    app.register_blueprint(curves)
+    app.register_blueprint(pages)
     handle_errors(app)
     served: Application = PlainPath(app, answers, settings.max_body)
     if settings.cors_origins:

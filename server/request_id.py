@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable
 
-_FORM = re.compile(r"([0-9a-f]{12})-([0-9a-f]{2})-[0-9a-f]{8}", re.ASCII)
+FORM = re.compile(r"([0-9a-f]{12})-([0-9a-f]{2})-[0-9a-f]{8}", re.ASCII)
 
 
 def request_ids(slot: int) -> Callable[[], str]:
@@ -23,7 +23,7 @@ def request_ids(slot: int) -> Callable[[], str]:
 
 def parse(request_id: str) -> tuple[float, int]:
     """Give the time (unix seconds) and the slot that an id names. Raises ValueError for what is not an id."""
-    found = _FORM.fullmatch(request_id)
+    found = FORM.fullmatch(request_id)
     if found is None:
         raise ValueError("is not a request id, such as 0193f5c2a1b3-01-0000002a")
     return int(found[1], 16) / 1000, int(found[2], 16)

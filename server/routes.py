@@ -7,17 +7,25 @@ from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import ClientDisconnected
 
 from housing.errors import BundleError
+from housing.schema import Vector
 from server import api as hot
-from server import draining
+from server import draining, parse
 from server.access import FEEDBACK, METRICS, PREDICT, Access, key_of
 from server.api import Api, Asked
 from server.errors import RequestError
 from server.model import InUse, Model
+from server.parse import JSON, Rows
 
 api = Blueprint("api", __name__)
 
 # What a key must be allowed to for each route; who asks for another needs no key.
-RIGHTS = {"/model": PREDICT, "/explain": PREDICT, "/feedback": FEEDBACK, "/metrics": METRICS}
+RIGHTS = {
+    **dict.fromkeys(("/model", "/explain", "/curves", "/examples"), PREDICT),
+    "/feedback": FEEDBACK,
+    "/metrics": METRICS,
+}
+# What a browser may load for a page: files of this server, and pictures that stand in them.
+CONTENT = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 def json_answer(body: object, status: int = HTTPStatus.OK) -> Response:
@@ -34,6 +42,13 @@ def model_in_use() -> Model:
         raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {error}") from error
 
 
+def row_in_body(used: Model) -> Vector:
+    """Read and check the one row of the body. Raises RequestError, as `/predict` does."""
+    parse.media_type(request.headers.get("Content-Type", ""), JSON)
+    row: Vector = used.check.require(Rows(None, [parse.strictly(request.get_data())], 0))[0]
+    return row
+
+
 @api.before_app_request
 def let_in() -> None:
     """Refuse a request whose key lacks the right for its route. The hot routes see to that themselves."""
@@ -46,11 +61,7 @@ def let_in() -> None:
 @api.after_app_request
 def harden(answer: Response) -> Response:
     """Tell browsers to guess and to embed nothing, and to load what comes from here alone."""
-    for name, value in (
-        *hot.HEADERS.items(),
-        ("Content-Security-Policy", "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'"),
-        ("Referrer-Policy", "no-referrer"),
-    ):
+    for name, value in (*hot.HEADERS.items(), ("Content-Security-Policy", CONTENT), ("Referrer-Policy", "no-referrer")):
         answer.headers.setdefault(name, value)
     return answer
 

@@ -254,6 +254,16 @@ def scraped(server: Server) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
+def new_key(name: str, rights: str) -> tuple[str, str]:
+    """Make a key as an operator does; give it and its line."""
+    made = subprocess.run(
+        [sys.executable, "-m", "server.access", name, rights], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    _, key, _, line = made.stdout.splitlines()
+    return key.strip(), line.strip()
+
+
 def free_port() -> int:
     """Give a port that nobody listens on."""
     with socket.socket() as place:

@@ -8,20 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import FLAT, Answer, Server, assert_problem, free_port, serving, wait_for
+from conftest import FLAT, Answer, Server, assert_problem, free_port, new_key, serving, wait_for
 from housing.config import PROJECT
 
 BODY = json.dumps(FLAT).encode()
-
-
-def new_key(name: str, rights: str) -> tuple[str, str]:
-    """Make a key as an operator does; give it and its line."""
-    made = subprocess.run(
-        [sys.executable, "-m", "server.access", name, rights], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
-    assert made.returncode == 0, made.stderr
-    _, key, _, line = made.stdout.splitlines()
-    return key.strip(), line.strip()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,25 @@
+// The server's routes, asked with the key that the user gave. What is refused becomes an error with the server's words.
+
+let key = ""; // kept here alone: it is gone when the page is left
+
+export class Refused extends Error {
+  constructor(status, said) {
+    super(said.detail ?? `the server answered ${status}`);
+    this.status = status;
+    this.errors = said.errors ?? [];
+  }
+}
+
+export function useKey(given) {
+  key = given;
+}
+
+export async function ask(route, body, signal) {
+  const headers = { ...(body && { "Content-Type": "application/json" }), ...(key && { Authorization: `Bearer ${key}` }) };
+  const url = document.body.dataset.root + route;
+  const answer = await fetch(url, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
+  if (!answer.ok) {
+    throw new Refused(answer.status, await answer.json().catch(() => ({})));
+  }
+  return answer.json();
+}

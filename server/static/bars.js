@@ -1,0 +1,28 @@
+// An explanation as bars: what each column adds to the mean prediction, and what it takes away.
+
+import { html, range, said, signed } from "./drawing.js";
+
+const MOST = 12; // columns with a bar of their own
+
+export function drawBars(body, contributions, row) {
+  const all = Object.entries(contributions).sort(([, one], [, other]) => Math.abs(other) - Math.abs(one));
+  const shown = all.length > MOST ? all.slice(0, MOST - 1) : all;
+  const rest = all.slice(shown.length);
+  const lines = shown.map(([name, amount]) => [[html("b", {}, name), ` = ${said(row[name])}`], amount]);
+  if (rest.length) {
+    lines.push([[`${rest.length} others`], rest.reduce((sum, [, amount]) => sum + amount, 0)]);
+  }
+  const [low, high] = range([0, ...lines.map(([, amount]) => amount)]);
+  body.replaceChildren(...lines.map(([label, amount]) => line(label, amount, low, high)));
+}
+
+function line(label, amount, low, high) {
+  const width = high - low || 1;
+  const bar = html("div", { className: amount < 0 ? "bar less" : "bar" });
+  bar.style.left = `${(100 * (Math.min(amount, 0) - low)) / width}%`;
+  bar.style.width = `${(100 * Math.abs(amount)) / width}%`;
+  const track = html("div", { className: "track" }, bar);
+  track.style.setProperty("--zero", `${(100 * -low) / width}%`);
+  const name = html("th", { scope: "row" }, ...label);
+  return html("tr", {}, name, html("td", {}, track), html("td", { className: "amount" }, signed(amount, Math.max(-low, high))));
+}

@@ -1,0 +1,68 @@
+// What the drawings share: elements, scales, ticks, numbers as text, colours.
+
+const SVG = "http://www.w3.org/2000/svg";
+const WORDS = new Map([[null, "missing"], [true, "yes"], [false, "no"]]);
+
+export function svg(name, attributes = {}, ...children) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) {
+    made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+export function html(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+// The map from [low, high] to [from, to]; a range without width lies in the middle.
+export function scale(low, high, from, to) {
+  return (value) => (high > low ? from + ((value - low) / (high - low)) * (to - from) : (from + to) / 2);
+}
+
+// Round numbers within [low, high], about so many.
+export function ticks(low, high, about) {
+  if (!(high > low)) {
+    return [low];
+  }
+  const rough = (high - low) / about;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((times) => times * power >= 0.7 * rough);
+  const first = Math.ceil(low / step - 1e-9);
+  const count = Math.floor(high / step + 1e-9) - first + 1;
+  return Array.from({ length: Math.max(count, 0) }, (_, place) => Number(((first + place) * step).toPrecision(12)));
+}
+
+export function text(number, digits = 4) {
+  const whole = Math.abs(number) >= 10 ** digits;
+  const form = whole ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: digits };
+  return number.toLocaleString("en", { ...form, useGrouping: "min2" }).replace("-", "\u2212");
+}
+
+// Amounts that are compared have as many decimals as make three digits of the largest.
+export function signed(number, largest) {
+  const decimals = Math.min(Math.max(2 - Math.floor(Math.log10(largest || 1)), 0), 12);
+  const form = { minimumFractionDigits: decimals, maximumFractionDigits: decimals, signDisplay: "exceptZero", useGrouping: "min2" };
+  return number.toLocaleString("en", form).replace("-", "\u2212");
+}
+
+// A drawing is made anew for the width that it has; what is not laid out yet has none.
+export function widthOf(place) {
+  return Math.max(place.clientWidth, 200);
+}
+
+// A value of a row, as it is said in a sentence.
+export function said(value) {
+  return typeof value === "number" ? text(value, 6) : WORDS.get(value) ?? value;
+}
+
+export function shade(share) {
+  return `color-mix(in oklab, var(--high) ${(100 * Math.min(Math.max(share, 0), 1)).toFixed(1)}%, var(--low))`;
+}
+
+export function range(values) {
+  return [Math.min(...values), Math.max(...values)];
+}

@@ -1,0 +1,104 @@
+// The form of one row, made from the columns of the schema.
+
+import { html, text } from "./drawing.js";
+
+const DIGITS = 8; // of a number that is filled in: more are seldom meant, and would not fit on a telephone
+
+export class Form {
+  constructor(place, columns, changed) {
+    this.fields = new Map(columns.map((column, number) => [column.name, new Field(column, `field-${number}`, changed)]));
+    place.replaceChildren(...[...this.fields.values()].map((field) => field.element));
+  }
+
+  fill(row) {
+    this.fields.forEach((field, name) => field.fill(row[name]));
+  }
+
+  read() {
+    return Object.fromEntries([...this.fields].map(([name, field]) => [name, field.read()]));
+  }
+
+  // What the browser itself could not read, as the server would say it.
+  unreadable() {
+    return [...this.fields].filter(([, field]) => field.isUnreadable()).map(([name]) => ({ field: name, reason: "is not a number" }));
+  }
+
+  // Puts each error at its field; gives those that belong to none.
+  show(errors) {
+    this.fields.forEach((field) => field.complain(""));
+    errors.forEach((error) => this.fields.get(error.field)?.complain(error.reason));
+    return errors.filter((error) => !this.fields.has(error.field));
+  }
+}
+
+class Field {
+  constructor(column, id, changed) {
+    this.column = column;
+    this.input = control(column);
+    Object.assign(this.input, { id, name: column.name });
+    this.input.setAttribute("aria-describedby", `${id}-hint ${id}-error`);
+    this.input.addEventListener("input", changed);
+    this.error = html("p", { id: `${id}-error`, className: "error" });
+    const label = html("label", { htmlFor: id }, column.name, html("span", { className: "unit" }, column.unit ? ` ${column.unit}` : ""));
+    const hint = html("p", { id: `${id}-hint`, className: "hint" }, hintOf(column));
+    const body = isTick(column) ? [html("div", { className: "tick" }, this.input, label)] : [label, this.input];
+    this.element = html("div", { className: "field" }, ...body, hint, this.error);
+  }
+
+  fill(value) {
+    if (isTick(this.column)) {
+      this.input.checked = value === true;
+    } else {
+      this.input.value = typeof value === "number" && this.column.type === "float" ? Number(value.toPrecision(DIGITS)) : value ?? "";
+    }
+  }
+
+  read() {
+    if (isTick(this.column)) {
+      return this.input.checked;
+    }
+    const given = this.input.value;
+    if (given === "") {
+      return null;
+    }
+    return { category: () => given, bool: () => given === "true" }[this.column.type]?.() ?? Number(given);
+  }
+
+  isUnreadable() {
+    return this.input.validity.badInput;
+  }
+
+  complain(reason) {
+    this.error.textContent = reason;
+    this.input.toggleAttribute("aria-invalid", false);
+    if (reason) {
+      this.input.setAttribute("aria-invalid", "true");
+    }
+  }
+}
+
+function isTick(column) {
+  return column.type === "bool" && !column.nullable;
+}
+
+function control(column) {
+  if (isTick(column)) {
+    return html("input", { type: "checkbox" });
+  }
+  if (column.type === "category" || column.type === "bool") {
+    const levels = column.type === "bool" ? [["true", "yes"], ["false", "no"]] : column.categories.map((name) => [name, name]);
+    const missing = column.nullable ? [["", "missing"]] : [];
+    return html("select", {}, ...[...missing, ...levels].map(([value, shown]) => html("option", { value }, shown)));
+  }
+  const bounds = { ...(column.min !== null && { min: column.min }), ...(column.max !== null && { max: column.max }) };
+  const input = html("input", { type: "number", step: column.type === "int" ? 1 : "any", autocomplete: "off", ...bounds });
+  input.required = !column.nullable;
+  input.placeholder = column.nullable ? "missing" : "";
+  return input;
+}
+
+function hintOf(column) {
+  const { min, max } = column;
+  const bounds = [min === null ? "" : `from ${text(min, 6)}`, max === null ? "" : `to ${text(max, 6)}`].filter(Boolean).join(" ");
+  return [column.description, bounds, column.nullable ? "may be left out" : ""].filter(Boolean).join("; ");
+}
