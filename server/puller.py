@@ -130,6 +130,7 @@ def main() -> None:
     """Follow the alias that the environment names."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a log is no terminal
     logging.basicConfig(format="puller: %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
     settings = Settings.from_environment()
