@@ -90,7 +90,7 @@ def _write(path: Path, frame: "pd.DataFrame", data: DictConfig, version: version
             raise HousingError(f"data={data.name}: the source gives a table with fingerprint {got}; the config pins {pinned}")
         if version is not None and not version.is_in(partial):
             raise SourceError(
-                f"table {data.name} cannot be had: the public source gives another version than {versions.pointer(path).name} names"
+                f"table {data.name} cannot be had: the public source has another version than {versions.pointer(path).name} names"
             )
 
 

@@ -57,13 +57,24 @@ def pull(table: Path) -> None:
 
 
 def save(table: Path) -> None:
-    """Keep the present table as a version in DVC's cache, and name it in its .dvc file. Raises VersionError with what DVC says."""
+    """Keep the present table as a version in DVC's cache, and name it in its .dvc file.
+
+    Raises VersionError with what DVC says.
+    """
     _dvc("add", table)
 
 
 def _dvc(what: str, table: Path) -> None:
-    asked = [sys.executable, "-m", "dvc", what, "--quiet", table.name]
+    asked = [sys.executable, "-m", "dvc", what, table.name]
     done = subprocess.run(asked, cwd=table.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith(("ERROR: ", sys.executable))]
-        raise VersionError(f"dvc {what} {table}: {'; '.join(said) or done.stderr.strip()}")
+        raise VersionError(f"dvc {what} {table.name}: {_reason(done.stderr)}")
+
+
+def _reason(said: str) -> str:
+    """Give DVC's errors as one line, without its advice on where to ask for help."""
+    lines = [
+        line for line in said.splitlines() if line and not line.startswith(("<http", "Having any troubles", "Is your cache"))
+    ]
+    begin = next((place for place, line in enumerate(lines) if line.startswith("ERROR: ")), 0)
+    return " ".join(line.removeprefix("ERROR: ") for line in lines[begin:])
