@@ -17,6 +17,7 @@ from housing.files import sha256
 from housing.schema import Column, Matrix, Schema, Value, Vector
 
 TRUE, FALSE = ("True", "TRUE", "true", "1", "1.0"), ("False", "FALSE", "false", "0", "0.0")  # what pandas reads as bool
+PART, FINGERPRINT = "housing.part", "housing.fingerprint"  # in a prepared table: a column, and what its source's SHA-256 was
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -55,7 +56,7 @@ def schema_of(data: DictConfig) -> Schema:
 
 
 def load(data: DictConfig, limit: int | None = None) -> Table:
-    """Read and check the table of a config; only its first `limit` rows where that is given.
+    """Read and check the table of a config, CSV or prepared; only its first `limit` rows where that is given.
 
     Raises HousingError where the file is not there, TableError where it does not fit the schema.
     """
@@ -71,7 +72,18 @@ def load(data: DictConfig, limit: int | None = None) -> Table:
 @lru_cache(maxsize=4)  # the jobs of a sweep share one process and one table
 def _load(path: Path, digest: str, declared: str) -> Table:
     schema = Schema.from_dict(json.loads(declared))
+    if path.suffix == ".parquet":
+        return check(schema, *_read_prepared(path))
     return check(schema, read_csv(path, schema), digest)
+
+
+def _read_prepared(path: Path) -> tuple[pd.DataFrame, str]:
+    """Give the columns of a prepared table, and the fingerprint of the table that it was made of."""
+    try:
+        frame = pd.read_parquet(path)
+        return frame.drop(columns=PART), str(frame.attrs[FINGERPRINT])
+    except (ValueError, KeyError) as error:
+        raise TableError(f"{path} is no table that housing.prepare has written: {error}", []) from error
 
 
 def check(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:

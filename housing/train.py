@@ -13,18 +13,25 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from housing.config import SWEEP_RUN, command
+from housing.errors import ConfigError
 
 
 @command("train")
 def main(cfg: DictConfig) -> float:
     """Run one job and return the metric that a sweeper compares."""
-    from housing import console, run  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
+    # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
+    from housing import console, run
+    from housing.export import export
 
     hydra = HydraConfig.get()
+    if cfg.export is not None and SWEEP_RUN in os.environ:
+        raise ConfigError(f"export={cfg.export} is the folder of one run; leave out export, or -m")
     job = run.Job(list(hydra.overrides.task), Path(hydra.runtime.output_dir), os.environ.get(SWEEP_RUN))
     outcome = run.run(cfg, job)
     if job.parent is None:
         console.show_outcome(outcome, cfg)
+    if cfg.export is not None:
+        export(cfg, outcome, Path(cfg.export))
     return outcome.metrics.get(cfg.metric, float("inf"))
 
 
