@@ -13,7 +13,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from housing.config import SWEEP_RUN, command
-from housing.errors import ConfigError
 
 
 @command("train")
@@ -24,8 +23,6 @@ def main(cfg: DictConfig) -> float:
     from housing.export import export
 
     hydra = HydraConfig.get()
-    if cfg.export is not None and SWEEP_RUN in os.environ:
-        raise ConfigError(f"export={cfg.export} is the folder of one run; leave out export, or -m")
     job = run.Job(list(hydra.overrides.task), Path(hydra.runtime.output_dir), os.environ.get(SWEEP_RUN))
     outcome = run.run(cfg, job)
     if job.parent is None:
