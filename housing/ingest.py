@@ -7,18 +7,18 @@ import csv
 import io
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from housing import console, data, versions
+from housing import console, data, feedback, versions
 from housing.config import command
 from housing.data import Table
 from housing.drift import drift
-from housing.errors import HousingError, TableError, VersionError
+from housing.errors import ConfigError, HousingError, TableError, VersionError
 from housing.files import written_whole
 from housing.new_rows import BadRow, Cells, NewRows
 from housing.schema import Schema
@@ -28,20 +28,20 @@ QUARANTINED = ("file", "line", "reason", "row")
 
 
 def ingest(cfg: DictConfig) -> int:
-    """Add the rows of `file` to the table, whole or not at all, and save that as a version where it is under DVC.
+    """Add the rows of `file`, or of feedback, whole or not at all, and save the table as a version where it is under DVC.
 
     Says which rows do not fit, which are there already, and how the others differ from the present ones; gives the
     number of rows that were added. Raises TableError where a row does not fit and `quarantine` does not take it,
     VersionError where the table is another one than git names.
     """
-    path, file = Path(cfg.data.path), Path(cfg.file)
+    path, (source, read) = Path(cfg.data.path), _source(cfg)
     with _alone(path, cfg.patience):
         present, version = data.load(cfg.data), _version(path)
-        new = NewRows.read(file, present.schema)
+        new = read(source, present.schema)
         print(
-            f"{file}: {len(new.table) + len(new.bad):,} rows, of which {len(new.table):,} fit table {cfg.data.name}", flush=True
+            f"{source}: {len(new.table) + len(new.bad):,} rows, of which {len(new.table):,} fit table {cfg.data.name}", flush=True
         )
-        _set_apart(new.bad, file, path, cfg.quarantine)
+        _set_apart(new.bad, source, path, cfg.quarantine)
         fresh = _not_yet(present, new.table)
         _tell_known(present, new.table, fresh)
         if fresh:
@@ -56,6 +56,15 @@ def ingest(cfg: DictConfig) -> int:
         elif version is None and fresh:
             print(f"the table is not under DVC; to keep its versions: dvc add {shlex.quote(str(path))}")
     return len(fresh)
+
+
+def _source(cfg: DictConfig) -> tuple[Path, Callable[[Path, Schema], NewRows]]:
+    """Give where the new rows are, and what reads them there."""
+    if cfg["from"] not in ("file", "feedback"):
+        raise ConfigError(f"from is {cfg['from']!r}; allowed: file, feedback")
+    if (cfg["from"] == "file") != (cfg.file is not None):
+        raise ConfigError(f"file is {cfg.file} and from={cfg['from']}; allowed: file=new.csv, or from=feedback without a file")
+    return (Path(cfg.file), NewRows.read) if cfg["from"] == "file" else (Path(cfg.feedback), feedback.read)
 
 
 def _version(path: Path) -> Version | None:

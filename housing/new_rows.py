@@ -49,12 +49,13 @@ class NewRows:
                 numbered = _numbered(file)
                 _, header = next(numbered, (1, []))
                 schema.require_columns(header, schema.columns, forbid_others=True)
-                return cls._checked(header, list(numbered), schema)
+                return cls.checked(header, list(numbered), schema)
         except (csv.Error, UnicodeDecodeError) as error:
             raise TableError(f"{path} is not a table of comma-separated values in UTF-8: {error}", []) from error
 
     @classmethod
-    def _checked(cls, header: list[str], numbered: list[tuple[int, Cells]], schema: Schema) -> Self:
+    def checked(cls, header: list[str], numbered: list[tuple[int, Cells]], schema: Schema) -> Self:
+        """Tell the rows that fit from those that do not; each comes with the number of its line."""
         good, records, bad = [], [], []
         for line, cells in numbered:
             record, reasons = _read(dict(zip(header, cells, strict=False)), schema)

@@ -1,5 +1,6 @@
 """New rows: each is checked, told, added once and whole, and the table is a new version."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,10 +13,10 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from conftest import TABLES, command, config, dvc, git, rentals_frame, wait_for
+from conftest import FLAT, TABLES, command, config, dvc, git, rentals_frame, wait_for
 from housing import data, versions
 from housing.drift import psi
-from housing.errors import HousingError, TableError, VersionError
+from housing.errors import ConfigError, HousingError, TableError, VersionError
 from housing.fetch import fetch
 from housing.ingest import ingest
 
@@ -51,9 +52,9 @@ def test_one_row_that_does_not_fit_keeps_all_out_and_each_is_told(home: Path, ca
     before = table(home).read_bytes()
     with pytest.raises(TableError, match="5 rows of .*new.csv do not fit, so nothing is added"):
         add(write(home, "50.25,2,True,hills,,900", *BAD))
-    told = capsys.readouterr().out
+    said = capsys.readouterr().out
     for reason in REASONS:
-        assert f"new.csv, {reason}\n" in told
+        assert f"new.csv, {reason}\n" in said
     assert table(home).read_bytes() == before
     assert [path.name for path in table(home).parent.glob("*quarantine*")] == []
 
@@ -86,10 +87,10 @@ def test_rows_that_are_there_are_told_and_left_out(home: Path, capsys: pytest.Ca
     other = there.iloc[:2].assign(rent=5.5)  # the same flats for another rent
     pd.concat([there, other, other]).to_csv(home / "new.csv", index=False)
     assert add(home / "new.csv") == 2
-    told = capsys.readouterr().out
-    assert "11 rows, of which 11 fit table rentals" in told
-    assert "9 of them are in the table already, or there twice, and are left out" in told
-    assert "2 of them have the key of a present row and differ elsewhere: both rows stay in the table" in told
+    said = capsys.readouterr().out
+    assert "11 rows, of which 11 fit table rentals" in said
+    assert "9 of them are in the table already, or there twice, and are left out" in said
+    assert "2 of them have the key of a present row and differ elsewhere: both rows stay in the table" in said
     before = table(home).read_bytes()
     assert add(table(home)) == 0
     assert table(home).read_bytes() == before
@@ -117,11 +118,11 @@ def test_what_differs_is_told_by_column_and_what_chance_does_is_not(home: Path, 
     new = rentals_frame(120, seed=9)
     new.assign(area=new.area + 200, quarter="hills").to_csv(home / "new.csv", index=False)
     assert add(home / "new.csv") == 120
-    told = capsys.readouterr().out
-    assert "how 120 new rows differ from the 600 present ones" in told
-    assert "- area is very different: median 2" in told and "120 rows are out of the present range" in told
-    assert "- quarter is very different: hills 100%, it was harbour" in told
-    assert told.count("as before") == 4
+    said = capsys.readouterr().out
+    assert "how 120 new rows differ from the 600 present ones" in said
+    assert "- area is very different: median 2" in said and "120 rows are out of the present range" in said
+    assert "- quarter is very different: hills 100%, it was harbour" in said
+    assert said.count("as before") == 4
     rentals_frame(12, seed=10).to_csv(home / "few.csv", index=False)
     add(home / "few.csv")
     assert " different" not in capsys.readouterr().out
@@ -132,6 +133,57 @@ def test_the_index_is_the_published_one_but_for_half_a_row_in_each_bin() -> None
     assert psi(before, now) == pytest.approx(0.6 * np.log(0.5 / 0.2), rel=1e-4)
     assert psi(before, before / 10) == pytest.approx(0, abs=1e-9)
     assert np.isfinite(psi(before, np.array([10.0, 0.0, 0.0])))
+
+
+def joined(home: Path, *lines: str, name: str = "joined-20261124T100000.000000Z.jsonl") -> None:
+    """Write what the server's joiner writes."""
+    folder = home / "serving" / "rentals-staging.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("".join(lines), encoding="utf-8")
+
+
+def told(request: str, row: int, value: float, time: float, **columns: object) -> str:
+    """One joined row."""
+    asked = {**FLAT, **columns}
+    known = {"id": request, "row": row, "value": value, "time": time, "prediction": 1.0, "version": "1", "columns": asked}
+    return json.dumps(known) + "\n"
+
+
+def test_feedback_becomes_rows_of_the_table_once_and_the_last_word_counts(home: Path) -> None:
+    lines = [
+        told("a", 0, 900.5, 2.0),
+        told("a", 0, 800, 1.0),
+        told("b", 1, 700, 3.0, built=None, area=33.1),
+        told("c", 0, 5, 4.0),
+    ]
+    joined(home, *lines[:2])
+    joined(home, lines[2], lines[2], lines[3][:-1], name="joined-20261125T100000.000000Z.jsonl")  # the last is being written
+    asked = config("ingest", "data=rentals", "from=feedback")
+    assert ingest(asked) == 2
+    assert ingest(asked) == 0
+    table_ = data.load(config("train", "data=rentals").data)
+    np.testing.assert_array_equal(table_.matrix[-2:], [[50.5, 2, 1, 2, 1950], [33.1, 2, 1, 2, np.nan]])
+    np.testing.assert_array_equal(table_.target[-2:], [900.5, 700])
+
+
+def test_feedback_goes_through_the_same_check(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("data=rentals", "from=feedback")
+    with pytest.raises(HousingError, match="rentals-staging.log has no joined rows"):
+        ingest(config("ingest", *asked))
+    joined(home, told("a", 0, 900, 1.0), told("b", 0, -5, 2.0))
+    with pytest.raises(TableError, match="1 rows of .* do not fit"):
+        ingest(config("ingest", *asked))
+    assert "rentals-staging.log, line 2: rent: -5.0 is below 0" in capsys.readouterr().out
+    joined(home, told("a", 0, 900, 1.0, colour="red"))
+    with pytest.raises(TableError, match="do not have the columns of table rentals: colour"):
+        ingest(config("ingest", *asked))
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("overrides", [[], ["from=feedback", "file=new.csv"], ["from=there", "file=new.csv"]])
+def test_rows_come_from_one_place(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match="from.*allowed: "):
+        ingest(config("ingest", "data=rentals", *overrides))
 
 
 def started(home: Path, file: Path) -> "subprocess.Popen[bytes]":
