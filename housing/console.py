@@ -8,13 +8,16 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from housing import ranking
+from housing.drift import Drift
 from housing.findings import Honest
+from housing.new_rows import BadRow
 from housing.records import Comparison, Decision, Outcome
 from housing.trust import FEW
 
 SHOWN = 20  # runs of a sweep that are printed
 WORST = 5  # slices that are printed
 REASON = 300  # letters of why a job failed
+SAME = "as before"  # of a column without drift
 WIDE = 120  # columns of a terminal in which the whole leaderboard has room
 
 
@@ -154,3 +157,35 @@ def show_comparison(compared: list[Comparison], run_id: str) -> None:
     console.print(grid)
     differing = ", ".join(row.what for row in compared if not row.same)
     console.print("the same to the last digit" if not differing else f"what differs: {differing}", soft_wrap=True)
+
+
+def show_bad_rows(bad: Sequence[BadRow], file: Path) -> None:
+    """Print each row of a file that does not fit its table, and why."""
+    console = _console()
+    for row in bad:
+        console.print(f"{file}, {row}", style="red", markup=False, soft_wrap=True)
+
+
+def show_drift(drifts: Sequence[Drift], rows: int, present: int, cfg: DictConfig) -> None:
+    """Print how new rows differ from the present ones, column by column, and a sentence for each that does."""
+    console = _console()
+    grid = Grid(title=f"how {rows:,} new rows differ from the {present:,} present ones", title_justify="left")
+    for name in ("column", "PSI", "by chance up to", "present", "new", "out of range", ""):
+        grid.add_column(name, justify="right" if name in ("PSI", "by chance up to", "out of range") else "left", overflow="fold")
+    for one in drifts:
+        judged = _judged(one, cfg)
+        figures = (f"{one.psi:.3f}", f"{one.chance:.3f}", one.before, one.now, f"{one.outside:,}")
+        grid.add_row(one.column, *figures, judged, style="" if judged == SAME else "yellow")
+    console.print(grid)
+    for one in drifts:
+        if _judged(one, cfg) != SAME:
+            outside = f"; {one.outside:,} rows are out of the present range" if one.outside else ""
+            sentence = f"{one.column} is {_judged(one, cfg)}: {one.now}, it was {one.before}{outside}"
+            console.print(f"- {sentence}", markup=False, soft_wrap=True)
+
+
+def _judged(drift: Drift, cfg: DictConfig) -> str:
+    """Say in words how far a column is off: not at all where chance can do that."""
+    if drift.psi <= max(drift.chance, cfg.drift.notable):
+        return SAME
+    return "very different" if drift.psi > cfg.drift.strong else "different"

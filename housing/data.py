@@ -14,9 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from housing.errors import ConfigError, HousingError, Problem, TableError
 from housing.files import sha256
-from housing.schema import Column, Matrix, Schema, Vector
+from housing.schema import Column, Matrix, Schema, Value, Vector
 
-BOOLS = ("True", "TRUE", "true", "1", "1.0", "False", "FALSE", "false", "0", "0.0")  # what pandas reads as bool
+TRUE, FALSE = ("True", "TRUE", "true", "1", "1.0"), ("False", "FALSE", "false", "0", "0.0")  # what pandas reads as bool
+PART, FINGERPRINT = "housing.part", "housing.fingerprint"  # in a prepared table: a column, and what its source's SHA-256 was
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -38,6 +39,15 @@ class Table:
         fingerprint = f"{self.fingerprint}[:{rows}]"
         return Table(self.schema, self.matrix[:rows], self.target[:rows], self.key[:rows], fingerprint)
 
+    def rows(self, places: Sequence[int]) -> "Table":
+        """Give some of the rows, as a table that stands for no file."""
+        return Table(self.schema, self.matrix[places], self.target[places], self.key[places], fingerprint="")
+
+    def identities(self) -> list[bytes]:
+        """Give for each row what is equal in rows that are equal in every column."""
+        everything = np.column_stack([self.key, self.matrix, self.target])
+        return [row.tobytes() for row in np.where(np.isnan(everything), np.nan, everything) + 0.0]  # one NaN, one zero
+
 
 def schema_of(data: DictConfig) -> Schema:
     """Give the schema that a table's config declares."""
@@ -46,7 +56,7 @@ def schema_of(data: DictConfig) -> Schema:
 
 
 def load(data: DictConfig, limit: int | None = None) -> Table:
-    """Read and check the table of a config; only its first `limit` rows where that is given.
+    """Read and check the table of a config, CSV or prepared; only its first `limit` rows where that is given.
 
     Raises HousingError where the file is not there, TableError where it does not fit the schema.
     """
@@ -62,7 +72,18 @@ def load(data: DictConfig, limit: int | None = None) -> Table:
 @lru_cache(maxsize=4)  # the jobs of a sweep share one process and one table
 def _load(path: Path, digest: str, declared: str) -> Table:
     schema = Schema.from_dict(json.loads(declared))
+    if path.suffix == ".parquet":
+        return check(schema, *_read_prepared(path))
     return check(schema, read_csv(path, schema), digest)
+
+
+def _read_prepared(path: Path) -> tuple[pd.DataFrame, str]:
+    """Give the columns of a prepared table, and the fingerprint of the table that it was made of."""
+    try:
+        frame = pd.read_parquet(path)
+        return frame.drop(columns=PART), str(frame.attrs[FINGERPRINT])
+    except (ValueError, KeyError) as error:
+        raise TableError(f"{path} is no table that housing.prepare has written: {error}", []) from error
 
 
 def check(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
@@ -70,6 +91,11 @@ def check(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
     everything = schema.encode_frame(frame, schema.columns, forbid_others=True)
     if everything.size == 0:
         raise TableError(f"table {schema.name} has no rows", [])
+    return table_of(schema, everything, digest)
+
+
+def table_of(schema: Schema, everything: Matrix, digest: str) -> Table:
+    """Make a table of rows that were checked, shape (rows, schema.columns)."""
     place = {column.name: number for number, column in enumerate(schema.columns)}
     matrix = everything[:, [place[column.name] for column in schema.features]]
     key = everything[:, [place[column.name] for column in schema.key]]
@@ -102,4 +128,12 @@ def _unreadable(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Problem]
 
 
 def _readable(column: Column, cell: str) -> bool:
-    return cell in BOOLS if column.type == "bool" else NUMBER.fullmatch(cell.strip()) is not None
+    return cell in TRUE + FALSE if column.type == "bool" else NUMBER.fullmatch(cell.strip()) is not None
+
+
+def read_cell(column: Column, cell: str) -> tuple[Value, str | None]:
+    """Read one cell as `read_csv` does; beside the value comes why it is not allowed, or None where it is."""
+    value: Value = cell or None
+    if cell and column.type != "category" and _readable(column, cell):
+        value = cell in TRUE if column.type == "bool" else float(cell)
+    return value, column.reason(value)

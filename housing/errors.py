@@ -18,6 +18,10 @@ class SourceError(HousingError):
     """A table that its source cannot give now: no network, a server that is away, a broken download."""
 
 
+class VersionError(HousingError):
+    """DVC cannot give or keep a version of a table."""
+
+
 class StoreError(HousingError):
     """The MLflow store is away, or does not hold what was asked for."""
 

@@ -21,6 +21,7 @@ from housing.config import command
 from housing.data import Table
 from housing.errors import BundleError, ConfigError, StoreError
 from housing.evidence import Evidence
+from housing.export import RUN_ID
 from housing.records import HOLD, PROMOTE, REJECT, Decision, Outcome
 from housing.run import BUNDLE, EVIDENCE, keep
 from housing.schema import Vector
@@ -86,15 +87,16 @@ def _as_json(content: Mapping[str, Any]) -> str:
 
 
 def challenger(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Tracked:
-    """Find the run to judge: the one asked for, or the best of a sweep, or the best on this table and split.
+    """Find the run to judge: the one asked for, or the best of a sweep, of some files, or on this table and split.
 
     Raises StoreError where there is none, or where it was fitted on other data or another split: rows that it was
     fitted on may then be among the test rows.
     """
-    if cfg.run_id and cfg.sweep:
-        raise ConfigError("run_id and sweep are both given; allowed: one of them")
-    if cfg.run_id or cfg.sweep:
-        run = store.get(cfg.run_id or _best_of_sweep(cfg, store))
+    asked = [name for name in ("run_id", "sweep", "candidates") if cfg[name]]
+    if len(asked) > 1:
+        raise ConfigError(f"{' and '.join(asked)} are given; allowed: one of them")
+    if asked:
+        run = _best_of_files(cfg, store) if cfg.candidates else store.get(cfg.run_id or _best_of_sweep(cfg, store))
         _require_comparable(run, table, parts)
         return run
     tags = {tracking.KIND: "run", tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
@@ -114,6 +116,25 @@ def _best_of_sweep(cfg: DictConfig, store: Store) -> str:
     if best is None:
         raise StoreError(f"sweep {cfg.sweep} has no finished run")
     return str(best.run_id)
+
+
+def _best_of_files(cfg: DictConfig, store: Store) -> Tracked:
+    """Give the run with the least metric of those that files name. Raises StoreError where this store does not know it."""
+    try:
+        read = {name: json.loads(Path(name).read_text(encoding="utf-8")) for name in cfg.candidates}
+        best = min(read, key=lambda name: float(read[name][cfg.metric]))
+        run_id = str(read[best][RUN_ID])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"candidates={list(cfg.candidates)}: {type(error).__name__}: {error}; allowed: files that housing.train export= wrote"
+        ) from error
+    try:
+        return store.get(run_id)
+    except StoreError as error:
+        raise StoreError(
+            f"{error}, which {best} names: that file is from another place or time, such as DVC's cache. Fit it here"
+            " (dvc repro --force), or name the store that has the run (mlflow=server)"
+        ) from error
 
 
 def _require_comparable(run: Tracked, table: Table, parts: Split) -> None:

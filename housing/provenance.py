@@ -16,7 +16,19 @@ from housing.data import Table
 from housing.split import Split
 
 # What may differ between two runs that give the same model: places, tracking, threads, what is kept and shown.
-NOT_IN_KEY = ("paths", "mlflow", "experiment_name", "threads", "figures", "log_model", "rerun", "fail_fast", "trial", "tags")
+NOT_IN_KEY = (
+    "paths",
+    "mlflow",
+    "experiment_name",
+    "threads",
+    "figures",
+    "log_model",
+    "export",
+    "rerun",
+    "fail_fast",
+    "trial",
+    "tags",
+)
 LIBRARIES = ("numpy", "scikit-learn", "xgboost-cpu" if sys.platform != "darwin" else "xgboost")
 CODE = (
     "schema.py",

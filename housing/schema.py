@@ -246,13 +246,8 @@ class Schema:
         undeclared one.
         """
         columns = self.features if columns is None else columns
-        present = list(frame.columns)
-        problems = [Problem(None, column.name, "the column is missing") for column in columns if column.name not in present]
-        if forbid_others:
-            declared = [column.name for column in self.columns]
-            problems += [Problem(None, str(name), "the column is not declared") for name in present if name not in declared]
-        if problems:
-            raise TableError(f"the frame does not have the columns of table {self.name}", problems)
+        self.require_columns(list(frame.columns), columns, forbid_others)
+        problems: list[Problem] = []
         encoded = [column.encode_series(frame[column.name]) for column in columns]
         for column, (_, reasons) in zip(columns, encoded, strict=True):
             problems += [Problem(row, column.name, reason) for row, reason in reasons]
@@ -260,6 +255,18 @@ class Schema:
             problems.sort(key=lambda problem: problem.row or 0)
             raise TableError(f"{len(problems)} values do not fit table {self.name} (rows count from 0)", problems)
         return np.column_stack([numbers for numbers, _ in encoded])
+
+    def require_columns(self, present: Sequence[str], columns: Sequence[Column], forbid_others: bool) -> None:
+        """Raise TableError where a column is missing or there twice, or (with `forbid_others`) one is not declared."""
+        problems = [Problem(None, column.name, "the column is missing") for column in columns if column.name not in present]
+        problems += [
+            Problem(None, column.name, "the column is there twice") for column in columns if present.count(column.name) > 1
+        ]
+        if forbid_others:
+            declared = [column.name for column in self.columns]
+            problems += [Problem(None, str(name), "the column is not declared") for name in present if name not in declared]
+        if problems:
+            raise TableError(f"the frame does not have the columns of table {self.name}", problems)
 
     def encode_records(self, records: Sequence[Mapping[str, Any]]) -> Matrix:
         """Turn records that were checked into the matrix, shape (records, features)."""
@@ -295,6 +302,11 @@ def _bins(column: Column, numbers: Vector) -> dict[str, Any]:
         edges = np.unique(deciles).astype(np.float64)
     else:
         edges = np.arange(max(len(column.categories), 2) - 1, dtype=np.float64) + 0.5
-    counts = np.bincount(np.searchsorted(edges, present, side="left"), minlength=len(edges) + 1)
+    counts = binned(numbers, edges)
     total = max(len(numbers), 1)
     return {"edges": edges.tolist(), "shares": (counts / total).tolist(), "missing": float(len(numbers) - present.size) / total}
+
+
+def binned(numbers: Vector, edges: Vector) -> NDArray[np.intp]:
+    """Count the numbers in each right-closed bin between inner edges; a missing number is in none."""
+    return np.bincount(np.searchsorted(edges, numbers[~np.isnan(numbers)], side="left"), minlength=len(edges) + 1)

@@ -49,6 +49,8 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Make the store and open the sweep's run before any job needs them; tell the jobs by environment."""
         self.cfg, self.folder = config, Path(config.hydra.sweep.dir)
+        if config.export is not None:
+            sys.exit(f"error: export={config.export} is the folder of one run; leave out export, or -m")
         tags = {tracking.KIND: "sweep", "housing.overrides": " ".join(config.hydra.overrides.task)[:1000]}
         try:
             if next(self.folder.glob(f"*/{OUTCOME}"), None) is not None:

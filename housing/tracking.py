@@ -107,8 +107,7 @@ class Store:
         found = self.client.get_experiment_by_name(name)
         if found is None:
             try:
-                place = f"{Path(self.artifacts).absolute().as_uri()}/{name}" if self.artifacts else None
-                return self.client.create_experiment(name, artifact_location=place)
+                return self.client.create_experiment(name, artifact_location=self._place(name))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -118,6 +117,13 @@ class Store:
                 f"experiment {name} was deleted; to bring it back: mlflow experiments restore -x {found.experiment_id}"
             )
         return found.experiment_id
+
+    def _place(self, experiment: str) -> str | None:
+        """Give the address below which an experiment's artefacts go, or None where the store says."""
+        if not self.artifacts:
+            return None
+        root = self.artifacts if "://" in self.artifacts else Path(self.artifacts).absolute().as_uri()
+        return f"{root}/{experiment}"
 
     @contextmanager
     def run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator["Run"]:

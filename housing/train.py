@@ -18,13 +18,17 @@ from housing.config import SWEEP_RUN, command
 @command("train")
 def main(cfg: DictConfig) -> float:
     """Run one job and return the metric that a sweeper compares."""
-    from housing import console, run  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
+    # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
+    from housing import console, run
+    from housing.export import export
 
     hydra = HydraConfig.get()
     job = run.Job(list(hydra.overrides.task), Path(hydra.runtime.output_dir), os.environ.get(SWEEP_RUN))
     outcome = run.run(cfg, job)
     if job.parent is None:
         console.show_outcome(outcome, cfg)
+    if cfg.export is not None:
+        export(cfg, outcome, Path(cfg.export))
     return outcome.metrics.get(cfg.metric, float("inf"))
 
 

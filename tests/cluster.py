@@ -159,14 +159,22 @@ def _succeeds(*arguments: str) -> bool:
 
 
 class MlflowServer:
-    """An MLflow server that keeps runs in a database and artefacts in its own folder; it can be taken away and come back."""
+    """An MLflow server that keeps runs in a database and artefacts in its own folder, unless told otherwise.
 
-    def __init__(self, home: Path, backend: str) -> None:
+    It can be taken away and come back.
+    """
+
+    def __init__(
+        self, home: Path, backend: str, artifacts: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         port = free_port()
         self.address = f"http://127.0.0.1:{port}"
         self._log, self._running = home / "mlflow.log", ExitStack()
         server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
-        self._arguments = [*server, "--backend-store-uri", backend, "--artifacts-destination", str(home / "artifacts")]
+        self._arguments = [*server, "--backend-store-uri", backend, "--artifacts-destination"]
+        self._arguments.append(artifacts or str(home / "artifacts"))
+        # without jobs: else seven more processes, none of which we have a use for
+        self._environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})}
 
     def __enter__(self) -> Self:
         self.start()
@@ -177,8 +185,7 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        lean = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # else seven more processes, none of which we have a use for
-        self._running.enter_context(daemon(self._arguments, self._log, self.answers, lean))
+        self._running.enter_context(daemon(self._arguments, self._log, self.answers, self._environment))
 
     def stop(self) -> None:
         """End it, and wait until it is gone."""

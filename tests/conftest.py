@@ -97,6 +97,39 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> 
     return tmp_path
 
 
+@pytest.fixture
+def versioned(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home in a git repository of its own, with the project's config of DVC; its rentals are under DVC and committed."""
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(home / ".dvc" / "site"))
+    shutil.copytree(PROJECT / ".dvc", home / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    (home / ".gitignore").write_text("/*\n!/data/\n/data/*.*\n!/data/*.dvc\n", encoding="utf-8")
+    git(home, "init", "--quiet")
+    dvc(home, "add", "--quiet", "data/rentals.csv")
+    git(home, "add", "data/rentals.csv.dvc")
+    git(home, "commit", "--quiet", "--message=rentals")
+    return home
+
+
+def git(place: Path, *arguments: str) -> str:
+    """Run git in a repository, and give what it prints."""
+    who = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
+    return subprocess.run(["git", *who, *arguments], cwd=place, check=True, capture_output=True, text=True).stdout
+
+
+def dvc(place: Path, *arguments: str, **environment: str) -> str:
+    """Run DVC in a repository, and give what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=place,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def config(name: str, *overrides: str) -> DictConfig:
     """Compose a config of the project; tables of the tests are known too."""
     with initialize_config_dir(CONF, version_base="1.3"):

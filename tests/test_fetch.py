@@ -1,14 +1,18 @@
 """Getting a table: once, whole, checked, and honest about what could not be had."""
 
+import configparser
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import NO_NETWORK, TABLES, command, config
-from housing.errors import HousingError, TableError
+from conftest import NO_NETWORK, TABLES, command, config, dvc
+from housing import versions
+from housing.config import PROJECT
+from housing.errors import HousingError, SourceError, TableError, VersionError
 from housing.fetch import fetch
 
 
@@ -81,3 +85,64 @@ def test_a_table_of_the_users_own_is_found_by_its_config_folder(home: Path) -> N
     ended = command(home, "housing.fetch", f"--config-dir={TABLES}", "data=rentals", cwd=Path("/"))
     assert ended.code == 0, ended.err
     assert "table rentals" in ended.out
+
+
+def test_a_table_under_dvc_is_pulled_and_checked_to_be_the_version_that_git_names(versioned: Path) -> None:
+    table = versioned / "data" / "rentals.csv"
+    content = table.read_bytes()
+    dvc(versioned, "push", "--quiet")
+    shutil.rmtree(versioned / ".dvc" / "cache")
+    table.unlink()
+    assert "rentals.csv pulled by DVC\nrows 600" in fetch(config("fetch", "data=rentals").data)
+    assert table.read_bytes() == content
+    assert "rentals.csv is there already" in fetch(config("fetch", "data=rentals").data)
+
+
+def test_where_dvc_cannot_give_a_table_the_public_source_may(versioned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg, table = config("fetch", "data=synthetic", "data.rows=50").data, versioned / "data" / "synthetic-50-0.csv"
+    fetch(cfg)
+    dvc(versioned, "add", "--quiet", "data/synthetic-50-0.csv")
+    shutil.rmtree(versioned / ".dvc" / "cache")
+    table.unlink()
+    assert "written, from housing.synthetic.generate" in fetch(cfg)
+    assert "DVC cannot give it, so the public source is asked: dvc pull synthetic-50-0.csv: failed" in capsys.readouterr().out
+    assert "is there already" in fetch(cfg)
+    place = versions.pointer(table)
+    place.write_text(place.read_text().replace("md5: ", "md5: 0"))
+    table.unlink()
+    with pytest.raises(SourceError, match="the public source has another version than synthetic-50-0.csv.dvc names"):
+        fetch(cfg)
+    assert not table.exists()
+
+
+def test_a_table_that_no_source_has_says_what_dvc_says(versioned: Path) -> None:
+    shutil.rmtree(versioned / ".dvc" / "cache")
+    (versioned / "data" / "rentals.csv").unlink()
+    with pytest.raises(VersionError, match="dvc pull rentals.csv: failed to pull data from the cloud"):
+        fetch(config("fetch", "data=rentals").data)
+
+
+def test_a_change_that_is_not_saved_is_never_overwritten(versioned: Path) -> None:
+    table = versioned / "data" / "rentals.csv"
+    table.write_text("mine\n1\n")
+    with pytest.raises(VersionError, match=r"(?s)is not the version that rentals.csv.dvc names.*unsaved.*To keep .*: dvc add "):
+        fetch(config("fetch", "data=rentals").data)
+    assert table.read_text() == "mine\n1\n"
+
+
+def test_a_file_that_names_no_version_is_told(versioned: Path) -> None:
+    versions.pointer(versioned / "data" / "rentals.csv").write_text("outs: []\n")
+    with pytest.raises(VersionError, match="rentals.csv.dvc names no version of rentals.csv: ValueError"):
+        fetch(config("fetch", "data=rentals").data)
+
+
+def test_the_version_in_git_is_the_public_table(real_home: Path) -> None:
+    version = versions.named(PROJECT / "data" / "california.csv")
+    assert version is not None and version.is_in(real_home / "data" / "california.csv")
+
+
+def test_dvc_tells_nobody_and_no_key_is_in_git() -> None:
+    settings = configparser.ConfigParser()
+    settings.read_string((PROJECT / ".dvc" / "config").read_text(encoding="utf-8"))
+    assert {settings["core"][name] for name in ("analytics", "check_update")} == {"false"}
+    assert not [name for section in settings.sections() for name in settings[section] if "key" in name or "endpoint" in name]
