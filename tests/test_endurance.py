@@ -5,6 +5,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from conftest import FLAT, config, serving, train, wait_for
 from endurance import Load
 from housing import tracking
@@ -14,6 +16,7 @@ def _all_say(load: Load, version: int) -> bool:
     return {reply.version for reply in load.replies[-50:]} == {version}
 
 
+@pytest.mark.long
 def test_no_request_fails_while_versions_change_and_workers_are_replaced(home: Path) -> None:
     runs = [str(train(home, "model=linear", "figures=false", *options).run_id) for options in ((), ("limit=300",))]
     store = tracking.connect(config("train", "data=rentals").mlflow)

@@ -83,6 +83,7 @@ def test_without_keys_none_is_asked_for_and_with_keys_each_route_says_so(served_
                 assert ("401" in operation["responses"]) == ("security" in operation)
 
 
+@pytest.mark.long
 def test_what_schemathesis_makes_up_from_it_is_answered_as_it_says(rentals_server: Server, tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
     program = [f"{sys.prefix}/bin/schemathesis", "--config-file", str(tmp_path / "schemathesis.toml"), "run"]

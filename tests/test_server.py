@@ -200,6 +200,7 @@ def test_workers_import_nothing_that_trains(tmp_path: Path) -> None:
     assert not {name for name in imported if name.split(".")[0] in HEAVY}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("server")
 def test_the_serve_lock_alone_serves(tmp_path: Path) -> None:
     """A virtual environment with the workers' lock and nothing else: what is not there cannot be imported."""
@@ -346,6 +347,7 @@ def test_a_port_that_is_taken_ends_the_second_server_and_leaves_the_first_its_me
     assert scraped(server)["housing_rows_total"] >= before > 0
 
 
+@pytest.mark.long
 def test_the_pull_lock_alone_pulls_from_an_mlflow_server(served_home: Path, tmp_path: Path) -> None:
     uv, python, lock = f"{sys.prefix}/bin/uv", str(tmp_path / "venv/bin/python"), str(PROJECT / "locks/pull.txt")
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv")], check=True)
