@@ -38,10 +38,26 @@ control_socket_disable = True  # two masters of one user would take it from each
 loglevel = "warning"
 
 
+def on_starting(_server: Any) -> None:
+    """End before anything begins where the keys cannot be read."""
+    wrong = _wrong_with_keys()
+    if wrong:
+        sys.exit(f"error: {wrong}")
+
+
+def _wrong_with_keys() -> str:
+    try:
+        Access.configured(_settings.keys_file, 0)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
 def when_ready(server: Any) -> None:
     """Prepare what the workers inherit, once the port is ours and before the first of them."""
     Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)
     _drain_before_stopping(server)
+    _check_keys_before_workers_are_replaced(server)
     patience = struct.pack("ll", *divmod(int(1e6 * _settings.patience), 1_000_000))  # seconds, microseconds
     for listener in server.LISTENERS:  # what is accepted from it inherits this
         for wait in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -65,6 +81,19 @@ def _drain_before_stopping(server: Any) -> None:
 
     signal.signal(signal.SIGALRM, stop)
     signal.signal(signal.SIGTERM, drain)
+
+
+def _check_keys_before_workers_are_replaced(server: Any) -> None:
+    """Have SIGHUP change nothing where the keys cannot be read: no new worker would start."""
+
+    def replace(*_: Any) -> None:
+        wrong = _wrong_with_keys()
+        if wrong:
+            print(f"error: {wrong}; the keys in use stay", file=sys.stderr, flush=True)
+        else:
+            server.signal(signal.SIGHUP, None)
+
+    signal.signal(signal.SIGHUP, replace)
 
 
 def pre_request(worker: Any, _request: Any) -> None:

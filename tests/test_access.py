@@ -1,6 +1,7 @@
 """Keys, rights and rates; ports and origins."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import FLAT, Answer, Server, assert_problem, free_port, new_key, serving, wait_for
+from conftest import FLAT, Answer, Server, assert_problem, command, free_port, new_key, serving, wait_for
 from housing.config import PROJECT
 
 BODY = json.dumps(FLAT).encode()
@@ -94,6 +95,32 @@ def test_pages_of_the_configured_origin_alone_may_ask(server: Server) -> None:
     assert (
         server.ask("/predict", method="OPTIONS", Origin="https://b.example", Access_Control_Request_Method="POST").status == 200
     )  # without a word of it
+
+
+def test_keys_are_rotated_without_a_restart_and_bad_ones_change_nothing(served_home: Path) -> None:
+    file, one, two = served_home / "rotated", new_key("one", "predict"), new_key("two", "predict")
+    file.write_text(one[1], encoding="utf-8")
+    with serving(served_home, f"serve.keys_file={file}", "serve.workers=1") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        file.write_text("two predict\n", encoding="utf-8")
+        running.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "the keys in use stay" in running.log.read_text(encoding="utf-8"), "bad keys are told")
+        assert ask(running, "/predict", one[0], BODY).status == 200
+        file.write_text(two[1], encoding="utf-8")
+        running.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: ask(running, "/predict", two[0], BODY).status == 200, "the new key is good")
+        wait_for(lambda: ask(running, "/predict", one[0], BODY).status == 401, "the old one is not")
+
+
+@pytest.mark.parametrize(("content", "said"), [("foo\n", "error: the key of foo is not of the form"), (None, "No such file")])
+def test_keys_that_cannot_be_read_end_a_server_before_it_begins(served_home: Path, content: str | None, said: str) -> None:
+    file = served_home / f"keys-{content is None}"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    options = (f"--config-dir={PROJECT}/tests/tables", "data=rentals", f"serve.port={free_port()}", f"serve.keys_file={file}")
+    ended = command(served_home, "housing.serve", *options)
+    assert ended.code == 1
+    assert said in ended.err and "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize("arguments", [(), ("a",), ("a b", "predict"), ("a", "admin")])

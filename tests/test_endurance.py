@@ -10,6 +10,7 @@ import pytest
 from conftest import FLAT, config, serving, train, wait_for
 from endurance import Load
 from housing import tracking
+from server.rotating import PREDICTIONS, files, lines
 
 
 def _all_say(load: Load, version: int) -> bool:
@@ -41,7 +42,7 @@ def test_no_request_fails_while_versions_change_and_workers_are_replaced(home: P
     assert all(reply.prediction == predictions[reply.version] for reply in load.replies)
 
 
-def test_no_request_fails_while_a_server_drains(served_home: Path) -> None:
+def test_no_request_fails_while_a_server_drains_and_all_of_them_are_in_the_log(served_home: Path) -> None:
     with serving(served_home, "serve.drain=3") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         with Load(running.url, FLAT).running() as load:
@@ -52,3 +53,5 @@ def test_no_request_fails_while_a_server_drains(served_home: Path) -> None:
             wait_for(lambda: load.replies[-1].asked > told + 0.5, "they go on for a while")
         assert running.process.wait(30) == 0
     assert not load.failed
+    logged = [line for path in files(served_home / "serving" / "rentals-staging.log", PREDICTIONS) for line in lines(path)]
+    assert len(logged) == len(load.replies)
