@@ -8,6 +8,7 @@ from typing import Any
 from housing.errors import HousingError, TableError
 from housing.new_rows import Cells, NewRows
 from housing.schema import Schema
+from server.rotating import JOINED, files, lines
 
 
 def read(folder: Path, schema: Schema) -> NewRows:
@@ -31,9 +32,8 @@ def read(folder: Path, schema: Schema) -> NewRows:
 
 
 def _joined(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.glob("joined-*.jsonl")):
-        with path.open("rb") as file:
-            yield from (json.loads(line) for line in file if line.endswith(b"\n"))  # the last one may be being written
+    for path in files(folder, JOINED):
+        yield from map(json.loads, lines(path))
 
 
 def _cells(row: dict[str, Any], header: list[str]) -> Cells:

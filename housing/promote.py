@@ -4,6 +4,8 @@ python -m housing.promote data=california
 """
 
 import json
+import math
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -30,6 +32,7 @@ from housing.split import Split, split
 from housing.sweep import LIST, best_of
 from housing.tracking import Store, Tracked
 
+ALIAS = re.compile(r"(?!(latest|v\d+)$)[\w-]+", re.ASCII | re.IGNORECASE)  # what MLflow takes for none of its own words
 QUICK, HONEST = "quick", "honest"  # how much is found out about a challenger
 
 
@@ -49,8 +52,10 @@ def promote(cfg: DictConfig) -> Decision:
     The decision is recorded as a run of its own, whatever it is. Raises StoreError where there is no run to judge.
     """
     require_comparable(cfg.metric)
-    if not isinstance(cfg.margin, int | float):
-        raise ConfigError(f"margin is {cfg.margin!r}; allowed: a number, in the unit of the target")
+    if not isinstance(cfg.margin, int | float) or not math.isfinite(cfg.margin):
+        raise ConfigError(f"margin is {cfg.margin!r}; allowed: a finite number, in the unit of the target")
+    if not ALIAS.fullmatch(str(cfg.alias)):
+        raise ConfigError(f"alias is {cfg.alias!r}; allowed: letters, digits, - and _, but neither latest nor v and a number")
     evaluate = _how_thorough(cfg)
     store = tracking.connect(cfg.mlflow)
     table = data.load(cfg.data, cfg.limit)

@@ -5,6 +5,7 @@ taken by duck typing, so that the server needs no pandas.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
@@ -158,6 +159,10 @@ class Schema:
     features: tuple[Column, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and re.fullmatch(r"\w[\w.-]*", self.name)):  # it is part of paths
+            raise ConfigError(
+                f"table {self.name!r}: its name is not allowed; allowed: letters, digits, '_', then also '-' and '.'"
+            )
         names = [column.name for column in self.columns]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -49,6 +49,10 @@ class Key:
         return cls(name, known, bytes.fromhex(digest))
 
 
+def _keys(text: str) -> list[Key]:
+    return [Key.read(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
 class Access:
     """Lets requests in: all of them where there are no keys."""
 
@@ -61,11 +65,12 @@ class Access:
     def configured(cls, keys_file: str, rate: float) -> Self:
         """Read the keys of a file (none where the name is empty) and of the environment.
 
-        Raises ValueError for a line that is no key, OSError for a file that is not there.
+        Raises ValueError for a line that is no key and for a file without any, OSError for a file that is not there.
         """
-        lines = Path(keys_file).read_text(encoding="utf-8").splitlines() if keys_file else []
-        lines += os.environ.get(VARIABLE, "").replace(";", "\n").splitlines()
-        return cls([Key.read(line) for line in lines if line.strip() and not line.startswith("#")], rate)
+        keys = _keys(Path(keys_file).read_text(encoding="utf-8")) if keys_file else []
+        if keys_file and not keys:  # it may just be being written; to take it for none would let everybody in
+            raise ValueError(f"{keys_file} holds no key; python -m server.access makes a line for it")
+        return cls(keys + _keys(os.environ.get(VARIABLE, "").replace(";", "\n")), rate)
 
     @property
     def is_open(self) -> bool:

@@ -28,17 +28,16 @@ NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 log = logging.getLogger("puller")
 
-
 PUBLISHED = Counter("housing_versions_published_total", "Versions that the puller proved and gave to the workers.")
-REFUSED = Counter("housing_versions_refused_total", "Versions that could not be proven; the one before stays in use.")
+REFUSED = Counter("housing_versions_refused_total", "Versions that could not be had or proven; the one before stays in use.")
 
 
 class Puller:
-    """Follows the alias. A version that was refused is not tried again until another one has been at the alias."""
+    """Follows the alias. A version that cannot be proven is not tried again until another one has been at the alias."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._refused = ""
+        self._failed = self._refused = ""  # the version that could not be published, and that need not be tried again
         self._said = ""
 
     def follow(self) -> None:
@@ -65,17 +64,25 @@ class Puller:
             return f"waiting: {settings.model} has no version at alias {settings.alias} in {settings.tracking_uri}"
         name = f"{version.version}-{version.run_id}"  # the number alone comes again in a new store
         used = published.current(settings.folder)
-        if name == self._refused or used == settings.folder / name:
+        if name == self._refused:
             return ""
-        self._refused = ""
-        try:
-            _publish(settings, version, name, used)
-        except BundleError:
-            self._refused = name
+        news = ""
+        if used != settings.folder / name:
+            try:
+                _publish(settings, version, name, used)
+            except Exception as error:
+                self._count_refusal(name, is_final=isinstance(error, BundleError))
+                raise
+            PUBLISHED.inc()
+            news = f"published {settings.model} version {version.version}"
+        self._failed = self._refused = ""
+        return news
+
+    def _count_refusal(self, name: str, is_final: bool) -> None:
+        """Count a version that cannot be published, once however often it is tried."""
+        if name != self._failed:
             REFUSED.inc()
-            raise
-        PUBLISHED.inc()
-        return f"published {settings.model} version {version.version}"
+        self._failed, self._refused = name, name if is_final else ""
 
 
 def _publish(settings: Settings, version: ModelVersion, name: str, used: Path | None) -> None:

@@ -1,6 +1,6 @@
 """The proof of a bundle that comes from elsewhere, in a process of its own: it can take no more memory and time than allowed.
 
-python -m server.verify BUNDLE --in-use BUNDLE --memory 2000
+python -m server.verify BUNDLE --in-use BUNDLE --memory 1000
 """
 
 import argparse

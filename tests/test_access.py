@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,24 +98,40 @@ def test_pages_of_the_configured_origin_alone_may_ask(server: Server) -> None:
     )  # without a word of it
 
 
+def _says(server: Server, what: str) -> bool:
+    return any(what in line and "the keys in use stay" in line for line in server.log.read_text(encoding="utf-8").splitlines())
+
+
 def test_keys_are_rotated_without_a_restart_and_bad_ones_change_nothing(served_home: Path) -> None:
     file, one, two = served_home / "rotated", new_key("one", "predict"), new_key("two", "predict")
     file.write_text(one[1], encoding="utf-8")
     with serving(served_home, f"serve.keys_file={file}", "serve.workers=1") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
-        file.write_text("two predict\n", encoding="utf-8")
-        running.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "the keys in use stay" in running.log.read_text(encoding="utf-8"), "bad keys are told")
-        assert ask(running, "/predict", one[0], BODY).status == 200
+        for bad, told in (("two predict\n", "the key of two is not"), ("", "rotated holds no key")):
+            file.write_text(bad, encoding="utf-8")
+            running.process.send_signal(signal.SIGHUP)
+            wait_for(partial(_says, running, told), "bad keys are told")
+            assert ask(running, "/predict", one[0], BODY).status == 200
+            assert ask(running, "/predict", None, BODY).status == 401
         file.write_text(two[1], encoding="utf-8")
         running.process.send_signal(signal.SIGHUP)
         wait_for(lambda: ask(running, "/predict", two[0], BODY).status == 200, "the new key is good")
         wait_for(lambda: ask(running, "/predict", one[0], BODY).status == 401, "the old one is not")
 
 
-@pytest.mark.parametrize(("content", "said"), [("foo\n", "error: the key of foo is not of the form"), (None, "No such file")])
-def test_keys_that_cannot_be_read_end_a_server_before_it_begins(served_home: Path, content: str | None, said: str) -> None:
-    file = served_home / f"keys-{content is None}"
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("foo\n", "error: the key of foo is not of the form"),
+        ("", "holds no key"),
+        ("# none yet\n", "holds no key"),
+        (None, "No such file"),
+    ],
+)
+def test_keys_that_cannot_be_read_end_a_server_before_it_begins(
+    served_home: Path, tmp_path: Path, content: str | None, said: str
+) -> None:
+    file = tmp_path / "keys"
     if content is not None:
         file.write_text(content, encoding="utf-8")
     options = (f"--config-dir={PROJECT}/tests/tables", "data=rentals", f"serve.port={free_port()}", f"serve.keys_file={file}")

@@ -202,7 +202,10 @@ def test_a_champion_that_is_out_of_reach_ends_the_promotion(home: Path, store: S
     [
         (["run_id=nope"], StoreError, "knows no run nope"),
         (["sweep=nope"], StoreError, "cannot give runs:/nope/sweep.json"),
-        (["margin=abc"], ConfigError, "margin is 'abc'; allowed: a number"),
+        (["margin=abc"], ConfigError, "margin is 'abc'; allowed: a finite number"),
+        (["margin=inf"], ConfigError, "margin is inf; allowed: a finite number"),
+        (["alias='a b'"], ConfigError, "alias is 'a b'; allowed: letters, digits"),
+        (["alias=latest"], ConfigError, "alias is 'latest'; allowed: .*neither latest nor v and a number"),
         (["metric=r2"], ConfigError, "metric is 'r2'; allowed: rmse, mae"),
         (["run_id=a", "sweep=b"], ConfigError, "allowed: one of them"),
         (["evaluate=thorough"], ConfigError, "evaluate is 'thorough'; allowed: quick, honest"),

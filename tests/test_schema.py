@@ -169,6 +169,12 @@ def test_what_a_caller_does_not_depend_on_is_not_the_interface(rentals: Table) -
     assert Schema.from_dict(declared).interface() != rentals.schema.interface()
 
 
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "a b", 5])
+def test_a_name_that_cannot_be_part_of_a_path_is_refused(name: Any) -> None:
+    with pytest.raises(ConfigError, match="its name"):
+        Schema.from_dict({"name": name, "columns": {"x": {"type": "int"}, "y": {"type": "float", "role": "target"}}})
+
+
 @pytest.mark.parametrize(
     ("column", "change", "reason"),
     [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,11 +241,17 @@ def test_nothing_published_is_alive_but_not_ready_until_a_promotion_and_each_nex
 
 def corrupt(home: Path, run_id: str) -> None:
     """Change a byte of a run's bundle in the store."""
+    graph = graph_of(home, run_id)
+    graph.write_bytes(graph.read_bytes() + b"\0")
+
+
+def graph_of(home: Path, run_id: str) -> Path:
+    """Give the place of a graph of a run's bundle in the store."""
     store = tracking.connect(config("train", "data=rentals").mlflow)
     model = store.client.get_logged_model(store.get(run_id).tags[tracking.MODEL_ID])
     graph = Path(model.artifact_location.removeprefix("file://")) / "data/bundle/members/0/model.onnx"
     assert home in graph.parents
-    graph.write_bytes(graph.read_bytes() + b"\0")
+    return graph
 
 
 def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: Path) -> None:
@@ -266,6 +273,15 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
         store.point("housing-rentals", "staging", store.register("housing-rentals", str(better.run_id)))
         wait_for(lambda: scraped(running).get("housing_versions_published_total") == 2, "the next version is published")
         assert scraped(running)["housing_versions_refused_total"] == 1  # though it was at the alias for many looks
+
+        gone = train(home, *BETTER, "limit=400")
+        shutil.rmtree(graph_of(home, str(gone.run_id)).parents[4])
+        store.point("housing-rentals", "staging", store.register("housing-rentals", str(gone.run_id)))
+        wait_for(lambda: scraped(running)["housing_versions_refused_total"] == 2, "what cannot be had is counted")
+        told = running.log.read_text(encoding="utf-8").count("refused, the version in use stays")
+        store.point("housing-rentals", "staging", "3")
+        wait_for(lambda: running.predict(FLAT).json["version"] == "3", "the one before serves")
+        assert (told, scraped(running)["housing_versions_refused_total"]) == (2, 2)
     with serving(home, "serve.keep_columns=false") as running:
         store.point("housing-rentals", "staging", version_2)
         wait_for(lambda: running.predict(FLAT).json.get("version") == version_2, "the operator takes the other columns")
