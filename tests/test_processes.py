@@ -73,6 +73,7 @@ def assert_nothing_is_lost_or_done_twice(home: Path, store: Store) -> None:
     assert not [path for path in newest.rglob(".*") if path.is_file()]
 
 
+@pytest.mark.long
 def test_jobs_run_side_by_side_in_processes_that_are_used_again(home: Path, store: Store) -> None:
     ended = command(home, *PROCESSES, "model=decision_tree", "model.estimator.max_depth=range(2,10)")
     assert ended.code == 0, ended.err
@@ -82,6 +83,7 @@ def test_jobs_run_side_by_side_in_processes_that_are_used_again(home: Path, stor
     assert len([run for run in runs(store) if tracking.MODEL_ID in run.data.tags]) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_jobs_times_threads_fit_the_cores(home: Path, store: Store, n_jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in THREADS:
@@ -104,6 +106,7 @@ def test_what_one_launcher_and_sweeper_have_finished_others_reuse(home: Path) ->
         assert [job["reused"] for job in jobs(home)].count(True) == reused
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "option", "status", "reason"),
     [

@@ -36,6 +36,7 @@ def test_a_run_is_the_same_to_the_last_digit(home: Path, store: Store, evaluatio
     assert len(store.client.search_runs([store.experiment("rentals")])) == 1  # a repetition is no run of its own
 
 
+@pytest.mark.long
 def test_what_differs_is_named(home: Path, store: Store) -> None:
     run_id = trained(home, store, "model=decision_tree")
     store.client.set_tag(run_id, "housing.numpy", "1.0.0")
@@ -49,6 +50,7 @@ def test_what_differs_is_named(home: Path, store: Store) -> None:
     assert "12.5" in other.out
 
 
+@pytest.mark.long
 def test_the_data_is_found_by_its_fingerprint_or_named(home: Path, store: Store) -> None:
     run_id = trained(home, store, "model=decision_tree")
     wanted = store.get(run_id).tags[tracking.DATA]

@@ -89,6 +89,7 @@ def test_a_trial_that_fails_is_told_and_the_search_goes_on(home: Path) -> None:
     assert (statuses["FINISHED"], statuses["FAILED"]) == (states["COMPLETE"], states["FAIL"])
 
 
+@pytest.mark.long
 def test_trials_side_by_side_are_as_many_as_asked_and_pruned_between_folds(home: Path) -> None:
     ended = command(home, *SEARCH, PROCESSES, "evaluation=kfold", "hydra.sweeper.n_trials=16")
     assert ended.code == 0, ended.err
@@ -107,6 +108,7 @@ def test_several_objectives_give_a_pareto_set(home: Path) -> None:
     assert "* the Pareto set" in ended.out and "│ 1* │" in ended.out
 
 
+@pytest.mark.long
 def test_a_study_of_another_search_is_refused(home: Path) -> None:
     named = (*SEARCH, "hydra.sweeper.study=mine", "hydra.sweeper.n_trials=1")
     assert command(home, *named).code == 0

@@ -131,6 +131,7 @@ def test_every_preset_runs(home: Path, experiment: str) -> None:
     assert ended.code == 0, ended.err
 
 
+@pytest.mark.long
 def test_four_processes_without_a_store_all_succeed(home: Path) -> None:
     (home / "mlflow.db").unlink()
     environ = {**os.environ, "HOUSING_HOME": str(home)}

@@ -37,6 +37,7 @@ def on_a_small_disk(home: Path, place: Path, kilobytes: int, *arguments: str) ->
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
+@pytest.mark.long
 def test_a_full_disk_is_told_and_the_same_command_goes_on_from_there(home: Path) -> None:
     (home / "outputs").mkdir()
     full = on_a_small_disk(home, home / "outputs", 100, *TREES)
