@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from housing import data, figures, tracking, watch
-from housing.allowed import FLAG, POSITIVE, or_null, require, whole, one_of
+from housing.allowed import FLAG, POSITIVE, one_of, or_null, require, whole
 from housing.build import build
 from housing.claims import claim
 from housing.data import Table
