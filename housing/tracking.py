@@ -279,10 +279,10 @@ class Store:
 
     def version_of(self, name: str, run_id: str) -> str | None:
         """Give the version that a run's bundle is already, or None where it is none."""
-        model_id = self.get(run_id).tags[MODEL_ID]
+        source = f"models:/{self.get(run_id).tags[MODEL_ID]}"
         with self._told_if_away():
             found = self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-        return next((str(version.version) for version in found if version.model_id == model_id), None)
+        return next((str(version.version) for version in found if version.source == source), None)
 
     def run_of(self, name: str, number: str) -> str:
         """Give the run that a version came from. Raises StoreError where there is no such version."""
