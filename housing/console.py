@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as Grid
 
 from housing import ranking
@@ -141,7 +142,9 @@ def _checks(checks: Sequence[Check]) -> Grid:
     for name in ("check", "found", "allowed", ""):
         grid.add_column(name, overflow="fold")
     for one in shown:
-        grid.add_row(one.name, one.found, one.allowed, "" if one.passed else "veto", style="" if one.passed else "red")
+        grid.add_row(
+            escape(one.name), escape(one.found), one.allowed, "" if one.passed else "veto", style="" if one.passed else "red"
+        )
     return grid
 
 
@@ -149,39 +152,43 @@ def show_history(past: Sequence[Past], plain: bool) -> None:
     """Print decisions of the past: as a table, or as lines with tabs where another program reads them."""
     console = _console()
     if plain or not console.is_terminal:
-        print(PLAIN)
-        for one in past:
-            print("\t".join(_as_line(one)))
-        return
+        print("\n".join([PLAIN, *("\t".join(_as_line(one)) for one in past)]))
+    else:
+        console.print(_history_in_full(past) if console.width >= WIDE else _history_in_short(past))
+
+
+def _history_in_full(past: Sequence[Past]) -> Grid:
     grid = Grid(show_lines=True)
-    names = ("when", "decision", "from → to", "figures", "who", "served", "why")
-    for name in names if console.width >= WIDE else (*names[:3], "why"):
-        grid.add_column(name, overflow="fold", no_wrap=name == "from → to")
+    for name in ("when", "decision", "from → to", "figures", "who", "served", "why"):
+        grid.add_column(name, overflow="fold")
     for one in past:
-        cells = (*_what(one), *((_figures(one), one.by, _since(one)) if console.width >= WIDE else ()))
-        grid.add_row(*cells, one.why if console.width >= WIDE else _all_of(one))
-    console.print(grid)
+        figures = "\n".join(f"{name} {one.metrics[metric]:.4f}" for name, metric in FIGURES.items() if metric in one.metrics)
+        cells = (_when(one), _what(one), _way(one), figures, one.by, one.served.replace("T", "\n"), one.why)
+        grid.add_row(*map(escape, cells))
+    return grid
 
 
-def _what(one: Past) -> tuple[str, str, str]:
-    when = one.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    verdict = f"{one.verdict} {one.alias}" + (", forced" if one.forced else "") + ("" if one.finished else ", cut off")
-    return when, verdict, f"{one.before or 'nothing'} → {one.version or 'nothing'}"
+def _history_in_short(past: Sequence[Past]) -> Grid:
+    """Give decisions in two columns; the reason has the figures too."""
+    grid = Grid(show_lines=True, show_header=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for one in past:
+        served = f"\nserved {one.served.partition('T')[0]}" if one.served else ""
+        grid.add_row(escape(f"{_when(one)}\n{_what(one)}\n{_way(one)}{served}"), escape(f"{one.by}: {one.why}"))
+    return grid
 
 
-def _since(one: Past) -> str:
-    return one.served.partition("T")[2].removesuffix("+00:00")
+def _when(one: Past) -> str:
+    return one.at.isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
 
 
-def _figures(one: Past) -> str:
-    found = [f"{name} {one.metrics[metric]:.4f}" for name, metric in FIGURES.items() if metric in one.metrics]
-    return "\n".join(found)
+def _what(one: Past) -> str:
+    return f"{one.verdict} {one.alias}" + (", forced" if one.forced else "") + ("" if one.finished else ", cut off")
 
 
-def _all_of(one: Past) -> str:
-    """Give in one cell what has no column of its own where the terminal is narrow."""
-    by = f"by {one.by}" + (f", served from {_since(one)}" if one.served else "")
-    return "\n".join(part for part in (by, _figures(one).replace("\n", ", "), one.why) if part)
+def _way(one: Past) -> str:
+    return f"{one.before or 'nothing'} → {one.version or 'nothing'}"
 
 
 def _as_line(one: Past) -> list[str]:

@@ -87,7 +87,7 @@ def descendants(pid: int) -> list[int]:
     return below + [deeper for child in below for deeper in descendants(child)]
 
 
-DECISIONS = "runs join experiments using (experiment_id) where name = 'rentals-decisions'"
+DECISIONS = "runs join experiments using (experiment_id) where experiments.name = 'rentals-decisions'"
 WRITTEN = f"select count(*) from tags where key = 'housing.verdict' and run_uuid in (select run_uuid from {DECISIONS})"
 STEPS = {
     "the decision is begun": _sees(f"select count(*) = 2 from {DECISIONS}"),
@@ -96,7 +96,7 @@ STEPS = {
     "the verdict is written": _sees(WRITTEN.replace("count(*)", "count(*) = 2")),
     "the version has its decision": _sees("select count(*) = 1 from model_version_tags where version = 2"),
     "the alias has moved": _sees("select count(*) = 1 from registered_model_aliases where alias = 'staging' and version = 2"),
-    "the server is asked": _sees(f"select count(*) = 2 from {DECISIONS} and status = 'FINISHED'"),
+    "the server is asked": _sees(f"select count(*) = 2 from {DECISIONS} and runs.status = 'FINISHED'"),
 }
 
 
