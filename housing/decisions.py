@@ -37,7 +37,7 @@ class Past:
 
 @contextmanager
 def one_at_a_time(cfg: DictConfig, store: Store) -> Iterator[None]:
-    """Let nobody else on this machine decide about the model; wait where somebody does. Decisions that were cut off are closed."""
+    """Let nobody else on this machine decide about the model; wait where somebody does. What was cut off is closed."""
     with claim(f"{store.uri} {cfg.registered_model}", "promotions"):
         store.close_dead(cfg.decisions)
         yield

@@ -72,7 +72,7 @@ class Check:
 
 
 @dataclass
-class Decision:
+class Decision:  # pylint: disable=too-many-instance-attributes  # all that is kept of one
     """What was decided about an alias, and why. Metrics are those of the test rows."""
 
     run_id: str

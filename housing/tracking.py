@@ -54,7 +54,7 @@ LOST_RUN = "its process ended without a word: killed, or out of memory?"
 log = logging.getLogger(__name__)
 
 
-class Store:
+class Store:  # pylint: disable=too-many-public-methods  # all that is asked of MLflow
     """One MLflow store, which is there and ready once this object is.
 
     A store that is away is tried again for `patience` seconds, with a message each time; then StoreError is raised.

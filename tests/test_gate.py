@@ -24,7 +24,7 @@ def rules() -> DictConfig:
 
 
 def errors(random: np.random.Generator, better: float, rows: int = ROWS) -> tuple[Vector, Vector]:
-    """Errors of a challenger, better by a share, and of a champion, as two fits of one model on heavy-tailed targets have them."""
+    """Errors of a challenger, better by a share, and of a champion, as two fits of one model have them."""
     theirs = random.standard_t(5, rows)
     noise = random.normal(0, ALIKE * np.sqrt(5 / 3), rows)
     return (1 - better) * (theirs + noise) / np.sqrt(1 + ALIKE**2), theirs
