@@ -9,17 +9,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from housing import challenger, console, data, decisions, gate, honest, tracking
+from housing import challenger, champion, console, data, decisions, gate, honest, tracking
 from housing.build import build
 from housing.bundle import Bundle
 from housing.challenger import Challenger
+from housing.champion import Champion
 from housing.config import command
 from housing.data import Table
 from housing.errors import BundleError, ConfigError, StoreError
@@ -28,7 +26,6 @@ from housing.files import written_whole
 from housing.records import PROMOTE, REJECT, Check, Decision
 from housing.rehearsal import rehearse
 from housing.run import BUNDLE, EVIDENCE, keep
-from housing.schema import Schema, Vector
 from housing.scores import cost, require_comparable, score
 from housing.slices import groups_of
 from housing.split import Split, split
@@ -36,18 +33,6 @@ from housing.tracking import Run, Store, Tracked
 
 ALIAS = re.compile(r"(?!(latest|v\d+)$)[\w-]+", re.ASCII | re.IGNORECASE)  # what MLflow takes for none of its own words
 QUICK, HONEST = "quick", "honest"  # how much is found out about a challenger
-MEAN = "the training mean"
-
-
-@dataclass(frozen=True)
-class Champion:
-    """What the challenger has to beat. `takes` says of each test row whether it can predict it; `errors` are of these."""
-
-    name: str
-    takes: NDArray[np.bool_]
-    predictions: Vector
-    run_id: str | None = None
-    schema: Schema | None = None
 
 
 def promote(cfg: DictConfig) -> Decision:
@@ -95,7 +80,6 @@ def _at(node: DictConfig, name: str) -> object:
 
 
 def _carry_out(cfg: DictConfig, store: Store, record: Run, found: Challenger, decision: Decision) -> None:
-    record.log({"alias": cfg.to, "forced": bool(decision.forced)})
     if decision.honest is not None:
         record.text(tracking.HONEST, decision.honest.to_json())
         record.log(metrics=decision.honest.metrics(), tags={tracking.EVALUATED: HONEST})
@@ -121,8 +105,8 @@ def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, found: Cha
     try:
         with _challenger_bundle(cfg, store, table, parts, found, decision) as (bundle, folder):
             _require_of_table(bundle, table, found)
-            champion = _champion(cfg, store, table, parts, decision)
-            _judge(cfg, table, parts, decision, bundle, champion)
+            against = champion.find(cfg, store, table, parts, decision)
+            _judge(cfg, table, parts, decision, bundle, against)
             if cfg.evaluate == HONEST or (cfg.evaluate is None and cfg.to in cfg.after):
                 decision.honest = honest.evaluate(cfg, store.config(found.run.id), table, parts, bundle)
             if decision.moves and cfg.gate.rehearsal is not None:
@@ -134,30 +118,30 @@ def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, found: Cha
     return decision
 
 
-def _judge(cfg: DictConfig, table: Table, parts: Split, decision: Decision, bundle: Bundle, champion: Champion) -> None:
+def _judge(cfg: DictConfig, table: Table, parts: Split, decision: Decision, bundle: Bundle, against: Champion) -> None:
     matrix, actual = table.matrix[parts.test], table.target[parts.test]
     predicted = bundle.predict(matrix)
-    decision.champion = champion.name
-    decision.challenger_metrics = score(predicted[champion.takes], actual[champion.takes])
-    decision.champion_metrics = score(champion.predictions, actual[champion.takes])
-    if champion.run_id == decision.run_id:
-        decision.reasons.append(f"this run is {champion.name} at {cfg.to} already")
+    decision.champion = against.name
+    decision.challenger_metrics = score(predicted[against.takes], actual[against.takes])
+    decision.champion_metrics = score(against.predictions, actual[against.takes])
+    if against.run_id == decision.run_id:
+        decision.reasons.append(f"this run is {against.name} at {cfg.to} already")
         return
-    mine, theirs = (predicted - actual)[champion.takes], champion.predictions - actual[champion.takes]
+    mine, theirs = (predicted - actual)[against.takes], against.predictions - actual[against.takes]
     decision.difference = gate.overall(cfg.gate, cfg.metric, mine, theirs)
     decision.checks += [
-        *gate.columns_check(bundle.schema, champion.schema),
+        *gate.columns_check(bundle.schema, against.schema),
         *gate.coverage_check(cfg.gate, bundle, matrix, actual),
         *gate.cost_checks(cfg.gate, cost(bundle, matrix)),
     ]
-    if champion.run_id is not None:  # the mean is good where targets are near it, and nowhere else
-        groups = groups_of(table, parts.test[champion.takes], cfg.data)
+    if against.run_id is not None:  # the mean is good where targets are near it, and nowhere else
+        groups = groups_of(table, parts.test[against.takes], cfg.data)
         decision.checks += gate.slice_checks(cfg.gate, cfg.metric, groups, mine, theirs)
     decision.verdict = gate.verdict_of(decision.difference, decision.checks)
     decision.reasons += [f"{one.name}: {one.found}; allowed: {one.allowed}" for one in decision.checks if not one.passed]
-    decision.reasons.append(gate.told(decision.difference, cfg.metric, champion.name, cfg.gate.certainty))
-    if cfg.force and decision.verdict != PROMOTE:
-        decision.reasons.append(f"forced, though the gate says {decision.verdict}: {cfg.reason}")
+    decision.reasons.append(gate.told(decision.difference, cfg.metric, against.name, cfg.gate.certainty))
+    if cfg.force:
+        decision.reasons.append(f"forced, and the gate says {decision.verdict}: {cfg.reason}")
         decision.verdict, decision.forced = PROMOTE, str(cfg.reason)
 
 
@@ -198,42 +182,6 @@ def _require_of_table(bundle: Bundle, table: Table, found: Challenger) -> None:
             f"run {found.run.id} was fitted on other columns than table {table.schema.name} has now ({'; '.join(differ)});"
             " train again, or call promote with the data of the run"
         )
-
-
-def _champion(cfg: DictConfig, store: Store, table: Table, parts: Split, decision: Decision) -> Champion:
-    """Give the version at the alias; the training mean stands in where there is none, or none that can be compared."""
-    version = decision.before
-    mean = Champion(MEAN, np.ones(len(parts.test), dtype=bool), np.full(len(parts.test), table.target[parts.train].mean()))
-    if version is None:
-        return mean
-    try:
-        with store.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
-            bundle = Bundle.read(folder)
-    except BundleError as error:  # no server can load it either
-        decision.reasons.append(f"version {version} at {cfg.to} is damaged, so {MEAN} stands in for it: {error}")
-        return mean
-    if bundle.schema.target.name != table.schema.target.name:
-        raise StoreError(
-            f"{cfg.registered_model} version {version} predicts {bundle.schema.target.name}, and table {table.schema.name}"
-            f" has {table.schema.target.name}: they cannot be compared"
-        )
-    run = store.get(bundle.card["run_id"])
-    if not challenger.knows_no_test_row(store, run, cfg, table, parts):
-        decision.reasons.append("the champion was fitted on other data or another split: it may know some of the test rows")
-    return _scored(f"version {version}", bundle, run.id, table, parts, decision, mean)
-
-
-def _scored(name: str, bundle: Bundle, run_id: str, table: Table, parts: Split, decision: Decision, mean: Champion) -> Champion:
-    matrix, takes = table.matrix[parts.test], np.ones(len(parts.test), dtype=bool)
-    if bundle.schema.interface() != table.schema.interface():
-        records = table.schema.decode(matrix)
-        takes = np.array([bundle.schema.takes(record) for record in records])
-        matrix = bundle.schema.encode_records([record for record, taken in zip(records, takes, strict=True) if taken])
-        decision.reasons.append(f"{name} has other columns: it can predict {takes.sum():,} of {len(takes):,} test rows")
-    if not takes.any():
-        decision.reasons.append(f"so {MEAN} stands in for it")
-        return Champion(MEAN, mean.takes, mean.predictions, schema=bundle.schema)
-    return Champion(name, takes, bundle.predict(matrix), run_id, bundle.schema)
 
 
 def leave(decision: Decision, out: Path) -> None:

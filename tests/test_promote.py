@@ -83,7 +83,7 @@ def test_force_moves_the_alias_all_the_same_and_its_reason_is_kept(home: Path, s
     decision = gate(f"run_id={worse.run_id}", "force=true", "reason=the other one is biased")
     assert (decision.verdict, decision.forced) == ("PROMOTE", "the other one is biased")
     assert (decision.before, decision.version) == ("2", "1")  # the same bundle stays the same version
-    assert decision.reasons[-1] == "forced, though the gate says REJECT: the other one is biased"
+    assert decision.reasons[-1] == "forced, and the gate says REJECT: the other one is biased"
     assert store.version_at(MODEL, "staging") == "1"
     (newest, *_) = store.newest("rentals-decisions", {}, 1)
     assert newest.tags["housing.forced"] == "true" and "the other one is biased" in newest.tags["housing.why"]
