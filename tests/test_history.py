@@ -64,6 +64,7 @@ def test_a_program_gets_one_line_a_decision(capsys: pytest.CaptureFixture[str]) 
     assert (second["from"], second["difference"], second["to"]) == ("", "", "3")
 
 
+@pytest.mark.long
 def test_history_tells_every_decision_newest_first(home: Path) -> None:
     train(home, *WORSE)
     gate("by=ann")
