@@ -189,6 +189,10 @@ class Bundle:
         for name in said:
             self._check_same(name, np.array(self.golden[name], dtype=np.float64), np.array(said[name]))
 
+    def check_predictions(self, got: Vector) -> None:
+        """Compare what somebody else predicts for the golden rows. Raises BundleError where a prediction differs."""
+        self._check_same("predictions", np.array(self.golden["predictions"], dtype=np.float64), got)
+
     def _check_same(self, name: str, expected: Vector, got: Vector) -> None:
         if got.shape != expected.shape or not expected.size:
             raise BundleError(f"golden.json has {len(got)} rows and {len(expected)} {name}; allowed: as many, and some")

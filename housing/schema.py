@@ -243,6 +243,10 @@ class Schema:
             reasons += [f"column {name} {reason}" for reason in _narrower(mine[name], theirs[name])]
         return sorted(reasons)
 
+    def takes(self, record: Mapping[str, Any]) -> bool:
+        """Whether a row can be predicted, whatever else is in it."""
+        return all(column.name in record and column.reason(record[column.name]) is None for column in self.features)
+
     def signature(self) -> list[tuple[str, str]]:
         """Give (name, MLflow type) of each feature column. Numbers are doubles: MLflow's integers refuse 5.0 and NaN."""
         types = {"float": "double", "int": "double", "bool": "boolean", "category": "string"}
