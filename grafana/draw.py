@@ -1,0 +1,222 @@
+"""Entry: draw what the dashboards show, out of a running Prometheus.   scripts/dashboards draw http://127.0.0.1:9090"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from grafana.asking import Prometheus, Series, panels, queries
+from grafana.generate import FOLDER
+from housing.config import PROJECT
+from housing.drawing import COOL, FAINT, INK, SERIES, WARM, styled
+from housing.files import written_whole
+
+INTERVAL, WINDOW = "1m", "1h"  # what Grafana would fill in for $__rate_interval and $window
+MOST_SECONDS, STEPS = 6 * 3600, 120
+GOOD = "#5c8a5a"
+WIDTH, CELL = 15.0, 0.34  # inches: of a dashboard, and the height of one step of its grid
+COLOURS = 64  # a picture of so few is small
+TITLE = 0.75  # steps of the grid
+TICKS, MOST_TICKS = (60, 120, 300, 600, 1800, 3600), 6  # seconds between two
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A panel with the answers to its queries."""
+
+    panel: dict[str, Any]
+    title: str
+    answers: list[tuple[str, list[Series]]]  # by legend
+
+    @property
+    def unit(self) -> str:
+        """The unit of its values."""
+        return str(self.panel["fieldConfig"]["defaults"]["unit"])
+
+    @property
+    def threshold(self) -> float | None:
+        """The value from which on it is red, or green where it is red below."""
+        steps = self.panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        return float(steps[1]["value"]) if len(steps) > 1 else None
+
+    def colour(self, value: float) -> str:
+        """The colour of a value."""
+        steps = self.panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        name = [step["color"] for step in steps if step["value"] is None or value >= step["value"]][-1]
+        return {"red": WARM, "green": GOOD, "blue": COOL}[name]
+
+    def named(self) -> Iterator[tuple[str, Series]]:
+        """Each series with its name."""
+        for legend, answer in self.answers:
+            for series in answer:
+                yield series.called(legend), series
+
+
+def main() -> None:
+    """Draw all dashboards into docs/."""
+    prometheus = Prometheus(sys.argv[1].rstrip("/"))
+    end = time.time()
+    begin = max(end - MOST_SECONDS, int(prometheus.get("status/tsdb")["headStats"]["minTime"]) / 1000)
+    for path in sorted(FOLDER.glob("*.json")):
+        with styled():
+            _save(_draw(list(_asked(prometheus, path, begin, end))), PROJECT / "docs" / f"watch-{path.stem}.png")
+
+
+def _asked(prometheus: Prometheus, path: Path, begin: float, end: float) -> Iterator[Asked]:
+    """Ask for all panels; one that repeats is asked for each value of its variable, and put beside the one before."""
+    for panel in panels(path):
+        name = panel.get("repeat")
+        values = (
+            sorted(one.labels[name] for one in prometheus.now(f"group by ({name}) (housing_column_bin_share)")) if name else [""]
+        )
+        for place, value in enumerate(values):
+            variables = {"window": WINDOW, **({name: value} if name else {})}
+            answers = [
+                (legend, _answer(prometheus, panel, expr, begin, end)) for legend, expr in queries(panel, INTERVAL, **variables)
+            ]
+            at = panel["gridPos"]
+            moved = {**at, "x": place * at["w"] % 24, "y": at["y"] + place * at["w"] // 24 * at["h"]} if name else at
+            yield Asked({**panel, "gridPos": moved}, panel["title"].replace(f"${name}", value), answers)
+
+
+def _answer(prometheus: Prometheus, panel: dict[str, Any], expr: str, begin: float, end: float) -> list[Series]:
+    if panel["type"] == "barchart":
+        return prometheus.now(expr, end)
+    return prometheus.between(expr, begin, end, max((end - begin) / STEPS, 1))
+
+
+def _draw(asked: Sequence[Asked]) -> Figure:
+    rows = max(one.panel["gridPos"]["y"] + one.panel["gridPos"]["h"] for one in asked)
+    figure = Figure(figsize=(WIDTH, CELL * rows), dpi=80)
+    for one in asked:
+        at = one.panel["gridPos"]
+        if one.panel["type"] == "row":
+            figure.text(0.01, 1 - (at["y"] + 0.5) / rows, one.title, fontsize=13, fontweight="bold", va="center")
+            continue
+        left, right = at["x"] / 24 + 0.045, (at["x"] + at["w"]) / 24 - 0.012
+        top, bottom = 1 - (at["y"] + TITLE + 0.45) / rows, 1 - (at["y"] + at["h"] - 0.9) / rows
+        figure.text(at["x"] / 24 + 0.01, 1 - (at["y"] + 0.5) / rows, one.title, fontsize=10, color=INK, va="center")
+        axes = figure.add_axes((left, bottom, right - left, top - bottom))
+        KINDS[one.panel["type"]](axes, one)
+    return figure
+
+
+def _stat(axes: Axes, asked: Asked) -> None:
+    axes.set_axis_off()
+    values = [series.values[-1] for _, series in asked.named()]
+    told = "   ".join(shown(value, asked.unit) for value in values) or "no data"
+    axes.text(0.5, 0.45, told, fontsize=20, ha="center", va="center", color=asked.colour(max(values)) if values else FAINT)
+
+
+def _timeseries(axes: Axes, asked: Asked) -> None:
+    named = list(asked.named())
+    stacked = asked.panel["fieldConfig"]["defaults"]["custom"]["stacking"]["mode"] == "normal"
+    below: dict[float, float] = {}
+    for place, (name, series) in enumerate(named):
+        colour = SERIES[place % len(SERIES)]
+        floor = [below.get(at, 0.0) for at in series.times] if stacked else [0.0] * len(series.times)
+        top = [low + value for low, value in zip(floor, series.values, strict=True)]
+        below |= dict(zip(series.times, top, strict=True))
+        axes.plot(series.times, top, color=colour, linewidth=1.3, label=name)
+        axes.fill_between(series.times, floor, top, color=colour, alpha=0.25 if stacked else 0.04, linewidth=0)
+    if asked.threshold is not None:
+        axes.axhline(asked.threshold, color=WARM, linestyle="--", linewidth=1)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.5)
+    axes.yaxis.set_major_formatter(lambda value, _: shown(value, asked.unit))
+    _over_time(axes)
+    _legend(axes, len(named))
+
+
+def _status_history(axes: Axes, asked: Asked) -> None:
+    named = sorted(asked.named(), key=lambda one: one[0])
+    times = sorted({at for _, series in named for at in series.times})
+    table = np.full((len(named), len(times)), np.nan)
+    for place, (_, series) in enumerate(named):
+        table[place, np.searchsorted(times, series.times)] = series.values
+    red = np.where(np.isnan(table), np.nan, [[asked.colour(value) == WARM for value in row] for row in np.nan_to_num(table)])
+    corners = [*times, times[-1] + (times[-1] - times[0]) / max(len(times) - 1, 1)]
+    axes.pcolormesh(corners, np.arange(len(named) + 1), red, cmap=ListedColormap([GOOD, WARM]), vmin=0, vmax=1, alpha=0.85)
+    axes.set_yticks(np.arange(len(named)) + 0.5, [name.split(",")[0] for name, _ in named], fontsize=8)
+    axes.invert_yaxis()
+    _over_time(axes)
+
+
+def _state_timeline(axes: Axes, asked: Asked) -> None:
+    for place, (name, series) in enumerate(asked.named()):
+        begin, end = series.times[0], series.times[-1]
+        axes.add_patch(Rectangle((begin, place + 0.15), end - begin, 0.7, color=SERIES[place % len(SERIES)], alpha=0.7))
+        axes.text(begin, place + 0.5, f"  {name}", va="center", fontsize=8)
+        axes.update_datalim([(begin, place), (end, place + 1)])
+    axes.set_yticks([])
+    axes.autoscale_view()
+    _over_time(axes)
+
+
+def _barchart(axes: Axes, asked: Asked) -> None:
+    shares = [{series.labels["bin"]: series.values[0] for series in answer} for _, answer in asked.answers]
+    bins = sorted(set().union(*shares))
+    for place, ((name, _), share) in enumerate(zip(asked.answers, shares, strict=True)):
+        heights = [share.get(one, 0.0) for one in bins]
+        axes.bar(np.arange(len(bins)) + 0.4 * place - 0.2, heights, 0.38, label=name, color=(COOL, FAINT)[place])
+    axes.set_xticks(np.arange(len(bins)), bins, fontsize=7)
+    axes.yaxis.set_major_formatter(lambda value, _: shown(value, asked.unit))
+    axes.tick_params(axis="y", labelsize=7)
+    _legend(axes, 2)
+
+
+KINDS = {
+    "stat": _stat,
+    "timeseries": _timeseries,
+    "status-history": _status_history,
+    "state-timeline": _state_timeline,
+    "barchart": _barchart,
+}
+
+
+def _over_time(axes: Axes) -> None:
+    """Mark round times of day: an axis counts unix seconds."""
+    begin, end = axes.dataLim.intervalx
+    step = next((step for step in TICKS if (end - begin) / step <= MOST_TICKS), TICKS[-1])
+    axes.set_xticks(np.arange(np.ceil(begin / step) * step, end + 1, step))
+    axes.xaxis.set_major_formatter(lambda value, _: time.strftime("%H:%M", time.gmtime(value)))
+    axes.tick_params(labelsize=7)
+    axes.set_xlim(begin, end)
+
+
+def _legend(axes: Axes, series: int) -> None:
+    if 0 < series <= 12:
+        axes.legend(fontsize=7, frameon=False, loc="upper left", ncols=1 + (series - 1) // 4)
+
+
+def shown(value: float, unit: str) -> str:
+    """Write a value as Grafana does."""
+    if unit == "percentunit":
+        return f"{100 * value:.3g} %"
+    if unit == "s":
+        for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs")):
+            if abs(value) >= size:
+                return f"{value / size:.3g} {name}"
+        return "0"
+    return f"{value:.3g}" + {"reqps": " req/s", "rowsps": " rows/s", "cps": " /s"}.get(unit, "")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", facecolor="white")
+    with written_whole(path) as partial:
+        Image.open(drawn).convert("RGB").quantize(COLOURS).save(partial, format="png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()
