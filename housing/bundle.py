@@ -6,7 +6,7 @@
     members/<n>/model.onnx      an estimator
     combine.json, combine.npz   which features each member sees, and how the members become one prediction
     interval.npz, interval.onnx how far predictions are off, and the model of it; only where the run made intervals
-    reference.json              training share of each bin of each column and of the prediction
+    reference.json              training share of each bin of each column and of the prediction, and their ends
     card.json                   what the run knew when it made the bundle
     golden.json                 rows with the predictions that this bundle must give
     background.npz              training rows that stand for all: what a prediction is explained against
@@ -35,7 +35,7 @@ from housing.files import sha256
 from housing.interval import Interval
 from housing.schema import Matrix, Schema, Vector
 
-FORMAT = 3
+FORMAT = 4
 SUMS = "SHA256SUMS"
 SHARED_FILES = ("schema.json", "combine.json", "reference.json", "card.json", "golden.json")
 COMBINE, BACKGROUND, GRAPH = "combine.npz", "background.npz", "model.onnx"

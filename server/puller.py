@@ -20,16 +20,13 @@ from prometheus_client import Counter
 from housing.bundle import Bundle
 from housing.errors import BundleError
 from housing.store_file import store_file, store_lock
-from server import published
+from server import metric_files, published
 from server.settings import Settings
 from server.verify import verify
 
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 log = logging.getLogger("puller")
-
-PUBLISHED = Counter("housing_versions_published_total", "Versions that the puller proved and gave to the workers.")
-REFUSED = Counter("housing_versions_refused_total", "Versions that could not be had or proven; the one before stays in use.")
 
 
 class Puller:
@@ -39,6 +36,10 @@ class Puller:
         self._settings = settings
         self._failed = self._refused = ""  # the version that could not be published, and that need not be tried again
         self._said = ""
+        self._published = Counter("housing_versions_published_total", "Versions that the puller proved and gave to the workers.")
+        self._refusals = Counter(
+            "housing_versions_refused_total", "Versions that could not be had or proven; the one before stays in use."
+        )
 
     def follow(self) -> None:
         """Look at the alias again and again; what fails is logged once, and the version in use stays."""
@@ -73,7 +74,7 @@ class Puller:
             except Exception as error:
                 self._count_refusal(name, is_final=isinstance(error, BundleError))
                 raise
-            PUBLISHED.inc()
+            self._published.inc()
             news = f"published {settings.model} version {version.version}"
         self._failed = self._refused = ""
         return news
@@ -81,7 +82,7 @@ class Puller:
     def _count_refusal(self, name: str, is_final: bool) -> None:
         """Count a version that cannot be published, once however often it is tried."""
         if name != self._failed:
-            REFUSED.inc()
+            self._refusals.inc()
         self._failed, self._refused = name, name if is_final else ""
 
 
@@ -141,6 +142,7 @@ def main() -> None:
     logging.basicConfig(format="puller: %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
     settings = Settings.from_environment()
+    metric_files.go_by("puller")
     mlflow.set_tracking_uri(settings.tracking_uri)
     try:
         Puller(settings).follow()

@@ -156,7 +156,7 @@ def test_metrics_count_what_was_asked_over_all_workers(server: Server) -> None:
     def risen(name: str) -> float:
         return after[name] - before.get(name, 0.0)
 
-    assert risen("housing_rows_total") == 60
+    assert risen('housing_rows_total{version="1"}') == 60
     assert risen('housing_request_seconds_count{route="/predict",status="200"}') == 20
     assert risen('housing_request_seconds_count{route="/predict",status="422"}') == 20
     assert risen('housing_request_seconds_count{route="unknown",status="404"}') == 20
