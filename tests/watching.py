@@ -20,6 +20,14 @@ from housing.config import PROJECT
 # All that is changed in the project's files: how often is looked, and how long something must hold. Expressions stay.
 HURRY = re.compile(r"\b(scrape_interval|evaluation_interval|interval|for|group_wait|group_interval): \d+[smh]")
 
+PROGRAMS = ("prometheus", "promtool", "prometheus-alertmanager", "amtool")
+HINT = "Prometheus and Alertmanager are not on this machine: apt-get install prometheus prometheus-alertmanager"
+
+
+def there() -> bool:
+    """Whether this machine has the programs."""
+    return all(map(shutil.which, PROGRAMS))
+
 
 @dataclass
 class Receiver:
@@ -41,7 +49,7 @@ def receiver() -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         """Keeps each post."""
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # pylint: disable=invalid-name  # http.server calls it so
             """Keep it."""
             found.posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
