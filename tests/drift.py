@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from conftest import command, config
+from watched import Watched, counted, index, training_shares, watched
 from grafana import alerts
 from housing import data, tracking
 from housing.bundle import Bundle
@@ -15,7 +16,6 @@ from housing.config import PROJECT
 from housing.data import Table
 from housing.schema import Matrix, Vector
 from housing.split import Rows, split
-from watched import Watched, counted, index, training_shares, watched
 
 SIZES = (50, 100, 200, 500, 1000)  # rows in a window
 ALERT = alerts.read()["HousingColumnDrift"]
@@ -58,9 +58,8 @@ def _frame(table: Table) -> pd.DataFrame:
 
 def _print_false_alarms(bundle: Bundle, rows: Matrix, draws: int, random: np.random.Generator) -> None:
     predictions = bundle.predict(rows)
-    print(
-        f"| {draws} windows of test rows | largest PSI of a column | of predictions | windows with a false alarm |\n|---:|---:|---:|---:|"
-    )
+    print(f"| {draws} windows of test rows | largest PSI of a column | of predictions | windows with a false alarm |")
+    print("|---:|---:|---:|---:|")
     for size in SIZES:
         drawn = [random.choice(len(rows), size, replace=False) for _ in range(draws)]
         found = [_indices(bundle, rows[each], predictions[each]) for each in drawn]
@@ -78,9 +77,8 @@ def _indices(bundle: Bundle, rows: Matrix, predictions: Vector) -> dict[str, flo
 
 
 def _print_rows_needed(bundle: Bundle, rows: Matrix, draws: int, random: np.random.Generator) -> None:
-    print(
-        f"\n| half a standard deviation more in | least PSI of {LEAST} rows | seen of {draws} windows of {' / '.join(map(str, SIZES))} rows |"
-    )
+    sizes = " / ".join(map(str, SIZES))
+    print(f"\n| half a standard deviation more in | least PSI of {LEAST} rows | seen of {draws} windows of {sizes} rows |")
     print("|---|---:|---:|")
     for place, column in enumerate(bundle.schema.features):
         shifted = rows.copy()

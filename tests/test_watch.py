@@ -13,10 +13,10 @@ import pytest
 
 import watching
 from conftest import FLAT, promoted, rentals_frame, wait_for
-from grafana import alerts, generate
-from grafana.asking import Prometheus, panels, queries
 from watched import Caller, Watched
 from watched import watched as being_watched
+from grafana import alerts, generate
+from grafana.asking import Prometheus, panels, queries
 
 pytestmark = pytest.mark.long
 

@@ -97,7 +97,7 @@ class Watched:
         return counted(self.bundle, matrix, np.array(self.caller.predictions))
 
     def indices(self) -> dict[str, tuple[float, float, float]]:
-        """The stability index of each column and of the predictions: the rule's, numpy's on the same rises, and on the rows sent."""
+        """Each column's stability index, and the predictions': by the rule, by numpy on the same rises, and on the rows sent."""
         at = self.computed()
         column = f"sum by (column, bin) (increase(housing_column_bin_total[{WINDOW}]))"
         rises = {(one.labels["column"], one.labels["bin"]): one.values[0] for one in self.prometheus.now(column, at)}
