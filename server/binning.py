@@ -1,6 +1,7 @@
 """Which counters a row counts in: for each value that of its bin, and one more where all training rows were higher or lower."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ class Binning:
     def __init__(self, schema: Schema, reference: Mapping[str, Any], first: int) -> None:
         columns = [Known(column.name, column, reference["columns"][column.name]) for column in schema.features]
         every = [*columns, Known(None, schema.target, reference["prediction"])]
-        self.bins = [bin_ for known in every for bin_ in known.bins()]
+        self.bins = _merged(bin_ for known in every for bin_ in known.bins())
         self.ranged = [column.name for column in schema.features if column.is_number]
         self._size = first + len(self.bins) + len(self.ranged)
         places = {(bin_.column, bin_.name): place for place, bin_ in enumerate(self.bins, first)}
@@ -71,6 +72,14 @@ class Binning:
         if self._level_places:
             places = np.concatenate((places, self._levels.places(matrix.take(self._level_places, axis=1))))
         return np.bincount(places, minlength=self._size)
+
+
+def _merged(bins: Iterable[Bin]) -> list[Bin]:
+    """Make one bin of two with the same name: a level may be called missing, too."""
+    shares: dict[tuple[str | None, str], float] = defaultdict(float)
+    for bin_ in bins:
+        shares[bin_.column, bin_.name] += bin_.share
+    return [Bin(column, name, share) for (column, name), share in shares.items()]
 
 
 class _Numbers:

@@ -86,4 +86,4 @@ def _remove_gone(metrics: Path, folder: Path) -> None:
 
 
 def _number(folder: Path) -> str:
-    return published.served(folder)["version"]
+    return published.origin(folder)["version"]

@@ -3,14 +3,16 @@
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
@@ -90,17 +92,18 @@ class Served(Collector):
         yield info
 
 
-class _Registry(CollectorRegistry):
-    """A registry that begins again where a file is gone before it is read: those of an old version are removed at a swap."""
+class _Exporter(GunicornInternalPrometheusMetrics):  # type: ignore[misc]  # the exporter has no types
+    """Gives all workers' sums, and what is served. Of the files in the folder, those of an old version may go meanwhile."""
 
-    def collect(self) -> Iterable[Metric]:
-        """Give all metrics."""
+    def generate_metrics(self, accept_header: str | None = None, names: Any = None) -> tuple[str, str]:
+        """Give all metrics, whichever names are asked for, and their content type."""
+        encode, content_type = choose_encoder(accept_header or "")
         for _ in range(ATTEMPTS):
             try:
-                return list(super().collect())
+                return encode(self.registry).decode(), content_type
             except FileNotFoundError as error:
                 log.info("metrics are read again: %s", error)
-        return super().collect()
+        raise RuntimeError(f"the files of metrics changed {ATTEMPTS} times while they were read")
 
 
 def measure(app: Flask, in_use: InUse, hot_routes: Sequence[str]) -> None:
@@ -120,6 +123,6 @@ def measure(app: Flask, in_use: InUse, hot_routes: Sequence[str]) -> None:
             observe(route, answer.status_code, time.perf_counter() - g.start)
         return answer
 
-    registry = _Registry()
+    registry = CollectorRegistry()
     registry.register(Served(in_use))
-    GunicornInternalPrometheusMetrics(app, export_defaults=False, registry=registry)
+    _Exporter(app, export_defaults=False, registry=registry)

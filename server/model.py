@@ -44,7 +44,7 @@ class Model:
     @classmethod
     def read(cls, folder: Path, counts_of: CountsOf) -> "Model":
         """Read a published version. Raises BundleError where it is damaged."""
-        bundle, served = Bundle.read(folder / published.BUNDLE), published.served(folder)
+        bundle, served = Bundle.read(folder / published.BUNDLE), published.origin(folder)
         return cls(bundle, served, Check(bundle.schema), counts_of(folder, bundle, served["version"]))
 
 

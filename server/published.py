@@ -32,7 +32,7 @@ def versions(folder: Path) -> list[Path]:
     return [place for place in folder.iterdir() if place.is_dir() and not place.is_symlink() and place.name[0] != "."]
 
 
-def served(version: Path) -> dict[str, Any]:
+def origin(version: Path) -> dict[str, Any]:
     """Give where the version in a folder came from."""
     found: dict[str, Any] = json.loads((version / SERVED).read_text(encoding="utf-8"))
     return found

@@ -170,7 +170,7 @@ def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Pat
         (edit("golden.json", lambda golden: golden.update(predictions=[1.0])), "golden.json has 16 rows and 1 predictions"),
         (edit("golden.json", lambda golden: golden.clear()), "KeyError"),
         (lambda folder: (folder / "features/0/arrays.npz").write_bytes(b"no archive"), "arrays.npz|ValueError"),
-        (edit("schema.json", lambda schema: schema.update(format=99)), "format is 99; this program reads 3"),
+        (edit("schema.json", lambda schema: schema.update(format=99)), "format is 99; this program reads 4"),
         (edit("combine.json", lambda combine: combine.update(members=[])), "shorter than"),
         (edit("combine.json", lambda combine: combine["members"][0].update(where="nearby")), "where is 'nearby'; allowed"),
         (edit("combine.json", lambda combine: combine["members"][0].update(where="near")), "model.reach is missing or"),
