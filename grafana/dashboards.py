@@ -37,7 +37,7 @@ def _health(board: dashboard.Dashboard) -> dashboard.Dashboard:
     ready = Said("Servers with a model", "short", "A server without a model answers /predict with 503.", 4, None, 4)
     asked = Said("Requests", "reqps", "Requests a second to all routes.", 4, None, 4)
     failed = Said("Failed", "percentunit", "Share of answers with 5xx: our fault.", 4, ALERT["HousingErrors"], 4)
-    slow = Said("One in a hundred waits", "s", "99th percentile of /predict.", 4, ALERT["HousingSlow"], 4)
+    slow = Said("Slowest in a hundred", "s", "99th percentile of /predict.", 4, ALERT["HousingSlow"], 4)
     raised = Said("Alerts", "short", "Alerts that are raised now.", 4, None, 4)
     return (
         board.with_row(dashboard.Row("Now"))
@@ -52,13 +52,12 @@ def _health(board: dashboard.Dashboard) -> dashboard.Dashboard:
 
 def _traffic(board: dashboard.Dashboard) -> dashboard.Dashboard:
     requests = Said("Requests by route and status", "reqps", "What callers ask for, and what they are answered.", 12)
-    rows = Said("Rows by version", "rowsps", "Rows predicted a second; a promotion moves them to the next version.", 6)
-    refused = Said("Refused values", "cps", "Values that the check refuses, by column and reason: the caller's fault.", 6)
-    errors = Said(
-        "Share of failed requests", "percentunit", "Answers with 5xx, and with 4xx beside them.", 12, ALERT["HousingErrors"]
-    )
-    ready = Said("Readiness", "short", "1 where a server has a model in use.", 12, ALERT["HousingNotReady"])
-    by_route = 'sum by (route, status) (rate(housing_request_seconds_count{instance=~"$instance"}[$__rate_interval]))'
+    rows = Said("Rows by version", "rowsps", "Rows predicted a second; a promotion moves them to the next version.", 12)
+    ours = Said("Share that fails: our fault", "percentunit", "Answers with 5xx.", 6, ALERT["HousingErrors"])
+    theirs = Said("Share that is refused: the caller's", "percentunit", "Answers with 4xx.", 6)
+    refused = Said("Refused values", "cps", "What the check of rows refuses, by column and reason.", 6)
+    ready = Said("Readiness", "short", "1 where a server has a model in use.", 6, ALERT["HousingNotReady"])
+    by_route = 'sum by (route, status) (rate(housing_request_seconds_count{instance=~"$instance"}[$__rate_interval])) > 0'
     by_version = 'sum by (version) (rate(housing_rows_total{version=~"$version", instance=~"$instance"}[$__rate_interval]))'
     by_reason = 'sum by (column, reason) (rate(housing_refused_values_total{instance=~"$instance"}[$__rate_interval])) > 0'
     callers = 'sum(route_status:housing_requests:rate5m{status=~"4.."}) / (housing:requests:rate5m > 0)'
@@ -66,8 +65,9 @@ def _traffic(board: dashboard.Dashboard) -> dashboard.Dashboard:
         board.with_row(dashboard.Row("Traffic and errors"))
         .with_panel(lines(requests, {"{{route}} {{status}}": by_route}, stacked=True))
         .with_panel(lines(rows, {"version {{version}}": by_version}, stacked=True))
+        .with_panel(lines(ours, {"5xx": "housing:errors:ratio5m"}))
+        .with_panel(lines(theirs, {"4xx": callers}))
         .with_panel(lines(refused, {"{{column}} {{reason}}": by_reason}))
-        .with_panel(lines(errors, {"5xx": "housing:errors:ratio5m", "4xx": callers}))
         .with_panel(lines(ready, {"{{instance}}": 'min by (instance) (housing_ready{instance=~"$instance"})'}))
     )
 

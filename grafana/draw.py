@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -25,8 +26,9 @@ INTERVAL, WINDOW = "1m", "1h"  # what Grafana would fill in for $__rate_interval
 MOST_SECONDS, STEPS = 6 * 3600, 120
 GOOD = "#5c8a5a"
 WIDTH, CELL = 15.0, 0.34  # inches: of a dashboard, and the height of one step of its grid
-COLOURS = 64  # a picture of so few is small
-TITLE = 0.75  # steps of the grid
+COLOURS = 200  # a picture of so few is small
+TITLE, LINE, MOST_LINES = 0.75, 0.55, 3  # steps of the grid: above a panel, a line of its legend, how many of those
+LETTERS = 9  # of a legend in a step of the grid
 TICKS, MOST_TICKS = (60, 120, 300, 600, 1800, 3600), 6  # seconds between two
 
 
@@ -37,6 +39,7 @@ class Asked:
     panel: dict[str, Any]
     title: str
     answers: list[tuple[str, list[Series]]]  # by legend
+    span: tuple[float, float]  # unix seconds
 
     @property
     def unit(self) -> str:
@@ -54,6 +57,19 @@ class Asked:
         steps = self.panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
         name = [step["color"] for step in steps if step["value"] is None or value >= step["value"]][-1]
         return {"red": WARM, "green": GOOD, "blue": COOL}[name]
+
+    @property
+    def legend(self) -> list[str]:
+        """The names of its series, where they are told below it."""
+        told = self.panel["type"] in ("timeseries", "barchart")
+        names = [name for name, _ in self.named()] if self.panel["type"] == "timeseries" else [name for name, _ in self.answers]
+        return names if told else []
+
+    @property
+    def legend_columns(self) -> int:
+        """How many names stand side by side."""
+        longest = max(map(len, self.legend), default=1)
+        return max(1, self.panel["gridPos"]["w"] * LETTERS // (longest + 6))
 
     def named(self) -> Iterator[tuple[str, Series]]:
         """Each series with its name."""
@@ -86,7 +102,7 @@ def _asked(prometheus: Prometheus, path: Path, begin: float, end: float) -> Iter
             ]
             at = panel["gridPos"]
             moved = {**at, "x": place * at["w"] % 24, "y": at["y"] + place * at["w"] // 24 * at["h"]} if name else at
-            yield Asked({**panel, "gridPos": moved}, panel["title"].replace(f"${name}", value), answers)
+            yield Asked({**panel, "gridPos": moved}, panel["title"].replace(f"${name}", value), answers, (begin, end))
 
 
 def _answer(prometheus: Prometheus, panel: dict[str, Any], expr: str, begin: float, end: float) -> list[Series]:
@@ -100,22 +116,33 @@ def _draw(asked: Sequence[Asked]) -> Figure:
     figure = Figure(figsize=(WIDTH, CELL * rows), dpi=80)
     for one in asked:
         at = one.panel["gridPos"]
-        if one.panel["type"] == "row":
-            figure.text(0.01, 1 - (at["y"] + 0.5) / rows, one.title, fontsize=13, fontweight="bold", va="center")
-            continue
-        left, right = at["x"] / 24 + 0.045, (at["x"] + at["w"]) / 24 - 0.012
-        top, bottom = 1 - (at["y"] + TITLE + 0.45) / rows, 1 - (at["y"] + at["h"] - 0.9) / rows
-        figure.text(at["x"] / 24 + 0.01, 1 - (at["y"] + 0.5) / rows, one.title, fontsize=10, color=INK, va="center")
-        axes = figure.add_axes((left, bottom, right - left, top - bottom))
-        KINDS[one.panel["type"]](axes, one)
+        heading = one.panel["type"] == "row"
+        style: Any = {"fontsize": 13, "fontweight": "bold"} if heading else {"fontsize": 10, "color": INK}
+        figure.text(at["x"] / 24 + 0.01, 1 - (at["y"] + 0.5) / rows, one.title, va="center", **style)
+        if not heading:
+            KINDS[one.panel["type"]](figure.add_axes(_place(one, rows)), one)
     return figure
+
+
+def _place(asked: Asked, rows: int) -> tuple[float, float, float, float]:
+    """Give left, bottom, width and height of a panel's axes, as shares of the figure."""
+    at = asked.panel["gridPos"]
+    below = 0.9 + LINE * min(ceil(len(asked.legend) / asked.legend_columns), MOST_LINES)
+    left = at["x"] / 24 + (0.07 if asked.panel["type"] == "status-history" else 0.045)
+    bottom = 1 - (at["y"] + at["h"] - below) / rows
+    return left, bottom, (at["x"] + at["w"]) / 24 - 0.012 - left, 1 - (at["y"] + TITLE + 0.45) / rows - bottom
 
 
 def _stat(axes: Axes, asked: Asked) -> None:
     axes.set_axis_off()
-    values = [series.values[-1] for _, series in asked.named()]
+    named = list(asked.named())
+    values = [series.values[-1] for _, series in named]
     told = "   ".join(shown(value, asked.unit) for value in values) or "no data"
-    axes.text(0.5, 0.45, told, fontsize=20, ha="center", va="center", color=asked.colour(max(values)) if values else FAINT)
+    colour = asked.colour(max(values)) if values else FAINT
+    for _, series in named:
+        axes.fill_between(series.times, 0, series.values, color=colour, alpha=0.12, linewidth=0)
+    axes.set_ylim(0, 2.5 * max((max(series.values) for _, series in named), default=0) or 1)
+    axes.text(0.5, 0.45, told, fontsize=20, ha="center", va="center", color=colour, transform=axes.transAxes)
 
 
 def _timeseries(axes: Axes, asked: Asked) -> None:
@@ -130,12 +157,13 @@ def _timeseries(axes: Axes, asked: Asked) -> None:
         axes.plot(series.times, top, color=colour, linewidth=1.3, label=name)
         axes.fill_between(series.times, floor, top, color=colour, alpha=0.25 if stacked else 0.04, linewidth=0)
     if asked.threshold is not None:
-        axes.axhline(asked.threshold, color=WARM, linestyle="--", linewidth=1)
-    axes.set_ylim(bottom=0)
+        axes.axhline(asked.threshold, color=asked.colour(asked.threshold), linestyle="--", linewidth=1)
+    is_flat = all(max(series.values) == 0 for _, series in named)
+    axes.set_ylim(0, 2 * (asked.threshold or 0.5) if is_flat else axes.get_ylim()[1])
     axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.5)
     axes.yaxis.set_major_formatter(lambda value, _: shown(value, asked.unit))
-    _over_time(axes)
-    _legend(axes, len(named))
+    _over_time(axes, asked)
+    _legend(axes, asked)
 
 
 def _status_history(axes: Axes, asked: Asked) -> None:
@@ -144,12 +172,13 @@ def _status_history(axes: Axes, asked: Asked) -> None:
     table = np.full((len(named), len(times)), np.nan)
     for place, (_, series) in enumerate(named):
         table[place, np.searchsorted(times, series.times)] = series.values
-    red = np.where(np.isnan(table), np.nan, [[asked.colour(value) == WARM for value in row] for row in np.nan_to_num(table)])
     corners = [*times, times[-1] + (times[-1] - times[0]) / max(len(times) - 1, 1)]
-    axes.pcolormesh(corners, np.arange(len(named) + 1), red, cmap=ListedColormap([GOOD, WARM]), vmin=0, vmax=1, alpha=0.85)
+    scale = LinearSegmentedColormap.from_list("psi", [GOOD, "#d9a441", WARM])
+    axes.pcolormesh(corners, np.arange(len(named) + 1), table, cmap=scale, vmin=0, vmax=asked.threshold, alpha=0.85)
+    axes.hlines(np.arange(1, len(named)), corners[0], corners[-1], color="white", linewidth=1.5)
     axes.set_yticks(np.arange(len(named)) + 0.5, [name.split(",")[0] for name, _ in named], fontsize=8)
     axes.invert_yaxis()
-    _over_time(axes)
+    _over_time(axes, asked)
 
 
 def _state_timeline(axes: Axes, asked: Asked) -> None:
@@ -160,7 +189,7 @@ def _state_timeline(axes: Axes, asked: Asked) -> None:
         axes.update_datalim([(begin, place), (end, place + 1)])
     axes.set_yticks([])
     axes.autoscale_view()
-    _over_time(axes)
+    _over_time(axes, asked)
 
 
 def _barchart(axes: Axes, asked: Asked) -> None:
@@ -172,7 +201,7 @@ def _barchart(axes: Axes, asked: Asked) -> None:
     axes.set_xticks(np.arange(len(bins)), bins, fontsize=7)
     axes.yaxis.set_major_formatter(lambda value, _: shown(value, asked.unit))
     axes.tick_params(axis="y", labelsize=7)
-    _legend(axes, 2)
+    _legend(axes, asked)
 
 
 KINDS = {
@@ -184,9 +213,9 @@ KINDS = {
 }
 
 
-def _over_time(axes: Axes) -> None:
+def _over_time(axes: Axes, asked: Asked) -> None:
     """Mark round times of day: an axis counts unix seconds."""
-    begin, end = axes.dataLim.intervalx
+    begin, end = asked.span
     step = next((step for step in TICKS if (end - begin) / step <= MOST_TICKS), TICKS[-1])
     axes.set_xticks(np.arange(np.ceil(begin / step) * step, end + 1, step))
     axes.xaxis.set_major_formatter(lambda value, _: time.strftime("%H:%M", time.gmtime(value)))
@@ -194,9 +223,11 @@ def _over_time(axes: Axes) -> None:
     axes.set_xlim(begin, end)
 
 
-def _legend(axes: Axes, series: int) -> None:
-    if 0 < series <= 12:
-        axes.legend(fontsize=7, frameon=False, loc="upper left", ncols=1 + (series - 1) // 4)
+def _legend(axes: Axes, asked: Asked) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    most, columns = MOST_LINES * asked.legend_columns, asked.legend_columns
+    style: Any = {"fontsize": 7, "frameon": False, "handlelength": 1.2, "columnspacing": 1, "borderpad": 0, "labelspacing": 0.3}
+    axes.legend(handles[:most], names[:most], loc="upper left", bbox_to_anchor=(0, -0.1), ncols=columns, **style)
 
 
 def shown(value: float, unit: str) -> str:
@@ -208,7 +239,8 @@ def shown(value: float, unit: str) -> str:
             if abs(value) >= size:
                 return f"{value / size:.3g} {name}"
         return "0"
-    return f"{value:.3g}" + {"reqps": " req/s", "rowsps": " rows/s", "cps": " /s"}.get(unit, "")
+    number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return number + {"reqps": " req/s", "rowsps": " rows/s", "cps": " /s"}.get(unit, "")
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -20,6 +20,7 @@ SOURCE = DataSourceRef(type_val="prometheus", uid="housing-prometheus")
 GOOD, BAD, PLAIN = "green", "red", "blue"
 NOW, TRAINING = "now", "training"
 POINTS = 120  # of a map of colours, from left to right
+NEXT_TO_NOTHING = 0.001  # a colour begins at its value, and 0 is not above 0
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,12 @@ def lines(said: Said, queries: dict[str, str], stacked: bool = False) -> dashboa
 
 
 def heat(said: Said, expr: str, legend: str) -> dashboard.Panel:
-    """A map of colours: a row for each series, time from left to right."""
+    """A map of colours, from green at 0 to red at the alert's threshold: a row for each series, time from left to right."""
     options = statushistory.Options(show_value=common.VisibilityMode.NEVER, legend=_legend(), row_height=0.9, col_width=1.0)
     panel = _panel("status-history", said).options(options).custom(statushistory.FieldConfig(fill_opacity=80, line_width=0))
+    panel = panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.CONTINUOUS_GR_YL_RD)).min(0)
+    if said.alert is not None:
+        panel = panel.max(said.alert.threshold)
     return panel.max_data_points(POINTS).with_target(_query(expr, legend, "A"))
 
 
@@ -110,7 +114,7 @@ def _thresholds(alert: Alert | None) -> dashboard.ThresholdsConfig:
     elif alert.comparison == "==":  # of what counts upwards from nothing
         steps = [Threshold(color=BAD), Threshold(color=GOOD, value=alert.threshold + 1)]
     else:
-        steps = [Threshold(color=GOOD), Threshold(color=BAD, value=alert.threshold)]
+        steps = [Threshold(color=GOOD), Threshold(color=BAD, value=alert.threshold or NEXT_TO_NOTHING)]
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
 
 

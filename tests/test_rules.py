@@ -11,6 +11,7 @@ import yaml
 import watching
 from grafana import alerts, generate
 from grafana.asking import panels
+from grafana.panels import NEXT_TO_NOTHING
 from housing.config import PROJECT
 
 FOLDER = PROJECT / "prometheus"
@@ -107,7 +108,7 @@ def test_dashboards_show_the_thresholds_of_the_alerts() -> None:
         assert shown or alert.name == "HousingInstanceDown", alert.name
         for panel in shown:
             _, step = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
-            assert step["value"] == alert.threshold + (alert.comparison == "=="), panel["title"]
+            assert step["value"] == {"==": alert.threshold + 1, ">": alert.threshold or NEXT_TO_NOTHING}[alert.comparison]
             assert alert.runbook in panel["description"]
             assert [link["url"] for link in panel["links"]] == [alert.runbook]
 
