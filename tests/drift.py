@@ -18,19 +18,20 @@ from housing.schema import Matrix, Vector
 from housing.split import Rows, split
 
 SIZES = (50, 100, 200, 500, 1000)  # rows in a window
-ALERT = alerts.read()["HousingColumnDrift"]
+ALERT, LIVE = (alerts.read()[name] for name in ("HousingColumnDrift", "HousingLiveError"))
 LEAST = int(ALERT.conditions[1][2])  # rows
 SENT = 5000
 
 
 def main(draws: int) -> None:
-    """Print false alarms, the rows that a shift needs, and how exact the recording rule is."""
+    """Print false alarms, the rows that a shift needs, and how exact the recording rule of PSI is."""
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         bundle, table, unseen = _promoted(home)
         _print_false_alarms(bundle, table.matrix[unseen], draws, random)
         _print_rows_needed(bundle, table.matrix[unseen], draws // 5, random)
+        _print_live_error(bundle, bundle.predict(table.matrix[unseen]) - table.target[unseen], draws, random)
         with watched(home, home / "watch", table.schema.name) as seen:
             _print_error(seen, _frame(table).iloc[unseen])
 
@@ -91,6 +92,15 @@ def _print_rows_needed(bundle: Bundle, rows: Matrix, draws: int, random: np.rand
 def _index_of(bundle: Bundle, column: str, rows: Matrix, size: int, random: np.random.Generator) -> float:
     window = rows[random.choice(len(rows), size, replace=False)]
     return index(np.array(list(counted(bundle, window, np.zeros(0))[column].values())), training_shares(bundle)[column])
+
+
+def _print_live_error(bundle: Bundle, errors: Vector, draws: int, random: np.random.Generator) -> None:
+    print(f"\n| {draws} draws of true values | RMSE times that of the validation rows, middle | largest | above {LIVE.threshold} |")
+    print("|---:|---:|---:|---:|")
+    for size in SIZES[1:]:
+        drawn = [np.sqrt(np.mean(random.choice(errors, size, replace=False) ** 2)) for _ in range(draws)]
+        ratio = np.array(drawn) / bundle.card["metrics"]["rmse"]
+        print(f"| {size} | {np.median(ratio):.2f} | {ratio.max():.2f} | {np.mean(ratio > LIVE.threshold):.1%} |", flush=True)
 
 
 def _print_error(seen: Watched, frame: pd.DataFrame) -> None:

@@ -122,11 +122,11 @@ def test_a_killed_worker_changes_no_total(watched: Watched) -> None:
 
 
 def test_wrong_truths_raise_the_alert_of_live_error(watched: Watched) -> None:
-    said = watched.caller.predict(rentals_frame(400, seed=3))
+    said = watched.caller.predict(rentals_frame(600, seed=3))
     predictions = np.array(said["predictions"])
     promised = watched.bundle.card["metrics"]["rmse"]
     watched.caller.tell(said, predictions + promised * np.resize([1, -1], len(predictions)))  # just as wrong as promised
-    enough = 'version:housing_feedback:increase24h{version="1"} >= 400'
+    enough = 'version:housing_feedback:increase24h{version="1"} >= 600'
     wait_for(lambda: bool(watched.prometheus.now(enough)), "feedback is counted", 30)
     watched.settle()
     assert not watched.raised(LIVE)
