@@ -17,8 +17,10 @@ from grafana import alerts
 from grafana.panels import SOURCE, Said, against_training, heat, lines, number, spans
 
 ALERT = alerts.read()
-SLOW = 'route:housing_request_seconds:p99{route="/predict"}'
-LATE = "sum by (le) (rate(housing_request_seconds_bucket{" + 'route="/predict", instance=~"$instance"' + "}[$__rate_interval]))"
+SLOW = 'max(route:housing_request_seconds:p99{route=~"/predict|/invocations"})'
+LATE = (
+    'sum by (le) (rate(housing_request_seconds_bucket{route=~"/predict|/invocations", instance=~"$instance"}[$__rate_interval]))'
+)
 LIVE = "version:housing_live_rmse:ratio_to_promoted"
 
 
@@ -37,7 +39,7 @@ def _health(board: dashboard.Dashboard) -> dashboard.Dashboard:
     ready = Said("Servers with a model", "short", "A server without a model answers /predict with 503.", 4, None, 4)
     asked = Said("Requests", "reqps", "Requests a second to all routes.", 4, None, 4)
     failed = Said("Failed", "percentunit", "Share of answers with 5xx: our fault.", 4, ALERT["HousingErrors"], 4)
-    slow = Said("Slowest in a hundred", "s", "99th percentile of /predict.", 4, ALERT["HousingSlow"], 4)
+    slow = Said("Slowest in a hundred", "s", "99th percentile of /predict and /invocations.", 4, ALERT["HousingSlow"], 4)
     raised = Said("Alerts", "short", "Alerts that are raised now.", 4, None, 4)
     return (
         board.with_row(dashboard.Row("Now"))
@@ -60,7 +62,7 @@ def _traffic(board: dashboard.Dashboard) -> dashboard.Dashboard:
     by_route = 'sum by (route, status) (rate(housing_request_seconds_count{instance=~"$instance"}[$__rate_interval])) > 0'
     by_version = 'sum by (version) (rate(housing_rows_total{version=~"$version", instance=~"$instance"}[$__rate_interval]))'
     by_reason = 'sum by (column, reason) (rate(housing_refused_values_total{instance=~"$instance"}[$__rate_interval])) > 0'
-    callers = 'sum(route_status:housing_requests:rate5m{status=~"4.."}) / (housing:requests:rate5m > 0)'
+    callers = 'sum(status:housing_requests:rate5m{status=~"4.."}) / (sum(status:housing_requests:rate5m) > 0)'
     return (
         board.with_row(dashboard.Row("Traffic and errors"))
         .with_panel(lines(requests, {"{{route}} {{status}}": by_route}, stacked=True))
@@ -74,7 +76,7 @@ def _traffic(board: dashboard.Dashboard) -> dashboard.Dashboard:
 
 def _latency(board: dashboard.Dashboard) -> dashboard.Dashboard:
     predict = Said(
-        "/predict: how long callers wait", "s", "Of a hundred requests 50, 95, 99 are faster.", 12, ALERT["HousingSlow"]
+        "How long callers wait for predictions", "s", "Of a hundred requests 50, 95, 99 are faster.", 12, ALERT["HousingSlow"]
     )
     routes = Said("Slowest in a hundred by route", "s", "99th percentile of every route, over 5 minutes.", 6)
     stages = Said("Where the time of a prediction goes", "s", "Mean of each part of a request, one on top of the other.", 6)

@@ -95,7 +95,9 @@ def _index_of(bundle: Bundle, column: str, rows: Matrix, size: int, random: np.r
 
 
 def _print_live_error(bundle: Bundle, errors: Vector, draws: int, random: np.random.Generator) -> None:
-    print(f"\n| {draws} draws of true values | RMSE times that of the validation rows, middle | largest | above {LIVE.threshold} |")
+    print(
+        f"\n| {draws} draws of true values | RMSE times that of the validation rows, middle | largest | above {LIVE.threshold} |"
+    )
     print("|---:|---:|---:|---:|")
     for size in SIZES[1:]:
         drawn = [np.sqrt(np.mean(random.choice(errors, size, replace=False) ** 2)) for _ in range(draws)]
