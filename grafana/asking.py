@@ -39,9 +39,10 @@ class Prometheus:
         return [Series(one["metric"], [one["value"][0]], [float(one["value"][1])]) for one in found]
 
     def between(self, expr: str, begin: float, end: float, step: float) -> list[Series]:
-        """Ask for the values at every step."""
+        """Ask for the values at every step. Where nothing is known (0 of 0 requests, say), there is none."""
         found = self.get("query_range", query=expr, start=repr(begin), end=repr(end), step=repr(step))["result"]
-        return [Series(one["metric"], *map(list, zip(*((at, float(value)) for at, value in one["values"])))) for one in found]
+        known = [(one["metric"], [(at, float(value)) for at, value in one["values"] if value != "NaN"]) for one in found]
+        return [Series(labels, *map(list, zip(*points, strict=True))) for labels, points in known if points]
 
     def get(self, route: str, **parameters: str) -> Any:
         """Ask a route of the API; give the data of the answer. Raises urllib.error.HTTPError for a query that is none."""

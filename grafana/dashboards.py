@@ -124,12 +124,12 @@ def _versions(board: dashboard.Dashboard) -> dashboard.Dashboard:
         ALERT["HousingModelRefused"],
         6,
     )
-    info = 'max by (version, alias, instance) (housing_model_info{version=~"$version", instance=~"$instance"})'
+    info = 'housing_model_info{version=~"$version", instance=~"$instance"}'
     return (
         board.with_row(dashboard.Row("Versions"))
-        .with_panel(spans(served, info, "{{instance}}: version {{version}}, {{alias}}"))
-        .with_panel(number(age, 'version:housing_model:age_seconds{version=~"$version"}'))
-        .with_panel(number(promised, 'max by (version) (housing_model_validation_rmse{version=~"$version"})'))
+        .with_panel(spans(served, f"max by (version, alias, instance) ({info})", "{{instance}}: version {{version}}, {{alias}}"))
+        .with_panel(number(age, 'max(version:housing_model:age_seconds{version=~"$version"})'))
+        .with_panel(number(promised, f"max(housing_model_validation_rmse and on (instance, version) {info} == 1)"))
         .with_panel(number(refused, "sum(increase(housing_versions_refused_total[1h]))"))
     )
 
@@ -216,7 +216,7 @@ def _overview(board: dashboard.Dashboard) -> dashboard.Dashboard:
         .with_panel(number(worst, f"max({columns})"))
         .with_panel(number(predictions, f"max(version:housing_prediction:psi{of_window})"))
         .with_panel(number(rows, f"sum(version:housing_rows:increase{of_window})"))
-        .with_panel(heat(heated, columns, "{{column}}, version {{version}}, {{window}}"))
+        .with_panel(heat(heated, columns, "{{column}}, version {{version}}"))
     )
 
 

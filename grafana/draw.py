@@ -128,7 +128,7 @@ def _place(asked: Asked, rows: int) -> tuple[float, float, float, float]:
     """Give left, bottom, width and height of a panel's axes, as shares of the figure."""
     at = asked.panel["gridPos"]
     below = 0.9 + LINE * min(ceil(len(asked.legend) / asked.legend_columns), MOST_LINES)
-    left = at["x"] / 24 + (0.07 if asked.panel["type"] == "status-history" else 0.045)
+    left = at["x"] / 24 + (0.1 if asked.panel["type"] == "status-history" else 0.045)
     bottom = 1 - (at["y"] + at["h"] - below) / rows
     return left, bottom, (at["x"] + at["w"]) / 24 - 0.012 - left, 1 - (at["y"] + TITLE + 0.45) / rows - bottom
 
@@ -159,7 +159,8 @@ def _timeseries(axes: Axes, asked: Asked) -> None:
     if asked.threshold is not None:
         axes.axhline(asked.threshold, color=asked.colour(asked.threshold), linestyle="--", linewidth=1)
     is_flat = all(max(series.values) == 0 for _, series in named)
-    axes.set_ylim(0, 2 * (asked.threshold or 0.5) if is_flat else axes.get_ylim()[1])
+    flat = 1 if asked.threshold is None or asked.unit == "short" else 2 * asked.threshold
+    axes.set_ylim(0, flat if is_flat else axes.get_ylim()[1])
     axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.5)
     axes.yaxis.set_major_formatter(lambda value, _: shown(value, asked.unit))
     _over_time(axes, asked)
@@ -176,7 +177,7 @@ def _status_history(axes: Axes, asked: Asked) -> None:
     scale = LinearSegmentedColormap.from_list("psi", [GOOD, "#d9a441", WARM])
     axes.pcolormesh(corners, np.arange(len(named) + 1), table, cmap=scale, vmin=0, vmax=asked.threshold, alpha=0.85)
     axes.hlines(np.arange(1, len(named)), corners[0], corners[-1], color="white", linewidth=1.5)
-    axes.set_yticks(np.arange(len(named)) + 0.5, [name.split(",")[0] for name, _ in named], fontsize=8)
+    axes.set_yticks(np.arange(len(named)) + 0.5, [name for name, _ in named])
     axes.invert_yaxis()
     _over_time(axes, asked)
 
