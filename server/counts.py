@@ -34,7 +34,7 @@ class Counts:
     def __init__(self, metrics: Path, slot: int, folder: Path, bundle: Bundle, version: str) -> None:
         """Open the counters of the version that is published in a folder; remove those of versions that are gone."""
         self._binning = Binning(bundle.schema, bundle.reference, len(FIRST))
-        _remove_gone(metrics, folder)
+        _remove_gone(metrics, folder, version)
         metric_files.write(metrics / f"gauge_max_all{MARK}{folder.name}.db", _constants(self._binning, bundle, version))
         self._cells = Cells(metrics / f"counter_{slot}{MARK}{folder.name}.db", _counters(self._binning, version))
 
@@ -73,17 +73,12 @@ def _bin_key(bin_: Bin, kind: str, what: str, of_version: Mapping[str, str]) -> 
     return key(f"housing_column_bin_{kind}", f"{what} by bin of each column.", labels)
 
 
-def _remove_gone(metrics: Path, folder: Path) -> None:
+def _remove_gone(metrics: Path, folder: Path, version: str) -> None:
     """Keep the files of the version in a folder and of those published beside it, and no others.
 
     A number comes again in a new store, and two models cannot have the same series: the one beside it goes.
     """
-    beside = [other for other in published.versions(folder.parent) if _number(other) != _number(folder)]
-    kept = {folder.name, *(other.name for other in beside)}
+    kept = {folder.name, *(name for name, origin in published.versions(folder.parent).items() if origin["version"] != version)}
     for path in metrics.glob(f"*{MARK}*.db"):
         if path.stem.partition(MARK)[2] not in kept:
             path.unlink(missing_ok=True)  # another worker may be as far
-
-
-def _number(folder: Path) -> str:
-    return published.origin(folder)["version"]

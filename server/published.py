@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,14 @@ def current(folder: Path) -> Path | None:
     return used if used.is_dir() else None
 
 
-def versions(folder: Path) -> list[Path]:
-    """Give the folders of all that is published: of what is in use, and of what was in use before."""
-    return [place for place in folder.iterdir() if place.is_dir() and not place.is_symlink() and place.name[0] != "."]
+def versions(folder: Path) -> dict[str, dict[str, Any]]:
+    """Give the names of all that is published, which are in use or were so before, and where each came from."""
+    found = {}
+    for place in folder.iterdir():
+        if place.is_dir() and not place.is_symlink() and place.name[0] != ".":
+            with suppress(FileNotFoundError):  # it is being removed
+                found[place.name] = origin(place)
+    return found
 
 
 def origin(version: Path) -> dict[str, Any]:

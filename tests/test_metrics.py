@@ -1,5 +1,6 @@
 """The metrics of a real server of two workers: exact, whatever is killed, replaced or swapped, and never of a caller's making."""
 
+import dataclasses
 import json
 import os
 import re
@@ -16,6 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families as plain_text
 
 from conftest import FLAT, Server, children, config, rentals_frame, scraped, serving, train, wait_for
 from housing import data, tracking
@@ -25,6 +29,7 @@ from housing.schema import Vector, binned
 from housing.split import split
 from server import published
 from server.cells import Cells
+from server.counts import MARK, Counts
 from server.metrics import STAGES
 
 Figures = dict[str, float]
@@ -67,7 +72,7 @@ def files(server: Server, pattern: str = "*.db") -> set[str]:
     return {path.name for path in folder(server).glob(pattern)}
 
 
-def bundle(server: Server) -> Bundle:
+def bundle_of(server: Server) -> Bundle:
     """The bundle in use."""
     used = published.current(server.log.parent / "serving" / "rentals-staging")
     assert used is not None
@@ -136,12 +141,12 @@ def test_everything_is_there_at_0_once_a_version_is_loaded(server: Server, first
         assert first[f'housing_request_seconds_count{{route="{route}",status="500"}}'] == 0
     bins = {name.replace("_total", "_share") for name in first if "_bin_total{" in name}
     assert bins == {name for name in first if "_bin_share{" in name}
-    known = bundle(server).reference
+    known = bundle_of(server).reference
     assert len(bins) == sum(len(each["shares"]) for each in (*known["columns"].values(), known["prediction"])) + 1  # missing
 
 
 def test_shares_of_the_training_rows_stand_beside_the_counts(server: Server, first: Figures) -> None:
-    known = bundle(server).reference
+    known = bundle_of(server).reference
     for name, column in known["columns"].items():
         shares = [value for series, value in first.items() if f'column="{name}"' in series and "_bin_share" in series]
         assert sorted(shares) == sorted([*column["shares"], *([column["missing"]] if name == "built" else [])])
@@ -165,7 +170,7 @@ def test_rows_values_and_predictions_are_counted_as_numpy_counts_them(server: Se
     with rising(server) as risen:
         predictions = send(server, flats)
     training = train_rows(server)
-    assert risen == expected(bundle(server), flats, predictions, training)
+    assert risen == expected(bundle_of(server), flats, predictions, training)
     assert any("out_of_range" in name for name in risen) and any('bin="missing"' in name for name in risen)
     assert first.keys() >= risen.keys()
 
@@ -247,6 +252,7 @@ def test_a_caller_makes_no_series(server: Server) -> None:
     for place in range(5):
         server.ask(f"/made-up-{place}")
         server.ask("/predict", method=f"BREW{place}")
+        assert server.ask(f"/metrics?name[]=made-up-{place}").status == 200
         server.ask(f"/predict?made-up-{place}=1", b"{}")
         server.predict({**FLAT, f"made-up-{place}": 1})
         server.predict({"columns": [f"made-up-{place}"], "rows": [[1]]})
@@ -295,6 +301,33 @@ def test_a_puller_that_is_killed_goes_on_counting(server: Server) -> None:
     os.kill(puller, signal.SIGKILL)
     wait_for(lambda: "the puller has ended; starting another" in server.log.read_text(encoding="utf-8"), "another puller")
     assert (scraped(server)["housing_versions_published_total"], files(server)) == (1, there)
+
+
+def test_both_formats_that_prometheus_reads_are_whole(server: Server) -> None:
+    accept = "application/openmetrics-text;version=1.0.0"
+    plain, open_ = server.ask("/metrics").text, server.ask("/metrics", Accept=accept).text
+    read: Any = [*zip((plain_text, open_metrics), (plain, open_), strict=True)]
+    names = [{sample.name for family in parse(text) for sample in family.samples} for parse, text in read]
+    assert names[0] == names[1] >= {"housing_rows_total", "housing_column_bin_share", "housing_model_info"}
+
+
+def test_only_versions_that_are_published_have_files_and_a_number_that_comes_again_begins_anew(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    bundle.write(tmp_path / "bundle")
+    kept = []
+    for name in ("1-a", "2-b", "2-c", "3-d", "1-a"):
+        version = name[0]
+        published.publish(tmp_path / "published", name, tmp_path / "bundle", {"version": version})
+        card = {"created": "2026-11-27T08:00:00+00:00", "metrics": {"rmse": 1.0}}
+        counts = Counts(tmp_path, 0, tmp_path / "published" / name, dataclasses.replace(bundle, card=card), version)
+        counts.add(bundle.background, bundle.predict(bundle.background))
+        kept.append({path.stem.partition(MARK)[2] for path in tmp_path.glob("counter_0*")})
+    assert kept == [{"1-a"}, {"1-a", "2-b"}, {"2-c"}, {"2-c", "3-d"}, {"3-d", "1-a"}]
+    collector: Any = MultiProcessCollector(None, str(tmp_path))  # type: ignore[no-untyped-call]
+    rows = [sample for metric in collector.collect() for sample in metric.samples]
+    found = {sample.labels["version"]: sample.value for sample in rows if sample.name == "housing_rows_total"}
+    assert found == {"1": len(bundle.background), "3": len(bundle.background)}
 
 
 def test_many_threads_lose_no_count(tmp_path: Path) -> None:
