@@ -80,12 +80,20 @@ class Asked:
 
 def main() -> None:
     """Draw all dashboards into docs/."""
-    prometheus = Prometheus(sys.argv[1].rstrip("/"))
+    match sys.argv[1:]:
+        case [url]:
+            draw(Prometheus(url.rstrip("/")), PROJECT / "docs")
+        case _:
+            sys.exit("error: of which Prometheus? scripts/dashboards draw http://127.0.0.1:9090")
+
+
+def draw(prometheus: Prometheus, folder: Path) -> None:
+    """Draw all dashboards as `watch-<name>.png`: the last hours, or what there is of them."""
     end = time.time()
     begin = max(end - MOST_SECONDS, int(prometheus.get("status/tsdb")["headStats"]["minTime"]) / 1000)
     for path in sorted(FOLDER.glob("*.json")):
         with styled():
-            _save(_draw(list(_asked(prometheus, path, begin, end))), PROJECT / "docs" / f"watch-{path.stem}.png")
+            _save(_draw(list(_asked(prometheus, path, begin, end))), folder / f"watch-{path.stem}.png")
 
 
 def _asked(prometheus: Prometheus, path: Path, begin: float, end: float) -> Iterator[Asked]:

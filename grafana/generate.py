@@ -34,11 +34,15 @@ def write() -> None:
 
 def main() -> None:
     """Write the dashboards, or with --check end with an error where one is stale."""
-    if sys.argv[1:] == ["--check"]:
-        if stale():
-            sys.exit(f"error: stale: {', '.join(map(str, stale()))}. Write them again: scripts/dashboards")
-    else:
-        write()
+    match sys.argv[1:]:
+        case []:
+            write()
+        case ["--check"]:
+            found = ", ".join(str(path.relative_to(PROJECT)) for path in stale())
+            if found:
+                sys.exit(f"error: stale: {found}. Write them again: scripts/dashboards")
+        case other:
+            sys.exit(f"error: {' '.join(other)} is not known. Allowed: nothing (write), --check, draw URL")
 
 
 if __name__ == "__main__":

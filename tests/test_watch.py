@@ -17,6 +17,7 @@ from watched import Caller, Watched
 from watched import watched as being_watched
 from grafana import alerts, generate
 from grafana.asking import Prometheus, panels, queries
+from grafana.draw import draw
 
 pytestmark = pytest.mark.long
 
@@ -75,6 +76,13 @@ def test_every_panel_shows_something(watched: Watched) -> None:
         for panel in panels(path):
             for _, expr in queries(panel, "5m"):
                 assert_shown(watched.prometheus, f"{path.stem}: {panel['title']}", expr)
+
+
+def test_dashboards_are_drawn(watched: Watched, tmp_path: Path) -> None:
+    draw(watched.prometheus, tmp_path)
+    drawn = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert set(drawn) == {f"watch-{path.stem}.png" for path in generate.FOLDER.glob("*.json")}
+    assert all(10_000 < size < 150_000 for size in drawn.values()), drawn
 
 
 def assert_shown(prometheus: Prometheus, panel: str, expr: str) -> None:
