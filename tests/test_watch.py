@@ -87,7 +87,7 @@ def test_dashboards_are_drawn(watched: Watched, tmp_path: Path) -> None:
 
 def assert_shown(prometheus: Prometheus, panel: str, expr: str) -> None:
     """The query of a panel gives a number, soon."""
-    wait_for(lambda: has_data(prometheus, expr), f"{panel}: {expr}", 15)
+    wait_for(lambda: has_data(prometheus, expr), f"{panel}: {expr}")
 
 
 @pytest.mark.parametrize("alert", alerts.read().values(), ids=lambda alert: alert.name)
@@ -135,12 +135,12 @@ def test_wrong_truths_raise_the_alert_of_live_error(watched: Watched) -> None:
     promised = watched.bundle.card["metrics"]["rmse"]
     watched.caller.tell(said, predictions + promised * np.resize([1, -1], len(predictions)))  # just as wrong as promised
     enough = 'version:housing_feedback:increase24h{version="1"} >= 600'
-    wait_for(lambda: bool(watched.prometheus.now(enough)), "feedback is counted", 30)
+    wait_for(lambda: bool(watched.prometheus.now(enough)), "feedback is counted")
     watched.settle()
     assert not watched.raised(LIVE)
     watched.caller.tell(said, predictions + 10 * promised)
-    wait_for(lambda: bool(watched.raised(LIVE)), "the alert is raised", 30)
-    wait_for(lambda: bool(watched.told.told(LIVE)), "Alertmanager tells of it", 30)
+    wait_for(lambda: bool(watched.raised(LIVE)), "the alert is raised")
+    wait_for(lambda: bool(watched.told.told(LIVE)), "Alertmanager tells of it")
     assert watched.told.told(LIVE)[0]["version"] == "1"
 
 
@@ -151,7 +151,7 @@ def test_shifted_rows_raise_the_alert_of_their_column_and_unshifted_do_not(watch
     assert not watched.raised(DRIFT) and not watched.raised(PREDICTED)
     shifted = rentals_frame(9000, seed=5)
     watched.caller.predict(shifted.assign(area=(shifted["area"] * 0.5 + 75).round(1)))  # the upper half of what is known
-    wait_for(lambda: bool(watched.raised(DRIFT)), "the alert is raised", 30)
-    wait_for(lambda: bool(watched.told.told(DRIFT)), "Alertmanager tells of it", 30)
+    wait_for(lambda: bool(watched.raised(DRIFT)), "the alert is raised")
+    wait_for(lambda: bool(watched.told.told(DRIFT)), "Alertmanager tells of it")
     assert {one["column"] for one in watched.raised(DRIFT)} == {"area"}
     assert {one["column"] for one in watched.told.told(DRIFT)} == {"area"}

@@ -21,6 +21,7 @@ from server import published
 
 FLOOR = 0.0001  # of a share, as in prometheus/rules.yml
 WINDOW = "1h"
+RAISED = 3  # seconds after which an alert is raised whose rule is computed each second and must hold for one
 
 
 @dataclass
@@ -81,10 +82,10 @@ class Watched:
         return [one.labels for one in self.prometheus.now(f'ALERTS{{alertname="{alert}", alertstate="firing"}}')]
 
     def settle(self) -> None:
-        """Wait until Prometheus has seen all rows, and has computed its rules after that."""
-        wait_for(lambda: self.total("housing_rows_total") == len(self.caller.predictions), "all rows are scraped", 30)
+        """Wait until Prometheus has seen all rows, has computed its rules after that, and would have raised an alert."""
+        wait_for(lambda: self.total("housing_rows_total") == len(self.caller.predictions), "all rows are scraped")
         seen = time.time()
-        wait_for(lambda: self.computed() > seen + 1, "rules are computed", 30)
+        wait_for(lambda: self.computed() > seen + RAISED, "rules are computed")
 
     def computed(self) -> float:
         """When the drift rules were computed last."""

@@ -19,7 +19,6 @@ from housing.config import PROJECT
 
 # All that is changed in the project's files: how often is looked, and how long something must hold. Expressions stay.
 HURRY = re.compile(r"\b(scrape_interval|evaluation_interval|interval|for|group_wait|group_interval): \d+[smh]")
-
 PROGRAMS = ("prometheus", "promtool", "prometheus-alertmanager", "amtool")
 HINT = "Prometheus and Alertmanager are not on this machine: apt-get install prometheus prometheus-alertmanager"
 
@@ -36,9 +35,9 @@ class Receiver:
     url: str
     posts: list[dict[str, Any]] = field(default_factory=list)
 
-    def told(self, alert: str, status: str = "firing") -> list[dict[str, str]]:
-        """The labels with which it was told of an alert."""
-        alerts = [one for post in self.posts for one in post["alerts"] if one["status"] == status]
+    def told(self, alert: str) -> list[dict[str, str]]:
+        """The labels with which it was told that an alert is raised."""
+        alerts = [one for post in self.posts for one in post["alerts"] if one["status"] == "firing"]
         return [one["labels"] for one in alerts if one["labels"]["alertname"] == alert]
 
 
