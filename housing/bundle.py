@@ -21,6 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -171,6 +172,8 @@ class Bundle:
         if shared["schema.json"].get("format") != FORMAT:
             raise BundleError(f"format is {shared['schema.json'].get('format')!r}; this program reads {FORMAT}")
         schema = Schema.from_dict(shared["schema.json"])
+        _check_reference(schema, shared["reference.json"])
+        _check_card(shared["card.json"])
         features = [_read_features(schema, home) for home in _numbered(folder / "features")]
         graphs: list[Estimator] = [Graph((home / GRAPH).read_bytes()) for home in _numbered(folder / "members")]
         ensemble = restored(schema, features, graphs, shared["combine.json"], _read_arrays(folder / COMBINE))
@@ -243,6 +246,20 @@ def _read_background(schema: Schema, path: Path) -> Matrix:
         if not same or any(column.reason(record[column.name]) for column in schema.features):
             raise BundleError(f"{path.name}: row {row} holds what the schema does not allow")
     return rows
+
+
+def _check_reference(schema: Schema, reference: Mapping[str, Any]) -> None:
+    """Raise BundleError where bins are not whole, and KeyError where a column has none."""
+    bins = {column.name: reference["columns"][column.name] for column in schema.features}
+    for name, found in {**bins, "the prediction": reference["prediction"]}.items():
+        missing = {"edges", "shares", "missing", "lowest", "highest"} - found.keys()
+        if missing or len(found["shares"]) != len(found["edges"]) + 1:
+            raise BundleError(f"reference.json: the bins of {name} lack {', '.join(sorted(missing)) or 'a share'}")
+
+
+def _check_card(card: Mapping[str, Any]) -> None:
+    """Raise KeyError or ValueError where the card does not say what a server tells of its model."""
+    _ = card["run_id"], card["data"]["fingerprint"], float(card["metrics"]["rmse"]), datetime.fromisoformat(card["created"])
 
 
 def _check_files(folder: Path) -> None:

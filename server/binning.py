@@ -60,8 +60,8 @@ class Binning:
         self._size = first + len(self.bins) + len(self.ranged)
         places = {(bin_.column, bin_.name): place for place, bin_ in enumerate(self.bins, first)}
         outside = {name: place for place, name in enumerate(self.ranged, first + len(self.bins))}
-        self._number_places = [place for place, column in enumerate(schema.features) if column.is_number]
-        self._level_places = [place for place, column in enumerate(schema.features) if not column.is_number]
+        is_number = np.array([column.is_number for column in schema.features])
+        self._number_places, self._level_places = np.flatnonzero(is_number), np.flatnonzero(~is_number)
         self._numbers = _Numbers([known for known in every if known.column.is_number], places, outside)
         self._levels = _Levels([known for known in columns if not known.column.is_number], places)
 
@@ -69,7 +69,7 @@ class Binning:
         """Give what rows and their predictions add to each counter. What stands at NOWHERE means nothing."""
         numbers = np.concatenate((matrix.take(self._number_places, axis=1), predictions[:, None]), axis=1)
         places = self._numbers.places(numbers)
-        if self._level_places:
+        if self._level_places.size:
             places = np.concatenate((places, self._levels.places(matrix.take(self._level_places, axis=1))))
         return np.bincount(places, minlength=self._size)
 

@@ -24,7 +24,7 @@ FIRST = {
 }
 OUT_OF_RANGE = "housing_out_of_range_total", "Values below the lowest or above the highest of the training rows."
 CREATED = "housing_model_created_seconds", "When the model was made, as unix time."
-RMSE = "housing_model_validation_rmse", "The error on validation rows with which the model was promoted."
+RMSE = "housing_model_validation_rmse", "The error on validation rows, as the model's card says."
 assert NOWHERE == ROWS  # the rows are known without counting
 
 

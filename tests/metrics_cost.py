@@ -31,7 +31,8 @@ from server.model import InUse
 from server.request_id import request_ids
 from server.rotating import PREDICTIONS, RotatingFile
 
-REQUESTS = {1: 3000, 1000: 60}  # of a round, by rows
+REQUESTS = {1: 500, 1000: 10}  # at a time, by rows
+TURNS = 10  # of each kind in a round: they alternate, since a machine is never quiet for long
 FOREVER = 1e9  # seconds between two looks at what is published
 QUEUE = 10**9  # entries: none is dropped
 SCRAPES = 40
@@ -90,12 +91,12 @@ def cost(home: Path, folder: Path, sent: dict[int, bytes], rounds: int) -> None:
 
 
 def measured(home: Path, folder: Path, body: bytes, requests: int, rounds: int) -> dict[tuple[bool, bool], list[float]]:
-    """Give the microseconds of a request in each round, by whether there are metrics and a log; the first round warms up."""
+    """Give the microseconds of a request in each turn, by whether there are metrics and a log; the first turn warms up."""
     metrics = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     counted = InUse(folder, FOREVER, partial(Counts, metrics, 0)), Stages(metrics, 0).observe, observe
     not_counted = InUse(folder, FOREVER, Nothing), nothing, nothing  # type: ignore[arg-type]
     found: dict[tuple[bool, bool], list[float]] = {}
-    for _ in range(rounds + 1):
+    for _ in range(TURNS * rounds + 1):
         for with_metrics, with_log in ((False, False), (True, False), (False, True), (True, True)):
             in_use, stages, requests_seen = counted if with_metrics else not_counted
             with log_of(home, with_log) as log, patch.object(api, "observe", requests_seen):

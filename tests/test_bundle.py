@@ -198,6 +198,11 @@ def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Pat
         (background([[900.0, 2, 1, 0, 1950]]), "row 0 holds"),
         (lambda folder: (folder / "members/0/model.onnx").write_bytes(b"no graph"), "[Pp]rotobuf"),
         (lambda folder: (folder / "card.json").write_text("{"), "JSONDecodeError"),
+        (edit("card.json", lambda card: card["metrics"].pop("rmse")), "KeyError: 'rmse'"),
+        (edit("card.json", lambda card: card.update(created="yesterday")), "ValueError: .*yesterday"),
+        (edit("reference.json", lambda known: known["columns"].pop("area")), "KeyError: 'area'"),
+        (edit("reference.json", lambda known: known["prediction"].pop("lowest")), "the bins of the prediction lack lowest"),
+        (edit("reference.json", lambda known: known["columns"]["rooms"]["shares"].pop()), "the bins of rooms lack a share"),
     ],
 )
 def test_what_is_wrong_is_refused_though_its_sums_are_right(folder: Path, change: Callable[[Path], object], message: str) -> None:

@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 from conftest import FLAT, Server, children, config, rentals_frame, scraped, serving, train, wait_for
 from housing import data, tracking
 from housing.bundle import Bundle
+from housing.config import PROJECT
 from housing.promote import promote
 from housing.schema import Vector, binned
 from housing.split import split
@@ -144,6 +145,12 @@ def test_everything_is_there_at_0_once_a_version_is_loaded(server: Server, first
     assert bins == {name for name in first if "_bin_share{" in name}
     known = bundle_of(server).reference
     assert len(bins) == sum(len(each["shares"]) for each in (*known["columns"].values(), known["prediction"])) + 1  # missing
+
+
+def test_the_documentation_names_every_metric_and_no_other(first: Figures) -> None:
+    told = (PROJECT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(housing_\w+)`", told, re.MULTILINE))
+    assert named == {re.sub(r"_seconds_(bucket|sum|count)$", "_seconds", name.partition("{")[0]) for name in first}
 
 
 def test_shares_of_the_training_rows_stand_beside_the_counts(server: Server, first: Figures) -> None:
