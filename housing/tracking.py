@@ -38,6 +38,7 @@ KIND, DATA, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
     f"housing.{name}" for name in ("kind", "data", "split", "model_id", "evaluation", "code", "folder", "error")
 )
 CHALLENGER, EVALUATED = "housing.challenger", "housing.evaluated"  # of a decision
+BEST = "housing.best"  # of a sweep
 HONEST = "honest.json"  # artefact of a decision
 PARENT = "mlflow.parentRunId"
 ARTIFACT = "bundle"
@@ -251,6 +252,11 @@ class Store:
             if error.error_code not in NOT_THERE:
                 raise StoreError(f"the MLflow store {self.uri} cannot be used: {error}") from error
             return None
+
+    def run_of(self, name: str, number: str) -> str | None:
+        """Give the run that a version of a registered model was made from."""
+        with self._told_if_away():
+            return cast(str | None, self.client.get_model_version(name, number).run_id)
 
     def register(self, name: str, run_id: str) -> str:
         """Make a version of a run's bundle, and give its number."""

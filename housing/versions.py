@@ -64,6 +64,11 @@ def save(table: Path) -> None:
     _dvc("add", table)
 
 
+def push(table: Path) -> None:
+    """Put the version that git names into DVC's remote, from its cache. Raises VersionError with what DVC says."""
+    _dvc("push", table)
+
+
 def _dvc(what: str, table: Path) -> None:
     asked = [sys.executable, "-m", "dvc", what, table.name]
     done = subprocess.run(asked, cwd=table.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
