@@ -253,10 +253,12 @@ class Store:
                 raise StoreError(f"the MLflow store {self.uri} cannot be used: {error}") from error
             return None
 
-    def run_of(self, name: str, number: str) -> str | None:
-        """Give the run that a version of a registered model was made from."""
-        with self._told_if_away():
-            return cast(str | None, self.client.get_model_version(name, number).run_id)
+    def run_of(self, name: str, number: str) -> str:
+        """Give the run that a version came from. Raises StoreError where there is no such version."""
+        try:
+            return str(self.client.get_model_version(name, number).run_id)
+        except MlflowException as error:
+            raise StoreError(f"the MLflow store {self.uri} knows no version {number} of {name}") from error
 
     def register(self, name: str, run_id: str) -> str:
         """Make a version of a run's bundle, and give its number."""

@@ -15,25 +15,13 @@ import pytest
 from filelock import FileLock
 
 from cluster import MlflowServer
-from conftest import (
-    SECONDS,
-    TABLES,
-    Server,
-    command,
-    config,
-    dvc,
-    git,
-    rentals_frame,
-    serving,
-    train,
-    wait_for,
-)
+from conftest import SECONDS, TABLES, Server, command, config, dvc, git, rentals_frame, serving, train, wait_for
+from object_store import BUCKET, object_store, weed
 from housing import tracking
 from housing.config import PROJECT
 from housing.promote import promote
 from housing.provenance import retraining_key
 from housing.tracking import Store
-from object_store import BUCKET, object_store, weed
 
 RENTALS = (f"--config-dir={TABLES}", "data=rentals")
 QUICK = ("features=none", "refit=false", "interval=none", "figures=false", "log_model=best")
