@@ -43,18 +43,25 @@ def retrain(cfg: DictConfig) -> Retraining:
     store = tracking.connect(cfg.mlflow)
     key = retraining_key(table.fingerprint, cfg.sweep)
     sweep = _find(store, cfg, {KEY: key})
-    done = sweep is not None and RETRAINED in sweep.tags
     result = Retraining(cfg.data.name, table.fingerprint, len(table), len(table) - _rows_before(store, cfg), cfg.alias)
-    if (sweep is None or done) and result.new_rows < cfg.min_new_rows:
-        result.verdict = NO_NEW_TRUTH
-        result.reasons = [f"a retraining takes {cfg.min_new_rows:,} new labelled rows"]
-    elif done:
-        result.verdict = NOTHING_NEW
-        result.reasons = ["this table was swept and judged already, with the same config, code and libraries"]
-    else:
+    idle = _nothing_to_do(cfg, sweep, result.new_rows)
+    if idle is None:
         return _do(cfg, store, sweep or _swept(cfg, store, key, result), result)
+    result.verdict, reason = idle
+    result.reasons.append(reason)
     result.publish(Path(cfg.summary), Path(cfg.outputs))
     return result
+
+
+def _nothing_to_do(cfg: DictConfig, sweep: Tracked | None, new_rows: int) -> tuple[str, str] | None:
+    """Say what there is instead of a retraining, and why; None where there is something to do, or to go on with."""
+    if sweep is not None and RETRAINED not in sweep.tags:
+        return None
+    if new_rows < cfg.min_new_rows:
+        return NO_NEW_TRUTH, f"a retraining takes {cfg.min_new_rows:,} new labelled rows"
+    if sweep is not None:
+        return NOTHING_NEW, "this table was swept and judged already, with the same config, code and libraries"
+    return None
 
 
 def _do(cfg: DictConfig, store: Store, sweep: Tracked, result: Retraining) -> Retraining:

@@ -57,10 +57,11 @@ def commands() -> list[str]:
 
 def test_they_fit_githubs_schema() -> None:
     said(installed("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *FILES)
+    said(installed("check-jsonschema"), "--builtin-schema", "vendor.dependabot", FOLDER.parent / "dependabot.yml")
 
 
 def test_zizmor_finds_nothing() -> None:
-    said(installed("zizmor"), "--offline", "--persona", "pedantic", "--no-progress", FOLDER)
+    said(installed("zizmor"), "--offline", "--persona", "pedantic", "--no-progress", FOLDER.parent)
 
 
 def test_actionlint_finds_nothing() -> None:
