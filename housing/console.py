@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from housing import ranking
+from housing.checks import ABSENT, GOOD, Found
 from housing.drift import Drift
 from housing.findings import Honest
 from housing.new_rows import BadRow
@@ -182,6 +183,15 @@ def show_drift(drifts: Sequence[Drift], rows: int, present: int, cfg: DictConfig
             outside = f"; {one.outside:,} rows are out of the present range" if one.outside else ""
             sentence = f"{one.column} is {_judged(one, cfg)}: {one.now}, it was {one.before}{outside}"
             console.print(f"- {sentence}", markup=False, soft_wrap=True)
+
+
+def show_found(what: str, found: Found) -> None:
+    """Print what a check found, and below it what mends it."""
+    mark, style = {GOOD: ("ok", "green"), ABSENT: ("-", "dim")}.get(found.state, ("NOT RIGHT", "bold red"))
+    console = _console()
+    console.print(f"{mark:>9}  {what:<12}{found.what}", style=style if found.state != GOOD else "", markup=False, soft_wrap=True)
+    if found.remedy:
+        console.print(f"{'':>9}  {'':<12}mend it: {found.remedy}", markup=False, soft_wrap=True)
 
 
 def _judged(drift: Drift, cfg: DictConfig) -> str:

@@ -1,5 +1,6 @@
 """The table: read, checked once at the border, fingerprinted."""
 
+import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from housing.schema import Column, Matrix, Schema, Value, Vector
 
 TRUE, FALSE = ("True", "TRUE", "true", "1", "1.0"), ("False", "FALSE", "false", "0", "0.0")  # what pandas reads as bool
 PART, FINGERPRINT = "housing.part", "housing.fingerprint"  # in a prepared table: a column, and what its source's SHA-256 was
+KEYS = ("name", "description", "path", "fingerprint", "source", "columns", "slices", "places", "ratios")  # of a table's config
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -50,8 +52,12 @@ class Table:
 
 
 def schema_of(data: DictConfig) -> Schema:
-    """Give the schema that a table's config declares."""
+    """Give the schema that a table's config declares. Raises ConfigError for a key that is all but one that is known."""
     declared: Any = OmegaConf.to_container(data, resolve=True)
+    for key in declared.keys() - set(KEYS):  # a table may have others, to refer to
+        meant = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0.8)
+        if meant:
+            raise ConfigError(f"table {declared.get('name')}: {key} is not known; is {meant[0]} meant?")
     return Schema.from_dict(declared)
 
 

@@ -54,7 +54,7 @@ def _pulled(data: DictConfig, path: Path) -> bool:
             ) from error
         if data.get("source") is None:
             raise
-        print(f"DVC cannot give it, so the public source is asked: {error}", flush=True)
+        print(f"not in DVC's cache or remote, so the public source is asked: {error}", flush=True)
         return False
     return True
 

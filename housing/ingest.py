@@ -50,7 +50,7 @@ def ingest(cfg: DictConfig) -> int:
             if version is not None and version.is_in(path):
                 versions.save(path)  # what came from the public source is not in the cache yet
             _append(path, present.schema, new.header, [new.cells[row] for row in fresh])
-        print(f"{len(fresh):,} rows added to {path}", flush=True)
+        print(f"{len(fresh):,} {'row' if len(fresh) == 1 else 'rows'} added to {path}", flush=True)
         if version is not None and not version.is_in(path):
             _save(path, cfg.data.name)
         elif version is None and fresh:

@@ -160,7 +160,15 @@ def _learn(one: Asked, place: int, table: Table, rows: Rows, watched: Rows | Non
 
 
 def _fit_one(one: Asked, learned: _Learned, rounds: int | None, after_round: AfterRound) -> Any:
-    estimator = make(one.estimator)
+    """Fit one estimator. Raises ConfigError where its library refuses one of its parameters; rows were checked before."""
+    try:
+        return _fit_estimator(one, make(one.estimator), learned, rounds, after_round)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"model.estimator of {one.name} cannot be fitted: {reason}") from error
+
+
+def _fit_estimator(one: Asked, estimator: Any, learned: _Learned, rounds: int | None, after_round: AfterRound) -> Any:
     if type(estimator).__module__.startswith("xgboost"):
         return _fit_rounds(one, estimator, learned, rounds, after_round)
     if one.stopping:

@@ -14,6 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from housing import data, figures, tracking, watch
+from housing.allowed import FLAG, POSITIVE, one_of, or_null, require, whole
 from housing.build import build
 from housing.claims import claim
 from housing.data import Table
@@ -23,13 +24,27 @@ from housing.files import written_whole
 from housing.provenance import NOT_IN_KEY, commit, provenance, run_key
 from housing.records import Outcome
 from housing.schema import Schema
-from housing.scores import require_comparable
+from housing.scores import COMPARABLE
 from housing.split import Split, split
 from housing.tracking import Run, Store
 from housing.trial import Trial
 
 NOT_A_PARAM = ("data.columns", "data.places", "data.ratios", "data.source")  # in config.yaml; too long for a table of runs
 BUNDLE, CONFIG, FIGURES, EVIDENCE = "bundle", "config", "figures", "evidence"  # in a job's folder
+ALLOWED = {
+    "seed": whole(0, 2**32 - 1),
+    "limit": or_null(whole(1)),
+    "refit": FLAG,
+    "threads": whole(0),
+    "figures": FLAG,
+    "log_model": one_of("all", "best"),
+    "rerun": FLAG,
+    "fail_fast": FLAG,
+    "parity": POSITIVE,
+    "golden_rows": whole(1),
+    "background_rows": whole(1),
+    "metric": one_of(*COMPARABLE),
+}
 STOP = "stop"  # in a sweep's folder: why no further job is begun
 
 
@@ -98,7 +113,7 @@ def _run(cfg: DictConfig, job: Job, begun: Outcome, store: Store) -> Outcome:
     if job.parent is None:
         store.close_dead(cfg.experiment_name)
     try:
-        require_comparable(cfg.metric)
+        require(cfg, ALLOWED)
         table = data.load(cfg.data, cfg.limit)
         parts = split(table, cfg.split)
         key = run_key(resolved, table, parts)

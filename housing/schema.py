@@ -181,8 +181,10 @@ class Schema:
     def from_dict(cls, declared: Mapping[str, Any]) -> Self:
         """Read a schema from its declaration: `name`, `columns` (name -> what Column takes), `description`.
 
-        Raises ConfigError where a column or an attribute of one is not known.
+        Raises ConfigError where there are no columns, or a column or an attribute of one is not known.
         """
+        if not isinstance(declared.get("columns"), Mapping):
+            raise ConfigError(f"table {declared['name']}: columns are missing; allowed: names with attributes below columns:")
         known = {item.name for item in fields(Column)} - {"name"}
         for name, attributes in declared["columns"].items():
             if not isinstance(name, str) or not isinstance(attributes, Mapping):
@@ -190,6 +192,8 @@ class Schema:
             unknown = sorted(set(attributes) - known)
             if unknown:
                 raise ConfigError(f"column {name}: unknown attribute {unknown[0]}; allowed: {', '.join(sorted(known))}")
+            if not isinstance(attributes.get("categories") or [], list | tuple):
+                raise ConfigError(f"column {name}: categories is {attributes['categories']!r}; allowed: a list of strings")
             if "type" not in attributes:
                 raise ConfigError(f"column {name}: type is missing; allowed: {', '.join(TYPES)}")
         columns = tuple(

@@ -3,8 +3,10 @@
 python -m housing.serve serve.port=9000
 """
 
+import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,10 +16,13 @@ from collections.abc import Mapping
 from omegaconf import DictConfig
 
 from housing.config import PROJECT, command
+from housing.errors import ConfigError
+from server.settings import Settings
 
 GUNICORN = ["-m", "gunicorn", "--config", str(PROJECT / "server" / "gunicorn.conf.py")]
 BESIDE = {"puller": ["-m", "server.puller"], "joiner": ["-m", "server.joiner"]}
 PAUSE = 1.0  # seconds between two looks at the processes
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 def environment(serve: DictConfig) -> dict[str, str]:
@@ -56,13 +61,38 @@ def _start_again_what_ended(processes: dict[str, "subprocess.Popen[bytes]"], env
 
 
 def _start(arguments: list[str], environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, *arguments], env=environ, cwd=PROJECT)
+    # pylint: disable-next=subprocess-popen-preexec-fn  # this process has one thread
+    return subprocess.Popen([sys.executable, *arguments], env=environ, cwd=PROJECT, preexec_fn=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Have this process told to stop when its parent is gone, even by `kill -9`; only Linux can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def require_free(host: str, port: int) -> None:
+    """Raise ConfigError where another process listens on a port, or the host is not one of this machine's."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as place:
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what was open a moment ago is no hindrance
+            place.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"{host} port {port} cannot be listened on: {error.strerror}; choose another with serve.port= (or serve.host=)"
+        ) from error
 
 
 @command("serve")
 def main(cfg: DictConfig) -> None:
     """Serve until interrupted, or until gunicorn ends."""
-    url = f"http://{cfg.serve.host}:{cfg.serve.port}"
+    environ = environment(cfg.serve)
+    settings = Settings.from_environment(environ)
+    for port in (settings.port, settings.metrics_port):
+        if port:
+            require_free(settings.host, port)
+    url = f"http://{settings.host}:{settings.port}"
     print(f"serving {cfg.serve.model} at alias {cfg.serve.alias}; Ctrl-C ends it\n")
     for route, meaning in (
         ("", "try the model in a browser"),
@@ -74,7 +104,7 @@ def main(cfg: DictConfig) -> None:
     ):
         print(f"  {url}/{route:8} {meaning}")
     sys.stdout.flush()
-    sys.exit(supervise(environment(cfg.serve)))
+    sys.exit(supervise(environ))
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ def by_chance(table: Table, test: float, valid: float, seeds: Sequence[int]) -> 
     from sklearn.model_selection import train_test_split  # pylint: disable=import-outside-toplevel  # 3 s that few need
 
     _check_shares(test=test, valid=valid)
-    if len(seeds) != 2:
-        raise ConfigError(f"split.seeds is {list(seeds)}; allowed: two whole numbers")
+    if len(seeds) != 2 or not all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds):
+        raise ConfigError(f"split.seeds is {list(seeds)}; allowed: two whole numbers, 0 or above")
     rest, test_rows = train_test_split(np.arange(len(table)), test_size=test, random_state=seeds[0])
     train, valid_rows = train_test_split(rest, test_size=valid, random_state=seeds[1])
     return Split(train, valid_rows, test_rows)

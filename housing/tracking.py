@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 import traceback
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec
 from mlflow.types import Schema as MlflowSchema
 from omegaconf import DictConfig, OmegaConf
@@ -259,6 +261,28 @@ class Store:
             return str(self.client.get_model_version(name, number).run_id)
         except MlflowException as error:
             raise StoreError(f"the MLflow store {self.uri} knows no version {number} of {name}") from error
+
+    def round_trip(self, experiment: str) -> str:
+        """Write a file where an experiment's artefacts go, read it back, remove it; give that place.
+
+        Raises StoreError where one of the three cannot be done.
+        """
+        place = self.client.get_experiment(self.experiment(experiment)).artifact_location
+        name, word = f"doctor-{uuid.uuid4().hex}.txt", "what was written"
+        try:
+            repository: Any = get_artifact_repository(place)
+            with tempfile.TemporaryDirectory(prefix="housing-") as folder:
+                file = Path(folder) / name
+                file.write_text(word, encoding="utf-8")
+                repository.log_artifact(str(file))
+                file.unlink()
+                read = Path(repository.download_artifacts(name, folder)).read_text(encoding="utf-8")
+            repository.delete_artifacts(name)
+        except Exception as error:  # pylint: disable=broad-exception-caught  # S3's, MLflow's, the system's
+            raise StoreError(f"artefacts cannot be kept in {place}: {type(error).__name__}: {error}") from error
+        if read != word:
+            raise StoreError(f"artefacts cannot be kept in {place}: another text comes back than was written")
+        return place
 
     def register(self, name: str, run_id: str) -> str:
         """Make a version of a run's bundle, and give its number."""

@@ -39,6 +39,7 @@ def cli() -> None:
     try:
         main()
         interrupted = False
+        _require_a_job()
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except SystemExit as error:
@@ -49,6 +50,14 @@ def cli() -> None:
             closed = _close(interrupted)  # whatever the code is already
             code = code or closed
     sys.exit(code)
+
+
+def _require_a_job() -> None:
+    """End with an error where Hydra made no job of a sweep's command line, which it does not tell."""
+    from housing.sweep import Sweep  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
+
+    if Sweep.current is not None and not Sweep.current.outcomes():
+        sys.exit("error: the sweep has no job, since an override gives no value, as range(5,5) does")
 
 
 def _close(interrupted: bool) -> int:

@@ -1,6 +1,7 @@
 """Versions of a table. DVC keeps them, and is asked as a command; `<table>.csv.dvc` beside the table says which one git names."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -69,11 +70,17 @@ def push(table: Path) -> None:
     _dvc("push", table)
 
 
-def _dvc(what: str, table: Path) -> None:
-    asked = [sys.executable, "-m", "dvc", what, table.name]
+def is_in_remote(table: Path) -> bool:
+    """Whether DVC's remote has the version that git names. Raises VersionError where the remote cannot be asked."""
+    return not json.loads(_dvc("status", table, "--cloud", "--json"))
+
+
+def _dvc(what: str, table: Path, *flags: str) -> str:
+    asked = [sys.executable, "-m", "dvc", what, *flags, table.name]
     done = subprocess.run(asked, cwd=table.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise VersionError(f"dvc {what} {table.name}: {_reason(done.stderr)}")
+    return done.stdout
 
 
 def _reason(said: str) -> str:

@@ -96,6 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--id", help="of the request")
     command.add_argument("--out", type=Path, help="a Parquet file, one row for each prediction")
     asked = parser.parse_args(arguments)
+    if not asked.folder.is_dir():
+        parser.error(f"{asked.folder} is not a folder; allowed: a server's log folder, serve.log_folder")
+    if asked.out is not None and not asked.out.parent.is_dir():
+        parser.error(f"--out {asked.out}: the folder {asked.out.parent} is not there")
+    if asked.out is not None and asked.out.suffix != ".parquet":
+        parser.error(f"--out {asked.out} is not the name of a Parquet file; allowed: a name that ends with .parquet")
     entries, broken = read(asked.folder, Wanted(asked.since, asked.until, asked.version, asked.id))
     if asked.out is not None:
         write_parquet(entries, asked.out)

@@ -1,19 +1,53 @@
 """The server's settings, each from an environment variable; conf/serve.yaml holds their values and what they mean."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from housing.allowed import NOT_NEGATIVE, POSITIVE, Allowed, whole
+from housing.errors import ConfigError
+
 PREFIX = "HOUSING_"
+ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?|https?://\[[\da-f:]+\](:\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def _flag(text: str) -> bool:
     if text.lower() not in ("true", "false"):
-        raise ValueError("allowed: true, false")
+        raise ValueError("true, false")
     return text.lower() == "true"
 
+
+def _are_origins(text: str) -> bool:
+    return not text or all(ORIGIN.fullmatch(origin) for origin in text.split(","))
+
+
+ORIGINS = Allowed("origins such as https://a.example, with commas between them and nothing else, or none", _are_origins)
+# What a setting may be where its type alone does not say it.
+ALLOWED = {
+    "poll": POSITIVE,
+    "verify_memory": whole(1),
+    "verify_seconds": POSITIVE,
+    "port": whole(1, 65535),
+    "workers": whole(1, 256),
+    "threads": whole(1),
+    "max_body": whole(1),
+    "max_rows": whole(1),
+    "rate": NOT_NEGATIVE,
+    "cors_origins": ORIGINS,
+    "metrics_port": whole(0, 65535),
+    "patience": POSITIVE,
+    "drain": NOT_NEGATIVE,
+    "explain_exact": whole(0, 20),
+    "explain_rows": whole(1),
+    "log_queue": whole(1),
+    "log_max_bytes": whole(1),
+    "log_keep": whole(0),
+    "log_days": whole(0),
+    "feedback_patience": NOT_NEGATIVE,
+}
 
 READERS: dict[Any, Callable[[str], Any]] = {bool: _flag}  # of types that are not made from their text
 
@@ -52,18 +86,21 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one for each 
     feedback_patience: float
 
     @classmethod
-    def from_environment(cls) -> Self:
-        """Read all settings. Raises ValueError, which names the variable that is missing or cannot be read."""
-        values = {}
-        for item in fields(cls):
-            name = PREFIX + item.name.upper()
-            if name not in os.environ:
-                raise ValueError(
-                    f"the environment variable {name} is missing; python -m housing.serve sets it from conf/serve.yaml"
-                )
-            try:
-                read: Any = READERS.get(item.type, item.type)
-                values[item.name] = read(os.environ[name])
-            except ValueError as error:
-                raise ValueError(f"the environment variable {name} is {os.environ[name]!r}: {error}") from error
-        return cls(**values)
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read all settings. Raises ConfigError, which names the one that is missing, cannot be read or is not allowed."""
+        return cls(**{item.name: _read(item.name, item.type, environ) for item in fields(cls)})
+
+
+def _read(name: str, kind: Any, environ: Mapping[str, str]) -> Any:
+    variable = PREFIX + name.upper()
+    if variable not in environ:
+        raise ConfigError(f"the environment variable {variable} is missing; python -m housing.serve sets it from conf/serve.yaml")
+    called, text = f"serve.{name} ({variable})", environ[variable]
+    try:
+        value = READERS.get(kind, kind)(text)
+    except ValueError as error:
+        allowed = ALLOWED[name].words if name in ALLOWED else error
+        raise ConfigError(f"{called} is {text!r}; allowed: {allowed}") from error
+    if name in ALLOWED:
+        ALLOWED[name].require(called, value)
+    return value

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from conftest import config, rentals_frame
-from housing.data import Table, load
-from housing.errors import HousingError, TableError
+from housing.data import Table, load, schema_of
+from housing.errors import ConfigError, HousingError, TableError
 
 
 def read(path: Path) -> Table:
@@ -85,3 +85,9 @@ def test_the_fingerprint_is_that_of_sha256sum_and_a_head_is_another_table(tmp_pa
     assert table.fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(table.head(2)) == 2
     assert table.head(2).fingerprint != table.fingerprint
+
+
+def test_a_key_of_a_table_that_is_misspelt_is_named() -> None:
+    with pytest.raises(ConfigError, match="table rentals: slcies is not known; is slices meant?"):
+        schema_of(config("train", "data=rentals", "+data.slcies=[area]").data)
+    assert schema_of(config("train", "data=rentals", "+data.rows=5").data).name == "rentals"

@@ -105,7 +105,10 @@ def test_where_dvc_cannot_give_a_table_the_public_source_may(versioned: Path, ca
     shutil.rmtree(versioned / ".dvc" / "cache")
     table.unlink()
     assert "written, from housing.synthetic.generate" in fetch(cfg)
-    assert "DVC cannot give it, so the public source is asked: dvc pull synthetic-50-0.csv: failed" in capsys.readouterr().out
+    assert (
+        "not in DVC's cache or remote, so the public source is asked: dvc pull synthetic-50-0.csv: failed"
+        in capsys.readouterr().out
+    )
     assert "is there already" in fetch(cfg)
     place = versions.pointer(table)
     place.write_text(place.read_text().replace("md5: ", "md5: 0"))

@@ -185,3 +185,17 @@ print(full, DROPPED._value.get(), lines.count(b"\\n"), lines.endswith(b"}\\n"))
     full, dropped, lines, whole = ended.stdout.split()
     assert float(full) == float(dropped) > 0 and int(lines) == 320 - float(dropped) and whole == "True"
     assert ended.stderr.count("predictions are not logged now") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["away"], "away is not a folder; allowed: a server's log folder"),
+        ([".", "--out", "away/out.parquet"], "the folder away is not there"),
+        ([".", "--out", "out.csv"], "out.csv is not the name of a Parquet file"),
+    ],
+)
+def test_a_place_that_cannot_be_read_or_written_is_named(tmp_path: Path, arguments: list[str], message: str) -> None:
+    ended = command(tmp_path, "server.log", "read", *arguments)
+    assert ended.code == 2
+    assert message in ended.err and "Traceback" not in ended.err

@@ -117,6 +117,7 @@ def test_a_schema_survives_its_own_declaration(rentals: Table) -> None:
         ({"type": "float", "nullable": "no"}, "column x: nullable is 'no'; allowed: true, false"),
         ({"type": "float", "min": "a"}, "column x: min and max are .*allowed: numbers"),
         ({"type": "category"}, "column x: categories go with type category"),
+        ({"type": "category", "categories": 5}, "column x: categories is 5; allowed: a list"),
         ({"type": "category", "categories": [1, 2]}, "column x: categories are strings"),
         ({"type": "category", "categories": ["a", "a"]}, "column x: a category is named twice"),
         ({"type": "float", "min": 2, "max": 1}, "column x: min is not below max"),
@@ -197,3 +198,8 @@ def test_a_column_that_is_gone_or_new_is_named(rentals: Table) -> None:
     declared = rentals.schema.to_dict()
     declared["columns"]["floor"] = declared["columns"].pop("rooms")
     assert Schema.from_dict(declared).broken_for(rentals.schema) == ["column floor is new", "column rooms is gone"]
+
+
+def test_a_table_without_columns_is_refused() -> None:
+    with pytest.raises(ConfigError, match="table t: columns are missing"):
+        Schema.from_dict({"name": "t"})

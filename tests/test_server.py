@@ -15,7 +15,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import FLAT, SECONDS, Server, assert_problem, command, config, free_port, scraped, serving, train, wait_for
+from conftest import (
+    FLAT,
+    SECONDS,
+    Server,
+    assert_problem,
+    children,
+    command,
+    config,
+    free_port,
+    scraped,
+    serving,
+    train,
+    wait_for,
+)
 from housing import tracking
 from housing.config import PROJECT
 from housing.errors import BundleError
@@ -324,15 +337,18 @@ def test_a_setting_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_stopping_ends_every_process(served_home: Path) -> None:
     with serving(served_home) as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
-        pids = [
-            int(pid)
-            for pid in Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
-            .read_text(encoding="utf-8")
-            .split()
-        ]
-        pids += running.workers()
+        pids = children(running.process.pid) + running.workers()
         assert len(pids) == 5  # gunicorn, puller, joiner, two workers
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "all are gone")
+
+
+def test_what_a_killed_server_started_ends_with_it(served_home: Path) -> None:
+    with serving(served_home) as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        pids = children(running.process.pid) + running.workers()
+        assert len(pids) == 5  # gunicorn, puller, joiner, two workers
+        running.process.kill()
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "all are gone")
 
 
 def test_a_puller_that_dies_is_replaced_and_a_damaged_copy_heals(home: Path) -> None:
@@ -359,7 +375,8 @@ def test_a_port_that_is_taken_ends_the_second_server_and_leaves_the_first_its_me
     port = server.url.rpartition(":")[2]
     ended = command(served_home, "housing.serve", f"--config-dir={PROJECT}/tests/tables", "data=rentals", f"serve.port={port}")
     assert ended.code != 0
-    assert "in use" in ended.err
+    assert f"port {port} cannot be listened on: Address already in use; choose another with serve.port=" in ended.err
+    assert ended.out == ""
     assert scraped(server)["housing_rows_total"] >= before > 0
 
 

@@ -60,7 +60,7 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(home: Path) -> None:
     assert ended.code == 1
     assert [job["status"] for job in listed(home)] == ["FINISHED", "FAILED", "FINISHED"]
     assert "2 of 3 runs finished" in ended.out
-    assert "FAILED max_depth=-1: InvalidParameterError" in ended.out.replace("\n", " ")
+    assert "FAILED max_depth=-1: ConfigError: model.estimator of decision_tree cannot be fitted" in ended.out.replace("\n", " ")
     store = tracking.connect(config("train", "data=rentals").mlflow)
     (failed,) = store.client.search_runs(
         [store.experiment("rentals")], "attributes.status = 'FAILED' and tags.`housing.kind` = 'run'"
@@ -77,6 +77,12 @@ def test_a_range_is_swept_from_the_command_line(home: Path) -> None:
     )
     assert ended.code == 0, ended.err
     assert [job["overrides"][-2] for job in listed(home)] == [f"model.estimator.max_depth={depth}" for depth in (2, 3, 4)]
+
+
+def test_a_sweep_without_a_job_is_told(home: Path) -> None:
+    ended = command(home, "housing.train", "-m", *QUICK, "model=decision_tree", "model.estimator.max_depth=range(5,5)")
+    assert ended.code == 1
+    assert "error: the sweep has no job" in ended.err
 
 
 def test_one_run_prints_one_block_with_its_link(home: Path) -> None:

@@ -11,7 +11,15 @@ from housing.config import PROJECT
 
 HEAVY = {"mlflow", "pandas", "sklearn", "xgboost", "hydra", "omegaconf", "dvc"}
 FLOOR = {
-    *("housing.errors", "housing.files", "housing.schema", "housing.features", "housing.ensemble", "housing.interval"),
+    *(
+        "housing.allowed",
+        "housing.errors",
+        "housing.files",
+        "housing.schema",
+        "housing.features",
+        "housing.ensemble",
+        "housing.interval",
+    ),
     *("housing.bundle", "housing.store_file"),
 }
 

@@ -1,0 +1,32 @@
+"""Entry: look at everything that training, promotion and serving need, and say how to mend what is not right.
+
+python -m housing.doctor
+"""
+
+import sys
+
+from omegaconf import DictConfig
+
+from housing import console
+from housing.checks import ABSENT, CHECKS, ILL, Found, examine
+from housing.config import command
+
+
+@command("doctor")
+def main(cfg: DictConfig) -> None:
+    """Print what each check found; end with exit code 1 where something is not right."""
+    ailments: dict[Found, str] = {}
+    for check in CHECKS:
+        found = examine(check, cfg)
+        if found in ailments:  # what several checks need is mended once
+            found = Found(ABSENT, f"needs {ailments[found]}")
+        elif found.state == ILL:
+            ailments[found] = check.__name__
+        console.show_found(check.__name__, found)
+    if ailments:
+        sys.exit(f"not right: {', '.join(ailments.values())}")
+    print("all is right")
+
+
+if __name__ == "__main__":
+    main()
