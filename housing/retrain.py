@@ -15,9 +15,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from housing import data, tracking, versions
+from housing.allowed import NOT_NEGATIVE, Allowed, require, whole
 from housing.config import PROJECT, command
 from housing.errors import HousingError, StoreError
 from housing.fetch import fetch
@@ -28,8 +29,10 @@ from housing.sweep import LIST
 from housing.tracking import Store, Tracked
 
 KEY, ROWS, RETRAINED, VERDICT = (f"housing.{name}" for name in ("retraining", "rows", "retrained", "verdict"))
+OVERRIDES = Allowed("a list of texts", lambda value: isinstance(value, ListConfig) and all(isinstance(one, str) for one in value))
 OURS = {tracking.KIND: "sweep", "housing.started_by": "retrain"}
 NEWEST = "attributes.start_time DESC"
+ALLOWED = {"sweep": OVERRIDES, "gate": OVERRIDES, "min_new_rows": whole(0), "patience": NOT_NEGATIVE}
 SHARED = re.compile(r"\+*(data|mlflow|paths)[.=]|hydra\.searchpath=")  # of the command line, what each step is told too
 
 
@@ -38,6 +41,12 @@ def retrain(cfg: DictConfig) -> Retraining:
 
     Each step leaves its mark in the store, so what was cut off goes on where it was, and what is done is not done again.
     """
+    require(cfg, ALLOWED)
+    with _alone(cfg):
+        return _retrain(cfg)
+
+
+def _retrain(cfg: DictConfig) -> Retraining:
     print(fetch(cfg.data), flush=True)
     table = data.load(cfg.data)
     store = tracking.connect(cfg.mlflow)
@@ -158,8 +167,7 @@ def _alone(cfg: DictConfig) -> Iterator[None]:
 def main(cfg: DictConfig) -> None:
     """Retrain, and print what came of it."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with _alone(cfg):
-        print(f"\n{retrain(cfg).page()}")
+    print(f"\n{retrain(cfg).page()}")
 
 
 if __name__ == "__main__":

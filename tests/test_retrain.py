@@ -20,8 +20,10 @@ from conftest import SECONDS, TABLES, command, config, git, rentals_frame, train
 from object_store import weed
 from pushed import TABLES_AT, Scene, scene
 from housing import tracking
+from housing.errors import ConfigError
 from housing.promote import promote
 from housing.provenance import retraining_key
+from housing.retrain import retrain
 from housing.tracking import Store
 
 RENTALS = (f"--config-dir={TABLES}", "data=rentals")
@@ -66,6 +68,21 @@ def test_a_retraining_is_known_by_its_data_and_by_what_is_asked() -> None:
     key = retraining_key("abc", ["model=linear"])
     assert key == retraining_key("abc", ["model=linear"])
     assert len({key, retraining_key("abd", ["model=linear"]), retraining_key("abc", ["model=xgboost"])}) == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sweep=linear", "sweep is 'linear'; allowed: a list of texts"),
+        ("gate=[1]", r"gate is \[1\]"),
+        ("min_new_rows=-1", "min_new_rows is -1; allowed: a whole number, 0 or above"),
+        ("patience=abc", "patience is 'abc'; allowed: a number, 0 or above"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named(home: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        retrain(config("retrain", "data=rentals", override))
+    assert not (home / "outputs").exists()
 
 
 def test_who_comes_while_another_retrains_waits_and_is_told(home: Path) -> None:
