@@ -28,7 +28,9 @@ from housing.retraining import NO_NEW_TRUTH, NOTHING_NEW, Retraining
 from housing.sweep import LIST
 from housing.tracking import Store, Tracked
 
-KEY, ROWS, RETRAINED, VERDICT = (f"housing.{name}" for name in ("retraining", "rows", "retrained", "verdict"))
+KEY, ROWS, NEW_ROWS, RETRAINED, VERDICT = (
+    f"housing.{name}" for name in ("retraining", "rows", "new_rows", "retrained", "verdict")
+)
 OVERRIDES = Allowed("a list of texts", lambda value: isinstance(value, ListConfig) and all(isinstance(one, str) for one in value))
 OURS = {tracking.KIND: "sweep", "housing.started_by": "retrain"}
 NEWEST = "attributes.start_time DESC"
@@ -80,6 +82,7 @@ def _do(cfg: DictConfig, store: Store, sweep: Tracked, result: Retraining) -> Re
     version = store.version_at(cfg.registered_model, cfg.alias)
     result = replace(
         result,
+        new_rows=int(sweep.tags[NEW_ROWS]),
         verdict=decision.tags[VERDICT],
         reasons=json.loads(store.text(decision.id, "decision.json"))["reasons"],
         version=version or "",
@@ -106,7 +109,8 @@ def _rows_before(store: Store, cfg: DictConfig) -> int:
 
 def _swept(cfg: DictConfig, store: Store, key: str, result: Retraining) -> Tracked:
     """Sweep, and give the finished sweep. The tags are quoted, so that digits stay a text."""
-    tags = {"started_by": "retrain", "retraining": key, "data": result.fingerprint, "rows": result.rows}
+    tags = {"started_by": "retrain", "retraining": key, "data": result.fingerprint}
+    tags |= {"rows": str(result.rows), "new_rows": str(result.new_rows)}
     _run("housing.train", "-m", *cfg.sweep, *(f"+tags.{name}='{value}'" for name, value in tags.items()))
     sweep = _find(store, cfg, {KEY: key})
     if sweep is None:
