@@ -18,7 +18,7 @@ from conftest import free_port, wait_for
 from housing.config import PROJECT
 
 SECRET, TOKEN = "sixteen letters and more", "a token"
-ALERT = {"status": "firing", "groupKey": '{}:{alertname="Drift"}', "alerts": [{"labels": {"alertname": "HousingDrift"}}]}
+ALERT = {"status": "firing", "groupKey": '{}:{alertname="Drift"}', "alerts": [{"labels": {"alertname": "HousingColumnDrift"}}]}
 
 
 class GitHub(HTTPServer):
@@ -92,7 +92,7 @@ def test_github_is_told_once_for_each_group_until_the_pause_is_over(github: GitH
         assert [send(url, ALERT), send(url, ALERT), send(url, {**ALERT, "groupKey": "another"})] == [202, 200, 202]
     path, authorization, body = github.taken[0]
     assert (path, authorization) == ("/repos/someone/housing/dispatches", f"Bearer {TOKEN}")
-    assert body == {"event_type": "drift", "client_payload": {"group": ALERT["groupKey"], "alerts": ["HousingDrift"]}}
+    assert body == {"event_type": "drift", "client_payload": {"group": ALERT["groupKey"], "alerts": ["HousingColumnDrift"]}}
     assert len(github.taken) == 2
     with hook(github, pause=0) as url:
         assert [send(url, ALERT), send(url, ALERT)] == [202, 202]
@@ -102,6 +102,7 @@ def test_nobody_without_the_secret_and_nothing_but_an_alert_that_fires_gets_thro
     with hook(github) as url:
         assert send(url, ALERT, secret="sixteen letters and less") == 401
         assert send(url, {**ALERT, "status": "resolved"}) == 200
+        assert send(url, {**ALERT, "alerts": [{"labels": {"alertname": "HousingDown"}}]}) == 200
         assert [send(url, b"{"), send(url, b"[]"), send(url, {"status": "firing"})] == [400, 400, 400]
         assert send(url, b" " * 1_000_001) in (413, 0)  # it may hang up before all is sent
     assert not github.taken
