@@ -67,9 +67,11 @@ def hook(github: GitHub, pause: float = 3600) -> Iterator[str]:
     command = [sys.executable, "scripts/alert_hook", "someone/housing", str(port)]
     with subprocess.Popen(command, cwd=PROJECT, env={**os.environ, **environ}, stdout=subprocess.DEVNULL) as process:
         url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: send(url, b"", secret="nobody's") == 401, "the receiver answers")
-        yield url
-        process.terminate()
+        try:
+            wait_for(lambda: send(url, b"", secret="nobody's") == 401, "the receiver answers")
+            yield url
+        finally:
+            process.terminate()
 
 
 def send(url: str, body: bytes | dict[str, Any], secret: str = SECRET) -> int:
