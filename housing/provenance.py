@@ -6,8 +6,9 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from housing import tracking
@@ -62,6 +63,16 @@ def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
     return hashlib.sha256(json.dumps(parts_of_key, sort_keys=True).encode()).hexdigest()
 
 
+def retraining_key(fingerprint: str, sweep: Sequence[str]) -> str:
+    """Give the hash of all that decides what a sweep over a table gives: data, what is asked of it, config, code, libraries.
+
+    It looks at every file of the config, so it may differ where nothing else does; the runs are reused then.
+    """
+    parts = {"data": fingerprint, "sweep": list(sweep), "code": _code_hash(), "libraries": libraries()}
+    parts["config"] = _hash(sorted((PROJECT / "conf").rglob("*.yaml")))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
 def _without_threads(node: Any) -> Any:
     """Give a part of a config without what its estimators are told of threads."""
     if not isinstance(node, Mapping):
@@ -89,11 +100,14 @@ def libraries() -> dict[str, str]:
 @functools.lru_cache
 def _code_hash() -> str:
     """Hash the project's files that fit or score: a commit of the README must not make a finished run unknown."""
+    places = [PROJECT / "housing" / name for name in CODE]
+    return _hash([file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])])
+
+
+def _hash(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for name in CODE:
-        place = PROJECT / "housing" / name
-        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

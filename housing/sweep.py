@@ -51,7 +51,8 @@ class Sweep(Callback):
         self.cfg, self.folder = config, Path(config.hydra.sweep.dir)
         if config.export is not None:
             sys.exit(f"error: export={config.export} is the folder of one run; leave out export, or -m")
-        tags = {tracking.KIND: "sweep", "housing.overrides": " ".join(config.hydra.overrides.task)[:1000]}
+        tags = {f"housing.{name}": str(value) for name, value in config.tags.items()}
+        tags |= {tracking.KIND: "sweep", "housing.overrides": " ".join(config.hydra.overrides.task)[:1000]}
         try:
             if next(self.folder.glob(f"*/{OUTCOME}"), None) is not None:
                 sys.exit(f"error: {self.folder} holds a sweep already; give another hydra.sweep.dir")
@@ -113,7 +114,7 @@ class Sweep(Callback):
             print(f"{self.watch.total - len(outcomes)} of {self.watch.total} jobs left no word; the same command runs them")
         best = best_of(outcomes, self.cfg.metric)
         if best is not None:
-            self.run.log(metrics={self.cfg.metric: best.metrics[self.cfg.metric]}, tags={"housing.best": str(best.run_id)})
+            self.run.log(metrics={self.cfg.metric: best.metrics[self.cfg.metric]}, tags={tracking.BEST: str(best.run_id)})
             self._keep(best)
         self._tidy()
         return 0 < len(outcomes) >= self.watch.total and all(outcome.status in GOOD for outcome in outcomes)

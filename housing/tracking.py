@@ -45,6 +45,7 @@ ALIAS, VERDICT, BEFORE, AFTER, BY, WHY, FORCED, SERVED = (
     f"housing.{name}" for name in ("alias", "verdict", "from", "to", "by", "why", "forced", "served")
 )
 DECISION = "housing.decision"  # of a version, with the alias behind it: the decision by which it came there, as JSON
+BEST = "housing.best"  # of a sweep
 HONEST = "honest.json"  # artefact of a decision
 PARENT = "mlflow.parentRunId"
 ARTIFACT = "bundle"
@@ -266,6 +267,13 @@ class Store:  # pylint: disable=too-many-public-methods  # all that is asked of 
             if error.error_code not in NOT_THERE:
                 raise StoreError(f"the MLflow store {self.uri} cannot be used: {error}") from error
             return None
+
+    def run_of(self, name: str, number: str) -> str:
+        """Give the run that a version came from. Raises StoreError where there is no such version."""
+        try:
+            return str(self.client.get_model_version(name, number).run_id)
+        except MlflowException as error:
+            raise StoreError(f"the MLflow store {self.uri} knows no version {number} of {name}") from error
 
     def round_trip(self, experiment: str) -> str:
         """Write a file where an experiment's artefacts go, read it back, remove it; give that place.

@@ -65,6 +65,11 @@ def save(table: Path) -> None:
     _dvc("add", table)
 
 
+def push(table: Path) -> None:
+    """Put the version that git names into DVC's remote, from its cache. Raises VersionError with what DVC says."""
+    _dvc("push", table)
+
+
 def is_in_remote(table: Path) -> bool:
     """Whether DVC's remote has the version that git names. Raises VersionError where the remote cannot be asked."""
     return not json.loads(_dvc("status", table, "--cloud", "--json"))

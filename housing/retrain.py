@@ -1,0 +1,178 @@
+"""Entry: from a new version of the table to a better model at the alias: pull, check, sweep, gate, push, publish.
+
+python -m housing.retrain data=california
+"""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig
+
+from housing import data, tracking, versions
+from housing.allowed import NOT_NEGATIVE, Allowed, require, whole
+from housing.config import PROJECT, command
+from housing.errors import HousingError, StoreError
+from housing.fetch import fetch
+from housing.provenance import retraining_key
+from housing.records import Outcome
+from housing.retraining import NO_NEW_TRUTH, NOTHING_NEW, Retraining
+from housing.sweep import LIST
+from housing.tracking import Store, Tracked
+
+KEY, ROWS, NEW_ROWS, RETRAINED, VERDICT = (
+    f"housing.{name}" for name in ("retraining", "rows", "new_rows", "retrained", "verdict")
+)
+OVERRIDES = Allowed("a list of texts", lambda value: isinstance(value, ListConfig) and all(isinstance(one, str) for one in value))
+OURS = {tracking.KIND: "sweep", "housing.started_by": "retrain"}
+NEWEST = "attributes.start_time DESC"
+ALLOWED = {"sweep": OVERRIDES, "gate": OVERRIDES, "min_new_rows": whole(0), "patience": NOT_NEGATIVE}
+SHARED = re.compile(r"\+*(data|mlflow|paths)[.=]|hydra\.searchpath=")  # of the command line, what each step is told too
+
+
+def retrain(cfg: DictConfig) -> Retraining:
+    """Do what is not done yet for the present version of the table, with the present config and code.
+
+    Each step leaves its mark in the store, so what was cut off goes on where it was, and what is done is not done again.
+    """
+    require(cfg, ALLOWED)
+    with _alone(cfg):
+        return _retrain(cfg)
+
+
+def _retrain(cfg: DictConfig) -> Retraining:
+    print(fetch(cfg.data), flush=True)
+    table = data.load(cfg.data)
+    store = tracking.connect(cfg.mlflow)
+    key = retraining_key(table.fingerprint, cfg.sweep)
+    sweep = _find(store, cfg, {KEY: key})
+    result = Retraining(cfg.data.name, table.fingerprint, len(table), len(table) - _rows_before(store, cfg), cfg.alias)
+    idle = _nothing_to_do(cfg, sweep, result.new_rows)
+    if idle is None:
+        return _do(cfg, store, sweep or _swept(cfg, store, key, result), result)
+    result.verdict, reason = idle
+    result.reasons.append(reason)
+    result.publish(Path(cfg.summary), Path(cfg.outputs))
+    return result
+
+
+def _nothing_to_do(cfg: DictConfig, sweep: Tracked | None, new_rows: int) -> tuple[str, str] | None:
+    """Say what there is instead of a retraining, and why; None where there is something to do, or to go on with."""
+    if sweep is not None and RETRAINED not in sweep.tags:
+        return None
+    if new_rows < cfg.min_new_rows:
+        return NO_NEW_TRUTH, f"a retraining takes {cfg.min_new_rows:,} new labelled rows"
+    if sweep is not None:
+        return NOTHING_NEW, "this table was swept and judged already, with the same config, code and libraries"
+    return None
+
+
+def _do(cfg: DictConfig, store: Store, sweep: Tracked, result: Retraining) -> Retraining:
+    """Do what comes after the sweep; its last mark says that all is done."""
+    decision = _judged(cfg, store, sweep, result.fingerprint)
+    _push(Path(cfg.data.path))
+    version = store.version_at(cfg.registered_model, cfg.alias)
+    result = replace(
+        result,
+        new_rows=int(sweep.tags[NEW_ROWS]),
+        verdict=decision.tags[VERDICT],
+        reasons=json.loads(store.text(decision.id, "decision.json"))["reasons"],
+        version=version or "",
+        moved=version is not None and store.run_of(cfg.registered_model, version) == sweep.tags[tracking.BEST],
+        sweep=sweep.id,
+        jobs=[Outcome(**job) for job in json.loads(store.text(sweep.id, LIST))],
+        tested=decision.metrics,
+    )
+    result.publish(Path(cfg.summary), Path(cfg.outputs))
+    sweep.run.log(tags={RETRAINED: result.verdict})
+    return result
+
+
+def _find(store: Store, cfg: DictConfig, tags: dict[str, str]) -> Tracked | None:
+    """Give the newest finished sweep of a retraining with these tags."""
+    return store.first(cfg.experiment_name, {**OURS, **tags}, NEWEST)
+
+
+def _rows_before(store: Store, cfg: DictConfig) -> int:
+    """Give how many rows the last retraining learned from; 0 where there was none."""
+    last = _find(store, cfg, {})
+    return 0 if last is None else int(last.tags[ROWS])
+
+
+def _swept(cfg: DictConfig, store: Store, key: str, result: Retraining) -> Tracked:
+    """Sweep, and give the finished sweep. The tags are quoted, so that digits stay a text."""
+    tags = {"started_by": "retrain", "retraining": key, "data": result.fingerprint}
+    tags |= {"rows": str(result.rows), "new_rows": str(result.new_rows)}
+    _run("housing.train", "-m", *cfg.sweep, *(f"+tags.{name}='{value}'" for name, value in tags.items()))
+    sweep = _find(store, cfg, {KEY: key})
+    if sweep is None:
+        raise HousingError("the sweep is not finished; it says above why. The same command goes on from here")
+    return sweep
+
+
+def _judged(cfg: DictConfig, store: Store, sweep: Tracked, fingerprint: str) -> Tracked:
+    """Ask the gate about the best run of a sweep, and give its decision."""
+    about = {tracking.KIND: "decision", tracking.CHALLENGER: sweep.tags[tracking.BEST], tracking.DATA: fingerprint}
+    before = store.first(cfg.decisions, about, NEWEST)
+    _run("housing.promote", f"sweep={sweep.id}", *cfg.gate)  # its exit code is 1 for a REJECT and for an error
+    decision = store.first(cfg.decisions, about, NEWEST)
+    if decision is None or (before is not None and decision.id == before.id):
+        raise StoreError("the gate came to no decision; it says above why. The same command asks it again")
+    return decision
+
+
+def _run(module: str, *arguments: str) -> None:
+    """Run a command of the project, with what all share of this command line. What came of it is in the store."""
+    told = HydraConfig.get()
+    folders = [f"--config-dir={source.path}" for source in told.runtime.config_sources if source.provider == "command-line"]
+    shared = [override for override in (*told.overrides.hydra, *told.overrides.task) if SHARED.match(override)]
+    asked = [module, *folders, *arguments, *shared]
+    print(f"\n$ python -m {' '.join(asked)}", flush=True)
+    with subprocess.Popen([sys.executable, "-m", *asked], cwd=PROJECT) as process:
+        try:
+            process.wait()
+        except BaseException:  # told to stop: the step closes what it has open
+            process.terminate()
+            raise
+
+
+def _push(path: Path) -> None:
+    """See that others can have the version that was learned from."""
+    if versions.named(path) is None:
+        print(f"\nthe table is not under DVC, so nobody else has this version; to keep it: dvc add {path}", flush=True)
+        return
+    versions.save(path)  # what came from the public source is not in the cache yet
+    versions.push(path)
+    print(f"\n{path.name} is in DVC's remote", flush=True)
+
+
+@contextmanager
+def _alone(cfg: DictConfig) -> Iterator[None]:
+    """Keep others from retraining on this machine. Raises HousingError where one takes longer than `patience` seconds."""
+    Path(cfg.lock).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(cfg.lock, timeout=cfg.patience):
+            yield
+    except Timeout as error:
+        raise HousingError(
+            f"another process has been retraining on table {cfg.data.name} for {cfg.patience} s; try again when it is through"
+        ) from error
+
+
+@command("retrain")
+def main(cfg: DictConfig) -> None:
+    """Retrain, and print what came of it."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    print(f"\n{retrain(cfg).page()}")
+
+
+if __name__ == "__main__":
+    main()
