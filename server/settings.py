@@ -1,4 +1,4 @@
-"""The server's settings, each from an environment variable; conf/serve.yaml holds their values and what they mean."""
+"""The server's settings, each from an environment variable, or else as conf/serve.yaml says; it says what they mean too."""
 
 import os
 from collections.abc import Callable
@@ -6,7 +6,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
 PREFIX = "HOUSING_"
+DEFAULTS = Path(__file__).resolve().parents[1] / "conf" / "serve.yaml"
 
 
 def _flag(text: str) -> bool:
@@ -54,16 +57,24 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one for each 
     @classmethod
     def from_environment(cls) -> Self:
         """Read all settings. Raises ValueError, which names the variable that is missing or cannot be read."""
+        given = {**_defaults(), **os.environ}
         values = {}
         for item in fields(cls):
             name = PREFIX + item.name.upper()
-            if name not in os.environ:
+            if name not in given:
                 raise ValueError(
-                    f"the environment variable {name} is missing; python -m housing.serve sets it from conf/serve.yaml"
+                    f"the environment variable {name} is missing, and conf/serve.yaml makes its value of others;"
+                    " python -m housing.serve sets it"
                 )
             try:
                 read: Any = READERS.get(item.type, item.type)
-                values[item.name] = read(os.environ[name])
+                values[item.name] = read(given[name])
             except ValueError as error:
-                raise ValueError(f"the environment variable {name} is {os.environ[name]!r}: {error}") from error
+                raise ValueError(f"the environment variable {name} is {given[name]!r}: {error}") from error
         return cls(**values)
+
+
+def _defaults() -> dict[str, str]:
+    """Give the variables of the values that conf/serve.yaml says outright; the others are made by Hydra of the table's name."""
+    said = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))["serve"]
+    return {PREFIX + name.upper(): str(value) for name, value in said.items() if "${" not in str(value)}
