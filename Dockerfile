@@ -1,6 +1,6 @@
 # The images: serve (workers), pull (puller and joiner), train (training, promotion, MLflow's server); docs/docker.md has more.
 #   docker buildx build --target serve --tag housing-serve .
-ARG BASE=python:3.11.14-slim-bookworm
+ARG BASE=python:3.11.15-slim-bookworm
 
 # Packages are installed in stages of their own, so that installer, caches and certificates stay there.
 FROM ${BASE} AS install
@@ -62,8 +62,7 @@ ENV PATH=/venv/bin:${PATH} \
     HOUSING_TRACKING_URI=http://mlflow:5000 \
     HOUSING_FOLDER=/serving \
     HOUSING_LOG_FOLDER=/log \
-    HOUSING_HOST=0.0.0.0 \
-    PROMETHEUS_MULTIPROC_DIR=/metrics
+    HOUSING_HOST=0.0.0.0
 WORKDIR /app
 COPY LICENSE ./
 
@@ -88,6 +87,7 @@ COPY conf/serve.yaml conf/
 COPY housing housing/
 COPY server server/
 COPY --from=published --chown=10001:10001 /baked /serving
+ENV PROMETHEUS_MULTIPROC_DIR=/metrics
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
@@ -99,6 +99,7 @@ COPY --from=pull-packages /venv /venv
 COPY conf/serve.yaml conf/
 COPY housing housing/
 COPY server server/
+ENV PROMETHEUS_MULTIPROC_DIR=/metrics
 USER 10001:10001
 # what ends puller and joiner in order, as Ctrl-C does; the first process of a container ignores SIGTERM unless it handles it
 STOPSIGNAL SIGINT

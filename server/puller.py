@@ -15,7 +15,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from prometheus_client import Counter, values
+from prometheus_client import Counter
 
 from housing.bundle import Bundle
 from housing.errors import BundleError
@@ -27,9 +27,6 @@ from server.verify import verify
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 log = logging.getLogger("puller")
-
-if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # files there are named by pid: in a container of its own, that of some worker
-    values.ValueClass = values.MultiProcessValue(lambda: "puller")  # type: ignore[no-untyped-call]
 
 PUBLISHED = Counter("housing_versions_published_total", "Versions that the puller proved and gave to the workers.")
 REFUSED = Counter("housing_versions_refused_total", "Versions that could not be had or proven; the one before stays in use.")
