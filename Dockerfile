@@ -19,6 +19,16 @@ ENV INSTALL="/installer/bin/uv pip install --quiet --python /venv/bin/python --l
 scipy/ndimage scipy/odr scipy/optimize scipy/signal scipy/stats numpy/distutils numpy/f2py onnxruntime/backend onnxruntime/datasets \
 onnxruntime/quantization onnxruntime/tools onnxruntime/transformers onnxruntime/capi/libonnxruntime.so.*"
 
+# What each image is made of, as CycloneDX: it carries that itself.
+FROM install AS sbom
+COPY locks/*.txt ./
+RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
+    if [ -f /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi \
+    && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r sbom.txt \
+    && for name in serve pull train; do \
+         /venv/bin/cyclonedx-py requirements --output-reproducible --output-file "${name}.json" "${name}.txt"; \
+       done
+
 FROM install AS serve-packages
 COPY locks/serve.txt ./
 RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
@@ -83,6 +93,7 @@ RUN --mount=type=bind,target=/context \
 
 FROM runtime AS serve
 COPY --from=serve-packages /venv /venv
+COPY --from=sbom /build/serve.json sbom.json
 COPY conf/serve.yaml conf/
 COPY housing housing/
 COPY server server/
@@ -96,6 +107,7 @@ CMD ["gunicorn", "--config", "/app/server/gunicorn.conf.py"]
 
 FROM runtime AS pull
 COPY --from=pull-packages /venv /venv
+COPY --from=sbom /build/pull.json sbom.json
 COPY conf/serve.yaml conf/
 COPY housing housing/
 COPY server server/
@@ -107,6 +119,7 @@ CMD ["python", "-m", "server.puller"]
 
 FROM runtime AS train
 COPY --from=train-packages /venv /venv
+COPY --from=sbom /build/train.json sbom.json
 COPY conf conf/
 COPY housing housing/
 COPY hydra_plugins hydra_plugins/

@@ -34,15 +34,19 @@ def verify(candidate: Path, in_use: Path | None, memory: int, seconds: float) ->
         raise BundleError(f"its proof ended with {done.returncode} (it may take {memory} MB): {last}")
 
 
-def look_at(bundle: Path, most: int) -> None:
-    """Look at the files of a bundle before they are used. Raises BundleError for what no bundle has.
+def refuse_odd_files(bundle: Path) -> None:
+    """Refuse links, which lead elsewhere, and pipes, whose reader waits for ever. Raises BundleError."""
+    for path in sorted(bundle.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise BundleError(f"{path.relative_to(bundle)} is no plain file")
+
+
+def look_into(bundle: Path, most: int) -> None:
+    """Look into the files of a bundle before they are used. Raises BundleError for what no bundle has.
 
     Unpacked they may have `most` bytes: workers read them without a limit of their own.
     """
-    files = [path for path in sorted(bundle.rglob("*")) if not path.is_dir()]
-    for path in files:
-        if path.is_symlink() or not path.is_file():
-            raise BundleError(f"{path.relative_to(bundle)} is no plain file")
+    files = [path for path in sorted(bundle.rglob("*")) if path.is_file()]
     unpacked = sum(_unpacked(path) for path in files)
     if unpacked > most:
         raise BundleError(f"its files have {unpacked} bytes when they are unpacked; allowed: {most}, half of serve.verify_memory")
@@ -72,10 +76,12 @@ def main() -> int:
     asked = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (asked.memory * 1_000_000,) * 2)
 
-    from housing.bundle import Bundle  # pylint: disable=import-outside-toplevel  # what it imports is to be limited too
+    from housing.bundle import Bundle, check_files  # pylint: disable=import-outside-toplevel  # what it imports is to be limited too
 
     try:
-        look_at(asked.bundle, asked.memory * 1_000_000 // 2)
+        refuse_odd_files(asked.bundle)
+        check_files(asked.bundle)
+        look_into(asked.bundle, asked.memory * 1_000_000 // 2)
         candidate = Bundle.read(asked.bundle)
         broken = candidate.schema.broken_for(Bundle.read(asked.in_use).schema) if asked.in_use else []
         if broken:

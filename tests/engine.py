@@ -53,7 +53,7 @@ def build(place: Path, *targets: str, **variables: str) -> None:
     done = subprocess.run(
         ["./scripts/image", *targets], cwd=place, env=environ, capture_output=True, text=True, timeout=600, check=False
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-9000:]
 
 
 def inspect(container: str, path: str) -> str:

@@ -128,6 +128,19 @@ def test_labels_tell_where_an_image_comes_from() -> None:
     assert {"org.opencontainers.image.revision", "org.opencontainers.image.source"} <= set(labels)
 
 
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("name", ["serve", "pull", "train"])
+def test_each_image_carries_what_it_is_made_of(name: str) -> None:
+    image = f"housing-{name}:{engine.VERSION}"
+    carried = json.loads(docker("run", "--rm", "--network=none", image, "cat", "/app/sbom.json"))
+    told = {(part["name"].lower(), part["version"]) for part in carried["components"]}
+    code = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
+    installed = docker("run", "--rm", "--network=none", image, "/venv/bin/python", "-I", "-c", code).split()
+    found = {(part.lower(), version) for part, _, version in (item.partition("==") for item in installed)}
+    assert carried["bomFormat"] == "CycloneDX"
+    assert {(part.replace("_", "-"), version) for part, version in found} <= {(p.replace("_", "-"), v) for p, v in told}
+
+
 def test_a_bundle_that_is_baked_in_is_proven_and_needs_nothing_else(
     images: Path, published: Path, rentals_server: Server
 ) -> None:

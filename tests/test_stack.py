@@ -1,4 +1,4 @@
-"""The stack of compose.yml, run for real; for what cannot be pulled, stand-ins (.ci/stand_ins.sh) run the same programs."""
+"""The stack of compose.yml, run for real; for what cannot be pulled, stand-ins (.ci/images.sh) run the same programs."""
 
 import json
 import os
