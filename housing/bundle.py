@@ -157,7 +157,7 @@ class Bundle:
         Raises BundleError, which names the file and what is wrong with it.
         """
         try:
-            _check_files(folder)
+            check_files(folder)
             bundle = cls._assemble(folder)
             bundle.check_golden()
         except BundleError as error:
@@ -266,7 +266,8 @@ def _check_card(card: Mapping[str, Any]) -> None:
     _ = card["run_id"], card["data"]["fingerprint"], float(card["metrics"]["rmse"]), datetime.fromisoformat(card["created"])
 
 
-def _check_files(folder: Path) -> None:
+def check_files(folder: Path) -> None:
+    """Compare the files that are there with those of the format and with their sums. Raises BundleError."""
     if not (folder / SUMS).is_file():
         raise BundleError(f"{SUMS} is missing")
     listed = {}

@@ -5,6 +5,7 @@ Workers read what it published; MLflow being slow, wrong or away reaches no requ
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -24,6 +25,7 @@ from server import metric_files, published
 from server.settings import Settings
 from server.verify import verify
 
+FOLDER_NAME = re.compile(r"[0-9]+-[0-9a-zA-Z]+")
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 log = logging.getLogger("puller")
@@ -64,6 +66,8 @@ class Puller:
         if version is None:
             return f"waiting: {settings.model} has no version at alias {settings.alias} in {settings.tracking_uri}"
         name = f"{version.version}-{version.run_id}"  # the number alone comes again in a new store
+        if not FOLDER_NAME.fullmatch(name):
+            raise BundleError(f"version {version.version} names the run {version.run_id!r}, which no MLflow has made")
         used = published.current(settings.folder)
         if name == self._refused:
             return ""
