@@ -35,26 +35,26 @@ def _decide(cfg: DictConfig, store: Store) -> Decision:
     if current is None:
         raise StoreError(f"{cfg.registered_model} has no version at {cfg.alias}: there is nothing to go back from")
     reasons = [str(cfg.reason)] if cfg.reason else []
-    version = _first_that_works(cfg, store, _candidates(cfg, store, current), reasons)
+    version = _first_that_works(cfg, store, _candidates(cfg, store, current, reasons), reasons)
     run_id = store.run_of(cfg.registered_model, version)
     return Decision(run_id, cfg.alias, decisions.who(cfg), current, verdict=ROLLBACK, reasons=reasons, version=version)
 
 
-def _candidates(cfg: DictConfig, store: Store, current: str) -> list[str]:
+def _candidates(cfg: DictConfig, store: Store, current: str, reasons: list[str]) -> list[str]:
     """Give the versions to go back to, the best first. Raises StoreError where there is none."""
     if cfg.version is not None:
         return [str(cfg.version)]
     past = decisions.past(store, cfg.decisions, cfg.alias)
     before = decisions.stood_before(past, current)
-    served = decisions.that_served(past)
-    found = before if cfg.serve.url is None else [version for version in before if version in served]
-    if not found:
-        which = f"{', '.join(before)} did, and a server answered with none of them" if before else "none did"
+    if not before:
         raise StoreError(
-            f"no version is known to have served at {cfg.alias} before version {current} ({which});"
+            f"no version is known to have been at {cfg.alias} before version {current};"
             " version=NUMBER goes to any that the registry has"
         )
-    return found
+    served = [version for version in before if version in decisions.that_served(past)]
+    if cfg.serve.url is not None and not served:
+        reasons.append(f"of version {', '.join(before)} nobody has seen that a server answered with it")
+    return before if cfg.serve.url is None else served or before
 
 
 def _first_that_works(cfg: DictConfig, store: Store, candidates: list[str], reasons: list[str]) -> str:

@@ -62,7 +62,7 @@ def test_the_alias_goes_back_to_the_version_before_and_that_is_a_decision(home: 
         back()
     train(home, *WORSE)
     gate()
-    with pytest.raises(StoreError, match=r"known to have served at staging before version 1 \(none did\); version=NUMBER"):
+    with pytest.raises(StoreError, match="no version is known to have been at staging before version 1; version=NUMBER"):
         back()
     train(home, *BETTER)
     gate()
@@ -77,6 +77,10 @@ def test_the_alias_goes_back_to_the_version_before_and_that_is_a_decision(home: 
     assert back("version=2").version == "2"
     with pytest.raises(StoreError, match="version 9 cannot be used: .*"):
         back("version=9")
+    unseen = back("serve.url=http://127.0.0.1:9", "serve.wait=0")  # no server was ever asked
+    assert (unseen.version, unseen.served) == ("1", "")
+    assert unseen.reasons[0] == "of version 1 nobody has seen that a server answered with it"
+    assert "http://127.0.0.1:9 does NOT answer with version 1 after 0 s: URLError" in unseen.reasons[1]
 
 
 def test_a_version_that_is_damaged_is_passed_over_and_told(home: Path, store: Store) -> None:
