@@ -6,7 +6,7 @@
     members/<n>/model.onnx      an estimator
     combine.json, combine.npz   which features each member sees, and how the members become one prediction
     interval.npz, interval.onnx how far predictions are off, and the model of it; only where the run made intervals
-    reference.json              training share of each bin of each column and of the prediction
+    reference.json              training share of each bin of each column and of the prediction, and their ends
     card.json                   what the run knew when it made the bundle
     golden.json                 rows with the predictions that this bundle must give
     background.npz              training rows that stand for all: what a prediction is explained against
@@ -21,6 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,7 +36,7 @@ from housing.files import sha256
 from housing.interval import Interval
 from housing.schema import Matrix, Schema, Vector
 
-FORMAT = 3
+FORMAT = 4
 SUMS = "SHA256SUMS"
 SHARED_FILES = ("schema.json", "combine.json", "reference.json", "card.json", "golden.json")
 COMBINE, BACKGROUND, GRAPH = "combine.npz", "background.npz", "model.onnx"
@@ -156,7 +157,7 @@ class Bundle:
         Raises BundleError, which names the file and what is wrong with it.
         """
         try:
-            _check_files(folder)
+            check_files(folder)
             bundle = cls._assemble(folder)
             bundle.check_golden()
         except BundleError as error:
@@ -171,6 +172,8 @@ class Bundle:
         if shared["schema.json"].get("format") != FORMAT:
             raise BundleError(f"format is {shared['schema.json'].get('format')!r}; this program reads {FORMAT}")
         schema = Schema.from_dict(shared["schema.json"])
+        _check_reference(schema, shared["reference.json"])
+        _check_card(shared["card.json"])
         features = [_read_features(schema, home) for home in _numbered(folder / "features")]
         graphs: list[Estimator] = [Graph((home / GRAPH).read_bytes()) for home in _numbered(folder / "members")]
         ensemble = restored(schema, features, graphs, shared["combine.json"], _read_arrays(folder / COMBINE))
@@ -185,6 +188,10 @@ class Bundle:
         said = self._said(self.schema.encode_records(self.golden["rows"]))
         for name in said:
             self._check_same(name, np.array(self.golden[name], dtype=np.float64), np.array(said[name]))
+
+    def check_predictions(self, got: Vector) -> None:
+        """Compare what somebody else predicts for the golden rows. Raises BundleError where a prediction differs."""
+        self._check_same("predictions", np.array(self.golden["predictions"], dtype=np.float64), got)
 
     def _check_same(self, name: str, expected: Vector, got: Vector) -> None:
         if got.shape != expected.shape or not expected.size:
@@ -245,7 +252,22 @@ def _read_background(schema: Schema, path: Path) -> Matrix:
     return rows
 
 
-def _check_files(folder: Path) -> None:
+def _check_reference(schema: Schema, reference: Mapping[str, Any]) -> None:
+    """Raise BundleError where bins are not whole, and KeyError where a column has none."""
+    bins = {column.name: reference["columns"][column.name] for column in schema.features}
+    for name, found in {**bins, "the prediction": reference["prediction"]}.items():
+        missing = {"edges", "shares", "missing", "lowest", "highest"} - found.keys()
+        if missing or len(found["shares"]) != len(found["edges"]) + 1:
+            raise BundleError(f"reference.json: the bins of {name} lack {', '.join(sorted(missing)) or 'a share'}")
+
+
+def _check_card(card: Mapping[str, Any]) -> None:
+    """Raise KeyError or ValueError where the card does not say what a server tells of its model."""
+    _ = card["run_id"], card["data"]["fingerprint"], float(card["metrics"]["rmse"]), datetime.fromisoformat(card["created"])
+
+
+def check_files(folder: Path) -> None:
+    """Compare the files that are there with those of the format and with their sums. Raises BundleError."""
     if not (folder / SUMS).is_file():
         raise BundleError(f"{SUMS} is missing")
     listed = {}

@@ -5,21 +5,25 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as Grid
 
 from housing import ranking
 from housing.checks import ABSENT, GOOD, Found
+from housing.decisions import Past
 from housing.drift import Drift
 from housing.findings import Honest
 from housing.new_rows import BadRow
-from housing.records import Comparison, Decision, Outcome
+from housing.records import Check, Comparison, Decision, Outcome
 from housing.trust import FEW
 
 SHOWN = 20  # runs of a sweep that are printed
 WORST = 5  # slices that are printed
 REASON = 300  # letters of why a job failed
 SAME = "as before"  # of a column without drift
-WIDE = 120  # columns of a terminal in which the whole leaderboard has room
+FIGURES = {"challenger": "challenger_rmse", "champion": "champion_rmse", "difference": "difference"}  # of a decision of the past
+PLAIN = "when\tdecision\talias\tfrom\tto\twho\tchallenger\tchampion\tdifference\tserved\twhy"
+WIDE = 120  # columns of a terminal in which the whole leaderboard, or history, has room
 
 
 def _console() -> Console:
@@ -106,23 +110,93 @@ def show_file(path: Path) -> None:
     _console().print(f"written: {path}", soft_wrap=True)
 
 
-def show_decision(decision: Decision, cfg: DictConfig) -> None:
-    """Print what the gate decided, on which figures, and why."""
+def show_decision(decision: Decision, model: str) -> None:
+    """Print what was decided, on which figures, and why."""
     console = _console()
-    console.print(f"{decision.verdict}  {cfg.registered_model} at alias {decision.alias}", style="bold")
+    console.print(f"{decision.verdict}  {model} at alias {decision.alias}", style="bold")
     if decision.challenger_metrics:
-        grid = Grid(title=f"on {decision.test_rows:,} test rows", title_justify="left")
-        for name in ("", *decision.challenger_metrics):
-            grid.add_column(name, justify="right" if name else "left")
-        grid.add_row(f"challenger: run {decision.run_id}", *(f"{value:.4f}" for value in decision.challenger_metrics.values()))
-        grid.add_row(f"champion: {decision.champion}", *(f"{value:.4f}" for value in decision.champion_metrics.values()))
-        console.print(grid)
+        console.print(_scores(decision))
+    if decision.checks:
+        console.print(_checks(decision.checks))
     for reason in decision.reasons:
         console.print(f"- {reason}", markup=False, soft_wrap=True)
     if decision.honest is not None:
         _show_honest(console, decision.honest)
     here = f"version {decision.version}" if decision.version else "nothing"
-    console.print(f"{decision.alias} is {here}" + (" now" if decision.verdict == "PROMOTE" else ", as before"))
+    console.print(f"{decision.alias} is {here}" + (" now" if decision.moves else ", as before"))
+
+
+def _scores(decision: Decision) -> Grid:
+    grid = Grid(title=f"on {decision.test_rows:,} test rows", title_justify="left")
+    for name in ("", *decision.challenger_metrics):
+        grid.add_column(name, justify="right" if name else "left", overflow="fold")
+    grid.add_row(f"challenger: run {decision.run_id}", *(f"{value:.4f}" for value in decision.challenger_metrics.values()))
+    grid.add_row(f"champion: {decision.champion}", *(f"{value:.4f}" for value in decision.champion_metrics.values()))
+    return grid
+
+
+def _checks(checks: Sequence[Check]) -> Grid:
+    """Give what was checked as a table: all that failed, and of slices that passed the worst."""
+    slices = sorted((one for one in checks if one.name.startswith("slice ")), key=lambda one: -(one.value or 0.0))
+    shown = [one for one in checks if one not in slices or not one.passed or one in slices[:WORST]]
+    grid = Grid(title=f"{len(checks)} checks" + (", the worst slices among them" if slices else ""), title_justify="left")
+    for name in ("check", "found", "allowed", ""):
+        grid.add_column(name, overflow="fold")
+    for one in shown:
+        grid.add_row(
+            escape(one.name), escape(one.found), one.allowed, "" if one.passed else "veto", style="" if one.passed else "red"
+        )
+    return grid
+
+
+def show_history(past: Sequence[Past], plain: bool) -> None:
+    """Print decisions of the past: as a table, or as lines with tabs where another program reads them."""
+    console = _console()
+    if plain or not console.is_terminal:
+        print("\n".join([PLAIN, *("\t".join(_as_line(one)) for one in past)]))
+    else:
+        console.print(_history_in_full(past) if console.width >= WIDE else _history_in_short(past))
+
+
+def _history_in_full(past: Sequence[Past]) -> Grid:
+    grid = Grid(show_lines=True)
+    for name in ("when", "decision", "from → to", "figures", "who", "served", "why"):
+        grid.add_column(name, overflow="fold")
+    for one in past:
+        figures = "\n".join(f"{name} {one.metrics[metric]:.4f}" for name, metric in FIGURES.items() if metric in one.metrics)
+        cells = (_when(one), _what(one), _way(one), figures, one.by, one.served.replace("T", "\n"), one.why)
+        grid.add_row(*map(escape, cells))
+    return grid
+
+
+def _history_in_short(past: Sequence[Past]) -> Grid:
+    """Give decisions in two columns; the reason has the figures too."""
+    grid = Grid(show_lines=True, show_header=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for one in past:
+        served = f"\nserved {one.served.partition('T')[0]}" if one.served else ""
+        grid.add_row(escape(f"{_when(one)}\n{_what(one)}\n{_way(one)}{served}"), escape(f"{one.by}: {one.why}"))
+    return grid
+
+
+def _when(one: Past) -> str:
+    return one.at.isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+
+
+def _what(one: Past) -> str:
+    return f"{one.verdict} {one.alias}" + (", forced" if one.forced else "") + ("" if one.finished else ", cut off")
+
+
+def _way(one: Past) -> str:
+    return f"{one.before or 'nothing'} → {one.version or 'nothing'}"
+
+
+def _as_line(one: Past) -> list[str]:
+    figures = [f"{one.metrics[metric]:.6g}" if metric in one.metrics else "" for metric in FIGURES.values()]
+    when = one.at.isoformat(timespec="seconds")
+    what = one.verdict + (" forced" if one.forced else "") + ("" if one.finished else " cut off")
+    return [when, what, one.alias, one.before, one.version, one.by, *figures, one.served, " ".join(one.why.split())]
 
 
 def _show_honest(console: Console, honest: Honest) -> None:

@@ -1,5 +1,6 @@
 """What an honest evaluation finds, as figures that can be kept."""
 
+import json
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -67,6 +68,10 @@ class Honest:
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON takes it."""
         return asdict(self)
+
+    def to_json(self) -> str:
+        """Give it as text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_dict(cls, kept: dict[str, Any]) -> Self:

@@ -6,10 +6,11 @@ from typing import Self
 
 from omegaconf import DictConfig
 
-from housing import tracking
+from housing import provenance, tracking
 from housing.errors import HousingError
 from housing.files import sha256
 from housing.tracking import Store, Tracked
+from housing.versions import pointer
 
 
 @dataclass(frozen=True)
@@ -39,4 +40,18 @@ class Original:
             if fingerprint == wanted:
                 return path
         seen = "".join(f"\n  {path}: {fingerprint}" for path, fingerprint in found.items()) or " nothing"
-        raise HousingError(f"the table of run {self.run.id} is not here. Its fingerprint: {wanted}; found:{seen}")
+        raise HousingError(
+            f"the table of run {self.run.id} is not here. Its fingerprint: {wanted}; found:{seen}{self._way_out(folder)}"
+        )
+
+    def _way_out(self, folder: Path) -> str:
+        """Say how DVC brings an older version of the table back, where the table is under DVC."""
+        place = pointer(folder / Path(self.cfg.data.path).name)
+        if not place.is_file():
+            return ""
+        commit = self.run.tags.get(provenance.COMMIT, "COMMIT")
+        return (
+            f"\nthe table is under DVC; this brings the version at the run's commit (git log -- {place} lists all):"
+            f"\n  git checkout {commit} -- {place} && dvc checkout {place}"
+            f"\nand this the present one again:\n  git checkout HEAD -- {place} && dvc checkout {place}"
+        )

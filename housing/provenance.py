@@ -30,6 +30,7 @@ NOT_IN_KEY = (
     "trial",
     "tags",
 )
+COMMIT = "mlflow.source.git.commit"  # a tag of MLflow's own
 LIBRARIES = ("numpy", "scikit-learn", "xgboost-cpu" if sys.platform != "darwin" else "xgboost")
 CODE = (
     "schema.py",
@@ -83,7 +84,7 @@ def provenance() -> dict[str, tuple[str, str]]:
     """Give what a run is made with besides config and data: for each thing the tag of a run, and its value here and now."""
     versions = {name: (f"housing.{name}", found) for name, found in libraries().items()}
     return {
-        "commit": ("mlflow.source.git.commit", commit()[0]),
+        "commit": (COMMIT, commit()[0]),
         "code that fits or scores": (tracking.CODE, _code_hash()),
         "python": ("housing.python", platform.python_version()),
         **versions,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from housing.files import written_whole
 
 if TYPE_CHECKING:
+    from housing.bootstrap import Difference
     from housing.findings import Honest
 
 OUTCOME = "outcome.json"  # in a job's folder
-PROMOTE, HOLD, REJECT = "PROMOTE", "HOLD", "REJECT"
+PROMOTE, HOLD, REJECT, ROLLBACK = "PROMOTE", "HOLD", "REJECT", "ROLLBACK"
 
 
 @dataclass
@@ -59,20 +60,46 @@ def _short(override: str) -> str:
     return f"{name.rpartition('.')[2]}={value}"
 
 
+@dataclass(frozen=True)
+class Check:
+    """One thing that a challenger has to pass, whatever its score."""
+
+    name: str
+    found: str
+    allowed: str
+    passed: bool
+    value: float | None = None
+
+
 @dataclass
-class Decision:
-    """What the gate decided about a run, and why. Metrics are those of the test rows."""
+class Decision:  # pylint: disable=too-many-instance-attributes  # all that is kept of one
+    """What was decided about an alias, and why. Metrics are those of the test rows."""
 
     run_id: str
     alias: str
+    by: str = ""
+    before: str | None = None  # the version at the alias before this decision
     champion: str = ""
     challenger_metrics: dict[str, float] = field(default_factory=dict)
     champion_metrics: dict[str, float] = field(default_factory=dict)
     test_rows: int = 0
+    difference: "Difference | None" = None
+    checks: list[Check] = field(default_factory=list)
     verdict: str = HOLD
     reasons: list[str] = field(default_factory=list)
+    forced: str = ""  # why the gate's verdict did not count
     version: str | None = None  # of the registered model, where the alias points to after this decision
+    served: str = ""  # when a server first answered with the version
     honest: "Honest | None" = None  # in a file of its own
+
+    @property
+    def moves(self) -> bool:
+        """Whether the alias moves."""
+        return self.verdict in (PROMOTE, ROLLBACK)
+
+    def to_json(self) -> str:
+        """Give all of it but the honest evaluation as JSON."""
+        return json.dumps({**asdict(self), "honest": None}, indent=2, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)

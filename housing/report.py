@@ -205,7 +205,7 @@ def _honest(found: Honest | None, one: Subject) -> Section:
         return Section(
             title,
             "Not done for this run. It scores the test rows, so do it when the choice is made:"
-            f" python -m housing.promote alias=production evaluate=honest run_id={one.id}, or evaluate=honest here.",
+            f" python -m housing.promote evaluate=honest run_id={one.id}, or evaluate=honest here.",
         )
     figure = report_figures.by_slice(["test"], [found.slices], [found.scores["rmse"]], f"{found.rows:,} test rows, by the bundle")
     elsewhere = [

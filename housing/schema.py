@@ -243,6 +243,10 @@ class Schema:
             reasons += [f"column {name} {reason}" for reason in _narrower(mine[name], theirs[name])]
         return sorted(reasons)
 
+    def takes(self, record: Mapping[str, Any]) -> bool:
+        """Whether a row can be predicted, whatever else is in it."""
+        return all(column.name in record and column.reason(record[column.name]) is None for column in self.features)
+
     def signature(self) -> list[tuple[str, str]]:
         """Give (name, MLflow type) of each feature column. Numbers are doubles: MLflow's integers refuse 5.0 and NaN."""
         types = {"float": "double", "int": "double", "bool": "boolean", "category": "string"}
@@ -297,7 +301,8 @@ def reference(schema: Schema, matrix: Matrix, predictions: Vector) -> dict[str, 
     """Give the bins of each feature column and of the prediction, with the share of the training rows in each.
 
     A number has the training deciles as inner edges (a bin is right-closed), a category or bool one bin a level; rows
-    with the value missing are a share of their own. Shares of a column add up to 1.
+    with the value missing are a share of their own. Shares of a column add up to 1. Beside them stand the lowest and the
+    highest value, None where all are missing.
     """
     columns = {column.name: _bins(column, matrix[:, place]) for place, column in enumerate(schema.features)}
     return {"rows": len(matrix), "columns": columns, "prediction": _bins(schema.target, predictions)}
@@ -313,7 +318,14 @@ def _bins(column: Column, numbers: Vector) -> dict[str, Any]:
         edges = np.arange(max(len(column.categories), 2) - 1, dtype=np.float64) + 0.5
     counts = binned(numbers, edges)
     total = max(len(numbers), 1)
-    return {"edges": edges.tolist(), "shares": (counts / total).tolist(), "missing": float(len(numbers) - present.size) / total}
+    ends = (float(present.min()), float(present.max())) if present.size else (None, None)
+    return {
+        "edges": edges.tolist(),
+        "shares": (counts / total).tolist(),
+        "missing": float(len(numbers) - present.size) / total,
+        "lowest": ends[0],
+        "highest": ends[1],
+    }
 
 
 def binned(numbers: Vector, edges: Vector) -> NDArray[np.intp]:

@@ -100,6 +100,12 @@ def by_blocks(table: Table, degrees: float, test: float, valid: float, draw: int
     return Split(np.flatnonzero(trained), np.flatnonzero(validated), np.flatnonzero(tested))
 
 
+def is_steady(cfg: DictConfig) -> bool:
+    """Whether a row never moves in a split: not when others come, not when its target is corrected."""
+    steady = [f"{one.__module__}.{one.__qualname__}" for one in (by_hash, by_place)]
+    return cfg._target_ in steady  # pylint: disable=protected-access  # Hydra's name
+
+
 def places(table: Table) -> Rows:
     """Give a number for each row that is equal for rows at the same place."""
     return _numbered(_degrees(table))

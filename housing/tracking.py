@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +41,10 @@ KIND, DATA, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
     f"housing.{name}" for name in ("kind", "data", "split", "model_id", "evaluation", "code", "folder", "error")
 )
 CHALLENGER, EVALUATED = "housing.challenger", "housing.evaluated"  # of a decision
+ALIAS, VERDICT, BEFORE, AFTER, BY, WHY, FORCED, SERVED = (
+    f"housing.{name}" for name in ("alias", "verdict", "from", "to", "by", "why", "forced", "served")
+)
+DECISION = "housing.decision"  # of a version, with the alias behind it: the decision by which it came there, as JSON
 BEST = "housing.best"  # of a sweep
 HONEST = "honest.json"  # artefact of a decision
 PARENT = "mlflow.parentRunId"
@@ -52,7 +57,7 @@ LOST_RUN = "its process ended without a word: killed, or out of memory?"
 log = logging.getLogger(__name__)
 
 
-class Store:
+class Store:  # pylint: disable=too-many-public-methods  # all that is asked of MLflow
     """One MLflow store, which is there and ready once this object is.
 
     A store that is away is tried again for `patience` seconds, with a message each time; then StoreError is raised.
@@ -196,15 +201,23 @@ class Store:
 
     def first(self, experiment: str, tags: Mapping[str, str], order: str) -> "Tracked | None":
         """Give the first finished run with these tags, in this order."""
-        conditions = ["attributes.status = 'FINISHED'", *(f"tags.`{name}` = '{value}'" for name, value in tags.items())]
+        found = self._search(experiment, ["attributes.status = 'FINISHED'", *_equal(tags)], order, 1)
+        return found[0] if found else None
+
+    def newest(self, experiment: str, tags: Mapping[str, str], limit: int) -> "list[Tracked]":
+        """Give the newest runs with these tags, finished or not."""
+        return self._search(experiment, _equal(tags), "attributes.start_time DESC", limit)
+
+    def _search(self, experiment: str, conditions: list[str], order: str, limit: int) -> "list[Tracked]":
         where = [self.experiment(experiment)]
         with self._told_if_away():
-            found = self.client.search_runs(where, " and ".join(conditions), max_results=1, order_by=[order])
-        return self._tracked(found[0]) if found else None
+            found = self.client.search_runs(where, " and ".join(conditions), max_results=limit, order_by=[order])
+        return [self._tracked(run) for run in found]
 
     def _tracked(self, run: MlflowRun) -> "Tracked":
         opened = Run(self, run.info.run_id, run.info.experiment_id)
-        return Tracked(opened, run.info.status, run.data.metrics, run.data.tags)
+        begun = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+        return Tracked(opened, run.info.status, run.data.metrics, run.data.tags, begun)
 
     def text(self, run_id: str, name: str) -> str:
         """Give the text of a run's artefact. Raises StoreError where the run has none of this name."""
@@ -296,10 +309,42 @@ class Store:
             made = self.client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
         return str(made.version)
 
+    def version_of(self, name: str, run_id: str) -> str | None:
+        """Give the version that a run's bundle is already, or None where it is none."""
+        source = f"models:/{self.get(run_id).tags[MODEL_ID]}"
+        with self._told_if_away():
+            found = self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        return next((str(version.version) for version in found if version.source == source), None)
+
+    def run_of(self, name: str, number: str) -> str:
+        """Give the run that a version came from. Raises StoreError where there is no such version."""
+        try:
+            return str(self.client.get_model_version(name, number).run_id)
+        except MlflowException as error:
+            raise StoreError(f"the MLflow store {self.uri} knows no version {number} of {name}") from error
+
+    def tag_version(self, name: str, number: str, tag: str, value: str) -> None:
+        """Write something on a version."""
+        with self._told_if_away():
+            self.client.set_model_version_tag(name, number, tag, value)
+
     def point(self, name: str, alias: str, number: str) -> None:
         """Move an alias to a version."""
         with self._told_if_away():
             self.client.set_registered_model_alias(name, alias, number)
+
+    def move(self, name: str, alias: str, before: str | None, number: str) -> None:
+        """Move an alias from the version where it is expected. MLflow cannot compare and set, so this looks before and after.
+
+        Raises StoreError where somebody else has moved it.
+        """
+        now = self.version_at(name, alias)
+        if now != before:
+            raise StoreError(f"{alias} moved from version {before} to {now} while this was decided; decide again")
+        self.point(name, alias, number)
+        now = self.version_at(name, alias)
+        if now != number:
+            raise StoreError(f"{alias} was given version {number}, and somebody else gave it {now} at the same time; look again")
 
 
 class _Patient:
@@ -320,6 +365,7 @@ class Tracked:
     status: str
     metrics: dict[str, float]
     tags: dict[str, str]
+    begun: datetime
 
     @property
     def id(self) -> str:
@@ -401,6 +447,10 @@ class Run:
                 pip_requirements=[f"{name}=={version(name)}" for name in ("numpy", "onnxruntime")],
             )
         client.set_tag(self.id, MODEL_ID, made.model_id)
+
+
+def _equal(tags: Mapping[str, str]) -> list[str]:
+    return [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
 
 
 def key_tag(key: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ Both the plain WSGI path and Flask's routes call it, so there is one behaviour.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -18,12 +18,13 @@ from housing.schema import Matrix
 from server import parse
 from server.access import PREDICT, Access
 from server.errors import PROBLEM, RequestError, failed, problem
-from server.metrics import observe
+from server.metrics import STAGES, observe
 from server.model import InUse, Model
 from server.parse import CSV, JSON, Rows
 
 PREDICT_ROUTE, SCORING_ROUTE = "/predict", "/invocations"
 ROUTES = (PREDICT_ROUTE, SCORING_ROUTE)
+PARSED, VALIDATED, PREDICTED, SERIALISED = range(len(STAGES))
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -59,6 +60,20 @@ class Predicted:
         return named if self.coverage is None else {**named, "interval": self.coverage}
 
 
+class Watch:
+    """Takes the time of a request's stages, as often as each comes."""
+
+    def __init__(self) -> None:
+        self.seconds = [0.0] * len(STAGES)
+        self._since = time.perf_counter()
+
+    def lap(self, stage: int) -> None:
+        """Add the time since the last lap to a stage."""
+        now = time.perf_counter()
+        self.seconds[stage] += now - self._since
+        self._since = now
+
+
 class Api:
     """Answers the hot routes."""
 
@@ -69,32 +84,38 @@ class Api:
         max_rows: int,
         next_id: Callable[[], str],
         write_log: Callable[[dict[str, Any]], None],
+        observe_stages: Callable[[Sequence[float]], None],
     ) -> None:
         self._in_use, self._access, self._max_rows = in_use, access, max_rows
-        self._next_id, self._write_log = next_id, write_log
+        self._next_id, self._write_log, self._observe_stages = next_id, write_log, observe_stages
 
     def answer(self, asked: Asked) -> Answer:
         """Answer a request: let it in, read, check, predict, log, count."""
-        begun, rows = time.perf_counter(), 0
+        begun = time.perf_counter()
         try:
             self._access.check(asked.key, PREDICT)
             model = self._model()
-            given, matrix = self._read(asked, model)
+            watch = Watch()
+            given, matrix = self._read(asked, model, watch)
             predicted = _predict(model, matrix, _coverage(asked.query))
-            rows, name = len(matrix), self._next_id()
+            watch.lap(PREDICTED)
+            name = self._next_id()
             answer = Answer(200, _headers("application/json"), _success(asked.route, name, model, predicted))
+            watch.lap(SERIALISED)
             self._log(asked.route, name, model, given, predicted, begun)
+            model.counts.add(matrix, *predicted.values)
+            self._observe_stages(watch.seconds)
         except RequestError as error:
             body = problem(error.status, error.detail, error.problems)
             answer = Answer(int(error.status), _headers(PROBLEM) + list(error.headers.items()), body)
         except Exception as error:  # pylint: disable=broad-exception-caught  # no request may end a worker
             answer = Answer(500, _headers(PROBLEM), problem(500, failed(error)))
-        observe(asked.route, answer.status, time.perf_counter() - begun, rows)
+        observe(asked.route, answer.status, time.perf_counter() - begun)
         return answer
 
     def refuse(self, route: str, error: RequestError) -> Answer:
         """Answer a request whose body cannot be had."""
-        observe(route, int(error.status), 0.0, 0)
+        observe(route, int(error.status), 0.0)
         return Answer(int(error.status), _headers(PROBLEM), problem(error.status, error.detail))
 
     def _model(self) -> Model:
@@ -103,32 +124,37 @@ class Api:
         except BundleError as error:
             raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {error}") from error
 
-    def _read(self, asked: Asked, model: Model) -> tuple[Rows, Matrix]:
+    def _read(self, asked: Asked, model: Model, watch: Watch) -> tuple[Rows, Matrix]:
         """Give the rows of a body, and the matrix that the model takes."""
         allowed = (JSON,) if asked.route == PREDICT_ROUTE else (JSON, CSV)
         if parse.media_type(asked.content_type, *allowed) == CSV:
-            return self._checked(parse.of_csv(asked.body, model.bundle.schema.features), model)
+            return self._checked(parse.of_csv(asked.body, model.bundle.schema.features), model, watch)
         try:
             given = self._form(asked.route, parse.quickly(asked.body), model)
+            watch.lap(PARSED)
             matrix = model.check.matrix(given) if len(given.rows) <= self._max_rows else None
+            watch.lap(VALIDATED)
             if matrix is not None and asked.body.count(b":") == given.keys(matrix.shape[1]):
                 return given, matrix
         except (ValueError, RequestError):
             pass  # what is wrong is told by who reads strictly
         # not JSON, not allowed, a key that is there twice, or a text with a colon
-        return self._checked(self._form(asked.route, parse.strictly(asked.body), model), model)
+        return self._checked(self._form(asked.route, parse.strictly(asked.body), model), model, watch)
 
     def _form(self, route: str, body: Any, model: Model) -> Rows:
         if route == PREDICT_ROUTE:
             return parse.of_predict(body)
         return parse.of_scoring(body, model.bundle.schema.features)
 
-    def _checked(self, given: Rows, model: Model) -> tuple[Rows, Matrix]:
+    def _checked(self, given: Rows, model: Model, watch: Watch) -> tuple[Rows, Matrix]:
+        watch.lap(PARSED)
         if len(given.rows) > self._max_rows:
             raise RequestError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has {len(given.rows)} rows; allowed: {self._max_rows}"
             )
-        return given, model.check.require(given)
+        matrix = model.check.require(given)
+        watch.lap(VALIDATED)
+        return given, matrix
 
     def _log(self, route: str, name: str, model: Model, given: Rows, predicted: Predicted, begun: float) -> None:
         names = model.check.names

@@ -1,17 +1,22 @@
 """The app: wires the parts of the server."""
 
+import os
+from functools import partial
+from pathlib import Path
+
 from flask import Flask
 
 from server import slot
 from server.access import Access
-from server.api import Api
+from server.api import ROUTES, Api
 from server.cors import Cors
+from server.counts import Counts
 from server.curves import curves
 from server.errors import handle_errors
 from server.explain import explanations
 from server.feedback import feedback
 from server.log import FileHandler, PredictionLog
-from server.metrics import measure
+from server.metrics import Stages, measure
 from server.model import InUse
 from server.pages import pages
 from server.ports import Ports
@@ -34,13 +39,13 @@ def create_app() -> Application:
         EXPLAIN_EXACT=settings.explain_exact,
         EXPLAIN_ROWS=settings.explain_rows,
     )
-    in_use = InUse(settings.folder, settings.poll)
+    worker, metrics = slot.take(settings.log_folder), Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    in_use = InUse(settings.folder, settings.poll, partial(Counts, metrics, worker))
     access = Access.configured(settings.keys_file, settings.rate / settings.workers)
-    worker = slot.take(settings.log_folder)
     log = PredictionLog(FileHandler(_file(settings, PREDICTIONS, worker)), settings.log_queue)
-    answers = Api(in_use, access, settings.max_rows, request_ids(worker), log.write)
+    answers = Api(in_use, access, settings.max_rows, request_ids(worker), log.write, Stages(metrics, worker).observe)
     app.extensions |= {"in_use": in_use, "access": access, "api": answers, "feedback": _file(settings, FEEDBACK, worker)}
-    measure(app)  # before what may refuse a request
+    measure(app, in_use, ROUTES)  # before what may refuse a request
     app.register_blueprint(api)
     app.register_blueprint(explanations)
     app.register_blueprint(feedback)

@@ -15,6 +15,7 @@ from housing.errors import Problem
 from housing.schema import Column, Matrix, Schema, Vector
 from server.errors import RequestError
 from server.parse import Rows
+from server.refusals import Refusals
 from server.schemas import request_schema
 
 MOST_PROBLEMS = 100
@@ -29,6 +30,7 @@ class Check:
         self._features = schema.features
         self.names = [column.name for column in schema.features]
         self._words: RowSchema = request_schema(schema)
+        self._refusals = Refusals(schema.features)
         self._pick = itemgetter(*self.names) if len(self.names) > 1 else lambda record: (record[self.names[0]],)
         self._all_numbers = all(column.is_number and not column.nullable for column in self._features)
         self._levels = [{name: float(level) for level, name in enumerate(column.categories)} for column in self._features]
@@ -120,8 +122,7 @@ class Check:
             problems += self._problems(row, given.columns, values)
             if len(problems) > MOST_PROBLEMS:
                 break
-        if problems:
-            raise not_allowed(problems)
+        self._count_and_raise(problems)
 
     def _refuse_columns(self, given: Rows) -> None:
         if given.columns is None:
@@ -130,6 +131,10 @@ class Check:
         problems = [Problem(None, name, "is missing") for name in self.names if name not in names]
         problems += [Problem(None, name, "is not a column of this model") for name in names if name not in self.names]
         problems += [Problem(None, name, "is there twice") for name in self.names if names.count(name) > 1]
+        self._count_and_raise(problems)
+
+    def _count_and_raise(self, problems: list[Problem]) -> None:
+        self._refusals.count(problems)
         if problems:
             raise not_allowed(problems)
 

@@ -11,9 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import multiprocess
-
-from server import draining
+from server import draining, metric_files, slot
 from server.access import Access
 from server.settings import Settings
 
@@ -96,6 +94,11 @@ def _check_keys_before_workers_are_replaced(server: Any) -> None:
     signal.signal(signal.SIGHUP, replace)
 
 
+def post_fork(_server: Any, _worker: Any) -> None:
+    """Have a worker's metrics go by its number, and so by that of its successor, before it makes the first of them."""
+    metric_files.go_by(str(slot.take(_settings.log_folder)))
+
+
 def pre_request(worker: Any, _request: Any) -> None:
     """End each connection with its next answer once the server is about to stop."""
     if draining.has_begun():
@@ -125,8 +128,3 @@ def post_worker_init(worker: Any) -> None:
 def _is_public(host: str) -> bool:
     found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
     return not all(ipaddress.ip_address(address).is_loopback for address in found)
-
-
-def child_exit(_server: Any, worker: Any) -> None:
-    """Drop the gauges of a worker that is gone."""
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

@@ -132,7 +132,7 @@ class Joiner:
         folder = published.current(self._published)
         if folder is None:
             return {tally.OTHER: Tally(), **tallies}
-        return tally.put_in_use(tallies, json.loads((folder / published.SERVED).read_text(encoding="utf-8"))["version"])
+        return tally.put_in_use(tallies, published.origin(folder)["version"])
 
 
 def _joined(entry: Entry, truth: Truth) -> dict[str, Any]:

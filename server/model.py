@@ -1,10 +1,10 @@
 """The model in use, swapped between requests when the puller publishes another."""
 
 import ctypes
-import json
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,21 @@ from housing.errors import BundleError
 from housing.schema import Record
 from server import published
 from server.check import Check
+from server.counts import Counts
+
+CountsOf = Callable[[Path, Bundle, str], Counts]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A bundle, where it came from, and the check of rows that was made from its schema."""
+    """A bundle, where it came from, the check of rows that was made from its schema, and what is counted of it."""
 
     bundle: Bundle
     served: dict[str, Any]
     check: Check
+    counts: Counts
 
     @property
     def told(self) -> dict[str, Any]:
@@ -38,17 +42,17 @@ class Model:
         return rows[len(rows) // 2]
 
     @classmethod
-    def read(cls, folder: Path) -> "Model":
+    def read(cls, folder: Path, counts_of: CountsOf) -> "Model":
         """Read a published version. Raises BundleError where it is damaged."""
-        bundle = Bundle.read(folder / published.BUNDLE)
-        return cls(bundle, json.loads((folder / published.SERVED).read_text(encoding="utf-8")), Check(bundle.schema))
+        bundle, served = Bundle.read(folder / published.BUNDLE), published.origin(folder)
+        return cls(bundle, served, Check(bundle.schema), counts_of(folder, bundle, served["version"]))
 
 
 class InUse:
     """Holds the model in use; a thread looks for a newly published one and loads it before it lets go of the old."""
 
-    def __init__(self, folder: Path, poll: float) -> None:
-        self._folder, self._poll = folder, poll
+    def __init__(self, folder: Path, poll: float, counts_of: CountsOf) -> None:
+        self._folder, self._poll, self._counts_of = folder, poll, counts_of
         self._seen: tuple[Path, int] | None = None
         self._model: Model | None = None
         self._why_not = "nothing is published yet; promote a model: python -m housing.promote"
@@ -74,7 +78,7 @@ class InUse:
             if seen == self._seen:
                 return
             try:
-                self._model = Model.read(newest)
+                self._model = Model.read(newest, self._counts_of)
                 _give_memory_back()
             except (BundleError, ValueError) as error:
                 self._why_not = "what is published is damaged; the server's log says where"

@@ -10,7 +10,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 CURRENT = "current"
 SERVED = "served.json"
@@ -26,18 +28,35 @@ def current(folder: Path) -> Path | None:
     return used if used.is_dir() else None
 
 
+def versions(folder: Path) -> dict[str, dict[str, Any]]:
+    """Give the names of all that is published, which are in use or were so before, and where each came from."""
+    found = {}
+    for place in folder.iterdir():
+        if place.is_dir() and not place.is_symlink() and place.name[0] != ".":
+            with suppress(FileNotFoundError):  # it is being removed
+                found[place.name] = origin(place)
+    return found
+
+
+def origin(version: Path) -> dict[str, Any]:
+    """Give where the version in a folder came from."""
+    found: dict[str, Any] = json.loads((version / SERVED).read_text(encoding="utf-8"))
+    return found
+
+
 def publish(folder: Path, name: str, bundle: Path, served: Mapping[str, str]) -> None:
-    """Put a verified bundle beside the one in use, then turn the link; remove what lay there before these two."""
+    """Put a verified bundle beside the one in use, remove what lay there before these two, then turn the link."""
     folder.mkdir(parents=True, exist_ok=True)
     before = current(folder)
     if not (folder / name).exists():
         _place(folder / name, bundle, served)
-    link = Path(tempfile.mkdtemp(prefix=".", dir=folder)) / CURRENT
-    link.symlink_to(name)
-    link.rename(folder / CURRENT)
-    for old in folder.iterdir():
+    for old in folder.iterdir():  # first, since who sees the link turned takes what is here for published
         if old.is_dir() and not old.is_symlink() and old not in (folder / name, before):
             shutil.rmtree(old)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as place:
+        link = Path(place) / CURRENT
+        link.symlink_to(name)
+        link.rename(folder / CURRENT)
 
 
 def _place(target: Path, bundle: Path, served: Mapping[str, str]) -> None:

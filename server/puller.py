@@ -5,6 +5,7 @@ Workers read what it published; MLflow being slow, wrong or away reaches no requ
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -20,16 +21,14 @@ from prometheus_client import Counter
 from housing.bundle import Bundle
 from housing.errors import BundleError
 from housing.store_file import store_file, store_lock
-from server import published
+from server import metric_files, published
 from server.settings import Settings
 from server.verify import verify
 
+FOLDER_NAME = re.compile(r"[0-9]+-[0-9a-zA-Z]+")
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 log = logging.getLogger("puller")
-
-PUBLISHED = Counter("housing_versions_published_total", "Versions that the puller proved and gave to the workers.")
-REFUSED = Counter("housing_versions_refused_total", "Versions that could not be had or proven; the one before stays in use.")
 
 
 class Puller:
@@ -39,6 +38,10 @@ class Puller:
         self._settings = settings
         self._failed = self._refused = ""  # the version that could not be published, and that need not be tried again
         self._said = ""
+        self._published = Counter("housing_versions_published_total", "Versions that the puller proved and gave to the workers.")
+        self._refusals = Counter(
+            "housing_versions_refused_total", "Versions that could not be had or proven; the one before stays in use."
+        )
 
     def follow(self) -> None:
         """Look at the alias again and again; what fails is logged once, and the version in use stays."""
@@ -63,6 +66,8 @@ class Puller:
         if version is None:
             return f"waiting: {settings.model} has no version at alias {settings.alias} in {settings.tracking_uri}"
         name = f"{version.version}-{version.run_id}"  # the number alone comes again in a new store
+        if not FOLDER_NAME.fullmatch(name):
+            raise BundleError(f"version {version.version} names the run {version.run_id!r}, which no MLflow has made")
         used = published.current(settings.folder)
         if name == self._refused:
             return ""
@@ -73,7 +78,7 @@ class Puller:
             except Exception as error:
                 self._count_refusal(name, is_final=isinstance(error, BundleError))
                 raise
-            PUBLISHED.inc()
+            self._published.inc()
             news = f"published {settings.model} version {version.version}"
         self._failed = self._refused = ""
         return news
@@ -81,7 +86,7 @@ class Puller:
     def _count_refusal(self, name: str, is_final: bool) -> None:
         """Count a version that cannot be published, once however often it is tried."""
         if name != self._failed:
-            REFUSED.inc()
+            self._refusals.inc()
         self._failed, self._refused = name, name if is_final else ""
 
 
@@ -141,6 +146,7 @@ def main() -> None:
     logging.basicConfig(format="puller: %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
     settings = Settings.from_environment()
+    metric_files.go_by("puller")
     mlflow.set_tracking_uri(settings.tracking_uri)
     try:
         Puller(settings).follow()

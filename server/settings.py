@@ -1,4 +1,4 @@
-"""The server's settings, each from an environment variable; conf/serve.yaml holds their values and what they mean."""
+"""The server's settings, each from an environment variable, or else as conf/serve.yaml says; it says what they mean too."""
 
 import os
 import re
@@ -7,10 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
 from housing.allowed import NOT_NEGATIVE, POSITIVE, Allowed, whole
 from housing.errors import ConfigError
 
 PREFIX = "HOUSING_"
+DEFAULTS = Path(__file__).resolve().parents[1] / "conf" / "serve.yaml"
 ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?|https?://\[[\da-f:]+\](:\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -88,13 +91,17 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one for each 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read all settings. Raises ConfigError, which names the one that is missing, cannot be read or is not allowed."""
-        return cls(**{item.name: _read(item.name, item.type, environ) for item in fields(cls)})
+        given = {**_defaults(), **environ}
+        return cls(**{item.name: _read(item.name, item.type, given) for item in fields(cls)})
 
 
 def _read(name: str, kind: Any, environ: Mapping[str, str]) -> Any:
     variable = PREFIX + name.upper()
     if variable not in environ:
-        raise ConfigError(f"the environment variable {variable} is missing; python -m housing.serve sets it from conf/serve.yaml")
+        raise ConfigError(
+            f"the environment variable {variable} is missing, and conf/serve.yaml makes its value of others;"
+            " python -m housing.serve sets it"
+        )
     called, text = f"serve.{name} ({variable})", environ[variable]
     try:
         value = READERS.get(kind, kind)(text)
@@ -104,3 +111,9 @@ def _read(name: str, kind: Any, environ: Mapping[str, str]) -> Any:
     if name in ALLOWED:
         ALLOWED[name].require(called, value)
     return value
+
+
+def _defaults() -> dict[str, str]:
+    """Give the variables of the values that conf/serve.yaml says outright; the others are made by Hydra of the table's name."""
+    said = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))["serve"]
+    return {PREFIX + name.upper(): str(value) for name, value in said.items() if "${" not in str(value)}

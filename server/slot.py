@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+from functools import cache
 from pathlib import Path
 
 MOST = 256  # an id has two hexadecimal digits for it
 
 
+@cache  # a process keeps its number
 def take(folder: Path) -> int:
     """Take the smallest number that no living process holds; it is ours until this process ends, however it ends.
 

@@ -5,9 +5,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from prometheus_client.mmap_dict import MmapedDict, mmap_key
-
-from housing.files import written_whole
+from server import metric_files
+from server.metric_files import key
 
 VERSIONS = 8  # that are counted each for itself, besides OTHER
 OTHER = "other"
@@ -57,20 +56,12 @@ def put_in_use(tallies: Mapping[str, Tally], version: str) -> dict[str, Tally]:
 
 
 def show(folder: Path, tallies: Mapping[str, Tally], unmatched: int) -> None:
-    """Write the file in which Prometheus' client looks, in its own form, whole."""
-    with written_whole(folder / FILE) as partial:
-        file = MmapedDict(str(partial))  # type: ignore[no-untyped-call]
-        for key, value in _series(tallies, unmatched):
-            file.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
-        file.close()  # type: ignore[no-untyped-call]
+    """Write the file in which Prometheus' client looks."""
+    metric_files.write(folder / FILE, dict(_series(tallies, unmatched)))
 
 
 def _series(tallies: Mapping[str, Tally], unmatched: int) -> Iterator[tuple[str, float]]:
-    yield _key("housing_feedback_unmatched_total", "True values whose prediction is not in the log.", {}), float(unmatched)
+    yield key("housing_feedback_unmatched_total", "True values whose prediction is not in the log.", {}), float(unmatched)
     for name, (field, meaning) in SERIES.items():
         for version, tally in tallies.items():
-            yield _key(name, meaning, {"version": version}), float(getattr(tally, field))
-
-
-def _key(name: str, meaning: str, labels: dict[str, str]) -> str:
-    return mmap_key(name.removesuffix("_total"), name, list(labels), list(labels.values()), meaning)
+            yield key(name, meaning, {"version": version}), float(getattr(tally, field))

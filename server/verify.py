@@ -7,9 +7,11 @@ import argparse
 import resource
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from housing.errors import BundleError
+from server import graphs
 
 REFUSED = 3  # exit code: the last line says why
 
@@ -32,6 +34,39 @@ def verify(candidate: Path, in_use: Path | None, memory: int, seconds: float) ->
         raise BundleError(f"its proof ended with {done.returncode} (it may take {memory} MB): {last}")
 
 
+def refuse_odd_files(bundle: Path) -> None:
+    """Refuse links, which lead elsewhere, and pipes, whose reader waits for ever. Raises BundleError."""
+    for path in sorted(bundle.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise BundleError(f"{path.relative_to(bundle)} is no plain file")
+
+
+def look_into(bundle: Path, most: int) -> None:
+    """Look into the files of a bundle before they are used. Raises BundleError for what no bundle has.
+
+    Unpacked they may have `most` bytes: workers read them without a limit of their own.
+    """
+    files = [path for path in sorted(bundle.rglob("*")) if path.is_file()]
+    unpacked = sum(_unpacked(path) for path in files)
+    if unpacked > most:
+        raise BundleError(f"its files have {unpacked} bytes when they are unpacked; allowed: {most}, half of serve.verify_memory")
+    for path in (path for path in files if path.suffix == ".onnx"):
+        try:
+            graphs.check(path.read_bytes())
+        except BundleError as error:
+            raise BundleError(f"{path.relative_to(bundle)} {error}") from error
+
+
+def _unpacked(path: Path) -> int:
+    if path.suffix != ".npz":
+        return path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(item.file_size for item in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise BundleError(f"{path.name} is no archive: {error}") from error
+
+
 def main() -> int:
     """Prove a bundle; print why not."""
     parser = argparse.ArgumentParser(prog="python -m server.verify", description="Prove a bundle within limits.")
@@ -41,9 +76,12 @@ def main() -> int:
     asked = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (asked.memory * 1_000_000,) * 2)
 
-    from housing.bundle import Bundle  # pylint: disable=import-outside-toplevel  # what it imports is to be limited too
+    from housing.bundle import Bundle, check_files  # pylint: disable=import-outside-toplevel  # what it imports is to be limited too
 
     try:
+        refuse_odd_files(asked.bundle)
+        check_files(asked.bundle)
+        look_into(asked.bundle, asked.memory * 1_000_000 // 2)
         candidate = Bundle.read(asked.bundle)
         broken = candidate.schema.broken_for(Bundle.read(asked.in_use).schema) if asked.in_use else []
         if broken:

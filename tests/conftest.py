@@ -39,6 +39,7 @@ RENTALS_SWEEP = ("-m", *RENTALS_DATA, "refit=false", "interval=none", "figures=f
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
 FLAT = {"area": 50.5, "rooms": 2, "furnished": True, "quarter": "hills", "built": 1950}  # of the rentals
 COORDINATES = {"lat": {"type": "float", "role": "latitude"}, "lon": {"type": "float", "role": "longitude"}}  # of a made-up table
+WITHOUT_REHEARSAL = {"promote": ("gate.rehearsal=null",)}  # unless a test asks for it: starting a server takes some seconds
 SECONDS = 120  # for anything that is waited for
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would what tests start
 
@@ -133,7 +134,7 @@ def dvc(place: Path, *arguments: str, **environment: str) -> str:
 def config(name: str, *overrides: str) -> DictConfig:
     """Compose a config of the project; tables of the tests are known too."""
     with initialize_config_dir(CONF, version_base="1.3"):
-        return compose(name, [f"hydra.searchpath=[file://{TABLES}]", *overrides])
+        return compose(name, [f"hydra.searchpath=[file://{TABLES}]", *WITHOUT_REHEARSAL.get(name, ()), *overrides])
 
 
 # For tables of some hundred rows: fewer cells, fewer neighbours, a shorter climb.

@@ -113,14 +113,14 @@ def main(rounds: int) -> None:
     """Print requests a second of each server as a ratio to MLflow's, and the processor time of a request."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         place = Path(name)
-        matrix, names = _promoted(place)
+        matrix, names = promoted(place)
         peers = [stack.enter_context(server(place)) for server in (_mlflow, _fastapi, _empty, _ours)]
         peers += [
             Peer(
                 f"{peers[-1].name}, columns + rows", peers[-1].url.replace("invocations", "predict"), "columns", peers[-1].process
             )
         ]
-        bodies = {rows: _bodies(names, matrix[:rows].tolist()) for rows in SIZES}
+        bodies = {rows: bodies_of(names, matrix[:rows].tolist()) for rows in SIZES}
         for rows in SIZES:
             _check_replies(peers, bodies[rows])
         for round_ in range(rounds):
@@ -147,7 +147,7 @@ def _print(peers: list[Peer]) -> None:
         print(f"| {peer.name} | {speed} | **{times}** | {' '.join(f'{one:.1f}' for one in ratios[1])} | {cost} |", flush=True)
 
 
-def _promoted(home: Path) -> tuple[Any, list[str]]:
+def promoted(home: Path) -> tuple[Any, list[str]]:
     """Train and promote the model; give rows of the table, and the names of their columns."""
     (home / "data").mkdir()
     (home / "data" / "california.csv").symlink_to(PROJECT / "data" / "california.csv")
@@ -161,7 +161,8 @@ def _promoted(home: Path) -> tuple[Any, list[str]]:
     return table[:, : len(schema.features)], [column.name for column in schema.features]
 
 
-def _bodies(names: list[str], rows: list[list[float]]) -> dict[str, bytes]:
+def bodies_of(names: list[str], rows: list[list[float]]) -> dict[str, bytes]:
+    """Give a request for rows in each form."""
     forms = {
         "split": {"dataframe_split": {"columns": names, "data": rows}},
         "columns": {"columns": names, "rows": rows},

@@ -10,6 +10,7 @@ from conftest import TABLES, Server, command, rentals_frame, serving, wait_for
 from housing import tracking
 
 DATA = (f"--config-dir={TABLES}", "data=rentals")
+FORCED = ("force=true", "reason=each of them is to be served")
 FLAT = {"area": 80.0, "rooms": 3, "furnished": False, "quarter": "harbour", "built": 1980}
 
 
@@ -25,7 +26,7 @@ def test_from_file_to_answer(home: Path) -> None:
     jobs = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
     with serving(home) as server:
         for version, job in enumerate(jobs, start=1):
-            judged = command(home, "housing.promote", *DATA, f"run_id={job['run_id']}", "margin=1e9")
+            judged = command(home, "housing.promote", *DATA, f"run_id={job['run_id']}", *FORCED)
             assert judged.code == 0, judged.err
             wait_for(partial(serves, server, version), f"version {version} is served")
             assert_answers(server)

@@ -170,7 +170,7 @@ def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Pat
         (edit("golden.json", lambda golden: golden.update(predictions=[1.0])), "golden.json has 16 rows and 1 predictions"),
         (edit("golden.json", lambda golden: golden.clear()), "KeyError"),
         (lambda folder: (folder / "features/0/arrays.npz").write_bytes(b"no archive"), "arrays.npz|ValueError"),
-        (edit("schema.json", lambda schema: schema.update(format=99)), "format is 99; this program reads 3"),
+        (edit("schema.json", lambda schema: schema.update(format=99)), "format is 99; this program reads 4"),
         (edit("combine.json", lambda combine: combine.update(members=[])), "shorter than"),
         (edit("combine.json", lambda combine: combine["members"][0].update(where="nearby")), "where is 'nearby'; allowed"),
         (edit("combine.json", lambda combine: combine["members"][0].update(where="near")), "model.reach is missing or"),
@@ -198,6 +198,11 @@ def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Pat
         (background([[900.0, 2, 1, 0, 1950]]), "row 0 holds"),
         (lambda folder: (folder / "members/0/model.onnx").write_bytes(b"no graph"), "[Pp]rotobuf"),
         (lambda folder: (folder / "card.json").write_text("{"), "JSONDecodeError"),
+        (edit("card.json", lambda card: card["metrics"].pop("rmse")), "KeyError: 'rmse'"),
+        (edit("card.json", lambda card: card.update(created="yesterday")), "ValueError: .*yesterday"),
+        (edit("reference.json", lambda known: known["columns"].pop("area")), "KeyError: 'area'"),
+        (edit("reference.json", lambda known: known["prediction"].pop("lowest")), "the bins of the prediction lack lowest"),
+        (edit("reference.json", lambda known: known["columns"]["rooms"]["shares"].pop()), "the bins of rooms lack a share"),
     ],
 )
 def test_what_is_wrong_is_refused_though_its_sums_are_right(folder: Path, change: Callable[[Path], object], message: str) -> None:

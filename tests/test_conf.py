@@ -16,7 +16,7 @@ from housing.features import Features
 from housing.models import asked
 
 GROUPS = [(path.parent.name, path.stem) for path in sorted(Path(CONF).glob("*/*.yaml"))]
-COMMANDS = sorted(path.stem for path in Path(CONF).glob("*.yaml") if path.stem not in ("command", "paths"))
+COMMANDS = sorted(path.stem for path in Path(CONF).glob("*.yaml") if path.stem not in ("command", "paths", "registry"))
 
 
 @pytest.mark.parametrize(("group", "option"), GROUPS)

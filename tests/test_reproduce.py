@@ -1,11 +1,16 @@
 """Repeating a run: the same to the last digit, or what differs."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import TABLES, command, config, rentals_frame
+from conftest import TABLES, command, config, dvc, git, rentals_frame, train
 from housing import tracking
+from housing.errors import HousingError
+from housing.original import Original
 from housing.tracking import Store
 
 TRAIN = ("housing.train", f"--config-dir={TABLES}", "data=rentals", "features=none", "figures=false")
@@ -62,6 +67,25 @@ def test_the_data_is_found_by_its_fingerprint_or_named(home: Path, store: Store)
     gone = command(home, "housing.reproduce", f"run_id={run_id}")
     assert gone.code == 1 and "Traceback" not in gone.err
     assert f"the table of run {run_id} is not here. Its fingerprint: {wanted}; found:\n  {table}: " in gone.err
+
+
+@pytest.mark.long
+def test_a_table_that_dvc_has_is_brought_back_by_the_lines_of_the_message(versioned: Path) -> None:
+    run_id = str(train(versioned, "model=linear", "figures=false").run_id)
+    store = tracking.connect(config("train", "data=rentals").mlflow)
+    store.client.set_tag(run_id, "mlflow.source.git.commit", git(versioned, "rev-parse", "HEAD").strip())
+    rentals_frame(700).to_csv(versioned / "data" / "rentals.csv", index=False)
+    dvc(versioned, "add", "--quiet", "data/rentals.csv")
+    git(versioned, "commit", "--quiet", "--all", "--message=more")
+    original = Original.read(store, run_id)
+    with pytest.raises(HousingError, match="the table is under DVC; this brings the version at the run's commit") as refused:
+        original.find_table(versioned / "data")
+    there, back = (line.strip() for line in str(refused.value).splitlines() if line.startswith("  git"))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", there], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
+    assert original.find_table(versioned / "data").name == "rentals.csv"
+    subprocess.run(["bash", "-c", back], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
+    assert git(versioned, "status", "--porcelain") == ""
 
 
 def test_a_run_that_is_not_there_is_told(home: Path, store: Store) -> None:

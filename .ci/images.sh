@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Gets the images that Dockerfile and compose.yml name; makes stand-ins under their tags where they cannot be pulled.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+is_there() { docker image inspect "$1" >/dev/null 2>&1 || timeout 300 docker pull --quiet "$1" 2>/dev/null; }
+
+base=$(sed -n 's/^ARG BASE=//p' Dockerfile)
+is_there "$base" || .ci/base_image.sh "$base"
+for target in postgres seaweedfs prometheus alertmanager nginx; do
+  tag=$(sed -n "s,^ *image: \(\S*\b$target:\S*\),\1,p" compose.yml compose/rolling.yml)
+  is_there "$tag" ||
+    docker buildx build --file tests/stack/Dockerfile --target "$target" --tag "$tag" --load --network host \
+      --build-arg "BASE=$base" --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt .
+done

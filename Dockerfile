@@ -1,0 +1,134 @@
+# The images: serve (workers), pull (puller and joiner), train (training, promotion, MLflow's server); docs/docker.md has more.
+#   docker buildx build --target serve --tag housing-serve .
+ARG BASE=python:3.11.15-slim-bookworm
+
+# Packages are installed in stages of their own, so that installer, caches and certificates stay there.
+FROM ${BASE} AS install
+# INDEX is a mirror of the package index, without a password; the secret "ca" has the certificates of a company's proxy.
+ARG INDEX=
+WORKDIR /build
+COPY locks/uv.txt ./
+RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
+    if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
+    && python -m venv /installer \
+    && PIP_INDEX_URL=${INDEX} /installer/bin/pip install --quiet --require-hashes -r uv.txt \
+    && /installer/bin/uv venv --quiet --python /usr/local/bin/python /venv
+ENV INSTALL="/installer/bin/uv pip install --quiet --python /venv/bin/python --link-mode copy --require-hashes" \
+    COMPILE="python -m compileall -q -j 0 --invalidation-mode unchecked-hash /venv/lib" \
+    PREDICTION_NEEDS_NOT="*/tests scipy/cluster scipy/differentiate scipy/fftpack scipy/integrate scipy/interpolate scipy/io \
+scipy/ndimage scipy/odr scipy/optimize scipy/signal scipy/stats numpy/distutils numpy/f2py onnxruntime/backend onnxruntime/datasets \
+onnxruntime/quantization onnxruntime/tools onnxruntime/transformers onnxruntime/capi/libonnxruntime.so.*"
+
+# What each image is made of, as CycloneDX: it carries that itself.
+FROM install AS sbom
+COPY locks/*.txt ./
+RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
+    if [ -f /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi \
+    && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r sbom.txt \
+    && for name in serve pull train; do \
+         /venv/bin/cyclonedx-py requirements --output-reproducible --output-file "${name}.json" "${name}.txt"; \
+       done
+
+FROM install AS serve-packages
+COPY locks/serve.txt ./
+RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
+    if [ -f /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi \
+    && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r serve.txt \
+    && for name in ${PREDICTION_NEEDS_NOT}; do find /venv/lib -path "*/site-packages/*" -path "*/${name}" -prune -exec rm -r {} +; done \
+    && ${COMPILE}
+
+FROM install AS pull-packages
+COPY locks/pull.txt ./
+RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
+    if [ -f /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi \
+    && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r pull.txt \
+    && for name in ${PREDICTION_NEEDS_NOT}; do find /venv/lib -path "*/site-packages/*" -path "*/${name}" -prune -exec rm -r {} +; done \
+    && ${COMPILE}
+
+FROM install AS train-packages
+COPY locks/train.txt ./
+RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
+    if [ -f /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi \
+    && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r train.txt \
+    && ${COMPILE}
+
+# What all images share: a user, the places it may write, labels.
+FROM ${BASE} AS runtime
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.title="housing" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.revision="${REVISION}"
+# the user owns nothing but these folders, and the program only reads the rest
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin housing \
+    && install -d -o housing -g housing -m 0750 /serving /log /metrics /work
+ARG TABLE=california
+ENV PATH=/venv/bin:${PATH} \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPATH=/app \
+    HOUSING_MODEL=housing-${TABLE} \
+    HOUSING_TRACKING_URI=http://mlflow:5000 \
+    HOUSING_FOLDER=/serving \
+    HOUSING_LOG_FOLDER=/log \
+    HOUSING_HOST=0.0.0.0
+WORKDIR /app
+COPY LICENSE ./
+
+# A bundle that is baked in (--build-arg PUBLISHED=serving/california-staging) is proven first; without one there is an empty folder.
+FROM runtime AS published
+COPY --from=serve-packages /venv /venv
+COPY conf/serve.yaml conf/
+COPY housing housing/
+COPY server server/
+ARG PUBLISHED=
+RUN --mount=type=bind,target=/context \
+    install -d -o housing -g housing -m 0750 /baked \
+    && if [ -n "${PUBLISHED}" ]; then \
+         cp -a "/context/${PUBLISHED}/." /baked/ \
+         && python -m server.verify /baked/current/bundle --memory 2000 \
+         && chown -R housing:housing /baked; \
+       fi
+
+FROM runtime AS serve
+COPY --from=serve-packages /venv /venv
+COPY --from=sbom /build/serve.json sbom.json
+COPY conf/serve.yaml conf/
+COPY housing housing/
+COPY server server/
+COPY --from=published --chown=10001:10001 /baked /serving
+ENV PROMETHEUS_MULTIPROC_DIR=/metrics
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "server.alive"]
+CMD ["gunicorn", "--config", "/app/server/gunicorn.conf.py"]
+
+FROM runtime AS pull
+COPY --from=pull-packages /venv /venv
+COPY --from=sbom /build/pull.json sbom.json
+COPY conf/serve.yaml conf/
+COPY housing housing/
+COPY server server/
+ENV PROMETHEUS_MULTIPROC_DIR=/metrics
+USER 10001:10001
+# what ends puller and joiner in order, as Ctrl-C does; the first process of a container ignores SIGTERM unless it handles it
+STOPSIGNAL SIGINT
+CMD ["python", "-m", "server.puller"]
+
+FROM runtime AS train
+COPY --from=train-packages /venv /venv
+COPY --from=sbom /build/train.json sbom.json
+COPY conf conf/
+COPY housing housing/
+COPY hydra_plugins hydra_plugins/
+COPY server server/
+COPY scripts/objects scripts/
+ENV HOUSING_HOME=/work \
+    MLFLOW_TRACKING_URI=http://mlflow:5000 \
+    HOME=/tmp \
+    MPLCONFIGDIR=/tmp/matplotlib
+USER 10001:10001
+STOPSIGNAL SIGINT
+CMD ["python", "-m", "housing.train", "mlflow=server"]

@@ -1,0 +1,49 @@
+"""Entry: write the dashboards' files from their description, or say which are stale.   scripts/dashboards [--check]"""
+
+import sys
+from pathlib import Path
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from grafana.dashboards import every
+from housing.config import PROJECT
+from housing.files import written_whole
+
+FOLDER = PROJECT / "grafana" / "dashboards"
+
+
+def texts() -> dict[Path, str]:
+    """Give the text of each dashboard's file."""
+    encoder = JSONEncoder(indent=2, sort_keys=True)
+    return {FOLDER / f"{name}.json": encoder.encode(board.build()) + "\n" for name, board in every().items()}
+
+
+def stale() -> list[Path]:
+    """Give the files that are not as they would be written now, and those that nobody writes."""
+    wanted = texts()
+    found = {path: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
+    return sorted(path for path in {*wanted, *found} if wanted.get(path) != found.get(path))
+
+
+def write() -> None:
+    """Write all of them."""
+    for path, text in texts().items():
+        with written_whole(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Write the dashboards, or with --check end with an error where one is stale."""
+    match sys.argv[1:]:
+        case []:
+            write()
+        case ["--check"]:
+            found = ", ".join(str(path.relative_to(PROJECT)) for path in stale())
+            if found:
+                sys.exit(f"error: stale: {found}. Write them again: scripts/dashboards")
+        case other:
+            sys.exit(f"error: {' '.join(other)} is not known. Allowed: nothing (write), --check, draw URL")
+
+
+if __name__ == "__main__":
+    main()

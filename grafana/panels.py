@@ -1,0 +1,128 @@
+"""The kinds of panel that the dashboards are made of, written with Grafana's own SDK."""
+
+from dataclasses import dataclass
+
+from grafana_foundation_sdk.builders import dashboard, prometheus
+from grafana_foundation_sdk.models import barchart, common, stat, statetimeline, statushistory, timeseries
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardLinkType,
+    DataSourceRef,
+    DataTransformerConfig,
+    FieldColorModeId,
+    Threshold,
+    ThresholdsMode,
+)
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from grafana.alerts import Alert
+
+SOURCE = DataSourceRef(type_val="prometheus", uid="housing-prometheus")
+GOOD, BAD, PLAIN = "green", "red", "blue"
+NOW, TRAINING = "now", "training"
+POINTS = 120  # of a map of colours, from left to right
+NEXT_TO_NOTHING = 0.001  # a colour begins at its value, and 0 is not above 0
+
+
+@dataclass(frozen=True)
+class Said:
+    """What every panel says: title, unit, meaning, and the alert whose threshold it shows. A dashboard is 24 wide."""
+
+    title: str
+    unit: str
+    meaning: str
+    width: int
+    alert: Alert | None = None
+    height: int = 8
+
+
+def number(said: Said, expr: str) -> dashboard.Panel:
+    """One number now, with its course behind it."""
+    options = stat.Options(
+        reduce_options=common.ReduceDataOptions(values=False, calcs=["lastNotNull"]),
+        color_mode=common.BigValueColorMode.BACKGROUND if said.alert else common.BigValueColorMode.VALUE,
+    )
+    return _panel("stat", said).options(options).with_target(_query(expr, said.title, "A"))
+
+
+def lines(said: Said, queries: dict[str, str], stacked: bool = False) -> dashboard.Panel:
+    """Lines over time; queries by the name of their series, in which {{label}} stands for a label's value."""
+    custom = timeseries.FieldConfig(
+        line_width=2,
+        fill_opacity=30 if stacked else 5,
+        show_points=common.VisibilityMode.NEVER,
+        stacking=common.StackingConfig(mode=common.StackingMode.NORMAL if stacked else common.StackingMode.NONE),
+        thresholds_style=common.GraphThresholdsStyleConfig(
+            mode=common.GraphTresholdsStyleMode.DASHED if said.alert else common.GraphTresholdsStyleMode.OFF
+        ),
+    )
+    tooltip = common.VizTooltipOptions(mode=common.TooltipDisplayMode.MULTI, sort=common.SortOrder.DESCENDING)
+    panel = _panel("timeseries", said).custom(custom).options(timeseries.Options(legend=_legend(), tooltip=tooltip)).min(0)
+    for place, (name, expr) in enumerate(queries.items()):
+        panel = panel.with_target(_query(expr, name, chr(ord("A") + place)))
+    return panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
+
+
+def heat(said: Said, expr: str, legend: str) -> dashboard.Panel:
+    """A map of colours, from green at 0 to red at the alert's threshold: a row for each series, time from left to right."""
+    options = statushistory.Options(show_value=common.VisibilityMode.NEVER, legend=_legend(), row_height=0.9, col_width=1.0)
+    panel = _panel("status-history", said).options(options).custom(statushistory.FieldConfig(fill_opacity=80, line_width=0))
+    panel = panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.CONTINUOUS_GR_YL_RD)).min(0)
+    if said.alert is not None:
+        panel = panel.max(said.alert.threshold)
+    return panel.max_data_points(POINTS).with_target(_query(expr, legend, "A"))
+
+
+def spans(said: Said, expr: str, legend: str) -> dashboard.Panel:
+    """Bars over time: when each series was there."""
+    options = statetimeline.Options(show_value=common.VisibilityMode.NEVER, legend=_legend(), merge_values=True)
+    return _panel("state-timeline", said).options(options).with_target(_query(expr, legend, "A"))
+
+
+def against_training(said: Said, now: str, training: str) -> dashboard.Panel:
+    """Two bars for each bin: the share of rows now, and of training rows."""
+    join = DataTransformerConfig(id_val="joinByField", options={"byField": "bin", "mode": "outer"})
+    names = {"Value #A": NOW, "Value #B": TRAINING}
+    organize = DataTransformerConfig(
+        id_val="organize", options={"excludeByName": {"Time 1": True, "Time 2": True}, "renameByName": names}
+    )
+    options = barchart.Options(x_field="bin", orientation=common.VizOrientation.VERTICAL, legend=_legend(), group_width=0.8)
+    panel = (
+        _panel("barchart", said).options(options).custom(barchart.FieldConfig(fill_opacity=80)).transformations([join, organize])
+    )
+    for name, expr, reference in ((NOW, now, "A"), (TRAINING, training, "B")):
+        panel = panel.with_target(_query(expr, name, reference).format(PromQueryFormat.TABLE).instant())
+    return panel.min(0).color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
+
+
+def _panel(kind: str, said: Said) -> dashboard.Panel:
+    panel = dashboard.Panel().type(kind).title(said.title).unit(said.unit).datasource(SOURCE)
+    panel = panel.span(said.width).height(said.height).thresholds(_thresholds(said.alert)).description(said.meaning)
+    if said.alert is None:
+        return panel
+    runbook = dashboard.DashboardLink(f"Runbook of {said.alert.name}").type(DashboardLinkType.LINK).url(said.alert.runbook)
+    return panel.description(_with_alert(said.meaning, said.alert)).links([runbook.target_blank(True)])
+
+
+def _with_alert(meaning: str, alert: Alert) -> str:
+    return f"{meaning} Alert {alert.name} {alert.comparison} {alert.threshold:g}: [runbook]({alert.runbook})"
+
+
+def _thresholds(alert: Alert | None) -> dashboard.ThresholdsConfig:
+    """Give the colours: red where the alert would be raised."""
+    if alert is None:
+        steps = [Threshold(color=PLAIN)]
+    elif alert.comparison == "==":  # of what counts upwards from nothing
+        steps = [Threshold(color=BAD), Threshold(color=GOOD, value=alert.threshold + 1)]
+    else:
+        steps = [Threshold(color=GOOD), Threshold(color=BAD, value=alert.threshold or NEXT_TO_NOTHING)]
+    return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
+
+
+def _legend() -> common.VizLegendOptions:
+    return common.VizLegendOptions(
+        display_mode=common.LegendDisplayMode.LIST, placement=common.LegendPlacement.BOTTOM, show_legend=True
+    )
+
+
+def _query(expr: str, legend: str, reference: str) -> prometheus.Dataquery:
+    return prometheus.Dataquery().expr(expr).legend_format(legend).ref_id(reference).datasource(SOURCE).range()

@@ -1,0 +1,140 @@
+"""A new version of the API, rolled out behind a real nginx while callers ask."""
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+
+import engine
+from conftest import FLAT, Server
+from engine import address, build, clone, inspect
+
+pytestmark = [pytest.mark.docker, pytest.mark.skipif(bool(engine.missing()), reason=engine.missing() or "all is there")]
+
+NAME = "housing-rolling"
+FILES = "compose.yml:compose/rolling.yml:rolling-tests.yml"
+INSTANCES = ("api", "api-2")
+ENVIRONMENT = "POSTGRES_PASSWORD=a\nS3_SECRET=b\nGRAFANA_PASSWORD=c\nTABLE=rentals\nVERSION=one\n"
+# The model is in the image; no ports are published.
+OVERRIDE = """
+services:
+  api: {volumes: !override ["log:/log", "metrics:/metrics"]}
+  api-2: {volumes: !override ["log:/log", "metrics-2:/metrics"]}
+  proxy: {ports: !reset []}
+"""
+BACK = 30  # seconds that a bad version may last
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, rentals_server: Server) -> Path:
+    """A clone whose version `one` of serve has a model in it; `two` is as good, `bad` cannot start."""
+    found = clone(tmp_path_factory.mktemp("deploy") / "clone")
+    shutil.copytree(rentals_server.log.parent / "serving" / "rentals-staging", found / "serving" / "rentals", symlinks=True)
+    build(found, "serve", VERSION="one", PUBLISHED="serving/rentals", TABLE="rentals")
+    made_from_one("two", "ENV RELEASE=two")
+    made_from_one("bad", "ENV HOUSING_PORT=no-port")
+    (found / "rolling-tests.yml").write_text(OVERRIDE, encoding="utf-8")
+    return found
+
+
+def made_from_one(version: str, line: str) -> None:
+    """Make another version of serve."""
+    content = f"FROM housing-serve:one\n{line}\n".encode()
+    subprocess.run(["docker", "build", "--quiet", "--tag", f"housing-serve:{version}", "-"], input=content, check=True)
+
+
+def run(place: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command in the clone, with the compose files of two instances behind the proxy."""
+    environ = {**os.environ, "COMPOSE_FILE": FILES, "COMPOSE_PROJECT_NAME": NAME}
+    return subprocess.run(command, cwd=place, env=environ, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def rolling(place: Path) -> Iterator[Path]:
+    """Both instances of version `one` behind the proxy."""
+    (place / ".env").write_text(ENVIRONMENT, encoding="utf-8")
+    try:
+        started = run(place, "docker", "compose", "up", "--detach", "--wait", "proxy")
+        assert started.returncode == 0, started.stderr
+        yield place
+    finally:
+        run(place, "docker", "compose", "down", "--volumes", "--timeout", "2")
+
+
+def versions() -> set[str]:
+    """The image of each instance."""
+    return {inspect(f"{NAME}-{instance}-1", ".Config.Image") for instance in INSTANCES}
+
+
+@dataclass
+class Seen:
+    """What callers saw."""
+
+    asked: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def callers(count: int = 4) -> Iterator[Seen]:
+    """Ask the proxy for predictions for as long as the block lasts, each time on a new connection."""
+    seen, stop, host, body = Seen(), threading.Event(), address(f"{NAME}-proxy-1"), json.dumps(FLAT)
+
+    def ask() -> None:
+        while not stop.is_set():
+            seen.asked += 1
+            connection = HTTPConnection(host, 8000, timeout=10)
+            try:
+                connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                answer.read()
+                if answer.status != 200:
+                    seen.failed.append(str(answer.status))
+            except (OSError, HTTPException) as error:
+                seen.failed.append(repr(error))
+            finally:
+                connection.close()
+            time.sleep(0.01)
+
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_good_version_takes_over_and_no_request_fails(rolling: Path) -> None:
+    with callers() as seen:
+        done = run(rolling, "./scripts/deploy", "two")
+    print(f"rolled out: {seen.asked} requests, {len(seen.failed)} failed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert versions() == {"housing-serve:two"}
+    assert seen.asked > 100 and not seen.failed
+    assert "VERSION=two" in (rolling / ".env").read_text(encoding="utf-8")
+
+
+def test_a_bad_version_is_taken_back_and_no_request_fails(rolling: Path) -> None:
+    before = versions()
+    with callers() as seen:
+        begun = time.monotonic()
+        done = run(rolling, "./scripts/deploy", "bad")
+        took = time.monotonic() - begun
+    print(f"taken back after {took:.1f} s: {seen.asked} requests, {len(seen.failed)} failed")
+    assert done.returncode == 1
+    assert "api of version bad does not predict; going back to" in done.stderr
+    assert versions() == before
+    assert seen.asked > 100 and not seen.failed
+    assert "bad" not in (rolling / ".env").read_text(encoding="utf-8")
+    assert took < BACK
