@@ -268,13 +268,6 @@ class Store:  # pylint: disable=too-many-public-methods  # all that is asked of 
                 raise StoreError(f"the MLflow store {self.uri} cannot be used: {error}") from error
             return None
 
-    def run_of(self, name: str, number: str) -> str:
-        """Give the run that a version came from. Raises StoreError where there is no such version."""
-        try:
-            return str(self.client.get_model_version(name, number).run_id)
-        except MlflowException as error:
-            raise StoreError(f"the MLflow store {self.uri} knows no version {number} of {name}") from error
-
     def round_trip(self, experiment: str) -> str:
         """Write a file where an experiment's artefacts go, read it back, remove it; give that place.
 
