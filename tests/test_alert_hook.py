@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -125,3 +126,9 @@ def test_it_does_not_start_without_its_secrets(name: str, value: str) -> None:
     ended = subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, check=False, timeout=20)
     assert ended.returncode == 1
     assert f"error: {'the environment has no ' if not value else ''}{name}" in ended.stderr
+
+
+def test_the_alerts_that_it_takes_are_there() -> None:
+    named = set(re.findall(r'"(Housing\w+)"', (PROJECT / "scripts" / "alert_hook").read_text(encoding="utf-8")))
+    assert len(named) == 3
+    assert named <= set(re.findall(r"alert: (\w+)", (PROJECT / "prometheus" / "alerts.yml").read_text(encoding="utf-8")))
