@@ -52,14 +52,10 @@ RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
     && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r train.txt \
     && ${COMPILE}
 
-# What all images share: a user, the places it may write, labels.
+# What all images share: a user, the places it may write, labels. Those that differ with each commit come last.
 FROM ${BASE} AS runtime
-ARG REVISION=unknown
-ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="housing" \
-      org.opencontainers.image.licenses="MIT" \
-      org.opencontainers.image.source="${SOURCE}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.licenses="MIT"
 # the user owns nothing but these folders, and the program only reads the rest
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin housing \
     && install -d -o housing -g housing -m 0750 /serving /log /metrics /work
@@ -104,6 +100,9 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "server.alive"]
 CMD ["gunicorn", "--config", "/app/server/gunicorn.conf.py"]
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.source="${SOURCE}" org.opencontainers.image.revision="${REVISION}"
 
 FROM runtime AS pull
 COPY --from=pull-packages /venv /venv
@@ -116,6 +115,9 @@ USER 10001:10001
 # what ends puller and joiner in order, as Ctrl-C does; the first process of a container ignores SIGTERM unless it handles it
 STOPSIGNAL SIGINT
 CMD ["python", "-m", "server.puller"]
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.source="${SOURCE}" org.opencontainers.image.revision="${REVISION}"
 
 FROM runtime AS train
 COPY --from=train-packages /venv /venv
@@ -132,3 +134,6 @@ ENV HOUSING_HOME=/work \
 USER 10001:10001
 STOPSIGNAL SIGINT
 CMD ["python", "-m", "housing.train", "mlflow=server"]
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.source="${SOURCE}" org.opencontainers.image.revision="${REVISION}"

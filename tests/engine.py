@@ -4,7 +4,12 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from housing.config import PROJECT
@@ -78,3 +83,44 @@ def child_of(container: str) -> int:
     init = int(inspect(container, ".State.Pid"))
     children: Sequence[str] = Path(f"/proc/{init}/task/{init}/children").read_text(encoding="utf-8").split()
     return int(children[0])
+
+
+@dataclass
+class Seen:
+    """What callers saw who asked again and again."""
+
+    asked: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def callers(host: str, row: object, stay: bool, count: int = 4) -> Iterator[Seen]:
+    """Ask port 8000 for predictions for as long as the block lasts, on connections that stay or each time on a new one."""
+    seen, stop, body = Seen(), threading.Event(), json.dumps(row)
+
+    def ask() -> None:
+        connection = HTTPConnection(host, 8000, timeout=30)
+        while not stop.is_set():
+            seen.asked += 1
+            try:
+                connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                answer.read()
+                seen.failed += [] if answer.status == 200 else [str(answer.status)]
+            except (OSError, HTTPException) as error:
+                seen.failed.append(repr(error))
+                connection.close()
+            if not stay:
+                connection.close()
+            time.sleep(0.005)
+        connection.close()
+
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

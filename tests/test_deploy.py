@@ -1,22 +1,17 @@
 """A new version of the API, rolled out behind a real nginx while callers ask."""
 
-import json
 import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
 
 import engine
 from conftest import FLAT, Server
-from engine import address, build, clone, inspect
+from engine import address, build, callers, clone, inspect
 
 pytestmark = [pytest.mark.docker, pytest.mark.skipif(bool(engine.missing()), reason=engine.missing() or "all is there")]
 
@@ -75,48 +70,8 @@ def versions() -> set[str]:
     return {inspect(f"{NAME}-{instance}-1", ".Config.Image") for instance in INSTANCES}
 
 
-@dataclass
-class Seen:
-    """What callers saw."""
-
-    asked: int = 0
-    failed: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def callers(count: int = 4) -> Iterator[Seen]:
-    """Ask the proxy for predictions for as long as the block lasts, each time on a new connection."""
-    seen, stop, host, body = Seen(), threading.Event(), address(f"{NAME}-proxy-1"), json.dumps(FLAT)
-
-    def ask() -> None:
-        while not stop.is_set():
-            seen.asked += 1
-            connection = HTTPConnection(host, 8000, timeout=10)
-            try:
-                connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
-                answer = connection.getresponse()
-                answer.read()
-                if answer.status != 200:
-                    seen.failed.append(str(answer.status))
-            except (OSError, HTTPException) as error:
-                seen.failed.append(repr(error))
-            finally:
-                connection.close()
-            time.sleep(0.01)
-
-    threads = [threading.Thread(target=ask) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
 def test_a_good_version_takes_over_and_no_request_fails(rolling: Path) -> None:
-    with callers() as seen:
+    with callers(address(f"{NAME}-proxy-1"), FLAT, stay=False) as seen:
         done = run(rolling, "./scripts/deploy", "two")
     print(f"rolled out: {seen.asked} requests, {len(seen.failed)} failed")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -127,7 +82,7 @@ def test_a_good_version_takes_over_and_no_request_fails(rolling: Path) -> None:
 
 def test_a_bad_version_is_taken_back_and_no_request_fails(rolling: Path) -> None:
     before = versions()
-    with callers() as seen:
+    with callers(address(f"{NAME}-proxy-1"), FLAT, stay=False) as seen:
         begun = time.monotonic()
         done = run(rolling, "./scripts/deploy", "bad")
         took = time.monotonic() - begun

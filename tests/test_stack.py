@@ -5,20 +5,16 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
-import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import engine
 from conftest import wait_for
-from engine import address, build, child_of, clone, docker, inspect, within
+from engine import address, build, callers, child_of, clone, docker, inspect, within
 from housing.config import PROJECT
 
 pytestmark = [pytest.mark.docker, pytest.mark.skipif(bool(engine.missing()), reason=engine.missing() or "all is there")]
@@ -115,46 +111,6 @@ def example(stack: Stack) -> object:
     return told["example"]
 
 
-@dataclass
-class Load:
-    """What callers saw who asked again and again, on connections that stay."""
-
-    asked: int = 0
-    failed: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def load(stack: Stack, connections: int = 4) -> Iterator[Load]:
-    """Ask for predictions for as long as the block lasts."""
-    seen, stop, body, host = Load(), threading.Event(), json.dumps(example(stack)), address(stack.name("api"))
-
-    def ask() -> None:
-        connection = HTTPConnection(host, 8000, timeout=30)
-        while not stop.is_set():
-            seen.asked += 1
-            try:
-                connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
-                answer = connection.getresponse()
-                answer.read()
-                if answer.status != 200:
-                    seen.failed.append(str(answer.status))
-            except (OSError, HTTPException) as error:
-                seen.failed.append(repr(error))
-                connection.close()
-            time.sleep(0.005)
-        connection.close()
-
-    callers = [threading.Thread(target=ask) for _ in range(connections)]
-    for caller in callers:
-        caller.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        for caller in callers:
-            caller.join()
-
-
 def test_training_inside_is_served_without_a_restart(trained: Stack) -> None:
     assert trained.ask("/readyz") == {"status": "ready", "version": "1"}
 
@@ -184,7 +140,7 @@ def test_what_asks_for_no_key_in_s3_answers_itself_alone(stack: Stack) -> None:
 @pytest.mark.parametrize("service", ["mlflow", "s3", "postgres"])
 def test_no_request_fails_and_no_run_is_lost_while_what_is_behind_dies(trained: Stack, service: str) -> None:
     before = trained.finished_runs()
-    with load(trained) as seen:
+    with callers(address(trained.name("api")), example(trained), stay=True) as seen:
         started = inspect(trained.name(service), ".State.StartedAt")
         os.kill(child_of(trained.name(service)), signal.SIGKILL)
         wait_for(lambda: inspect(trained.name(service), ".State.StartedAt") != started, "it is started again")
