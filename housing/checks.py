@@ -229,7 +229,7 @@ def _ask(url: str, route: str, cfg: DictConfig, remedy: str) -> str:
 
 def _get(url: str, patience: float, key: str = "") -> str:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
-    with urllib.request.urlopen(request, timeout=patience) as answer:  # nosec B310  # who calls names the address
+    with urllib.request.urlopen(request, timeout=patience) as answer:
         body: bytes = answer.read()
     return body.decode()
 

@@ -127,7 +127,7 @@ def test_changed_data_is_another_run(home: Path) -> None:
     [
         ("data.path=nowhere.csv", HousingError, "nowhere.csv is not there"),
         ("data.columns.area.max=30", TableError, "is above 30"),
-        ("model.estimator.max_depth=-1", ValueError, "'max_depth' parameter"),
+        ("model.estimator.max_depth=-1", ConfigError, "cannot be fitted: The 'max_depth' parameter"),
         ("metric=accuracy", ConfigError, "metric is 'accuracy'; allowed: rmse, mae"),
         ("+features.blocks.magic={}", ConfigError, "block 'magic' is not known"),
     ],
