@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from packaging.requirements import Requirement
 
 from housing import tracking, versions
@@ -81,8 +81,8 @@ def threads(_cfg: DictConfig) -> str:
 def disk(cfg: DictConfig) -> str:
     """There is room where results go."""
     free = shutil.disk_usage(home()).free // 1_000_000
-    if free < cfg.doctor.disk:
-        raise Ailment(f"{free:,} MB free in {home()}", f"free some: {cfg.doctor.disk:,} MB are wanted (doctor.disk)")
+    if free < cfg.disk:
+        raise Ailment(f"{free:,} MB free in {home()}", f"free some: {cfg.disk:,} MB are wanted (disk=)")
     return f"{free:,} MB free in {home()}"
 
 
@@ -118,7 +118,7 @@ def _store(cfg: DictConfig) -> Store:
     if file is not None and not file.is_file():
         raise Ailment(f"{file} is not there", TRAIN)
     if file is None:
-        _require_allowed_host(uri, cfg.doctor.patience)
+        _require_allowed_host(uri, cfg.patience)
     return tracking.connect(cfg.mlflow)
 
 
@@ -146,14 +146,14 @@ def artefacts(cfg: DictConfig) -> str:
 
 def registry(cfg: DictConfig) -> str:
     """The alias has a version."""
-    return f"{cfg.registered_model} version {_at_alias(cfg)} at {cfg.doctor.alias}"
+    return f"{cfg.registered_model} version {_at_alias(cfg)} at {cfg.serve.alias}"
 
 
 def _at_alias(cfg: DictConfig) -> str:
-    version = _store(cfg).version_at(cfg.registered_model, cfg.doctor.alias)
+    version = _store(cfg).version_at(cfg.registered_model, cfg.serve.alias)
     if version is None:
         raise Ailment(
-            f"{cfg.registered_model} has no version at {cfg.doctor.alias}", f"python -m housing.promote data={cfg.data.name}"
+            f"{cfg.registered_model} has no version at {cfg.serve.alias}", f"python -m housing.promote data={cfg.data.name}"
         )
     return version
 
@@ -168,23 +168,23 @@ def bundle(cfg: DictConfig) -> str:
 
 def server(cfg: DictConfig) -> str:
     """The server is ready, and serves the version at the alias."""
-    url = _url(cfg, "server")
+    url = _url(cfg, "serve.url")
     _ask(url, "/readyz", cfg, SERVE)
     served = json.loads(_ask(url, "/model", cfg, SERVE))["version"]
     version = _at_alias(cfg)
     if served != version:
         raise Ailment(
-            f"{url} serves version {served}, {cfg.doctor.alias} is {version}", "look at what the puller says in its log"
+            f"{url} serves version {served}, {cfg.serve.alias} is {version}", "look at what the puller says in its log"
         )
     return f"{url} is ready and serves version {served}"
 
 
 def metrics(cfg: DictConfig) -> str:
     """The server gives its metrics."""
-    text = _ask(_url(cfg, "server"), "/metrics", cfg, SERVE)
+    text = _ask(_url(cfg, "serve.url"), "/metrics", cfg, SERVE)
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE housing_")}
     if not names:
-        raise Ailment("/metrics has none of ours", "is doctor.server the address of this project's server?")
+        raise Ailment("/metrics has none of ours", "is serve.url the address of this project's server?")
     return f"{len(names)} of ours, {len(text):,} bytes"
 
 
@@ -210,18 +210,18 @@ def grafana(cfg: DictConfig) -> str:
 
 
 def _url(cfg: DictConfig, name: str) -> str:
-    url = cfg.doctor[name]
+    url = OmegaConf.select(cfg, name)
     if url is None:
-        raise Absent(f"none is named (doctor.{name}=)")
+        raise Absent(f"none is named ({name}=)")
     return str(url).rstrip("/")
 
 
 def _ask(url: str, route: str, cfg: DictConfig, remedy: str) -> str:
     try:
-        return _get(url + route, cfg.doctor.patience, cfg.doctor.key)
+        return _get(url + route, cfg.patience, cfg.serve.key)
     except urllib.error.HTTPError as error:
         said = error.read().decode(errors="replace")[:300]
-        remedy = "name a key with the right metrics: doctor.key=" if error.code in (401, 403) else "mend what it says"
+        remedy = "name a key with the right metrics: serve.key=" if error.code in (401, 403) else "mend what it says"
         raise Ailment(f"{url}{route} answers {error.code}: {said}", remedy) from error
     except (OSError, ValueError) as error:
         raise Ailment(f"{url} does not answer: {error}", remedy) from error

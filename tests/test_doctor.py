@@ -10,7 +10,7 @@ from conftest import Server, command, config, promoted, serving, wait_for
 from object_store import BUCKET, object_store
 from housing.checks import CHECKS, Found, examine
 
-RENTALS = ("data=rentals", "registered_model=housing-rentals", "doctor.patience=5")
+RENTALS = ("data=rentals",)
 
 
 def found(home: Path, *overrides: str) -> dict[str, Found]:
@@ -31,7 +31,7 @@ def well(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterato
 
 def test_what_is_right_is_told_with_what_was_found(well: Server) -> None:
     home = well.log.parent
-    said = found(home, f"doctor.server={well.url}")
+    said = found(home, f"serve.url={well.url}")
     states = {name: one.state for name, one in said.items()}
     assert {name for name, state in states.items() if state == "absent"} == {"remote", "prometheus", "grafana"}
     assert {name for name, state in states.items() if state == "ill"} == set(), said
@@ -43,7 +43,7 @@ def test_what_is_right_is_told_with_what_was_found(well: Server) -> None:
 
 def test_the_command_ends_with_1_where_something_is_not_right_and_tells_each_cause_once(home: Path) -> None:
     (home / "mlflow.db").unlink()
-    ended = command(home, "housing.doctor", "data=synthetic", "doctor.server=http://127.0.0.1:9")
+    ended = command(home, "housing.doctor", "data=synthetic", "serve.url=http://127.0.0.1:9")
     assert ended.code == 1
     assert ended.err == "not right: table, store, server\n"
     lines = [line.strip() for line in ended.out.splitlines()]
@@ -54,7 +54,7 @@ def test_the_command_ends_with_1_where_something_is_not_right_and_tells_each_cau
 
 def test_a_server_that_serves_another_version_is_told(well: Server) -> None:
     home = well.log.parent
-    said = found(home, f"doctor.server={well.url}", "doctor.alias=other")
+    said = found(home, f"serve.url={well.url}", "serve.alias=other")
     assert (said["registry"].state, said["registry"].remedy) == ("ill", "python -m housing.promote data=rentals")
     assert "has no version at other" in said["server"].what
 
@@ -65,7 +65,7 @@ def test_threads_beyond_the_cores_are_told(home: Path, monkeypatch: pytest.Monke
 
 
 def test_a_full_disk_is_told(home: Path) -> None:
-    assert "MB free in" in found(home, "doctor.disk=1000000000")["disk"].what
+    assert "MB free in" in found(home, "disk=1000000000")["disk"].what
 
 
 def test_a_table_that_is_not_the_version_of_git_is_told(versioned: Path) -> None:
