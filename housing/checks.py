@@ -5,10 +5,11 @@ import os
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from packaging.requirements import Requirement
@@ -23,6 +24,7 @@ from housing.tracking import Store
 
 NEEDED = ("train", "data")  # the extras of setup.cfg that these commands need
 GOOD, ABSENT, ILL = "good", "absent", "ill"
+DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy knows nothing of this machine
 SERVE = "./scripts/serve"
 TRAIN = "python -m housing.train -m model=linear,decision_tree,xgboost"
 
@@ -170,12 +172,10 @@ def server(cfg: DictConfig) -> str:
     """The server is ready, and serves the version at the alias."""
     url = _url(cfg, "serve.url")
     _ask(url, "/readyz", cfg, SERVE)
-    served = json.loads(_ask(url, "/model", cfg, SERVE))["version"]
+    served = _ask_for(("version",), url, "/model", cfg, SERVE)
     version = _at_alias(cfg)
     if served != version:
-        raise Ailment(
-            f"{url} serves version {served}, {cfg.serve.alias} is {version}", "look at what the puller says in its log"
-        )
+        raise Ailment(f"{url} serves version {served}, {cfg.serve.alias} is {version}", "look at what the puller says in its log")
     return f"{url} is ready and serves version {served}"
 
 
@@ -191,12 +191,12 @@ def metrics(cfg: DictConfig) -> str:
 def prometheus(cfg: DictConfig) -> str:
     """Prometheus reaches the server, and has our rules."""
     url, remedy = _url(cfg, "prometheus"), "prometheus --config.file=prometheus/prometheus.yml"
-    targets = json.loads(_ask(url, "/api/v1/targets?state=active", cfg, remedy))["data"]["activeTargets"]
+    targets = _ask_for(("data", "activeTargets"), url, "/api/v1/targets?state=active", cfg, remedy)
     ours = [one for one in targets if one["labels"]["job"] == "housing"]
     down = [f"{one['scrapeUrl']}: {one['lastError'] or 'not scraped yet'}" for one in ours if one["health"] != "up"]
     if down or not ours:
         raise Ailment(", ".join(down) or "no target of job housing", "mend prometheus/targets/housing.yml")
-    groups = json.loads(_ask(url, "/api/v1/rules", cfg, remedy))["data"]["groups"]
+    groups = _ask_for(("data", "groups"), url, "/api/v1/rules", cfg, remedy)
     if not any(rule["name"].startswith("housing:") for group in groups for rule in group["rules"]):
         raise Ailment("our rules are not loaded", remedy)
     return f"{len(ours)} targets up, {sum(len(group['rules']) for group in groups)} rules"
@@ -205,8 +205,8 @@ def prometheus(cfg: DictConfig) -> str:
 def grafana(cfg: DictConfig) -> str:
     """Grafana answers; dashboards need no more than its provisioning."""
     url = _url(cfg, "grafana")
-    state = json.loads(_ask(url, "/api/health", cfg, "start Grafana with grafana/provisioning, as compose.yml does"))
-    return f"version {state['version']}, database {state['database']}"
+    state = _ask_for(("database",), url, "/api/health", cfg, "start Grafana with grafana/provisioning, as compose.yml does")
+    return f"{url}, database {state}"
 
 
 def _url(cfg: DictConfig, name: str) -> str:
@@ -218,18 +218,30 @@ def _url(cfg: DictConfig, name: str) -> str:
 
 def _ask(url: str, route: str, cfg: DictConfig, remedy: str) -> str:
     try:
-        return _get(url + route, cfg.patience, cfg.serve.key)
+        return _get(url + route, cfg.patience, cfg.serve.key if url == cfg.serve.url else "")
     except urllib.error.HTTPError as error:
         said = error.read().decode(errors="replace")[:300]
-        remedy = "name a key with the right metrics: serve.key=" if error.code in (401, 403) else "mend what it says"
+        remedy = "name a key with the rights predict and metrics: serve.key=" if error.code in (401, 403) else "mend what it says"
         raise Ailment(f"{url}{route} answers {error.code}: {said}", remedy) from error
     except (OSError, ValueError) as error:
         raise Ailment(f"{url} does not answer: {error}", remedy) from error
 
 
+def _ask_for(names: Sequence[str], url: str, route: str, cfg: DictConfig, remedy: str) -> Any:
+    """Give what an answer in JSON has below some names."""
+    found: Any = _ask(url, route, cfg, remedy)
+    try:
+        found = json.loads(found)
+        for name in names:
+            found = found[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Ailment(f"{url}{route} answers something else than was expected", f"is {url} the right address?") from error
+    return found
+
+
 def _get(url: str, patience: float, key: str = "") -> str:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
-    with urllib.request.urlopen(request, timeout=patience) as answer:
+    with DIRECTLY.open(request, timeout=patience) as answer:
         body: bytes = answer.read()
     return body.decode()
 

@@ -1,12 +1,16 @@
 """The files in which processes keep their metrics, and from which Prometheus' client adds them up at /metrics."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
+from housing.errors import ConfigError
 from housing.files import written_whole
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the client's own name for it
 
 
 def go_by(name: str) -> None:
@@ -14,6 +18,8 @@ def go_by(name: str) -> None:
 
     The client would name them by pid. Call it before the first metric is made; no other living process may have the name.
     """
+    if FOLDER not in os.environ:
+        raise ConfigError(f"the environment variable {FOLDER} is missing: a folder for metrics; python -m housing.serve makes one")
     values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
 
 

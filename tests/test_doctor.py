@@ -1,7 +1,11 @@
 """The doctor: says of each part what it found, and how to mend what is not right. The parts are real."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -19,6 +23,15 @@ def found(home: Path, *overrides: str) -> dict[str, Found]:
         patch.setenv("HOUSING_HOME", str(home))
         cfg = config("doctor", *RENTALS, *overrides)
         return {check.__name__: examine(check, cfg) for check in CHECKS}
+
+
+@contextmanager
+def other_program(folder: Path) -> Iterator[str]:
+    """A server of a folder's files, which is none of ours."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +115,11 @@ def test_artefacts_on_s3_make_a_round_trip_and_a_wrong_key_is_told(home: Path, m
         assert objects.names() == []
         wrong = command(home, "housing.doctor", "data=synthetic", where, AWS_SECRET_ACCESS_KEY="guessed")
         assert f"artefacts cannot be kept in s3://{BUCKET}/runs/synthetic: " in wrong.out
+
+
+def test_another_program_at_the_address_is_told(home: Path) -> None:
+    (home / "readyz").touch()
+    (home / "model").write_text("<html>", encoding="utf-8")
+    with other_program(home) as address:
+        said = found(home, f"serve.url={address}")["server"]
+    assert (said.state, said.what) == ("ill", f"{address}/model answers something else than was expected")

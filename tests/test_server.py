@@ -393,6 +393,7 @@ def test_the_pull_lock_alone_pulls_from_an_mlflow_server(served_home: Path, tmp_
         "serve", "data=rentals", f"serve.tracking_uri=http://127.0.0.1:{port}", f"serve.folder={tmp_path}/pulled"
     ).serve
     environ = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
+    environ["PROMETHEUS_MULTIPROC_DIR"] = str(tmp_path)
     with (tmp_path / "log").open("wb") as log:
         # pylint: disable=consider-using-with  # both are ended below
         store_process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
