@@ -25,6 +25,7 @@ from server.parse import CSV, JSON, Rows
 PREDICT_ROUTE, SCORING_ROUTE = "/predict", "/invocations"
 ROUTES = (PREDICT_ROUTE, SCORING_ROUTE)
 PARSED, VALIDATED, PREDICTED, SERIALISED = range(len(STAGES))
+REQUEST_ID = "X-Request-Id"  # MLflow's protocol has no place for it in the body
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -100,7 +101,8 @@ class Api:
             predicted = _predict(model, matrix, _coverage(asked.query))
             watch.lap(PREDICTED)
             name = self._next_id()
-            answer = Answer(200, _headers("application/json"), _success(asked.route, name, model, predicted))
+            headers = [*_headers("application/json"), (REQUEST_ID, name)]
+            answer = Answer(200, headers, _success(asked.route, name, model, predicted))
             watch.lap(SERIALISED)
             self._log(asked.route, name, model, given, predicted, begun)
             model.counts.add(matrix, *predicted.values)

@@ -19,7 +19,9 @@ def go_by(name: str) -> None:
     The client would name them by pid. Call it before the first metric is made; no other living process may have the name.
     """
     if FOLDER not in os.environ:
-        raise ConfigError(f"the environment variable {FOLDER} is missing: a folder for metrics; python -m housing.serve makes one")
+        raise ConfigError(
+            f"the environment variable {FOLDER} is missing: a folder for metrics; python -m housing.serve makes one"
+        )
     values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
 
 

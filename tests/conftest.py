@@ -222,6 +222,7 @@ class Answer:
     status: int
     type: str
     text: str
+    id: str | None = None  # of the request, as its header tells
 
     @property
     def json(self) -> Any:
@@ -247,7 +248,9 @@ class Server:
         request = urllib.request.Request(f"{self.url}{route}", body, {"Content-Type": "application/json", **named}, method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
-                return Answer(answer.status, answer.headers["Content-Type"], answer.read().decode())
+                return Answer(
+                    answer.status, answer.headers["Content-Type"], answer.read().decode(), answer.headers["X-Request-Id"]
+                )
         except urllib.error.HTTPError as error:
             return Answer(error.code, error.headers["Content-Type"], error.read().decode())
 

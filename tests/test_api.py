@@ -298,14 +298,15 @@ def test_each_request_and_its_answer_are_logged_under_its_id(server: Server, for
     def lines() -> list[dict[str, Any]]:
         return [line for line in logged(server) if line.get("interval") == share]  # no other request asks for it
 
-    answer = server.ask(f"{route}?interval={share}", json.dumps(body).encode()).json
+    answered = server.ask(f"{route}?interval={share}", json.dumps(body).encode())
+    answer = answered.json
     wait_for(lambda: bool(lines()), "the request is logged")
     (line,) = lines()
     assert line["predictions"] == answer["predictions"] and line["lower"] == answer["lower"]
     rows = [dict(zip(line["columns"], row, strict=True)) for row in line["rows"]]
     assert rows == [dict(zip(COLUMNS, row, strict=True)) for row in values(FRAME)]
     assert (line["route"], line["version"]) == (route, "1") and 0 < line["ms"] < 10_000 and len(line["run_id"]) == 32
-    assert line["id"] == answer.get("request_id", line["id"])
+    assert line["id"] == answered.id == answer.get("request_id", answered.id)
 
 
 def test_what_is_refused_is_not_logged(server: Server) -> None:
