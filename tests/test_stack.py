@@ -155,7 +155,9 @@ def test_a_backup_brings_everything_back_on_an_empty_machine(trained: Stack, tmp
     row, runs = example(trained), trained.finished_runs()
     said = trained.ask("/predict", body=row)
     assert isinstance(said, dict)
-    trained.run("backup", str(tmp_path / "backup"))
+    with callers(address(trained.name("api")), row, stay=True) as seen:
+        trained.run("backup", str(tmp_path / "backup"))
+    assert seen.asked and not seen.failed
     assert "there is a registry already" in trained.run("restore", str(tmp_path / "backup"), check=False)
     trained.run("down", "--volumes", "--timeout", "2")
     assert PROJECT_NAME not in docker("volume", "ls", "--quiet")
