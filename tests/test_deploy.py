@@ -11,7 +11,7 @@ import pytest
 
 import engine
 from conftest import FLAT, Server
-from engine import address, build, callers, clone, inspect
+from engine import address, build, callers, clone, docker, inspect
 
 pytestmark = [pytest.mark.docker, pytest.mark.skipif(bool(engine.missing()), reason=engine.missing() or "all is there")]
 
@@ -37,6 +37,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, rentals_server: Server) -> P
     build(found, "serve", VERSION="one", PUBLISHED="serving/rentals", TABLE="rentals")
     made_from_one("two", "ENV RELEASE=two")
     made_from_one("bad", "ENV HOUSING_PORT=no-port")
+    for image in (f"housing-{target}:{version}" for target in ("pull", "train") for version in ("two", "bad")):
+        docker("tag", "housing-serve:one", image)  # deploy wants them to be there, and starts none of them
     (found / "rolling-tests.yml").write_text(OVERRIDE, encoding="utf-8")
     return found
 
@@ -93,3 +95,21 @@ def test_a_bad_version_is_taken_back_and_no_request_fails(rolling: Path) -> None
     assert seen.asked > 100 and not seen.failed
     assert "bad" not in (rolling / ".env").read_text(encoding="utf-8")
     assert took < BACK
+
+
+def test_a_version_without_all_its_images_is_not_begun(rolling: Path) -> None:
+    before = versions()
+    done = run(rolling, "./scripts/deploy", "one")
+    assert done.returncode == 1
+    assert "there is no image housing-pull:one" in done.stderr
+    assert versions() == before
+
+
+def test_nothing_is_replaced_while_an_instance_does_not_predict(rolling: Path) -> None:
+    before = versions()
+    run(rolling, "docker", "compose", "stop", "--timeout", "2", "api-2")
+    done = run(rolling, "./scripts/deploy", "two")
+    run(rolling, "docker", "compose", "start", "api-2")
+    assert done.returncode == 1
+    assert "api-2 does not predict as it is" in done.stderr
+    assert versions() == before
