@@ -180,7 +180,11 @@ def test_passwords_of_the_example_start_nothing(stack: Stack, tmp_path: Path) ->
     ended = subprocess.run(
         ["docker", "compose", "up", "--detach", "api"], cwd=place, env=environ, capture_output=True, check=False
     )
+    said = subprocess.run(
+        ["docker", "compose", "logs", "passwords"], cwd=place, env=environ, capture_output=True, text=True, check=True
+    )
     running = docker("ps", "--quiet", "--filter", "label=com.docker.compose.project=housing-example")
     subprocess.run(["docker", "compose", "down"], cwd=place, env=environ, capture_output=True, check=True)
     assert ended.returncode != 0
+    assert "error: .env has a password of the example" in said.stdout
     assert running == ""
