@@ -1,21 +1,22 @@
 """The smoke test of a new instance: it is ready, and predicts the row that its model gives as an example.
 
-python -m server.smoke KEY      KEY: one with the right predict, where keys are needed
+HOUSING_KEY is a key with the right predict, where keys are needed.
 """
 
 import json
+import os
 import sys
-from collections.abc import Sequence
 from http.client import HTTPConnection
 from typing import Any
 
 from server.settings import Settings
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Ask. Ends with an error where an answer is not 200; raises OSError where there is none."""
     port = Settings.from_environment().port
-    headers = {"Content-Type": "application/json", **{"Authorization": f"Bearer {key}" for key in arguments[:1]}}
+    key = os.environ.get("HOUSING_KEY")
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     _ask(port, "GET", "/readyz", None, headers)
     example = _ask(port, "GET", "/model", None, headers)["example"]
     print(_ask(port, "POST", "/predict", json.dumps(example), headers)["predictions"])
@@ -31,4 +32,4 @@ def _ask(port: int, method: str, route: str, body: str | None, headers: dict[str
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import engine
-from conftest import FLAT, Server
-from engine import address, build, callers, clone, inspect
+from conftest import FLAT, Server, wait_for
+from engine import address, build, callers, clone, docker, inspect
 
 pytestmark = [pytest.mark.docker, pytest.mark.skipif(bool(engine.missing()), reason=engine.missing() or "all is there")]
 
@@ -23,7 +23,7 @@ ENVIRONMENT = "POSTGRES_PASSWORD=a\nS3_SECRET=b\nGRAFANA_PASSWORD=c\nTABLE=renta
 OVERRIDE = """
 services:
   api: {volumes: !override ["log:/log", "metrics:/metrics"]}
-  api-2: {volumes: !override ["log:/log", "metrics-2:/metrics"]}
+  api-2: {volumes: !override ["log:/log", "metrics-2:/metrics"], environment: {HOUSING_PORT: "${PORT_OF_2:-8000}"}}
   proxy: {ports: !reset []}
 """
 BACK = 30  # seconds that a bad version may last
@@ -31,12 +31,15 @@ BACK = 30  # seconds that a bad version may last
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, rentals_server: Server) -> Path:
-    """A clone whose version `one` of serve has a model in it; `two` is as good, `bad` cannot start."""
+    """A clone whose version `one` of serve has a model in it; `two` and `three` are as good, `bad` cannot start."""
     found = clone(tmp_path_factory.mktemp("deploy") / "clone")
     shutil.copytree(rentals_server.log.parent / "serving" / "rentals-staging", found / "serving" / "rentals", symlinks=True)
     build(found, "serve", VERSION="one", PUBLISHED="serving/rentals", TABLE="rentals")
     made_from_one("two", "ENV RELEASE=two")
+    made_from_one("three", "ENV RELEASE=three")
     made_from_one("bad", "ENV HOUSING_PORT=no-port")
+    for image in (f"housing-{target}:{version}" for target in ("pull", "train") for version in ("two", "three", "bad")):
+        docker("tag", "housing-serve:one", image)  # deploy wants them to be there, and starts none of them
     (found / "rolling-tests.yml").write_text(OVERRIDE, encoding="utf-8")
     return found
 
@@ -47,9 +50,9 @@ def made_from_one(version: str, line: str) -> None:
     subprocess.run(["docker", "build", "--quiet", "--tag", f"housing-serve:{version}", "-"], input=content, check=True)
 
 
-def run(place: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+def run(place: Path, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run a command in the clone, with the compose files of two instances behind the proxy."""
-    environ = {**os.environ, "COMPOSE_FILE": FILES, "COMPOSE_PROJECT_NAME": NAME}
+    environ = {**os.environ, "COMPOSE_FILE": FILES, "COMPOSE_PROJECT_NAME": NAME, **variables}
     return subprocess.run(command, cwd=place, env=environ, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -93,3 +96,33 @@ def test_a_bad_version_is_taken_back_and_no_request_fails(rolling: Path) -> None
     assert seen.asked > 100 and not seen.failed
     assert "bad" not in (rolling / ".env").read_text(encoding="utf-8")
     assert took < BACK
+
+
+def test_a_version_without_all_its_images_is_not_begun(rolling: Path) -> None:
+    before = versions()
+    done = run(rolling, "./scripts/deploy", "one")
+    assert done.returncode == 1
+    assert "there is no image housing-pull:one" in done.stderr
+    assert versions() == before
+
+
+def test_nothing_is_replaced_while_an_instance_does_not_predict(rolling: Path) -> None:
+    before = versions()
+    run(rolling, "docker", "compose", "stop", "--timeout", "2", "api-2")
+    done = run(rolling, "./scripts/deploy", "two")
+    run(rolling, "docker", "compose", "start", "api-2")
+    assert done.returncode == 1
+    assert "api-2 does not predict as it is" in done.stderr
+    assert versions() == before
+
+
+def test_what_cannot_go_back_keeps_no_other_from_it(rolling: Path) -> None:
+    """The second instance can start with neither version, so the proxy is left with the first, which is as it was."""
+    before = versions()
+    done = run(rolling, "./scripts/deploy", "three", PORT_OF_2="no-port")
+    assert done.returncode == 1
+    assert "api-2 of version" in done.stderr and "does not predict either" in done.stderr
+    assert versions() == before
+    with callers(address(f"{NAME}-proxy-1"), FLAT, stay=False) as seen:
+        wait_for(lambda: seen.asked > 100, "callers ask the first")
+    assert not seen.failed

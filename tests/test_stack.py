@@ -155,7 +155,9 @@ def test_a_backup_brings_everything_back_on_an_empty_machine(trained: Stack, tmp
     row, runs = example(trained), trained.finished_runs()
     said = trained.ask("/predict", body=row)
     assert isinstance(said, dict)
-    trained.run("backup", str(tmp_path / "backup"))
+    with callers(address(trained.name("api")), row, stay=True) as seen:
+        trained.run("backup", str(tmp_path / "backup"))
+    assert seen.asked and not seen.failed
     assert "there is a registry already" in trained.run("restore", str(tmp_path / "backup"), check=False)
     trained.run("down", "--volumes", "--timeout", "2")
     assert PROJECT_NAME not in docker("volume", "ls", "--quiet")
@@ -178,7 +180,11 @@ def test_passwords_of_the_example_start_nothing(stack: Stack, tmp_path: Path) ->
     ended = subprocess.run(
         ["docker", "compose", "up", "--detach", "api"], cwd=place, env=environ, capture_output=True, check=False
     )
+    said = subprocess.run(
+        ["docker", "compose", "logs", "passwords"], cwd=place, env=environ, capture_output=True, text=True, check=True
+    )
     running = docker("ps", "--quiet", "--filter", "label=com.docker.compose.project=housing-example")
     subprocess.run(["docker", "compose", "down"], cwd=place, env=environ, capture_output=True, check=True)
     assert ended.returncode != 0
+    assert "error: .env has a password of the example" in said.stdout
     assert running == ""

@@ -81,6 +81,7 @@ def alertmanager(folder: Path, told: str) -> Iterator[str]:
     """Run Alertmanager with the folder's file, the webhook's address in it replaced; give its host and port."""
     file, port = folder / "alertmanager.yml", free_port()
     file.write_text(re.sub(r"http://127.0.0.1:\d+/alerts", told, file.read_text(encoding="utf-8")), encoding="utf-8")
+    (folder / "alert_hook.secret").write_text("made for the test\n", encoding="utf-8")
     address = f"127.0.0.1:{port}"
     arguments = [f"--config.file={file}", f"--storage.path={folder}/alertmanager", f"--web.listen-address={address}"]
     with _running(["prometheus-alertmanager", *arguments, "--cluster.listen-address="], f"http://{address}/-/ready", folder):
