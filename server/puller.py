@@ -96,7 +96,7 @@ def _publish(settings: Settings, version: ModelVersion, name: str, used: Path | 
         model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=place))
         bundle = _bundle_of(model)
         before = used / published.BUNDLE if used and settings.keep_columns else None
-        verify(bundle, before, settings.verify_memory, settings.verify_seconds)
+        verify(bundle, before, settings.verify_memory, settings.verify_seconds, settings.max_rows)
         served = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
         published.publish(settings.folder, name, bundle, served)
 

@@ -1,5 +1,7 @@
 """Bundles by one who wants harm: each is refused in the puller's child process, before anything of it is used."""
 
+import dataclasses
+import json
 import os
 import zipfile
 from collections.abc import Callable, Sequence
@@ -9,12 +11,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from conftest import FLAT, config, scraped, serving, train, wait_for
 from test_bundle import sum_again
 from housing import tracking
-from housing.bundle import Bundle
+from housing.bundle import Bundle, Graph
+from housing.data import Table
+from housing.ensemble import Ensemble, Member
 from housing.errors import BundleError
 from housing.promote import promote
 from server.verify import verify
@@ -31,7 +35,7 @@ def folder(bundle: Bundle, tmp_path: Path) -> Path:
 
 def graph(nodes: Sequence[onnx.NodeProto], initializers: Sequence[TensorProto] = (), **more: Any) -> Callable[[Path], object]:
     """Put another graph in, which takes the columns of the rentals."""
-    taken = helper.make_tensor_value_info("columns", TensorProto.FLOAT, [None, 9])
+    taken = helper.make_tensor_value_info("columns", TensorProto.FLOAT, [None, 7])
     given = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
     made = helper.make_model(helper.make_graph(nodes, "hostile", [taken], [given], initializers), **more)
     return lambda place: (place / GRAPH).write_bytes(made.SerializeToString())
@@ -101,6 +105,20 @@ def replaced(content: bytes) -> Callable[[Path], object]:
     return apply
 
 
+def said(name: str, *keys: str, value: object) -> Callable[[Path], object]:
+    """Say something else in a file of JSON."""
+
+    def apply(place: Path) -> None:
+        content = json.loads((place / name).read_text(encoding="utf-8"))
+        within = content
+        for key in keys[:-1]:
+            within = within[key]
+        within[keys[-1]] = value
+        (place / name).write_text(json.dumps(content), encoding="utf-8")
+
+    return apply
+
+
 def pickled(place: Path) -> None:
     """Put an array in that only a pickle can hold."""
     with (place / "features/0/arrays.npz").open("wb") as file:
@@ -146,6 +164,11 @@ def pipe(place: Path) -> None:
         (archive("bomb.npy", b"\0" * 600_000_000), "bytes when they are unpacked; allowed: 500000000"),
         (replaced(claims("(1000000000000, 8)")), "MemoryError|Unable to allocate"),
         (pickled, "pickle"),
+        (said("card.json", "metrics", "rmse", value="0.5"), "metrics.rmse are .* '0.5'.; allowed: two texts, a number"),
+        (said("card.json", "run_id", value=["x"]), "card.json: run_id, .*; allowed: two texts"),
+        (said("reference.json", "prediction", "missing", value="a"), "the bins of the prediction hold what is no number"),
+        (said("reference.json", "columns", "area", "lowest", value=None), "the bins of area hold what is no number"),
+        (said("card.json", "run_id", value="\ud800"), "its proof ended with 1 .*surrogates"),
         (link, "card.json is no plain file"),
         (pipe, "card.json is no plain file"),
     ],
@@ -158,17 +181,35 @@ def test_what_is_meant_to_harm_is_refused_though_its_sums_are_right(
     if change not in (link, pipe):
         sum_again(folder)
     with pytest.raises(BundleError, match=message):
-        verify(folder, None, memory=1000, seconds=60)
+        verify(folder, None, memory=1000, seconds=60, rows=10_000)
+
+
+def test_what_takes_too_much_for_the_largest_request_alone_is_refused(bundle: Bundle, rentals: Table, tmp_path: Path) -> None:
+    wide, narrow = np.ones((7, 30_000), np.float32), np.full((30_000, 1), 1e-4, np.float32)
+    weights = [numpy_helper.from_array(wide, "wide"), numpy_helper.from_array(narrow, "narrow")]
+    nodes = [
+        helper.make_node("MatMul", ["columns", "wide"], ["between"]),
+        helper.make_node("MatMul", ["between", "narrow"], ["y"]),
+    ]
+    (tmp_path / GRAPH).parent.mkdir(parents=True)
+    graph(nodes, weights)(tmp_path)
+    members = [Member(Graph((tmp_path / GRAPH).read_bytes()), 0)]
+    greedy = dataclasses.replace(bundle, ensemble=Ensemble(bundle.schema, bundle.ensemble.features, members), interval=None)
+    greedy.pick_golden(rentals.matrix[~np.isnan(rentals.matrix).any(axis=1)], 16)
+    greedy.write(tmp_path / "bundle")
+    verify(tmp_path / "bundle", None, memory=1000, seconds=60, rows=100)
+    with pytest.raises(BundleError, match="it may take 1000 MB.*allocate"):
+        verify(tmp_path / "bundle", None, memory=1000, seconds=60, rows=10_000)
 
 
 def test_a_name_that_leads_outside_is_refused(folder: Path) -> None:
     named("../../../etc/passwd")(folder)
     with pytest.raises(BundleError, match=r"\.\./\.\./\.\./etc/passwd is missing"):
-        verify(folder, None, memory=1000, seconds=60)
+        verify(folder, None, memory=1000, seconds=60, rows=10_000)
 
 
 def test_every_model_of_this_project_passes(folder: Path) -> None:
-    verify(folder, None, memory=1000, seconds=60)
+    verify(folder, None, memory=1000, seconds=60, rows=10_000)
 
 
 def test_workers_see_nothing_of_what_the_puller_refuses(home: Path) -> None:
