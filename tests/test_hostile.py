@@ -72,6 +72,29 @@ def product(weights: TensorProto) -> Callable[[Path], object]:
     return graph([helper.make_node("MatMul", ["columns", "w"], ["y"])], [weights])
 
 
+def tree(last: int, ids: Sequence[int] = range(7)) -> onnx.NodeProto:
+    """Give a tree whose nodes 0 and 1 have a leaf and the next node as children, node 2 has a leaf and another: 6 in the good one."""
+    leaves = ids[3:]
+    return helper.make_node(
+        "TreeEnsembleRegressor",
+        ["columns"],
+        ["y"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=[0] * 7,
+        nodes_nodeids=ids,
+        nodes_featureids=[0] * 7,
+        nodes_modes=["BRANCH_LEQ"] * 3 + ["LEAF"] * 4,
+        nodes_values=[-1e9] + [0.0] * 6,  # only a number that low leads from node 0 to node 1
+        nodes_truenodeids=[1, 2, last, 0, 0, 0, 0],
+        nodes_falsenodeids=[3, 4, 5, 0, 0, 0, 0],
+        target_ids=[0] * 4,
+        target_nodeids=leaves,
+        target_treeids=[0] * 4,
+        target_weights=[1.0] * 4,
+    )
+
+
 def function() -> onnx.FunctionProto:
     """Give a function of the model's own."""
     return helper.make_function(
@@ -160,6 +183,10 @@ def pipe(place: Path) -> None:
         (product(tensor([2**40, 2**20])), "a tensor of shape .*, which a file of .* bytes cannot hold"),
         (product(tensor([-1, 9])), r"a tensor of shape \(-1, 9\)"),
         (graph([helper.make_node("ConstantOfShape", ["columns"], ["y"])]), "the operator 'ConstantOfShape'"),
+        (graph([tree(last=1)]), "has a tree with a node that .* has two parents"),
+        (graph([tree(last=0)]), "has a tree with a node that .* or one where it is the first"),
+        (graph([tree(last=6, ids=(0, 1, 2, 3, 4, 5, 5))]), "has a tree with a node that is there twice"),
+        (graph([helper.make_node("TreeEnsemble", ["columns"], ["y"], domain="ai.onnx.ml")]), "has the operator 'TreeEnsemble'"),
         (lambda place: (place / GRAPH).write_bytes(b"\xff" * 100), "is no ONNX graph"),
         (archive("bomb.npy", b"\0" * 600_000_000), "bytes when they are unpacked; allowed: 500000000"),
         (replaced(claims("(1000000000000, 8)")), "MemoryError|Unable to allocate"),
