@@ -281,6 +281,7 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
         wait_for(lambda: scraped(running).get("housing_versions_refused_total") == 1, "the refusal is counted")
         log_ = running.log.read_text(encoding="utf-8")
         assert "callers would be refused: column rooms is of type float, it was int; serve.keep_columns=false" in log_
+        wait_for(lambda: scraped(running)["housing_version_refused"] == 1, "the refusal stands")
         assert running.predict(FLAT).json["version"] == "1"
         better = train(home, *BETTER, "limit=500")
         store.point("housing-rentals", "staging", store.register("housing-rentals", str(better.run_id)))
@@ -291,10 +292,13 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
         shutil.rmtree(graph_of(home, str(gone.run_id)).parents[4])
         store.point("housing-rentals", "staging", store.register("housing-rentals", str(gone.run_id)))
         wait_for(lambda: scraped(running)["housing_versions_refused_total"] == 2, "what cannot be had is counted")
+        assert scraped(running)["housing_version_refused"] == 1
+        wait_for(lambda: "is tried again in 0.4 s" in running.log.read_text(encoding="utf-8"), "it is tried less and less often")
         told = running.log.read_text(encoding="utf-8").count("refused, the version in use stays")
         store.point("housing-rentals", "staging", "3")
         wait_for(lambda: running.predict(FLAT).json["version"] == "3", "the one before serves")
         assert (told, scraped(running)["housing_versions_refused_total"]) == (2, 2)
+        wait_for(lambda: scraped(running)["housing_version_refused"] == 0, "no refusal stands")
     with serving(home, "serve.keep_columns=false") as running:
         store.point("housing-rentals", "staging", version_2)
         wait_for(lambda: running.predict(FLAT).json.get("version") == version_2, "the operator takes the other columns")
