@@ -117,9 +117,9 @@ def _versions(board: dashboard.Dashboard) -> dashboard.Dashboard:
     age = Said("Age", "s", "Since the model was made.", 4, ALERT["HousingModelStale"], 6)
     promised = Said("RMSE when promoted", "short", "Of its validation rows, in the target's unit.", 4, None, 6)
     refused = Said(
-        "Refused versions",
+        "Version refused",
         "short",
-        "Of the last hour: versions that could not be had or proven.",
+        "Servers for which the version at the alias could not be had or proven.",
         4,
         ALERT["HousingModelRefused"],
         6,
@@ -130,7 +130,7 @@ def _versions(board: dashboard.Dashboard) -> dashboard.Dashboard:
         .with_panel(spans(served, f"max by (version, alias, instance) ({info})", "{{instance}}: version {{version}}, {{alias}}"))
         .with_panel(number(age, 'max(version:housing_model:age_seconds{version=~"$version"})'))
         .with_panel(number(promised, f"max(housing_model_validation_rmse and on (instance, version) {info} == 1)"))
-        .with_panel(number(refused, "sum(increase(housing_versions_refused_total[1h]))"))
+        .with_panel(number(refused, "sum(housing_version_refused)"))
     )
 
 

@@ -98,17 +98,15 @@ class Bundle:
         """Keep `count` of the rows, spread over the range of predictions, with what this bundle says of them."""
         order = np.argsort(self.predict(matrix), kind="stable")
         rows = matrix[order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]]
-        self.golden = {"rows": self.schema.decode(rows), **self._said(rows)}
+        said = {name: values.tolist() for name, values in self.answers(rows).items()}
+        self.golden = {"rows": self.schema.decode(rows), **said}
 
-    def _said(self, rows: Matrix) -> dict[str, list[float]]:
+    def answers(self, rows: Matrix) -> dict[str, Vector]:
         """Give predictions, and interval ends where there are any."""
         if self.interval is None:
-            return {"predictions": self.predict(rows).tolist()}
+            return {"predictions": self.predict(rows)}
         names = ("predictions", "lower", "upper")
-        return {
-            name: values.tolist()
-            for name, values in zip(names, self.predict_interval(rows, self._golden_coverage()), strict=True)
-        }
+        return dict(zip(names, self.predict_interval(rows, self._golden_coverage()), strict=True))
 
     def _golden_coverage(self) -> float:
         return min(GOLDEN_COVERAGE, self.interval.most) if self.interval else GOLDEN_COVERAGE
@@ -185,9 +183,8 @@ class Bundle:
 
     def check_golden(self) -> None:
         """Predict the golden rows again. Raises BundleError where a prediction differs."""
-        said = self._said(self.schema.encode_records(self.golden["rows"]))
-        for name in said:
-            self._check_same(name, np.array(self.golden[name], dtype=np.float64), np.array(said[name]))
+        for name, got in self.answers(self.schema.encode_records(self.golden["rows"])).items():
+            self._check_same(name, np.array(self.golden[name], dtype=np.float64), got)
 
     def check_predictions(self, got: Vector) -> None:
         """Compare what somebody else predicts for the golden rows. Raises BundleError where a prediction differs."""
@@ -259,11 +256,24 @@ def _check_reference(schema: Schema, reference: Mapping[str, Any]) -> None:
         missing = {"edges", "shares", "missing", "lowest", "highest"} - found.keys()
         if missing or len(found["shares"]) != len(found["edges"]) + 1:
             raise BundleError(f"reference.json: the bins of {name} lack {', '.join(sorted(missing)) or 'a share'}")
+        ends = [found["lowest"], found["highest"]]
+        numbers = [*found["edges"], *found["shares"], found["missing"], *(ends if ends != [None, None] else ())]
+        if not all(map(_is_number, numbers)):
+            raise BundleError(f"reference.json: the bins of {name} hold what is no number; allowed: null for both ends, if none")
 
 
 def _check_card(card: Mapping[str, Any]) -> None:
-    """Raise KeyError or ValueError where the card does not say what a server tells of its model."""
-    _ = card["run_id"], card["data"]["fingerprint"], float(card["metrics"]["rmse"]), datetime.fromisoformat(card["created"])
+    """Raise BundleError, KeyError or ValueError where the card does not say what a server tells of its model."""
+    names, rmse = (card["run_id"], card["data"]["fingerprint"]), card["metrics"]["rmse"]
+    if not all(isinstance(name, str) for name in names) or not _is_number(rmse):
+        raise BundleError(
+            f"card.json: run_id, data.fingerprint and metrics.rmse are {(*names, rmse)}; allowed: two texts, a number"
+        )
+    datetime.fromisoformat(card["created"]).timestamp()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def check_files(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Counters of a worker as one array: a request adds all its numbers at once, where the client takes a microsecond for each."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,11 @@ class Cells:
     """The numbers of some series, in a file of their own, which a replaced worker's successor opens again."""
 
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
-        """Open the file; where there is none, all begin at 0."""
-        if not path.exists():
-            metric_files.write(path, dict.fromkeys(keys, 0.0))
-        read = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
-        places = {key: place // 8 for key, _, _, place in read}  # the client keeps each number at a multiple of 8 bytes
+        """Open the file; what is not in it begins at 0, and what else is in it stays."""
+        known = {key: number for key, number, _, _ in _read(path)} if path.exists() else {}
+        if not known.keys() >= set(keys):
+            metric_files.write(path, dict.fromkeys(keys, 0.0) | known)
+        places = {key: place // 8 for key, _, _, place in _read(path)}  # the client keeps each number at a multiple of 8 bytes
         self._values = np.asarray(np.memmap(path, np.float64, "r+"))
         self._places = np.array([places[key] for key in keys])
         self._one_at_a_time = threading.Lock()
@@ -30,3 +30,9 @@ class Cells:
         """Add a number to each series, in the order of the keys."""
         with self._one_at_a_time:
             self._values[self._places] += numbers
+
+
+def _read(path: Path) -> Iterable[tuple[str, float, float, int]]:
+    """Give key, number, time and place in the file of each series."""
+    found: Iterable[tuple[str, float, float, int]] = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
+    return found

@@ -7,14 +7,17 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from housing.errors import BundleError
 
+TREES = "TreeEnsembleRegressor"
 ALLOWED = {
     *(("", name) for name in ("Add", "Cast", "Div", "Gemm", "Identity", "MatMul", "Mul", "Reshape", "Sub")),
-    *(("ai.onnx.ml", name) for name in ("LinearRegressor", "TreeEnsemble", "TreeEnsembleRegressor")),
+    *(("ai.onnx.ml", name) for name in ("LinearRegressor", TREES)),
 }
 # Of onnx.proto what is looked at: message -> field -> (number, whether it is repeated, type).
 MESSAGES = {
@@ -23,6 +26,9 @@ MESSAGES = {
     "Graph": {"node": (1, True, "Node"), "initializer": (5, True, "Tensor"), "sparse": (15, True, "Any")},
     "Node": {"op_type": (4, False, "string"), "domain": (7, False, "string"), "attribute": (5, True, "Attribute")},
     "Attribute": {
+        "name": (1, False, "string"),
+        "ints": (8, True, "int64"),
+        "strings": (9, True, "bytes"),
         "t": (5, False, "Tensor"),
         "tensors": (10, True, "Tensor"),
         "g": (6, False, "Any"),
@@ -34,6 +40,8 @@ MESSAGES = {
 }
 PACKAGE = "housing.graphs"
 
+Places = NDArray[np.int64]
+
 
 def _model() -> Any:
     """Make the class that reads a model, and skips what is not looked at."""
@@ -44,7 +52,7 @@ def _model() -> Any:
         described = file.message_type.add(name=message)
         for name, (number, is_repeated, kind) in parts.items():
             label = kinds.LABEL_REPEATED if is_repeated else kinds.LABEL_OPTIONAL
-            known = {"string": kinds.TYPE_STRING, "int64": kinds.TYPE_INT64}.get(kind)
+            known = {"string": kinds.TYPE_STRING, "bytes": kinds.TYPE_BYTES, "int64": kinds.TYPE_INT64}.get(kind)
             item = described.field.add(name=name, number=number, label=label, type=known or kinds.TYPE_MESSAGE)
             if known is None:
                 item.type_name = f".{PACKAGE}.{kind}"
@@ -77,6 +85,28 @@ def _check_node(node: Any) -> None:
     for attribute in node.attribute:
         if attribute.HasField("g") or attribute.graphs or attribute.HasField("sparse") or attribute.sparses:
             raise BundleError(f"has a node {node.op_type} with a graph or a sparse tensor of its own")
+    if node.op_type == TREES:
+        _check_trees(node)
+
+
+def _check_trees(node: Any) -> None:
+    """Refuse trees that are none: in a circle no row comes to an end. Raises BundleError."""
+    found = {attribute.name: attribute for attribute in node.attribute}
+    parts = ("treeids", "nodeids", "truenodeids", "falsenodeids")
+    numbers = [np.array(found[f"nodes_{part}"].ints if f"nodes_{part}" in found else (), dtype=np.int64) for part in parts]
+    modes = found["nodes_modes"].strings if "nodes_modes" in found else ()
+    if len(found) < len(node.attribute) or {len(modes), *map(len, numbers)} != {len(modes)}:
+        raise BundleError("has trees with an attribute twice, or not as many of each part of a node")
+    tree, name, true, false = numbers
+    inner, first = np.array([mode != b"LEAF" for mode in modes], dtype=bool), np.diff(tree, prepend=tree[:1] - 1) != 0
+    entered = np.concatenate((name[first], true[inner], false[inner]))
+    if _has_twice(tree, name) or _has_twice(np.concatenate((tree[first], tree[inner], tree[inner])), entered):
+        raise BundleError("has a tree with a node that is there twice, or that has two parents, or one where it is the first")
+
+
+def _has_twice(tree: Places, name: Places) -> bool:
+    order = np.lexsort((name, tree))
+    return bool(((np.diff(tree[order]) == 0) & (np.diff(name[order]) == 0)).any())
 
 
 def _tensors(nodes: Any) -> Iterator[Any]:

@@ -80,9 +80,11 @@ class InUse:
             try:
                 self._model = Model.read(newest, self._counts_of)
                 _give_memory_back()
-            except (BundleError, ValueError) as error:
+            except Exception as error:  # pylint: disable=broad-exception-caught  # no new model may end the one in use
                 self._why_not = "what is published is damaged; the server's log says where"
-                log.error("refused, the model in use stays: %s", error)
+                log.error("refused, the model in use stays: %s: %s", type(error).__name__, error)
+                if isinstance(error, OSError):
+                    return  # the disk may be back at the next look
             self._seen = seen
 
     def _watch(self) -> None:

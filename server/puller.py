@@ -4,6 +4,7 @@ Workers read what it published; MLflow being slow, wrong or away reaches no requ
 """
 
 import logging
+import math
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from housing.bundle import Bundle
 from housing.errors import BundleError
@@ -26,6 +27,7 @@ from server.settings import Settings
 from server.verify import verify
 
 FOLDER_NAME = re.compile(r"[0-9]+-[0-9a-zA-Z]+")
+LONGEST_PAUSE = 60.0  # seconds before a version that could not be had is tried again
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 log = logging.getLogger("puller")
@@ -36,11 +38,17 @@ class Puller:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._failed = self._refused = ""  # the version that could not be published, and that need not be tried again
+        self._failed = ""  # the version that could not be published
+        self._pause, self._again = 0.0, 0.0  # before it is tried again, and when that is
         self._said = ""
         self._published = Counter("housing_versions_published_total", "Versions that the puller proved and gave to the workers.")
         self._refusals = Counter(
             "housing_versions_refused_total", "Versions that could not be had or proven; the one before stays in use."
+        )
+        self._is_refused = Gauge(
+            "housing_version_refused",
+            "Whether the version at the alias could not be had or proven.",
+            multiprocess_mode="mostrecent",
         )
 
     def follow(self) -> None:
@@ -64,39 +72,52 @@ class Puller:
         settings = self._settings
         version = _at_alias(settings)
         if version is None:
+            self._settle()
             return f"waiting: {settings.model} has no version at alias {settings.alias} in {settings.tracking_uri}"
         name = f"{version.version}-{version.run_id}"  # the number alone comes again in a new store
-        if not FOLDER_NAME.fullmatch(name):
-            raise BundleError(f"version {version.version} names the run {version.run_id!r}, which no MLflow has made")
-        used = published.current(settings.folder)
-        if name == self._refused:
+        if name == self._failed and time.monotonic() < self._again:
             return ""
         news = ""
-        if used != settings.folder / name:
+        if published.current(settings.folder) != settings.folder / name:
             try:
-                _publish(settings, version, name, used)
+                _publish(settings, version, name)
             except Exception as error:
-                self._count_refusal(name, is_final=isinstance(error, BundleError))
+                self._note_failure(name, is_final=isinstance(error, BundleError))
                 raise
             self._published.inc()
             news = f"published {settings.model} version {version.version}"
-        self._failed = self._refused = ""
+        self._settle()
         return news
 
-    def _count_refusal(self, name: str, is_final: bool) -> None:
-        """Count a version that cannot be published, once however often it is tried."""
+    def _settle(self) -> None:
+        """Forget what failed: it is not at the alias any more, or is published."""
+        self._failed, self._pause = "", 0.0
+        self._is_refused.set(0.0)
+
+    def _note_failure(self, name: str, is_final: bool) -> None:
+        """Count a version that cannot be published, once however often it is tried, and say when it is tried again."""
         if name != self._failed:
             self._refusals.inc()
-        self._failed, self._refused = name, name if is_final else ""
+            self._pause = 0.0
+        pause = math.inf if is_final else min(max(2.0 * self._pause, self._settings.poll), LONGEST_PAUSE)
+        if pause not in (self._pause, math.inf):
+            log.info("%s is tried again every %g s" if pause == LONGEST_PAUSE else "%s is tried again in %g s", name, pause)
+        self._failed, self._pause, self._again = name, pause, time.monotonic() + pause
+        self._is_refused.set(1.0)
 
 
-def _publish(settings: Settings, version: ModelVersion, name: str, used: Path | None) -> None:
+def _publish(settings: Settings, version: ModelVersion, name: str) -> None:
+    """Raises BundleError for a version that will never do, and whatever the store raises."""
+    if not FOLDER_NAME.fullmatch(name):
+        raise BundleError(f"version {version.version} names the run {version.run_id!r}, which no MLflow has made")
+    drop_damaged(settings.folder)  # what its callers send could not be read
+    used = published.current(settings.folder)
     with tempfile.TemporaryDirectory(prefix="housing-") as place:
         source = f"models:/{settings.model}/{version.version}"
         model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=place))
         bundle = _bundle_of(model)
         before = used / published.BUNDLE if used and settings.keep_columns else None
-        verify(bundle, before, settings.verify_memory, settings.verify_seconds)
+        verify(bundle, before, settings.verify_memory, settings.verify_seconds, settings.max_rows)
         served = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
         published.publish(settings.folder, name, bundle, served)
 
@@ -114,14 +135,14 @@ def _bundle_of(model: Path) -> Path:
 
 
 def drop_damaged(folder: Path) -> None:
-    """Remove what is published where it was damaged since, so that it is pulled again."""
+    """Remove what is published where it was damaged since: what is at the alias is pulled in its place."""
     used = published.current(folder)
     if used is None:
         return
     try:
         Bundle.read(used / published.BUNDLE)
     except BundleError as error:
-        log.warning("what is published is damaged, and is pulled again: %s", error)
+        log.warning("what is published is damaged, and is removed: %s", error)
         shutil.rmtree(used, ignore_errors=True)
 
 

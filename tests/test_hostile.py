@@ -1,5 +1,7 @@
 """Bundles by one who wants harm: each is refused in the puller's child process, before anything of it is used."""
 
+import dataclasses
+import json
 import os
 import zipfile
 from collections.abc import Callable, Sequence
@@ -9,12 +11,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from conftest import FLAT, config, scraped, serving, train, wait_for
 from test_bundle import sum_again
 from housing import tracking
-from housing.bundle import Bundle
+from housing.bundle import Bundle, Graph
+from housing.data import Table
+from housing.ensemble import Ensemble, Member
 from housing.errors import BundleError
 from housing.promote import promote
 from server.verify import verify
@@ -31,7 +35,7 @@ def folder(bundle: Bundle, tmp_path: Path) -> Path:
 
 def graph(nodes: Sequence[onnx.NodeProto], initializers: Sequence[TensorProto] = (), **more: Any) -> Callable[[Path], object]:
     """Put another graph in, which takes the columns of the rentals."""
-    taken = helper.make_tensor_value_info("columns", TensorProto.FLOAT, [None, 9])
+    taken = helper.make_tensor_value_info("columns", TensorProto.FLOAT, [None, 7])
     given = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
     made = helper.make_model(helper.make_graph(nodes, "hostile", [taken], [given], initializers), **more)
     return lambda place: (place / GRAPH).write_bytes(made.SerializeToString())
@@ -68,6 +72,29 @@ def product(weights: TensorProto) -> Callable[[Path], object]:
     return graph([helper.make_node("MatMul", ["columns", "w"], ["y"])], [weights])
 
 
+def tree(last: int, ids: Sequence[int] = range(7)) -> onnx.NodeProto:
+    """Give a tree whose nodes 0 and 1 have a leaf and the next node as children, node 2 has a leaf and another: 6 in the good one."""
+    leaves = ids[3:]
+    return helper.make_node(
+        "TreeEnsembleRegressor",
+        ["columns"],
+        ["y"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=[0] * 7,
+        nodes_nodeids=ids,
+        nodes_featureids=[0] * 7,
+        nodes_modes=["BRANCH_LEQ"] * 3 + ["LEAF"] * 4,
+        nodes_values=[-1e9] + [0.0] * 6,  # only a number that low leads from node 0 to node 1
+        nodes_truenodeids=[1, 2, last, 0, 0, 0, 0],
+        nodes_falsenodeids=[3, 4, 5, 0, 0, 0, 0],
+        target_ids=[0] * 4,
+        target_nodeids=leaves,
+        target_treeids=[0] * 4,
+        target_weights=[1.0] * 4,
+    )
+
+
 def function() -> onnx.FunctionProto:
     """Give a function of the model's own."""
     return helper.make_function(
@@ -97,6 +124,20 @@ def replaced(content: bytes) -> Callable[[Path], object]:
     def apply(place: Path) -> None:
         with zipfile.ZipFile(place / "background.npz", "w") as file:
             file.writestr("rows.npy", content)
+
+    return apply
+
+
+def said(name: str, *keys: str, value: object) -> Callable[[Path], object]:
+    """Say something else in a file of JSON."""
+
+    def apply(place: Path) -> None:
+        content = json.loads((place / name).read_text(encoding="utf-8"))
+        within = content
+        for key in keys[:-1]:
+            within = within[key]
+        within[keys[-1]] = value
+        (place / name).write_text(json.dumps(content), encoding="utf-8")
 
     return apply
 
@@ -142,10 +183,19 @@ def pipe(place: Path) -> None:
         (product(tensor([2**40, 2**20])), "a tensor of shape .*, which a file of .* bytes cannot hold"),
         (product(tensor([-1, 9])), r"a tensor of shape \(-1, 9\)"),
         (graph([helper.make_node("ConstantOfShape", ["columns"], ["y"])]), "the operator 'ConstantOfShape'"),
+        (graph([tree(last=1)]), "has a tree with a node that .* has two parents"),
+        (graph([tree(last=0)]), "has a tree with a node that .* or one where it is the first"),
+        (graph([tree(last=6, ids=(0, 1, 2, 3, 4, 5, 5))]), "has a tree with a node that is there twice"),
+        (graph([helper.make_node("TreeEnsemble", ["columns"], ["y"], domain="ai.onnx.ml")]), "has the operator 'TreeEnsemble'"),
         (lambda place: (place / GRAPH).write_bytes(b"\xff" * 100), "is no ONNX graph"),
         (archive("bomb.npy", b"\0" * 600_000_000), "bytes when they are unpacked; allowed: 500000000"),
         (replaced(claims("(1000000000000, 8)")), "MemoryError|Unable to allocate"),
         (pickled, "pickle"),
+        (said("card.json", "metrics", "rmse", value="0.5"), "metrics.rmse are .* '0.5'.; allowed: two texts, a number"),
+        (said("card.json", "run_id", value=["x"]), "card.json: run_id, .*; allowed: two texts"),
+        (said("reference.json", "prediction", "missing", value="a"), "the bins of the prediction hold what is no number"),
+        (said("reference.json", "columns", "area", "lowest", value=None), "the bins of area hold what is no number"),
+        (said("card.json", "run_id", value="\ud800"), "its proof ended with 1 .*surrogates"),
         (link, "card.json is no plain file"),
         (pipe, "card.json is no plain file"),
     ],
@@ -158,17 +208,35 @@ def test_what_is_meant_to_harm_is_refused_though_its_sums_are_right(
     if change not in (link, pipe):
         sum_again(folder)
     with pytest.raises(BundleError, match=message):
-        verify(folder, None, memory=1000, seconds=60)
+        verify(folder, None, memory=1000, seconds=60, rows=10_000)
+
+
+def test_what_takes_too_much_for_the_largest_request_alone_is_refused(bundle: Bundle, rentals: Table, tmp_path: Path) -> None:
+    wide, narrow = np.ones((7, 30_000), np.float32), np.full((30_000, 1), 1e-4, np.float32)
+    weights = [numpy_helper.from_array(wide, "wide"), numpy_helper.from_array(narrow, "narrow")]
+    nodes = [
+        helper.make_node("MatMul", ["columns", "wide"], ["between"]),
+        helper.make_node("MatMul", ["between", "narrow"], ["y"]),
+    ]
+    (tmp_path / GRAPH).parent.mkdir(parents=True)
+    graph(nodes, weights)(tmp_path)
+    members = [Member(Graph((tmp_path / GRAPH).read_bytes()), 0)]
+    greedy = dataclasses.replace(bundle, ensemble=Ensemble(bundle.schema, bundle.ensemble.features, members), interval=None)
+    greedy.pick_golden(rentals.matrix[~np.isnan(rentals.matrix).any(axis=1)], 16)
+    greedy.write(tmp_path / "bundle")
+    verify(tmp_path / "bundle", None, memory=1000, seconds=60, rows=100)
+    with pytest.raises(BundleError, match="it may take 1000 MB.*allocate"):
+        verify(tmp_path / "bundle", None, memory=1000, seconds=60, rows=10_000)
 
 
 def test_a_name_that_leads_outside_is_refused(folder: Path) -> None:
     named("../../../etc/passwd")(folder)
     with pytest.raises(BundleError, match=r"\.\./\.\./\.\./etc/passwd is missing"):
-        verify(folder, None, memory=1000, seconds=60)
+        verify(folder, None, memory=1000, seconds=60, rows=10_000)
 
 
 def test_every_model_of_this_project_passes(folder: Path) -> None:
-    verify(folder, None, memory=1000, seconds=60)
+    verify(folder, None, memory=1000, seconds=60, rows=10_000)
 
 
 def test_workers_see_nothing_of_what_the_puller_refuses(home: Path) -> None:

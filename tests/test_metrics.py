@@ -59,7 +59,7 @@ def settled(server: Server) -> None:
     """Wait until both workers and the joiner count for the model, and the puller counts."""
     wait_for(lambda: server.answers("/readyz") and len(server.workers()) == 2, "the model is published")
     wait_for(lambda: len(files(server, "counter_*-version-*")) == 2, "both workers count it")
-    wait_for(lambda: "housing_versions_published_total" in scraped(server), "the puller counts")
+    wait_for(lambda: "housing_version_refused" in scraped(server), "the puller counts, and is at rest")
     wait_for(lambda: 'housing_feedback_total{version="1"}' in scraped(server), "the joiner counts for it")
 
 
@@ -337,6 +337,17 @@ def test_only_versions_that_are_published_have_files_and_a_number_that_comes_aga
     rows = [sample for metric in collector.collect() for sample in metric.samples]
     found = {sample.labels["version"]: sample.value for sample in rows if sample.name == "housing_rows_total"}
     assert found == {"1": len(bundle.background), "3": len(bundle.background)}
+
+
+def test_counters_go_on_in_a_kept_file_where_a_new_release_counts_more(tmp_path: Path) -> None:
+    def keys(meaning: str, *buckets: str) -> list[str]:
+        return [json.dumps(["t", "t_total", {"bucket": bucket}, meaning]) for bucket in buckets]
+
+    Cells(tmp_path / "counter_0.db", keys("before", "a", "b")).add(np.array([1.0, 2.0]))
+    Cells(tmp_path / "counter_0.db", keys("after", "b", "c")).add(np.array([10.0, 20.0]))
+    collector: Any = MultiProcessCollector(None, str(tmp_path))  # type: ignore[no-untyped-call]
+    (metric,) = collector.collect()
+    assert {sample.labels["bucket"]: sample.value for sample in metric.samples} == {"a": 1.0, "b": 12.0, "c": 20.0}
 
 
 def test_many_threads_lose_no_count(tmp_path: Path) -> None:

@@ -281,6 +281,7 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
         wait_for(lambda: scraped(running).get("housing_versions_refused_total") == 1, "the refusal is counted")
         log_ = running.log.read_text(encoding="utf-8")
         assert "callers would be refused: column rooms is of type float, it was int; serve.keep_columns=false" in log_
+        wait_for(lambda: scraped(running)["housing_version_refused"] == 1, "the refusal stands")
         assert running.predict(FLAT).json["version"] == "1"
         better = train(home, *BETTER, "limit=500")
         store.point("housing-rentals", "staging", store.register("housing-rentals", str(better.run_id)))
@@ -291,10 +292,12 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
         shutil.rmtree(graph_of(home, str(gone.run_id)).parents[4])
         store.point("housing-rentals", "staging", store.register("housing-rentals", str(gone.run_id)))
         wait_for(lambda: scraped(running)["housing_versions_refused_total"] == 2, "what cannot be had is counted")
+        assert scraped(running)["housing_version_refused"] == 1
         told = running.log.read_text(encoding="utf-8").count("refused, the version in use stays")
         store.point("housing-rentals", "staging", "3")
         wait_for(lambda: running.predict(FLAT).json["version"] == "3", "the one before serves")
         assert (told, scraped(running)["housing_versions_refused_total"]) == (2, 2)
+        wait_for(lambda: scraped(running)["housing_version_refused"] == 0, "no refusal stands")
     with serving(home, "serve.keep_columns=false") as running:
         store.point("housing-rentals", "staging", version_2)
         wait_for(lambda: running.predict(FLAT).json.get("version") == version_2, "the operator takes the other columns")
@@ -303,11 +306,11 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
 @pytest.mark.usefixtures("served_home")
 def test_a_proof_may_take_so_much_and_no_more(store: Store) -> None:
     with store.bundle("models:/housing-rentals@staging") as folder:
-        verify(folder, folder, memory=1000, seconds=60)
+        verify(folder, folder, memory=1000, seconds=60, rows=10_000)
         with pytest.raises(BundleError, match="its proof took more than 0.01 s"):
-            verify(folder, None, memory=1000, seconds=0.01)
+            verify(folder, None, memory=1000, seconds=0.01, rows=10_000)
         with pytest.raises(BundleError, match="it may take 60 MB"):
-            verify(folder, None, memory=60, seconds=60)
+            verify(folder, None, memory=60, seconds=60, rows=10_000)
 
 
 def test_a_server_that_is_told_to_stop_says_so_before_it_does(served_home: Path) -> None:
