@@ -17,22 +17,23 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
-from housing import data, tracking, versions
+from housing import data, decisions, tracking, versions
 from housing.allowed import NOT_NEGATIVE, Allowed, require, whole
 from housing.config import PROJECT, command
 from housing.errors import HousingError, StoreError
 from housing.fetch import fetch
 from housing.provenance import retraining_key
-from housing.records import Outcome
+from housing.records import PROMOTE, Outcome
 from housing.retraining import NO_NEW_TRUTH, NOTHING_NEW, Retraining
 from housing.sweep import LIST
 from housing.tracking import Store, Tracked
 
-KEY, ROWS, NEW_ROWS, RETRAINED, VERDICT = (
-    f"housing.{name}" for name in ("retraining", "rows", "new_rows", "retrained", "verdict")
+OF_PROJECT = "housing."  # begins the name of each tag
+KEY, STARTED_BY, ROWS, NEW_ROWS, RETRAINED = (
+    f"{OF_PROJECT}{name}" for name in ("retraining", "started_by", "rows", "new_rows", "retrained")
 )
 OVERRIDES = Allowed("a list of texts", lambda value: isinstance(value, ListConfig) and all(isinstance(one, str) for one in value))
-OURS = {tracking.KIND: "sweep", "housing.started_by": "retrain"}
+OURS = {tracking.KIND: "sweep", STARTED_BY: "retrain"}
 NEWEST = "attributes.start_time DESC"
 ALLOWED = {"sweep": OVERRIDES, "gate": OVERRIDES, "min_new_rows": whole(0), "patience": NOT_NEGATIVE}
 SHARED = re.compile(r"\+*(data|mlflow|paths)[.=]|hydra\.searchpath=")  # of the command line, what each step is told too
@@ -68,7 +69,7 @@ def _nothing_to_do(cfg: DictConfig, sweep: Tracked | None, new_rows: int) -> tup
     """Say what there is instead of a retraining, and why; None where there is something to do, or to go on with."""
     if sweep is not None and RETRAINED not in sweep.tags:
         return None
-    if new_rows < cfg.min_new_rows:
+    if 0 < cfg.min_new_rows and new_rows < cfg.min_new_rows:  # a table may lose rows, and is learned from all the same
         return NO_NEW_TRUTH, f"a retraining takes {cfg.min_new_rows:,} new labelled rows"
     if sweep is not None:
         return NOTHING_NEW, "this table was swept and judged already, with the same config, code and libraries"
@@ -83,8 +84,8 @@ def _do(cfg: DictConfig, store: Store, sweep: Tracked, result: Retraining) -> Re
     result = replace(
         result,
         new_rows=int(sweep.tags[NEW_ROWS]),
-        verdict=decision.tags[VERDICT],
-        reasons=json.loads(store.text(decision.id, "decision.json"))["reasons"],
+        verdict=decision.tags[tracking.VERDICT],
+        reasons=json.loads(store.text(decision.id, decisions.FIGURES))["reasons"],
         version=version or "",
         moved=version is not None and store.run_of(cfg.registered_model, version) == sweep.tags[tracking.BEST],
         sweep=sweep.id,
@@ -102,16 +103,17 @@ def _find(store: Store, cfg: DictConfig, tags: dict[str, str]) -> Tracked | None
 
 
 def _rows_before(store: Store, cfg: DictConfig) -> int:
-    """Give how many rows the last retraining learned from; 0 where there was none."""
-    last = _find(store, cfg, {})
-    return 0 if last is None else int(last.tags[ROWS])
+    """Give how many rows the last retraining learned from that came to its end; 0 where there was none."""
+    sweeps = store.newest(cfg.experiment_name, OURS, decisions.MANY)
+    return next((int(sweep.tags[ROWS]) for sweep in sweeps if RETRAINED in sweep.tags), 0)
 
 
 def _swept(cfg: DictConfig, store: Store, key: str, result: Retraining) -> Tracked:
     """Sweep, and give the finished sweep. The tags are quoted, so that digits stay a text."""
-    tags = {"started_by": "retrain", "retraining": key, "data": result.fingerprint}
-    tags |= {"rows": str(result.rows), "new_rows": str(result.new_rows)}
-    _run("housing.train", "-m", *cfg.sweep, *(f"+tags.{name}='{value}'" for name, value in tags.items()))
+    tags = {STARTED_BY: OURS[STARTED_BY], KEY: key, tracking.DATA: result.fingerprint}
+    tags |= {ROWS: str(result.rows), NEW_ROWS: str(result.new_rows)}
+    quoted = (f"+tags.{name.removeprefix(OF_PROJECT)}='{value}'" for name, value in tags.items())
+    _run("housing.train", "-m", *cfg.sweep, *quoted)
     sweep = _find(store, cfg, {KEY: key})
     if sweep is None:
         raise HousingError("the sweep is not finished; it says above why. The same command goes on from here")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,13 @@ from filelock import FileLock
 from conftest import SECONDS, TABLES, command, config, git, rentals_frame, train, wait_for
 from object_store import weed
 from pushed import TABLES_AT, Scene, scene
-from housing import tracking
+from housing import data, tracking
 from housing.errors import ConfigError
 from housing.promote import promote
 from housing.provenance import retraining_key
-from housing.retrain import retrain
+from housing.records import Outcome
+from housing.retrain import KEY, NEW_ROWS, OURS, RETRAINED, ROWS, retrain
+from housing.sweep import LIST
 from housing.tracking import Store
 
 RENTALS = (f"--config-dir={TABLES}", "data=rentals")
@@ -92,6 +95,35 @@ def test_who_comes_while_another_retrains_waits_and_is_told(home: Path) -> None:
     assert ended.code == 1
     assert "error: another process has been retraining on table rentals for 0.1 s; try again when it is through" in ended.err
     assert not (home / "outputs" / "sweeps").exists()
+
+
+def opened(home: Path) -> Store:
+    """The store of a home."""
+    return Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
+
+
+def swept(home: Path, best: Outcome | None = None, rows: int = 600, **tags: str) -> None:
+    """Leave what the finished sweep of a retraining leaves, whose only job was `best`; of the present table unless told."""
+    cfg = config("retrain", "data=rentals")
+    known = {KEY: retraining_key(data.load(cfg.data).fingerprint, cfg.sweep), ROWS: str(rows), NEW_ROWS: "0"}
+    known |= {tracking.BEST: str(best.run_id)} if best else {}
+    with opened(home).run("rentals", "sweep", {**OURS, **known, **tags}) as sweep:
+        sweep.text(LIST, json.dumps([asdict(best)] if best else []))
+
+
+def test_a_table_that_has_lost_rows_waits_for_no_new_ones(home: Path) -> None:
+    swept(home, **{RETRAINED: "PROMOTE"})
+    swept(home, rows=700, **{RETRAINED: "PROMOTE", KEY: "the rows that are gone"})
+    result = retrain(config("retrain", "data=rentals"))
+    assert (result.verdict, result.new_rows) == ("NOTHING NEW", -100)
+    assert retrain(config("retrain", "data=rentals", "min_new_rows=1")).verdict == "DRIFT, NO NEW TRUTH"
+
+
+def test_rows_are_new_since_the_last_retraining_that_came_to_its_end(home: Path) -> None:
+    swept(home, **{RETRAINED: "PROMOTE"})
+    swept(home, rows=250, **{RETRAINED: "REJECT", KEY: "fewer rows"})
+    swept(home, rows=590, **{KEY: "no gate has judged this one"})
+    assert retrain(config("retrain", "data=rentals")).new_rows == 350
 
 
 @pytest.mark.long
