@@ -32,11 +32,17 @@ OF_PROJECT = "housing."  # begins the name of each tag
 KEY, STARTED_BY, ROWS, NEW_ROWS, RETRAINED = (
     f"{OF_PROJECT}{name}" for name in ("retraining", "started_by", "rows", "new_rows", "retrained")
 )
+GIVEN = ("run_id=", "sweep=", "candidates=", "to=")  # follow from the sweep and `alias`
 OVERRIDES = Allowed("a list of texts", lambda value: isinstance(value, ListConfig) and all(isinstance(one, str) for one in value))
 OURS = {tracking.KIND: "sweep", STARTED_BY: "retrain"}
 NEWEST = "attributes.start_time DESC"
-ALLOWED = {"sweep": OVERRIDES, "gate": OVERRIDES, "min_new_rows": whole(0), "patience": NOT_NEGATIVE}
-SHARED = re.compile(r"\+*(data|mlflow|paths)[.=]|hydra\.searchpath=")  # of the command line, what each step is told too
+GATE = Allowed(
+    f"{OVERRIDES.words} that begin with none of {' '.join(GIVEN)}",
+    lambda value: OVERRIDES.holds(value) and not any(one.startswith(GIVEN) for one in value),
+)
+ALLOWED = {"sweep": OVERRIDES, "gate": GATE, "min_new_rows": whole(0), "patience": NOT_NEGATIVE}
+SHARED = re.compile(r"\+*(data|mlflow|paths|experiment_name)[.=]|hydra\.searchpath=")  # what each step is told too
+OF_GATE = re.compile(r"\+*(registered_model|decisions|by|serve)[.=]")  # of the command line, what the gate is told too
 
 
 def retrain(cfg: DictConfig) -> Retraining:
@@ -87,7 +93,7 @@ def _do(cfg: DictConfig, store: Store, sweep: Tracked, result: Retraining) -> Re
         verdict=decision.tags[tracking.VERDICT],
         reasons=json.loads(store.text(decision.id, decisions.FIGURES))["reasons"],
         version=version or "",
-        moved=version is not None and store.run_of(cfg.registered_model, version) == sweep.tags[tracking.BEST],
+        moved=version is not None and _was_moved(cfg, store, sweep, version),
         sweep=sweep.id,
         jobs=[Outcome(**job) for job in json.loads(store.text(sweep.id, LIST))],
         tested=decision.metrics,
@@ -122,21 +128,28 @@ def _swept(cfg: DictConfig, store: Store, key: str, result: Retraining) -> Track
 
 def _judged(cfg: DictConfig, store: Store, sweep: Tracked, fingerprint: str) -> Tracked:
     """Ask the gate about the best run of a sweep, and give its decision."""
-    about = {tracking.KIND: "decision", tracking.CHALLENGER: sweep.tags[tracking.BEST], tracking.DATA: fingerprint}
+    best = sweep.tags[tracking.BEST]
+    about = {tracking.KIND: "decision", tracking.CHALLENGER: best, tracking.DATA: fingerprint, tracking.ALIAS: cfg.alias}
     before = store.first(cfg.decisions, about, NEWEST)
-    _run("housing.promote", f"sweep={sweep.id}", *cfg.gate)  # its exit code is 1 for a REJECT and for an error
+    _run("housing.promote", f"run_id={best}", f"to={cfg.alias}", *_of_command_line(OF_GATE), *cfg.gate)  # its exit code is 1 for a REJECT and for an error
     decision = store.first(cfg.decisions, about, NEWEST)
     if decision is None or (before is not None and decision.id == before.id):
         raise StoreError("the gate came to no decision; it says above why. The same command asks it again")
     return decision
 
 
+def _was_moved(cfg: DictConfig, store: Store, sweep: Tracked, version: str) -> bool:
+    """Whether the alias came to a version of this sweep since that began; the promotion may have been cut off afterwards."""
+    past = decisions.past(store, cfg.decisions, cfg.alias)
+    promoted = any(one.verdict == PROMOTE and one.version == version and one.at >= sweep.begun for one in past)
+    return promoted and store.run_of(cfg.registered_model, version) == sweep.tags[tracking.BEST]
+
+
 def _run(module: str, *arguments: str) -> None:
     """Run a command of the project, with what all share of this command line. What came of it is in the store."""
-    told = HydraConfig.get()
-    folders = [f"--config-dir={source.path}" for source in told.runtime.config_sources if source.provider == "command-line"]
-    shared = [override for override in (*told.overrides.hydra, *told.overrides.task) if SHARED.match(override)]
-    asked = [module, *folders, *arguments, *shared]
+    sources = HydraConfig.get().runtime.config_sources
+    folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+    asked = [module, *folders, *_of_command_line(SHARED), *arguments]
     print(f"\n$ python -m {' '.join(asked)}", flush=True)
     with subprocess.Popen([sys.executable, "-m", *asked], cwd=PROJECT) as process:
         try:
@@ -144,6 +157,11 @@ def _run(module: str, *arguments: str) -> None:
         except BaseException:  # told to stop: the step closes what it has open
             process.terminate()
             raise
+
+
+def _of_command_line(which: re.Pattern[str]) -> list[str]:
+    told = HydraConfig.get().overrides
+    return [override for override in (*told.hydra, *told.task) if which.match(override)]
 
 
 def _push(path: Path) -> None:
@@ -158,7 +176,7 @@ def _push(path: Path) -> None:
 
 @contextmanager
 def _alone(cfg: DictConfig) -> Iterator[None]:
-    """Keep others from retraining on this machine. Raises HousingError where one takes longer than `patience` seconds."""
+    """Keep others from retraining in this clone. Raises HousingError where one takes longer than `patience` seconds."""
     Path(cfg.lock).parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(cfg.lock, timeout=cfg.patience):

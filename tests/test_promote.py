@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import TABLES, command, config, rentals_frame, train
+from conftest import TABLES, command, config, new_key, rentals_frame, train
 from promotions import BETTER, MODEL, STEPS, TABLE, WORSE, copied, killed, one_promoted_and_a_better_one_trained, opened
 from housing import tracking
+from housing.bundle import Bundle
 from housing.data import load
 from housing.decisions import past
 from housing.errors import ConfigError, StoreError
@@ -24,6 +25,7 @@ from housing.findings import Honest
 from housing.predict import predict
 from housing.promote import promote
 from housing.records import Decision
+from housing.rehearsal import rehearse
 from housing.rollback import rollback
 from housing.scores import score
 from housing.split import split
@@ -147,6 +149,12 @@ def test_a_rehearsal_has_a_real_server_answer_the_golden_rows(home: Path, store:
     assert "a server with it is not ready within 0.01 s" in late.reasons[-1]
     decision = gate("gate.rehearsal=60")
     assert decision.verdict == "PROMOTE" and decision.checks[-1].name == "rehearsal"
+
+
+def test_a_rehearsal_asks_for_no_key(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOUSING_KEYS", new_key("one", "predict")[1])
+    bundle.write(tmp_path / "bundle")
+    rehearse(config("promote", "data=rentals").serve, bundle, tmp_path / "bundle", 60)
 
 
 def test_a_limit_vetoes_whatever_the_score(home: Path) -> None:

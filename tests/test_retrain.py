@@ -78,6 +78,7 @@ def test_a_retraining_is_known_by_its_data_and_by_what_is_asked() -> None:
     [
         ("sweep=linear", "sweep is 'linear'; allowed: a list of texts"),
         ("gate=[1]", r"gate is \[1\]"),
+        ('gate=["to=production"]', r"gate is \['to=production'\]; allowed: a list of texts that begin with none of .* to="),
         ("min_new_rows=-1", "min_new_rows is -1; allowed: a whole number, 0 or above"),
         ("patience=abc", "patience is 'abc'; allowed: a number, 0 or above"),
     ],
@@ -124,6 +125,29 @@ def test_rows_are_new_since_the_last_retraining_that_came_to_its_end(home: Path)
     swept(home, rows=250, **{RETRAINED: "REJECT", KEY: "fewer rows"})
     swept(home, rows=590, **{KEY: "no gate has judged this one"})
     assert retrain(config("retrain", "data=rentals")).new_rows == 350
+
+
+@pytest.mark.long
+def test_the_gate_judges_the_best_of_the_sweep_at_the_alias_that_is_asked_for(home: Path) -> None:
+    train(home, "model=linear", "figures=false")  # has less of any error
+    best = train(home, "model=decision_tree", "figures=false", "model.estimator.max_depth=2")
+    swept(home, best)
+    asked = ("alias=shadow", "by=somebody", 'gate=["metric=mae","gate.rehearsal=null"]')
+    ended = command(home, "housing.retrain", *RENTALS, *asked)
+    assert ended.code == 0, ended.err
+    (decision,) = opened(home).newest("rentals-decisions", {tracking.ALIAS: "shadow"}, 2)
+    assert (decision.tags[tracking.CHALLENGER], decision.tags[tracking.BY]) == (best.run_id, "somebody")
+    assert outputs(home) == [{"verdict": "PROMOTE", "moved": "true", "version": "1"}]
+
+
+@pytest.mark.long
+def test_a_best_run_that_is_at_the_alias_already_has_not_moved_it(home: Path) -> None:
+    best = train(home, "model=decision_tree", "figures=false", "model.estimator.max_depth=2")
+    promote(config("promote", "data=rentals"))
+    swept(home, best)
+    ended = command(home, "housing.retrain", *RENTALS)
+    assert ended.code == 0, ended.err
+    assert outputs(home) == [{"verdict": "HOLD", "moved": "false", "version": "1"}]
 
 
 @pytest.mark.long
