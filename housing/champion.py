@@ -43,7 +43,9 @@ def find(cfg: DictConfig, store: Store, table: Table, parts: Split, decision: De
         with store.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
             bundle = Bundle.read(folder)
     except BundleError as error:
-        return replace(mean, unread=f"version {version} at {cfg.to} cannot be read, so nobody knows what there is to beat: {error}")
+        return replace(
+            mean, unread=f"version {version} at {cfg.to} cannot be read, so nobody knows what there is to beat: {error}"
+        )
     if bundle.schema.target.name != table.schema.target.name:
         raise StoreError(
             f"{cfg.registered_model} version {version} predicts {bundle.schema.target.name}, and table {table.schema.name}"

@@ -131,7 +131,9 @@ def _judged(cfg: DictConfig, store: Store, sweep: Tracked, fingerprint: str) -> 
     best = sweep.tags[tracking.BEST]
     about = {tracking.KIND: "decision", tracking.CHALLENGER: best, tracking.DATA: fingerprint, tracking.ALIAS: cfg.alias}
     before = store.first(cfg.decisions, about, NEWEST)
-    _run("housing.promote", f"run_id={best}", f"to={cfg.alias}", *_of_command_line(OF_GATE), *cfg.gate)  # its exit code is 1 for a REJECT and for an error
+    _run(
+        "housing.promote", f"run_id={best}", f"to={cfg.alias}", *_of_command_line(OF_GATE), *cfg.gate
+    )  # its exit code is 1 for a REJECT and for an error
     decision = store.first(cfg.decisions, about, NEWEST)
     if decision is None or (before is not None and decision.id == before.id):
         raise StoreError("the gate came to no decision; it says above why. The same command asks it again")

@@ -101,7 +101,7 @@ def test_pages_of_the_configured_origin_alone_may_ask(server: Server) -> None:
 
 
 def test_the_smoke_test_of_a_release_takes_a_key(server: Server, keys: dict[str, tuple[str, str]]) -> None:
-    asked = [sys.executable, PROJECT / "scripts" / "first_request", server.url, "1"]
+    asked = [sys.executable, str(PROJECT / "scripts" / "first_request"), server.url, "1"]
     environ = {**os.environ, "HOUSING_KEY": keys["old"][0]}
     done = subprocess.run(asked, env=environ, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "") and '"predictions": [' in done.stdout

@@ -16,7 +16,7 @@ QUICK = ("evaluate=quick", "gate.rehearsal=null", "serve.wait=5")
 
 def released(*arguments: str, **environment: str) -> Ended:
     """Release as a person does."""
-    asked = [PROJECT / "scripts" / "release", *arguments]
+    asked = [str(PROJECT / "scripts" / "release"), *arguments]
     done = subprocess.run(asked, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     return Ended(done.returncode, done.stdout, done.stderr)
 

@@ -103,7 +103,7 @@ def opened(home: Path) -> Store:
     return Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
 
 
-def swept(home: Path, best: Outcome | None = None, rows: int = 600, **tags: str) -> None:
+def swept(home: Path, tags: Mapping[str, str], best: Outcome | None = None, rows: int = 600) -> None:
     """Leave what the finished sweep of a retraining leaves, whose only job was `best`; of the present table unless told."""
     cfg = config("retrain", "data=rentals")
     known = {KEY: retraining_key(data.load(cfg.data).fingerprint, cfg.sweep), ROWS: str(rows), NEW_ROWS: "0"}
@@ -113,17 +113,17 @@ def swept(home: Path, best: Outcome | None = None, rows: int = 600, **tags: str)
 
 
 def test_a_table_that_has_lost_rows_waits_for_no_new_ones(home: Path) -> None:
-    swept(home, **{RETRAINED: "PROMOTE"})
-    swept(home, rows=700, **{RETRAINED: "PROMOTE", KEY: "the rows that are gone"})
+    swept(home, {RETRAINED: "PROMOTE"})
+    swept(home, {RETRAINED: "PROMOTE", KEY: "the rows that are gone"}, rows=700)
     result = retrain(config("retrain", "data=rentals"))
     assert (result.verdict, result.new_rows) == ("NOTHING NEW", -100)
     assert retrain(config("retrain", "data=rentals", "min_new_rows=1")).verdict == "DRIFT, NO NEW TRUTH"
 
 
 def test_rows_are_new_since_the_last_retraining_that_came_to_its_end(home: Path) -> None:
-    swept(home, **{RETRAINED: "PROMOTE"})
-    swept(home, rows=250, **{RETRAINED: "REJECT", KEY: "fewer rows"})
-    swept(home, rows=590, **{KEY: "no gate has judged this one"})
+    swept(home, {RETRAINED: "PROMOTE"})
+    swept(home, {RETRAINED: "REJECT", KEY: "fewer rows"}, rows=250)
+    swept(home, {KEY: "no gate has judged this one"}, rows=590)
     assert retrain(config("retrain", "data=rentals")).new_rows == 350
 
 
@@ -131,7 +131,7 @@ def test_rows_are_new_since_the_last_retraining_that_came_to_its_end(home: Path)
 def test_the_gate_judges_the_best_of_the_sweep_at_the_alias_that_is_asked_for(home: Path) -> None:
     train(home, "model=linear", "figures=false")  # has less of any error
     best = train(home, "model=decision_tree", "figures=false", "model.estimator.max_depth=2")
-    swept(home, best)
+    swept(home, {}, best)
     asked = ("alias=shadow", "by=somebody", 'gate=["metric=mae","gate.rehearsal=null"]')
     ended = command(home, "housing.retrain", *RENTALS, *asked)
     assert ended.code == 0, ended.err
@@ -144,7 +144,7 @@ def test_the_gate_judges_the_best_of_the_sweep_at_the_alias_that_is_asked_for(ho
 def test_a_best_run_that_is_at_the_alias_already_has_not_moved_it(home: Path) -> None:
     best = train(home, "model=decision_tree", "figures=false", "model.estimator.max_depth=2")
     promote(config("promote", "data=rentals"))
-    swept(home, best)
+    swept(home, {}, best)
     ended = command(home, "housing.retrain", *RENTALS)
     assert ended.code == 0, ended.err
     assert outputs(home) == [{"verdict": "HOLD", "moved": "false", "version": "1"}]
