@@ -151,7 +151,7 @@ def _run(module: str, *arguments: str) -> None:
     """Run a command of the project, with what all share of this command line. What came of it is in the store."""
     sources = HydraConfig.get().runtime.config_sources
     folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
-    asked = [module, *folders, *_of_command_line(SHARED), *arguments]
+    asked = [module, *folders, *arguments, *_of_command_line(SHARED)]  # -m comes before all overrides
     print(f"\n$ python -m {' '.join(asked)}", flush=True)
     with subprocess.Popen([sys.executable, "-m", *asked], cwd=PROJECT) as process:
         try:
