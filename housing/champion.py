@@ -1,6 +1,6 @@
 """Whom a challenger has to beat: the version at the alias that is to move, or the training mean."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,14 @@ class Champion:
     predictions: Vector
     run_id: str | None = None
     schema: Schema | None = None
+    unread: str = ""  # why the version at the alias cannot be read, so that nobody knows what there is to beat
 
 
 def find(cfg: DictConfig, store: Store, table: Table, parts: Split, decision: Decision) -> Champion:
-    """Give the version at the alias; the training mean stands in where there is none, or none that can be compared."""
+    """Give the version at the alias; the training mean stands in where there is none, or none that can be compared.
+
+    What cannot be read here may serve all the same, as a bundle of an older format does: that is told in `unread`.
+    """
     version = decision.before
     mean = Champion(MEAN, np.ones(len(parts.test), dtype=bool), np.full(len(parts.test), table.target[parts.train].mean()))
     if version is None:
@@ -38,9 +42,10 @@ def find(cfg: DictConfig, store: Store, table: Table, parts: Split, decision: De
     try:
         with store.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
             bundle = Bundle.read(folder)
-    except BundleError as error:  # no server can load it either
-        decision.reasons.append(f"version {version} at {cfg.to} is damaged, so {MEAN} stands in for it: {error}")
-        return mean
+    except BundleError as error:
+        return replace(
+            mean, unread=f"version {version} at {cfg.to} cannot be read, so nobody knows what there is to beat: {error}"
+        )
     if bundle.schema.target.name != table.schema.target.name:
         raise StoreError(
             f"{cfg.registered_model} version {version} predicts {bundle.schema.target.name}, and table {table.schema.name}"

@@ -144,8 +144,15 @@ def _put_on_top(there: list[str], version: str) -> None:
 def _happened(newest_first: Sequence[Past], current: str) -> list[Past]:
     """Give the moves that happened, oldest first. Of one that was cut off, the next one says whether it did."""
     moves = [one for one in reversed(newest_first) if one.verdict in (PROMOTE, ROLLBACK)]
-    then = [*(one.before for one in moves[1:]), current]
+    then = [*(one.before for one in moves), current][1:]
     return [move for move, seen in zip(moves, then, strict=True) if move.finished or move.version == seen]
+
+
+def rolled_back(newest_first: Sequence[Past], version: str, current: str) -> Past | None:
+    """Give the rollback by which a version left an alias, where nothing else moved the alias away from it since."""
+    left = (move for move in reversed(_happened(newest_first, current)) if move.before == version != move.version)
+    last = next(left, None)
+    return last if last is not None and last.verdict == ROLLBACK else None
 
 
 def that_served(decisions: Sequence[Past]) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 PAUSE = 0.2  # seconds between two looks
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a server on this machine is behind no proxy
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,6 @@ def _asked(serve: DictConfig, model: str, alias: str, version: str) -> str:
 def _model(serve: DictConfig) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {serve.key}"} if serve.key else {}
     request = urllib.request.Request(f"{serve.url.rstrip('/')}/model", headers=headers)
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with DIRECT.open(request, timeout=5) as answer:
         found = json.load(answer)
     return found if isinstance(found, dict) else {}  # something else answers there

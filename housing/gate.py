@@ -63,7 +63,7 @@ def coverage_check(gate: DictConfig, bundle: Bundle, matrix: Matrix, actual: Vec
     asked, least, most = gate.coverage.asked, gate.coverage.least, gate.coverage.most
     try:
         _, lower, upper = bundle.predict_interval(matrix, asked)
-    except (BundleError, ConfigError):  # no intervals, or none that wide
+    except (BundleError, ConfigError):  # no intervals, or none that wide: `asked` is a share, as promote has seen to
         return
     share = float(np.mean((lower <= actual) & (actual <= upper)))
     found = f"intervals at {asked:.0%} hold {share:.1%}"

@@ -3,7 +3,6 @@
 python -m housing.promote data=california
 """
 
-import math
 import re
 import sys
 import tempfile
@@ -11,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from housing import challenger, champion, console, data, decisions, gate, honest, tracking
+from housing.allowed import FLAG, NOT_NEGATIVE, POSITIVE, Allowed, one_of, or_null, require, whole
 from housing.build import build
 from housing.bundle import Bundle
 from housing.challenger import Challenger
@@ -23,7 +23,7 @@ from housing.data import Table
 from housing.errors import BundleError, ConfigError, StoreError
 from housing.evidence import Evidence
 from housing.files import written_whole
-from housing.records import PROMOTE, REJECT, Check, Decision
+from housing.records import HOLD, PROMOTE, REJECT, Check, Decision
 from housing.rehearsal import rehearse
 from housing.run import BUNDLE, EVIDENCE, keep
 from housing.scores import cost, require_comparable, score
@@ -33,6 +33,24 @@ from housing.tracking import Run, Store, Tracked
 
 ALIAS = re.compile(r"(?!(latest|v\d+)$)[\w-]+", re.ASCII | re.IGNORECASE)  # what MLflow takes for none of its own words
 QUICK, HONEST = "quick", "honest"  # how much is found out about a challenger
+SHARE = Allowed("a number from 0 to 1", lambda value: NOT_NEGATIVE.holds(value) and value <= 1)
+ALLOWED = {
+    "evaluate": or_null(one_of(QUICK, HONEST)),
+    "force": FLAG,
+    "limit": or_null(whole(1)),
+    "gate.certainty": Allowed("a number from 0.5 to below 1", lambda value: SHARE.holds(value) and 0.5 <= value < 1),
+    "gate.resamples": whole(1),
+    "gate.seed": whole(0),
+    "gate.slices.margin": NOT_NEGATIVE,
+    "gate.slices.rows": whole(1),
+    "gate.coverage.asked": Allowed("a number above 0 and below 1", lambda value: SHARE.holds(value) and 0 < value < 1),
+    "gate.coverage.least": SHARE,
+    "gate.coverage.most": SHARE,
+    "gate.row_microseconds": or_null(POSITIVE),
+    "gate.model_bytes": or_null(POSITIVE),
+    "gate.rehearsal": or_null(POSITIVE),
+    "serve.wait": NOT_NEGATIVE,
+}
 
 
 def promote(cfg: DictConfig) -> Decision:
@@ -61,22 +79,13 @@ def _check(cfg: DictConfig) -> None:
     require_comparable(cfg.metric)
     if not ALIAS.fullmatch(str(cfg.to)):
         raise ConfigError(f"to is {cfg.to!r}; allowed: letters, digits, - and _, but neither latest nor v and a number")
-    if cfg.evaluate not in (None, QUICK, HONEST):
-        raise ConfigError(f"evaluate is {cfg.evaluate!r}; allowed: {QUICK}, {HONEST}, or null for what the alias asks")
+    require({name: OmegaConf.select(cfg, name) for name in ALLOWED}, ALLOWED)
+    if cfg.gate.coverage.least > cfg.gate.coverage.most:
+        raise ConfigError(f"gate.coverage.least is {cfg.gate.coverage.least}; allowed: up to most, {cfg.gate.coverage.most}")
     if cfg.force and not str(cfg.reason or "").strip():
         raise ConfigError('force=true wants a reason, which is kept with the decision: force=true reason="..."')
     if cfg.reason and not cfg.force:
         raise ConfigError("reason is given without force=true; the gate gives its own reasons")
-    for name, low, high in (("certainty", 0.5, 1.0), ("slices.margin", 0.0, math.inf)):
-        value = _at(cfg.gate, name)
-        if not isinstance(value, int | float) or not low <= value < high:
-            raise ConfigError(f"gate.{name} is {value!r}; allowed: from {low:g} to below {high:g}")
-
-
-def _at(node: DictConfig, name: str) -> object:
-    for part in name.split("."):
-        node = node[part]
-    return node
 
 
 def _carry_out(cfg: DictConfig, store: Store, record: Run, found: Challenger, decision: Decision) -> None:
@@ -107,6 +116,9 @@ def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, found: Cha
             _require_of_table(bundle, table, found)
             against = champion.find(cfg, store, table, parts, decision)
             _judge(cfg, table, parts, decision, bundle, against)
+            if decision.difference is not None:  # it is not the champion itself
+                _hold(decision, [against.unread, _rolled_back(cfg, store, found, before)])
+                _force(cfg, decision)
             if cfg.evaluate == HONEST or (cfg.evaluate is None and cfg.to in cfg.after):
                 decision.honest = honest.evaluate(cfg, store.config(found.run.id), table, parts, bundle)
             if decision.moves and cfg.gate.rehearsal is not None:
@@ -140,6 +152,25 @@ def _judge(cfg: DictConfig, table: Table, parts: Split, decision: Decision, bund
     decision.verdict = gate.verdict_of(decision.difference, decision.checks)
     decision.reasons += [f"{one.name}: {one.found}; allowed: {one.allowed}" for one in decision.checks if not one.passed]
     decision.reasons.append(gate.told(decision.difference, cfg.metric, against.name, cfg.gate.certainty))
+
+
+def _hold(decision: Decision, doubts: list[str]) -> None:
+    """Leave to a person what the figures cannot say."""
+    told = [doubt for doubt in doubts if doubt]
+    decision.reasons += told
+    if told and decision.verdict == PROMOTE:
+        decision.verdict = HOLD
+
+
+def _rolled_back(cfg: DictConfig, store: Store, found: Challenger, before: str | None) -> str:
+    """Say that the challenger was at the alias and was rolled back, where that is so."""
+    version = found.version or store.version_of(cfg.registered_model, found.run.id)
+    past = decisions.past(store, cfg.decisions, cfg.to)
+    then = decisions.rolled_back(past, version, before or "") if version else None
+    return f"version {version} was rolled back by {then.by} ({then.at:%Y-%m-%d %H:%M}): {then.why or 'no reason'}" if then else ""
+
+
+def _force(cfg: DictConfig, decision: Decision) -> None:
     if cfg.force:
         decision.reasons.append(f"forced, and the gate says {decision.verdict}: {cfg.reason}")
         decision.verdict, decision.forced = PROMOTE, str(cfg.reason)

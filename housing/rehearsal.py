@@ -47,7 +47,7 @@ def _serving(serve: DictConfig, place: Path) -> Iterator[tuple[str, "subprocess.
     own = {"host": "127.0.0.1", "port": port, "metrics_port": 0, "workers": 1, "drain": 0, "keys_file": "", "rate": 0}
     settings = OmegaConf.merge(serve, own, {"folder": str(place / "published"), "log_folder": str(place / "predictions")})
     assert isinstance(settings, DictConfig)
-    environ = {**environment(settings), "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+    environ = {**environment(settings), "PROMETHEUS_MULTIPROC_DIR": str(metrics), "HOUSING_KEYS": ""}
     command = ["sh", "-c", TIED, "sh", sys.executable, *GUNICORN]
     with (
         log.open("wb") as file,

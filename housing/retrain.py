@@ -17,25 +17,32 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
-from housing import data, tracking, versions
+from housing import data, decisions, tracking, versions
 from housing.allowed import NOT_NEGATIVE, Allowed, require, whole
 from housing.config import PROJECT, command
 from housing.errors import HousingError, StoreError
 from housing.fetch import fetch
 from housing.provenance import retraining_key
-from housing.records import Outcome
+from housing.records import PROMOTE, Outcome
 from housing.retraining import NO_NEW_TRUTH, NOTHING_NEW, Retraining
 from housing.sweep import LIST
 from housing.tracking import Store, Tracked
 
-KEY, ROWS, NEW_ROWS, RETRAINED, VERDICT = (
-    f"housing.{name}" for name in ("retraining", "rows", "new_rows", "retrained", "verdict")
+OF_PROJECT = "housing."  # begins the name of each tag
+KEY, STARTED_BY, ROWS, NEW_ROWS, RETRAINED = (
+    f"{OF_PROJECT}{name}" for name in ("retraining", "started_by", "rows", "new_rows", "retrained")
 )
+GIVEN = ("run_id=", "sweep=", "candidates=", "to=")  # follow from the sweep and `alias`
 OVERRIDES = Allowed("a list of texts", lambda value: isinstance(value, ListConfig) and all(isinstance(one, str) for one in value))
-OURS = {tracking.KIND: "sweep", "housing.started_by": "retrain"}
+OURS = {tracking.KIND: "sweep", STARTED_BY: "retrain"}
 NEWEST = "attributes.start_time DESC"
-ALLOWED = {"sweep": OVERRIDES, "gate": OVERRIDES, "min_new_rows": whole(0), "patience": NOT_NEGATIVE}
-SHARED = re.compile(r"\+*(data|mlflow|paths)[.=]|hydra\.searchpath=")  # of the command line, what each step is told too
+GATE = Allowed(
+    f"{OVERRIDES.words} that begin with none of {' '.join(GIVEN)}",
+    lambda value: OVERRIDES.holds(value) and not any(one.startswith(GIVEN) for one in value),
+)
+ALLOWED = {"sweep": OVERRIDES, "gate": GATE, "min_new_rows": whole(0), "patience": NOT_NEGATIVE}
+SHARED = re.compile(r"\+*(data|mlflow|paths|experiment_name)[.=]|hydra\.searchpath=")  # what each step is told too
+OF_GATE = re.compile(r"\+*(registered_model|decisions|by|serve)[.=]")  # of the command line, what the gate is told too
 
 
 def retrain(cfg: DictConfig) -> Retraining:
@@ -68,7 +75,7 @@ def _nothing_to_do(cfg: DictConfig, sweep: Tracked | None, new_rows: int) -> tup
     """Say what there is instead of a retraining, and why; None where there is something to do, or to go on with."""
     if sweep is not None and RETRAINED not in sweep.tags:
         return None
-    if new_rows < cfg.min_new_rows:
+    if 0 < cfg.min_new_rows and new_rows < cfg.min_new_rows:  # a table may lose rows, and is learned from all the same
         return NO_NEW_TRUTH, f"a retraining takes {cfg.min_new_rows:,} new labelled rows"
     if sweep is not None:
         return NOTHING_NEW, "this table was swept and judged already, with the same config, code and libraries"
@@ -83,10 +90,10 @@ def _do(cfg: DictConfig, store: Store, sweep: Tracked, result: Retraining) -> Re
     result = replace(
         result,
         new_rows=int(sweep.tags[NEW_ROWS]),
-        verdict=decision.tags[VERDICT],
-        reasons=json.loads(store.text(decision.id, "decision.json"))["reasons"],
+        verdict=decision.tags[tracking.VERDICT],
+        reasons=json.loads(store.text(decision.id, decisions.FIGURES))["reasons"],
         version=version or "",
-        moved=version is not None and store.run_of(cfg.registered_model, version) == sweep.tags[tracking.BEST],
+        moved=version is not None and _was_moved(cfg, store, sweep, version),
         sweep=sweep.id,
         jobs=[Outcome(**job) for job in json.loads(store.text(sweep.id, LIST))],
         tested=decision.metrics,
@@ -102,16 +109,17 @@ def _find(store: Store, cfg: DictConfig, tags: dict[str, str]) -> Tracked | None
 
 
 def _rows_before(store: Store, cfg: DictConfig) -> int:
-    """Give how many rows the last retraining learned from; 0 where there was none."""
-    last = _find(store, cfg, {})
-    return 0 if last is None else int(last.tags[ROWS])
+    """Give how many rows the last retraining learned from that came to its end; 0 where there was none."""
+    sweeps = store.newest(cfg.experiment_name, OURS, decisions.MANY)
+    return next((int(sweep.tags[ROWS]) for sweep in sweeps if RETRAINED in sweep.tags), 0)
 
 
 def _swept(cfg: DictConfig, store: Store, key: str, result: Retraining) -> Tracked:
     """Sweep, and give the finished sweep. The tags are quoted, so that digits stay a text."""
-    tags = {"started_by": "retrain", "retraining": key, "data": result.fingerprint}
-    tags |= {"rows": str(result.rows), "new_rows": str(result.new_rows)}
-    _run("housing.train", "-m", *cfg.sweep, *(f"+tags.{name}='{value}'" for name, value in tags.items()))
+    tags = {STARTED_BY: OURS[STARTED_BY], KEY: key, tracking.DATA: result.fingerprint}
+    tags |= {ROWS: str(result.rows), NEW_ROWS: str(result.new_rows)}
+    quoted = (f"+tags.{name.removeprefix(OF_PROJECT)}='{value}'" for name, value in tags.items())
+    _run("housing.train", "-m", *cfg.sweep, *quoted)
     sweep = _find(store, cfg, {KEY: key})
     if sweep is None:
         raise HousingError("the sweep is not finished; it says above why. The same command goes on from here")
@@ -120,21 +128,30 @@ def _swept(cfg: DictConfig, store: Store, key: str, result: Retraining) -> Track
 
 def _judged(cfg: DictConfig, store: Store, sweep: Tracked, fingerprint: str) -> Tracked:
     """Ask the gate about the best run of a sweep, and give its decision."""
-    about = {tracking.KIND: "decision", tracking.CHALLENGER: sweep.tags[tracking.BEST], tracking.DATA: fingerprint}
+    best = sweep.tags[tracking.BEST]
+    about = {tracking.KIND: "decision", tracking.CHALLENGER: best, tracking.DATA: fingerprint, tracking.ALIAS: cfg.alias}
     before = store.first(cfg.decisions, about, NEWEST)
-    _run("housing.promote", f"sweep={sweep.id}", *cfg.gate)  # its exit code is 1 for a REJECT and for an error
+    _run(
+        "housing.promote", f"run_id={best}", f"to={cfg.alias}", *_of_command_line(OF_GATE), *cfg.gate
+    )  # its exit code is 1 for a REJECT and for an error
     decision = store.first(cfg.decisions, about, NEWEST)
     if decision is None or (before is not None and decision.id == before.id):
         raise StoreError("the gate came to no decision; it says above why. The same command asks it again")
     return decision
 
 
+def _was_moved(cfg: DictConfig, store: Store, sweep: Tracked, version: str) -> bool:
+    """Whether the alias came to a version of this sweep since that began; the promotion may have been cut off afterwards."""
+    past = decisions.past(store, cfg.decisions, cfg.alias)
+    promoted = any(one.verdict == PROMOTE and one.version == version and one.at >= sweep.begun for one in past)
+    return promoted and store.run_of(cfg.registered_model, version) == sweep.tags[tracking.BEST]
+
+
 def _run(module: str, *arguments: str) -> None:
     """Run a command of the project, with what all share of this command line. What came of it is in the store."""
-    told = HydraConfig.get()
-    folders = [f"--config-dir={source.path}" for source in told.runtime.config_sources if source.provider == "command-line"]
-    shared = [override for override in (*told.overrides.hydra, *told.overrides.task) if SHARED.match(override)]
-    asked = [module, *folders, *arguments, *shared]
+    sources = HydraConfig.get().runtime.config_sources
+    folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+    asked = [module, *folders, *arguments, *_of_command_line(SHARED)]  # -m comes before all overrides
     print(f"\n$ python -m {' '.join(asked)}", flush=True)
     with subprocess.Popen([sys.executable, "-m", *asked], cwd=PROJECT) as process:
         try:
@@ -142,6 +159,11 @@ def _run(module: str, *arguments: str) -> None:
         except BaseException:  # told to stop: the step closes what it has open
             process.terminate()
             raise
+
+
+def _of_command_line(which: re.Pattern[str]) -> list[str]:
+    told = HydraConfig.get().overrides
+    return [override for override in (*told.hydra, *told.task) if which.match(override)]
 
 
 def _push(path: Path) -> None:
@@ -156,7 +178,7 @@ def _push(path: Path) -> None:
 
 @contextmanager
 def _alone(cfg: DictConfig) -> Iterator[None]:
-    """Keep others from retraining on this machine. Raises HousingError where one takes longer than `patience` seconds."""
+    """Keep others from retraining in this clone. Raises HousingError where one takes longer than `patience` seconds."""
     Path(cfg.lock).parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(cfg.lock, timeout=cfg.patience):

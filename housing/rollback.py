@@ -52,9 +52,12 @@ def _candidates(cfg: DictConfig, store: Store, current: str, reasons: list[str])
             " version=NUMBER goes to any that the registry has"
         )
     served = [version for version in before if version in decisions.that_served(past)]
-    if cfg.serve.url is not None and not served:
-        reasons.append(f"of version {', '.join(before)} nobody has seen that a server answered with it")
-    return before if cfg.serve.url is None else served or before
+    if cfg.serve.url is None:
+        return before
+    unseen = before[: before.index(served[0])] if served else before
+    if unseen:
+        reasons.append(f"of version {', '.join(unseen)} nobody has seen that a server answered with it")
+    return served or before
 
 
 def _first_that_works(cfg: DictConfig, store: Store, candidates: list[str], reasons: list[str]) -> str:

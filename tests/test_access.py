@@ -1,6 +1,7 @@
 """Keys, rights and rates; ports and origins."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import FLAT, Answer, Server, assert_problem, command, free_port, new_key, serving, wait_for
+from conftest import FLAT, NO_NETWORK, Answer, Server, assert_problem, command, config, free_port, new_key, serving, wait_for
+from housing import deployed
 from housing.config import PROJECT
 
 BODY = json.dumps(FLAT).encode()
@@ -96,6 +98,23 @@ def test_pages_of_the_configured_origin_alone_may_ask(server: Server) -> None:
     assert (
         server.ask("/predict", method="OPTIONS", Origin="https://b.example", Access_Control_Request_Method="POST").status == 200
     )  # without a word of it
+
+
+def test_the_smoke_test_of_a_release_takes_a_key(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+    asked = [sys.executable, str(PROJECT / "scripts" / "first_request"), server.url, "1"]
+    environ = {**os.environ, "HOUSING_KEY": keys["old"][0]}
+    done = subprocess.run(asked, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and '"predictions": [' in done.stdout
+
+
+def test_which_version_a_server_answers_with_is_asked_without_a_proxy(
+    server: Server, keys: dict[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("urllib.request._opener", None)  # else what the process asked before knows no proxy
+    for name, value in {**NO_NETWORK, "no_proxy": ""}.items():
+        monkeypatch.setenv(name, value)
+    serve = config("rollback", "data=rentals", f"serve.url={server.url}", f"serve.key={keys['old'][0]}", "serve.wait=5").serve
+    assert deployed.wait_for(serve, "housing-rentals", "staging", "1").since
 
 
 def _says(server: Server, what: str) -> bool:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
+from hydra import compose, initialize_config_dir
 
 from conftest import TABLES, command, config, dvc, git, rentals_frame, train
 from housing import data
-from housing.config import PROJECT
+from housing.config import CONF, PROJECT
 from housing.errors import ConfigError, StoreError, TableError
 from housing.export import export
 from housing.prepare import prepare
@@ -105,6 +107,16 @@ def commit(clone: Path) -> None:
 def repro(clone: Path) -> list[str]:
     """Run the pipeline, and give the stages that ran."""
     return re.findall(r"Running stage '(.*)'", dvc(clone, "repro"))
+
+
+def test_the_gate_is_asked_again_where_its_config_changes() -> None:
+    asked = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["promote"]["params"]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        choices = compose("promote", ["data=california"], return_hydra_config=True).hydra.runtime.choices
+    groups = {name: choice for name, choice in choices.items() if name.partition("@")[0] in ("data", "split")}
+    files = {f"conf/{name.partition('@')[0]}/{choice}.yaml".replace("california", "${data}") for name, choice in groups.items()}
+    commands = {f"conf/{name}.yaml" for name in ("promote", "registry", "serve")}
+    assert files | commands == {name for entry in asked for name in entry}
 
 
 @pytest.mark.long

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import TABLES, command, config, rentals_frame, train
+from conftest import TABLES, command, config, new_key, rentals_frame, train
 from promotions import BETTER, MODEL, STEPS, TABLE, WORSE, copied, killed, one_promoted_and_a_better_one_trained, opened
 from housing import tracking
+from housing.bundle import Bundle
 from housing.data import load
 from housing.decisions import past
 from housing.errors import ConfigError, StoreError
@@ -24,6 +25,7 @@ from housing.findings import Honest
 from housing.predict import predict
 from housing.promote import promote
 from housing.records import Decision
+from housing.rehearsal import rehearse
 from housing.rollback import rollback
 from housing.scores import score
 from housing.split import split
@@ -36,6 +38,7 @@ def store(home: Path) -> Store:
     return tracking.Store(f"sqlite:///{home}/mlflow.db", artifacts=str(home / "mlartifacts"), ui="")
 
 
+FORCED = ("force=true", "reason=a person says so")
 COVERED = "gate.coverage={asked: 0.9, least: 0.995, most: 1.0}"
 
 
@@ -148,6 +151,12 @@ def test_a_rehearsal_has_a_real_server_answer_the_golden_rows(home: Path, store:
     assert decision.verdict == "PROMOTE" and decision.checks[-1].name == "rehearsal"
 
 
+def test_a_rehearsal_asks_for_no_key(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOUSING_KEYS", new_key("one", "predict")[1])
+    bundle.write(tmp_path / "bundle")
+    rehearse(config("promote", "data=rentals").serve, bundle, tmp_path / "bundle", 60)
+
+
 def test_a_limit_vetoes_whatever_the_score(home: Path) -> None:
     train(home, *BETTER)
     limits = {"model_bytes": "gate.model_bytes=10", "row_microseconds": "gate.row_microseconds=0.1", "coverage": COVERED}
@@ -226,14 +235,33 @@ def test_a_damaged_bundle_is_rejected_with_the_reason_and_the_alias_stays(
     assert store.version_at(MODEL, "staging") == "1"
 
 
-def test_a_champion_that_cannot_be_read_blocks_nothing_and_is_told(home: Path, store: Store) -> None:
-    run = train(home, *WORSE)
+def test_a_champion_that_cannot_be_read_is_replaced_by_force_alone(home: Path, store: Store) -> None:
+    run = train(home, *BETTER)
     gate()
     spoil(bundle_files(store, str(run.run_id)) / "card.json")
-    train(home, *BETTER)
-    decision = gate()
-    assert (decision.verdict, decision.champion) == ("PROMOTE", "the training mean")
-    assert "version 1 at staging is damaged" in decision.reasons[0]
+    asked = f"run_id={train(home, *WORSE).run_id}"
+    decision = gate(asked)
+    assert (decision.verdict, decision.champion, decision.version) == ("HOLD", "the training mean", "1")
+    assert "version 1 at staging cannot be read, so nobody knows what there is to beat: bundle " in decision.reasons[-1]
+    assert store.version_at(MODEL, "staging") == "1"
+    assert gate(asked, "force=true", "reason=it is broken").reasons[-1] == "forced, and the gate says HOLD: it is broken"
+    assert store.version_at(MODEL, "staging") == "2"
+
+
+def test_what_was_rolled_back_comes_again_by_force_alone(home: Path, store: Store) -> None:
+    train(home, *WORSE)
+    gate()
+    better = train(home, *BETTER)
+    for alias in ("staging", "production"):
+        assert gate(f"to={alias}", "~after.production", f"run_id={better.run_id}", *FORCED).version == "2"
+        rollback(config("rollback", "data=rentals", f"alias={alias}", "version=1", "by=somebody", "reason=prices are off"))
+        decision = gate(f"to={alias}", "~after.production", f"run_id={better.run_id}")
+        assert (decision.verdict, decision.version) == ("HOLD", "1")
+        assert re.search(r"version 2 was rolled back by somebody \(.*\): prices are off", decision.reasons[-1])
+        assert store.version_at(MODEL, alias) == "1"
+    assert gate(*FORCED).version == "2"
+    gate(f"run_id={store.run_of(MODEL, '1')}", *FORCED)
+    assert gate().verdict == "PROMOTE"  # it was replaced since, not rolled back
 
 
 def test_a_run_without_its_bundle_is_fitted_again_and_that_is_told(home: Path, store: Store) -> None:
@@ -307,8 +335,16 @@ def test_a_champion_that_is_out_of_reach_ends_the_promotion(home: Path, store: S
     [
         (["run_id=nope"], StoreError, "knows no run nope"),
         (["sweep=nope"], StoreError, "cannot give runs:/nope/sweep.json"),
-        (["gate.slices.margin=abc"], ConfigError, "gate.slices.margin is 'abc'; allowed: from 0"),
-        (["gate.certainty=1.0"], ConfigError, "gate.certainty is 1.0; allowed: from 0.5 to below 1"),
+        (["gate.slices.margin=abc"], ConfigError, "gate.slices.margin is 'abc'; allowed: a number, 0 or above"),
+        (["gate.certainty=1.0"], ConfigError, "gate.certainty is 1.0; allowed: a number from 0.5 to below 1"),
+        (["gate.coverage.asked=90"], ConfigError, "gate.coverage.asked is 90; allowed: a number above 0 and below 1"),
+        (["gate.coverage.least=80"], ConfigError, "gate.coverage.least is 80; allowed: a number from 0 to 1"),
+        (["gate.coverage.least=0.99"], ConfigError, "gate.coverage.least is 0.99; allowed: up to most, 0.98"),
+        (["gate.resamples=0"], ConfigError, "gate.resamples is 0; allowed: a whole number, 1 or above"),
+        (["gate.seed=x"], ConfigError, "gate.seed is 'x'"),
+        (["gate.slices.rows=0.5"], ConfigError, "gate.slices.rows is 0.5"),
+        (["gate.rehearsal=soon"], ConfigError, "gate.rehearsal is 'soon'; allowed: a number above 0, or null"),
+        (["serve.wait=long"], ConfigError, "serve.wait is 'long'; allowed: a number, 0 or above"),
         (["to='a b'"], ConfigError, "to is 'a b'; allowed: letters, digits"),
         (["to=latest"], ConfigError, "to is 'latest'; allowed: .*neither latest nor v and a number"),
         (["force=true"], ConfigError, "force=true wants a reason"),

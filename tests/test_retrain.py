@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,13 @@ from filelock import FileLock
 from conftest import SECONDS, TABLES, command, config, git, rentals_frame, train, wait_for
 from object_store import weed
 from pushed import TABLES_AT, Scene, scene
-from housing import tracking
+from housing import data, tracking
 from housing.errors import ConfigError
 from housing.promote import promote
 from housing.provenance import retraining_key
-from housing.retrain import retrain
+from housing.records import Outcome
+from housing.retrain import KEY, NEW_ROWS, OURS, RETRAINED, ROWS, retrain
+from housing.sweep import LIST
 from housing.tracking import Store
 
 RENTALS = (f"--config-dir={TABLES}", "data=rentals")
@@ -75,6 +78,7 @@ def test_a_retraining_is_known_by_its_data_and_by_what_is_asked() -> None:
     [
         ("sweep=linear", "sweep is 'linear'; allowed: a list of texts"),
         ("gate=[1]", r"gate is \[1\]"),
+        ('gate=["to=production"]', r"gate is \['to=production'\]; allowed: a list of texts that begin with none of .* to="),
         ("min_new_rows=-1", "min_new_rows is -1; allowed: a whole number, 0 or above"),
         ("patience=abc", "patience is 'abc'; allowed: a number, 0 or above"),
     ],
@@ -92,6 +96,58 @@ def test_who_comes_while_another_retrains_waits_and_is_told(home: Path) -> None:
     assert ended.code == 1
     assert "error: another process has been retraining on table rentals for 0.1 s; try again when it is through" in ended.err
     assert not (home / "outputs" / "sweeps").exists()
+
+
+def opened(home: Path) -> Store:
+    """The store of a home."""
+    return Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
+
+
+def swept(home: Path, tags: Mapping[str, str], best: Outcome | None = None, rows: int = 600) -> None:
+    """Leave what the finished sweep of a retraining leaves, whose only job was `best`; of the present table unless told."""
+    cfg = config("retrain", "data=rentals")
+    known = {KEY: retraining_key(data.load(cfg.data).fingerprint, cfg.sweep), ROWS: str(rows), NEW_ROWS: "0"}
+    known |= {tracking.BEST: str(best.run_id)} if best else {}
+    with opened(home).run("rentals", "sweep", {**OURS, **known, **tags}) as sweep:
+        sweep.text(LIST, json.dumps([asdict(best)] if best else []))
+
+
+def test_a_table_that_has_lost_rows_waits_for_no_new_ones(home: Path) -> None:
+    swept(home, {RETRAINED: "PROMOTE"})
+    swept(home, {RETRAINED: "PROMOTE", KEY: "the rows that are gone"}, rows=700)
+    result = retrain(config("retrain", "data=rentals"))
+    assert (result.verdict, result.new_rows) == ("NOTHING NEW", -100)
+    assert retrain(config("retrain", "data=rentals", "min_new_rows=1")).verdict == "DRIFT, NO NEW TRUTH"
+
+
+def test_rows_are_new_since_the_last_retraining_that_came_to_its_end(home: Path) -> None:
+    swept(home, {RETRAINED: "PROMOTE"})
+    swept(home, {RETRAINED: "REJECT", KEY: "fewer rows"}, rows=250)
+    swept(home, {KEY: "no gate has judged this one"}, rows=590)
+    assert retrain(config("retrain", "data=rentals")).new_rows == 350
+
+
+@pytest.mark.long
+def test_the_gate_judges_the_best_of_the_sweep_at_the_alias_that_is_asked_for(home: Path) -> None:
+    train(home, "model=linear", "figures=false")  # has less of any error
+    best = train(home, "model=decision_tree", "figures=false", "model.estimator.max_depth=2")
+    swept(home, {}, best)
+    asked = ("alias=shadow", "by=somebody", 'gate=["metric=mae","gate.rehearsal=null"]')
+    ended = command(home, "housing.retrain", *RENTALS, *asked)
+    assert ended.code == 0, ended.err
+    (decision,) = opened(home).newest("rentals-decisions", {tracking.ALIAS: "shadow"}, 2)
+    assert (decision.tags[tracking.CHALLENGER], decision.tags[tracking.BY]) == (best.run_id, "somebody")
+    assert outputs(home) == [{"verdict": "PROMOTE", "moved": "true", "version": "1"}]
+
+
+@pytest.mark.long
+def test_a_best_run_that_is_at_the_alias_already_has_not_moved_it(home: Path) -> None:
+    best = train(home, "model=decision_tree", "figures=false", "model.estimator.max_depth=2")
+    promote(config("promote", "data=rentals"))
+    swept(home, {}, best)
+    ended = command(home, "housing.retrain", *RENTALS)
+    assert ended.code == 0, ended.err
+    assert outputs(home) == [{"verdict": "HOLD", "moved": "false", "version": "1"}]
 
 
 @pytest.mark.long

@@ -98,6 +98,17 @@ def test_a_version_that_is_damaged_is_passed_over_and_told(home: Path, store: St
     assert store.version_at(MODEL, "staging") == "1"
 
 
+def test_a_version_that_nobody_saw_serve_is_passed_over_and_told(home: Path, store: Store) -> None:
+    for depth in (1, 2, 3):
+        run = train(home, *WORSE[:2], f"model.estimator.max_depth={depth}")
+        gate(f"run_id={run.run_id}", "force=true", "reason=to have three")
+    (first,) = store.newest("rentals-decisions", {tracking.AFTER: "1"}, 1)
+    store.client.set_tag(first.id, tracking.SERVED, "2026-01-01T00:00:00+00:00")
+    decision = back("serve.url=http://127.0.0.1:9", "serve.wait=0")
+    assert (decision.before, decision.version) == ("3", "1")
+    assert decision.reasons[0] == "of version 2 nobody has seen that a server answered with it"
+
+
 @pytest.mark.long
 def test_what_served_is_written_down_and_a_rollback_goes_back_to_that(home: Path, store: Store) -> None:
     with serving(home, "serve.poll=0.5") as server:

@@ -97,6 +97,21 @@ def test_our_own_machine_runs_nothing_but_main() -> None:
         assert "github.ref == 'refs/heads/main' && !github.event.repository.fork" in job["if"]
 
 
+@pytest.mark.parametrize(("name", "job"), [("retrain.yml", "retrain"), ("image.yml", "image")])
+def test_a_deployment_that_waits_for_its_reviewer_keeps_nobody_else_out(name: str, job: str) -> None:
+    workflow = read(FOLDER / name)
+    assert "concurrency" not in workflow and "concurrency" not in workflow["jobs"]["deploy"]
+    assert workflow["jobs"][job]["concurrency"]["group"]
+
+
+def test_a_change_of_what_a_model_follows_from_begins_a_retraining() -> None:
+    paths = read(FOLDER / "retrain.yml")[True]["push"]["paths"]
+    assert {"data/*.dvc", "housing/**", "conf/**"} <= set(paths)
+    listed = subprocess.run(["git", "ls-files", *paths], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    missing = [path for path in paths if path != "data/*.dvc" and not re.search(rf"^{path.rstrip('*')}", listed, re.MULTILINE)]
+    assert missing == []  # no path that is never committed
+
+
 def test_the_one_check_that_is_required_runs_always_and_looks_at_every_other_job() -> None:
     ci = read(FOLDER / "ci.yml")
     assert not ci[True]["pull_request"]  # no path is left out, so it is never waited for in vain

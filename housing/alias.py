@@ -1,0 +1,19 @@
+"""Entry: which version is at an alias.
+
+python -m housing.alias alias=production
+"""
+
+from omegaconf import DictConfig
+
+from housing import tracking
+from housing.config import command
+
+
+@command("alias")
+def main(cfg: DictConfig) -> None:
+    """Print the number of the version alone, for a shell; nothing where there is none."""
+    print(tracking.connect(cfg.mlflow).version_at(cfg.registered_model, cfg.alias) or "")
+
+
+if __name__ == "__main__":
+    main()
