@@ -73,7 +73,7 @@ def product(weights: TensorProto) -> Callable[[Path], object]:
 
 
 def tree(last: int, ids: Sequence[int] = range(7)) -> onnx.NodeProto:
-    """Give a tree whose nodes 0 and 1 have a leaf and the next node as children, node 2 has a leaf and another: 6 in the good one."""
+    """Give a tree: children of nodes 0 and 1 are the next node and a leaf, of node 2 the last (6 is right) and a leaf."""
     leaves = ids[3:]
     return helper.make_node(
         "TreeEnsembleRegressor",
