@@ -85,7 +85,7 @@ RUN --mount=type=bind,target=/context \
     install -d -o housing -g housing -m 0750 /baked \
     && if [ -n "${PUBLISHED}" ]; then \
          cp -a "/context/${PUBLISHED}/." /baked/ \
-         && python -m server.verify /baked/current/bundle --memory 2000 \
+         && python -m server.verify /baked/current/bundle --memory 2000 --rows 10000 \
          && chown -R housing:housing /baked; \
        fi
 
