@@ -63,12 +63,14 @@ def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
     return hashlib.sha256(json.dumps(parts_of_key, sort_keys=True).encode()).hexdigest()
 
 
-def retraining_key(fingerprint: str, sweep: Sequence[str]) -> str:
+def retraining_key(fingerprint: str, declared: Mapping[str, Any], sweep: Sequence[str]) -> str:
     """Give the hash of all that decides what a sweep over a table gives: data, what is asked of it, config, code, libraries.
 
-    It looks at every file of the config, so it may differ where nothing else does; the runs are reused then.
+    `declared` is the table's config, which may come from elsewhere; where the table lies decides nothing. Of our own config
+    every file is looked at, so the hash may differ where nothing else does; the runs are reused then.
     """
-    parts = {"data": fingerprint, "sweep": list(sweep), "code": _code_hash(), "libraries": libraries()}
+    parts: dict[str, Any] = {"data": fingerprint, "sweep": list(sweep), "code": _code_hash(), "libraries": libraries()}
+    parts["table"] = {name: value for name, value in declared.items() if name != "path"}
     parts["config"] = _hash(sorted((PROJECT / "conf").rglob("*.yaml")))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

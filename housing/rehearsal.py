@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from housing.bundle import Bundle
 from housing.config import PROJECT
+from housing.deployed import DIRECT
 from housing.errors import BundleError
 from housing.schema import Vector
 from housing.serve import GUNICORN, environment
@@ -25,6 +26,7 @@ from server import published
 # The server ends with this process, however that ends: then nobody holds the other end of its standard input any more.
 TIED = 'exec 3<&0; "$@" & server=$!; { read -r _; kill $server; } <&3 2>/dev/null & wait $server'
 PAUSE = 0.1  # seconds between two looks
+SECONDS = 10  # for an answer
 
 
 def rehearse(serve: DictConfig, bundle: Bundle, folder: Path, seconds: float) -> None:
@@ -74,7 +76,7 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path, s
 
 def _is_ready(url: str) -> bool:
     try:
-        with _open(urllib.request.Request(f"{url}/readyz")):
+        with DIRECT.open(f"{url}/readyz", timeout=SECONDS):
             return True
     except OSError:
         return False
@@ -83,16 +85,13 @@ def _is_ready(url: str) -> bool:
 def _ask(url: str, bundle: Bundle, log: Path) -> Vector:
     body = json.dumps({"instances": bundle.golden["rows"]}).encode()
     try:
-        with _open(urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})) as answer:
+        request = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})
+        with DIRECT.open(request, timeout=SECONDS) as answer:
             return np.array(json.load(answer)["predictions"], dtype=np.float64)
     except urllib.error.HTTPError as error:
         raise BundleError(f"a server with it refuses the golden rows: {error.code} {error.read(500).decode()}") from error
     except OSError as error:
         raise BundleError(f"a server with it does not answer the golden rows: {error}; {_last_words(log)}") from error
-
-
-def _open(request: urllib.request.Request):  # type: ignore[no-untyped-def]
-    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10)
 
 
 def _last_words(log: Path) -> str:

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from housing import data, decisions, tracking, versions
 from housing.allowed import NOT_NEGATIVE, Allowed, require, whole
@@ -59,7 +60,7 @@ def _retrain(cfg: DictConfig) -> Retraining:
     print(fetch(cfg.data), flush=True)
     table = data.load(cfg.data)
     store = tracking.connect(cfg.mlflow)
-    key = retraining_key(table.fingerprint, cfg.sweep)
+    key = key_of(cfg, table.fingerprint)
     sweep = _find(store, cfg, {KEY: key})
     result = Retraining(cfg.data.name, table.fingerprint, len(table), len(table) - _rows_before(store, cfg), cfg.alias)
     idle = _nothing_to_do(cfg, sweep, result.new_rows)
@@ -69,6 +70,12 @@ def _retrain(cfg: DictConfig) -> Retraining:
     result.reasons.append(reason)
     result.publish(Path(cfg.summary), Path(cfg.outputs))
     return result
+
+
+def key_of(cfg: DictConfig, fingerprint: str) -> str:
+    """Give what a retraining of a config on a version of the table is known by."""
+    declared: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    return retraining_key(fingerprint, declared, cfg.sweep)
 
 
 def _nothing_to_do(cfg: DictConfig, sweep: Tracked | None, new_rows: int) -> tuple[str, str] | None:

@@ -25,7 +25,7 @@ from housing.errors import ConfigError
 from housing.promote import promote
 from housing.provenance import retraining_key
 from housing.records import Outcome
-from housing.retrain import KEY, NEW_ROWS, OURS, RETRAINED, ROWS, retrain
+from housing.retrain import KEY, NEW_ROWS, OURS, RETRAINED, ROWS, key_of, retrain
 from housing.sweep import LIST
 from housing.tracking import Store
 
@@ -68,9 +68,15 @@ def versions(store: Store) -> int:
 
 
 def test_a_retraining_is_known_by_its_data_and_by_what_is_asked() -> None:
-    key = retraining_key("abc", ["model=linear"])
-    assert key == retraining_key("abc", ["model=linear"])
-    assert len({key, retraining_key("abd", ["model=linear"]), retraining_key("abc", ["model=xgboost"])}) == 3
+    table, linear = {"name": "t", "path": "here"}, ["model=linear"]
+    key = retraining_key("abc", table, linear)
+    assert key == retraining_key("abc", {**table, "path": "elsewhere"}, linear)
+    others = {
+        retraining_key("abd", table, linear),
+        retraining_key("abc", table, ["model=xgboost"]),
+        retraining_key("abc", {**table, "slices": ["a"]}, linear),
+    }
+    assert len({key, *others}) == 4
 
 
 @pytest.mark.parametrize(
@@ -106,7 +112,7 @@ def opened(home: Path) -> Store:
 def swept(home: Path, tags: Mapping[str, str], best: Outcome | None = None, rows: int = 600) -> None:
     """Leave what the finished sweep of a retraining leaves, whose only job was `best`; of the present table unless told."""
     cfg = config("retrain", "data=rentals")
-    known = {KEY: retraining_key(data.load(cfg.data).fingerprint, cfg.sweep), ROWS: str(rows), NEW_ROWS: "0"}
+    known = {KEY: key_of(cfg, data.load(cfg.data).fingerprint), ROWS: str(rows), NEW_ROWS: "0"}
     known |= {tracking.BEST: str(best.run_id)} if best else {}
     with opened(home).run("rentals", "sweep", {**OURS, **known, **tags}) as sweep:
         sweep.text(LIST, json.dumps([asdict(best)] if best else []))
