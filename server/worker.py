@@ -1,0 +1,128 @@
+"""Gunicorn's threaded worker with a short way for the hot routes.
+
+A request that has arrived whole is answered where its arrival is noticed: to hand it to a thread, and its connection back,
+takes several times as long as to predict a row.
+"""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from functools import lru_cache
+from typing import Any
+
+from gunicorn import util
+from gunicorn.http.wsgi import base_environ
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from server import arrived, draining
+from server.wsgi import Environ
+
+PATIENCE = 0.01  # seconds for the rest of a body, before a thread waits for it
+AT_ONCE = 65_536  # bytes to receive
+
+
+class Worker(ThreadWorker):
+    """Answers hot requests in its own loop, and all others in its threads, as gunicorn does."""
+
+    def init_process(self) -> None:
+        """Prepare what is the same for all requests; then work until told to end."""
+        self._base = {**base_environ(self.cfg), "wsgi.url_scheme": "http", "SERVER_PROTOCOL": "HTTP/1.1", "SCRIPT_NAME": ""}
+        self._has_short_way = not self.cfg.is_ssl and not self.cfg.accesslog
+        self._begun: dict[TConn, float] = {}  # connections with a part of a body, and until when the rest is awaited here
+        super().init_process()
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Do what there is to do, or wait for it."""
+        super().wait_for_and_dispatch_events(min(timeout, PATIENCE) if self._begun else timeout)
+
+    def on_client_socket_readable(self, conn: TConn, client: Any) -> None:
+        """Answer what came on a connection that was kept: here, or in a thread."""
+        if not self._is_as_usual() or not self._answer_here(conn):
+            self._begun.pop(conn, None)
+            super().on_client_socket_readable(conn, client)
+
+    def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
+        """Keep or close a connection that a thread has answered; what came behind the request needs no more to come."""
+        if not self.alive or fs.exception() is not None or not fs.result():
+            self.nr_conns -= 1
+            self.tpool.submit(conn.close, graceful=True)  # it waits for the client's end, and gunicorn's loop would with it
+            return
+        super().finish_request(conn, fs)
+        if self.keepalived_conns and self.keepalived_conns[-1] is conn:
+            came = conn.parser.unreader.take_buffered()
+            conn.parser.unreader.unread(came)
+            if came:
+                self.on_client_socket_readable(conn, conn.sock)
+
+    def murder_keepalived(self) -> None:
+        """Leave bodies that do not come to a thread, which tells the client; close connections that were kept for too long."""
+        now = time.monotonic()
+        for conn in [conn for conn, until in self._begun.items() if until < now]:
+            del self._begun[conn]
+            super().on_client_socket_readable(conn, conn.sock)
+        super().murder_keepalived()
+
+    def _is_as_usual(self) -> bool:
+        """Whether a connection stays after its answer, and nothing but the answer is asked for."""
+        stays = self.alive and not draining.has_begun() and len(self.keepalived_conns) <= self.max_keepalived
+        return stays and self._has_short_way and self.nr + 1 < self.max_requests
+
+    def _answer_here(self, conn: TConn) -> bool:
+        """Answer a hot request, or wait for the rest of it once. Gives whether a thread has nothing to do."""
+        came = conn.parser.unreader.take_buffered() + _received(conn.sock)
+        try:
+            environ = arrived.read(came)
+        except arrived.NotYet:
+            conn.parser.unreader.unread(came)
+            return self._begun.setdefault(conn, until := time.monotonic() + PATIENCE) == until
+        if environ is None:
+            conn.parser.unreader.unread(came)
+            return False
+        self._begun.pop(conn, None)
+        self.nr += 1
+        self._send(conn, self._answer(environ, conn))
+        return True
+
+    def _answer(self, environ: Environ, conn: TConn) -> bytes:
+        """Have the app answer; give the bytes to send."""
+        place = {"SERVER_NAME": conn.server[0], "SERVER_PORT": str(conn.server[1])}
+        started: list[Any] = []
+        parts: Iterable[bytes] = self.wsgi({**self._base, **place, **environ}, lambda *given: started.extend(given))
+        body = b"".join(parts)
+        status, headers = started
+        lines = [f"HTTP/1.1 {status}", "Server: gunicorn", _date(int(time.time())), "Connection: keep-alive"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        return "\r\n".join(lines).encode("latin-1") + arrived.END + body
+
+    def _send(self, conn: TConn, answer: bytes) -> None:
+        """Send an answer; what the client does not take at once is sent by a thread."""
+        try:
+            sent = conn.sock.send(answer)
+        except OSError:  # the thread will meet it too
+            sent = 0
+        self.keepalived_conns.remove(conn)
+        if sent == len(answer):
+            conn.set_timeout()
+            self.keepalived_conns.append(conn)  # they are in the order in which their time is over
+            return
+        self.poller.unregister(conn.sock)
+        rest = self.tpool.submit(_send_rest, conn, answer[sent:])
+        rest.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+
+def _received(sock: Any) -> bytes:
+    try:
+        return sock.recv(AT_ONCE)
+    except OSError:  # the thread will meet it too
+        return b""
+
+
+def _send_rest(conn: TConn, rest: bytes) -> bool:
+    conn.sock.setblocking(True)
+    conn.sock.sendall(rest)
+    return True
+
+
+@lru_cache(1)
+def _date(second: int) -> str:
+    return f"Date: {util.http_date(second)}"
