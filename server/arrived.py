@@ -25,11 +25,11 @@ class NotYet(Exception):
 
 
 def read(arrived: bytes) -> Environ | None:
-    """Give what WSGI says of a request, or None where it has another form. Raises NotYet where the rest of its body is missing."""
+    """Give what WSGI says of a request, or None where it has another form. Raises NotYet where a part of its body is missing."""
     end = arrived.find(END, 0, MOST_OF_HEAD)
     head = HEAD.fullmatch(arrived[:end].decode("latin-1")) if end > 0 else None
     fields = _fields(head[3]) if head else None
-    if head is None or fields is None or "HTTP_HOST" not in fields or fields.get("HTTP_CONNECTION", "keep-alive") != "keep-alive":
+    if head is None or fields is None or fields.get("HTTP_CONNECTION", "keep-alive") != "keep-alive":
         return None
     length = fields.get("CONTENT_LENGTH", "")
     whole = end + len(END) + int(length) if length.isdecimal() and len(length) < 10 else MOST + 1

@@ -19,5 +19,6 @@ class Ports:
         """Answer a request."""
         if (environ["SERVER_PORT"] == self._metrics_port) == (environ["PATH_INFO"] == METRICS_ROUTE):
             return self._inner(environ, start_response)
-        start_response("404 Not Found", [("Content-Type", PROBLEM), *HEADERS.items()])
-        return [problem(404, f"metrics are at port {self._metrics_port}, and nothing else is")]
+        body = problem(404, f"metrics are at port {self._metrics_port}, and nothing else is")
+        start_response("404 Not Found", [("Content-Type", PROBLEM), *HEADERS.items(), ("Content-Length", str(len(body)))])
+        return [body]

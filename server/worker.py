@@ -24,12 +24,12 @@ AT_ONCE = 65_536  # bytes to receive
 class Worker(ThreadWorker):
     """Answers hot requests in its own loop, and all others in its threads, as gunicorn does."""
 
-    def init_process(self) -> None:
-        """Prepare what is the same for all requests; then work until told to end."""
+    def __init__(self, *given: Any) -> None:
+        """Take what gunicorn's master gives a worker."""
+        super().__init__(*given)
         self._base = {**base_environ(self.cfg), "wsgi.url_scheme": "http", "SERVER_PROTOCOL": "HTTP/1.1", "SCRIPT_NAME": ""}
         self._has_short_way = not self.cfg.is_ssl and not self.cfg.accesslog
         self._begun: dict[TConn, float] = {}  # connections with a part of a body, and until when the rest is awaited here
-        super().init_process()
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Do what there is to do, or wait for it."""
@@ -86,12 +86,15 @@ class Worker(ThreadWorker):
     def _answer(self, environ: Environ, conn: TConn) -> bytes:
         """Have the app answer; give the bytes to send."""
         place = {"SERVER_NAME": conn.server[0], "SERVER_PORT": str(conn.server[1])}
-        started: list[Any] = []
-        parts: Iterable[bytes] = self.wsgi({**self._base, **place, **environ}, lambda *given: started.extend(given))
+        lines: list[str] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]]) -> None:
+            lines.extend((f"HTTP/1.1 {status}", "Server: gunicorn", _date(int(time.time())), "Connection: keep-alive"))
+            lines.extend(f"{name}: {value}" for name, value in headers if name != "Content-Length")
+
+        parts: Iterable[bytes] = self.wsgi({**self._base, **place, **environ}, start_response)
         body = b"".join(parts)
-        status, headers = started
-        lines = [f"HTTP/1.1 {status}", "Server: gunicorn", _date(int(time.time())), "Connection: keep-alive"]
-        lines += [f"{name}: {value}" for name, value in headers]
+        lines.append(f"Content-Length: {len(body)}")  # whatever the app says, since the next answer begins after so many
         return "\r\n".join(lines).encode("latin-1") + arrived.END + body
 
     def _send(self, conn: TConn, answer: bytes) -> None:
