@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -269,6 +271,31 @@ def test_what_is_refused_is_not_kept_and_other_methods_and_types_are_refused(ser
     assert_problem(server.ask("/feedback", b"{}", Content_Type="text/csv"), 415, "text/csv; allowed: application/json")
     assert_problem(server.ask("/feedback"), 405, "")
     assert len(lines(folder_of(served_home), "feedback")) == before
+
+
+@contextmanager
+def traced(pids: Sequence[int], place: Path) -> Iterator[None]:
+    """Have strace write what processes say to files and sockets while the block lasts, into a file for each thread."""
+    if not shutil.which("strace"):
+        pytest.skip("strace is not on this machine: apt-get install strace")
+    named = [f"--attach={pid}" for pid in pids]
+    command = ["strace", "-ff", "-y", "-s100", "-etrace=write,writev,sendto,sendmsg,fsync", f"-o{place}/calls", *named]
+    said = place / "said"
+    with said.open("wb") as file, subprocess.Popen(command, stderr=file) as process:
+        try:
+            wait_for(lambda: all(f"Process {pid} attached" in said.read_text(encoding="utf-8") for pid in pids), "it looks")
+            yield
+        finally:
+            process.terminate()
+
+
+def test_feedback_is_on_the_disk_before_it_is_accepted(server: Server, tmp_path: Path) -> None:
+    with traced(server.workers(), tmp_path):
+        accepted(server, [GOOD])
+    threads = [path.read_text(encoding="utf-8") for path in tmp_path.glob("calls.*")]
+    (calls,) = (calls for calls in threads if "HTTP/1.1 202 " in calls)
+    written, synced, answered = r'write\((\d+<.*/feedback-.*>), "\{\\"time.*\n', r"fsync\(\1\) += 0\n", r".*HTTP/1.1 202 "
+    assert re.search(rf"{written}(.*\n)*{synced}(.*\n)*{answered}", calls), calls
 
 
 @pytest.mark.usefixtures("server")
