@@ -143,7 +143,7 @@ def _live_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
         ALERT["HousingLiveError"],
     )
     error = Said("Error by feedback", "short", "RMSE and mean absolute error of a day, in the target's unit.", 12)
-    told = Said("True values that came", "short", "Matched with a prediction within a day, by version, and unmatched.", 8)
+    told = Said("True values that came", "short", "Matched with a prediction within a day, by version; unmatched; sent again.", 8)
     coverage = Said(
         "Intervals that hold the truth", "percentunit", "Share of a day; compare with the coverage that callers asked for.", 8
     )
@@ -167,6 +167,7 @@ def _live_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
                 {
                     "version {{version}}": f"version:housing_feedback:increase24h{of_version}",
                     "unmatched": "sum(increase(housing_feedback_unmatched_total[24h]))",
+                    "sent again": "sum(increase(housing_feedback_repeated_total[24h]))",
                 },
             )
         )

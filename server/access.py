@@ -49,6 +49,24 @@ class Key:
         return cls(name, known, bytes.fromhex(digest))
 
 
+_held: dict[str, list[Key]] = {}  # by the keys file; gunicorn's master holds them, and each worker that it forks has a copy
+
+
+def hold(keys_file: str) -> None:
+    """Read the keys, and have this process and all that it forks take these from now on, whatever becomes of the file.
+
+    Raises what `Access.configured` does; then those that were held before stay.
+    """
+    _held[keys_file] = _read(keys_file)
+
+
+def _read(keys_file: str) -> list[Key]:
+    keys = _keys(Path(keys_file).read_text(encoding="utf-8")) if keys_file else []
+    if keys_file and not keys:  # it may just be being written; to take it for none would let everybody in
+        raise ValueError(f"{keys_file} holds no key; python -m server.access makes a line for it")
+    return keys + _keys(os.environ.get(VARIABLE, "").replace(";", "\n"))
+
+
 def _keys(text: str) -> list[Key]:
     return [Key.read(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
@@ -63,14 +81,11 @@ class Access:
 
     @classmethod
     def configured(cls, keys_file: str, rate: float) -> Self:
-        """Read the keys of a file (none where the name is empty) and of the environment.
+        """Take the keys that are held, or else read those of a file (none where the name is empty) and of the environment.
 
         Raises ValueError for a line that is no key and for a file without any, OSError for a file that is not there.
         """
-        keys = _keys(Path(keys_file).read_text(encoding="utf-8")) if keys_file else []
-        if keys_file and not keys:  # it may just be being written; to take it for none would let everybody in
-            raise ValueError(f"{keys_file} holds no key; python -m server.access makes a line for it")
-        return cls(keys + _keys(os.environ.get(VARIABLE, "").replace(";", "\n")), rate)
+        return cls(_held[keys_file] if keys_file in _held else _read(keys_file), rate)
 
     @property
     def is_open(self) -> bool:

@@ -4,7 +4,7 @@ These are rows that nobody has asked a prediction for, so the prediction log doe
 """
 
 import numpy as np
-from flask import Blueprint, Response
+from flask import Blueprint, Response, current_app
 
 from housing.schema import Column, Matrix, Vector
 from server.model import Model
@@ -25,7 +25,7 @@ def along_each_column() -> Response:
     ends = np.cumsum([len(values) for values in looked_at])
     for place, (values, end) in enumerate(zip(looked_at, ends, strict=True)):
         rows[end - len(values) : end, place] = values
-    predictions = np.split(model.bundle.predict(rows), ends[:-1])
+    predictions = np.split(model.predict(rows, current_app.config["MAX_ROWS"]), ends[:-1])
     found = {
         column.name: {"values": [column.decode(value) for value in values.tolist()], "predictions": predicted.tolist()}
         for column, values, predicted in zip(schema.features, looked_at, predictions, strict=True)

@@ -1,5 +1,7 @@
 """`POST /explain`: what each column of a row adds to the mean prediction of the bundle's background rows."""
 
+from functools import partial
+
 from flask import Blueprint, Response, current_app
 
 from server import shapley
@@ -13,7 +15,8 @@ def explain() -> Response:
     """Explain one row: contributions in the target's unit, which add up to prediction - base."""
     model = model_in_use()
     row, config = row_in_body(model), current_app.config
-    found = shapley.explain(model.bundle.predict, row, model.bundle.background, config["EXPLAIN_EXACT"], config["EXPLAIN_ROWS"])
+    predict = partial(model.predict, most=config["MAX_ROWS"])
+    found = shapley.explain(predict, row, model.bundle.background, config["EXPLAIN_EXACT"], config["EXPLAIN_ROWS"])
     names = [column.name for column in model.bundle.schema.features]
     return json_answer(
         {

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from server import draining, metric_files, slot
+from server import access, draining, metric_files, slot
 from server.access import Access
 from server.settings import Settings
 
@@ -37,15 +37,16 @@ loglevel = "warning"
 
 
 def on_starting(_server: Any) -> None:
-    """End before anything begins where the keys cannot be read."""
-    wrong = _wrong_with_keys()
+    """Hold the keys for all workers; end before anything begins where they cannot be read."""
+    wrong = _wrong_with_new_keys()
     if wrong:
         sys.exit(f"error: {wrong}")
 
 
-def _wrong_with_keys() -> str:
+def _wrong_with_new_keys() -> str:
+    """Hold the keys that are there now, or say why those held before stay."""
     try:
-        Access.configured(_settings.keys_file, 0)
+        access.hold(_settings.keys_file)
     except (OSError, ValueError) as error:
         return str(error)
     return ""
@@ -55,7 +56,7 @@ def when_ready(server: Any) -> None:
     """Prepare what the workers inherit, once the port is ours and before the first of them."""
     Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)
     _drain_before_stopping(server)
-    _check_keys_before_workers_are_replaced(server)
+    _read_keys_before_workers_are_replaced(server)
     patience = struct.pack("ll", *divmod(int(1e6 * _settings.patience), 1_000_000))  # seconds, microseconds
     for listener in server.LISTENERS:  # what is accepted from it inherits this
         for wait in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -81,11 +82,11 @@ def _drain_before_stopping(server: Any) -> None:
     signal.signal(signal.SIGTERM, drain)
 
 
-def _check_keys_before_workers_are_replaced(server: Any) -> None:
-    """Have SIGHUP change nothing where the keys cannot be read: no new worker would start."""
+def _read_keys_before_workers_are_replaced(server: Any) -> None:
+    """Have SIGHUP read the keys again, and change nothing where they cannot be read."""
 
     def replace(*_: Any) -> None:
-        wrong = _wrong_with_keys()
+        wrong = _wrong_with_new_keys()
         if wrong:
             print(f"error: {wrong}; the keys in use stay", file=sys.stderr, flush=True)
         else:

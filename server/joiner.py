@@ -1,7 +1,7 @@
 """The joiner: its own process, which matches feedback with the prediction log and counts how far predictions were off.
 
-What it knows is in one small file, replaced whole after each step: killed at any point it counts nothing twice and
-forgets nothing. Only a line of joined rows may then be there twice.
+What it knows is in one small file, replaced whole after each step, which says how far the files of counted rows hold:
+killed at any point it counts nothing twice and forgets nothing. Only a line of joined rows may then be there twice.
 """
 
 import fcntl
@@ -19,8 +19,9 @@ import orjson
 
 from housing.files import written_whole
 from server import published, tally
+from server.counted import Counted, remove_gone
 from server.log_reading import Entry
-from server.lookup import find
+from server.lookup import files_of, search
 from server.rotating import FEEDBACK, JOINED, RotatingFile, files, lines
 from server.settings import Settings
 from server.tally import Tally
@@ -45,19 +46,21 @@ class Truth:
 
 @dataclass(frozen=True)
 class State:
-    """How far feedback is read, by file; what waits for its prediction; what has been counted."""
+    """How far feedback is read, by file; what waits for its prediction; how far files of counted rows hold; the counts."""
 
     read: dict[str, int] = field(default_factory=dict)
     waiting: list[Truth] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)
     unmatched: int = 0
+    repeated: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
 
     @classmethod
     def of_bytes(cls, kept: bytes) -> Self:
-        """Read what `to_bytes` gave."""
+        """Read what `to_bytes` gave; one that was kept before rows were marked as counted knows of none."""
         found = json.loads(kept)
-        tallies = {version: Tally(**sums) for version, sums in found["tallies"].items()}
-        return cls(found["read"], [Truth(**truth) for truth in found["waiting"]], found["unmatched"], tallies)
+        tallies = {version: Tally(**sums) for version, sums in found.pop("tallies").items()}
+        return cls(waiting=[Truth(**truth) for truth in found.pop("waiting")], tallies=tallies, **found)
 
     def to_bytes(self) -> bytes:
         """Give all of it as JSON; sums may have grown to infinity, which `orjson` would forget."""
@@ -83,7 +86,7 @@ class Joiner:
         if found != kept:
             _write_durably(self._folder / STATE, found)
         if found != self._shown:
-            tally.show(self._metrics, after.tallies, after.unmatched)
+            tally.show(self._metrics, after.tallies, after.unmatched, after.repeated)
             self._shown = found
 
     def _kept(self) -> bytes:
@@ -107,25 +110,33 @@ class Joiner:
         return came, read
 
     def _match(self, state: State, came: list[Truth], read: dict[str, int]) -> State:
-        tallies, unmatched = self._with_version_in_use(state.tallies), state.unmatched
+        tallies, unmatched, repeated = self._with_version_in_use(state.tallies), state.unmatched, state.repeated
+        ends = remove_gone(self._folder, state.counted)
         waiting: dict[str, list[Truth]] = defaultdict(list)
         for truth in sorted([*state.waiting, *came], key=lambda truth: truth.time):
             waiting[truth.id].append(truth)
+        wanted = {(truth.id, truth.row) for truths in waiting.values() for truth in truths}
         joined: list[bytes] = []
-        for entry in find(self._folder, list(waiting), self._patience):
-            for truth in waiting.pop(entry["id"]):
-                if truth.row >= len(entry["predictions"]):
-                    unmatched += 1
-                    continue
-                version = entry["version"] if entry["version"] in tallies else tally.OTHER
-                tallies[version] += Tally.of(entry, truth.row, truth.value)
-                joined.append(orjson.dumps(_joined(entry, truth)) + b"\n")
+        for path, names in files_of(self._folder, list(waiting), self._patience).items():
+            counted = Counted(path, ends, names, wanted)
+            for entry in search(path, names):
+                for truth in waiting.pop(entry["id"]):
+                    if truth.row >= len(entry["predictions"]):
+                        unmatched += 1
+                        continue
+                    joined.append(orjson.dumps(_joined(entry, truth)) + b"\n")
+                    if counted.add(truth.id, truth.row):
+                        version = entry["version"] if entry["version"] in tallies else tally.OTHER
+                        tallies[version] += Tally.of(entry, truth.row, truth.value)
+                    else:
+                        repeated += 1
+            ends[counted.path.name] = counted.keep()
         if joined:
             self._joined.append_durably(b"".join(joined))
         late = time.time() - self._patience
         left = [truth for truths in waiting.values() for truth in truths]
         still = [truth for truth in left if truth.time > late]
-        return State(read, still, unmatched + len(left) - len(still), tallies)
+        return State(read, still, ends, unmatched + len(left) - len(still), repeated, tallies)
 
     def _with_version_in_use(self, tallies: Mapping[str, Tally]) -> dict[str, Tally]:
         """Let the version in use be counted from 0 on, before the first feedback for it."""

@@ -17,8 +17,11 @@ from server.rotating import PREDICTIONS, begun, files, lines
 ID = slice(len('{"id":"'), len('{"id":"0193f5c2a1b3-01-0000002a'))  # of a line: its entry's id
 
 
-def find(folder: Path, ids: Iterable[str], delay: float) -> Iterator[Entry]:
-    """Give the entries of requests, as far as they are written; it may have taken `delay` seconds until they were."""
+def files_of(folder: Path, ids: Iterable[str], delay: float) -> dict[Path, set[bytes]]:
+    """Give the files that can hold the entries of requests, with the ids to be looked for in each.
+
+    It may have taken `delay` seconds until an entry was written.
+    """
     wanted: dict[Path, set[bytes]] = defaultdict(set)
     of_slot: dict[int, list[Path]] = {}
     for name in ids:
@@ -27,8 +30,14 @@ def find(folder: Path, ids: Iterable[str], delay: float) -> Iterator[Entry]:
             of_slot[slot] = files(folder, f"{PREDICTIONS}-{slot}")
         for path in _candidates(of_slot[slot], moment, delay):
             wanted[path].add(name.encode())
-    for path, names in wanted.items():
-        yield from _search(path, names)
+    return wanted
+
+
+def search(path: Path, names: set[bytes]) -> Iterator[Entry]:
+    """Give the entries of requests that a file of the log holds."""
+    for line in lines(path):
+        if line[ID] in names:
+            yield orjson.loads(line)
 
 
 def _candidates(paths: list[Path], moment: float, delay: float) -> list[Path]:
@@ -36,9 +45,3 @@ def _candidates(paths: list[Path], moment: float, delay: float) -> list[Path]:
     starts = [begun(path) for path in paths]
     first = max(bisect_right(starts, moment) - 1, 0)
     return paths[first : bisect_right(starts, moment + delay)]
-
-
-def _search(path: Path, names: set[bytes]) -> Iterator[Entry]:
-    for line in lines(path):
-        if line[ID] in names:
-            yield orjson.loads(line)

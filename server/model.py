@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from housing.bundle import Bundle
 from housing.errors import BundleError
-from housing.schema import Record
+from housing.schema import Matrix, Record, Vector
 from server import published
 from server.check import Check
 from server.counts import Counts
@@ -40,6 +42,11 @@ class Model:
         """A row that can be sent as it is: the golden row in the middle of the predictions."""
         rows: list[Record] = self.bundle.golden["rows"]
         return rows[len(rows) // 2]
+
+    def predict(self, rows: Matrix, most: int) -> Vector:
+        """Predict rows of the schema's matrix, `most` at once: so many were tried when the bundle was proven."""
+        pieces = np.array_split(rows, range(most, len(rows), most))
+        return np.concatenate([self.bundle.predict(piece) for piece in pieces])
 
     @classmethod
     def read(cls, folder: Path, counts_of: CountsOf) -> "Model":

@@ -55,13 +55,14 @@ def put_in_use(tallies: Mapping[str, Tally], version: str) -> dict[str, Tally]:
     return {OTHER: tallies.get(OTHER, Tally()), **dict(list(latest.items())[-VERSIONS:])}
 
 
-def show(folder: Path, tallies: Mapping[str, Tally], unmatched: int) -> None:
+def show(folder: Path, tallies: Mapping[str, Tally], unmatched: int, repeated: int) -> None:
     """Write the file in which Prometheus' client looks."""
-    metric_files.write(folder / FILE, dict(_series(tallies, unmatched)))
+    metric_files.write(folder / FILE, dict(_series(tallies, unmatched, repeated)))
 
 
-def _series(tallies: Mapping[str, Tally], unmatched: int) -> Iterator[tuple[str, float]]:
+def _series(tallies: Mapping[str, Tally], unmatched: int, repeated: int) -> Iterator[tuple[str, float]]:
     yield key("housing_feedback_unmatched_total", "True values whose prediction is not in the log.", {}), float(unmatched)
+    yield key("housing_feedback_repeated_total", "True values for a row that had been counted already.", {}), float(repeated)
     for name, (field, meaning) in SERIES.items():
         for version, tally in tallies.items():
             yield key(name, meaning, {"version": version}), float(getattr(tally, field))

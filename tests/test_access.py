@@ -138,6 +138,30 @@ def test_keys_are_rotated_without_a_restart_and_bad_ones_change_nothing(served_h
         wait_for(lambda: ask(running, "/predict", one[0], BODY).status == 401, "the old one is not")
 
 
+@pytest.mark.parametrize("bad", ["one pred", "", None], ids=["half-written", "empty", "deleted"])
+def test_a_worker_that_crashes_while_the_keys_are_bad_is_replaced_by_one_with_those_in_use(
+    served_home: Path, bad: str | None
+) -> None:
+    file, one, two = served_home / "crashed", new_key("one", "predict"), new_key("two", "predict")
+    file.write_text(one[1], encoding="utf-8")
+    with serving(served_home, f"serve.keys_file={file}", "serve.workers=1") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        file.unlink()
+        if bad is not None:
+            file.write_text(bad, encoding="utf-8")
+        running.process.send_signal(signal.SIGHUP)
+        wait_for(partial(_says, running, "error: "), "bad keys are told")
+        (victim,) = running.workers()
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: victim not in running.workers() and running.answers("/readyz"), "another worker answers")
+        statuses = [ask(running, "/predict", key, BODY).status for key in (one[0], two[0], None)]
+        assert (statuses, running.process.poll()) == ([200, 401, 401], None)
+        file.write_text(two[1], encoding="utf-8")
+        running.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: ask(running, "/predict", two[0], BODY).status == 200, "the new key is good")
+        wait_for(lambda: ask(running, "/predict", one[0], BODY).status == 401, "the old one is not")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

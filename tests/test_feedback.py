@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,12 +57,12 @@ def predicted(server: Server, areas: Sequence[float], coverage: float | None = N
 
 
 def counts(figures: dict[str, float], version: str = "1") -> dict[str, float]:
-    """The joiner's figures of a version, and the unmatched."""
+    """The joiner's figures of a version, the unmatched and the repeated."""
     found = {
         name.removeprefix("housing_feedback_").removesuffix("_total"): figures[f'{name}{{version="{version}"}}']
         for name in tally.SERIES
     }
-    return {**found, "unmatched": figures["housing_feedback_unmatched_total"]}
+    return found | {name: figures[f"housing_feedback_{name}_total"] for name in ("unmatched", "repeated")}
 
 
 def assert_rises(server: Server, before: dict[str, float], rise: dict[str, float]) -> None:
@@ -69,7 +71,7 @@ def assert_rises(server: Server, before: dict[str, float], rise: dict[str, float
     def risen() -> dict[str, float]:
         return {name: value - before[name] for name, value in counts(scraped(server)).items()}
 
-    names = ("total", "unmatched")
+    names = ("total", "unmatched", "repeated")
     wait_for(lambda: sum(risen()[name] for name in names) >= sum(rise[name] for name in names), "all is counted")
     assert risen() == pytest.approx(rise, rel=1e-9, abs=1e-9)
 
@@ -110,6 +112,7 @@ def test_errors_and_hits_are_counted_to_the_last_digit(server: Server, served_ho
         "intervals": 2,
         "interval_hits": 1,
         "unmatched": 0,
+        "repeated": 0,
     }
     assert_rises(server, before, rise)
     assert scraped(server)["housing_feedback_received_total"] == received + 3
@@ -118,6 +121,22 @@ def test_errors_and_hits_are_counted_to_the_last_digit(server: Server, served_ho
     assert found["columns"] == {**FLAT, "area": 90.0}
     assert (found["prediction"], found["value"], found["version"]) == (batch["predictions"][2], outside, "1")
     assert time.time() - 60 < found["time"] <= time.time()
+
+
+def test_a_row_is_counted_once_with_the_value_that_came_first(server: Server, served_home: Path) -> None:
+    before, answer = ready(server), predicted(server, [70.0, 80.0])
+    first, second = ({"request_id": answer["request_id"], "row": row, "value": 300.0 + row} for row in (0, 1))
+    accepted(server, [first, first, {**first, "value": 900.0}])
+    error = answer["predictions"][0] - 300.0
+    rise = {**dict.fromkeys(before, 0), "total": 1, "absolute_error": abs(error), "squared_error": error**2, "repeated": 2}
+    assert_rises(server, before, rise)
+    accepted(server, [{**first, "value": 800.0}, second])
+    error = answer["predictions"][1] - 301.0
+    rise = {**rise, "total": 2, "repeated": 3}
+    rise |= {"absolute_error": rise["absolute_error"] + abs(error), "squared_error": rise["squared_error"] + error**2}
+    assert_rises(server, before, rise)
+    joined = [row["value"] for row in lines(folder_of(served_home), "joined") if row["id"] == answer["request_id"]]
+    assert joined == [300.0, 300.0, 900.0, 800.0, 301.0]  # the last one of a row is its correction
 
 
 def test_what_has_no_prediction_is_counted_as_unmatched(server: Server) -> None:
@@ -254,6 +273,31 @@ def test_what_is_refused_is_not_kept_and_other_methods_and_types_are_refused(ser
     assert len(lines(folder_of(served_home), "feedback")) == before
 
 
+@contextmanager
+def traced(pids: Sequence[int], place: Path) -> Iterator[None]:
+    """Have strace write what processes say to files and sockets while the block lasts, into a file for each thread."""
+    if not shutil.which("strace"):
+        pytest.skip("strace is not on this machine: apt-get install strace")
+    named = [f"--attach={pid}" for pid in pids]
+    command = ["strace", "-ff", "-y", "-s100", "-etrace=write,writev,sendto,sendmsg,fsync", f"-o{place}/calls", *named]
+    said = place / "said"
+    with said.open("wb") as file, subprocess.Popen(command, stderr=file) as process:
+        try:
+            wait_for(lambda: all(f"Process {pid} attached" in said.read_text(encoding="utf-8") for pid in pids), "it looks")
+            yield
+        finally:
+            process.terminate()
+
+
+def test_feedback_is_on_the_disk_before_it_is_accepted(server: Server, tmp_path: Path) -> None:
+    with traced(server.workers(), tmp_path):
+        accepted(server, [GOOD])
+    threads = [path.read_text(encoding="utf-8") for path in tmp_path.glob("calls.*")]
+    (calls,) = (calls for calls in threads if "HTTP/1.1 202 " in calls)
+    written, synced, answered = r'write\((\d+<.*/feedback-.*>), "\{\\"time.*\n', r"fsync\(\1\) += 0\n", r".*HTTP/1.1 202 "
+    assert re.search(rf"{written}(.*\n)*{synced}(.*\n)*{answered}", calls), calls
+
+
 @pytest.mark.usefixtures("server")
 def test_on_a_full_disk_feedback_is_refused_whole(tmp_path: Path) -> None:
     if os.geteuid() != 0:
@@ -346,24 +390,82 @@ def test_feedback_that_is_there_before_its_prediction_waits_for_it(tmp_path: Pat
 
 
 def test_killed_at_any_moment_the_figures_are_exact(tmp_path: Path) -> None:
+    """Each true value but the last ones is sent again, with another value, to the joiner after the one that was killed."""
     names = [new_id(number) for number in range(2000)]
     put(tmp_path / "log", "predictions-0", *(entry(name, [1.0, 2.0]) for name in names))
     serve_version(tmp_path, "1")
     for kill in range(5):
         truths = [{"request_id": name, "row": number % 2, "value": 4.0} for number, name in enumerate(names[kill::5])]
-        put(tmp_path / "log", "feedback-0", *({"time": time.time(), "feedback": [truth]} for truth in truths))
+        again = [{"request_id": name, "row": (number % 2), "value": 9.0} for number, name in enumerate(names[kill - 1 :: 5])]
+        sent = truths + (again if kill else [])
+        put(tmp_path / "log", "feedback-0", *({"time": time.time(), "feedback": [truth]} for truth in sent))
         with joining(tmp_path) as process:
             time.sleep(0.3 + 0.3 * kill)  # the moment is what is tried
             process.kill()
     with joining(tmp_path):
         wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1", 0) >= 2000, "all are counted")
-        put(tmp_path / "log", "feedback-0", {"time": time.time(), "feedback": [{"request_id": names[0], "row": 0, "value": 5.0}]})
+        put(tmp_path / "log", "feedback-0", {"time": time.time(), "feedback": [{"request_id": names[0], "row": 1, "value": 5.0}]})
         wait_for(lambda: shown(tmp_path)["housing_feedback_total 1"] > 2000, "it has taken one step more")
         assert shown(tmp_path)["housing_feedback_total 1"] == 2001
-        assert shown(tmp_path)["housing_feedback_squared_error_total 1"] == 1000 * 9 + 1000 * 4 + 16
+        assert shown(tmp_path)["housing_feedback_squared_error_total 1"] == 1000 * 9 + 1000 * 4 + 9
+        assert shown(tmp_path)["housing_feedback_repeated_total"] == 4 * 400
         joined = lines(tmp_path / "log", "joined")
         assert {row["id"] for row in joined} == set(names)
-        assert len(joined) <= 2001 + 5 * 400  # each kill repeats one step at most
+        assert len(joined) <= 2001 + 4 * 400 + 9 * 400  # each kill repeats one step at most
+
+
+def truth(name: str, row: int = 0, value: float = 4.0) -> Truth:
+    """A line of feedback with one true value."""
+    return {"time": time.time(), "feedback": [{"request_id": name, "row": row, "value": value}]}
+
+
+def test_rows_of_a_step_that_was_cut_off_are_not_taken_for_counted(tmp_path: Path) -> None:
+    known, other = new_id(0), new_id(1)
+    put(tmp_path / "log", "predictions-0", entry(known, [1.0]), entry(other, [1.0]))
+    put(tmp_path / "log", "feedback-0", truth(known))
+    serve_version(tmp_path, "1")
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is counted")
+    (path,) = (tmp_path / "log").glob("counted-0-*.jsonl")
+    with path.open("ab") as file:
+        file.write(json.dumps({"id": other, "rows": [0]}, separators=(",", ":")).encode() + b'\n{"id":"half')
+    put(tmp_path / "log", "feedback-0", truth(known), truth(other))
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path)["housing_feedback_repeated_total"] == 1, "what was counted is known")
+        assert shown(tmp_path)["housing_feedback_total 1"] == 2
+    assert lines(tmp_path / "log", "counted") == [{"id": name, "rows": [0]} for name in (known, other)]
+
+
+def test_what_is_kept_of_counted_rows_goes_with_their_predictions(tmp_path: Path) -> None:
+    name, log = new_id(0), tmp_path / "log"
+    put(log, "predictions-0", entry(name, [1.0]))
+    put(log, "feedback-0", truth(name))
+    serve_version(tmp_path, "1")
+    with joining(tmp_path, patience=2):
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is counted")
+        (predictions,) = log.glob("predictions-*")
+        predictions.unlink()
+        wait_for(lambda: not list(log.glob("counted-*")), "the file is removed")
+        put(log, "feedback-0", truth(name))
+        wait_for(lambda: shown(tmp_path)["housing_feedback_unmatched_total"] == 1, "it is sent again")
+        figures = shown(tmp_path)
+        assert (figures["housing_feedback_total 1"], figures["housing_feedback_repeated_total"]) == (1, 0)
+    assert json.loads((log / "joiner.json").read_text(encoding="utf-8"))["counted"] == {}
+
+
+def test_a_state_that_was_kept_before_rows_were_marked_is_gone_on_with(tmp_path: Path) -> None:
+    name = new_id(0)
+    put(tmp_path / "log", "predictions-0", entry(name, [1.0, 2.0]))
+    put(tmp_path / "log", "feedback-0", truth(name))
+    serve_version(tmp_path, "1")
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is counted")
+    path = tmp_path / "log" / "joiner.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({key: known[key] for key in ("read", "waiting", "unmatched", "tallies")}), encoding="utf-8")
+    put(tmp_path / "log", "feedback-0", truth(name, row=1))
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path)["housing_feedback_total 1"] == 2, "it goes on")
 
 
 def test_a_second_joiner_of_a_folder_waits_for_its_turn(tmp_path: Path) -> None:

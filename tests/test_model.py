@@ -4,11 +4,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
-from conftest import wait_for
+from conftest import FLAT, wait_for
 from housing.bundle import Bundle
+from housing.schema import Matrix, Vector
 from server import published
 from server.counts import Counts
+from server.curves import curves
+from server.explain import explanations
 from server.model import InUse
 
 
@@ -28,6 +32,33 @@ def test_a_version_that_fails_in_any_way_leaves_the_model_in_use_and_the_next_on
     assert in_use.get().served["version"] == "1"
     publish("3")
     wait_for(lambda: in_use.get().served["version"] == "3", "version 3 is loaded")
+
+
+@pytest.mark.parametrize("route", ["/explain", "/curves"])
+def test_no_more_rows_are_predicted_at_once_than_the_proof_tried(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    sizes, predict = [], Bundle.predict
+
+    def measured(self: Bundle, rows: Matrix) -> Vector:
+        sizes.append(len(rows))
+        return predict(self, rows)
+
+    monkeypatch.setattr(Bundle, "predict", measured)
+    _publish(bundle, tmp_path, "1")
+    app = Flask(__name__)
+    app.config.update(EXPLAIN_EXACT=10, EXPLAIN_ROWS=4096)
+    app.extensions["in_use"] = InUse(tmp_path / "published", 60, partial(Counts, tmp_path, 0))
+    app.register_blueprint(explanations)
+    app.register_blueprint(curves)
+    answers, largest = [], []
+    for most in (10_000, 50):
+        sizes.clear()
+        app.config["MAX_ROWS"] = most
+        answers.append(app.test_client().post(route, json=FLAT).json)
+        largest.append(max(sizes))
+    assert largest[0] > 50 == largest[1]
+    assert answers[0] == answers[1]
 
 
 def _publish(bundle: Bundle, place: Path, version: str) -> None:

@@ -3,12 +3,17 @@
 import json
 import re
 import subprocess
+import urllib.request
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 import watching
+from conftest import wait_for
 from grafana import alerts, generate
 from grafana.asking import panels
 from grafana.panels import NEXT_TO_NOTHING
@@ -17,6 +22,11 @@ from housing.config import PROJECT
 FOLDER = PROJECT / "prometheus"
 TESTS = sorted((FOLDER / "tests").glob("*.yml"))
 ALERTS = alerts.read()
+SEVERITY = {
+    rule["alert"]: rule["labels"]["severity"]
+    for group in yaml.safe_load((FOLDER / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+}
 DASHBOARDS = sorted(generate.FOLDER.glob("*.json"))
 RULES = [
     rule for group in yaml.safe_load((FOLDER / "rules.yml").read_text(encoding="utf-8"))["groups"] for rule in group["rules"]
@@ -38,6 +48,37 @@ def test_prometheus_takes_the_configuration() -> None:
 
 def test_alertmanager_takes_its_configuration() -> None:
     passes("amtool", "check-config", "alertmanager.yml")
+
+
+def ask(url: str, body: object = None) -> Any:
+    """Send JSON to Alertmanager, or just ask it."""
+    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read() or "null")
+
+
+def test_where_no_server_answers_alertmanager_tells_of_nothing_less_until_one_does(tmp_path: Path) -> None:
+    if not watching.there():
+        pytest.skip(watching.HINT)
+    warnings = {name for name, severity in SEVERITY.items() if severity == "warning"}
+    with watching.receiver() as told, watching.alertmanager(watching.hurried(tmp_path), told.url) as address:
+        url = f"http://{address}/api/v2/alerts"
+
+        def raised(names: Iterable[str], **ends: str) -> None:
+            ask(url, [{"labels": {"alertname": name, "severity": SEVERITY[name]}, **ends} for name in names])
+
+        def suppressed() -> set[str]:
+            return {one["labels"]["alertname"] for one in ask(url) if one["status"]["inhibitedBy"]}
+
+        raised(["HousingDown"])
+        wait_for(lambda: bool(told.told("HousingDown")), "it is told")
+        raised(warnings)
+        wait_for(lambda: suppressed() == warnings, "warnings are suppressed")
+        raised(["HousingNotReady"])
+        wait_for(lambda: bool(told.told("HousingNotReady")), "what is as grave is told")
+        assert [name for name in warnings if told.told(name)] == []
+        raised(["HousingDown"], endsAt=datetime.now(UTC).isoformat())
+        wait_for(lambda: all(map(told.told, warnings)), "they are told now")
 
 
 def test_rules_give_what_their_tests_expect() -> None:
