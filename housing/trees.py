@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 DEEPEST = 64  # a walk takes as many steps as its tree is deep: chains are for an engine that stops at a leaf
 MOST = 2**31  # every id is smaller: ONNX Runtime holds them so
+WIDEST = 2**20  # columns are fewer, as walker.c asks for
 LESS, LESS_OR_EQUAL, LEAF = b"BRANCH_LT", b"BRANCH_LEQ", b"LEAF"
 # The attributes of an ensemble: as many as nodes, as many as leaves, and what can only be so.
 OF_NODES = {
@@ -88,8 +89,10 @@ def _only_node(model: Any) -> tuple[Any, int]:
     if (node.domain, node.op_type) != (onnx_file.ML, onnx_file.TREES) or [*node.input, *node.output] != [taken.name, given.name]:
         raise NotPlain("is no ensemble of trees")
     dim = taken.type.tensor.shape.dim
-    if {taken.type.tensor.elem_type, given.type.tensor.elem_type} != {FLOAT} or len(dim) != 2 or dim[0].HasField("value"):
-        raise NotPlain("takes or gives other numbers than float32, or a fixed number of rows")
+    if {taken.type.tensor.elem_type, given.type.tensor.elem_type} != {FLOAT}:
+        raise NotPlain("takes or gives other numbers than float32")
+    if len(dim) != 2 or dim[0].HasField("value") or not 0 < dim[1].value < WIDEST:
+        raise NotPlain("takes a fixed number of rows, or does not say how many columns")
     return node, dim[1].value
 
 
@@ -105,8 +108,9 @@ def _parts(node: Any) -> dict[str, NDArray[Any]]:
     if not len(parts["nodes_missing_value_tracks_true"]):
         parts["nodes_missing_value_tracks_true"] = np.zeros(len(parts["nodes_treeids"]), dtype=np.int64)
     for names in (*OF_NODES, "nodes_missing_value_tracks_true"), OF_LEAVES:
-        if len({len(parts[name]) for name in names}) != 1:
-            raise NotPlain("has not as many of each part of a node")
+        lengths = {len(parts[name]) for name in names}
+        if len(lengths) != 1 or lengths == {0}:
+            raise NotPlain("has no nodes, or not as many of each of their parts")
     return parts
 
 

@@ -101,13 +101,16 @@ static PyObject *walk(PyObject *Py_UNUSED(module), PyObject *args)
     all.count = PyBytes_GET_SIZE(trees) / (Py_ssize_t)sizeof(Tree);
     Py_ssize_t rows = sums.len / (Py_ssize_t)sizeof(double), row = all.width * (Py_ssize_t)sizeof(double);
     float *values = NULL;
+    uint64_t steps = 0;
+    for (const Tree *tree = all.trees; tree < all.trees + all.count; tree++)
+        steps += tree->depth;
     if (row <= 0 || columns.len % row || sums.len % sizeof(double) || columns.len / row != rows
         || ((uintptr_t)columns.buf | (uintptr_t)sums.buf) % sizeof(double))
         PyErr_Format(PyExc_ValueError, "columns and sums have %zd and %zd bytes; allowed: as float64 of shape (rows, %zd) and (rows,)",
                      columns.len, sums.len, all.width);
     else if ((values = PyMem_Malloc(sizeof(float) * 2 * LANES * all.width * (rows < LANES ? 1 : BLOCK))) == NULL)
         PyErr_NoMemory();
-    else if (rows * all.count < 16384) /* below some 100 microseconds: to hand over the interpreter costs more than one row */
+    else if ((uint64_t)rows * steps < 100000) /* some 100 microseconds: to hand the interpreter over takes longer than a row or two */
         walk_rows(&all, columns.buf, rows, values, sums.buf);
     else {
         Py_BEGIN_ALLOW_THREADS
