@@ -58,5 +58,7 @@ class ProvenGraph(Graph):
             expected = self._session.estimate(columns)
             if walked.tobytes() != expected.tobytes():
                 row = int(np.argmax(walked.view(np.int64) != expected.view(np.int64)))
-                raise BundleError(f"walked trees give {walked[row]:.9g}, ONNX Runtime {expected[row]:.9g}; allowed: no difference")
+                raise BundleError(
+                    f"walked trees give {walked[row]:.9g}, ONNX Runtime {expected[row]:.9g}; allowed: no difference"
+                )
         return walked

@@ -12,9 +12,9 @@ from housing.errors import BundleError
 from housing.schema import Matrix, Vector
 
 try:
-    from housing import walker
+    from housing import walker  # type: ignore[attr-defined]
 except ImportError:  # setup compiles it where there is a C compiler
-    walker = None  # type: ignore[assignment]
+    walker = None
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def _parts(node: Any) -> dict[str, NDArray[Any]]:
     if any((found[name].i or found[name].s) != value for name, value in ONLY.items() if name in found):
         raise NotPlain("has several targets, or does more than to add up")
     parts = {name: np.array(getattr(found[name], kind) if name in found else (), DTYPES[kind]) for name, kind in kinds.items()}
-    if not len(parts["nodes_missing_value_tracks_true"]):
+    if not parts["nodes_missing_value_tracks_true"].size:
         parts["nodes_missing_value_tracks_true"] = np.zeros(len(parts["nodes_treeids"]), dtype=np.int64)
     for names in (*OF_NODES, "nodes_missing_value_tracks_true"), OF_LEAVES:
         lengths = {len(parts[name]) for name in names}
@@ -162,7 +162,9 @@ def _places(names: Places, wanted: Places) -> Places:
     return order[found]
 
 
-def _by_level(is_first: NDArray[np.bool_], tree: Places, inner: NDArray[np.bool_], true: Places, false: Places) -> tuple[Places, Places]:
+def _by_level(
+    is_first: NDArray[np.bool_], tree: Places, inner: NDArray[np.bool_], true: Places, false: Places
+) -> tuple[Places, Places]:
     """Give all nodes tree by tree and level by level, the true child of a node before its false one; and the trees' depths."""
     levels, depth = [np.flatnonzero(is_first)], np.zeros(is_first.sum(), dtype=np.int64)
     while (parents := levels[-1][inner[levels[-1]]]).size:

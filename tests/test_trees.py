@@ -1,8 +1,10 @@
 """Trees that are walked: in every bit what ONNX Runtime gives, or not walked at all."""
 
+import functools
+import operator
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,14 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from onnx import TensorProto, helper
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 from sklearn.tree import DecisionTreeRegressor
 from xgboost import XGBRegressor
 
 from conftest import SMALL, config
-from housing import trees
+from test_bundle import sum_again
 from housing.build import build
 from housing.bundle import Bundle
 from housing.config import CONF, PROJECT
@@ -28,13 +30,12 @@ from housing.graph import Graph, ProvenGraph, Session
 from housing.schema import Matrix
 from housing.split import split
 from housing.trees import NODE, TREE, Trees
-from test_bundle import sum_again
 from server.verify import verify
 
 walker = pytest.importorskip("housing.walker", reason="the walker is not built: no C compiler")
 
 COLUMNS = 5
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.nextafter(np.float32(np.inf), np.float32(0)))
 ODD = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-310, 1e300, -1e300, LARGEST, -LARGEST)
 LARGER_BLOCKS = (1, 2, 3, 15, 16, 17, 31, 127, 128, 129, 143, 1000, 4099)
 
@@ -81,7 +82,9 @@ def assert_same(graph: bytes, width: int, counts: tuple[int, ...] = LARGER_BLOCK
 
 
 @pytest.mark.parametrize("missing", [False, True])
-@pytest.mark.parametrize("parameters", [{"max_depth": 6}, {"max_depth": 1}, {"max_depth": 9, "grow_policy": "lossguide"}], ids=str)
+@pytest.mark.parametrize(
+    "parameters", [{"max_depth": 6}, {"max_depth": 1}, {"max_depth": 9, "grow_policy": "lossguide"}], ids=str
+)
 def test_boosted_trees_are_the_same_in_every_bit(parameters: dict[str, Any], missing: bool) -> None:
     assert_same(learned(XGBRegressor(n_estimators=70, **parameters), missing), COLUMNS)
 
@@ -108,7 +111,7 @@ def small(node: Any) -> None:
         if "n_estimators" in node:
             node.n_estimators = 9
         for name in node:
-            small(node[name] if not node._is_missing(name) else None)  # pylint: disable=protected-access
+            small(None if OmegaConf.is_missing(node, name) else node[name])
 
 
 PRESETS = [f"{group}={path.stem}" for group in ("model", "experiment") for path in sorted(Path(CONF, group).glob("*.yaml"))]
@@ -116,9 +119,8 @@ PRESETS = [f"{group}={path.stem}" for group in ("model", "experiment") for path 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_graph_of_every_preset_is_the_same_in_every_bit(towns: Table, tmp_path: Path, preset: str) -> None:
-    shrunk = "full" if preset in ("experiment=best", "experiment=papers") else "geo"
-    known = [change for change in SMALL[shrunk] if shrunk == "full" or preset not in ("experiment=baseline", "experiment=compare")]
-    cfg = config("train", "data=towns", preset, *known)
+    changes = SMALL[config("train", "data=towns", preset).features.name]
+    cfg = config("train", "data=towns", preset, *changes)
     small(cfg)
     made, _ = build(cfg, towns, split(towns, cfg.split), run_id="none")
     made.write(tmp_path / "bundle")
@@ -140,7 +142,8 @@ def graphs(bundle: Bundle) -> Iterator[Graph]:
 
 
 # A tree of three levels and one of a leaf alone.
-PLAIN: dict[str, Any] = {
+Changes = dict[str, Any]
+PLAIN: Changes = {
     "n_targets": 1,
     "nodes_treeids": [0, 0, 0, 0, 0, 4],
     "nodes_nodeids": [0, 1, 2, 3, 4, 0],
@@ -157,9 +160,9 @@ PLAIN: dict[str, Any] = {
 }
 
 
-def plain(kind: int = TensorProto.FLOAT, shape: tuple[Any, ...] = (None, COLUMNS), **changes: Any) -> onnx.ModelProto:
+def plain(*changes: Changes, kind: int = TensorProto.FLOAT, shape: tuple[Any, ...] = (None, COLUMNS)) -> onnx.ModelProto:
     """Give a graph of two trees, with some attributes changed or, where None, left out."""
-    said = {name: value for name, value in (PLAIN | changes).items() if value is not None}
+    said = {name: value for name, value in functools.reduce(operator.or_, changes, PLAIN).items() if value is not None}
     node = helper.make_node("TreeEnsembleRegressor", ["columns"], ["y"], domain="ai.onnx.ml", **said)
     taken = helper.make_tensor_value_info("columns", kind, shape)
     given = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
@@ -167,7 +170,7 @@ def plain(kind: int = TensorProto.FLOAT, shape: tuple[Any, ...] = (None, COLUMNS
     return helper.make_model(helper.make_graph([node], "trees", [taken], [given]), opset_imports=versions, ir_version=8)
 
 
-def changed(name: str, place: int, value: Any) -> dict[str, Any]:
+def changed(name: str, place: int, value: Any) -> Changes:
     """Give an attribute with one of its values changed."""
     return {name: [*PLAIN[name][:place], value, *PLAIN[name][place + 1 :]]}
 
@@ -176,8 +179,8 @@ def changed(name: str, place: int, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("threshold", [0.0, -0.0, 1e-45, -1e-45, LARGEST, -LARGEST, 1.5])
 @pytest.mark.parametrize("tracks", [0, 1])
 def test_a_value_at_a_threshold_goes_where_onnx_runtime_sends_it(mode: str, threshold: float, tracks: int) -> None:
-    changes = changed("nodes_modes", 0, mode) | changed("nodes_values", 0, threshold)
-    graph = plain(**changes, **changed("nodes_missing_value_tracks_true", 0, tracks)).SerializeToString()
+    changes = changed("nodes_modes", 0, mode), changed("nodes_values", 0, threshold)
+    graph = plain(*changes, changed("nodes_missing_value_tracks_true", 0, tracks)).SerializeToString()
     assert_same(graph, COLUMNS)
     columns = np.zeros((len(ODD) + 3, COLUMNS))
     columns[:, 0] = [*ODD, threshold, np.nextafter(np.float32(threshold), np.float32(1)), np.nextafter(threshold, -1)]
@@ -202,11 +205,11 @@ def test_a_value_at_a_threshold_goes_where_onnx_runtime_sends_it(mode: str, thre
     ids=str,
 )
 def test_what_is_said_in_another_way_is_walked_too(changes: dict[str, Any]) -> None:
-    assert_same(plain(**changes).SerializeToString(), COLUMNS)
+    assert_same(plain(changes).SerializeToString(), COLUMNS)
 
 
 CHAIN = 70
-DEEP = {
+DEEP: Changes = {
     "nodes_treeids": [0] * (2 * CHAIN + 1),
     "nodes_nodeids": list(range(2 * CHAIN + 1)),
     "nodes_featureids": [0] * (2 * CHAIN + 1),
@@ -243,41 +246,41 @@ def emptied() -> Iterator[onnx.ModelProto]:
 @pytest.mark.parametrize(
     "model",
     [
-        plain(**changed("nodes_truenodeids", 2, 0)),  # a circle
-        plain(**changed("nodes_truenodeids", 2, 2)),
-        plain(**changed("nodes_falsenodeids", 2, 3)),  # twice the same child
-        plain(**changed("nodes_falsenodeids", 2, 1)),  # of two parents
-        plain(**changed("nodes_truenodeids", 0, 5)),  # out of range
-        plain(**changed("nodes_truenodeids", 0, -1)),
-        plain(**changed("nodes_truenodeids", 0, 2**63 - 1)),
-        plain(**changed("nodes_nodeids", 3, 2**40)),
-        plain(**changed("nodes_treeids", 5, -(2**63))),
-        plain(**changed("nodes_nodeids", 4, 3)),  # there twice
-        plain(**changed("nodes_treeids", 1, 4)),  # a tree in two parts
-        plain(**changed("nodes_modes", 2, "LEAF")),  # nodes without a parent
-        plain(**changed("nodes_featureids", 2, COLUMNS)),
-        plain(**changed("nodes_featureids", 2, -1)),
-        plain(**changed("nodes_featureids", 2, 2**32)),
-        *(plain(**{name: PLAIN[name][:-1]}) for name in PLAIN if name != "n_targets"),
-        *(plain(**{name: None}) for name in PLAIN if name not in ("n_targets", "nodes_missing_value_tracks_true")),
+        plain(changed("nodes_truenodeids", 2, 0)),  # a circle
+        plain(changed("nodes_truenodeids", 2, 2)),
+        plain(changed("nodes_falsenodeids", 2, 3)),  # twice the same child
+        plain(changed("nodes_falsenodeids", 2, 1)),  # of two parents
+        plain(changed("nodes_truenodeids", 0, 5)),  # out of range
+        plain(changed("nodes_truenodeids", 0, -1)),
+        plain(changed("nodes_truenodeids", 0, 2**63 - 1)),
+        plain(changed("nodes_nodeids", 3, 2**40)),
+        plain(changed("nodes_treeids", 5, -(2**63))),
+        plain(changed("nodes_nodeids", 4, 3)),  # there twice
+        plain(changed("nodes_treeids", 1, 4)),  # a tree in two parts
+        plain(changed("nodes_modes", 2, "LEAF")),  # nodes without a parent
+        plain(changed("nodes_featureids", 2, COLUMNS)),
+        plain(changed("nodes_featureids", 2, -1)),
+        plain(changed("nodes_featureids", 2, 2**32)),
+        *(plain({name: value[:-1]}) for name, value in PLAIN.items() if name != "n_targets"),
+        *(plain({name: None}) for name in PLAIN if name not in ("n_targets", "nodes_missing_value_tracks_true")),
         *emptied(),
-        plain(**changed("nodes_modes", 0, "BRANCH_EQ")),
-        plain(**changed("nodes_modes", 0, "BRANCH_GT")),
-        plain(**changed("nodes_values", 0, np.nan)),
-        plain(**changed("nodes_values", 2, np.inf)),
-        plain(**changed("nodes_missing_value_tracks_true", 0, 2)),
-        plain(**changed("target_weights", 0, np.nan)),
-        plain(**changed("target_weights", 0, -np.inf)),
-        plain(**changed("target_ids", 0, 1)),
-        plain(**changed("target_nodeids", 0, 3)),  # two weights for one leaf, none for another
-        plain(**changed("target_nodeids", 0, 0)),  # a weight of a node that is no leaf
-        plain(**changed("target_treeids", 3, 3)),
-        plain(n_targets=2),
-        plain(base_values=[1.0, 2.0]),
-        plain(base_values=[np.inf]),
-        plain(post_transform="LOGISTIC"),
-        plain(aggregate_function="AVERAGE"),
-        plain(nodes_values_as_tensor=helper.make_tensor("v", TensorProto.DOUBLE, [6], [0.0] * 6)),
+        plain(changed("nodes_modes", 0, "BRANCH_EQ")),
+        plain(changed("nodes_modes", 0, "BRANCH_GT")),
+        plain(changed("nodes_values", 0, np.nan)),
+        plain(changed("nodes_values", 2, np.inf)),
+        plain(changed("nodes_missing_value_tracks_true", 0, 2)),
+        plain(changed("target_weights", 0, np.nan)),
+        plain(changed("target_weights", 0, -np.inf)),
+        plain(changed("target_ids", 0, 1)),
+        plain(changed("target_nodeids", 0, 3)),  # two weights for one leaf, none for another
+        plain(changed("target_nodeids", 0, 0)),  # a weight of a node that is no leaf
+        plain(changed("target_treeids", 3, 3)),
+        plain({"n_targets": 2}),
+        plain({"base_values": [1.0, 2.0]}),
+        plain({"base_values": [np.inf]}),
+        plain({"post_transform": "LOGISTIC"}),
+        plain({"aggregate_function": "AVERAGE"}),
+        plain({"nodes_values_as_tensor": helper.make_tensor("v", TensorProto.DOUBLE, [6], [0.0] * 6)}),
         plain(kind=TensorProto.DOUBLE),
         plain(kind=TensorProto.INT64),
         plain(shape=(1, COLUMNS)),
@@ -285,7 +288,7 @@ def emptied() -> Iterator[onnx.ModelProto]:
         plain(shape=(None, -5)),
         plain(shape=(None, 2**62)),
         plain(shape=(COLUMNS,)),
-        plain(**DEEP),
+        plain(DEEP),
         with_another_node(plain()),
     ],
 )
@@ -306,7 +309,7 @@ def test_an_attribute_that_is_there_twice_is_not_walked() -> None:
 
 
 def test_what_is_not_walked_runs_in_onnx_runtime() -> None:
-    graph = Graph(plain(aggregate_function="AVERAGE").SerializeToString())
+    graph = Graph(plain({"aggregate_function": "AVERAGE"}).SerializeToString())
     assert not graph.is_walked
     np.testing.assert_allclose(graph.estimate(np.zeros((1, COLUMNS))), [(0.1 + 0.7) / 2], rtol=1e-6)
 
@@ -392,7 +395,7 @@ def test_a_proven_graph_tells_where_the_two_differ(count: int) -> None:
     graph = ProvenGraph(plain().SerializeToString())
     columns = np.zeros((count, COLUMNS))
     graph.estimate(columns)
-    graph._engine = Graph(plain(**changed("target_weights", 3, 0.70000005)).SerializeToString())._engine  # pylint: disable=protected-access
+    graph._engine = Graph(plain(changed("target_weights", 3, 0.70000005)).SerializeToString())._engine  # pylint: disable=protected-access
     with pytest.raises(BundleError, match="walked trees give .*, ONNX Runtime .*; allowed: no difference"):
         graph.estimate(columns)
 
@@ -431,4 +434,3 @@ def test_without_the_walker_predictions_are_the_same_and_it_is_told_once(bundle:
     assert said[0].stdout.replace("True", "False") == said[1].stdout
     assert said[0].stderr == "housing.walker is not built: ONNX Runtime walks the trees, which takes longer and more memory\n"
     assert said[1].stderr == ""
-    assert trees.walker is not None
