@@ -99,7 +99,7 @@ def _only_node(model: Any) -> tuple[Any, int]:
 def _parts(node: Any) -> dict[str, NDArray[Any]]:
     """Give the attributes of an ensemble as arrays. Raises NotPlain where one says what is not walked."""
     found = {attribute.name: attribute for attribute in node.attribute}
-    kinds, needed = OF_NODES | OF_LEAVES | OPTIONAL, {*OF_NODES, *OF_LEAVES}
+    kinds, needed = OF_NODES | OF_LEAVES | OPTIONAL, {*OF_NODES, *OF_LEAVES, "n_targets"}
     if len(found) < len(node.attribute) or not needed <= found.keys() <= {*kinds, *ONLY, *IGNORED}:
         raise NotPlain("has an attribute twice, or one that is not known, or lacks one")
     if any((found[name].i or found[name].s) != value for name, value in ONLY.items() if name in found):
@@ -119,13 +119,13 @@ def _laid_out(parts: dict[str, NDArray[Any]], width: int) -> tuple[bytes, bytes,
 
     Raises NotPlain for trees that are none, and for numbers that compare or add up in another way than the walker does.
     """
-    is_first = np.diff(parts["nodes_treeids"], prepend=-1) != 0
+    is_first = np.append(True, np.diff(parts["nodes_treeids"]) != 0)
     tree = np.cumsum(is_first) - 1  # ONNX Runtime adds them up in the order in which they come
-    ids, names = parts["nodes_treeids"][is_first], _names(tree, parts["nodes_nodeids"])
+    ids, names = _names(0, parts["nodes_treeids"][is_first]), _names(tree, parts["nodes_nodeids"])
     inner = parts["nodes_modes"] != LEAF
     true, false = (np.arange(len(tree)) for _ in range(2))  # of a leaf: itself
     for children, side in ((true, "nodes_truenodeids"), (false, "nodes_falsenodeids")):
-        children[inner] = _places(names, _names(tree, parts[side])[inner])
+        children[inner] = _places(names, _names(tree[inner], parts[side][inner]))
     leaves = _places(names, _names(_places(ids, parts["target_treeids"]), parts["target_nodeids"]))
     walked, depth = _by_level(is_first, tree, inner, true, false)
     if not np.array_equal(np.sort(leaves), np.flatnonzero(~inner)):
@@ -140,13 +140,13 @@ def _laid_out(parts: dict[str, NDArray[Any]], width: int) -> tuple[bytes, bytes,
     nodes["weight"][place[leaves]] = parts["target_weights"]
     trees["root"], trees["depth"] = place[is_first], depth
     base = parts["base_values"]
-    if len(base) > 1 or not np.isfinite([*base, *parts["target_weights"]]).all() or parts["target_ids"].any():
+    if len(base) > 1 or not np.isfinite(np.append(base, parts["target_weights"])).all() or parts["target_ids"].any():
         raise NotPlain("has weights that are no numbers, or of several targets")
     return nodes.tobytes(), trees.tobytes(), width, float(base.sum())
 
 
-def _names(tree: Places, node: Places) -> Places:
-    """Give each node a name of its own, from the place of its tree and its id in there."""
+def _names(tree: Places | int, node: Places) -> Places:
+    """Give each node a name of its own, from the place of its tree and its id in there. Raises NotPlain for an odd id."""
     if ((node < 0) | (node >= MOST)).any():
         raise NotPlain("has an id out of range")
     return tree * MOST + node

@@ -13,7 +13,7 @@
 #include <math.h>
 #include <stdint.h>
 
-enum { LANES = 16, BLOCK = 8 }; /* LANES * BLOCK rows stay in a fast cache while tree after tree comes by */
+enum { LANES = 16, BLOCK = 8, WIDEST = 1 << 20 }; /* LANES * BLOCK rows stay in a fast cache while all trees come by */
 
 typedef struct { float threshold; uint32_t feature, left; float weight; } Node;
 typedef struct { uint32_t root, depth; } Tree;
@@ -99,18 +99,19 @@ static PyObject *walk(PyObject *Py_UNUSED(module), PyObject *args)
     all.nodes = (const Node *)PyBytes_AS_STRING(nodes);
     all.trees = (const Tree *)PyBytes_AS_STRING(trees);
     all.count = PyBytes_GET_SIZE(trees) / (Py_ssize_t)sizeof(Tree);
-    Py_ssize_t rows = sums.len / (Py_ssize_t)sizeof(double), row = all.width * (Py_ssize_t)sizeof(double);
+    Py_ssize_t rows = sums.len / (Py_ssize_t)sizeof(double);
+    Py_ssize_t row = all.width > 0 && all.width < WIDEST ? all.width * (Py_ssize_t)sizeof(double) : 0; /* its bytes */
     float *values = NULL;
     uint64_t steps = 0;
     for (const Tree *tree = all.trees; tree < all.trees + all.count; tree++)
         steps += tree->depth;
-    if (row <= 0 || columns.len % row || sums.len % sizeof(double) || columns.len / row != rows
+    if (row == 0 || columns.len % row || sums.len % sizeof(double) || columns.len / row != rows
         || ((uintptr_t)columns.buf | (uintptr_t)sums.buf) % sizeof(double))
         PyErr_Format(PyExc_ValueError, "columns and sums have %zd and %zd bytes; allowed: as float64 of shape (rows, %zd) and (rows,)",
                      columns.len, sums.len, all.width);
     else if ((values = PyMem_Malloc(sizeof(float) * 2 * LANES * all.width * (rows < LANES ? 1 : BLOCK))) == NULL)
         PyErr_NoMemory();
-    else if ((uint64_t)rows * steps < 100000) /* some 100 microseconds: to hand the interpreter over takes longer than a row or two */
+    else if ((uint64_t)rows * steps < 100000) /* some 100 microseconds: handing the interpreter over can take longer than a row */
         walk_rows(&all, columns.buf, rows, values, sums.buf);
     else {
         Py_BEGIN_ALLOW_THREADS
@@ -131,7 +132,7 @@ static PyObject *check(PyObject *Py_UNUSED(module), PyObject *args)
         return NULL;
     size_t known = PyBytes_GET_SIZE(nodes) / sizeof(Node), count = PyBytes_GET_SIZE(trees) / sizeof(Tree);
     int fits = PyBytes_GET_SIZE(nodes) % sizeof(Node) == 0 && PyBytes_GET_SIZE(trees) % sizeof(Tree) == 0;
-    fits = fits && width > 0 && width < 1 << 20;
+    fits = fits && width > 0 && width < WIDEST;
     const Node *node = (const Node *)PyBytes_AS_STRING(nodes);
     for (const Node *end = node + known; fits && node < end; node++)
         fits = node->left + (size_t)!isnan(node->threshold) < known && node->feature < 2 * (size_t)width;

@@ -255,6 +255,8 @@ def emptied() -> Iterator[onnx.ModelProto]:
         plain(changed("nodes_truenodeids", 0, 2**63 - 1)),
         plain(changed("nodes_nodeids", 3, 2**40)),
         plain(changed("nodes_treeids", 5, -(2**63))),
+        plain({"nodes_treeids": [-1] * 6, "target_treeids": [-1] * 4}),
+        plain(changed("nodes_treeids", 5, 2**32), changed("target_treeids", 3, 2**32)),
         plain(changed("nodes_nodeids", 4, 3)),  # there twice
         plain(changed("nodes_treeids", 1, 4)),  # a tree in two parts
         plain(changed("nodes_modes", 2, "LEAF")),  # nodes without a parent
@@ -262,7 +264,7 @@ def emptied() -> Iterator[onnx.ModelProto]:
         plain(changed("nodes_featureids", 2, -1)),
         plain(changed("nodes_featureids", 2, 2**32)),
         *(plain({name: value[:-1]}) for name, value in PLAIN.items() if name != "n_targets"),
-        *(plain({name: None}) for name in PLAIN if name not in ("n_targets", "nodes_missing_value_tracks_true")),
+        *(plain({name: None}) for name in PLAIN if name != "nodes_missing_value_tracks_true"),
         *emptied(),
         plain(changed("nodes_modes", 0, "BRANCH_EQ")),
         plain(changed("nodes_modes", 0, "BRANCH_GT")),
