@@ -52,6 +52,16 @@ RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
     && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r train.txt \
     && ${COMPILE}
 
+# The walker of trees (housing/walker.c), for the Python of the base; the compiler stays here.
+FROM ${BASE} AS walker
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY housing/walker.c ./
+RUN python -c "import sysconfig; print('-I' + sysconfig.get_path('include'), '-o built/walker' + sysconfig.get_config_var('EXT_SUFFIX'))" >options \
+    && mkdir built \
+    && gcc -O3 -shared -fPIC walker.c @options
+
 # What all images share: a user, the places it may write, labels. Those that differ with each commit come last.
 FROM ${BASE} AS runtime
 LABEL org.opencontainers.image.title="housing" \
@@ -79,6 +89,7 @@ FROM runtime AS published
 COPY --from=serve-packages /venv /venv
 COPY conf/serve.yaml conf/
 COPY housing housing/
+COPY --from=walker /build/built housing/
 COPY server server/
 ARG PUBLISHED=
 RUN --mount=type=bind,target=/context \
@@ -94,6 +105,7 @@ COPY --from=serve-packages /venv /venv
 COPY --from=sbom /build/serve.json sbom.json
 COPY conf/serve.yaml conf/
 COPY housing housing/
+COPY --from=walker /build/built housing/
 COPY server server/
 COPY --from=published --chown=10001:10001 /baked /serving
 ENV PROMETHEUS_MULTIPROC_DIR=/metrics
@@ -111,6 +123,7 @@ COPY --from=pull-packages /venv /venv
 COPY --from=sbom /build/pull.json sbom.json
 COPY conf/serve.yaml conf/
 COPY housing housing/
+COPY --from=walker /build/built housing/
 COPY server server/
 ENV PROMETHEUS_MULTIPROC_DIR=/metrics
 USER 10001:10001
@@ -126,6 +139,7 @@ COPY --from=train-packages /venv /venv
 COPY --from=sbom /build/train.json sbom.json
 COPY conf conf/
 COPY housing housing/
+COPY --from=walker /build/built housing/
 COPY hydra_plugins hydra_plugins/
 COPY server server/
 COPY scripts/objects scripts/

@@ -19,20 +19,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from housing.ensemble import Ensemble, Estimator, restored
 from housing.errors import BundleError
 from housing.features import Features
 from housing.files import sha256
+from housing.graph import Graph
 from housing.interval import Interval
 from housing.schema import Matrix, Schema, Vector
 
@@ -45,23 +45,6 @@ FEATURES_FILES = ("features.json", "arrays.npz")
 GOLDEN_COVERAGE = 0.9
 # Engines round float32 sums differently on different processors; a wrong branch of a tree is a thousand times larger.
 GOLDEN_TOLERANCE = 1e-4  # relative to the largest golden prediction
-
-
-class Graph:
-    """An estimator as ONNX."""
-
-    def __init__(self, graph: bytes) -> None:
-        self.graph = graph
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-        self._dtype = np.float64 if "double" in self._session.get_inputs()[0].type else np.float32
-
-    def estimate(self, columns: Matrix) -> Vector:
-        """Give the estimator's number for each row of its columns."""
-        return self._session.run(None, {self._input: columns.astype(self._dtype)})[0].reshape(-1).astype(np.float64)
 
 
 @dataclass
@@ -149,14 +132,14 @@ class Bundle:
             (folder / INTERVAL[1]).write_bytes(_graph(self.interval.scale))
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read a bundle, and prove it: files, sums, then golden rows.
+    def read(cls, folder: Path, estimator: Callable[[bytes], Graph] = Graph) -> Self:
+        """Read a bundle, and prove it: files, sums, then golden rows. `estimator` makes of each graph what runs it.
 
         Raises BundleError, which names the file and what is wrong with it.
         """
         try:
             check_files(folder)
-            bundle = cls._assemble(folder)
+            bundle = cls._assemble(folder, estimator)
             bundle.check_golden()
         except BundleError as error:
             raise BundleError(f"bundle {folder}: {error}") from error
@@ -165,7 +148,7 @@ class Bundle:
         return bundle
 
     @classmethod
-    def _assemble(cls, folder: Path) -> Self:
+    def _assemble(cls, folder: Path, estimator: Callable[[bytes], Graph]) -> Self:
         shared = {name: json.loads((folder / name).read_text(encoding="utf-8")) for name in SHARED_FILES}
         if shared["schema.json"].get("format") != FORMAT:
             raise BundleError(f"format is {shared['schema.json'].get('format')!r}; this program reads {FORMAT}")
@@ -173,12 +156,12 @@ class Bundle:
         _check_reference(schema, shared["reference.json"])
         _check_card(shared["card.json"])
         features = [_read_features(schema, home) for home in _numbered(folder / "features")]
-        graphs: list[Estimator] = [Graph((home / GRAPH).read_bytes()) for home in _numbered(folder / "members")]
+        graphs: list[Estimator] = [estimator((home / GRAPH).read_bytes()) for home in _numbered(folder / "members")]
         ensemble = restored(schema, features, graphs, shared["combine.json"], _read_arrays(folder / COMBINE))
         background = _read_background(schema, folder / BACKGROUND)
         interval = None
         if (folder / INTERVAL[0]).is_file():
-            interval = Interval(_read_arrays(folder / INTERVAL[0]), Graph((folder / INTERVAL[1]).read_bytes()))
+            interval = Interval(_read_arrays(folder / INTERVAL[0]), estimator((folder / INTERVAL[1]).read_bytes()))
         return cls(ensemble, shared["reference.json"], shared["card.json"], shared["golden.json"], background, interval)
 
     def check_golden(self) -> None:

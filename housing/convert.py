@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from housing.bundle import Graph
 from housing.errors import ConfigError, HousingError
+from housing.graph import Graph, ProvenGraph
 from housing.schema import Matrix
 
 
@@ -49,11 +49,11 @@ CONVERTERS = {"sklearn": _sklearn_to_onnx, "xgboost": _xgboost_to_onnx}
 
 
 def converted(estimator: Any, columns: Matrix, allowed: float) -> Graph:
-    """Convert an estimator, and prove the graph on every row of `columns`.
+    """Convert an estimator, and prove the graph on every row of `columns`, whatever runs it.
 
     Raises HousingError where a prediction differs by more than `allowed`.
     """
-    graph = Graph(to_onnx(estimator, columns.shape[1]))
+    graph = ProvenGraph(to_onnx(estimator, columns.shape[1]))
     expected = np.asarray(estimator.predict(columns), dtype=np.float64).reshape(-1)
     off = np.abs(graph.estimate(columns) - expected)
     if not np.all(off <= allowed):
@@ -62,4 +62,4 @@ def converted(estimator: Any, columns: Matrix, allowed: float) -> Graph:
             f"the bundle differs from the fitted estimator by {off[row]:.3g} on validation row {row} ({expected[row]:.6g});"
             f" allowed: {allowed:.3g}"
         )
-    return graph
+    return Graph(graph.graph)

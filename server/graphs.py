@@ -8,68 +8,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from housing import onnx_file
 from housing.errors import BundleError
+from housing.onnx_file import ML, TREES
 
-TREES = "TreeEnsembleRegressor"
 ALLOWED = {
     *(("", name) for name in ("Add", "Cast", "Div", "Gemm", "Identity", "MatMul", "Mul", "Reshape", "Sub")),
-    *(("ai.onnx.ml", name) for name in ("LinearRegressor", TREES)),
+    *((ML, name) for name in ("LinearRegressor", TREES)),
 }
-# Of onnx.proto what is looked at: message -> field -> (number, whether it is repeated, type).
-MESSAGES = {
-    "Any": {},  # whatever is in it: that it is there is enough
-    "Model": {"training": (20, True, "Any"), "functions": (25, True, "Any"), "graph": (7, False, "Graph")},
-    "Graph": {"node": (1, True, "Node"), "initializer": (5, True, "Tensor"), "sparse": (15, True, "Any")},
-    "Node": {"op_type": (4, False, "string"), "domain": (7, False, "string"), "attribute": (5, True, "Attribute")},
-    "Attribute": {
-        "name": (1, False, "string"),
-        "ints": (8, True, "int64"),
-        "strings": (9, True, "bytes"),
-        "t": (5, False, "Tensor"),
-        "tensors": (10, True, "Tensor"),
-        "g": (6, False, "Any"),
-        "graphs": (11, True, "Any"),
-        "sparse": (22, False, "Any"),
-        "sparses": (23, True, "Any"),
-    },
-    "Tensor": {"dims": (1, True, "int64"), "external_data": (13, True, "Any"), "data_location": (14, False, "int64")},
-}
-PACKAGE = "housing.graphs"
 
 Places = NDArray[np.int64]
 
 
-def _model() -> Any:
-    """Make the class that reads a model, and skips what is not looked at."""
-    # pylint: disable=no-member  # protobuf makes its classes while it runs
-    kinds = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name=f"{PACKAGE}.proto", package=PACKAGE, syntax="proto2")
-    for message, parts in MESSAGES.items():
-        described = file.message_type.add(name=message)
-        for name, (number, is_repeated, kind) in parts.items():
-            label = kinds.LABEL_REPEATED if is_repeated else kinds.LABEL_OPTIONAL
-            known = {"string": kinds.TYPE_STRING, "bytes": kinds.TYPE_BYTES, "int64": kinds.TYPE_INT64}.get(kind)
-            item = described.field.add(name=name, number=number, label=label, type=known or kinds.TYPE_MESSAGE)
-            if known is None:
-                item.type_name = f".{PACKAGE}.{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.Model"))
-
-
-MODEL = _model()
-
-
 def check(graph: bytes) -> None:
     """Look through a graph before any engine reads it. Raises BundleError for what is not allowed in one."""
-    try:
-        model = MODEL.FromString(graph)
-    except DecodeError as error:
-        raise BundleError(f"is no ONNX graph: {error}") from error
+    model = onnx_file.read(graph)
     if model.functions or model.training or model.graph.sparse:
         raise BundleError("has functions, training steps or sparse tensors; allowed: nodes and dense tensors")
     for node in model.graph.node:

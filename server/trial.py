@@ -23,3 +23,4 @@ def serve(bundle: Bundle, rows: int) -> None:
     with tempfile.TemporaryDirectory(prefix="housing-") as place:
         counts = Counts(Path(place), 0, Path(place) / "bundle", bundle, "0")
         counts.add(matrix, *bundle.answers(matrix).values())
+    bundle.answers(bundle.background)  # as /explain asks for them

@@ -85,13 +85,14 @@ def main() -> int:
 
     # pylint: disable=import-outside-toplevel  # what they import is to be limited too
     from housing.bundle import Bundle, check_files
+    from housing.graph import ProvenGraph
     from server import trial
 
     try:
         refuse_odd_files(asked.bundle)
         check_files(asked.bundle)
         look_into(asked.bundle, asked.memory * 1_000_000 // 2)
-        candidate = Bundle.read(asked.bundle)
+        candidate = Bundle.read(asked.bundle, ProvenGraph)
         broken = candidate.schema.broken_for(Bundle.read(asked.in_use).schema) if asked.in_use else []
         if broken:
             raise BundleError(f"callers would be refused: {'; '.join(broken)}; serve.keep_columns=false takes it all the same")

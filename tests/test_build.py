@@ -11,8 +11,9 @@ import pytest
 from conftest import SMALL, config
 from housing import models
 from housing.build import build
-from housing.bundle import Bundle, Graph
+from housing.bundle import Bundle
 from housing.data import Table
+from housing.graph import Graph
 from housing.scores import score
 from housing.split import split
 

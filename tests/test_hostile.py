@@ -16,10 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from conftest import FLAT, config, scraped, serving, train, wait_for
 from test_bundle import sum_again
 from housing import tracking
-from housing.bundle import Bundle, Graph
+from housing.bundle import Bundle
 from housing.data import Table
 from housing.ensemble import Ensemble, Member
 from housing.errors import BundleError
+from housing.graph import Graph
 from housing.promote import promote
 from server.verify import verify
 

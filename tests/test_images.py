@@ -122,6 +122,14 @@ def test_puller_and_joiner_stop_when_they_are_told_to(program: str, sign: str) -
 
 
 @pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("name", ["serve", "pull", "train"])
+def test_each_image_can_walk_trees(name: str) -> None:
+    code = "import housing.walker; print(housing.walker.__file__)"
+    found = docker("run", "--rm", "--network=none", f"housing-{name}:{engine.VERSION}", "python", "-c", code)
+    assert found.startswith("/app/housing/walker.")
+
+
+@pytest.mark.usefixtures("images")
 def test_serve_is_no_larger_than_it_has_to_be() -> None:
     assert int(docker("image", "inspect", "--format", "{{.Size}}", SERVE)) <= MOST
 

@@ -214,6 +214,15 @@ def test_workers_import_nothing_that_trains(tmp_path: Path) -> None:
     assert not {name for name in imported if name.split(".")[0] in HEAVY}
 
 
+def test_only_workers_that_need_onnx_runtime_load_it(server: Server, rentals_server: Server) -> None:
+    """The server's model is linear; the other one is all trees."""
+    pytest.importorskip("housing.walker", reason="the walker is not built: no C compiler")
+    for running, needs_it in ((server, True), (rentals_server, False)):
+        assert running.predict(FLAT).status == 200
+        for worker in running.workers():
+            assert ("onnxruntime" in Path(f"/proc/{worker}/maps").read_text(encoding="utf-8")) == needs_it
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("server")
 def test_the_serve_lock_alone_serves(tmp_path: Path) -> None:
