@@ -21,7 +21,7 @@ PATIENCE = 0.01  # seconds for the rest of a body, before a thread waits for it
 AT_ONCE = 65_536  # bytes to receive
 
 
-class Worker(ThreadWorker):
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """Answers hot requests in its own loop, and all others in its threads, as gunicorn does."""
 
     def __init__(self, *given: Any) -> None:
