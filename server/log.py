@@ -19,7 +19,7 @@ from prometheus_client import Counter
 from server.rotating import RotatingFile
 
 LOGGER = "housing.predictions"
-LINGER = 0.05  # seconds that the thread waits for more to write at once
+LINGER = 0.05  # seconds that the thread waits for more to write at once, where there is not a batch already
 BATCH = 256  # entries written at once, at most
 CLOSING = 10.0  # seconds for what is queued when the process ends
 
@@ -108,7 +108,8 @@ class PredictionLog:
         more = True
         while more:
             batch = [self._queue.get()]
-            self._closing.wait(LINGER)
+            if self._queue.qsize() < BATCH:
+                self._closing.wait(LINGER)
             while len(batch) < BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
             more = None not in batch
