@@ -128,8 +128,8 @@ def main(rounds: int) -> None:
                 for peer in peers[round_ % 2 :] + peers[: round_ % 2]:
                     peer.load(bodies[rows][peer.form], rows, place)
             print(f"round {round_ + 1} of {rounds}", file=sys.stderr, flush=True)
-        scraped = urllib.request.urlopen(peers[-1].url.replace("predict", "metrics"), timeout=60).read().decode()
-        assert re.search(r"^housing_log_dropped_total 0\.0$", scraped, re.MULTILINE), "the prediction log lacks requests"
+        with urllib.request.urlopen(peers[-1].url.replace("predict", "metrics"), timeout=60) as answer:
+            assert b"\nhousing_log_dropped_total 0.0\n" in answer.read(), "the prediction log lacks requests"
         _print(peers)
 
 
