@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -125,6 +126,7 @@ BODIES = {
 def test_the_answer_is_the_same_whichever_way_a_request_takes(served: Server, body: bytes, route: str) -> None:
     whole = request(body, route)
     head = whole.removesuffix(body)
+    counted_before = answered(served)
     with new(served) as client:
         client.send(whole)
         by_thread = client.told()
@@ -137,6 +139,14 @@ def test_the_answer_is_the_same_whichever_way_a_request_takes(served: Server, bo
         client.send(re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", head) + chunks)
         status, _, said = client.told()  # Flask's routes answer that, with more headers
         assert (status, said) == (by_thread[0], by_thread[2])
+    added = answered(served) - counted_before
+    assert added == {f'housing_request_seconds_count{{route="{route.partition("?")[0]}",status="{status}"}}': 4}
+
+
+def answered(served: Server) -> Counter[str]:
+    """Give how many requests of the hot routes were answered, by route and status."""
+    hot = re.compile(r'housing_request_seconds_count\{route="/(predict|invocations)".*')
+    return Counter({name: int(number) for name, number in scraped(replace(served, url=METRICS)).items() if hot.match(name)})
 
 
 ODD = {
