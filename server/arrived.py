@@ -18,6 +18,7 @@ HEAD = re.compile(
 )
 MOST_OF_HEAD = 4000
 FRAMING = {"HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_UPGRADE"}
+SCHEMES = {"HTTP_X_FORWARDED_PROTOCOL", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_SSL"}  # which may contradict each other
 
 
 class NotYet(Exception):
@@ -33,7 +34,7 @@ def read(arrived: bytes) -> Environ | None:
         return None
     length = fields.get("CONTENT_LENGTH", "")
     whole = end + len(END) + int(length) if length.isdecimal() and len(length) < 10 else MOST + 1
-    if len(arrived) > whole or whole > MOST or FRAMING & fields.keys():
+    if len(arrived) > whole or whole > MOST or FRAMING & fields.keys() or len(SCHEMES & fields.keys()) > 1:
         return None
     if len(arrived) < whole:
         raise NotYet

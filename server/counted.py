@@ -22,7 +22,8 @@ class Counted:
     def __init__(self, predictions: Path, ends: Mapping[str, int], names: set[bytes], wanted: set[Row]) -> None:
         """Read the file beside that of the predictions, as far as `ends` says by its name; `names` are ids of wanted rows."""
         self.path = _beside(predictions)
-        self._end = ends.get(self.path.name, 0)
+        kept = self.path.stat().st_size if self.path.exists() else 0  # less than was said, where somebody cut it off
+        self._end = min(ends.get(self.path.name, 0), kept)
         self._rows = wanted.intersection(self._held(names))
         self._new: dict[str, list[int]] = defaultdict(list)
 

@@ -4,9 +4,11 @@ A request that has arrived whole is answered where its arrival is noticed: to ha
 takes several times as long as to predict a row.
 """
 
+import socket
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -44,8 +46,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
         """Keep or close a connection that a thread has answered; what came behind the request needs no more to come."""
         if not self.alive or fs.exception() is not None or not fs.result():
-            self.nr_conns -= 1
-            self.tpool.submit(conn.close, graceful=True)  # it waits for the client's end, and gunicorn's loop would with it
+            self._close(conn)
             return
         super().finish_request(conn, fs)
         if self.keepalived_conns and self.keepalived_conns[-1] is conn:
@@ -53,6 +54,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             conn.parser.unreader.unread(came)
             if came:
                 self.on_client_socket_readable(conn, conn.sock)
+
+    def _close(self, conn: TConn) -> None:
+        """Close a connection; a thread waits for the client's end, where gunicorn's loop would."""
+        with suppress(OSError):  # the client may have gone
+            conn.sock.shutdown(socket.SHUT_WR)  # at once, whatever the threads are busy with
+        closed = self.tpool.submit(conn.close, graceful=True)
+        closed.add_done_callback(lambda _: self.method_queue.defer(self._forget))
+
+    def _forget(self) -> None:
+        self.nr_conns -= 1
 
     def murder_keepalived(self) -> None:
         """Leave bodies that do not come to a thread, which tells the client; close connections that were kept for too long."""
@@ -74,12 +85,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             environ = arrived.read(came)
         except arrived.NotYet:
             conn.parser.unreader.unread(came)
+            self._keep(conn)
             return self._begun.setdefault(conn, until := time.monotonic() + PATIENCE) == until
         if environ is None:
             conn.parser.unreader.unread(came)
             return False
         self._begun.pop(conn, None)
         self.nr += 1
+        self.notify()  # the loop tells the master once a round, which may have many answers
         self._send(conn, self._answer(environ, conn))
         return True
 
@@ -103,14 +116,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             sent = conn.sock.send(answer)
         except OSError:  # the thread will meet it too
             sent = 0
-        self.keepalived_conns.remove(conn)
         if sent == len(answer):
-            conn.set_timeout()
-            self.keepalived_conns.append(conn)  # they are in the order in which their time is over
+            self._keep(conn)
             return
+        self.keepalived_conns.remove(conn)
         self.poller.unregister(conn.sock)
         rest = self.tpool.submit(_send_rest, conn, answer[sent:])
         rest.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+    def _keep(self, conn: TConn) -> None:
+        """Let the time for which a connection is kept begin anew; they stand in the order in which it ends."""
+        self.keepalived_conns.remove(conn)
+        conn.set_timeout()
+        self.keepalived_conns.append(conn)
 
 
 def _received(sock: Any) -> bytes:

@@ -171,6 +171,7 @@ ODD = {
     "a long field": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nX-Long: " + 9000 * b"a" + b"\r\n"),
     "a long query": request(b"{}", "/predict?" + 5000 * "a"),
     "Connection: close": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n"),
+    "a scheme and another": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Ssl: on\r\n"),
     "no type": request(ROW, fields=""),
     "another type": request(ROW, fields="Content-Type: text/plain\r\n"),
 }
@@ -225,6 +226,24 @@ def test_a_body_that_does_not_come_is_told_so_and_nobody_else_waits_for_it(serve
         assert time.monotonic() - begun < PATIENCE / 2
         assert client.told()[0] == 408
         assert PATIENCE <= time.monotonic() - begun < 2 * PATIENCE
+
+
+@pytest.mark.long
+def test_a_request_that_begins_when_the_time_of_its_connection_is_over_ends_no_worker(tmp_path: Path, empty_store: Path) -> None:
+    brief = {"GUNICORN_CMD_ARGS": "--keep-alive=1"}  # and the loop looks once a second
+    with serving(promoted(tmp_path, "rentals", empty_store), "serve.workers=1", environment=brief) as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        workers = running.workers()
+        with kept(running) as client, new(running) as other:
+            time.sleep(0.5)
+            other.send(WARM)
+            assert other.told()[0] == 200  # a second from now the loop looks again, and half a second before that time is over
+            time.sleep(0.75)
+            client.send(GOOD.removesuffix(ROW))
+            time.sleep(0.005)  # so that the parts are two for the server
+            client.send(ROW)
+            assert client.told()[0] == 200
+        assert running.workers() == workers
 
 
 def test_a_body_that_comes_byte_by_byte_is_read(served: Server) -> None:
