@@ -468,6 +468,22 @@ def test_a_state_that_was_kept_before_rows_were_marked_is_gone_on_with(tmp_path:
         wait_for(lambda: shown(tmp_path)["housing_feedback_total 1"] == 2, "it goes on")
 
 
+def test_a_file_of_counted_rows_that_lost_its_end_is_gone_on_with(tmp_path: Path) -> None:
+    name = new_id(0)
+    put(tmp_path / "log", "predictions-0", entry(name, [1.0, 2.0]))
+    put(tmp_path / "log", "feedback-0", truth(name))
+    serve_version(tmp_path, "1")
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is counted")
+    (counted,) = (tmp_path / "log").glob("counted-*")
+    counted.write_bytes(b"")
+    put(tmp_path / "log", "feedback-0", truth(name, row=1))
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path)["housing_feedback_total 1"] == 2, "another row is counted")
+        put(tmp_path / "log", "feedback-0", truth(name, row=1))
+        wait_for(lambda: shown(tmp_path)["housing_feedback_repeated_total"] == 1, "it is known when it is sent again")
+
+
 def test_a_second_joiner_of_a_folder_waits_for_its_turn(tmp_path: Path) -> None:
     with joining(tmp_path) as first:
         wait_for(lambda: bool(shown(tmp_path)), "the first works")
