@@ -313,8 +313,9 @@ def free_port() -> int:
 def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Serve the rentals with real gunicorn workers and a real puller for as long as the block lasts."""
     port, log = free_port(), home_ / "serve.log"
-    arguments = [f"hydra.searchpath=[file://{TABLES}]", "data=rentals", f"serve.port={port}", "serve.poll=0.1", "serve.drain=0"]
-    arguments += overrides
+    chosen = ["data=rentals", f"serve.port={port}", "serve.poll=0.1", "serve.drain=0", *overrides]
+    arguments = [f"hydra.searchpath=[file://{TABLES}]", *chosen]
+    workers = config("serve", *chosen).serve.workers
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "housing.serve", *arguments],
@@ -324,7 +325,7 @@ def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None 
         )
     server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
-        wait_for(lambda: server.answers("/healthz"), "the server lives")
+        wait_for(lambda: server.answers("/healthz") and len(server.workers()) == workers, "the server lives")
         yield server
     finally:
         process.terminate()

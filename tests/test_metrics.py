@@ -57,7 +57,7 @@ def first(server: Server) -> Figures:
 
 def settled(server: Server) -> None:
     """Wait until both workers and the joiner count for the model, and the puller counts."""
-    wait_for(lambda: server.answers("/readyz") and len(server.workers()) == 2, "the model is published")
+    wait_for(lambda: server.answers("/readyz"), "the model is published")
     wait_for(lambda: len(files(server, "counter_*-version-*")) == 2, "both workers count it")
     wait_for(lambda: "housing_version_refused" in scraped(server), "the puller counts, and is at rest")
     wait_for(lambda: 'housing_feedback_total{version="1"}' in scraped(server), "the joiner counts for it")
