@@ -138,6 +138,7 @@ def test_keys_are_rotated_without_a_restart_and_bad_ones_change_nothing(served_h
         wait_for(lambda: ask(running, "/predict", one[0], BODY).status == 401, "the old one is not")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bad", ["one pred", "", None], ids=["half-written", "empty", "deleted"])
 def test_a_worker_that_crashes_while_the_keys_are_bad_is_replaced_by_one_with_those_in_use(
     served_home: Path, bad: str | None

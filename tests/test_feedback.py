@@ -389,6 +389,7 @@ def test_feedback_that_is_there_before_its_prediction_waits_for_it(tmp_path: Pat
         wait_for(lambda: shown(tmp_path)["housing_feedback_unmatched_total"] == 1, "the other is given up")
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_the_figures_are_exact(tmp_path: Path) -> None:
     """Each true value but the last ones is sent again, with another value, to the joiner after the one that was killed."""
     names = [new_id(number) for number in range(2000)]

@@ -193,6 +193,7 @@ def started(home: Path, file: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-m", "housing.ingest", *arguments], env=environ, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.long
 def test_a_kill_leaves_the_table_whole_and_the_same_command_goes_on(home: Path) -> None:
     before = table(home).read_bytes()
     rentals_frame(30_000, seed=1).to_csv(home / "new.csv", index=False)
@@ -205,6 +206,7 @@ def test_a_kill_leaves_the_table_whole_and_the_same_command_goes_on(home: Path) 
     assert not list(table(home).parent.glob(".rentals.csv-*"))
 
 
+@pytest.mark.long
 def test_two_at_once_both_add_their_rows(home: Path) -> None:
     files = [home / "one.csv", home / "two.csv"]
     for seed, file in enumerate(files, start=1):

@@ -276,6 +276,7 @@ def graph_of(home: Path, run_id: str) -> Path:
     return graph
 
 
+@pytest.mark.long
 def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: Path) -> None:
     train(home, *BETTER)
     promote(config("promote", "data=rentals"))
@@ -354,6 +355,7 @@ def test_stopping_ends_every_process(served_home: Path) -> None:
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "all are gone")
 
 
+@pytest.mark.long
 def test_what_a_killed_server_started_ends_with_it(served_home: Path) -> None:
     with serving(served_home) as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
@@ -363,6 +365,7 @@ def test_what_a_killed_server_started_ends_with_it(served_home: Path) -> None:
         wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "all are gone")
 
 
+@pytest.mark.long
 def test_a_puller_that_dies_is_replaced_and_a_damaged_copy_heals(home: Path) -> None:
     train(home, *BETTER)
     promote(config("promote", "data=rentals"))

@@ -155,6 +155,7 @@ def test_four_processes_without_a_store_all_succeed(home: Path) -> None:
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_told_to_stop_writes_down_what_it_has(home: Path) -> None:
     environ = {**os.environ, "HOUSING_HOME": str(home)}
     arguments = [sys.executable, "-m", "housing.train", "-m", *QUICK, "model=decision_tree", "seed=range(500)", "figures=false"]
