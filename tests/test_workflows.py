@@ -104,6 +104,13 @@ def test_a_deployment_that_waits_for_its_reviewer_keeps_nobody_else_out(name: st
     assert workflow["jobs"][job]["concurrency"]["group"]
 
 
+def test_credentials_last_as_long_as_their_job_may_take() -> None:
+    for _, job in jobs():
+        for step in job.get("steps", []):
+            if "configure-aws-credentials" in step.get("uses", ""):
+                assert step["with"].get("role-duration-seconds", 3600) >= 60 * job["timeout-minutes"]
+
+
 def test_a_change_of_what_a_model_follows_from_begins_a_retraining() -> None:
     paths = read(FOLDER / "retrain.yml")[True]["push"]["paths"]
     assert {"data/*.dvc", "housing/**", "conf/**"} <= set(paths)
