@@ -122,10 +122,9 @@ def test_what_served_is_written_down_and_a_rollback_goes_back_to_that(home: Path
         train(home, *BETTER)
         ended = promoted(home, f"serve.url={server.url}")
         assert ended.code == 0 and f"{server.url} answers with version 3" in ended.out
-        seconds, went = rolled_back(home, server.url)
+        _, went = rolled_back(home, server.url)
         assert went.code == 0 and "ROLLBACK  housing-rentals at alias staging" in went.out
         assert server.ask("/model").json["version"] == "1"  # version 2 never was seen to serve
-        assert seconds < 20  # 10 are promised on a quiet machine; scripts/bench gate measures
     away = command(home, "housing.rollback", *TABLE, f"serve.url={server.url}", "serve.wait=1", "version=3")
     assert away.code == 1 and f"{server.url} does NOT answer with version 3 after 1 s" in away.out
     newest, *older = past(store, "rentals-decisions")
