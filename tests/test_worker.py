@@ -224,8 +224,19 @@ def test_a_body_that_does_not_come_is_told_so_and_nobody_else_waits_for_it(serve
         other.send(GOOD)
         assert other.told()[0] == 200
         assert time.monotonic() - begun < PATIENCE / 2
-        assert client.told()[0] == 408
+        status, headers, _ = client.told()
+        assert (status, headers["Connection"]) == (408, "close")  # else the rest, when it comes, is taken for a request
         assert PATIENCE <= time.monotonic() - begun < 2 * PATIENCE
+        assert client.ends()
+
+
+@pytest.mark.parametrize("broken", [b"no number\r\n", b"1\r\n{no end", b"0\r\nHost: in a trailer\r\n\r\n"])
+def test_what_follows_a_broken_chunk_is_not_taken_for_a_request(served: Server, broken: bytes) -> None:
+    with kept(served) as client:
+        client.send(re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", request(b"")) + broken)
+        status, headers, _ = client.told()
+        assert (status, headers["Connection"]) == (400, "close")
+        assert client.ends()
 
 
 @pytest.mark.long
