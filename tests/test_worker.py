@@ -239,6 +239,26 @@ def test_what_follows_a_broken_chunk_is_not_taken_for_a_request(served: Server, 
         assert client.ends()
 
 
+def test_a_connection_that_is_being_closed_counts_until_it_is_closed(tmp_path: Path) -> None:
+    last = ODD["Connection: close"].replace(b"POST /predict", b"POST /nowhere")  # there is no model
+    two = {"GUNICORN_CMD_ARGS": "--worker-connections=2"}
+    with serving(tmp_path, "serve.workers=1", f"serve.threads={THREADS + 2}", environment=two) as running:
+        for _ in range(2):  # what is counted too often or too rarely is seen the second time
+            with ExitStack() as stack:
+                client, other, third = (stack.enter_context(new(running)) for _ in range(3))
+                for each in (client, other):
+                    each.send(last)
+                    assert (each.told()[0], each.ends()) == (404, True)
+                third.send(last)
+                third.socket.settimeout(0.2)
+                with pytest.raises(TimeoutError):
+                    third.socket.recv(1, socket.MSG_PEEK)
+                third.socket.settimeout(30)
+                client.answers.close()
+                client.socket.close()
+                assert third.told()[0] == 404
+
+
 @pytest.mark.long
 def test_a_request_that_begins_when_the_time_of_its_connection_is_over_ends_no_worker(tmp_path: Path, empty_store: Path) -> None:
     brief = {"GUNICORN_CMD_ARGS": "--keep-alive=1"}  # and the loop looks once a second
