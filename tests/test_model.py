@@ -49,6 +49,15 @@ def test_a_version_that_cannot_be_read_for_a_moment_is_loaded_later(
     assert in_use.get().served["version"] == "1"
 
 
+def test_a_version_that_comes_again_is_whole_whatever_became_of_its_copy(bundle: Bundle, tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        _publish(bundle, tmp_path, version)
+    (tmp_path / "published" / "1" / published.BUNDLE / "card.json").write_text("damaged", encoding="utf-8")
+    published.publish(tmp_path / "published", "1", tmp_path / "1", {"model": "m", "version": "1"})
+    in_use = InUse(tmp_path / "published", 60, partial(Counts, tmp_path, 0))
+    assert in_use.get().served["version"] == "1"
+
+
 @pytest.mark.parametrize("route", ["/explain", "/curves"])
 def test_no_more_rows_are_predicted_at_once_than_the_proof_tried(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: str
