@@ -98,7 +98,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _answer_here(self, conn: TConn) -> bool:
         """Answer a hot request, or wait for the rest of it once. Gives whether a thread has nothing to do."""
-        came = conn.parser.unreader.take_buffered() + _received(conn.sock)
+        came = conn.parser.unreader.take_buffered()
+        if len(came) <= arrived.MOST:  # else a client that never waits for an answer fills the memory
+            came += _received(conn.sock)
         try:
             environ = arrived.read(came)
         except arrived.NotYet:

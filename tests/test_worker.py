@@ -2,10 +2,12 @@
 
 import json
 import re
+import select
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -288,6 +290,26 @@ def test_requests_that_come_at_once_are_answered_in_their_order(served: Server) 
     with kept(served) as client:
         client.send(GOOD + request(b"[]") + WARM + GOOD)
         assert [client.told()[0] for _ in range(4)] == [200, 422, 200, 200]
+
+
+def test_no_more_of_what_comes_at_once_is_read_than_is_answered_soon(served: Server) -> None:
+    (worker,) = served.workers()
+    before, end = memory(worker), time.monotonic() + 2
+    with kept(served) as client, ThreadPoolExecutor() as beside:
+        reads = beside.submit(lambda: all(iter(partial(client.socket.recv, 2**20), b"")))
+        while time.monotonic() < end:
+            if select.select([], [client.socket], [], 0.1)[1]:
+                client.socket.send(1000 * WARM)
+        client.socket.shutdown(socket.SHUT_RDWR)
+        reads.exception()  # the server may end the connection first
+    assert memory(worker) - before < 10
+
+
+def memory(pid: int) -> float:
+    """Give how many MB a process has had at most."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
+    assert found
+    return int(found[1]) / 1000
 
 
 def fill(served: Server, client: Client) -> int:
