@@ -90,8 +90,8 @@ class InUse:
             except Exception as error:  # pylint: disable=broad-exception-caught  # no new model may end the one in use
                 self._why_not = "what is published is damaged; the server's log says where"
                 log.error("refused, the model in use stays: %s: %s", type(error).__name__, error)
-                if isinstance(error, OSError):
-                    return  # the disk may be back at the next look
+                if isinstance(error.__cause__ or error, OSError):  # a bundle tells of it as its own error
+                    return  # the disk, or a free file descriptor, may be back at the next look
             self._seen = seen
 
     def _watch(self) -> None:

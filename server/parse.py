@@ -106,7 +106,8 @@ def _cell(text: str, column: Column | None) -> Any:
     """Give the value that a cell stands for; a text that stands for none stays, for the check to name it."""
     if text == "":
         return None
-    if column is not None and column.is_number and text == text.translate(NOT_NUMBERS):
+    # float() takes the digits of every script
+    if column is not None and column.is_number and text.isascii() and text == text.translate(NOT_NUMBERS):
         try:
             return float(text)
         except ValueError:

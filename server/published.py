@@ -48,7 +48,8 @@ def publish(folder: Path, name: str, bundle: Path, served: Mapping[str, str]) ->
     """Put a verified bundle beside the one in use, remove what lay there before these two, then turn the link."""
     folder.mkdir(parents=True, exist_ok=True)
     before = current(folder)
-    if not (folder / name).exists():
+    if folder / name != before:
+        shutil.rmtree(folder / name, ignore_errors=True)  # it was in use once; what lies there may be damaged by now
         _place(folder / name, bundle, served)
     for old in folder.iterdir():  # first, since who sees the link turned takes what is here for published
         if old.is_dir() and not old.is_symlink() and old not in (folder / name, before):

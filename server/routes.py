@@ -110,7 +110,7 @@ def predict() -> Response:
     try:
         body = request.get_data()
     except ClientDisconnected as error:
-        raise RequestError(HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length") from error
+        raise RequestError(HTTPStatus.BAD_REQUEST, "the body is not whole: a chunk is missing, or is none") from error
     key = key_of(request.headers.get("Authorization"))
     content_type, query = request.headers.get("Content-Type", ""), request.query_string.decode("latin-1")
     answer = answers.answer(Asked(request.path, content_type, query, key, body))

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from gunicorn import util
+from gunicorn.http.errors import ParseException
 from gunicorn.http.wsgi import base_environ
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
@@ -42,6 +43,23 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if not self._is_as_usual() or not self._answer_here(conn):
             self._begun.pop(conn, None)
             super().on_client_socket_readable(conn, client)
+
+    def handle_request(self, req: Any, conn: TConn) -> bool:
+        """Answer in a thread. Where a body breaks off, nobody knows where the next request begins: the connection ends."""
+        read = req.body.read
+
+        def read_or_end(*size: int) -> Any:
+            try:
+                return read(*size)
+            except (OSError, ParseException) as error:  # nothing comes, or what is no chunk; what came before may be lost
+                req.force_close()
+                raise OSError(str(error)) from error  # which the app knows as the client's fault
+
+        req.body.read = read_or_end
+        try:
+            return bool(super().handle_request(req, conn))
+        finally:
+            del req.body.read  # it refers to itself, and would stay until Python looks for circles
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
         """Keep or close a connection that a thread has answered; what came behind the request needs no more to come."""
@@ -80,7 +98,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _answer_here(self, conn: TConn) -> bool:
         """Answer a hot request, or wait for the rest of it once. Gives whether a thread has nothing to do."""
-        came = conn.parser.unreader.take_buffered() + _received(conn.sock)
+        came = conn.parser.unreader.take_buffered()
+        if len(came) <= arrived.MOST:  # else a client that never waits for an answer fills the memory
+            came += _received(conn.sock)
         try:
             environ = arrived.read(came)
         except arrived.NotYet:

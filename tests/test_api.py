@@ -154,6 +154,7 @@ def test_a_scoring_body_that_cannot_be_rows_is_refused(server: Server, body: obj
         ("area,rooms,furnished,quarter,built", 422, "at least one row", None),
         ("area,rooms\n1,2", 422, "3 values are not allowed", "is missing"),
         ("area,rooms,furnished,quarter,built\n50,1_0,true,hills,1950", 422, "1 value", "'1_0' is not a number"),
+        ("area,rooms,furnished,quarter,built\n\u0665\u0660,1,true,hills,1950", 422, "1 value", "'\u0665\u0660' is not a number"),
         ("area,rooms,furnished,quarter,built\nnan,1,true,hills,1950", 422, "1 value", "'nan' is not a number"),
         ("area,rooms,furnished,quarter,built\n50,1,yes,hills,1950", 422, "1 value", "'yes' is not true or false"),
         ("area,rooms,furnished,quarter,built\n50,1,true,hills", 422, "1 value", "has 4 values; allowed: 5"),

@@ -1,5 +1,6 @@
 """The model in use of a worker, and what is published beside it."""
 
+import resource
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,29 @@ def test_a_version_that_fails_in_any_way_leaves_the_model_in_use_and_the_next_on
     assert in_use.get().served["version"] == "1"
     publish("3")
     wait_for(lambda: in_use.get().served["version"] == "3", "version 3 is loaded")
+
+
+def test_a_version_that_cannot_be_read_for_a_moment_is_loaded_later(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _publish(bundle, tmp_path, "1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # as where a worker has as many connections as it may have files
+    try:
+        in_use = InUse(tmp_path / "published", 60, partial(Counts, tmp_path, 0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "Too many open files" in caplog.text
+    assert in_use.get().served["version"] == "1"
+
+
+def test_a_version_that_comes_again_is_whole_whatever_became_of_its_copy(bundle: Bundle, tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        _publish(bundle, tmp_path, version)
+    (tmp_path / "published" / "1" / published.BUNDLE / "card.json").write_text("damaged", encoding="utf-8")
+    published.publish(tmp_path / "published", "1", tmp_path / "1", {"model": "m", "version": "1"})
+    in_use = InUse(tmp_path / "published", 60, partial(Counts, tmp_path, 0))
+    assert in_use.get().served["version"] == "1"
 
 
 @pytest.mark.parametrize("route", ["/explain", "/curves"])
