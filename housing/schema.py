@@ -44,7 +44,8 @@ class Column:
         self._require(isinstance(self.nullable, bool), f"nullable is {self.nullable!r}; allowed: true, false")
         bounds = (self.min, self.max)
         self._require(
-            all(bound is None or type(bound) in (int, float) for bound in bounds), f"min and max are {bounds}; allowed: numbers"
+            all(bound is None or (type(bound) in (int, float) and _is_finite(bound)) for bound in bounds),
+            f"min and max are {bounds}; allowed: finite numbers",
         )
         self._require(self.type in TYPES, f"type is {self.type!r}; allowed: {', '.join(TYPES)}")
         self._require(self.role in ROLES, f"role is {self.role!r}; allowed: {', '.join(ROLES)}")
