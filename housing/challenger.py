@@ -28,7 +28,7 @@ class Challenger:
 
 
 def find(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Challenger:
-    """Find what to judge: the version at the alias before, or else the run asked for, or the best on this table, columns and split.
+    """Find what to judge: the version at the alias before, or else the run asked for, or the best on table, columns and split.
 
     Raises StoreError where there is none, or where it may have been fitted on some of the test rows.
     """
