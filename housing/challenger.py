@@ -28,7 +28,7 @@ class Challenger:
 
 
 def find(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Challenger:
-    """Find what to judge: the version at the alias before, or else the run asked for, or the best on this table and split.
+    """Find what to judge: the version at the alias before, or else the run asked for, or the best on table, columns and split.
 
     Raises StoreError where there is none, or where it may have been fitted on some of the test rows.
     """
@@ -73,12 +73,12 @@ def _key(schema: Schema) -> list[tuple[object, ...]]:
 
 def _best(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Tracked:
     tags = {tracking.KIND: "run", tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
-    tags[tracking.EVALUATION] = cfg.evaluation
+    tags |= {tracking.COLUMNS: table.schema.interface_hash(), tracking.EVALUATION: cfg.evaluation}
     found = store.first(cfg.experiment_name, tags, f"metrics.{cfg.metric} ASC")
     if found is None:
         raise StoreError(
-            f"experiment {cfg.experiment_name} has no finished run on this table and split with evaluation={cfg.evaluation};"
-            " train first:"
+            f"experiment {cfg.experiment_name} has no finished run on this table, its columns and this split"
+            f" with evaluation={cfg.evaluation}; train first:"
             f" python -m housing.train -m data={cfg.data.name} model=linear,decision_tree,xgboost"
         )
     return found

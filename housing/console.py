@@ -38,11 +38,12 @@ def show_outcome(outcome: Outcome, cfg: DictConfig) -> None:
     grid = Grid.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column()
-    unit = cfg.data.columns[_target(cfg)].get("unit", "")
+    unit = cfg.data.columns[_target(cfg)].get("unit")
     state = "reused: this very run is finished already (rerun=true fits again)" if outcome.reused else "fitted"
     grid.add_row("run", f"{cfg.model.name} on features {cfg.features.name}, data {cfg.data.name}: {state}")
     metrics = outcome.metrics
-    grid.add_row("validation", f"rmse {metrics['rmse']:.4f}   mae {metrics['mae']:.4f}   r2 {metrics['r2']:.4f}   ({unit})")
+    scores = f"rmse {metrics['rmse']:.4f}   mae {metrics['mae']:.4f}   r2 {metrics['r2']:.4f}"
+    grid.add_row("validation", f"{scores}   ({unit})" if unit else scores)
     speed = f"fit {metrics['fit_seconds']:.2f} s   one row {metrics['row_microseconds']:,.0f} microseconds"
     grid.add_row("cost", f"{speed}   {metrics['rows_per_second']:,.0f} rows/s   {metrics['model_bytes'] / 1e6:.2f} MB")
     grid.add_row("look", outcome.link)

@@ -20,7 +20,7 @@ from housing.schema import Column, Matrix, Schema, Value, Vector
 TRUE, FALSE = ("True", "TRUE", "true", "1", "1.0"), ("False", "FALSE", "false", "0", "0.0")  # what pandas reads as bool
 PART, FINGERPRINT = "housing.part", "housing.fingerprint"  # in a prepared table: a column, and what its source's SHA-256 was
 KEYS = ("name", "description", "path", "fingerprint", "source", "columns", "slices", "places", "ratios")  # of a table's config
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)  # pandas knows no other digits and spaces
 
 
 @dataclass(frozen=True, eq=False)  # one table is itself, so that what follows from it can be remembered
@@ -134,7 +134,7 @@ def _unreadable(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Problem]
 
 
 def _readable(column: Column, cell: str) -> bool:
-    return cell in TRUE + FALSE if column.type == "bool" else NUMBER.fullmatch(cell.strip()) is not None
+    return cell in TRUE + FALSE if column.type == "bool" else NUMBER.fullmatch(cell) is not None
 
 
 def read_cell(column: Column, cell: str) -> tuple[Value, str | None]:

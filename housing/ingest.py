@@ -156,7 +156,7 @@ def _append(path: Path, schema: Schema, header: Sequence[str], rows: Sequence[Ce
     """Write the table with rows behind it, in the order of its own columns; whole, it takes the present one's place."""
     for left in path.parent.glob(f".{path.name}-*"):  # of a process that was killed
         left.unlink()
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         order = [header.index(name) for name in next(csv.reader(file))]
     with written_whole(path) as partial:
         shutil.copyfile(path, partial)

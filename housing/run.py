@@ -134,6 +134,7 @@ def _run(cfg: DictConfig, job: Job, begun: Outcome, store: Store) -> Outcome:
                 seconds=seconds,
             )
         tags |= {**tracking.key_tag(key), tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
+        tags[tracking.COLUMNS] = table.schema.interface_hash()
         with store.run(cfg.experiment_name, name, tags) as opened:
             begun = replace(begun, run_id=opened.id, link=opened.link)
             begun.write(job.folder)

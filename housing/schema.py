@@ -4,6 +4,8 @@ Everything that knows a column (frame check, request check, MLflow signature, dr
 taken by duck typing, so that the server needs no pandas.
 """
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +44,8 @@ class Column:
         self._require(isinstance(self.nullable, bool), f"nullable is {self.nullable!r}; allowed: true, false")
         bounds = (self.min, self.max)
         self._require(
-            all(bound is None or type(bound) in (int, float) for bound in bounds), f"min and max are {bounds}; allowed: numbers"
+            all(bound is None or (type(bound) in (int, float) and _is_finite(bound)) for bound in bounds),
+            f"min and max are {bounds}; allowed: finite numbers",
         )
         self._require(self.type in TYPES, f"type is {self.type!r}; allowed: {', '.join(TYPES)}")
         self._require(self.role in ROLES, f"role is {self.role!r}; allowed: {', '.join(ROLES)}")
@@ -233,6 +236,10 @@ class Schema:
         """Give what a caller and a model depend on; descriptions, units and bounds may change between versions."""
         columns = (*self.features, self.target)
         return self.name, *((column.name, column.type, column.role, column.nullable, column.categories) for column in columns)
+
+    def interface_hash(self) -> str:
+        """Give a hash that is equal where the interface is."""
+        return hashlib.sha256(json.dumps(self.interface()).encode()).hexdigest()
 
     def broken_for(self, before: "Schema") -> list[str]:
         """Say what callers who send rows of an earlier schema would be refused for; bounds may change between versions."""

@@ -110,7 +110,7 @@ class Sweep(Callback):
         self._write_list(outcomes)
         if outcomes:  # none were begun where Hydra refused the command line
             self._show(outcomes)
-        if len(outcomes) < self.watch.total:
+        if 0 < len(outcomes) < self.watch.total:
             print(f"{self.watch.total - len(outcomes)} of {self.watch.total} jobs left no word; the same command runs them")
         best = best_of(outcomes, self.cfg.metric)
         if best is not None:

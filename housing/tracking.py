@@ -37,8 +37,8 @@ from housing.errors import BundleError, Pruned, StoreError
 from housing.schema import Schema
 from housing.store_file import store_lock
 
-KIND, DATA, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
-    f"housing.{name}" for name in ("kind", "data", "split", "model_id", "evaluation", "code", "folder", "error")
+KIND, DATA, COLUMNS, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
+    f"housing.{name}" for name in ("kind", "data", "columns", "split", "model_id", "evaluation", "code", "folder", "error")
 )
 CHALLENGER, EVALUATED = "housing.challenger", "housing.evaluated"  # of a decision
 ALIAS, VERDICT, BEFORE, AFTER, BY, WHY, FORCED, SERVED = (

@@ -44,6 +44,7 @@ def test_numbers_are_read_to_the_last_digit(tmp_path: Path) -> None:
         (",2,True,hills,,900", "row 1, area: is missing"),
         ("NaN,2,True,hills,,900", "row 1, area: 'NaN' is not a number"),
         ("5_0,2,True,hills,,900", "row 1, area: '5_0' is not a number"),
+        ("\xa050,2,True,hills,,900", r"row 1, area: '\\xa050' is not a number"),
         ("50,2.5,True,hills,,900", "row 1, rooms: 2.5 is not a whole number"),
         ("50,2,True,hills,,", "row 1, rent: is missing"),
         ("50,2,True,hills,,900,7,8", "Expected 6 fields"),

@@ -82,6 +82,14 @@ def test_columns_may_be_in_any_order_and_the_table_keeps_its_own(home: Path) -> 
     np.testing.assert_array_equal(after.target[-2:], [900, 901])
 
 
+def test_a_table_and_a_file_as_a_spreadsheet_saves_them_are_taken(home: Path) -> None:
+    table(home).write_bytes(b"\xef\xbb\xbf" + table(home).read_bytes().replace(b"\n", b"\r\n"))
+    assert (
+        add(write(home, "90.5,2,True,hills,,900", "\xa050,2,True,hills,,900", header=f"\ufeff{HEADER}"), "quarantine=true") == 1
+    )
+    assert len(data.load(config("train", "data=rentals").data)) == len(rentals_frame()) + 1
+
+
 def test_rows_that_are_there_are_told_and_left_out(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     there = rentals_frame().iloc[:7]
     other = there.iloc[:2].assign(rent=5.5)  # the same flats for another rent

@@ -57,6 +57,14 @@ def test_the_bundle_predicts_what_the_estimator_predicts_on_rows_it_never_saw(re
         np.testing.assert_allclose(bundle.predict(rentals.matrix[rows]), fitted.predict(rentals.matrix[rows]), rtol=1e-5)
 
 
+def test_the_unit_of_a_column_makes_no_difference_to_the_linear_model(rentals: Table) -> None:
+    cfg = config("train", "data=rentals", "features=none", "model=linear")
+    parts, seconds = split(rentals, cfg.split), rentals.matrix.copy()
+    seconds[:, 4] *= 3.2e7  # its years: beside them all other columns are small
+    in_seconds = build(cfg, dataclasses.replace(rentals, matrix=seconds), parts, run_id="none")[1]
+    assert in_seconds["rmse"] == pytest.approx(build(cfg, rentals, parts, run_id="none")[1]["rmse"])
+
+
 def test_a_conversion_that_differs_is_refused_with_row_and_value(rentals: Table) -> None:
     cfg = config("train", "data=rentals", "features=none", "model=xgboost")
     parts = split(rentals, cfg.split)
@@ -98,7 +106,8 @@ def test_a_table_with_coordinates_missing_numbers_and_categories_takes_any_featu
     ],
 )
 def test_an_estimator_that_cannot_be_used_is_refused(rentals: Table, target: str, message: str) -> None:
-    cfg = config("train", "data=rentals", "features=none", "model=linear", f"model.estimator._target_={target}")
+    another = ("~model.estimator.tol", f"model.estimator._target_={target}")
+    cfg = config("train", "data=rentals", "features=none", "model=linear", *another)
     rounded = Table(rentals.schema, rentals.matrix, np.round(rentals.target, -3), rentals.key, rentals.fingerprint)
     with pytest.raises(ConfigError, match=message):
         build(cfg, rounded, split(rounded, cfg.split), run_id="none")

@@ -276,7 +276,9 @@ def test_a_run_without_its_bundle_is_fitted_again_and_that_is_told(home: Path, s
 
 def test_the_best_run_is_one_of_this_table_and_split(home: Path, store: Store) -> None:
     elsewhere = train(home, *BETTER, "split=random")
-    with pytest.raises(StoreError, match="no finished run on this table and split with evaluation=holdout; train first"):
+    with pytest.raises(
+        StoreError, match="no finished run on this table, its columns and this split with evaluation=holdout; train first"
+    ):
         gate()
     with pytest.raises(StoreError, match=f"run {elsewhere.run_id} was fitted on another split"):
         gate(f"run_id={elsewhere.run_id}")
@@ -286,6 +288,18 @@ def test_the_best_run_is_one_of_this_table_and_split(home: Path, store: Store) -
     assert decision.run_id == here.run_id
     assert "the champion was fitted on other data or another split: it may know some of the test rows" in decision.reasons
     assert store.version_at(MODEL, "staging") == "1"
+
+
+def test_the_best_run_has_the_columns_that_the_table_has_now(home: Path) -> None:
+    before = train(home, *BETTER)
+    wider = "data.columns.quarter.categories=[old town,harbour,hills,sea]"
+    with pytest.raises(StoreError, match="no finished run on this table, its columns and this split"):
+        gate(wider)
+    with pytest.raises(StoreError, match=f"run {before.run_id} was fitted on other columns"):
+        gate(wider, f"run_id={before.run_id}")
+    now = train(home, *WORSE, wider)
+    assert gate(wider).run_id == now.run_id
+    assert gate().run_id == before.run_id
 
 
 def test_callers_of_the_champion_may_go_on_sending_what_they_send(home: Path, store: Store) -> None:

@@ -85,6 +85,13 @@ def test_a_sweep_without_a_job_is_told(home: Path) -> None:
     assert "error: the sweep has no job" in ended.err
 
 
+def test_a_value_that_a_model_does_not_have_is_told_and_nothing_is_promised(home: Path) -> None:
+    ended = command(home, "housing.train", "-m", *QUICK, "model=decision_tree,linear", "model.estimator.max_depth=3")
+    assert ended.code == 1
+    assert "Key 'max_depth' is not in struct" in ended.err
+    assert "left no word" not in ended.out
+
+
 def test_one_run_prints_one_block_with_its_link(home: Path) -> None:
     ended = command(home, "housing.train", *QUICK, "model=linear", "figures=false")
     assert ended.code == 0, ended.err
