@@ -2,7 +2,6 @@
 
 # pylint: disable=invalid-name  # gunicorn names its settings
 
-import gc
 import ipaddress
 import os
 import signal
@@ -23,10 +22,6 @@ Make keys with python -m server.access, and name their file in serve.keys_file.
 
 # Seconds that a worker which is replaced goes on: its successor needs about as long to start.
 HANDOVER = 2.0
-
-# Objects that may be new until Python looks for circles among them. Rows are lists, and make none: after 700, as Python has it,
-# a third of the time of a request of 1000 rows went into looking.
-GARBAGE = 50_000
 
 _settings = Settings.from_environment()
 
@@ -102,7 +97,6 @@ def _read_keys_before_workers_are_replaced(server: Any) -> None:
 
 def post_fork(_server: Any, _worker: Any) -> None:
     """Have a worker's metrics go by its number, and so by that of its successor, before it makes the first of them."""
-    gc.set_threshold(GARBAGE)
     metric_files.go_by(str(slot.take(_settings.log_folder)))
 
 
