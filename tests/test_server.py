@@ -47,9 +47,9 @@ def server(served_home: Path) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def store(served_home: Path) -> Store:
-    """The store that the server's puller follows."""
+    """The store that the server's puller follows. MLflow fetches from the one that was made last, so each test makes it."""
     return tracking.Store(f"sqlite:///{served_home}/mlflow.db", artifacts=None, ui="")
 
 
