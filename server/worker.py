@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from gunicorn import util
+from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import ParseException
 from gunicorn.http.wsgi import base_environ
 from gunicorn.workers.gthread import TConn, ThreadWorker
@@ -46,20 +47,23 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_request(self, req: Any, conn: TConn) -> bool:
         """Answer in a thread. Where a body breaks off, nobody knows where the next request begins: the connection ends."""
-        read = req.body.read
+        body, read = req.body, req.body.read
 
-        def read_or_end(*size: int) -> Any:
+        def read_or_end(size: int | None = None) -> Any:
             try:
-                return read(*size)
+                # of a known length: in one piece, where gunicorn takes it apart and puts it together, 1024 bytes at a time
+                if size and size > 0 and isinstance(body.reader, LengthReader) and not body.buf.tell():
+                    return body.reader.read(size)
+                return read(size)
             except (OSError, ParseException) as error:  # nothing comes, or what is no chunk; what came before may be lost
                 req.force_close()
                 raise OSError(str(error)) from error  # which the app knows as the client's fault
 
-        req.body.read = read_or_end
+        body.read = read_or_end
         try:
             return bool(super().handle_request(req, conn))
         finally:
-            del req.body.read  # it refers to itself, and would stay until Python looks for circles
+            del body.read  # it refers to itself, and would stay until Python looks for circles
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
         """Keep or close a connection that a thread has answered; what came behind the request needs no more to come."""
