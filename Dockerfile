@@ -52,15 +52,15 @@ RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
     && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r train.txt \
     && ${COMPILE}
 
-# The walker of trees (housing/walker.c), for the Python of the base; the compiler stays here.
+# The walker of trees (housing/bundle/tree_walker.c), for the Python of the base; the compiler stays here.
 FROM ${BASE} AS walker
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY housing/walker.c ./
-RUN python -c "import sysconfig; print('-I' + sysconfig.get_path('include'), '-o built/walker' + sysconfig.get_config_var('EXT_SUFFIX'))" >options \
+COPY housing/bundle/tree_walker.c ./
+RUN python -c "import sysconfig; print('-I' + sysconfig.get_path('include'), '-o built/tree_walker' + sysconfig.get_config_var('EXT_SUFFIX'))" >options \
     && mkdir built \
-    && gcc -O3 -shared -fPIC walker.c @options
+    && gcc -O3 -shared -fPIC tree_walker.c @options
 
 # What all images share: a user, the places it may write, labels. Those that differ with each commit come last.
 FROM ${BASE} AS runtime
@@ -89,14 +89,14 @@ FROM runtime AS published
 COPY --from=serve-packages /venv /venv
 COPY conf/serve.yaml conf/
 COPY housing housing/
-COPY --from=walker /build/built housing/
+COPY --from=walker /build/built housing/bundle/
 COPY server server/
 ARG PUBLISHED=
 RUN --mount=type=bind,target=/context \
     install -d -o housing -g housing -m 0750 /baked \
     && if [ -n "${PUBLISHED}" ]; then \
          cp -a "/context/${PUBLISHED}/." /baked/ \
-         && python -m server.verify /baked/current/bundle --memory 2000 --rows 10000 \
+         && python -m server.models.verification /baked/current/bundle --memory 2000 --rows 10000 \
          && chown -R housing:housing /baked; \
        fi
 
@@ -105,14 +105,14 @@ COPY --from=serve-packages /venv /venv
 COPY --from=sbom /build/serve.json sbom.json
 COPY conf/serve.yaml conf/
 COPY housing housing/
-COPY --from=walker /build/built housing/
+COPY --from=walker /build/built housing/bundle/
 COPY server server/
 COPY --from=published --chown=10001:10001 /baked /serving
 ENV PROMETHEUS_MULTIPROC_DIR=/metrics
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "server.alive"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "server.probe"]
 CMD ["gunicorn", "--config", "/app/server/gunicorn.conf.py"]
 ARG REVISION=unknown
 ARG SOURCE=unknown
@@ -123,13 +123,13 @@ COPY --from=pull-packages /venv /venv
 COPY --from=sbom /build/pull.json sbom.json
 COPY conf/serve.yaml conf/
 COPY housing housing/
-COPY --from=walker /build/built housing/
+COPY --from=walker /build/built housing/bundle/
 COPY server server/
 ENV PROMETHEUS_MULTIPROC_DIR=/metrics
 USER 10001:10001
 # what ends puller and joiner in order, as Ctrl-C does; the first process of a container ignores SIGTERM unless it handles it
 STOPSIGNAL SIGINT
-CMD ["python", "-m", "server.puller"]
+CMD ["python", "-m", "server.models.puller"]
 ARG REVISION=unknown
 ARG SOURCE=unknown
 LABEL org.opencontainers.image.source="${SOURCE}" org.opencontainers.image.revision="${REVISION}"
@@ -139,7 +139,7 @@ COPY --from=train-packages /venv /venv
 COPY --from=sbom /build/train.json sbom.json
 COPY conf conf/
 COPY housing housing/
-COPY --from=walker /build/built housing/
+COPY --from=walker /build/built housing/bundle/
 COPY hydra_plugins hydra_plugins/
 COPY server server/
 COPY scripts/objects scripts/

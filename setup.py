@@ -2,4 +2,4 @@
 
 from setuptools import Extension, setup
 
-setup(ext_modules=[Extension("housing.walker", ["housing/walker.c"], optional=True)])
+setup(ext_modules=[Extension("housing.bundle.tree_walker", ["housing/bundle/tree_walker.c"], optional=True)])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from housing.config import PROJECT
+from housing.core.environment import PROJECT
 
 FILE = PROJECT / "prometheus" / "alerts.yml"
 COMPARISON = re.compile(r"\s*(==|>=|>)\s*([0-9.]+)$")

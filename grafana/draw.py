@@ -18,9 +18,9 @@ from PIL import Image
 
 from grafana.asking import Prometheus, Series, panels, queries
 from grafana.generate import FOLDER
-from housing.config import PROJECT
-from housing.drawing import COOL, FAINT, INK, SERIES, WARM, styled
-from housing.files import written_whole
+from housing.core.environment import PROJECT
+from housing.core.files import written_whole
+from housing.plots.svg import COOL, FAINT, INK, SERIES, WARM, styled
 
 INTERVAL, WINDOW = "1m", "1h"  # what Grafana would fill in for $__rate_interval and $window
 MOST_SECONDS, STEPS = 6 * 3600, 120

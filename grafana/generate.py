@@ -6,8 +6,8 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from grafana.dashboards import every
-from housing.config import PROJECT
-from housing.files import written_whole
+from housing.core.environment import PROJECT
+from housing.core.files import written_whole
 
 FOLDER = PROJECT / "grafana" / "dashboards"
 

@@ -5,14 +5,14 @@ python -m housing.alias alias=production
 
 from omegaconf import DictConfig
 
-from housing import tracking
-from housing.config import command
+from housing.core.command import command
+from housing.tracking import store
 
 
 @command("alias")
 def main(cfg: DictConfig) -> None:
     """Print the number of the version alone, for a shell; nothing where there is none."""
-    print(tracking.connect(cfg.mlflow).version_at(cfg.registered_model, cfg.alias) or "")
+    print(store.connect(cfg.mlflow).version_at(cfg.registered_model, cfg.alias) or "")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import sys
 
 from omegaconf import DictConfig
 
-from housing import console
-from housing.checks import ABSENT, CHECKS, ILL, Found, examine
-from housing.config import command
+from housing.core.command import command
+from housing.operations import printing
+from housing.operations.health_checks import ABSENT, CHECKS, ILL, Found, examine
 
 
 @command("doctor")
@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
             found = Found(ABSENT, f"needs {ailments[found]}")
         elif found.state == ILL:
             ailments[found] = check.__name__
-        console.show_found(check.__name__, found)
+        printing.show_found(check.__name__, found)
     if ailments:
         sys.exit(f"not right: {', '.join(ailments.values())}")
     print("all is right")

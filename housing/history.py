@@ -5,15 +5,16 @@ python -m housing.history
 
 from omegaconf import DictConfig
 
-from housing import console, decisions, tracking
-from housing.config import command
+from housing.core.command import command
+from housing.promotion import decision_log, printing
+from housing.tracking import store as tracking
 
 
 @command("history")
 def main(cfg: DictConfig) -> None:
     """Print the newest decisions, newest first."""
     store = tracking.connect(cfg.mlflow)
-    console.show_history(decisions.past(store, cfg.decisions, cfg.alias, cfg.last), cfg.plain)
+    printing.show_history(decision_log.past(store, cfg.decisions, cfg.alias, cfg.last), cfg.plain)
 
 
 if __name__ == "__main__":

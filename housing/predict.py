@@ -8,13 +8,13 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig
 
-from housing import tracking
-from housing.bundle import Bundle
-from housing.config import command
-from housing.data import read_csv
-from housing.errors import HousingError
-from housing.files import written_whole
-from housing.schema import Matrix, Vector
+from housing.bundle.bundle import Bundle
+from housing.core.command import command
+from housing.core.errors import HousingError
+from housing.core.files import written_whole
+from housing.data.table import read_csv
+from housing.schema.column import Matrix, Vector
+from housing.tracking import store
 
 
 def predict(cfg: DictConfig) -> int:
@@ -25,7 +25,7 @@ def predict(cfg: DictConfig) -> int:
     file = Path(cfg.file)
     if not file.is_file():
         raise HousingError(f"file={file} is not there")
-    with tracking.connect(cfg.mlflow).bundle(cfg.source) as folder:
+    with store.connect(cfg.mlflow).bundle(cfg.source) as folder:
         bundle = Bundle.read(folder)
     schema = bundle.schema
     made = _predict(bundle, schema.encode_frame(read_csv(file, schema, schema.features)), cfg.coverage)

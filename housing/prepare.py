@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from housing import data
-from housing.config import command
-from housing.files import written_whole
-from housing.split import split
+from housing.core.command import command
+from housing.core.files import written_whole
+from housing.data import table as data
+from housing.data.split import split
 
 
 def prepare(cfg: DictConfig) -> str:
     """Write the prepared table, whole or not at all; give a line that says how many rows are in each part.
 
-    `housing.data.load` reads it as the very table that it was made of. Raises TableError for a value that the schema does
+    `housing.data.table.load` reads it as the very table that it was made of. Raises TableError for a value that the schema does
     not allow.
     """
     table = data.load(cfg.data)

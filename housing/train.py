@@ -12,21 +12,22 @@ from types import FrameType
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from housing.config import SWEEP_RUN, command
+from housing.core.command import command
+from housing.core.config import SWEEP_RUN
 
 
 @command("train")
 def main(cfg: DictConfig) -> float:
     """Run one job and return the metric that a sweeper compares."""
     # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
-    from housing import console, run
-    from housing.export import export
+    from housing.runs import printing, run
+    from housing.runs.export import export
 
     hydra = HydraConfig.get()
     job = run.Job(list(hydra.overrides.task), Path(hydra.runtime.output_dir), os.environ.get(SWEEP_RUN))
     outcome = run.run(cfg, job)
     if job.parent is None:
-        console.show_outcome(outcome, cfg)
+        printing.show_outcome(outcome, cfg)
     if cfg.export is not None:
         export(cfg, outcome, Path(cfg.export))
     return outcome.metrics.get(cfg.metric, float("inf"))
@@ -54,7 +55,7 @@ def cli() -> None:
 
 def _require_a_job() -> None:
     """End with an error where Hydra made no job of a sweep's command line, which it does not tell."""
-    from housing.sweep import Sweep  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
+    from housing.sweeps.sweep import Sweep  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
 
     if Sweep.current is not None and not Sweep.current.outcomes():
         sys.exit("error: the sweep has no job, since an override gives no value, as range(5,5) does")
@@ -62,7 +63,7 @@ def _require_a_job() -> None:
 
 def _close(interrupted: bool) -> int:
     """Close the sweep of this process, and give its exit code."""
-    from housing.sweep import Sweep  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
+    from housing.sweeps.sweep import Sweep  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
 
     if Sweep.current is None or Sweep.current.close(interrupted):
         return 0

@@ -6,31 +6,32 @@ from pathlib import Path
 
 from flask import Flask
 
-from server import slot
-from server.access import Access
-from server.api import ROUTES, Api
-from server.cors import Cors
-from server.counts import Counts
-from server.curves import curves
-from server.errors import handle_errors
-from server.explain import explanations
-from server.feedback import feedback
-from server.log import FileHandler, PredictionLog
-from server.metrics import Stages, measure
-from server.model import InUse
-from server.pages import pages
-from server.ports import Ports
-from server.request_id import request_ids
-from server.rotating import FEEDBACK, PREDICTIONS, RotatingFile
-from server.routes import api
-from server.settings import Settings
-from server.wsgi import Application, PlainPath
+from server.api.auth import Access
+from server.api.explanation import explanations
+from server.api.ice_curves import curves
+from server.api.metrics_route import measure
+from server.api.prediction import ROUTES, Api
+from server.api.routes import api
+from server.core import worker_id
+from server.core.errors import handle_errors
+from server.core.settings import Settings
+from server.feedback.route import feedback
+from server.metrics.model_metrics import Counts
+from server.metrics.request_metrics import Stages
+from server.models.current_model import InUse
+from server.prediction_log.request_id import request_ids
+from server.prediction_log.rotating_file import FEEDBACK, PREDICTIONS, RotatingFile
+from server.prediction_log.writer import FileHandler, PredictionLog
+from server.transport.cors import Cors
+from server.transport.metrics_port import Ports
+from server.transport.wsgi import Application, PlainPath
+from server.ui.pages import pages
 
 
 def create_app() -> Application:
     """Make the app that the environment describes."""
     settings = Settings.from_environment()
-    app = Flask(__name__)
+    app = Flask(__name__, root_path=str(Path(__file__).parent / "ui"))
     app.config.update(
         MODEL=settings.model,
         ALIAS=settings.alias,
@@ -39,7 +40,7 @@ def create_app() -> Application:
         EXPLAIN_EXACT=settings.explain_exact,
         EXPLAIN_ROWS=settings.explain_rows,
     )
-    worker, metrics = slot.take(settings.log_folder), Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    worker, metrics = worker_id.take(settings.log_folder), Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     in_use = InUse(settings.folder, settings.poll, partial(Counts, metrics, worker))
     access = Access.configured(settings.keys_file, settings.rate / settings.workers)
     log = PredictionLog(FileHandler(_file(settings, PREDICTIONS, worker)), settings.log_queue)

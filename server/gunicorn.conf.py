@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from server import access, draining, metric_files, slot
-from server.access import Access
-from server.settings import Settings
+from server.api import auth
+from server.api.auth import Access
+from server.core import shutdown, worker_id
+from server.core.settings import Settings
+from server.metrics import mmap_files
 
 OPEN = """
 WARNING: this server can be reached from other machines, and asks nobody for a key.
@@ -28,7 +30,7 @@ _settings = Settings.from_environment()
 wsgi_app = "server.app:create_app()"
 bind = [f"{_settings.host}:{port}" for port in (_settings.port, _settings.metrics_port) if port]
 workers = _settings.workers
-worker_class = "server.worker.Worker"
+worker_class = "server.transport.gunicorn_worker.Worker"
 threads = _settings.threads
 keepalive = 30
 graceful_timeout = 10  # an idle connection that a client keeps open holds a worker until then
@@ -46,7 +48,7 @@ def on_starting(_server: Any) -> None:
 def _wrong_with_new_keys() -> str:
     """Hold the keys that are there now, or say why those held before stay."""
     try:
-        access.hold(_settings.keys_file)
+        auth.hold(_settings.keys_file)
     except (OSError, ValueError) as error:
         return str(error)
     return ""
@@ -72,11 +74,11 @@ def _drain_before_stopping(server: Any) -> None:
         server.signal(signal.SIGTERM, None)
 
     def drain(*_: Any) -> None:
-        if draining.has_begun() or not _settings.drain:
+        if shutdown.has_begun() or not _settings.drain:
             stop()
         else:
             signal.setitimer(signal.ITIMER_REAL, _settings.drain)
-        draining.begin()
+        shutdown.begin()
 
     signal.signal(signal.SIGALRM, stop)
     signal.signal(signal.SIGTERM, drain)
@@ -97,12 +99,12 @@ def _read_keys_before_workers_are_replaced(server: Any) -> None:
 
 def post_fork(_server: Any, _worker: Any) -> None:
     """Have a worker's metrics go by its number, and so by that of its successor, before it makes the first of them."""
-    metric_files.go_by(str(slot.take(_settings.log_folder)))
+    mmap_files.go_by(str(worker_id.take(_settings.log_folder)))
 
 
 def pre_request(worker: Any, _request: Any) -> None:
     """End each connection with its next answer once the server is about to stop."""
-    if draining.has_begun():
+    if shutdown.has_begun():
         worker.max_keepalived = 0  # those that were promised to stay do, for one more request
 
 
@@ -117,7 +119,7 @@ def post_worker_init(worker: Any) -> None:
 
     def hand_over(*_: Any) -> None:
         worker.max_keepalived = 0
-        if draining.has_begun():
+        if shutdown.has_begun():
             leave()
         else:
             signal.setitimer(signal.ITIMER_REAL, HANDOVER)

@@ -6,7 +6,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from housing.schema import Matrix, Schema, Vector
+from housing.schema.column import Matrix, Vector
+from housing.schema.table_schema import Schema
 
 
 class Rotation:

@@ -1,0 +1,87 @@
+"""Reads an ONNX graph without the package onnx, which workers do not have."""
+
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from housing.core.errors import BundleError
+
+TREES = "TreeEnsembleRegressor"
+
+
+ML = "ai.onnx.ml"  # its domain
+
+
+# Of onnx.proto what is looked at: message -> field -> (number, whether it is repeated, type).
+MESSAGES = {
+    "Any": {},  # whatever is in it: that it is there is enough
+    "Model": {"training": (20, True, "Any"), "functions": (25, True, "Any"), "graph": (7, False, "Graph")},
+    "Graph": {
+        "node": (1, True, "Node"),
+        "initializer": (5, True, "Tensor"),
+        "input": (11, True, "Value"),
+        "output": (12, True, "Value"),
+        "sparse": (15, True, "Any"),
+    },
+    "Node": {
+        "input": (1, True, "string"),
+        "output": (2, True, "string"),
+        "op_type": (4, False, "string"),
+        "domain": (7, False, "string"),
+        "attribute": (5, True, "Attribute"),
+    },
+    "Attribute": {
+        "name": (1, False, "string"),
+        "i": (3, False, "int64"),
+        "s": (4, False, "bytes"),
+        "floats": (7, True, "float"),
+        "ints": (8, True, "int64"),
+        "strings": (9, True, "bytes"),
+        "t": (5, False, "Tensor"),
+        "tensors": (10, True, "Tensor"),
+        "g": (6, False, "Any"),
+        "graphs": (11, True, "Any"),
+        "sparse": (22, False, "Any"),
+        "sparses": (23, True, "Any"),
+    },
+    "Tensor": {"dims": (1, True, "int64"), "external_data": (13, True, "Any"), "data_location": (14, False, "int64")},
+    "Value": {"name": (1, False, "string"), "type": (2, False, "Type")},
+    "Type": {"tensor": (1, False, "TensorType")},
+    "TensorType": {"elem_type": (1, False, "int64"), "shape": (2, False, "Shape")},
+    "Shape": {"dim": (1, True, "Dimension")},
+    "Dimension": {"value": (1, False, "int64")},
+}
+
+
+PACKAGE = "housing.onnx_reader"
+
+
+def _model() -> Any:
+    """Make the class that reads a model, and skips what is not looked at."""
+    # pylint: disable=no-member  # protobuf makes its classes while it runs
+    kinds = descriptor_pb2.FieldDescriptorProto
+    types = {"string": kinds.TYPE_STRING, "bytes": kinds.TYPE_BYTES, "int64": kinds.TYPE_INT64, "float": kinds.TYPE_FLOAT}
+    file = descriptor_pb2.FileDescriptorProto(name=f"{PACKAGE}.proto", package=PACKAGE, syntax="proto2")
+    for message, parts in MESSAGES.items():
+        described = file.message_type.add(name=message)
+        for name, (number, is_repeated, kind) in parts.items():
+            label = kinds.LABEL_REPEATED if is_repeated else kinds.LABEL_OPTIONAL
+            known = types.get(kind)
+            item = described.field.add(name=name, number=number, label=label, type=known or kinds.TYPE_MESSAGE)
+            if known is None:
+                item.type_name = f".{PACKAGE}.{kind}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.Model"))
+
+
+MODEL = _model()
+
+
+def read(graph: bytes) -> Any:
+    """Give what is looked at of a model. Raises BundleError for bytes that are none."""
+    try:
+        return MODEL.FromString(graph)
+    except DecodeError as error:
+        raise BundleError(f"is no ONNX graph: {error}") from error

@@ -1,0 +1,157 @@
+/* Walks ensembles of trees without a branch that depends on a row: processors guess such branches wrong half of the time.
+ *
+ * A step is  node = left + (value >= threshold): the two children of a node lie side by side, and for a leaf, whose
+ * threshold is NaN and whose left is itself, the comparison is false. So a tree takes as many steps for every row, and
+ * LANES walks go side by side: one tree for as many rows or, where fewer rows are left, as many trees for one row.
+ * Each value lies there twice, a missing one (NaN) as infinity, which goes right, and as -infinity, which goes left: the
+ * feature of a node is a column's number where missing goes right, and that plus `width` where it goes left.
+ *
+ * Sums are float32, tree by tree, the base last, as ONNX Runtime makes them: they agree in every bit.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <math.h>
+#include <stdint.h>
+
+enum { LANES = 16, BLOCK = 8, WIDEST = 1 << 20 }; /* LANES * BLOCK rows stay in a fast cache while all trees come by */
+
+typedef struct { float threshold; uint32_t feature, left; float weight; } Node;
+typedef struct { uint32_t root, depth; } Tree;
+typedef struct { const Node *nodes; const Tree *trees; Py_ssize_t count, width; float base; } Ensemble;
+
+static void descend(const Node *nodes, const float *values, uint32_t *restrict at, uint32_t steps)
+{
+    for (; steps > 0; steps--)
+#pragma GCC unroll 16
+        for (int lane = 0; lane < LANES; lane++) {
+            const Node *node = nodes + at[lane];
+            at[lane] = node->left + (values[(size_t)node->feature * LANES + lane] >= node->threshold);
+        }
+}
+
+/* Lay a row into so many lanes. */
+static void lay(const double *row, Py_ssize_t width, float *values, int lanes)
+{
+    for (Py_ssize_t column = 0; column < width; column++, values += LANES) {
+        float value = (float)row[column];
+        for (int lane = 0; lane < lanes; lane++) {
+            values[lane] = isnan(value) ? INFINITY : value;
+            values[width * LANES + lane] = isnan(value) ? -INFINITY : value;
+        }
+    }
+}
+
+static void walk_block(const Ensemble *all, const double *rows, int groups, float *values, double *sums)
+{
+    float summed[LANES * BLOCK] = {0};
+    Py_ssize_t size = 2 * all->width * LANES; /* of a group's values */
+    for (int row = 0; row < groups * LANES; row++)
+        lay(rows + row * all->width, all->width, values + row / LANES * size + row % LANES, 1);
+    for (const Tree *tree = all->trees; tree < all->trees + all->count; tree++)
+        for (int group = 0; group < groups; group++) {
+            uint32_t at[LANES];
+            for (int lane = 0; lane < LANES; lane++)
+                at[lane] = tree->root;
+            descend(all->nodes, values + group * size, at, tree->depth);
+            for (int lane = 0; lane < LANES; lane++)
+                summed[group * LANES + lane] += all->nodes[at[lane]].weight;
+        }
+    for (int row = 0; row < groups * LANES; row++)
+        sums[row] = summed[row] + all->base;
+}
+
+static double walk_row(const Ensemble *all, const double *row, float *values)
+{
+    float sum = 0;
+    lay(row, all->width, values, LANES);
+    for (Py_ssize_t first = 0; first < all->count; first += LANES) {
+        int some = (int)Py_MIN(all->count - first, LANES);
+        uint32_t at[LANES] = {0}, depth = 0;
+        for (int lane = 0; lane < some; lane++) {
+            at[lane] = all->trees[first + lane].root;
+            depth = Py_MAX(depth, all->trees[first + lane].depth);
+        }
+        descend(all->nodes, values, at, depth);
+        for (int lane = 0; lane < some; lane++)
+            sum += all->nodes[at[lane]].weight;
+    }
+    return sum + all->base;
+}
+
+static void walk_rows(const Ensemble *all, const double *rows, Py_ssize_t count, float *values, double *sums)
+{
+    for (Py_ssize_t groups; (groups = Py_MIN(count / LANES, BLOCK)) > 0; count -= groups * LANES) {
+        walk_block(all, rows, (int)groups, values, sums);
+        rows += groups * LANES * all->width;
+        sums += groups * LANES;
+    }
+    for (; count > 0; count--, rows += all->width)
+        *sums++ = walk_row(all, rows, values);
+}
+
+static PyObject *walk(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *nodes, *trees;
+    Ensemble all;
+    Py_buffer columns, sums;
+    if (!PyArg_ParseTuple(args, "SSnfy*w*", &nodes, &trees, &all.width, &all.base, &columns, &sums))
+        return NULL;
+    all.nodes = (const Node *)PyBytes_AS_STRING(nodes);
+    all.trees = (const Tree *)PyBytes_AS_STRING(trees);
+    all.count = PyBytes_GET_SIZE(trees) / (Py_ssize_t)sizeof(Tree);
+    Py_ssize_t rows = sums.len / (Py_ssize_t)sizeof(double);
+    Py_ssize_t row = all.width > 0 && all.width < WIDEST ? all.width * (Py_ssize_t)sizeof(double) : 0; /* its bytes */
+    float *values = NULL;
+    uint64_t steps = 0;
+    for (const Tree *tree = all.trees; tree < all.trees + all.count; tree++)
+        steps += tree->depth;
+    if (row == 0 || columns.len % row || sums.len % sizeof(double) || columns.len / row != rows
+        || ((uintptr_t)columns.buf | (uintptr_t)sums.buf) % sizeof(double))
+        PyErr_Format(PyExc_ValueError, "columns and sums have %zd and %zd bytes; allowed: as float64 of shape (rows, %zd) and (rows,)",
+                     columns.len, sums.len, all.width);
+    else if ((values = PyMem_Malloc(sizeof(float) * 2 * LANES * all.width * (rows < LANES ? 1 : BLOCK))) == NULL)
+        PyErr_NoMemory();
+    else if ((uint64_t)rows * steps < 100000) /* some 100 microseconds: handing the interpreter over can take longer than a row */
+        walk_rows(&all, columns.buf, rows, values, sums.buf);
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        walk_rows(&all, columns.buf, rows, values, sums.buf);
+        Py_END_ALLOW_THREADS
+    }
+    PyMem_Free(values);
+    PyBuffer_Release(&columns);
+    PyBuffer_Release(&sums);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *check(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *nodes, *trees;
+    Py_ssize_t width;
+    if (!PyArg_ParseTuple(args, "SSn", &nodes, &trees, &width))
+        return NULL;
+    size_t known = PyBytes_GET_SIZE(nodes) / sizeof(Node), count = PyBytes_GET_SIZE(trees) / sizeof(Tree);
+    int fits = PyBytes_GET_SIZE(nodes) % sizeof(Node) == 0 && PyBytes_GET_SIZE(trees) % sizeof(Tree) == 0;
+    fits = fits && width > 0 && width < WIDEST;
+    const Node *node = (const Node *)PyBytes_AS_STRING(nodes);
+    for (const Node *end = node + known; fits && node < end; node++)
+        fits = node->left + (size_t)!isnan(node->threshold) < known && node->feature < 2 * (size_t)width;
+    const Tree *tree = (const Tree *)PyBytes_AS_STRING(trees);
+    for (const Tree *end = tree + count; fits && tree < end; tree++)
+        fits = tree->root < known;
+    if (!fits)
+        PyErr_SetString(PyExc_ValueError, "a tree, a node, a child or a column is out of range");
+    return fits ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyMethodDef functions[] = {
+    {"check", check, METH_VARARGS, "check(nodes, trees, width): raise ValueError where a walk could leave what is there."},
+    {"walk", walk, METH_VARARGS, "walk(nodes, trees, width, base, columns, sums): write the sums of what has been checked."},
+    {NULL, NULL, 0, NULL},
+};
+static struct PyModuleDef walker = {PyModuleDef_HEAD_INIT, "tree_walker", "Walks ensembles of trees.", -1, functions, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_tree_walker(void)
+{
+    return PyModule_Create(&walker);
+}

@@ -1,0 +1,38 @@
+"""Where the config lies, where results go, and how a function becomes a command."""
+
+import os
+from http.client import HTTPException
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from housing.core.environment import home
+from housing.core.errors import ConfigError, HousingError
+
+# Threads that wait for each other must not spin: two fits side by side on two cores took 127 s instead of 14 s.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+# MLflow tells its makers what is used, from a thread in each process of a sweep.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+SWEEP_RUN = "HOUSING_SWEEP_RUN"  # in the environment of a sweep's jobs: the run that is their parent
+
+
+OmegaConf.register_new_resolver("home", lambda: str(home()), replace=True)
+
+
+def make(node: DictConfig, *arguments: Any) -> Any:
+    """Make what a config node's `_target_` names; an error of ours or of the world outside comes out as itself.
+
+    Raises ConfigError where the target is not there or does not take what the node gives it.
+    """
+    try:
+        return instantiate(node, *arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, HousingError | OSError | HTTPException):
+            raise error.__cause__ from None
+        raise ConfigError(str(error)) from error

@@ -1,0 +1,17 @@
+"""What a command prints: the block of a run, the leaderboard of a sweep, the decision of the gate."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 140)  # a log file has no edge to wrap at
+    return console
+
+
+def show_file(path: Path) -> None:
+    """Print where a file lies."""
+    _console().print(f"written: {path}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The table: download, check, version, split, and new rows."""

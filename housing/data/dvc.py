@@ -1,0 +1,92 @@
+"""Versions of a table. DVC keeps them, and is asked as a command; `<table>.csv.dvc` beside the table says which one git names."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from housing.core.errors import VersionError
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a table, as its .dvc file names it."""
+
+    md5: str
+    size: int  # bytes
+
+    def is_in(self, path: Path) -> bool:
+        """Whether the file is this version."""
+        return path.stat().st_size == self.size and self.begins(path)
+
+    def begins(self, path: Path) -> bool:
+        """Whether the file is this version, or this version with rows added behind it."""
+        with path.open("rb") as file:
+            return hashlib.md5(file.read(self.size), usedforsecurity=False).hexdigest() == self.md5
+
+
+def pointer(table: Path) -> Path:
+    """Give the place of a table's .dvc file."""
+    return table.with_name(f"{table.name}.dvc")
+
+
+def named(table: Path) -> Version | None:
+    """Give the version that a table's .dvc file names, or None where the table is not under DVC.
+
+    Raises VersionError where the file names none.
+    """
+    place = pointer(table)
+    if not place.is_file():
+        return None
+    try:
+        (out,) = yaml.safe_load(place.read_text(encoding="utf-8"))["outs"]
+        return Version(str(out["md5"]), int(out["size"]))
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise VersionError(f"{place} names no version of {table.name}: {type(error).__name__}: {error}") from error
+
+
+def pull(table: Path) -> None:
+    """Put the version that git names in a table's place, from DVC's cache or remote. An unsaved change is never overwritten.
+
+    Raises VersionError with what DVC says.
+    """
+    _dvc("pull", table)
+
+
+def save(table: Path) -> None:
+    """Keep the present table as a version in DVC's cache, and name it in its .dvc file.
+
+    Raises VersionError with what DVC says.
+    """
+    _dvc("add", table)
+
+
+def push(table: Path) -> None:
+    """Put the version that git names into DVC's remote, from its cache. Raises VersionError with what DVC says."""
+    _dvc("push", table)
+
+
+def is_in_remote(table: Path) -> bool:
+    """Whether DVC's remote has the version that git names. Raises VersionError where the remote cannot be asked."""
+    return not json.loads(_dvc("status", table, "--cloud", "--json"))
+
+
+def _dvc(what: str, table: Path, *flags: str) -> str:
+    asked = [sys.executable, "-m", "dvc", what, *flags, table.name]
+    done = subprocess.run(asked, cwd=table.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise VersionError(f"dvc {what} {table.name}: {_reason(done.stderr)}")
+    return done.stdout
+
+
+def _reason(said: str) -> str:
+    """Give DVC's errors as one line, without its advice on where to ask for help."""
+    lines = [
+        line for line in said.splitlines() if line and not line.startswith(("<http", "Having any troubles", "Is your cache"))
+    ]
+    begin = next((place for place, line in enumerate(lines) if line.startswith("ERROR: ")), 0)
+    return " ".join(line.removeprefix("ERROR: ") for line in lines[begin:])

@@ -1,0 +1,41 @@
+"""Rows that a server was asked for and then told the true values of: what its joiner wrote, as rows that want to join a table."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from housing.core.errors import HousingError, TableError
+from housing.data.new_rows import Cells, NewRows
+from housing.schema.table_schema import Schema
+from server.prediction_log.rotating_file import JOINED, files, lines
+
+
+def read(folder: Path, schema: Schema) -> NewRows:
+    """Read the joined rows of a server's log folder; where a row was sent again, the last one counts.
+
+    Raises HousingError where there are none, TableError where they cannot be rows of the table.
+    """
+    found: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {}
+    for number, joined in enumerate(_joined(folder), start=1):
+        place = (joined["id"], joined["row"])
+        if place not in found or found[place][1]["time"] <= joined["time"]:
+            found[place] = (number, joined)
+    if not found:
+        raise HousingError(f"{folder} has no joined rows: no feedback was given to this server, or not yet matched")
+    header = [column.name for column in schema.columns]
+    rows = [(number, {**joined["columns"], schema.target.name: joined["value"]}) for number, joined in found.values()]
+    others = sorted({name for _, row in rows for name in set(row) ^ set(header)})
+    if others:
+        raise TableError(f"{folder}: the joined rows do not have the columns of table {schema.name}: {', '.join(others)}", [])
+    return NewRows.checked(header, [(number, _cells(row, header)) for number, row in rows], schema)
+
+
+def _joined(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in files(folder, JOINED):
+        yield from map(json.loads, lines(path))
+
+
+def _cells(row: dict[str, Any], header: list[str]) -> Cells:
+    """Write values as cells; a float keeps every digit."""
+    return ["" if row[name] is None else str(row[name]) for name in header]

@@ -1,0 +1,86 @@
+"""Rows of a file that want to join a table: which fit, and line and reason of each that does not."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from housing.core.errors import HousingError, TableError
+from housing.data.table import Table, read_cell, table_of
+from housing.schema.column import Record
+from housing.schema.table_schema import Schema
+
+Cells = list[str]
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that does not fit, and why. `line` is its first line in the file; the header is line 1."""
+
+    line: int
+    reason: str
+    cells: Cells
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.reason}"
+
+
+@dataclass(frozen=True, eq=False)
+class NewRows:
+    """The rows of a file: `cells` of those that fit, as they stand below `header`, their numbers as a table, and the bad ones."""
+
+    header: list[str]
+    cells: list[Cells]
+    table: Table
+    bad: list[BadRow]
+
+    @classmethod
+    def read(cls, path: Path, schema: Schema) -> Self:
+        """Read a CSV file with all columns of a schema, in any order.
+
+        Raises HousingError where it is not there, TableError where it is no such file.
+        """
+        if not path.is_file():
+            raise HousingError(f"file={path} is not there")
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                numbered = _numbered(file)
+                _, header = next(numbered, (1, []))
+                schema.require_columns(header, schema.columns, forbid_others=True)
+                return cls.checked(header, list(numbered), schema)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise TableError(f"{path} is not a table of comma-separated values in UTF-8: {error}", []) from error
+
+    @classmethod
+    def checked(cls, header: list[str], numbered: list[tuple[int, Cells]], schema: Schema) -> Self:
+        """Tell the rows that fit from those that do not; each comes with the number of its line."""
+        good, records, bad = [], [], []
+        for line, cells in numbered:
+            record, reasons = _read(dict(zip(header, cells, strict=False)), schema)
+            if len(cells) != len(header):
+                reasons = [f"has {len(cells)} fields; the header has {len(header)}"]
+            if reasons:
+                bad.append(BadRow(line, "; ".join(reasons), cells))
+            else:
+                good.append(cells)
+                records.append([column.encode(record[column.name]) for column in schema.columns])
+        everything = np.array(records, dtype=np.float64).reshape(len(records), len(schema.columns))
+        return cls(header, good, table_of(schema, everything, digest=""), bad)
+
+
+def _numbered(file: Iterator[str]) -> Iterator[tuple[int, Cells]]:
+    """Give each row with its first line; a quoted cell may go over several."""
+    reader = csv.reader(file, strict=True)
+    line = 1
+    for cells in reader:
+        yield line, cells
+        line = reader.line_num + 1
+
+
+def _read(cells: dict[str, str], schema: Schema) -> tuple[Record, list[str]]:
+    """Read the cells of a row; beside their values come the reasons against them."""
+    read = {column.name: read_cell(column, cells.get(column.name, "")) for column in schema.columns}
+    return {name: value for name, (value, _) in read.items()}, [f"{name}: {why}" for name, (_, why) in read.items() if why]

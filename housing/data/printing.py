@@ -1,0 +1,45 @@
+"""TODO docstring."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.table import Table as Grid
+
+from housing.core.console import _console
+from housing.data.drift import Drift
+from housing.data.new_rows import BadRow
+
+SAME = "as before"  # of a column without drift
+
+
+def show_bad_rows(bad: Sequence[BadRow], file: Path) -> None:
+    """Print each row of a file that does not fit its table, and why."""
+    console = _console()
+    for row in bad:
+        console.print(f"{file}, {row}", style="red", markup=False, soft_wrap=True)
+
+
+def show_drift(drifts: Sequence[Drift], rows: int, present: int, cfg: DictConfig) -> None:
+    """Print how new rows differ from the present ones, column by column, and a sentence for each that does."""
+    console = _console()
+    grid = Grid(title=f"how {rows:,} new rows differ from the {present:,} present ones", title_justify="left")
+    for name in ("column", "PSI", "by chance up to", "present", "new", "out of range", ""):
+        grid.add_column(name, justify="right" if name in ("PSI", "by chance up to", "out of range") else "left", overflow="fold")
+    for one in drifts:
+        judged = _judged(one, cfg)
+        figures = (f"{one.psi:.3f}", f"{one.chance:.3f}", one.before, one.now, f"{one.outside:,}")
+        grid.add_row(one.column, *figures, judged, style="" if judged == SAME else "yellow")
+    console.print(grid)
+    for one in drifts:
+        if _judged(one, cfg) != SAME:
+            outside = f"; {one.outside:,} rows are out of the present range" if one.outside else ""
+            sentence = f"{one.column} is {_judged(one, cfg)}: {one.now}, it was {one.before}{outside}"
+            console.print(f"- {sentence}", markup=False, soft_wrap=True)
+
+
+def _judged(drift: Drift, cfg: DictConfig) -> str:
+    """Say in words how far a column is off: not at all where chance can do that."""
+    if drift.psi <= max(drift.chance, cfg.drift.notable):
+        return SAME
+    return "very different" if drift.psi > cfg.drift.strong else "different"

@@ -1,0 +1,60 @@
+"""How far training rows speak for a row: beyond their reach, what they are like says little about it."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from housing.core.errors import ConfigError
+from housing.features.spatial_index import Places
+from housing.schema.column import Matrix
+from housing.schema.table_schema import Schema
+
+TINY = 1e-9  # km: where all rows share their places, their reach is nothing
+
+
+class Reach:
+    """Whether a row lies away from every training row: farther than `times` a distance that the training rows keep.
+
+    That distance is the `quantile` of how far each training row is from its nearest other. It needs no unit, so the same
+    values fit a city and a country.
+    """
+
+    def __init__(self, coordinates: tuple[int, int], quantile: float, times: float) -> None:
+        if not (0.0 < quantile < 1.0 and times > 0.0):
+            raise ConfigError(f"features.reach is quantile {quantile}, times {times}; allowed: 0 < quantile < 1, times > 0")
+        self.quantile, self.times = quantile, times
+        self.places = Places(coordinates)
+        self.arrays = self.places.arrays
+
+    @classmethod
+    def declared(cls, schema: Schema, parameters: Mapping[str, Any] | None) -> "Reach | None":
+        """Give what is declared; None where nothing is, or the table has no coordinates. Raises ConfigError for another thing."""
+        coordinates = schema.coordinates()
+        if parameters is None or coordinates is None:
+            return None
+        try:
+            return cls(coordinates, **parameters)
+        except TypeError as error:
+            raise ConfigError(f"reach: {error}; allowed: quantile and times, both numbers") from error
+
+    def fit(self, matrix: Matrix) -> Self:
+        """Learn from the places of training rows."""
+        apart = Places((self.places.coordinates[0], self.places.coordinates[1])).fit(matrix).nearest_others(1)[0]
+        self.places.fit(matrix, once=True)
+        self.arrays["km"] = np.array([self.times * np.quantile(apart, self.quantile)])
+        return self
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """What `declared` takes."""
+        return {"quantile": self.quantile, "times": self.times}
+
+    def nearness(self, matrix: Matrix) -> NDArray[np.float64]:
+        """Give 1 within the reach, 0 beyond twice of it, and what lies between on a line."""
+        return np.clip(2.0 - self.places.distance(matrix) / max(self.arrays["km"][0], TINY), 0.0, 1.0)
+
+    def is_away(self, matrix: Matrix) -> NDArray[np.bool_]:
+        """Tell it for each row."""
+        return self.places.distance(matrix) > self.arrays["km"][0]

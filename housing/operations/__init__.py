@@ -1,0 +1,1 @@
+"""Commands that run over time: retraining and health checks."""

@@ -1,0 +1,1 @@
+"""The look of figures, SVG and HTML templates."""

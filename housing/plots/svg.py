@@ -1,0 +1,68 @@
+"""How figures look, and a figure as SVG for a page."""
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, FAINT, WARM, COOL = "#1f2933", "#9aa5b1", "#c8553d", "#2b6f97"
+
+
+SERIES = (COOL, WARM, "#d9a441", "#5c8a5a", "#7d5ba6", "#4d5965", "#3aa6a0", "#a35d6a")  # one for each of several runs
+
+
+DOTS = 2000  # from here on points are one picture: a page of 10,000 shapes is slow
+
+
+SHARP = 170  # dots an inch of what is a picture
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of a page. `width` is in pixels of the screen."""
+
+    title: str
+    caption: str
+    svg: str
+    width: int
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the style of this project for as long as the block lasts; needs no screen."""
+    import matplotlib as mpl  # pylint: disable=import-outside-toplevel  # 1 s that only drawing needs
+
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    mpl.use("agg")
+    lines: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": FAINT}
+    words: Any = {
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.titlelocation": "left",
+        "axes.titleweight": "bold",
+        "font.size": 10,
+    }
+    with mpl.rc_context({**lines, **words}):
+        yield
+
+
+def draw_svg(title: str, caption: str, plot: "Callable[[Figure], None]", size: tuple[float, float]) -> Drawn:
+    """Draw a figure of `size` inches for a page; the same plot always gives the same bytes."""
+    import matplotlib as mpl  # pylint: disable=import-outside-toplevel  # 1 s that only drawing needs
+    from matplotlib.figure import Figure  # pylint: disable=import-outside-toplevel
+
+    # text stays text; names of parts differ from figure to figure, since all stand in one page
+    style: Any = {"svg.hashsalt": title, "svg.fonttype": "none", "font.family": "sans-serif"}
+    with styled(), mpl.rc_context(style):
+        figure = Figure(figsize=size, layout="constrained", dpi=100)
+        plot(figure)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", dpi=SHARP, metadata={"Date": None, "Title": title})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    return Drawn(title, caption, svg, round(100 * size[0]))

@@ -1,0 +1,1 @@
+"""Challenger against champion: checks, verdict, alias and history."""

@@ -1,0 +1,1 @@
+"""One tracked run: its key, outcome, export and reproduction."""

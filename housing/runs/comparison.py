@@ -1,0 +1,21 @@
+"""TODO docstring."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One thing about a run, as it was and as it is when the run is repeated."""
+
+    what: str
+    then: str
+    now: str
+
+    @property
+    def same(self) -> bool:
+        """Whether it is the same to the last digit."""
+        return self.then == self.now

@@ -1,0 +1,31 @@
+"""What a run gives to programs that read files: its id and scores, and what it said of each validation row."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig
+
+from housing.core.files import written_whole
+from housing.data import table
+from housing.runs.outcome import Outcome
+from housing.runs.run import EVIDENCE
+from housing.tracking import store
+from housing.training.holdout import Evidence
+
+METRICS, PREDICTIONS, RUN_ID = "metrics.json", "predictions.csv", "run_id"
+
+
+def export(cfg: DictConfig, outcome: Outcome, folder: Path) -> None:
+    """Write a run's metrics.json and predictions.csv, also where the run was reused.
+
+    Predictions are of the fit on training rows alone. Raises StoreError where the store has not kept them.
+    """
+    with store.connect(cfg.mlflow).files(str(outcome.run_id), EVIDENCE) as kept:
+        evidence = Evidence.read(kept)
+    actual = table.load(cfg.data, cfg.limit).target[evidence.rows]
+    with written_whole(folder / PREDICTIONS) as partial:
+        pd.DataFrame({"actual": actual, "predicted": evidence.predicted}).to_csv(partial, index=False)
+    with written_whole(folder / METRICS) as partial:
+        content = {RUN_ID: outcome.run_id, **outcome.metrics}
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

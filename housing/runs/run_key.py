@@ -1,0 +1,98 @@
+"""What a run comes from: its key, the commit, the code, the libraries."""
+
+import functools
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from housing.core.environment import COMMIT, PROJECT, commit, libraries
+from housing.data.split import Split
+from housing.data.table import Table
+from housing.tracking import tags
+
+# What may differ between two runs that give the same model: places, tracking, threads, what is kept and shown.
+NOT_IN_KEY = (
+    "paths",
+    "mlflow",
+    "experiment_name",
+    "threads",
+    "figures",
+    "log_model",
+    "export",
+    "rerun",
+    "fail_fast",
+    "trial",
+    "tags",
+)
+
+
+CODE = (
+    "schema",
+    "features",
+    "bundle",
+    "training",
+    "data/split.py",
+    "data/table.py",
+    "runs/run.py",
+)
+
+
+def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
+    """Give the hash of all that decides what a run gives: config, data, split, code, libraries."""
+    config = {name: _without_threads(value) for name, value in resolved.items() if name not in NOT_IN_KEY}
+    config["data"] = {name: value for name, value in config["data"].items() if name not in ("path", "slices")}
+    parts_of_key = {
+        "config": config,
+        "data": table.fingerprint,
+        "split": parts.fingerprint(),
+        "code": _code_hash(),
+        "libraries": libraries(),
+    }
+    return hashlib.sha256(json.dumps(parts_of_key, sort_keys=True).encode()).hexdigest()
+
+
+def retraining_key(fingerprint: str, declared: Mapping[str, Any], sweep: Sequence[str]) -> str:
+    """Give the hash of all that decides what a sweep over a table gives: data, what is asked of it, config, code, libraries.
+
+    `declared` is the table's config, which may come from elsewhere; where the table lies decides nothing. Of our own config
+    every file is looked at, so the hash may differ where nothing else does; the runs are reused then.
+    """
+    parts: dict[str, Any] = {"data": fingerprint, "sweep": list(sweep), "code": _code_hash(), "libraries": libraries()}
+    parts["table"] = {name: value for name, value in declared.items() if name != "path"}
+    parts["config"] = _hash(sorted((PROJECT / "conf").rglob("*.yaml")))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _without_threads(node: Any) -> Any:
+    """Give a part of a config without what its estimators are told of threads."""
+    if not isinstance(node, Mapping):
+        return node
+    return {name: _without_threads(value) for name, value in node.items() if name != "n_jobs"}
+
+
+def provenance() -> dict[str, tuple[str, str]]:
+    """Give what a run is made with besides config and data: for each thing the tag of a run, and its value here and now."""
+    versions = {name: (f"housing.{name}", found) for name, found in libraries().items()}
+    return {
+        "commit": (COMMIT, commit()[0]),
+        "code that fits or scores": (tags.CODE, _code_hash()),
+        "python": ("housing.python", platform.python_version()),
+        **versions,
+    }
+
+
+@functools.lru_cache
+def _code_hash() -> str:
+    """Hash the project's files that fit or score: a commit of the README must not make a finished run unknown."""
+    places = [PROJECT / "housing" / name for name in CODE]
+    return _hash([file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])])
+
+
+def _hash(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Many runs: job list, live view, ranking, leaderboard and search."""

@@ -1,0 +1,50 @@
+"""The leaderboard of a sweep, as a table of all jobs and as one page with figures that needs nothing else."""
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from housing.core.files import written_whole
+from housing.plots.html import write_page
+from housing.runs.outcome import Outcome
+from housing.sweeps import figures as sweep_figures
+from housing.sweeps.ranking import Ranking
+
+CSV, PAGE = "leaderboard.csv", "leaderboard.html"
+
+
+SHOWN = 200  # jobs in the page's table
+
+
+def write(outcomes: list[Outcome], objectives: Sequence[str], title: str, folder: Path, figures: bool) -> list[Path]:
+    """Write the table of all jobs and the page, in this order, and give where they are."""
+    ranking = Ranking(title, outcomes, list(objectives))
+    return [_write_table(ranking, folder / CSV), _write_page(ranking, folder / PAGE, figures)]
+
+
+def _write_table(ranking: Ranking, path: Path) -> Path:
+    metrics = list(dict.fromkeys(name for outcome in ranking.outcomes for name in outcome.metrics))
+    columns: dict[str, Callable[[int, Outcome], object]] = {
+        "job": lambda number, _: number,
+        "status": lambda _, outcome: outcome.status,
+        "reused": lambda _, outcome: outcome.reused,
+        "run_id": lambda _, outcome: outcome.run_id or "",
+        "worker": lambda _, outcome: outcome.worker,
+        "seconds": lambda _, outcome: round(outcome.seconds, 3),
+        "error": lambda _, outcome: outcome.error,
+    }
+    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["rank", *(p.name for p in ranking.parameters), *metrics, *columns])
+        for rank, number in enumerate(ranking.ranked, start=1):
+            outcome = ranking.outcomes[number]
+            values = [parameter.values[number] for parameter in ranking.parameters]
+            scores = [outcome.metrics.get(name, "") for name in metrics]
+            place = rank if outcome.status == "FINISHED" else ""
+            writer.writerow([place, *values, *scores, *(give(number, outcome) for give in columns.values())])
+    return path
+
+
+def _write_page(ranking: Ranking, path: Path, figures: bool) -> Path:
+    drawn = sweep_figures.draw(ranking) if figures else []
+    return write_page(PAGE, path, ranking=ranking, figures=drawn, shown=SHOWN)

@@ -1,0 +1,1 @@
+"""MLflow, which only this package of `housing` imports: runs, registry and artifacts."""

@@ -1,0 +1,1 @@
+"""From a config and a table to a scored bundle; tracks nothing."""

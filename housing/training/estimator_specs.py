@@ -1,0 +1,51 @@
+"""TODO docstring."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from housing.bundle.ensemble import EVERYWHERE
+from housing.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One estimator that a config asks for."""
+
+    name: str
+    estimator: DictConfig
+    features: DictConfig
+    missing: str
+    where: str
+    sees: list[str] | None  # blocks of the features, by label; all where there is none
+    stopping: int | None
+
+
+def asked(cfg: DictConfig) -> list[Asked]:
+    """Give the estimators of a config: its model, or each member of it as often as `copies` says, with seeds of their own."""
+    if "members" not in cfg.model:
+        return list(_copies(cfg.model.name, {"model": cfg.model}, cfg))
+    return [one for name, member in cfg.model.members.items() for one in _copies(str(name), member, cfg)]
+
+
+def _copies(name: str, member: Mapping[str, Any], cfg: DictConfig) -> Iterator[Asked]:
+    copies, model = member.get("copies", 1), member["model"]
+    if not isinstance(copies, int) or copies < 1:
+        raise ConfigError(f"member {name}: copies is {copies}; allowed: whole numbers above 0")
+    if copies > 1 and model.estimator.get("random_state") is None:
+        raise ConfigError(f"member {name} has {copies} copies and its estimator no random_state to differ in; allowed: copies=1")
+    for copy in range(copies):
+        estimator: Any = OmegaConf.to_container(model.estimator, resolve=True)
+        if copy:
+            estimator["random_state"] += copy
+        yield Asked(
+            name if copies == 1 else f"{name} {copy}",
+            OmegaConf.create(estimator),
+            member.get("features") or cfg.features,
+            model.missing,
+            member.get("where", EVERYWHERE),
+            member.get("sees"),
+            model.get("early_stopping"),
+        )

@@ -1,0 +1,1 @@
+"""Settings, errors, releases on disk, worker ids and the shutdown flag."""

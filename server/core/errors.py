@@ -1,0 +1,61 @@
+"""One shape for every error: application/problem+json (RFC 9457)."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from http import HTTPStatus
+
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from housing.core.errors import Problem
+
+PROBLEM = "application/problem+json"
+
+
+log = logging.getLogger(__name__)
+
+
+class RequestError(Exception):
+    """What the caller can mend: a status, what is wrong, and (where rows are wrong) each place."""
+
+    def __init__(
+        self, status: HTTPStatus, detail: str, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.problems, self.headers = status, detail, problems, dict(headers or {})
+
+
+def problem(status: int, detail: str, problems: Sequence[Problem] = ()) -> bytes:
+    """Give the body of the answer to a request that cannot be served."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status), "detail": detail}
+    errors = {"errors": [asdict(item) for item in problems]} if problems else {}
+    return json.dumps({**body, **errors}).encode()
+
+
+def handle_errors(app: Flask) -> None:
+    """Answer every error of the app in the one shape; ours goes to the log with its trace, never into the answer."""
+
+    @app.errorhandler(RequestError)
+    def refused(error: RequestError) -> Response:
+        return _response(error.status, error.detail, error.problems, error.headers)
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Response:
+        allow = {name: value for name, value in error.get_headers() if name == "Allow"}
+        return _response(error.code or 500, error.description or "", headers=allow)
+
+    @app.errorhandler(Exception)
+    def ours(error: Exception) -> Response:
+        return _response(500, failed(error))
+
+
+def failed(error: Exception) -> str:
+    """Log an error that is ours; give what its caller may know."""
+    log.error("a request failed", exc_info=error)
+    return "the server failed; its log has the reason"
+
+
+def _response(status: int, detail: str, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None) -> Response:
+    return Response(problem(status, detail, problems), status=int(status), mimetype=PROBLEM, headers=dict(headers or {}))

@@ -1,0 +1,126 @@
+"""The server's settings, each from an environment variable, or else as conf/serve.yaml says; it says what they mean too."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from housing.core.errors import ConfigError
+from housing.core.validators import NOT_NEGATIVE, POSITIVE, Allowed, whole
+
+PREFIX = "HOUSING_"
+
+
+DEFAULTS = Path(__file__).resolve().parents[2] / "conf" / "serve.yaml"
+
+
+ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?|https?://\[[\da-f:]+\](:\d+)?", re.ASCII | re.IGNORECASE)
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("true, false")
+    return text.lower() == "true"
+
+
+def _are_origins(text: str) -> bool:
+    return not text or all(ORIGIN.fullmatch(origin) for origin in text.split(","))
+
+
+ORIGINS = Allowed("origins such as https://a.example, with commas between them and nothing else, or none", _are_origins)
+
+
+# What a setting may be where its type alone does not say it.
+ALLOWED = {
+    "poll": POSITIVE,
+    "verify_memory": whole(1),
+    "verify_seconds": POSITIVE,
+    "port": whole(1, 65535),
+    "workers": whole(1, 256),
+    "threads": whole(1),
+    "max_body": whole(1),
+    "max_rows": whole(1),
+    "rate": NOT_NEGATIVE,
+    "cors_origins": ORIGINS,
+    "metrics_port": whole(0, 65535),
+    "patience": POSITIVE,
+    "drain": NOT_NEGATIVE,
+    "explain_exact": whole(0, 20),
+    "explain_rows": whole(1),
+    "log_queue": whole(1),
+    "log_max_bytes": whole(1),
+    "log_keep": whole(0),
+    "log_days": whole(0),
+    "feedback_patience": NOT_NEGATIVE,
+}
+
+
+READERS: dict[Any, Callable[[str], Any]] = {bool: _flag}  # of types that are not made from their text
+
+
+@dataclass(frozen=True)
+class Settings:  # pylint: disable=too-many-instance-attributes  # one for each setting
+    """What a worker and the puller have to know."""
+
+    model: str
+    alias: str
+    tracking_uri: str
+    folder: Path
+    poll: float
+    keep_columns: bool
+    verify_memory: int
+    verify_seconds: float
+    host: str
+    port: int
+    workers: int
+    threads: int
+    max_body: int
+    max_rows: int
+    keys_file: str
+    rate: float
+    cors_origins: str
+    metrics_port: int
+    patience: float
+    drain: float
+    explain_exact: int
+    explain_rows: int
+    log_folder: Path
+    log_queue: int
+    log_max_bytes: int
+    log_keep: int
+    log_days: int
+    feedback_patience: float
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read all settings. Raises ConfigError, which names the one that is missing, cannot be read or is not allowed."""
+        given = {**_defaults(), **environ}
+        return cls(**{item.name: _read(item.name, item.type, given) for item in fields(cls)})
+
+
+def _read(name: str, kind: Any, environ: Mapping[str, str]) -> Any:
+    variable = PREFIX + name.upper()
+    if variable not in environ:
+        raise ConfigError(
+            f"the environment variable {variable} is missing, and conf/serve.yaml makes its value of others;"
+            " python -m housing.serve sets it"
+        )
+    called, text = f"serve.{name} ({variable})", environ[variable]
+    try:
+        value = READERS.get(kind, kind)(text)
+    except ValueError as error:
+        allowed = ALLOWED[name].words if name in ALLOWED else error
+        raise ConfigError(f"{called} is {text!r}; allowed: {allowed}") from error
+    if name in ALLOWED:
+        ALLOWED[name].require(called, value)
+    return value
+
+
+def _defaults() -> dict[str, str]:
+    """Give the variables of the values that conf/serve.yaml says outright; the others are made by Hydra of the table's name."""
+    said = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))["serve"]
+    return {PREFIX + name.upper(): str(value) for name, value in said.items() if "${" not in str(value)}

@@ -1,0 +1,1 @@
+"""True values for answered requests: accept, join and count once."""

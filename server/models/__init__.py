@@ -1,0 +1,1 @@
+"""Which version is served: pull, verify and swap."""

@@ -1,0 +1,1 @@
+"""The prediction log: append, rotate, find and read answered requests."""

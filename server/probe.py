@@ -1,0 +1,47 @@
+"""Probes of a running server, for health checks and deployments.
+
+    python -m server.probe            the process answers: /healthz
+    python -m server.probe predict    a model is ready, and predicts the row that it gives as an example
+
+HOUSING_KEY is a key with the right `predict`, if the server asks for keys.
+"""
+
+import json
+import os
+import sys
+from http.client import HTTPConnection
+from typing import Any
+
+from server.core.settings import Settings
+
+TIMEOUT_SECONDS = 5.0
+
+
+def live() -> None:
+    """Exit with an error unless `/healthz` answers with 200. Raises OSError if no worker answers."""
+    _request("GET", "/healthz")
+
+
+def predict() -> None:
+    """Print the prediction for the model's example row. Raises OSError if no worker answers."""
+    _request("GET", "/readyz")
+    example = json.loads(_request("GET", "/model"))["example"]
+    print(json.loads(_request("POST", "/predict", json.dumps(example)))["predictions"])
+
+
+def _request(method: str, route: str, body: str | None = None) -> Any:
+    key = os.environ.get("HOUSING_KEY")
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    connection = HTTPConnection("127.0.0.1", Settings.from_environment().port, timeout=TIMEOUT_SECONDS)
+    connection.request(method, route, body, headers)
+    response = connection.getresponse()
+    content = response.read().decode()
+    if response.status != 200:
+        sys.exit(f"error: {method} {route} answered {response.status}: {content}")
+    return content
+
+
+PROBES = {"live": live, "predict": predict}
+
+if __name__ == "__main__":
+    PROBES[sys.argv[1] if len(sys.argv) > 1 else "live"]()

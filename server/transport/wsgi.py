@@ -1,0 +1,63 @@
+"""The plain path of the hot routes: in front of Flask, which costs more than a prediction of one row."""
+
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+from server.api.auth import key_of
+from server.api.prediction import ROUTES, Answer, Api, Asked
+from server.core.errors import RequestError
+
+REASONS = {int(status): f"{int(status)} {status.phrase}" for status in HTTPStatus}
+
+
+Environ = dict[str, Any]
+
+
+StartResponse = Callable[..., Any]
+
+
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+
+class PlainPath:
+    """A WSGI application that answers the hot routes itself, and hands everything else on."""
+
+    def __init__(self, others: Application, api: Api, max_body: int) -> None:
+        self._others, self._api, self._max_body = others, api, max_body
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request."""
+        route, length = environ["PATH_INFO"], environ.get("CONTENT_LENGTH", "")
+        plain = route in ROUTES and environ["REQUEST_METHOD"] == "POST" and length.isdecimal()
+        if not plain or int(length) > self._max_body:
+            answered = self._others(environ, start_response)
+            self._read_rest(environ, length)
+            return answered
+        answer = self._answer(route, int(length), environ)
+        length_of_answer = ("Content-Length", str(len(answer.body)))
+        start_response(REASONS[answer.status], [*answer.headers, length_of_answer])
+        return [answer.body]
+
+    def _read_rest(self, environ: Environ, length: str) -> None:
+        """Read what the app left of a body, before the answer is sent.
+
+        Gunicorn would do so afterwards; where the client's next request has come by then, it is read too, and forgotten
+        until the client gives up. A body that is too long ends the connection, so that nothing follows it.
+        """
+        if length.isdecimal() and int(length) > self._max_body:
+            return
+        try:
+            environ["wsgi.input"].read(self._max_body)
+        except OSError:
+            pass  # the client has gone, or says nothing
+
+    def _answer(self, route: str, length: int, environ: Environ) -> Answer:
+        try:
+            body = environ["wsgi.input"].read(length)
+        except OSError:  # nothing came for longer than a socket may wait
+            return self._api.refuse(route, RequestError(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time"))
+        if len(body) < length:
+            return self._api.refuse(route, RequestError(HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length"))
+        key = key_of(environ.get("HTTP_AUTHORIZATION"))
+        return self._api.answer(Asked(route, environ.get("CONTENT_TYPE", ""), environ.get("QUERY_STRING", ""), key, body))

@@ -1,0 +1,1 @@
+"""The prediction page and the API documentation in the browser."""

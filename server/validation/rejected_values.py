@@ -1,0 +1,55 @@
+"""Counts values that the check refuses, by column and reason. Both labels are from closed lists: a caller makes no series."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from prometheus_client import Counter
+
+from housing.core.errors import Problem
+from housing.schema.column import Column
+
+REFUSED = Counter("housing_refused_values_total", "Values that the check of rows refused.", ("column", "reason"))
+
+
+NO_COLUMN = "other"
+
+
+OF_BODY = ("unknown", "other")  # a name that the schema does not have; a row or a list of columns that is none
+
+
+BOUNDS = re.compile(r"\S+ is (below|above) \S+")
+
+
+class Refusals:
+    """The counters of a schema's columns; they exist at 0 as soon as this is made."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns = {column.name: column for column in columns}
+        labels = [(column.name, reason) for column in columns for reason in _reasons(column)]
+        self._counters = {each: REFUSED.labels(*each) for each in [*labels, *((NO_COLUMN, reason) for reason in OF_BODY)]}
+
+    def count(self, problems: Iterable[Problem]) -> None:
+        """Count what is wrong with the rows of a request."""
+        for problem in problems:
+            self._counters[self._labels(problem)].inc()
+
+    def _labels(self, problem: Problem) -> tuple[str, str]:
+        if problem.field is None or problem.reason == "is there twice":
+            return NO_COLUMN, "other"
+        column = self._columns.get(problem.field)
+        return (NO_COLUMN, "unknown") if column is None else (column.name, _reason(column, problem.reason))
+
+
+def _reasons(column: Column) -> Iterator[str]:
+    yield "missing"
+    yield "category" if column.type == "category" else "type"
+    if column.is_number and (column.min, column.max) != (None, None):
+        yield "bounds"
+
+
+def _reason(column: Column, said: str) -> str:
+    if said == "is missing":
+        return "missing"
+    if column.type == "category":
+        return "category"
+    return "bounds" if BOUNDS.fullmatch(said) else "type"

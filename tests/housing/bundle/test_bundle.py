@@ -1,0 +1,232 @@
+"""The bundle: written whole, proven when read, refused when anything in it is not as it was written."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from housing.bundle import pyfunc
+from housing.bundle.bundle import Bundle
+from housing.bundle.ensemble import Ensemble
+from housing.core.errors import BundleError, TableError
+from housing.data.split import split
+from housing.data.table import Table
+from housing.schema.table_schema import Schema
+from housing.training.build import build
+from tests.support.tables import config, rentals_frame
+
+FILES = [
+    "background.npz",
+    "card.json",
+    "combine.json",
+    "combine.npz",
+    "features/0/arrays.npz",
+    "features/0/features.json",
+    "golden.json",
+    "interval.npz",
+    "interval.onnx",
+    "members/0/model.onnx",
+    "reference.json",
+    "schema.json",
+]
+
+
+@pytest.fixture
+def folder(bundle: Bundle, tmp_path: Path) -> Path:
+    """A written bundle."""
+    bundle.write(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def sum_again(folder: Path) -> None:
+    """Write the sums of a folder that was changed, as one who knows the format would."""
+    names = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS"
+    )
+    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+def test_it_holds_exactly_the_files_of_the_format_and_sha256sum_agrees(folder: Path) -> None:
+    present = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert present == sorted([*FILES, "SHA256SUMS"])
+    checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_what_is_read_predicts_as_what_was_written(bundle: Bundle, folder: Path, rentals: Table) -> None:
+    np.testing.assert_array_equal(Bundle.read(folder).predict(rentals.matrix), bundle.predict(rentals.matrix))
+
+
+def test_rows_predict_the_same_alone_and_together(bundle: Bundle, rentals: Table) -> None:
+    together = bundle.predict(rentals.matrix[:50])
+    alone = [bundle.predict(row[None])[0] for row in rentals.matrix[:50]]
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_predictions_are_held_within_the_targets_bounds(bundle: Bundle, rentals: Table) -> None:
+    low = json.loads(json.dumps(bundle.schema.to_dict()))
+    low["columns"]["rent"]["max"] = 300.0
+    capped = Ensemble(Schema.from_dict(low), bundle.ensemble.features, bundle.ensemble.members)
+    assert bundle.predict(rentals.matrix).max() > 300.0
+    assert capped.predict(rentals.matrix).max() == 300.0
+
+
+def test_members_that_share_features_survive_writing(bundle: Bundle, rentals: Table, tmp_path: Path) -> None:
+    members = [*bundle.ensemble.members, *bundle.ensemble.members]
+    pair = dataclasses.replace(bundle, ensemble=Ensemble(bundle.schema, bundle.ensemble.features, members))
+    pair.write(tmp_path / "pair")
+    assert sorted(path.name for path in (tmp_path / "pair" / "members").iterdir()) == ["0", "1"]
+    assert [path.name for path in (tmp_path / "pair" / "features").iterdir()] == ["0"]
+    np.testing.assert_array_equal(Bundle.read(tmp_path / "pair").predict(rentals.matrix), pair.predict(rentals.matrix))
+
+
+def test_twelve_members_come_back_in_their_order(towns: Table, tmp_path: Path) -> None:
+    trees = "model.members.trees"
+    cfg = config(
+        "train", "data=towns", "model=mean", "features=none", f"{trees}.copies=12", f"{trees}.model.estimator.n_estimators=2"
+    )
+    many = build(cfg, towns, split(towns, cfg.split), run_id="none")[0]
+    many.write(tmp_path / "many")
+    read = Bundle.read(tmp_path / "many").ensemble.members
+    for member, expected in zip(read, many.ensemble.members, strict=True):
+        assert member.estimator.graph == expected.estimator.graph  # type: ignore[attr-defined]
+
+
+def test_background_rows_survive_writing(bundle: Bundle, folder: Path) -> None:
+    assert bundle.background.shape == (16, 5)
+    np.testing.assert_array_equal(Bundle.read(folder).background, bundle.background)
+
+
+def test_intervals_survive_writing_and_a_bundle_without_them_has_no_file_of_them(
+    bundle: Bundle, rentals: Table, tmp_path: Path
+) -> None:
+    bundle.write(tmp_path / "with")
+    for got, expected in zip(
+        Bundle.read(tmp_path / "with").predict_interval(rentals.matrix, 0.8),
+        bundle.predict_interval(rentals.matrix, 0.8),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(got, expected)
+    without = dataclasses.replace(bundle, interval=None)
+    without.pick_golden(rentals.matrix, 8)
+    without.write(tmp_path / "without")
+    assert not list((tmp_path / "without").glob("interval*"))
+    assert Bundle.read(tmp_path / "without").interval is None
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_byte_in_any_file_is_refused_by_name(folder: Path, name: str) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{name} does not have the sum that was written"):
+        Bundle.read(folder)
+
+
+@pytest.mark.parametrize("name", [*FILES, "SHA256SUMS"])
+def test_a_missing_file_is_refused_by_name(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        Bundle.read(folder)
+
+
+def pickled(folder: Path) -> None:
+    """Put an array in that only a pickle can hold."""
+    with (folder / "features/0/arrays.npz").open("wb") as file:
+        np.savez(file, np.array([print], dtype=object))
+
+
+def background(rows: Any) -> Callable[[Path], None]:
+    """Put other background rows in: area, rooms, furnished, quarter, built."""
+    return lambda folder: np.savez(folder / "background.npz", rows=np.asarray(rows))
+
+
+def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Make a change of a JSON file."""
+
+    def apply(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        change(content)
+        (folder / name).write_text(json.dumps(content))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "extra.py").write_text("import os"), "extra.py is not part of a bundle"),
+        (lambda folder: (folder / "members/0/deep").symlink_to("/etc/passwd"), "deep is a link"),
+        (edit("golden.json", lambda golden: golden.update(predictions=[0.0] * 16)), "golden row .*: expected 0, got"),
+        (edit("golden.json", lambda golden: golden.update(predictions=[1.0])), "golden.json has 16 rows and 1 predictions"),
+        (edit("golden.json", lambda golden: golden.clear()), "KeyError"),
+        (lambda folder: (folder / "features/0/arrays.npz").write_bytes(b"no archive"), "arrays.npz|ValueError"),
+        (edit("schema.json", lambda schema: schema.update(format=99)), "format is 99; this program reads 4"),
+        (edit("combine.json", lambda combine: combine.update(members=[])), "shorter than"),
+        (edit("combine.json", lambda combine: combine["members"][0].update(where="nearby")), "where is 'nearby'; allowed"),
+        (edit("combine.json", lambda combine: combine["members"][0].update(where="near")), "model.reach is missing or"),
+        (edit("combine.json", lambda combine: combine["members"][0].update(features=7)), "IndexError"),
+        (edit("features/0/features.json", lambda state: state.update(blocks={"magic": {}})), "block 'magic' is not known"),
+        (edit("features/0/features.json", lambda state: state["names"].reverse()), "the blocks give the columns"),
+        (edit("golden.json", lambda golden: golden.update(lower=[0.0] * 16)), "golden row .*: expected 0, got"),
+        (lambda folder: (folder / "interval.npz").unlink(), "interval.npz is missing"),
+        (lambda folder: shutil.copytree(folder / "members/0", folder / "members/2"), "members/1/model.onnx is missing"),
+        (lambda folder: shutil.copytree(folder / "features/0", folder / "features/x"), "features/1/arrays.npz is missing"),
+        (pickled, "pickle"),
+        (
+            lambda folder: np.savez(folder / "background.npz", other=np.ones(3)),
+            "background.npz has no array rows; allowed: float64",
+        ),
+        (background(np.ones((2, 4))), r"float64 of shape \(2, 4\); allowed: float64 of shape \(at least 1, 5\)"),
+        (background(np.ones((0, 5))), r"float64 of shape \(0, 5\)"),
+        (background(np.ones((2, 5), dtype=np.int64)), "int64 of shape"),
+        (
+            background([[50.0, 2, 1, 0, 1950], [np.nan, 2, 1, 0, 1950]]),
+            "background.npz: row 1 holds what the schema does not allow",
+        ),
+        (background([[50.0, 2.5, 1, 0, 1950]]), "row 0 holds"),
+        (background([[50.0, 2, 1, -1, 1950]]), "row 0 holds"),
+        (background([[900.0, 2, 1, 0, 1950]]), "row 0 holds"),
+        (lambda folder: (folder / "members/0/model.onnx").write_bytes(b"no graph"), "[Pp]rotobuf"),
+        (lambda folder: (folder / "card.json").write_text("{"), "JSONDecodeError"),
+        (edit("card.json", lambda card: card["metrics"].pop("rmse")), "KeyError: 'rmse'"),
+        (edit("card.json", lambda card: card.update(created="yesterday")), "ValueError: .*yesterday"),
+        (edit("reference.json", lambda known: known["columns"].pop("area")), "KeyError: 'area'"),
+        (edit("reference.json", lambda known: known["prediction"].pop("lowest")), "the bins of the prediction lack lowest"),
+        (edit("reference.json", lambda known: known["columns"]["rooms"]["shares"].pop()), "the bins of rooms lack a share"),
+    ],
+)
+def test_what_is_wrong_is_refused_though_its_sums_are_right(folder: Path, change: Callable[[Path], object], message: str) -> None:
+    change(folder)
+    sum_again(folder)
+    with pytest.raises(BundleError, match=message):
+        Bundle.read(folder)
+
+
+def test_writing_over_a_bundle_fails_and_leaves_it_whole(bundle: Bundle, folder: Path) -> None:
+    with pytest.raises(OSError):
+        bundle.write(folder)
+    Bundle.read(folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def test_the_pyfunc_loader_takes_frames_and_refuses_what_the_schema_refuses(bundle: Bundle, folder: Path, rentals: Table) -> None:
+    model = pyfunc._load_pyfunc(str(folder))  # pylint: disable=protected-access  # MLflow's name for it
+    frame = rentals_frame().drop(columns="rent")
+    np.testing.assert_array_equal(model.predict(frame), bundle.predict(rentals.matrix))
+    with pytest.raises(TableError, match="row 3, quarter: 'moon' is not a category"):
+        model.predict(frame.assign(quarter=["hills"] * 3 + ["moon"] * (len(frame) - 3)))
+
+
+def test_nothing_in_a_bundle_is_a_pickle(folder: Path) -> None:
+    with np.load(io.BytesIO((folder / "features/0/arrays.npz").read_bytes()), allow_pickle=False) as arrays:
+        assert all(arrays[name].dtype.kind in "fiub" for name in arrays)

@@ -1,0 +1,139 @@
+"""Intervals: they cover what they say, whatever is asked for, and say what cannot be asked for."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from housing.bundle.bundle import Bundle
+from housing.bundle.conformal import Interval
+from housing.core.errors import BundleError, ConfigError
+from housing.data.split import split
+from housing.data.table import Table
+from housing.schema.column import Matrix, Vector
+from housing.schema.table_schema import Schema
+from housing.training.build import build
+from tests.support.tables import config
+
+OPEN = Schema.from_dict({"name": "t", "columns": {"x": {"type": "float"}, "y": {"type": "float", "role": "target"}}})
+BOUND = Schema.from_dict(
+    {"name": "t", "columns": {"x": {"type": "float"}, "y": {"type": "float", "role": "target", "min": 0, "max": 1}}}
+)
+COVERAGES = (0.1, 0.5, 0.8, 0.9, 0.95, 0.99)
+
+
+class GrowsWithX:
+    """Says that errors are as large as the first column."""
+
+    def estimate(self, columns: Matrix) -> Vector:
+        """Say its logarithm."""
+        return np.asarray(np.log(columns[:, 0]))
+
+
+def rows(count: int, seed: int) -> tuple[Matrix, Vector]:
+    """Rows, and by how much predictions of them are off: as much as x, times what chance says."""
+    random = np.random.default_rng(seed)
+    x = random.uniform(0.1, 2.0, count)
+    return x[:, None], x * random.standard_t(4, count)
+
+
+def calibrated(count: int, seed: int = 0) -> Interval:
+    """An interval that has seen so many rows."""
+    x, off = rows(count, seed)
+    return Interval({"scores": np.sort(np.abs(off) / x[:, 0])}, GrowsWithX())
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_as_many_targets_are_inside_as_the_coverage_says(coverage: float) -> None:
+    x, off = rows(20_000, seed=1)
+    lower, upper = calibrated(2000).ends(OPEN, x, np.zeros(len(x)), coverage)
+    inside = (lower <= off) & (off <= upper)
+    assert inside.mean() == pytest.approx(coverage, abs=0.03)
+    small = x[:, 0] < 0.5  # the width follows the scale, so that no kind of row pays for another
+    assert inside[small].mean() == pytest.approx(coverage, abs=0.04)
+
+
+@pytest.mark.parametrize("count", [9, 19, 49])
+def test_with_few_rows_the_mean_coverage_is_still_no_less(count: int) -> None:
+    """The promise of split conformal: at least the nominal, at most one row's share more, on average over calibrations."""
+    covered = []
+    for seed in range(1000):
+        x, off = rows(200, seed=seed)
+        lower, upper = calibrated(count, seed + 1000).ends(OPEN, x, np.zeros(len(x)), 0.85)
+        covered.append(((lower <= off) & (off <= upper)).mean())
+    assert 0.85 - 0.01 < np.mean(covered) < 0.85 + 1 / (count + 1) + 0.01
+
+
+def test_a_larger_coverage_is_a_wider_interval() -> None:
+    x, _ = rows(50, seed=1)
+    interval = calibrated(500)
+    widths = [np.subtract(*interval.ends(OPEN, x, np.ones(50), coverage)[::-1]) for coverage in COVERAGES]
+    assert (np.diff(widths, axis=0) > 0).all()
+    lower, upper = interval.ends(OPEN, x, np.ones(50), 0.5)
+    np.testing.assert_allclose((lower + upper) / 2, 1.0)
+
+
+def test_the_ends_keep_within_the_targets_bounds() -> None:
+    x, _ = rows(50, seed=1)
+    lower, upper = calibrated(500).ends(BOUND, x, np.full(50, 0.3), 0.99)
+    assert lower.min() == 0.0 and upper.max() == 1.0
+    assert (lower <= 0.3).all() and (upper >= 0.3).all()
+
+
+@pytest.mark.parametrize("coverage", [0.0, -0.1, 1.0, 1.5, 90, float("nan"), 0.96])
+def test_a_coverage_that_cannot_be_had_is_refused_with_what_can(coverage: float) -> None:
+    with pytest.raises(ConfigError, match=f"coverage is {coverage:g}; allowed: above 0, up to 0.95$"):
+        calibrated(19).ends(OPEN, *rows(3, seed=0), coverage)
+
+
+@pytest.mark.parametrize("count", range(1, 60))
+def test_the_most_that_is_allowed_can_be_had(count: int) -> None:
+    interval, (x, _) = calibrated(count), rows(3, seed=0)
+    lower, upper = interval.ends(OPEN, x, np.zeros(3), interval.most)
+    np.testing.assert_allclose(upper - lower, 2 * interval.arrays["scores"][-1] * x[:, 0])
+
+
+def test_the_bundle_of_a_run_covers_rows_it_never_saw(towns: Table, tmp_path: Path) -> None:
+    cfg = config("train", "data=towns", "features=static", "model.estimator.n_estimators=60", "split.valid=0.4")
+    parts = split(towns, cfg.split)
+    bundle = build(cfg, towns, parts, run_id="none")[0]
+    actual = towns.target[parts.test]
+    for coverage in (0.5, 0.8, 0.95):
+        predicted, lower, upper = bundle.predict_interval(towns.matrix[parts.test], coverage)
+        assert ((lower <= actual) & (actual <= upper)).mean() > coverage - 0.12
+        np.testing.assert_array_equal(predicted, bundle.predict(towns.matrix[parts.test]))
+    bundle.write(tmp_path / "bundle")
+    read = Bundle.read(tmp_path / "bundle")
+    for got, expected in zip(read.predict_interval(towns.matrix, 0.9), bundle.predict_interval(towns.matrix, 0.9), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_rows_with_much_noise_get_wide_intervals(towns: Table) -> None:
+    random, loud = np.random.default_rng(0), towns.matrix[:, 4] > 0  # with a garden
+    noisy = dataclasses.replace(towns, target=500 + random.normal(0, np.where(loud, 100, 5)))
+    cfg = config("train", "data=towns", "features=none", "model=linear", "split.valid=0.5")
+    bundle = build(cfg, noisy, split(noisy, cfg.split), run_id="none")[0]
+    _, lower, upper = bundle.predict_interval(towns.matrix, 0.9)
+    assert np.median((upper - lower)[loud]) > 3 * np.median((upper - lower)[~loud])
+
+
+def test_a_run_without_intervals_says_so(rentals: Table) -> None:
+    cfg = config("train", "data=rentals", "features=none", "interval=none", "model=linear")
+    bundle = build(cfg, rentals, split(rentals, cfg.split), run_id="none")[0]
+    with pytest.raises(BundleError, match="this model has no intervals: it was trained with interval=none"):
+        bundle.predict_interval(rentals.matrix, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("limit=40",), r"interval: \d+ validation rows for 5 folds; allowed: interval=none, or more rows"),
+        (("interval.folds=1",), "interval.folds is 1; allowed: 2 and more"),
+    ],
+)
+def test_intervals_that_cannot_be_learned_are_refused(rentals: Table, overrides: tuple[str, ...], message: str) -> None:
+    cfg = config("train", "data=rentals", "features=none", "model=linear", *overrides)
+    table = rentals if cfg.limit is None else rentals.head(cfg.limit)
+    with pytest.raises(ConfigError, match=message):
+        build(cfg, table, split(table, cfg.split), run_id="none")

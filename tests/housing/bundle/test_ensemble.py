@@ -1,0 +1,190 @@
+"""Members together: their mean, and which of them count near training rows and far from them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from housing.bundle.ensemble import FAR, NEAR, Ensemble, Member, restored
+from housing.core.errors import ConfigError
+from housing.data.split import split
+from housing.data.table import Table
+from housing.features.applicability import Reach
+from housing.features.pipeline import Features
+from housing.schema.column import Matrix, Vector
+from housing.schema.table_schema import Schema
+from housing.training import fitting
+from tests.support.tables import COORDINATES, SMALL_GEO, config
+
+SCHEMA = Schema.from_dict(
+    {
+        "name": "equator",
+        "columns": {
+            **COORDINATES,
+            "y": {"type": "float", "role": "target", "min": 0, "max": 100},
+        },
+    }
+)
+TRAIN = np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+NOTHING: dict[str, Any] = {"blocks": {}, "without": [], "reach": None}
+
+
+@dataclass
+class Same:
+    """An estimator that says the same of every row."""
+
+    value: float
+
+    def estimate(self, columns: Matrix) -> Vector:
+        """Say it."""
+        return np.full(len(columns), self.value)
+
+
+class Width:
+    """An estimator that says how many columns it sees."""
+
+    def estimate(self, columns: Matrix) -> Vector:
+        """Say it."""
+        return np.full(len(columns), float(columns.shape[1]))
+
+
+def features(**changes: Any) -> Features:
+    """The columns of the table as they are, unless told otherwise."""
+    made = Features(SCHEMA, {**NOTHING, **changes}, "keep")
+    made.fit_transform(TRAIN, np.zeros(3))
+    return made
+
+
+def reach() -> Reach:
+    """A reach of one degree."""
+    return Reach((0, 1), quantile=0.5, times=1).fit(TRAIN)
+
+
+def test_members_are_averaged() -> None:
+    ensemble = Ensemble(SCHEMA, [features()], [Member(Same(value), 0) for value in (1.0, 2.0, 6.0)])
+    np.testing.assert_array_equal(ensemble.predict(TRAIN), [3.0] * 3)
+
+
+def test_near_and_far_members_are_blended_by_the_distance_to_the_nearest_training_row() -> None:
+    members = [Member(Same(10.0), 0, NEAR), Member(Same(30.0), 0, NEAR), Member(Same(60.0), 0, FAR)]
+    ensemble = Ensemble(SCHEMA, [features()], members, reach())
+    rows = np.array([[0.0, lon] for lon in (2.0, 3.0, 3.25, 3.5, 4.0, 50.0)])
+    np.testing.assert_allclose(ensemble.predict(rows), [20.0, 20.0, 30.0, 40.0, 60.0, 60.0])
+
+
+def test_a_member_that_counts_everywhere_counts_in_both_means() -> None:
+    members = [Member(Same(10.0), 0, NEAR), Member(Same(20.0), 0), Member(Same(40.0), 0, FAR)]
+    ensemble = Ensemble(SCHEMA, [features()], members, reach())
+    np.testing.assert_allclose(ensemble.predict(np.array([[0.0, 2.0], [0.0, 9.0]])), [15.0, 30.0])
+
+
+def test_a_row_is_predicted_alone_as_among_others() -> None:
+    members = [Member(Same(10.0), 0, NEAR), Member(Same(60.0), 0, FAR)]
+    ensemble = Ensemble(SCHEMA, [features()], members, reach())
+    rows = np.array([[0.0, lon] for lon in (2.0, 3.3, 50.0)])
+    np.testing.assert_array_equal([ensemble.predict(row[None])[0] for row in rows], ensemble.predict(rows))
+    assert ensemble.predict(rows[:0]).shape == (0,)
+
+
+def test_each_member_sees_its_own_features_and_of_them_the_columns_it_asks_for() -> None:
+    turned = features(blocks={"rotation": {"degrees": [30, 60]}})
+    members = [Member(Width(), 0), Member(Width(), 1), Member(Width(), 1, columns=[0, 2, 3])]
+    predicted, columns = Ensemble(SCHEMA, [features(), turned], members).predict_with_columns(TRAIN)
+    np.testing.assert_array_equal(predicted, [(2 + 6 + 3) / 3] * 3)
+    np.testing.assert_array_equal(columns, TRAIN)  # of the first features
+
+
+def test_predictions_keep_within_the_targets_bounds() -> None:
+    for value, kept in ((-5.0, 0.0), (50.0, 50.0), (500.0, 100.0)):
+        np.testing.assert_array_equal(Ensemble(SCHEMA, [features()], [Member(Same(value), 0)]).predict(TRAIN), [kept] * 3)
+
+
+@pytest.mark.parametrize(
+    ("wheres", "has_reach", "message"),
+    [
+        ([NEAR], True, "no member of the model counts far training rows"),
+        ([FAR], True, "no member of the model counts near training rows"),
+        ([], True, "no member of the model counts near training rows"),
+        ([NEAR, FAR], False, "model.reach is missing or the table has no coordinates"),
+    ],
+)
+def test_members_that_leave_rows_without_a_word_are_refused(wheres: list[str], has_reach: bool, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Ensemble(SCHEMA, [features()], [Member(Same(1.0), 0, where) for where in wheres], reach() if has_reach else None)
+
+
+def test_a_place_that_is_not_known_is_refused() -> None:
+    with pytest.raises(ConfigError, match="where is 'nearby'; allowed: everywhere, near, far"):
+        Member(Same(1.0), 0, "nearby")
+
+
+def test_what_it_declares_puts_it_together_again() -> None:
+    members = [Member(Same(10.0), 0, NEAR, [1]), Member(Same(60.0), 1, FAR), Member(Same(7.0), 0)]
+    ensemble = Ensemble(SCHEMA, [features(), features(without=["latitude"])], members, reach())
+    estimators = [member.estimator for member in members]
+    again = restored(SCHEMA, ensemble.features, estimators, ensemble.declared(), reach().arrays)
+    assert again.members == members
+    rows = np.array([[0.0, lon] for lon in (2.0, 3.3, 50.0)])
+    np.testing.assert_array_equal(again.predict(rows), ensemble.predict(rows))
+
+
+MEAN = ("data=towns", "model=mean", "features=static", "model.members.trees.model.estimator.n_estimators=20")
+
+
+def test_a_mean_of_copies_is_the_mean_of_models_with_other_seeds(towns: Table) -> None:
+    parts = split(towns, config("train", *MEAN).split)
+    mean = fitting.fit(config("train", *MEAN, "seed=5"), towns, parts.train)
+    alone = ("data=towns", "features=static", "model.estimator.n_estimators=20")
+    each = [fitting.fit(config("train", *alone, f"seed={seed}"), towns, parts.train) for seed in (5, 6, 7)]
+    assert len(mean.ensemble.members) == 3 and len(mean.ensemble.features) == 1
+    expected = np.mean([model.predict(towns.matrix) for model in each], axis=0)
+    np.testing.assert_allclose(mean.predict(towns.matrix), expected, rtol=1e-12)
+    assert len({model.predict(towns.matrix)[0] for model in each}) == 3
+
+
+BLEND = ("data=towns", "model=blend", "features=geo", *SMALL_GEO)
+FEW_ROUNDS = tuple(f"model.members.{name}.model.estimator.n_estimators=15" for name in ("near", "far"))
+
+
+def test_a_blend_has_features_for_each_kind_of_member(towns: Table) -> None:
+    parts = split(towns, config("train", *BLEND).split)
+    ensemble = fitting.fit(config("train", *BLEND, *FEW_ROUNDS), towns, parts.train).ensemble
+    seen = {member.where: set(ensemble.features[member.features].names) for member in ensemble.members}
+    assert "target_of_1_near" in seen[NEAR] and not {"north", "east", "target_of_1_near"} & seen[FAR]
+    far_away = towns.matrix[:3] + np.array([12.0, 12.0, 0, 0, 0, 0])
+    only_far = [member for member in ensemble.members if member.where == FAR]
+    expected = np.mean([m.estimate(ensemble.features[m.features].transform(far_away)) for m in only_far], axis=0)
+    np.testing.assert_allclose(ensemble.predict(far_away), expected)
+
+
+def test_a_blend_needs_coordinates(rentals: Table) -> None:
+    cfg = config("train", "data=rentals", "model=blend", *FEW_ROUNDS)
+    with pytest.raises(ConfigError, match="the table has no coordinates"):
+        fitting.fit(cfg, rentals, split(rentals, cfg.split).train)
+
+
+def test_a_member_sees_the_blocks_that_it_names_alone(towns: Table) -> None:
+    asked = (*MEAN[:3], MEAN[3], "model.members.trees.copies=1", "+model.members.trees.sees=[ratio]")
+    parts = split(towns, config("train", *asked).split)
+    (member,) = fitting.fit(config("train", *asked), towns, parts.train).ensemble.members
+    fitted: Any = member.estimator
+    assert fitted.estimator.n_features_in_ == len(
+        ["north", "east", "area", "rooms", "garden", "rooms_per_area", "3 kinds", "", ""]
+    )
+    with pytest.raises(ConfigError, match="a member sees block 'magic'; its features have: rotation, distance, ratio"):
+        fitting.fit(config("train", *asked[:-1], "+model.members.trees.sees=[magic]"), towns, parts.train)
+
+
+def test_copies_need_a_seed_to_differ_in(rentals: Table) -> None:
+    seedless = "~model.members.trees.model.estimator.random_state"
+    cfg = config("train", "data=rentals", "model=mean", "features=none", seedless)
+    with pytest.raises(ConfigError, match="member trees has 3 copies and its estimator no random_state to differ in"):
+        fitting.fit(cfg, rentals, split(rentals, cfg.split).train)
+
+
+@pytest.mark.parametrize("copies", [0, -1, 1.5])
+def test_copies_are_a_number_above_0(rentals: Table, copies: float) -> None:
+    cfg = config("train", "data=rentals", "model=mean", "features=none", f"model.members.trees.copies={copies}")
+    with pytest.raises(ConfigError, match=f"member trees: copies is {copies}; allowed: whole numbers above 0"):
+        fitting.fit(cfg, rentals, split(rentals, cfg.split).train)

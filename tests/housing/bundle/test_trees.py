@@ -1,0 +1,441 @@
+"""Trees that are walked: in every bit what ONNX Runtime gives, or not walked at all."""
+
+import functools
+import operator
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from onnx import TensorProto, helper
+from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
+from sklearn.tree import DecisionTreeRegressor
+from xgboost import XGBRegressor
+
+from housing.bundle.bundle import Bundle
+from housing.bundle.onnx_model import Graph, ProvenGraph, Session
+from housing.bundle.trees import NODE, TREE, Trees
+from housing.core.environment import CONF, PROJECT
+from housing.core.errors import BundleError
+from housing.data.split import split
+from housing.data.table import Table
+from housing.schema.column import Matrix
+from housing.training.build import build
+from housing.training.onnx_export import to_onnx
+from server.models.verification import verify
+from tests.housing.bundle.test_bundle import sum_again
+from tests.support.tables import SMALL, config
+
+walker = pytest.importorskip("housing.bundle.tree_walker", reason="the walker is not built: no C compiler")
+
+COLUMNS = 5
+LARGEST = float(np.nextafter(np.float32(np.inf), np.float32(0)))
+ODD = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-310, 1e300, -1e300, LARGEST, -LARGEST)
+LARGER_BLOCKS = (1, 2, 3, 15, 16, 17, 31, 127, 128, 129, 143, 1000, 4099)
+
+
+def learned(estimator: Any, missing: bool = False) -> bytes:
+    """Fit an estimator, and give its graph."""
+    random = np.random.default_rng(0)
+    columns = random.normal(size=(700, COLUMNS))
+    target = columns[:, 0] + columns[:, 1] ** 2 * np.sin(columns[:, 2])
+    columns[:, 3:] = random.integers(0, 2, (700, 2))  # as a category becomes columns
+    if missing:
+        columns[random.random(columns.shape) < 0.2] = np.nan
+    return to_onnx(estimator.fit(columns, target), COLUMNS)
+
+
+def attributes(graph: bytes) -> dict[str, Any]:
+    """Give the attributes of a graph's only node."""
+    (node,) = onnx.load_from_string(graph).graph.node
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def rows(count: int, width: int, graph: bytes) -> Matrix:
+    """Give rows that hit thresholds exactly and closely, lack values, and hold numbers that are odd as float32."""
+    random = np.random.default_rng(count)
+    thresholds = np.array([*attributes(graph)["nodes_values"], 0.0], dtype=np.float32)
+    made = random.normal(size=(count, width)) * random.choice([0.1, 1, 100], (count, 1))
+    hit = random.choice(thresholds, made.shape)
+    with np.errstate(over="ignore"):
+        beside = np.nextafter(hit, random.choice(np.array([-np.inf, np.inf], dtype=np.float32), made.shape))
+    for values in (hit, beside, np.nextafter(hit.astype(float), np.inf), random.choice(ODD, made.shape)):
+        made = np.where(random.random(made.shape) < 0.15, values, made)
+    return made
+
+
+def assert_same(graph: bytes, width: int, counts: tuple[int, ...] = LARGER_BLOCKS) -> None:
+    """Whatever the rows, and however many there are."""
+    walked, session = Trees.read(graph), Session(graph)
+    assert walked is not None
+    for count in counts:
+        columns = rows(count, width, graph)
+        with np.errstate(over="ignore"):
+            expected = session.estimate(columns)
+        np.testing.assert_array_equal(walked.estimate(columns).view(np.int64), expected.view(np.int64))
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize(
+    "parameters", [{"max_depth": 6}, {"max_depth": 1}, {"max_depth": 9, "grow_policy": "lossguide"}], ids=str
+)
+def test_boosted_trees_are_the_same_in_every_bit(parameters: dict[str, Any], missing: bool) -> None:
+    assert_same(learned(XGBRegressor(n_estimators=70, **parameters), missing), COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        DecisionTreeRegressor(min_samples_leaf=3),
+        DecisionTreeRegressor(max_depth=1),
+        DecisionTreeRegressor(min_samples_leaf=700),
+        RandomForestRegressor(37, max_features=0.4),
+        RandomForestRegressor(1),
+        ExtraTreesRegressor(20, min_samples_leaf=3),
+    ],
+    ids=str,
+)
+def test_trees_of_scikit_learn_are_the_same_in_every_bit(estimator: Any) -> None:
+    assert_same(learned(estimator), COLUMNS)
+
+
+def small(node: Any) -> None:
+    """Make all estimators of a config small."""
+    if isinstance(node, DictConfig):
+        if "n_estimators" in node:
+            node.n_estimators = 9
+        for name in node:
+            small(None if OmegaConf.is_missing(node, name) else node[name])
+
+
+PRESETS = [f"{group}={path.stem}" for group in ("model", "experiment") for path in sorted(Path(CONF, group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_graph_of_every_preset_is_the_same_in_every_bit(towns: Table, tmp_path: Path, preset: str) -> None:
+    changes = SMALL[config("train", "data=towns", preset).features.name]
+    cfg = config("train", "data=towns", preset, *changes)
+    small(cfg)
+    made, _ = build(cfg, towns, split(towns, cfg.split), run_id="none")
+    made.write(tmp_path / "bundle")
+    proven = Bundle.read(tmp_path / "bundle", ProvenGraph)
+    proven.answers(towns.matrix)
+    for graph in graphs(proven):
+        assert graph.is_walked == (preset != "model=linear" or graph is proven.interval.scale)  # type: ignore[union-attr]
+        if graph.is_walked:
+            width = Session(graph.graph)._session.get_inputs()[0].shape[1]  # pylint: disable=protected-access
+            assert_same(graph.graph, width, counts=(1, 33))
+
+
+def graphs(bundle: Bundle) -> Iterator[Graph]:
+    """Give all graphs of a bundle."""
+    for estimator in (*(member.estimator for member in bundle.ensemble.members), bundle.interval and bundle.interval.scale):
+        if estimator is not None:
+            assert isinstance(estimator, Graph)
+            yield estimator
+
+
+# A tree of three levels and one of a leaf alone.
+Changes = dict[str, Any]
+PLAIN: Changes = {
+    "n_targets": 1,
+    "nodes_treeids": [0, 0, 0, 0, 0, 4],
+    "nodes_nodeids": [0, 1, 2, 3, 4, 0],
+    "nodes_featureids": [0, 0, 4, 0, 0, 0],
+    "nodes_modes": ["BRANCH_LT", "LEAF", "BRANCH_LEQ", "LEAF", "LEAF", "LEAF"],
+    "nodes_values": [1.0, 0.0, 2.0, 0.0, 0.0, 0.0],
+    "nodes_truenodeids": [1, 0, 3, 0, 0, 0],
+    "nodes_falsenodeids": [2, 0, 4, 0, 0, 0],
+    "nodes_missing_value_tracks_true": [1, 0, 0, 0, 0, 0],
+    "target_ids": [0, 0, 0, 0],
+    "target_nodeids": [1, 3, 4, 0],
+    "target_treeids": [0, 0, 0, 4],
+    "target_weights": [0.1, 0.2, 0.3, 0.7],
+}
+
+
+def plain(*changes: Changes, kind: int = TensorProto.FLOAT, shape: tuple[Any, ...] = (None, COLUMNS)) -> onnx.ModelProto:
+    """Give a graph of two trees, with some attributes changed or, where None, left out."""
+    said = {name: value for name, value in functools.reduce(operator.or_, changes, PLAIN).items() if value is not None}
+    node = helper.make_node("TreeEnsembleRegressor", ["columns"], ["y"], domain="ai.onnx.ml", **said)
+    taken = helper.make_tensor_value_info("columns", kind, shape)
+    given = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
+    versions = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(helper.make_graph([node], "trees", [taken], [given]), opset_imports=versions, ir_version=8)
+
+
+def changed(name: str, place: int, value: Any) -> Changes:
+    """Give an attribute with one of its values changed."""
+    return {name: [*PLAIN[name][:place], value, *PLAIN[name][place + 1 :]]}
+
+
+@pytest.mark.parametrize("mode", ["BRANCH_LT", "BRANCH_LEQ"])
+@pytest.mark.parametrize("threshold", [0.0, -0.0, 1e-45, -1e-45, LARGEST, -LARGEST, 1.5])
+@pytest.mark.parametrize("tracks", [0, 1])
+def test_a_value_at_a_threshold_goes_where_onnx_runtime_sends_it(mode: str, threshold: float, tracks: int) -> None:
+    changes = changed("nodes_modes", 0, mode), changed("nodes_values", 0, threshold)
+    graph = plain(*changes, changed("nodes_missing_value_tracks_true", 0, tracks)).SerializeToString()
+    assert_same(graph, COLUMNS)
+    columns = np.zeros((len(ODD) + 3, COLUMNS))
+    columns[:, 0] = [*ODD, threshold, np.nextafter(np.float32(threshold), np.float32(1)), np.nextafter(threshold, -1)]
+    walked = Trees.read(graph)
+    assert walked is not None
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(walked.estimate(columns), Session(graph).estimate(columns))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base_values": [0.5]},
+        {"nodes_missing_value_tracks_true": None},
+        {"post_transform": "NONE", "aggregate_function": "SUM"},
+        {"nodes_hitrates": [1.0] * 6},
+        {"target_weights": [-0.0] * 4, "base_values": [-0.0]},
+        {"target_weights": [LARGEST, LARGEST, -LARGEST, LARGEST]},
+        {"nodes_treeids": [4] * 5 + [0], "target_treeids": [4, 4, 4, 0]},
+        {"target_nodeids": [0, 4, 3, 1], "target_treeids": [4, 0, 0, 0]},
+    ],
+    ids=str,
+)
+def test_what_is_said_in_another_way_is_walked_too(changes: dict[str, Any]) -> None:
+    assert_same(plain(changes).SerializeToString(), COLUMNS)
+
+
+CHAIN = 70
+DEEP: Changes = {
+    "nodes_treeids": [0] * (2 * CHAIN + 1),
+    "nodes_nodeids": list(range(2 * CHAIN + 1)),
+    "nodes_featureids": [0] * (2 * CHAIN + 1),
+    "nodes_modes": ["BRANCH_LT", "LEAF"] * CHAIN + ["LEAF"],
+    "nodes_values": [1.0] * (2 * CHAIN + 1),
+    "nodes_truenodeids": [place + 1 for place in range(2 * CHAIN + 1)],
+    "nodes_falsenodeids": [place + 2 for place in range(2 * CHAIN + 1)],
+    "nodes_missing_value_tracks_true": None,
+    "target_ids": [0] * (CHAIN + 1),
+    "target_nodeids": [*range(1, 2 * CHAIN, 2), 2 * CHAIN],
+    "target_treeids": [0] * (CHAIN + 1),
+    "target_weights": [1.0] * (CHAIN + 1),
+}
+
+
+def with_another_node(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Add a node that changes the sum."""
+    model.graph.node[0].output[0] = "x"
+    model.graph.node.append(helper.make_node("Add", ["x", "x"], ["y"]))
+    return model
+
+
+def emptied() -> Iterator[onnx.ModelProto]:
+    """Give graphs without a node, and without a node and a leaf."""
+    for prefixes in (("nodes_",), ("target_",), ("nodes_", "target_")):
+        model = plain()
+        for attribute in model.graph.node[0].attribute:
+            if attribute.name.startswith(prefixes):
+                for field in ("ints", "floats", "strings"):
+                    attribute.ClearField(field)
+        yield model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        plain(changed("nodes_truenodeids", 2, 0)),  # a circle
+        plain(changed("nodes_truenodeids", 2, 2)),
+        plain(changed("nodes_falsenodeids", 2, 3)),  # twice the same child
+        plain(changed("nodes_falsenodeids", 2, 1)),  # of two parents
+        plain(changed("nodes_truenodeids", 0, 5)),  # out of range
+        plain(changed("nodes_truenodeids", 0, -1)),
+        plain(changed("nodes_truenodeids", 0, 2**63 - 1)),
+        plain(changed("nodes_nodeids", 3, 2**40)),
+        plain(changed("nodes_treeids", 5, -(2**63))),
+        plain({"nodes_treeids": [-1] * 6, "target_treeids": [-1] * 4}),
+        plain(changed("nodes_treeids", 5, 2**32), changed("target_treeids", 3, 2**32)),
+        plain(changed("nodes_nodeids", 4, 3)),  # there twice
+        plain(changed("nodes_treeids", 1, 4)),  # a tree in two parts
+        plain(changed("nodes_modes", 2, "LEAF")),  # nodes without a parent
+        plain(changed("nodes_featureids", 2, COLUMNS)),
+        plain(changed("nodes_featureids", 2, -1)),
+        plain(changed("nodes_featureids", 2, 2**32)),
+        *(plain({name: value[:-1]}) for name, value in PLAIN.items() if name != "n_targets"),
+        *(plain({name: None}) for name in PLAIN if name != "nodes_missing_value_tracks_true"),
+        *emptied(),
+        plain(changed("nodes_modes", 0, "BRANCH_EQ")),
+        plain(changed("nodes_modes", 0, "BRANCH_GT")),
+        plain(changed("nodes_values", 0, np.nan)),
+        plain(changed("nodes_values", 2, np.inf)),
+        plain(changed("nodes_missing_value_tracks_true", 0, 2)),
+        plain(changed("target_weights", 0, np.nan)),
+        plain(changed("target_weights", 0, -np.inf)),
+        plain(changed("target_ids", 0, 1)),
+        plain(changed("target_nodeids", 0, 3)),  # two weights for one leaf, none for another
+        plain(changed("target_nodeids", 0, 0)),  # a weight of a node that is no leaf
+        plain(changed("target_treeids", 3, 3)),
+        plain({"n_targets": 2}),
+        plain({"base_values": [1.0, 2.0]}),
+        plain({"base_values": [np.inf]}),
+        plain({"post_transform": "LOGISTIC"}),
+        plain({"aggregate_function": "AVERAGE"}),
+        plain({"nodes_values_as_tensor": helper.make_tensor("v", TensorProto.DOUBLE, [6], [0.0] * 6)}),
+        plain(kind=TensorProto.DOUBLE),
+        plain(kind=TensorProto.INT64),
+        plain(shape=(1, COLUMNS)),
+        plain(shape=(None, None)),
+        plain(shape=(None, -5)),
+        plain(shape=(None, 2**62)),
+        plain(shape=(COLUMNS,)),
+        plain(DEEP),
+        with_another_node(plain()),
+    ],
+)
+def test_what_is_not_plain_is_not_walked(model: onnx.ModelProto) -> None:
+    assert Trees.read(plain().SerializeToString()) is not None
+    assert Trees.read(model.SerializeToString()) is None
+
+
+def test_bytes_that_are_no_graph_are_not_walked() -> None:
+    assert Trees.read(b"\xff" * 100) is None
+    assert Trees.read(b"") is None
+
+
+def test_an_attribute_that_is_there_twice_is_not_walked() -> None:
+    model = plain()
+    model.graph.node[0].attribute.append(model.graph.node[0].attribute[0])
+    assert Trees.read(model.SerializeToString()) is None
+
+
+def test_what_is_not_walked_runs_in_onnx_runtime() -> None:
+    graph = Graph(plain({"aggregate_function": "AVERAGE"}).SerializeToString())
+    assert not graph.is_walked
+    np.testing.assert_allclose(graph.estimate(np.zeros((1, COLUMNS))), [(0.1 + 0.7) / 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, COLUMNS - 1), (3, COLUMNS + 1), (COLUMNS,)])
+def test_other_columns_than_the_graphs_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"allowed: \(rows, {COLUMNS}\)"):
+        Graph(plain().SerializeToString()).estimate(np.zeros(shape))
+
+
+def test_rows_may_lie_in_memory_as_they_like() -> None:
+    graph = Graph(plain().SerializeToString())
+    columns = rows(40, 2 * COLUMNS, graph.graph)
+    for view in (columns[:, ::2], columns[::3, :COLUMNS], np.asfortranarray(columns[:, COLUMNS:]), columns[:0, :COLUMNS]):
+        np.testing.assert_array_equal(graph.estimate(view), graph.estimate(view.copy(order="C")))
+
+
+def nodes(*made: tuple[float, int, int, float]) -> bytes:
+    """Give nodes as the walker takes them."""
+    return np.array(list(made), dtype=NODE).tobytes()
+
+
+def roots(*made: tuple[int, int]) -> bytes:
+    """Give trees as the walker takes them."""
+    return np.array(list(made), dtype=TREE).tobytes()
+
+
+LEAF = (np.nan, 0, 0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("laid", "places", "width"),
+    [
+        (nodes((0.0, 0, 0, 0.0)), roots((0, 1)), 1),  # a child that is not there
+        (nodes((np.nan, 0, 1, 1.0)), roots((0, 0)), 1),
+        (nodes((0.0, 0, 2**32 - 1, 0.0), LEAF), roots((0, 1)), 1),
+        (nodes((np.nan, 2, 0, 1.0)), roots((0, 0)), 1),  # a column
+        (nodes(LEAF), roots((1, 0)), 1),  # a tree
+        (nodes(), roots((0, 0)), 1),
+        (nodes(LEAF)[:-1], roots((0, 0)), 1),
+        (nodes(LEAF), roots((0, 0))[:-1], 1),
+        (nodes(LEAF), roots((0, 0)), 0),
+        (nodes(LEAF), roots((0, 0)), -1),
+        (nodes(LEAF), roots((0, 0)), 2**40),
+    ],
+)
+def test_the_walker_refuses_what_would_lead_it_out_of_its_arrays(laid: bytes, places: bytes, width: int) -> None:
+    walker.check(nodes(LEAF), roots((0, 0)), 1)
+    with pytest.raises(ValueError, match="is out of range"):
+        walker.check(laid, places, width)
+
+
+@pytest.mark.parametrize(
+    ("columns", "sums", "width"),
+    [
+        (np.zeros(6), np.zeros(2), 2),
+        (np.zeros(6), np.zeros(4), 2),
+        (np.zeros(5), np.zeros(2), 2),
+        (np.zeros(6, np.float32), np.zeros(3), 2),
+        (np.zeros(6), np.zeros(3, np.float32), 2),
+        (np.zeros(6), np.zeros(3), 0),
+        (np.zeros(6), np.zeros(3), -2),
+        (np.zeros(0), np.zeros(3), 2),
+        (np.zeros(56, np.int8)[4:-4], np.zeros(3), 2),
+    ],
+)
+def test_the_walker_refuses_buffers_of_another_size(columns: NDArray[Any], sums: NDArray[Any], width: int) -> None:
+    with pytest.raises(ValueError, match=rf"allowed: as float64 of shape \(rows, {width}\) and \(rows,\)"):
+        walker.walk(nodes(LEAF), roots((0, 0)), width, 0.0, columns, sums)
+
+
+def test_the_walker_writes_nowhere_but_into_the_sums() -> None:
+    kept = np.full(40, 7.0)
+    walker.walk(nodes(LEAF), roots((0, 0)), 2, 0.5, np.zeros((33, 2)), kept[3:36])
+    np.testing.assert_array_equal(kept, [7.0] * 3 + [1.5] * 33 + [7.0] * 4)
+    kept.flags.writeable = False
+    with pytest.raises((ValueError, BufferError, TypeError)):
+        walker.walk(nodes(LEAF), roots((0, 0)), 2, 0.0, np.zeros((40, 2)), kept)
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_a_proven_graph_tells_where_the_two_differ(count: int) -> None:
+    graph = ProvenGraph(plain().SerializeToString())
+    columns = np.zeros((count, COLUMNS))
+    graph.estimate(columns)
+    graph._engine = Graph(plain(changed("target_weights", 3, 0.70000005)).SerializeToString())._engine  # pylint: disable=protected-access
+    with pytest.raises(BundleError, match="walked trees give .*, ONNX Runtime .*; allowed: no difference"):
+        graph.estimate(columns)
+
+
+def test_a_bundle_that_onnx_runtime_cannot_run_is_refused_though_it_can_be_walked(bundle: Bundle, tmp_path: Path) -> None:
+    bundle.write(tmp_path / "bundle")
+    verify(tmp_path / "bundle", None, memory=1000, seconds=60, rows=100)
+    place = tmp_path / "bundle" / "members/0/model.onnx"
+    model = onnx.load(place)
+    model.opset_import[0].version = 99
+    place.write_bytes(model.SerializeToString())
+    sum_again(tmp_path / "bundle")
+    assert Bundle.read(tmp_path / "bundle").golden == bundle.golden
+    with pytest.raises(BundleError, match="99"):
+        verify(tmp_path / "bundle", None, memory=1000, seconds=60, rows=100)
+
+
+WITHOUT = """
+import sys
+sys.modules["housing.bundle.tree_walker"] = {module}
+from pathlib import Path
+from housing.bundle.bundle import Bundle
+bundle = Bundle.read(Path({folder!r}))
+Bundle.read(Path({folder!r}))
+answers = bundle.answers(bundle.schema.encode_records(bundle.golden["rows"]))
+print([values.tolist() for values in answers.values()], "onnxruntime" in sys.modules)
+"""
+
+
+def test_without_the_walker_predictions_are_the_same_and_it_is_told_once(bundle: Bundle, tmp_path: Path) -> None:
+    bundle.write(tmp_path / "bundle")
+    said: list[Any] = []
+    for module in ("None", "__import__('housing.bundle.tree_walker', fromlist=['walk'])"):
+        code = WITHOUT.format(module=module, folder=str(tmp_path / "bundle"))
+        said.append(subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True))
+    assert said[0].stdout.replace("True", "False") == said[1].stdout
+    assert (
+        said[0].stderr
+        == "housing.bundle.tree_walker is not built: ONNX Runtime walks the trees, which takes longer and more memory\n"
+    )
+    assert said[1].stderr == ""

@@ -1,0 +1,65 @@
+"""The config: every option of every group composes, and what a command needs can be made from it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.errors import ConfigCompositionException
+from hydra.utils import get_method, instantiate
+from omegaconf import OmegaConf
+
+from housing.core.environment import CONF, PROJECT
+from housing.data.table import schema_of
+from housing.features.pipeline import Features
+from housing.training.estimator_specs import asked
+from tests.support.tables import config
+
+GROUPS = [(path.parent.name, path.stem) for path in sorted(Path(CONF).glob("*/*.yaml"))]
+COMMANDS = sorted(path.stem for path in Path(CONF).glob("*.yaml") if path.stem not in ("command", "paths", "registry"))
+
+
+@pytest.mark.parametrize(("group", "option"), GROUPS)
+def test_every_option_composes_and_instantiates(group: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    cfg = config("train", f"{'+' if group in ('debug', 'experiment') else ''}{group}={option}".removeprefix("+"))
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    schema = schema_of(cfg.data)
+    for one in asked(cfg):
+        assert instantiate(one.estimator).fit
+        assert Features(schema, one.features, one.missing).names
+    assert cfg.interval.estimator is None or instantiate(cfg.interval.estimator).fit
+    assert cfg.evaluation.folds is None or instantiate(cfg.evaluation.folds).split
+    assert callable(get_method(cfg.split._target_))  # pylint: disable=protected-access
+    assert callable(get_method(cfg.data.source._target_))  # pylint: disable=protected-access
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_module_and_composes(name: str) -> None:
+    assert (PROJECT / "housing" / f"{name}.py").is_file()
+    OmegaConf.to_container(config(name), resolve=True)
+
+
+@pytest.mark.parametrize("override", ["modle=linear", "model.estimator.n_estimator=3", "speed=9"])
+def test_an_unknown_key_is_refused_by_name(override: str) -> None:
+    with pytest.raises(ConfigCompositionException, match=override.split("=", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1]):
+        config("train", override)
+
+
+@pytest.mark.parametrize("folder", [PROJECT, Path("/")])
+def test_help_and_cfg_work_from_any_folder_and_run_nothing(folder: Path) -> None:
+    for flag, expected in (
+        ("--help", "python -m housing.train -m model=linear,decision_tree,xgboost"),
+        ("--cfg=job", "max_depth: 6"),
+    ):
+        shown = subprocess.run(
+            [sys.executable, "-m", "housing.train", flag], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert expected in shown.stdout
+
+
+def test_a_missing_value_is_asked_for_by_name() -> None:
+    asked = subprocess.run([sys.executable, "-m", "housing.predict"], capture_output=True, text=True, timeout=60, check=False)
+    assert asked.returncode == 1
+    assert asked.stderr.startswith("error: Missing mandatory value: file")

@@ -1,0 +1,101 @@
+"""Claims: a run belongs to a process that lives, or is given up; no two on a machine do the same."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from housing.core import locks, processes
+from housing.core.processes import HEARTBEAT, HOST, PROCESS
+from housing.tracking import store as tracking_store
+from housing.tracking import tags as tracking_tags
+from housing.tracking.store import Store
+from tests.support.waiting import wait_for
+
+ELSEWHERE = {HOST: "another", PROCESS: "1 1 another boot"}
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    """The store of the test's own home."""
+    return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
+
+
+@pytest.fixture
+def child() -> Iterator["subprocess.Popen[str]"]:
+    """Another process, which has told who it is and waits."""
+    code = "from housing import claims; import json; print(json.dumps(claims.identity()), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def ago(minutes: float) -> str:
+    """A heartbeat of some minutes ago."""
+    return (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(timespec="seconds")
+
+
+def test_a_process_of_this_host_is_judged_by_its_pid_and_start_time(child: "subprocess.Popen[str]") -> None:
+    assert child.stdout is not None
+    tags = json.loads(child.stdout.readline())
+    assert not processes.is_dead({**tags, HEARTBEAT: ago(60)})  # it lives, whatever its heart says
+    pid, start, rest = tags[PROCESS].split(" ", 2)
+    assert processes.is_dead({**tags, PROCESS: f"{pid} {int(start) - 1} {rest}"})  # an earlier process of that pid
+    os.kill(child.pid, signal.SIGKILL)
+    wait_for(lambda: processes.is_dead(tags), "the killed process is known to be dead")  # as a zombie already
+
+
+@pytest.mark.parametrize(("minutes", "dead"), [(0.0, False), (4.5, False), (5.5, True)])
+def test_a_process_elsewhere_is_judged_by_its_heartbeat(minutes: float, dead: bool) -> None:
+    assert processes.is_dead({**ELSEWHERE, HEARTBEAT: ago(minutes)}) is dead
+
+
+@pytest.mark.parametrize("tags", [{}, {HEARTBEAT: "yesterday"}, {HOST: "another"}])
+def test_a_run_that_says_nothing_of_its_process_is_left_alone(tags: dict[str, str]) -> None:
+    assert not processes.is_dead(tags)
+
+
+def test_only_runs_of_dead_processes_are_closed(store: Store) -> None:
+    mine = store.open_run("rentals", "mine", {})
+    tags = {"silent": {**ELSEWHERE, HEARTBEAT: ago(6)}, "beating": {**ELSEWHERE, HEARTBEAT: ago(1)}, "foreign": {}}
+    made = {name: store.client.create_run(mine.experiment_id, tags=given, run_name=name) for name, given in tags.items()}
+    assert store.close_dead("rentals") == 1
+    assert {name: store.get(run.info.run_id).status for name, run in made.items()} == {
+        "silent": "KILLED",
+        "beating": "RUNNING",
+        "foreign": "RUNNING",
+    }
+    assert "without a word" in store.get(made["silent"].info.run_id).tags[tracking_tags.ERROR]
+    assert store.get(mine.id).status == "RUNNING"
+
+
+def test_a_run_that_is_open_beats(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "BEAT", 0.05)
+    run = store.open_run("rentals", "mine", {HEARTBEAT: "never"})
+    first = store.get(run.id).tags[HEARTBEAT]
+    wait_for(lambda: store.get(run.id).tags[HEARTBEAT] > first, "the heart beats")
+    run.close("FINISHED")
+
+
+def test_a_claim_is_held_by_one_process_and_ends_with_it(child: "subprocess.Popen[str]") -> None:
+    code = "from housing.core.locks import claim\nwith claim('a key'):\n print('held', flush=True)\n input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as second:
+            assert second.stdout is not None and second.stderr is not None and second.stdin is not None
+            assert "another process is at this very work" in second.stderr.readline()  # it waits now
+            with locks.claim("another key"):
+                pass  # which nobody holds
+            assert second.poll() is None
+            holder.kill()
+            assert second.stdout.readline() == "held\n"
+            second.stdin.write("\n")
+    assert child.poll() is None

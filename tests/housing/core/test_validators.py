@@ -1,0 +1,85 @@
+"""What settings of a run and of the server may be; a wrong one is named before anything begins."""
+
+from pathlib import Path
+
+import pytest
+
+from housing.core.errors import ConfigError
+from server.core.settings import Settings
+from server.supervisor import environment
+from tests.support.tables import config, train
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=abc", "seed is 'abc'; allowed: a whole number from 0 to 4294967295"),
+        ("seed=-1", "seed is -1"),
+        ("limit=abc", "limit is 'abc'; allowed: a whole number, 1 or above, or null"),
+        ("limit=0", "limit is 0"),
+        ("refit=maybe", "refit is 'maybe'; allowed: true, false"),
+        ("rerun=x", "rerun is 'x'"),
+        ("threads=-5", "threads is -5"),
+        ("parity=inf", "parity is inf; allowed: a number above 0"),
+        ("golden_rows=-1", "golden_rows is -1"),
+        ("log_model=some", "log_model is 'some'; allowed: all, best"),
+        ("metric=r2", "metric is 'r2'; allowed: rmse, mae"),
+    ],
+)
+def test_a_setting_of_a_run_that_cannot_work_is_named(home: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        train(home, override)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "override", "message"),
+    [
+        (
+            "decision_tree",
+            "model.estimator.max_depth=abc",
+            "model.estimator of decision_tree cannot be fitted: The 'max_depth' par",
+        ),
+        (
+            "xgboost",
+            "model.estimator.max_depth=abc",
+            "model.estimator of xgboost cannot be fitted: Invalid Parameter format for max",
+        ),
+        (
+            "xgboost",
+            "model.estimator.max_depth=-3",
+            "model.estimator of xgboost cannot be fitted: .*value -3 for Parameter max_depth",
+        ),
+    ],
+)
+def test_a_parameter_that_the_library_refuses_is_told_in_a_line(home: Path, model: str, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
+        train(home, f"model={model}", override)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("port=99999", "serve.port (HOUSING_PORT) is 99999; allowed: a whole number from 1 to 65535"),
+        ("port=web", "serve.port (HOUSING_PORT) is 'web'; allowed: a whole number from 1 to 65535"),
+        ("workers=0", "serve.workers (HOUSING_WORKERS) is 0"),
+        ("threads=0", "serve.threads (HOUSING_THREADS) is 0"),
+        ("max_rows=-1", "serve.max_rows (HOUSING_MAX_ROWS) is -1"),
+        ("poll=0", "serve.poll (HOUSING_POLL) is 0.0; allowed: a number above 0"),
+        ("drain=nan", "serve.drain (HOUSING_DRAIN) is nan"),
+        ("keep_columns=no way", "serve.keep_columns (HOUSING_KEEP_COLUMNS) is 'no way'; allowed: true, false"),
+        ("cors_origins=foo", "serve.cors_origins (HOUSING_CORS_ORIGINS) is 'foo'; allowed: origins such as https://a.example"),
+        ("cors_origins='https://a.example/path'", "HOUSING_CORS_ORIGINS"),
+    ],
+)
+def test_a_setting_of_the_server_that_cannot_work_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Settings.from_environment(environment(config("serve", f"serve.{override}").serve))
+    assert message in str(raised.value)
+
+
+def test_what_is_allowed_is_taken() -> None:
+    overrides = ("serve.cors_origins='https://a.example,http://[::1]:8000'", "serve.metrics_port=9100", "serve.drain=0")
+    settings = Settings.from_environment(environment(config("serve", *overrides).serve))
+    assert (settings.cors_origins, settings.metrics_port, settings.drain) == ("https://a.example,http://[::1]:8000", 9100, 0.0)

@@ -1,0 +1,94 @@
+"""Reading a table: what does not fit is named by row, column and value."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from housing.core.errors import ConfigError, HousingError, TableError
+from housing.data.table import Table, load, schema_of
+from tests.support.tables import config, rentals_frame
+
+
+def read(path: Path) -> Table:
+    """Load a file as the rentals."""
+    return load(config("train", "data=rentals", f"data.path={path}").data)
+
+
+def write(path: Path, *lines: str) -> Path:
+    """Write a file of rentals, line by line."""
+    path.write_text("\n".join(["area,rooms,furnished,quarter,built,rent", *lines, ""]))
+    return path
+
+
+def test_a_csv_becomes_the_numbers_of_the_codec(tmp_path: Path) -> None:
+    table = read(write(tmp_path / "t.csv", "50.5,2,True,hills,,900", "20.0,1,false,old town,1950,400"))
+    np.testing.assert_array_equal(table.matrix, [[50.5, 2, 1, 2, np.nan], [20.0, 1, 0, 0, 1950]])
+    np.testing.assert_array_equal(table.target, [900, 400])
+
+
+def test_numbers_are_read_to_the_last_digit(tmp_path: Path) -> None:
+    areas = np.random.default_rng(0).uniform(5, 500, 2000)
+    table = read(write(tmp_path / "t.csv", *(f"{area!r},2,True,hills,,900" for area in areas.tolist())))
+    np.testing.assert_array_equal(table.matrix[:, 0], areas)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("wide,2,True,hills,,900", "row 1, area: 'wide' is not a number"),
+        ("50,2,maybe,hills,,900", "row 1, furnished: 'maybe' is not true or false"),
+        ("50,2,True,moon,,900", "row 1, quarter: 'moon' is not a category; allowed: old town, harbour, hills"),
+        ("50,2,True,NA,,900", "row 1, quarter: 'NA' is not a category"),
+        (",2,True,hills,,900", "row 1, area: is missing"),
+        ("NaN,2,True,hills,,900", "row 1, area: 'NaN' is not a number"),
+        ("5_0,2,True,hills,,900", "row 1, area: '5_0' is not a number"),
+        ("\xa050,2,True,hills,,900", r"row 1, area: '\\xa050' is not a number"),
+        ("50,2.5,True,hills,,900", "row 1, rooms: 2.5 is not a whole number"),
+        ("50,2,True,hills,,", "row 1, rent: is missing"),
+        ("50,2,True,hills,,900,7,8", "Expected 6 fields"),
+    ],
+)
+def test_a_cell_that_does_not_fit_is_named(tmp_path: Path, line: str, message: str) -> None:
+    path = write(tmp_path / "t.csv", "50,2,True,hills,,900", line)
+    with pytest.raises(TableError, match=message):
+        read(path)
+
+
+def test_every_bad_cell_is_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", *["-1,2,True,hills,,900"] * 30)
+    with pytest.raises(TableError, match="30 values do not fit table rentals(?s:.*)and 10 more"):
+        read(path)
+
+
+def test_a_file_that_is_not_there_or_empty_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(HousingError, match="Get it with: python -m housing.fetch data=rentals"):
+        read(tmp_path / "nothing.csv")
+    with pytest.raises(HousingError, match="has no rows"):
+        read(write(tmp_path / "empty.csv"))
+    for content in (b"", b"area,rooms\n\xe9,1\n"):
+        (tmp_path / "odd.csv").write_bytes(content)
+        with pytest.raises(TableError, match="odd.csv is not a table of comma-separated values in UTF-8"):
+            read(tmp_path / "odd.csv")
+
+
+def test_columns_must_be_the_declared_ones(tmp_path: Path) -> None:
+    frame = rentals_frame(10)
+    frame.drop(columns="area").assign(colour="red").to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(TableError, match="area: the column is missing\n  colour: the column is not declared"):
+        read(tmp_path / "t.csv")
+
+
+def test_the_fingerprint_is_that_of_sha256sum_and_a_head_is_another_table(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", *["50,2,True,hills,,900"] * 3)
+    table = read(path)
+    assert table.fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(table.head(2)) == 2
+    assert table.head(2).fingerprint != table.fingerprint
+
+
+def test_a_key_of_a_table_that_is_misspelt_is_named() -> None:
+    with pytest.raises(ConfigError, match="table rentals: slcies is not known; is slices meant?"):
+        schema_of(config("train", "data=rentals", "+data.slcies=[area]").data)
+    assert schema_of(config("train", "data=rentals", "+data.rows=5").data).name == "rentals"

@@ -1,0 +1,249 @@
+"""The feature blocks, each against numbers worked out by hand, and the encoding."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from housing.core.errors import ConfigError
+from housing.data.split import split
+from housing.data.table import Table
+from housing.features.pipeline import Features
+from housing.schema.table_schema import Schema
+from housing.training import fitting
+from housing.training.metrics import score
+from tests.support.tables import SMALL, config
+
+MAP = Schema.from_dict(
+    {
+        "name": "map",
+        "columns": {
+            "lat": {"type": "float", "role": "latitude"},
+            "lon": {"type": "float", "role": "longitude"},
+            "a": {"type": "float"},
+            "b": {"type": "float"},
+            "y": {"type": "float", "role": "target"},
+        },
+    }
+)
+ROWS = np.array([[10.0, 20.0, 6.0, 3.0], [10.0, 21.0, 1.0, 0.0]])
+Y = np.array([1.0, 2.0])
+
+
+def declared(**blocks: dict[str, Any]) -> dict[str, Any]:
+    """Features of these blocks, as a config declares them."""
+    return {"blocks": blocks, "without": [], "reach": None}
+
+
+def derived(**block: dict[str, Any]) -> dict[str, list[float]]:
+    """What one block adds to the rows, by name."""
+    features = Features(MAP, declared(**block), missing="keep")
+    columns = features.fit_transform(ROWS, Y)
+    assert features.names[:4] == ["lat", "lon", "a", "b"]
+    return dict(zip(features.names[4:], columns[:, 4:].T.tolist(), strict=True))
+
+
+def test_rotation_turns_the_axes() -> None:
+    turned = derived(rotation={"degrees": [90]})
+    assert turned == {"rotated_90_x": pytest.approx([10.0, 10.0]), "rotated_90_y": pytest.approx([-20.0, -21.0])}
+
+
+def test_distance_is_in_km_to_points_and_lines() -> None:
+    km = derived(distance={"points": {"here": "10 20", "north": "11 20"}, "lines": {"meridian": "0 20, 90 20"}})
+    east = 111.2 * np.cos(np.radians(10.0))
+    assert km["km_to_here"] == pytest.approx([0.0, east])
+    assert km["km_to_north"] == pytest.approx([111.2, np.hypot(111.2, east)])
+    assert km["km_to_nearest"] == pytest.approx([0.0, east])
+    assert km["km_to_meridian"] == pytest.approx([0.0, east])
+
+
+def test_distance_to_a_line_ends_at_its_ends() -> None:
+    km = derived(distance={"points": {}, "lines": {"short": "10 23, 10 24"}})
+    assert km["km_to_short"] == pytest.approx(111.2 * np.cos(np.radians(10.0)) * np.array([3.0, 2.0]))
+
+
+def test_ratio_multiplies_powers_and_gives_nan_where_there_is_no_value() -> None:
+    made = derived(ratio={"columns": {"a_per_b": {"a": 1, "b": -1}, "a_squared": {"a": 2}}})
+    assert made["a_per_b"] == pytest.approx([2.0, np.nan], nan_ok=True)
+    assert made["a_squared"] == pytest.approx([36.0, 1.0])
+
+
+def test_blocks_of_geography_give_nothing_for_a_table_without_coordinates(rentals: Table) -> None:
+    for name in ("static", "geo", "full"):
+        given = config("train", "data=rentals", f"features={name}").features
+        features = Features(rentals.schema, given, "keep")
+        assert features.names == Features(rentals.schema, declared(), "keep").names
+        assert features.fit_transform(rentals.matrix, rentals.target).shape == (len(rentals), len(features.names))
+
+
+def test_the_landmarks_of_a_table_are_used_and_its_coordinates_are_not_shown(towns: Table) -> None:
+    given = config("train", "data=towns", "features=landmarks").features
+    names = Features(towns.schema, given, "keep").names
+    assert names == [
+        *("area", "rooms", "garden", "km_to_market", "km_to_harbour", "km_to_nearest", "km_to_river", "rooms_per_area"),
+        *("kind=flat", "kind=house", "kind=barn"),
+    ]
+
+
+def test_imputing_gives_medians_flags_and_levels(rentals: Table) -> None:
+    features = Features(rentals.schema, declared(), missing="impute")
+    columns = features.fit_transform(rentals.matrix, rentals.target)
+    assert features.names == [
+        "area",
+        "rooms",
+        "furnished",
+        "built",
+        "built_is_missing",
+        "quarter=old town",
+        "quarter=harbour",
+        "quarter=hills",
+    ]
+    missing = np.isnan(rentals.matrix[:, 4])
+    assert not np.isnan(columns).any()
+    np.testing.assert_array_equal(columns[:, 4], missing)
+    assert set(columns[missing, 3]) == {np.median(rentals.matrix[~missing, 4])}
+    np.testing.assert_array_equal(columns[:, 5:].argmax(axis=1), rentals.matrix[:, 3])
+    np.testing.assert_array_equal(columns[:, 5:].sum(axis=1), 1.0)
+
+
+def test_keeping_leaves_nan_to_the_estimator(rentals: Table) -> None:
+    columns = Features(rentals.schema, declared(), missing="keep").fit_transform(rentals.matrix, rentals.target)
+    np.testing.assert_array_equal(np.isnan(columns[:, 3]), np.isnan(rentals.matrix[:, 4]))
+
+
+def test_a_missing_category_is_a_level_of_its_own() -> None:
+    columns = {"c": {"type": "category", "categories": ["p", "q"], "nullable": True}, "y": {"type": "float", "role": "target"}}
+    features = Features(Schema.from_dict({"name": "t", "columns": columns}), declared(), "impute")
+    matrix = np.array([[0.0], [np.nan], [1.0]])
+    np.testing.assert_array_equal(features.fit_transform(matrix, np.zeros(3)), [[1, 0, 0], [0, 0, 1], [0, 1, 0]])
+    assert features.names == ["c=p", "c=q", "c=missing"]
+
+
+@pytest.mark.parametrize("name", ["static", "geo", "full"])
+@pytest.mark.parametrize("missing", ["impute", "keep"])
+def test_restored_features_give_the_same_also_row_by_row(towns: Table, name: str, missing: str) -> None:
+    fitted = Features(towns.schema, of_towns(name), missing)
+    fitted.fit_transform(towns.matrix[:300], towns.target[:300])
+    columns = fitted.transform(towns.matrix[300:360])
+    restored = Features.restore(towns.schema, *through_json(fitted))
+    np.testing.assert_array_equal(restored.transform(towns.matrix[300:360]), columns)
+    alone = np.vstack([restored.transform(row[None]) for row in towns.matrix[300:360]])
+    np.testing.assert_allclose(alone, columns, rtol=1e-9, atol=1e-9)
+
+
+def of_towns(name: str) -> dict[str, Any]:
+    """Features of the project's config, small enough for the towns."""
+    given: Any = OmegaConf.to_container(config("train", "data=towns", f"features={name}", *SMALL[name]).features, resolve=True)
+    return dict(given)
+
+
+def through_json(features: Features) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state as a file holds it."""
+    stated, arrays = features.state()
+    return json.loads(json.dumps(stated)), arrays
+
+
+@pytest.mark.parametrize("name", ["static", "geo", "full"])
+def test_no_row_at_all_gives_no_row(towns: Table, name: str) -> None:
+    features = Features(towns.schema, of_towns(name), "keep")
+    features.fit_transform(towns.matrix[:300], towns.target[:300])
+    assert features.transform(towns.matrix[:0]).shape == (0, len(features.names))
+
+
+@pytest.mark.parametrize("name", ["geo", "full"])
+def test_features_know_nothing_of_the_targets_of_rows_that_are_held_out(towns: Table, name: str) -> None:
+    cfg = config("train", "data=towns", f"features={name}", *SMALL[name], "model.estimator.n_estimators=2")
+    parts = split(towns, cfg.split)
+    held_out = np.concatenate([parts.valid, parts.test])
+    noise = towns.target.copy()
+    noise[held_out] = np.random.default_rng(0).normal(1e6, 1e6, len(held_out))
+    as_it_is, noisy = (
+        fitting.fit(cfg, table, parts.train, parts.valid).ensemble.features[0]
+        for table in (towns, dataclasses.replace(towns, target=noise))
+    )
+    for rows in (held_out, parts.train):
+        np.testing.assert_array_equal(as_it_is.transform(towns.matrix[rows]), noisy.transform(towns.matrix[rows]))
+    for array, other in zip(as_it_is.state()[1].values(), noisy.state()[1].values(), strict=True):
+        np.testing.assert_array_equal(array, other)
+
+
+@pytest.mark.parametrize("name", ["geo", "full"])
+def test_targets_without_meaning_give_no_skill(towns: Table, name: str) -> None:
+    cfg = config("train", "data=towns", f"features={name}", *SMALL[name], "model.estimator.n_estimators=60", "split.test=0.5")
+    parts = split(towns, cfg.split)
+    target = towns.target.copy()
+    target[parts.train] = np.random.default_rng(1).permutation(target[parts.train])
+    model = fitting.fit(cfg, dataclasses.replace(towns, target=target), parts.train)
+    assert score(model.predict(towns.matrix[parts.test]), towns.target[parts.test])["r2"] < 0.05
+    in_truth = fitting.fit(cfg, towns, parts.train)
+    assert score(in_truth.predict(towns.matrix[parts.test]), towns.target[parts.test])["r2"] > 0.8
+
+
+@pytest.mark.parametrize("name", ["geo", "full"])
+def test_a_training_row_is_shown_as_good_a_guess_of_its_target_as_a_new_row(towns: Table, name: str) -> None:
+    """Whoever sees a column that knows its row's own target learns to trust it too much."""
+    features = Features(towns.schema, of_towns(name), "keep")
+    noise = np.random.default_rng(2).permutation(towns.target)  # so that only a leak can tell
+    columns = features.fit_transform(towns.matrix, noise)
+    for column, label in zip(columns.T, features.names, strict=True):
+        known = ~np.isnan(column)
+        if column[known].std() > 0:
+            assert abs(np.corrcoef(column[known], noise[known])[0, 1]) < 0.2, label
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ({"magic": {}}, "block 'magic' is not known; allowed: rotation, distance, ratio, neighbours, cells, local_process"),
+        ({"mine": {"block": "magic"}}, "block 'magic' is not known"),
+        ({"rotation": {}}, "block rotation: .*degrees"),
+        ({"rotation": {"degrees": [1], "speed": 2}}, "block rotation: .*speed"),
+        ({"ratio": {"columns": {"r": {"nope": 1}}}}, "table map has no column nope; it has lat, lon, a, b"),
+        ({"distance": {"points": {"p": "1 2 3"}, "lines": {}}}, "places: '1 2 3' is not of the form 'latitude longitude"),
+        ({"distance": {"points": {}, "lines": {"l": "1 x"}}}, "places: '1 x' is not of the form"),
+    ],
+)
+def test_a_wrong_block_is_refused_with_what_is_allowed(blocks: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Features(MAP, declared(**blocks), "keep")
+
+
+def test_an_unknown_treatment_of_missing_values_is_refused() -> None:
+    with pytest.raises(ConfigError, match="model.missing is 'drop'; allowed: impute, keep"):
+        Features(MAP, declared(), "drop")
+
+
+def test_a_role_that_does_not_exist_cannot_be_left_out() -> None:
+    with pytest.raises(ConfigError, match="features.without has 'lattitude'; allowed: feature, latitude, longitude"):
+        Features(MAP, {**declared(), "without": ["lattitude"]}, "keep")
+
+
+def test_a_preset_that_lacks_a_part_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match="features.reach is missing"):
+        Features(MAP, {"blocks": {}, "without": []}, "keep")
+
+
+def test_features_that_show_nothing_are_refused() -> None:
+    roles = ["latitude", "longitude", "feature"]
+    with pytest.raises(ConfigError, match="no column of table map is left for the estimator"):
+        Features(MAP, {**declared(), "without": roles}, "keep")
+
+
+@pytest.mark.parametrize("label", ["encode", "reach", "a.b"])
+def test_a_label_that_a_state_cannot_hold_is_refused(label: str) -> None:
+    with pytest.raises(ConfigError, match=f"a block is labelled '{label}'; allowed: a word that is not"):
+        Features(MAP, declared(**{label: {"block": "rotation", "degrees": [1]}}), "keep")
+
+
+def test_two_blocks_cannot_give_the_same_column() -> None:
+    twins = {label: {"block": "rotation", "degrees": [15]} for label in ("one", "other")}
+    with pytest.raises(ConfigError, match="column rotated_15_x is given twice"):
+        Features(MAP, declared(**twins), "keep")
+
+
+def test_a_category_is_no_part_of_a_ratio(towns: Table) -> None:
+    with pytest.raises(ConfigError, match="ratio: column kind is a category"):
+        Features(towns.schema, declared(ratio={"columns": {"odd": {"kind": 1}}}), "keep")

@@ -1,0 +1,98 @@
+"""Repeating a run: the same to the last digit, or what differs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from housing.core.errors import HousingError
+from housing.runs.past_run import Original
+from housing.tracking import store as tracking_store
+from housing.tracking import tags
+from housing.tracking.store import Store
+from tests.support.commands import command, dvc, git
+from tests.support.tables import TABLES, config, rentals_frame, train
+
+TRAIN = ("housing.train", f"--config-dir={TABLES}", "data=rentals", "features=none", "figures=false")
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    """The store of the test's own home."""
+    assert home.is_dir()
+    return tracking_store.connect(config("train", "data=rentals").mlflow)
+
+
+def trained(home: Path, store: Store, *overrides: str) -> str:
+    """Train, and give the run."""
+    ended = command(home, *TRAIN, *overrides)
+    assert ended.code == 0, ended.err
+    (run, *_) = store.client.search_runs([store.experiment("rentals")], order_by=["attributes.start_time DESC"])
+    return str(run.info.run_id)
+
+
+@pytest.mark.parametrize("evaluation", ["holdout", "kfold"])
+def test_a_run_is_the_same_to_the_last_digit(home: Path, store: Store, evaluation: str) -> None:
+    model = ("model=xgboost", "model.estimator.n_estimators=20", "model.estimator.subsample=0.5", "threads=1")
+    run_id = trained(home, store, *model, f"evaluation={evaluation}")
+    again = command(home, "housing.reproduce", f"run_id={run_id}")
+    assert again.code == 0, again.out + again.err
+    assert "the same to the last digit" in again.out and "differs" not in again.out
+    assert len(store.client.search_runs([store.experiment("rentals")])) == 1  # a repetition is no run of its own
+
+
+@pytest.mark.long
+def test_what_differs_is_named(home: Path, store: Store) -> None:
+    run_id = trained(home, store, "model=decision_tree")
+    store.client.set_tag(run_id, "housing.numpy", "1.0.0")
+    store.client.set_tag(run_id, "mlflow.source.git.commit", "0" * 40)
+    again = command(home, "housing.reproduce", f"run_id={run_id}")
+    assert again.code == 0  # for the scores are the same
+    assert again.out.splitlines()[-1] == "what differs: commit, numpy"
+    store.client.log_metric(run_id, "rmse", 12.5)
+    other = command(home, "housing.reproduce", f"run_id={run_id}")
+    assert other.code == 1 and other.out.splitlines()[-1] == "what differs: commit, numpy, rmse"
+    assert "12.5" in other.out
+
+
+@pytest.mark.long
+def test_the_data_is_found_by_its_fingerprint_or_named(home: Path, store: Store) -> None:
+    run_id = trained(home, store, "model=decision_tree")
+    wanted = store.get(run_id).tags[tags.DATA]
+    table = home / "data" / "rentals.csv"
+    table.rename(home / "data" / "older.csv")
+    rentals_frame(seed=1).to_csv(table, index=False)
+    assert command(home, "housing.reproduce", f"run_id={run_id}").code == 0
+    (home / "data" / "older.csv").unlink()
+    gone = command(home, "housing.reproduce", f"run_id={run_id}")
+    assert gone.code == 1 and "Traceback" not in gone.err
+    assert f"the table of run {run_id} is not here. Its fingerprint: {wanted}; found:\n  {table}: " in gone.err
+
+
+@pytest.mark.long
+def test_a_table_that_dvc_has_is_brought_back_by_the_lines_of_the_message(versioned: Path) -> None:
+    run_id = str(train(versioned, "model=linear", "figures=false").run_id)
+    store = tracking_store.connect(config("train", "data=rentals").mlflow)
+    store.client.set_tag(run_id, "mlflow.source.git.commit", git(versioned, "rev-parse", "HEAD").strip())
+    rentals_frame(700).to_csv(versioned / "data" / "rentals.csv", index=False)
+    dvc(versioned, "add", "--quiet", "data/rentals.csv")
+    git(versioned, "commit", "--quiet", "--all", "--message=more")
+    original = Original.read(store, run_id)
+    with pytest.raises(HousingError, match="the table is under DVC; this brings the version at the run's commit") as refused:
+        original.find_table(versioned / "data")
+    there, back = (line.strip() for line in str(refused.value).splitlines() if line.startswith("  git"))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", there], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
+    assert original.find_table(versioned / "data").name == "rentals.csv"
+    subprocess.run(["bash", "-c", back], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
+    assert git(versioned, "status", "--porcelain") == ""
+
+
+def test_a_run_that_is_not_there_is_told(home: Path, store: Store) -> None:
+    assert store.experiment("rentals")
+    ended = command(home, "housing.reproduce", f"run_id={'0' * 32}")
+    assert ended.code == 1 and ended.err.endswith(f"knows no run {'0' * 32}\n")
+    missing = command(home, "housing.reproduce")
+    assert missing.code == 1 and "run_id" in missing.err and "Traceback" not in missing.err

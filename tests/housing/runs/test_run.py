@@ -1,0 +1,156 @@
+"""One run: what it leaves in MLflow, when it is reused, how it fails."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from housing.core.errors import ConfigError, HousingError, TableError
+from housing.data.split import split
+from housing.data.table import load
+from housing.runs.outcome import Outcome
+from housing.tracking import store as tracking_store
+from housing.tracking import tags as tracking_tags
+from housing.tracking.store import Store
+from tests.support.tables import config, rentals_frame, train
+
+TREE = ("model=decision_tree", "figures=false")
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    """The store of the test's own home."""
+    return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifacts=str(home / "mlartifacts"), ui="")
+
+
+def failed_runs(store: Store) -> list[str]:
+    """Ids of the failed runs of the rentals."""
+    found = store.client.search_runs([store.experiment("rentals")], "attributes.status = 'FAILED'")
+    return [run.info.run_id for run in found]
+
+
+def test_a_run_carries_what_the_contract_lists(home: Path, store: Store) -> None:
+    outcome = train(home, "model=xgboost", "model.estimator.n_estimators=30", "+tags.why=test")
+    run = store.client.get_run(str(outcome.run_id))
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.estimator.n_estimators"] == "30"
+    assert run.data.params["split.salt"] == "housing"
+    times = {"fit_seconds", "refit_seconds", "rows_per_second", "row_microseconds"}
+    assert set(run.data.metrics) == {"rmse", "mae", "r2", "model_bytes", *times}
+    assert all(np.isfinite(value) and value != 0 for value in run.data.metrics.values())
+    names = (
+        "data",
+        "split",
+        "dirty",
+        "command",
+        "host",
+        "process",
+        "heartbeat",
+        "numpy",
+        "scikit-learn",
+        "overrides",
+        "why",
+    )
+    assert {f"housing.{name}" for name in names} <= set(run.data.tags)
+    assert any(name.startswith("housing.run_key.") for name in run.data.tags)
+    assert len(run.data.tags["mlflow.source.git.commit"]) in (40, len("unknown"))
+    artefacts = {item.path for folder in ("config", "figures") for item in store.client.list_artifacts(run.info.run_id, folder)}
+    assert artefacts == {
+        "config/config.yaml",
+        "config/overrides.yaml",
+        "figures/predicted.png",
+        "figures/residuals.png",
+        "figures/importance.png",
+    }
+    assert store.config(run.info.run_id).model.estimator.n_estimators == 30
+
+
+def test_its_bundle_is_an_mlflow_model_that_predicts_frames(home: Path, store: Store) -> None:
+    outcome = train(home, *TREE)
+    tags = store.get(str(outcome.run_id)).tags
+    model = mlflow.pyfunc.load_model(f"models:/{tags[tracking_tags.MODEL_ID]}")
+    frame = rentals_frame(5, seed=1).drop(columns="rent").astype({"rooms": float})
+    assert model.predict(frame).shape == (5,)
+    assert [column["name"] for column in model.metadata.signature.inputs.to_dict()] == list(frame.columns)
+
+
+def test_the_bundles_card_knows_the_run(home: Path, store: Store) -> None:
+    outcome = train(home, *TREE)
+    with store.bundle(f"models:/{store.get(str(outcome.run_id)).tags[tracking_tags.MODEL_ID]}") as folder:
+        card = json.loads((folder / "card.json").read_text())
+    assert card["run_id"] == outcome.run_id
+    assert card["metrics"]["rmse"] == pytest.approx(outcome.metrics["rmse"], rel=1e-5)
+    assert sum(card["rows"].values()) == card["data"]["rows"] == 600
+
+
+def test_validation_metrics_are_those_of_the_bundle_and_test_rows_do_not_matter(home: Path) -> None:
+    before = train(home, *TREE)
+    cfg = config("train", "data=rentals")
+    parts = split(load(cfg.data), cfg.split)
+    frame = rentals_frame()
+    frame.loc[parts.test, "rent"] = 0.0  # the targets of the test rows become nonsense
+    frame.to_csv(home / "data" / "rentals.csv", index=False)
+    after = train(home, *TREE)
+    assert not after.reused
+    for name in ("rmse", "mae", "r2"):
+        assert after.metrics[name] == before.metrics[name]
+
+
+def test_the_same_run_is_reused_and_rerun_forces_it(home: Path) -> None:
+    first = train(home, *TREE)
+    again = train(home, *TREE, "threads=1", "+tags.why=again")
+    forced = train(home, *TREE, "rerun=true")
+    assert (first.reused, again.reused, forced.reused) == (False, True, False)
+    assert again.run_id == first.run_id != forced.run_id
+    assert again.metrics == first.metrics
+    assert forced.metrics["rmse"] == first.metrics["rmse"]
+
+
+@pytest.mark.parametrize(
+    "change", ["seed=1", "model.estimator.max_depth=3", "split.salt=x", "limit=500", "data.columns.area.max=400"]
+)
+def test_what_changes_the_model_is_another_run(home: Path, change: str) -> None:
+    first = train(home, *TREE)
+    assert not train(home, *TREE, change).reused
+    assert train(home, *TREE).run_id == first.run_id
+
+
+def test_changed_data_is_another_run(home: Path) -> None:
+    train(home, *TREE)
+    rentals_frame(601).to_csv(home / "data" / "rentals.csv", index=False)
+    assert not train(home, *TREE).reused
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("data.path=nowhere.csv", HousingError, "nowhere.csv is not there"),
+        ("data.columns.area.max=30", TableError, "is above 30"),
+        ("model.estimator.max_depth=-1", ConfigError, "cannot be fitted: The 'max_depth' parameter"),
+        ("metric=accuracy", ConfigError, "metric is 'accuracy'; allowed: rmse, mae"),
+        ("+features.blocks.magic={}", ConfigError, "block 'magic' is not known"),
+    ],
+)
+def test_a_failure_is_a_failed_run_with_its_traceback(
+    home: Path, store: Store, override: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        train(home, *TREE, override)
+    (failed,) = failed_runs(store)
+    trace = store.text(failed, "traceback.txt")
+    assert trace.startswith("Traceback") and message.split("'", maxsplit=1)[0] in trace
+    left: Outcome = Outcome(**json.loads(next(home.glob("outputs/*/outcome.json")).read_text()))
+    assert left.status == "FAILED" and left.run_id in (None, failed)
+    assert message.split("'", maxsplit=1)[0] in left.error
+
+
+def test_a_failed_run_is_run_again(home: Path, store: Store) -> None:
+    table = home / "data" / "rentals.csv"
+    table.rename(home / "away.csv")
+    with pytest.raises(HousingError):
+        train(home, *TREE)
+    (home / "away.csv").rename(table)
+    assert not train(home, *TREE).reused
+    assert len(failed_runs(store)) == 1

@@ -1,0 +1,207 @@
+"""The schema: one declaration, from which frame check, codec, signature and request check cannot differ."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from marshmallow import ValidationError
+
+from housing.core.errors import ConfigError, TableError
+from housing.data.table import Table
+from housing.schema.histogram import reference
+from housing.schema.table_schema import Schema
+from server.validation.marshmallow_schema import request_schema
+
+GOOD = {"area": 50.5, "rooms": 2, "furnished": True, "quarter": "hills", "built": None}
+BEYOND_FLOAT = 10**400
+
+ALLOWED = [
+    ("area", 5),
+    ("area", 500.0),
+    ("rooms", 3.0),
+    ("furnished", False),
+    ("quarter", "old town"),
+    ("built", None),
+    ("built", 1999),
+]
+REFUSED = [
+    ("area", None, "is missing"),
+    ("area", 4.999, "is below 5"),
+    ("area", 500.1, "is above 500"),
+    ("area", math.inf, "not a finite number"),
+    ("area", BEYOND_FLOAT, "not a finite number"),
+    ("area", "50", "'50' is not a number"),
+    ("area", True, "True is not a number"),
+    ("rooms", 2.5, "not a whole number"),
+    ("furnished", 1, "1 is not true or false"),
+    ("furnished", "true", "is not true or false"),
+    ("furnished", None, "is missing"),
+    ("quarter", "slums", "allowed: old town, harbour, hills"),
+    ("quarter", 1, "1 is not a category"),
+    ("quarter", None, "is missing"),
+    ("built", 1700, "is below 1800"),
+]
+
+
+@pytest.mark.parametrize(("column", "value"), ALLOWED)
+def test_frame_check_codec_and_request_check_allow_the_same(rentals: Table, column: str, value: Any) -> None:
+    row = {**GOOD, column: value}
+    schema = rentals.schema
+    from_frame = schema.encode_frame(pd.DataFrame([row], dtype=object))
+    assert request_schema(schema).validate([row], many=True) == {}
+    from_request = schema.encode_records([row])
+    np.testing.assert_array_equal(from_frame, from_request)
+    decoded = schema.decode(from_frame)[0]
+    assert decoded == row
+    assert {name: type(item) for name, item in decoded.items() if item is not None} == {
+        name: {"area": float, "rooms": int, "furnished": bool, "quarter": str, "built": int}[name]
+        for name, item in row.items()
+        if item is not None
+    }
+
+
+@pytest.mark.parametrize(("column", "value", "reason"), REFUSED)
+def test_frame_check_and_request_check_refuse_the_same_with_the_same_words(
+    rentals: Table, column: str, value: Any, reason: str
+) -> None:
+    rows = [GOOD, {**GOOD, column: value}]
+    with pytest.raises(TableError, match=f"row 1, {column}: .*") as in_frame:
+        rentals.schema.encode_frame(pd.DataFrame(rows, dtype=object))
+    with pytest.raises(ValidationError) as in_request:
+        request_schema(rentals.schema).load(rows, many=True)
+    messages: Any = in_request.value.messages
+    assert reason in messages[1][column][0]
+    assert [(problem.row, problem.field, problem.reason) for problem in in_frame.value.problems] == [
+        (1, column, messages[1][column][0])
+    ]
+
+
+def test_numeric_frames_are_checked_like_objects(rentals: Table) -> None:
+    frame = pd.DataFrame([GOOD, GOOD, GOOD]).astype({"built": "float64"})
+    frame["area"] = [50.0, 4.0, np.nan]
+    with pytest.raises(TableError) as refused:
+        rentals.schema.encode_frame(frame)
+    assert [str(problem) for problem in refused.value.problems] == ["row 1, area: 4.0 is below 5", "row 2, area: is missing"]
+
+
+def test_a_frame_with_a_missing_or_undeclared_column_is_refused_by_name(rentals: Table) -> None:
+    frame = pd.DataFrame([GOOD]).drop(columns="rooms").assign(bogus=1)
+    with pytest.raises(TableError, match="rooms: the column is missing"):
+        rentals.schema.encode_frame(frame)
+    with pytest.raises(TableError, match="bogus: the column is not declared"):
+        rentals.schema.encode_frame(frame.assign(rooms=1), forbid_others=True)
+
+
+def test_the_signature_has_the_columns_in_order_with_numbers_as_doubles(rentals: Table) -> None:
+    assert rentals.schema.signature() == [
+        ("area", "double"),
+        ("rooms", "double"),
+        ("furnished", "boolean"),
+        ("quarter", "string"),
+        ("built", "double"),
+    ]
+
+
+def test_a_schema_survives_its_own_declaration(rentals: Table) -> None:
+    assert Schema.from_dict(rentals.schema.to_dict()) == rentals.schema
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"type": "decimal"}, "column x: type is 'decimal'; allowed: float, int, bool, category"),
+        ({"type": "float", "maximum": 3}, "column x: unknown attribute maximum; allowed: .*max"),
+        ({}, "column x: type is missing"),
+        (None, "column x: a column is a name"),
+        ({"type": "float", "nullable": "no"}, "column x: nullable is 'no'; allowed: true, false"),
+        ({"type": "float", "min": "a"}, "column x: min and max are .*allowed: finite numbers"),
+        ({"type": "float", "min": -math.inf}, "column x: min and max are .*allowed: finite numbers"),
+        ({"type": "category"}, "column x: categories go with type category"),
+        ({"type": "category", "categories": 5}, "column x: categories is 5; allowed: a list"),
+        ({"type": "category", "categories": [1, 2]}, "column x: categories are strings"),
+        ({"type": "category", "categories": ["a", "a"]}, "column x: a category is named twice"),
+        ({"type": "float", "min": 2, "max": 1}, "column x: min is not below max"),
+        ({"type": "bool", "min": 0}, "column x: min and max go with type float or int"),
+        ({"type": "float", "role": "label"}, "column x: role is 'label'; allowed: .*target"),
+        ({"type": "float", "role": "target"}, "2 columns have the role target; allowed: 1"),
+        ({"type": "bool", "role": "latitude"}, "column x: a latitude is a float or an int"),
+    ],
+)
+def test_a_wrong_declaration_is_refused_with_the_place_and_what_is_allowed(attributes: dict[str, Any], message: str) -> None:
+    declared = {"name": "t", "columns": {"x": attributes, "y": {"type": "float", "role": "target"}, "z": {"type": "int"}}}
+    with pytest.raises(ConfigError, match=message):
+        Schema.from_dict(declared)
+
+
+def test_key_and_target_are_not_features() -> None:
+    columns = {"id": {"type": "int", "role": "key"}, "x": {"type": "float"}, "y": {"type": "float", "role": "target"}}
+    schema = Schema.from_dict({"name": "t", "columns": columns})
+    assert [column.name for column in schema.features] == ["x"]
+    assert [column.name for column in schema.key] == ["id"]
+
+
+def test_shares_of_the_reference_add_up_and_know_missing_values(rentals: Table) -> None:
+    bins = reference(rentals.schema, rentals.matrix, rentals.target)
+    for name, column in bins["columns"].items():
+        assert sum(column["shares"]) + column["missing"] == pytest.approx(1.0), name
+        assert len(column["shares"]) == len(column["edges"]) + 1, name
+    assert bins["columns"]["built"]["missing"] == pytest.approx(np.isnan(rentals.matrix[:, 4]).mean())
+    assert bins["columns"]["quarter"]["shares"] == pytest.approx([(rentals.matrix[:, 3] == level).mean() for level in range(3)])
+    assert bins["columns"]["area"]["shares"] == pytest.approx([0.1] * 10, abs=0.01)
+    assert len(bins["prediction"]["edges"]) == 9
+
+
+@pytest.mark.parametrize("name", ["a.b", "load", "Meta", "fields", "_schema", "with space", "größe"])
+def test_a_column_may_have_any_name(name: str) -> None:
+    columns = {name: {"type": "float", "max": 9}, "y": {"type": "float", "role": "target"}}
+    schema = Schema.from_dict({"name": "t", "columns": columns})
+    requests: Any = request_schema(schema)
+    assert requests.validate([{name: 1.0}], many=True) == {}
+    assert requests.validate([{name: 10}], many=True) == {0: {name: ["10 is above 9"]}}
+    assert requests.validate([{}], many=True) == {0: {name: ["is missing"]}}
+    np.testing.assert_array_equal(schema.encode_records([{name: 1.0}]), [[1.0]])
+
+
+def test_what_a_caller_does_not_depend_on_is_not_the_interface(rentals: Table) -> None:
+    declared = rentals.schema.to_dict()
+    declared["columns"]["area"] = {**declared["columns"]["area"], "description": "other words", "max": 900}
+    assert Schema.from_dict(declared).interface() == rentals.schema.interface()
+    declared["columns"]["area"] = {**declared["columns"]["area"], "nullable": True}
+    assert Schema.from_dict(declared).interface() != rentals.schema.interface()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "a b", 5])
+def test_a_name_that_cannot_be_part_of_a_path_is_refused(name: Any) -> None:
+    with pytest.raises(ConfigError, match="its name"):
+        Schema.from_dict({"name": name, "columns": {"x": {"type": "int"}, "y": {"type": "float", "role": "target"}}})
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "reason"),
+    [
+        ("rooms", {"type": "float"}, "column rooms is of type float, it was int"),
+        ("quarter", {"categories": ["harbour", "hills"]}, "column quarter has no category 'old town' any more"),
+        ("built", {"nullable": False}, "column built may not be missing any more"),
+        ("quarter", {"categories": ["old town", "harbour", "hills", "sea"]}, None),
+        ("rooms", {"nullable": True, "max": 1000}, None),
+    ],
+)
+def test_what_callers_would_be_refused_for_is_named(
+    rentals: Table, column: str, change: dict[str, Any], reason: str | None
+) -> None:
+    declared = rentals.schema.to_dict()
+    declared["columns"][column] |= change
+    assert Schema.from_dict(declared).broken_for(rentals.schema) == ([] if reason is None else [reason])
+
+
+def test_a_column_that_is_gone_or_new_is_named(rentals: Table) -> None:
+    declared = rentals.schema.to_dict()
+    declared["columns"]["floor"] = declared["columns"].pop("rooms")
+    assert Schema.from_dict(declared).broken_for(rentals.schema) == ["column floor is new", "column rooms is gone"]
+
+
+def test_a_table_without_columns_is_refused() -> None:
+    with pytest.raises(ConfigError, match="table t: columns are missing"):
+        Schema.from_dict({"name": "t"})

@@ -1,0 +1,106 @@
+"""What goes wrong around a sweep: a disk that is full, a store that goes away. It is told, and nothing is lost."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from housing.runs.outcome import Outcome
+from housing.tracking import store as tracking
+from tests.support.cluster import MlflowServer
+from tests.support.commands import Ended, command
+from tests.support.tables import RENTALS_SWEEP
+from tests.support.waiting import SECONDS, wait_for
+
+QUICK = ("housing.train", *RENTALS_SWEEP)
+TREES = (*QUICK, "model=decision_tree", "model.estimator.max_depth=range(2,12)")
+SLOW = (*QUICK, "model=slow", "model.estimator.n_estimators=range(500,504)", "mlflow=server")
+
+
+def on_a_small_disk(home: Path, place: Path, kilobytes: int, *arguments: str) -> Ended:
+    """Run a command while `place` is a disk of its own, with what was there; the disk goes away with the command."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    run = shlex.join([sys.executable, "-m", *arguments])
+    kept = home.parent / f"{home.name}-kept"
+    copied = f"rm -rf {kept} && cp -r {place} {kept}"
+    mounted = f"{copied} && mount -t tmpfs -o size={kilobytes}k tmpfs {place} && cp -r {kept}/. {place}"
+    ended = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", f"{mounted} && {run}"],
+        env={**os.environ, "HOUSING_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.mark.long
+def test_a_full_disk_is_told_and_the_same_command_goes_on_from_there(home: Path) -> None:
+    (home / "outputs").mkdir()
+    full = on_a_small_disk(home, home / "outputs", 100, *TREES)
+    assert full.code == 1
+    assert f"No space left on device ({home}/outputs/sweeps/" in full.err and "Traceback" not in full.err
+    assert "mend that, then the same command goes on from here" in full.err
+    store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
+    runs = store.client.search_runs([store.experiment("rentals")])
+    finished = sum(run.info.status == "FINISHED" for run in runs)
+    assert finished >= 1 and {run.info.status for run in runs} == {"FINISHED", "FAILED"}
+    again = command(home, *TREES)
+    assert again.code == 0, again.err
+    assert again.out.count("│ reused │") == finished and "10 of 10 runs finished" in again.out
+
+
+@pytest.mark.long
+def test_a_store_without_room_is_told(home: Path) -> None:
+    size = sum(path.stat().st_size for path in home.rglob("*") if path.is_file()) // 1024
+    for more in (20, 60, 100):  # at its beginning, on its way
+        full = on_a_small_disk(home, home, size + more, *TREES, "mlflow.patience=1")
+        assert full.code == 1
+        assert "disk is full" in full.err or "No space left on device" in full.err
+        assert "Traceback" not in full.err and "Warning" not in full.err
+
+
+def some_are_finished(home: Path) -> bool:
+    """Whether a job is over and another runs."""
+    found = [Outcome.read(path.parent) for path in home.glob("outputs/sweeps/*/*/outcome.json")]
+    return {"FINISHED", "RUNNING"} <= {outcome.status for outcome in found if outcome}
+
+
+@pytest.mark.long
+def test_a_store_that_goes_away_is_waited_for_and_then_told(home: Path) -> None:
+    server = MlflowServer(home, f"sqlite:///{home}/server.db")
+    environ = {**os.environ, "HOUSING_HOME": str(home), "MLFLOW_TRACKING_URI": server.address}
+
+    def sweep(patience: int) -> "subprocess.Popen[str]":
+        arguments = [sys.executable, "-m", *SLOW, f"mlflow.patience={patience}"]
+        return subprocess.Popen(arguments, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    with server:
+        with sweep(patience=3) as impatient:
+            wait_for(lambda: some_are_finished(home), "a job is over, another runs")
+            server.stop()
+            out, err = impatient.communicate(timeout=SECONDS)
+        assert impatient.returncode == 1
+        assert "is away" in out and "trying again in" in out  # told while it waits
+        assert "cannot be used" in err and "mend that, then the same command goes on from here" in err and "Traceback" not in err
+        assert "FAILED" in out and "SKIPPED" in out  # the one that ran, and those that were not begun
+
+        server.start()
+        with sweep(patience=100) as patient:
+            newest = max(home.glob("outputs/sweeps/*"))
+            wait_for(lambda: max(home.glob("outputs/sweeps/*")) != newest, "the next sweep has begun")
+            wait_for(lambda: len(list(max(home.glob("outputs/sweeps/*")).glob("*/outcome.json"))) > 1, "it runs")
+            server.stop()
+            server.start()
+            out, err = patient.communicate(timeout=SECONDS)
+        assert patient.returncode == 0, err
+        assert "4 of 4 runs finished" in out and "reused" in out
+        store = tracking.Store(server.address, artifacts=None, ui="", patience=5)
+        runs = store.client.search_runs([store.experiment("rentals")], "tags.`housing.kind` = 'run'")
+        done = sorted(run.data.params["model.estimator.n_estimators"] for run in runs if run.info.status == "FINISHED")
+        assert done == ["500", "501", "502", "503"] and "RUNNING" not in {run.info.status for run in runs}

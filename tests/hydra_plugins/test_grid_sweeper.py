@@ -1,0 +1,36 @@
+"""The sweep plugin: a config from a shared composition is the config that Hydra composes."""
+
+import pytest
+from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from housing.core.environment import CONF
+from hydra_plugins.housing.grid_sweeper import SharedCompositions
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        [["model=linear"], ["model=decision_tree"]],
+        [["model=decision_tree", f"model.estimator.max_depth={depth}"] for depth in (2, 3)],
+        [
+            ["data=synthetic", "seed=1", "+tags.why=x", "data.rows=50"],
+            ["data=synthetic", "seed=2", "+tags.why=x", "data.rows=60"],
+        ],
+        [["experiment=baseline", "model.estimator.n_estimators=3"], ["experiment=baseline", "model.estimator.n_estimators=4"]],
+        [["debug=fast", "features=none", "limit=7"], ["debug=fast", "features=static", "limit=7"]],
+        [["split=random", "split.seeds=[1,2]"], ["split=random", "split.seeds=[3,4]"], ["split=random"]],
+    ],
+)
+def test_every_job_gets_the_config_that_hydra_composes(jobs: list[list[str]]) -> None:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        hydras = GlobalHydra.instance().config_loader()
+        assert isinstance(hydras, ConfigLoaderImpl)
+        ours = SharedCompositions(hydras.get_search_path())
+        master = hydras.load_configuration("train", ["hydra.verbose=true", "hydra/launcher=slurm"], RunMode.MULTIRUN)
+        for job in jobs:
+            expected, got = hydras.load_sweep_config(master, job), ours.load_sweep_config(master, job)
+            assert OmegaConf.to_container(got) == OmegaConf.to_container(expected)

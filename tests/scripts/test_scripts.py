@@ -1,0 +1,120 @@
+"""What a newcomer does: a fresh clone, the README's commands one after the other, and scripts/run without the real table."""
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from housing.core.environment import PROJECT
+from tests.support.commands import NO_NETWORK
+from tests.support.waiting import wait_for
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+LASTING = {"./scripts/serve": "http://127.0.0.1:8000/readyz", "mlflow ui": "http://127.0.0.1:5000/health"}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh clone, with what is not committed yet, set up by its own script."""
+    place = tmp_path_factory.mktemp("fresh") / "housing"
+    subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(place)], check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-mo", "--exclude-standard"], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        if (PROJECT / name).exists():
+            shutil.copy(PROJECT / name, place / name)
+    shell("./scripts/setup", place)
+    return place
+
+
+def shell(line: str, clone: Path, **environment: str) -> str:
+    """Run a line as a user types it, and give what it prints."""
+    environ = {name: value for name, value in os.environ.items() if name not in ("HOUSING_HOME", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        ["bash", "-c", line],
+        cwd=clone,
+        env={**environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}"
+    return done.stdout
+
+
+@contextmanager
+def lasting(line: str, url: str, clone: Path) -> Iterator[None]:
+    """Keep a command running that is meant to last, once it answers."""
+    with (clone / "outputs" / "lasting.log").open("wb") as log:
+        process = subprocess.Popen(["bash", "-c", f". .venv/bin/activate; exec {line}"], cwd=clone, stdout=log, stderr=log)
+    try:
+        wait_for(
+            lambda: subprocess.run(["curl", "-sf", url], capture_output=True, check=False).returncode == 0, f"{line} answers"
+        )
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.long
+def test_run_goes_on_with_a_generated_table_and_says_so_everywhere(clone: Path) -> None:
+    nowhere = {"SCIKIT_LEARN_DATA": str(clone / "nowhere"), **NO_NETWORK}
+    shown = shell("./scripts/run", clone, **nowhere)
+    assert "THE REAL TABLE CANNOT BE HAD" in shown
+    assert "Reason: table california cannot be had: URLError" in shown
+    assert shown.count("fitted in") == 3
+    assert "PROMOTE  housing-synthetic" in shown
+    assert re.search(
+        r'\{"predictions": \[\d\.\d+\], "model": "housing-synthetic", "version": "1", "request_id": "[-0-9a-f]+"\}', shown
+    )
+    with sqlite3.connect(clone / "mlflow.db") as database:
+        tagged = database.execute("select value from tags where key = 'housing.fallback'").fetchall()
+    assert tagged == [("the california table could not be had",)] * 4  # the sweep and its three runs
+    again = shell("./scripts/run", clone, **nowhere)
+    assert again.count("│ reused │") == 3
+    assert "HOLD  housing-synthetic" in again
+    assert shell("pgrep -f '[g]unicorn.*server/gunicorn.conf.py' | xargs -r -n1 pwdx | grep -c $PWD || true", clone) == "0\n"
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("real_home")  # the README speaks of the real table
+def test_every_command_of_the_readme_works(clone: Path) -> None:
+    assert len(COMMANDS) >= 15
+    assert "PROMOTE  housing-california" in shell("./scripts/run", clone)
+    served = [line for line in COMMANDS if line.startswith("curl")]
+    for line in COMMANDS:
+        url = next((url for start, url in LASTING.items() if line.startswith(start)), None)
+        if url is None and line not in served:
+            shell(f". .venv/bin/activate; {line}", clone)
+        elif url is not None:
+            with lasting(line, url, clone):
+                answers = [shell(asked, clone) for asked in served if line.startswith("./scripts/serve")]
+            assert not answers or ('"predictions":[' in answers[0] and "housing_rows_total" in answers[2])
+    assert (clone / "outputs" / "predictions.csv").read_text(encoding="utf-8").count("\n") == 20641
+
+
+@pytest.mark.long
+def test_setup_is_idempotent_and_names_what_is_missing(clone: Path) -> None:
+    assert shell("./scripts/setup", clone) == ""
+    nothing = subprocess.run(
+        ["bash", "-c", "PYTHON=python2.9 ./scripts/setup; echo code $?"],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "error: no Python from 3.11 to 3.13 found (looked for: python2.9)" in nothing.stderr
+    assert nothing.stdout == "code 1\n"

@@ -1,0 +1,96 @@
+"""The OpenAPI document: that it says what the server does, found out by asking the server."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.api.auth import FEEDBACK, METRICS, PREDICT
+from tests.support.server import Server, new_key, serving
+from tests.support.waiting import wait_for
+
+POSTED = {"/predict": 200, "/invocations": 200, "/explain": 200, "/curves": 200, "/feedback": 202}
+READ = {"/model", "/examples", "/healthz", "/readyz", "/ping", "/health", "/version", "/metrics", "/openapi.json", "/docs", "/"}
+# CSV is described as text, and most texts are no table; a body that is too long gets a status of its own.
+SCHEMATHESIS = """
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 413, 415, 422]
+
+[[operations]]
+include-path = "/invocations"
+checks.positive_data_acceptance.enabled = false
+"""
+
+
+@pytest.fixture(scope="module")
+def document(rentals_server: Server) -> dict[str, Any]:
+    """The document of the rentals' model."""
+    answer = rentals_server.ask("/openapi.json")
+    assert (answer.status, answer.type) == (200, "application/json")
+    told: dict[str, Any] = answer.json
+    return told
+
+
+def test_every_route_is_in_it_and_answers_as_it_says(rentals_server: Server, document: dict[str, Any]) -> None:
+    assert document["openapi"] == "3.1.0"
+    assert set(document["paths"]) == set(POSTED) | READ
+    for path in READ:
+        assert rentals_server.ask(path).status == 200, path
+    for path, status in POSTED.items():
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert rentals_server.ask(path, json.dumps(body["example"]).encode()).status == status, path
+
+
+def test_columns_have_the_schemas_bounds_units_levels_and_nothing_else(document: dict[str, Any]) -> None:
+    row = document["components"]["schemas"]["Row"]
+    assert row["required"] == ["area", "rooms", "furnished", "quarter", "built"]
+    assert row["additionalProperties"] is False
+    area = {"type": "number", "format": "double", "minimum": 5, "maximum": 500, "x-unit": "square metres"}
+    assert row["properties"]["area"] == {**area, "description": "floor area, square metres"}
+    assert row["properties"]["quarter"]["enum"] == ["old town", "harbour", "hills"]
+    assert row["properties"]["furnished"]["type"] == "boolean"
+    built = row["properties"]["built"]
+    assert (built["type"], built["minimum"], built["maximum"]) == (["integer", "null"], 1800, 2030)
+    assert set(row["examples"][0]) == set(row["properties"])
+
+
+def test_every_error_has_the_one_shape(document: dict[str, Any]) -> None:
+    answers = [
+        (status, answer)
+        for path in document["paths"].values()
+        for operation in path.values()
+        for status, answer in operation["responses"].items()
+    ]
+    errors = [answer["content"] for status, answer in answers if not status.startswith("2")]
+    assert len(errors) > 20
+    assert {json.dumps(content) for content in errors} == {
+        '{"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}'
+    }
+
+
+def test_without_keys_none_is_asked_for_and_with_keys_each_route_says_so(served_home: Path, document: dict[str, Any]) -> None:
+    assert "securitySchemes" not in document["components"]
+    _, line = new_key("tester", f"{PREDICT},{METRICS},{FEEDBACK}")
+    with serving(served_home, environment={"HOUSING_KEYS": line}) as guarded:
+        wait_for(lambda: guarded.answers("/readyz"), "the model is published")
+        told = guarded.ask("/openapi.json").json
+        for path, operations in told["paths"].items():
+            for method, operation in operations.items():
+                body = b"{}" if method == "post" else None
+                assert ("security" in operation) == (guarded.ask(path, body).status == 401), path
+                assert ("401" in operation["responses"]) == ("security" in operation)
+
+
+@pytest.mark.long
+def test_what_schemathesis_makes_up_from_it_is_answered_as_it_says(rentals_server: Server, tmp_path: Path) -> None:
+    (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
+    program = [f"{sys.prefix}/bin/schemathesis", "--config-file", str(tmp_path / "schemathesis.toml"), "run"]
+    options = ["--max-examples", "20", "--seed", "1", "--no-color"]
+    done = subprocess.run(
+        [*program, f"{rentals_server.url}/openapi.json", *options], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert "Unresolvable" not in done.stdout

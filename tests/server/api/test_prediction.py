@@ -1,0 +1,322 @@
+"""The forms in which rows are asked for, over the plain path and over Flask's: one behaviour, the bundle's numbers."""
+
+import http.client
+import json
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.utils.proto_json_utils import dump_input_data
+
+from tests.support.server import Answer, Server, assert_problem, scraped, serving
+from tests.support.tables import FLAT, rentals_frame
+from tests.support.waiting import wait_for
+
+ROUTES = ("/predict", "/invocations")
+COLUMNS = list(FLAT)
+FRAME = rentals_frame(30, seed=3).drop(columns="rent")
+
+
+@pytest.fixture(scope="module")
+def server(served_home: Path) -> Iterator[Server]:
+    """The promoted model, served by one worker."""
+    with serving(served_home, "serve.workers=1", "serve.max_rows=100", "serve.max_body=100000", "serve.patience=1") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        yield running
+
+
+def values(frame: pd.DataFrame) -> list[list[Any]]:
+    """The rows of a frame as JSON holds them."""
+    return json.loads(frame.to_json(orient="values"))
+
+
+@pytest.fixture(scope="module")
+def expected(server: Server) -> list[float]:
+    """What the model says of the frame, row by row."""
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in values(FRAME)]
+    return [server.predict(row).json["predictions"][0] for row in rows]
+
+
+def bodies() -> dict[str, tuple[str, object]]:
+    """The frame in every form, by what is told of it."""
+    split = {"columns": COLUMNS, "data": values(FRAME)}
+    records = [dict(zip(COLUMNS, row, strict=True)) for row in values(FRAME)]
+    turned = FRAME[COLUMNS[::-1]]
+    by_column = {name: [row[place] for row in values(FRAME)] for place, name in enumerate(COLUMNS)}
+    return {
+        "records": ("/predict", {"instances": records}),
+        "columns and rows": ("/predict", {"columns": COLUMNS, "rows": values(FRAME)}),
+        "columns in another order": ("/predict", {"columns": COLUMNS[::-1], "rows": values(turned)}),
+        "dataframe_split": ("/invocations", {"dataframe_split": split}),
+        "dataframe_split with an index": ("/invocations", {"dataframe_split": {**split, "index": list(range(30))}}),
+        "dataframe_records": ("/invocations", {"dataframe_records": records}),
+        "instances": ("/invocations", {"instances": records}),
+        "instances without names": ("/invocations", {"instances": values(FRAME)}),
+        "inputs by column": ("/invocations", {"inputs": by_column}),
+        "inputs by row": ("/invocations", {"inputs": records, "params": {}}),
+    }
+
+
+@pytest.mark.parametrize("form", list(bodies()))
+def test_every_form_of_rows_gets_the_same_predictions(server: Server, expected: list[float], form: str) -> None:
+    route, body = bodies()[form]
+    answer = server.ask(route, json.dumps(body).encode())
+    assert answer.status == 200, answer
+    np.testing.assert_allclose(answer.json["predictions"], expected, rtol=1e-9)
+    assert set(answer.json) == ({"predictions"} if route == "/invocations" else {"predictions", "model", "version", "request_id"})
+
+
+def test_a_text_with_a_colon_costs_a_second_look_and_no_more(server: Server) -> None:
+    answer = server.predict({"columns": COLUMNS, "rows": [["a: b" if name == "quarter" else FLAT[name] for name in COLUMNS]]})
+    assert answer.json["errors"][0]["reason"].startswith("'a: b' is not a category")
+
+
+def test_a_csv_table_is_scored(server: Server, expected: list[float]) -> None:
+    text = FRAME.to_csv(index=False)
+    answer = server.ask("/invocations", text.encode(), Content_Type="text/csv; charset=utf-8")
+    np.testing.assert_allclose(answer.json["predictions"], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["dataframe_split", "dataframe_records"])
+def test_what_mlflows_own_client_sends_is_understood(server: Server, form: str) -> None:
+    whole = FRAME.assign(built=2000, rooms=FRAME["rooms"].astype("int64"), furnished=FRAME["furnished"].astype(bool))
+    assert "int64" in map(str, whole.dtypes)
+    answer = server.ask("/invocations", dump_input_data(whole, inputs_key=form).encode())
+    rows = {"columns": COLUMNS, "rows": values(whole)}
+    assert answer.json["predictions"] == server.predict(rows).json["predictions"]
+
+
+def test_probes_of_mlflows_clients_answer(server: Server) -> None:
+    assert [server.ask(route).status for route in ("/ping", "/health")] == [200, 200]
+    assert re.fullmatch(r"3\.\d+\.\d+", server.ask("/version").text)
+
+
+def test_an_interval_is_given_where_it_is_asked_for(server: Server) -> None:
+    body = json.dumps(FLAT).encode()
+    narrow, wide = (server.ask(f"/predict?interval={share}", body).json for share in (0.5, 0.9))
+    assert wide["lower"][0] < narrow["lower"][0] < narrow["predictions"][0] < narrow["upper"][0] < wide["upper"][0]
+    assert narrow["interval"] == 0.5
+    scoring = server.ask("/invocations?interval=0.9", json.dumps({"instances": [FLAT]}).encode()).json
+    assert scoring == {key: wide[key] for key in ("predictions", "lower", "upper", "interval")}
+
+
+@pytest.mark.parametrize(
+    "query", ["interval=", "interval=1", "interval=nan", "interval=0.9&interval=0.8", "interval=.99999", "a=b"]
+)
+def test_an_interval_that_cannot_be_had_is_refused(server: Server, query: str) -> None:
+    assert_problem(server.ask(f"/predict?{query}", json.dumps(FLAT).encode()), 422, "interval|coverage")
+
+
+@pytest.mark.parametrize(
+    ("body", "errors"),
+    [
+        ({"columns": COLUMNS[1:], "rows": [[1]]}, [(None, "area", "is missing")]),
+        ({"columns": [*COLUMNS, "x"], "rows": [[1]]}, [(None, "x", "is not a column of this model")]),
+        ({"columns": [*COLUMNS, "area"], "rows": [[1]]}, [(None, "area", "is there twice")]),
+        ({"columns": COLUMNS, "rows": [[1, 2]]}, [(0, None, "has 2 values; allowed: 5, one for each column")]),
+        ({"columns": COLUMNS, "rows": [list(FLAT.values()), 3]}, [(1, None, "is not a list")]),
+        ({"columns": COLUMNS, "rows": [[*list(FLAT.values())[:4], {"a": 1}]]}, [(0, "built", "{'a': 1} is not a number")]),
+    ],
+)
+def test_columns_and_rows_are_checked(server: Server, body: object, errors: list[tuple[int | None, str | None, str]]) -> None:
+    answer = server.predict(body)
+    assert_problem(answer, 422, "not allowed")
+    assert [(error["row"], error["field"], error["reason"]) for error in answer.json["errors"]] == errors
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        ({}, 422, "exactly one of dataframe_split, dataframe_records, instances, inputs"),
+        ({"instances": [FLAT], "inputs": [FLAT]}, 422, "exactly one of"),
+        ({"instances": [FLAT], "more": 1}, 422, "exactly one of"),
+        ({"instances": [FLAT], "params": {"a": 1}}, 422, "takes no params"),
+        ({"dataframe_split": [1]}, 422, "an object with columns and data"),
+        ({"dataframe_split": {"columns": COLUMNS, "data": []}}, 422, "lists that are not empty"),
+        ({"dataframe_records": {}}, 422, "a list of at least one row"),
+        ({"inputs": {"area": [1], "rooms": [1, 2]}}, 422, "lists of the same length"),
+        ({"instances": [FLAT] * 101}, 413, "the body has 101 rows; allowed: 100"),
+        (b"\xff\xfe", 400, "not JSON"),
+    ],
+)
+def test_a_scoring_body_that_cannot_be_rows_is_refused(server: Server, body: object, status: int, detail: str) -> None:
+    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+    assert_problem(server.ask("/invocations", sent), status, detail)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "detail", "reason"),
+    [
+        ("area,rooms,furnished,quarter,built", 422, "at least one row", None),
+        ("area,rooms\n1,2", 422, "3 values are not allowed", "is missing"),
+        ("area,rooms,furnished,quarter,built\n50,1_0,true,hills,1950", 422, "1 value", "'1_0' is not a number"),
+        ("area,rooms,furnished,quarter,built\n\u0665\u0660,1,true,hills,1950", 422, "1 value", "'\u0665\u0660' is not a number"),
+        ("area,rooms,furnished,quarter,built\nnan,1,true,hills,1950", 422, "1 value", "'nan' is not a number"),
+        ("area,rooms,furnished,quarter,built\n50,1,yes,hills,1950", 422, "1 value", "'yes' is not true or false"),
+        ("area,rooms,furnished,quarter,built\n50,1,true,hills", 422, "1 value", "has 4 values; allowed: 5"),
+        ("area,rooms,furnished,quarter,built\n50,1,true,hills,1950,7", 422, "1 value", "has 6 values; allowed: 5"),
+        ('a"b"c,"x\n', 400, "not CSV", None),
+    ],
+)
+def test_a_csv_table_that_does_not_fit_is_refused(
+    server: Server, text: str, status: int, detail: str, reason: str | None
+) -> None:
+    answer = server.ask("/invocations", text.encode(), Content_Type="text/csv")
+    assert_problem(answer, status, detail)
+    assert reason is None or reason in answer.json["errors"][0]["reason"]
+
+
+SAME = [
+    (json.dumps(FLAT).encode(), {}),
+    (json.dumps({**FLAT, "area": -1}).encode(), {}),
+    (b"{", {}),
+    (json.dumps(FLAT).encode(), {"Content-Type": "text/plain"}),
+    (json.dumps({"instances": [FLAT] * 101}).encode(), {}),
+]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(("body", "headers"), SAME)
+def test_the_plain_path_and_flasks_answer_with_the_same_bytes_and_counters(
+    server: Server, route: str, body: bytes, headers: dict[str, str]
+) -> None:
+    def ask(chunked: bool) -> tuple[int, bytes, dict[str, str], dict[str, float]]:
+        before = scraped(server)
+        with closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)) as connection:
+            sent = iter([body]) if chunked else body  # chunked bodies go by Flask
+            connection.request("POST", route, sent, {"Content-Type": "application/json", **headers}, encode_chunked=chunked)
+            answer = connection.getresponse()
+            read = re.sub(rb'"request_id":"[^"]*"', b"", answer.read())
+        risen = {name: value - before.get(name, 0.0) for name, value in scraped(server).items()}
+        told = ("Content-Type", "Cache-Control", "X-Content-Type-Options")
+        counted = {name: value for name, value in risen.items() if value and route in name and "_count" in name}
+        named = {name: value for name, value in answer.getheaders() if name in told}
+        return answer.status, read, named, counted
+
+    plain, flasks = ask(chunked=False), ask(chunked=True)
+    assert plain == flasks
+    assert sum(plain[3].values()) == 1
+
+
+def raw(server: Server, sent: bytes) -> Answer | None:
+    """Send bytes as they are, and read the answer; None where the server closes without one."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(sent)
+        with closing(http.client.HTTPResponse(connection)) as answer:
+            try:
+                answer.begin()
+            except (http.client.BadStatusLine, ConnectionResetError):
+                return None
+            return Answer(answer.status, str(answer.headers["Content-Type"]), answer.read().decode(errors="replace"))
+
+
+def test_a_body_that_stops_half_way_is_given_up_after_the_patience_and_others_are_served(server: Server) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    answer = raw(server, head)
+    assert answer is not None
+    assert_problem(answer, 408, "did not arrive in time")
+    assert server.predict(FLAT).status == 200
+
+
+def nested(depth: int) -> bytes:
+    """A list in a list in a list."""
+    return b"[" * depth + b"]" * depth
+
+
+TORTURE = {
+    "deep list": nested(30000),
+    "deep list below the limit": nested(900),
+    "deep object": b'{"a":' * 10000 + b"1" + b"}" * 10000,
+    "deep row": b'{"instances":[' + nested(900) + b"]}",
+    "1e999": json.dumps({**FLAT, "area": 0}).replace('"area": 0', '"area": 1e999').encode(),
+    "-1e999": json.dumps({**FLAT, "area": 0}).replace('"area": 0', '"area": -1e999').encode(),
+    "lone surrogate": json.dumps({**FLAT, "quarter": "\udc00"}).encode(),
+    "lone surrogate as a key": json.dumps({**FLAT, "\ud800": 1}).encode(),
+    "lone surrogate as a column": json.dumps({"columns": ["\ud800"], "rows": [[1]]}).encode(),
+    "key twice": json.dumps(FLAT).replace("{", '{"area": 1, ').encode(),
+    "key twice in a row": b'{"instances": [' + json.dumps(FLAT).replace("{", '{"area": 1, ').encode() + b"]}",
+    "key twice around": b'{"columns": [], "columns": ["area"], "rows": [[1]]}',
+    "huge integer": json.dumps({**FLAT, "area": 10**4000}).encode(),
+    "integer beyond 64 bits": json.dumps({**FLAT, "rooms": 2**70}).encode(),
+    "integer beyond floats in a list": json.dumps({"columns": COLUMNS, "rows": [[10**400, 1, True, "hills", 1950]]}).encode(),
+    "minus zero": json.dumps({**FLAT, "rooms": -0.0}).encode(),
+    "NaN": json.dumps({**FLAT, "built": float("nan")}).encode(),
+    "byte order mark": b"\xef\xbb\xbf" + json.dumps(FLAT).encode(),
+    "UTF-16": json.dumps(FLAT).encode("utf-16"),
+    "NUL": json.dumps(FLAT).encode() + b"\x00",
+    "two values": json.dumps(FLAT).encode() * 2,
+    "columns of columns": json.dumps({"columns": [["area"]] * 5, "rows": [[1] * 5]}).encode(),
+    "columns of numbers": json.dumps({"columns": [1, 2, 3, 4, None], "rows": [[1] * 5]}).encode(),
+    "row of strings": json.dumps({"columns": COLUMNS, "rows": ["abcde"]}).encode(),
+    "text": json.dumps("x" * 50000).encode(),
+    "nothing": b"",
+    "null": b"null",
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("name", list(TORTURE))
+def test_a_hostile_body_gets_a_4xx_in_the_one_shape(server: Server, route: str, name: str) -> None:
+    answer = server.ask(route, TORTURE[name])
+    assert answer.status in (400, 413, 422), answer
+    assert answer.type == "application/problem+json" and answer.json["status"] == answer.status
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: a\r\n" % number for number in range(300)) + b"\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 20000 + b"\r\n\r\n",
+        b"POST /" + b"a" * 10000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x00\xff\r\n\r\n",
+    ],
+    ids=["bad chunk", "negative length", "two lengths", "many headers", "long header", "long line", "no HTTP"],
+)
+def test_what_is_no_request_is_refused_or_dropped(server: Server, sent: bytes) -> None:
+    answer = raw(server, sent)
+    assert answer is None or 400 <= answer.status < 500
+    assert server.predict(FLAT).status == 200
+
+
+def logged(server: Server) -> list[dict[str, Any]]:
+    """The lines of the prediction log of the only worker."""
+    (file,) = server.log.parent.glob("serving/*.log/predictions-0-*.jsonl")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(("form", "share"), [("records", 0.81), ("columns in another order", 0.82), ("dataframe_split", 0.83)])
+def test_each_request_and_its_answer_are_logged_under_its_id(server: Server, form: str, share: float) -> None:
+    route, body = bodies()[form]
+
+    def lines() -> list[dict[str, Any]]:
+        return [line for line in logged(server) if line.get("interval") == share]  # no other request asks for it
+
+    answered = server.ask(f"{route}?interval={share}", json.dumps(body).encode())
+    answer = answered.json
+    wait_for(lambda: bool(lines()), "the request is logged")
+    (line,) = lines()
+    assert line["predictions"] == answer["predictions"] and line["lower"] == answer["lower"]
+    rows = [dict(zip(line["columns"], row, strict=True)) for row in line["rows"]]
+    assert rows == [dict(zip(COLUMNS, row, strict=True)) for row in values(FRAME)]
+    assert (line["route"], line["version"]) == (route, "1") and 0 < line["ms"] < 10_000 and len(line["run_id"]) == 32
+    assert line["id"] == answered.id == answer.get("request_id", answered.id)
+
+
+def test_what_is_refused_is_not_logged(server: Server) -> None:
+    def areas() -> set[float]:
+        return {row[line["columns"].index("area")] for line in logged(server) for row in line["rows"]}
+
+    assert server.predict({**FLAT, "area": -77.7}).status == 422
+    assert server.predict({**FLAT, "area": 77.7}).status == 200
+    wait_for(lambda: 77.7 in areas(), "the request is logged")
+    assert -77.7 not in areas()  # a worker logs in the order of its answers

@@ -1,0 +1,523 @@
+"""Feedback: true values are kept, matched with the prediction log, and counted to the last digit, whatever is killed."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from housing.core.environment import PROJECT
+from server.core import releases
+from server.feedback import error_totals
+from server.feedback.error_totals import OTHER, VERSIONS, Tally
+from server.prediction_log.rotating_file import RotatingFile
+from tests.server.test_server import gunicorn_alone
+from tests.support.server import Answer, Server, assert_problem, children, scraped, serving
+from tests.support.tables import FLAT, config
+from tests.support.waiting import wait_for
+
+NOBODY = "0193f5c2a1b3-00-00000000"  # the id of a request that nobody sent
+Truth = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def server(served_home: Path) -> Iterator[Server]:
+    """The promoted model, served; its joiner does not wait long."""
+    with serving(served_home, "serve.feedback_patience=4", "serve.max_rows=200", "serve.max_body=20000") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        yield running
+
+
+def send(server: Server, body: object) -> Answer:
+    """Send feedback."""
+    return server.ask("/feedback", json.dumps(body).replace("Infinity", "1e999").encode())
+
+
+def accepted(server: Server, truths: Sequence[Truth]) -> None:
+    """Send true values, which are taken."""
+    answer = send(server, {"feedback": truths})
+    assert (answer.status, answer.type, answer.json) == (202, "application/json", {"accepted": len(truths)})
+
+
+def predicted(server: Server, areas: Sequence[float], coverage: float | None = None) -> Any:
+    """Predict flats of some areas, as columns and rows."""
+    query = "" if coverage is None else f"?interval={coverage}"
+    rows = [[area, *list(FLAT.values())[1:]] for area in areas]
+    answer = server.ask(f"/predict{query}", json.dumps({"columns": list(FLAT), "rows": rows}).encode())
+    assert answer.status == 200, answer
+    return answer.json
+
+
+def counts(figures: dict[str, float], version: str = "1") -> dict[str, float]:
+    """The joiner's figures of a version, the unmatched and the repeated."""
+    found = {
+        name.removeprefix("housing_feedback_").removesuffix("_total"): figures[f'{name}{{version="{version}"}}']
+        for name in error_totals.SERIES
+    }
+    return found | {name: figures[f"housing_feedback_{name}_total"] for name in ("unmatched", "repeated")}
+
+
+def assert_rises(server: Server, before: dict[str, float], rise: dict[str, float]) -> None:
+    """Wait until everything is counted; then each figure has risen by just so much."""
+
+    def risen() -> dict[str, float]:
+        return {name: value - before[name] for name, value in counts(scraped(server)).items()}
+
+    names = ("total", "unmatched", "repeated")
+    wait_for(lambda: sum(risen()[name] for name in names) >= sum(rise[name] for name in names), "all is counted")
+    assert risen() == pytest.approx(rise, rel=1e-9, abs=1e-9)
+
+
+def ready(server: Server) -> dict[str, float]:
+    """The joiner's figures, once it shows any."""
+    wait_for(lambda: 'housing_feedback_total{version="1"}' in scraped(server), "the joiner counts version 1")
+    return counts(scraped(server))
+
+
+def folder_of(home: Path) -> Path:
+    """Where log and feedback lie."""
+    return home / "serving" / "rentals-staging.log"
+
+
+def lines(folder: Path, kind: str) -> list[Any]:
+    """The lines of all files of a kind."""
+    return [
+        json.loads(line) for path in sorted(folder.glob(f"{kind}-*")) for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+
+
+def test_errors_and_hits_are_counted_to_the_last_digit(server: Server, served_home: Path) -> None:
+    before, received = ready(server), scraped(server)["housing_feedback_received_total"]
+    batch, alone = predicted(server, [30.0, 60.0, 90.0], 0.8), server.predict({**FLAT, "area": 120.0}).json
+    inside, outside = batch["upper"][0] - 1e-3, batch["lower"][2] - 5.0
+    truths = [
+        {"request_id": batch["request_id"], "row": 2, "value": outside},
+        {"request_id": batch["request_id"], "row": 0, "value": inside},
+    ]
+    accepted(server, truths)
+    assert send(server, {"request_id": alone["request_id"], "value": 700}).status == 202  # row 0
+    errors = [batch["predictions"][2] - outside, batch["predictions"][0] - inside, alone["predictions"][0] - 700]
+    rise = {
+        "total": 3,
+        "absolute_error": sum(map(abs, errors)),
+        "squared_error": sum(error**2 for error in errors),
+        "intervals": 2,
+        "interval_hits": 1,
+        "unmatched": 0,
+        "repeated": 0,
+    }
+    assert_rises(server, before, rise)
+    assert scraped(server)["housing_feedback_received_total"] == received + 3
+    joined = {(row["id"], row["row"]): row for row in lines(folder_of(served_home), "joined")}
+    found = joined[batch["request_id"], 2]
+    assert found["columns"] == {**FLAT, "area": 90.0}
+    assert (found["prediction"], found["value"], found["version"]) == (batch["predictions"][2], outside, "1")
+    assert time.time() - 60 < found["time"] <= time.time()
+
+
+def test_a_row_is_counted_once_with_the_value_that_came_first(server: Server, served_home: Path) -> None:
+    before, answer = ready(server), predicted(server, [70.0, 80.0])
+    first, second = ({"request_id": answer["request_id"], "row": row, "value": 300.0 + row} for row in (0, 1))
+    accepted(server, [first, first, {**first, "value": 900.0}])
+    error = answer["predictions"][0] - 300.0
+    rise = {**dict.fromkeys(before, 0), "total": 1, "absolute_error": abs(error), "squared_error": error**2, "repeated": 2}
+    assert_rises(server, before, rise)
+    accepted(server, [{**first, "value": 800.0}, second])
+    error = answer["predictions"][1] - 301.0
+    rise = {**rise, "total": 2, "repeated": 3}
+    rise |= {"absolute_error": rise["absolute_error"] + abs(error), "squared_error": rise["squared_error"] + error**2}
+    assert_rises(server, before, rise)
+    joined = [row["value"] for row in lines(folder_of(served_home), "joined") if row["id"] == answer["request_id"]]
+    assert joined == [300.0, 300.0, 900.0, 800.0, 301.0]  # the last one of a row is its correction
+
+
+def test_what_has_no_prediction_is_counted_as_unmatched(server: Server) -> None:
+    before = ready(server)
+    mine = predicted(server, [50.0])["request_id"]
+    accepted(
+        server,
+        [
+            {"request_id": NOBODY, "value": 1.0},
+            {"request_id": mine[:-8] + "0fffffff", "value": 1.0},  # a worker's, and none of its requests
+            {"request_id": mine[:13] + "fe" + mine[15:], "value": 1.0},  # of no worker
+            {"request_id": mine, "row": 1, "value": 1.0},
+        ],
+    )
+    assert_rises(server, before, {**dict.fromkeys(before, 0), "unmatched": 4})
+
+
+def joiner(server: Server) -> int:
+    """The pid of a server's joiner."""
+    found: list[int] = []
+
+    def is_there() -> bool:
+        found[:] = [
+            pid for pid in children(server.process.pid) if b"server.feedback.joiner" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        return len(found) == 1
+
+    wait_for(is_there, "a joiner runs")
+    return found[0]
+
+
+def test_a_joiner_that_is_killed_counts_nothing_twice_and_forgets_nothing(server: Server, served_home: Path) -> None:
+    before, errors, sent = ready(server), [], set()
+    for place in range(120):
+        answer = predicted(server, [20.0 + place, 30.0 + place])
+        accepted(server, [{"request_id": answer["request_id"], "row": row, "value": 300.0 + place} for row in (0, 1)])
+        errors += [prediction - 300.0 - place for prediction in answer["predictions"]]
+        sent |= {(answer["request_id"], row) for row in (0, 1)}
+        if place % 30 == 29:
+            os.kill(joiner(server), signal.SIGKILL)
+    rise = {"total": 240, "absolute_error": sum(map(abs, errors)), "squared_error": sum(error**2 for error in errors)}
+    assert_rises(server, before, {**dict.fromkeys(before, 0), **rise})
+    assert "the joiner has ended; starting another" in server.log.read_text(encoding="utf-8")
+    assert sent <= {(row["id"], row["row"]) for row in lines(folder_of(served_home), "joined")}
+
+
+def test_files_are_begun_anew_and_every_prediction_is_found_in_its_file(served_home: Path, tmp_path: Path) -> None:
+    """Each prediction fills a file, and so do two requests with feedback."""
+    options = ("serve.log_max_bytes=300", "serve.log_keep=1000", f"serve.log_folder={tmp_path}")
+    with serving(served_home, *options) as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        before = ready(running)
+        answers = []
+        for place in range(12):
+            answers.append(predicted(running, [40.0 + place]))
+            wait_for(lambda: len(list(tmp_path.glob("predictions-*"))) == len(answers), "it is written")
+        for answer in answers[::2]:
+            accepted(running, [{"request_id": answer["request_id"], "value": 500.5}])
+        errors = [answer["predictions"][0] - 500.5 for answer in answers[::2]]
+        rise = {
+            "total": 6,
+            "absolute_error": sum(map(abs, errors)),
+            "squared_error": sum(error**2 for error in errors),
+        }
+        assert_rises(running, before, {**dict.fromkeys(before, 0), **rise})
+    assert len(list(tmp_path.glob("feedback-*"))) > 2
+
+
+GOOD = {"request_id": NOBODY, "row": 0, "value": 500.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "reason"),
+    [
+        ({"request_id": None}, "request_id", "is missing"),
+        ({"request_id": 5}, "request_id", "is not a request id, such as 0193f5c2a1b3-01-0000002a"),
+        ({"request_id": NOBODY.upper()}, "request_id", "is not a request id"),
+        ({"request_id": f"../{NOBODY}"}, "request_id", "is not a request id"),
+        ({"row": -1}, "row", "-1 is below 0"),
+        ({"row": 0.5}, "row", "0.5 is not a whole number"),
+        ({"row": True}, "row", "True is not a number"),
+        ({"row": "0"}, "row", "'0' is not a number"),
+        ({"row": None}, "row", "is missing"),
+        ({"row": 200}, "row", "200 is above 199"),
+        ({"row": 10**400}, "row", "not a finite number"),
+        ({"value": None}, "value", "is missing"),
+        ({"value": "500"}, "value", "'500' is not a number"),
+        ({"value": False}, "value", "False is not a number"),
+        ({"value": 1e999}, "value", "inf is not a finite number"),
+        ({"value": 10**400}, "value", "not a finite number"),
+        ({"value": [1]}, "value", "[1] is not a number"),
+        ({"value": -1.5}, "value", "-1.5 is below 0"),  # no rent is
+        ({"values": 1}, "values", "is not known here"),
+    ],
+)
+def test_a_bad_value_is_refused_with_row_field_and_reason(
+    server: Server, change: dict[str, Any], field: str, reason: str
+) -> None:
+    answer = send(server, {"feedback": [GOOD, {**GOOD, **change}]})
+    assert_problem(answer, 422, "1 value is not allowed")
+    (error,) = answer.json["errors"]
+    assert (error["row"], error["field"]) == (1, field)
+    assert reason in error["reason"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        (b"", 400, "not JSON"),
+        (b'{"request_id": "', 400, "not JSON"),
+        (b'{"value": NaN}', 400, "NaN is not a JSON number"),
+        (b'{"value": 1, "value": 2}', 400, "the key 'value' is there twice"),
+        (b"[" * 19_000, 400, "nested too deeply"),
+        (b"[]", 422, "the body is not an object"),
+        (b"{}", 422, "2 values are not allowed"),
+        (b'{"feedback": []}', 422, "a list of at least one object"),
+        (b'{"feedback": {}}', 422, "a list of at least one object"),
+        (b'{"feedback": [1], "row": 2}', 422, "the body's only key"),
+        (b'{"feedback": [1]}', 422, "1 value is not allowed"),
+        (json.dumps({"feedback": [{}] * 200}).encode(), 422, "more than 100 values are not allowed; the first 100 are named"),
+        (json.dumps({"feedback": [GOOD] * 201}).encode(), 413, "the body has 201 true values; allowed: 200"),
+        (b" " * 20_001, 413, ""),
+    ],
+)
+def test_a_body_that_is_no_feedback_is_refused(server: Server, body: bytes, status: int, detail: str) -> None:
+    answer = server.ask("/feedback", body)
+    assert_problem(answer, status, detail)
+    assert len(answer.json.get("errors", [])) <= 100
+
+
+def test_what_is_refused_is_not_kept_and_other_methods_and_types_are_refused(server: Server, served_home: Path) -> None:
+    before = len(lines(folder_of(served_home), "feedback"))
+    assert_problem(send(server, {"feedback": [GOOD, {**GOOD, "row": -1}]}), 422, "1 value is not allowed")
+    assert_problem(server.ask("/feedback", b"{}", Content_Type="text/csv"), 415, "text/csv; allowed: application/json")
+    assert_problem(server.ask("/feedback"), 405, "")
+    assert len(lines(folder_of(served_home), "feedback")) == before
+
+
+@contextmanager
+def traced(pids: Sequence[int], place: Path) -> Iterator[None]:
+    """Have strace write what processes say to files and sockets while the block lasts, into a file for each thread."""
+    if not shutil.which("strace"):
+        pytest.skip("strace is not on this machine: apt-get install strace")
+    named = [f"--attach={pid}" for pid in pids]
+    command = ["strace", "-ff", "-y", "-s100", "-etrace=write,writev,sendto,sendmsg,fsync", f"-o{place}/calls", *named]
+    said = place / "said"
+    with said.open("wb") as file, subprocess.Popen(command, stderr=file) as process:
+        try:
+            wait_for(lambda: all(f"Process {pid} attached" in said.read_text(encoding="utf-8") for pid in pids), "it looks")
+            yield
+        finally:
+            process.terminate()
+
+
+def test_feedback_is_on_the_disk_before_it_is_accepted(server: Server, tmp_path: Path) -> None:
+    with traced(server.workers(), tmp_path):
+        accepted(server, [GOOD])
+    threads = [path.read_text(encoding="utf-8") for path in tmp_path.glob("calls.*")]
+    (calls,) = (calls for calls in threads if "HTTP/1.1 202 " in calls)
+    written, synced, answered = r'write\((\d+<.*/feedback-.*>), "\{\\"time.*\n', r"fsync\(\1\) += 0\n", r".*HTTP/1.1 202 "
+    assert re.search(rf"{written}(.*\n)*{synced}(.*\n)*{answered}", calls), calls
+
+
+@pytest.mark.usefixtures("server")
+def test_on_a_full_disk_feedback_is_refused_whole(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    (tmp_path / "disk").mkdir()
+    small = tmp_path / "python_on_a_small_disk"
+    mounted = f'mount -t tmpfs -o size=64k tmpfs {tmp_path}/disk && exec {sys.executable} "$@"'
+    small.write_text(f"#!/usr/bin/env bash\nexec unshare --mount bash -c '{mounted}' -- \"$@\"\n", encoding="utf-8")
+    small.chmod(0o755)
+    with gunicorn_alone(str(small), tmp_path / "log", HOUSING_LOG_FOLDER=str(tmp_path / "disk"), HOUSING_WORKERS="1") as running:
+        disk = Path(f"/proc/{running.process.pid}/root{tmp_path}/disk")
+        accepted(running, [GOOD])
+        with pytest.raises(OSError, match="No space left"):
+            (disk / "ballast").write_bytes(b"x" * 100_000)
+        assert_problem(
+            send(running, {"feedback": [GOOD] * 200}), 503, "cannot be kept now: No space left on device; send it again"
+        )
+        assert lines(disk, "feedback")[0]["feedback"] == [GOOD]
+        (disk / "ballast").unlink()
+        accepted(running, [GOOD] * 200)
+        assert [len(line["feedback"]) for line in lines(disk, "feedback")] == [1, 200]
+
+
+def entry(name: str, predictions: Sequence[float], version: str = "1") -> dict[str, Any]:
+    """An entry of the prediction log."""
+    rows = [[float(place)] for place in range(len(predictions))]
+    return {"id": name, "time": 0.0, "version": version, "columns": ["area"], "rows": rows, "predictions": list(predictions)}
+
+
+def put(folder: Path, name: str, *entries: object) -> None:
+    """Append lines as a worker does."""
+    data = "".join(f"{json.dumps(line, separators=(',', ':'))}\n" for line in entries)
+    RotatingFile(folder, name, 10**9, 10, 30).append(data.encode())
+
+
+def new_id(number: int) -> str:
+    """The id of a request that came just now, to worker 0."""
+    return f"{time.time_ns() // 1_000_000:012x}-00-{number:08x}"
+
+
+def serve_version(place: Path, version: str) -> None:
+    """Publish a version, as the puller does."""
+    (place / "bundle").mkdir(exist_ok=True)
+    releases.publish(place / "published", version, place / "bundle", {"version": version})
+
+
+@contextmanager
+def joining(place: Path, patience: float = 60) -> Iterator["subprocess.Popen[bytes]"]:
+    """A joiner of `<place>/log` alone, for as long as the block lasts."""
+    overrides = (f"serve.folder={place}/published", f"serve.log_folder={place}/log", f"serve.feedback_patience={patience}")
+    serve = config("serve", "data=rentals", *overrides).serve
+    environ = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
+    environ = {**os.environ, **environ, "PROMETHEUS_MULTIPROC_DIR": str(place / "metrics")}
+    with (place / "said").open("ab") as said:
+        process = subprocess.Popen([sys.executable, "-m", "server.feedback.joiner"], cwd=PROJECT, env=environ, stderr=said)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def shown(place: Path) -> dict[str, float]:
+    """What Prometheus is shown of a joiner's counters."""
+    if not (place / "metrics" / error_totals.FILE).exists():
+        return {}
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(place / "metrics"))  # type: ignore[no-untyped-call]
+    return {
+        sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+    }
+
+
+def test_feedback_that_is_there_before_its_prediction_waits_for_it(tmp_path: Path) -> None:
+    name, never = new_id(0), new_id(1)
+    put(tmp_path / "log", "predictions-0", entry(NOBODY, [1.0]))
+    truths = [{"request_id": name, "row": 1, "value": 5.0}, {"request_id": never, "row": 0, "value": 5.0}]
+    serve_version(tmp_path, "1")
+    state = tmp_path / "log" / "joiner.json"
+    with joining(tmp_path, patience=4):
+        wait_for(state.exists, "it looks")
+        put(tmp_path / "log", "feedback-0", {"time": time.time(), "feedback": truths})
+        wait_for(lambda: len(json.loads(state.read_text(encoding="utf-8"))["waiting"]) == 2, "it has looked for both")
+        put(tmp_path / "log", "predictions-0", entry(name, [1.0, 2.0]))
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is matched")
+        assert shown(tmp_path)["housing_feedback_absolute_error_total 1"] == 3.0
+        wait_for(lambda: shown(tmp_path)["housing_feedback_unmatched_total"] == 1, "the other is given up")
+
+
+@pytest.mark.long
+def test_killed_at_any_moment_the_figures_are_exact(tmp_path: Path) -> None:
+    """Each true value but the last ones is sent again, with another value, to the joiner after the one that was killed."""
+    names = [new_id(number) for number in range(2000)]
+    put(tmp_path / "log", "predictions-0", *(entry(name, [1.0, 2.0]) for name in names))
+    serve_version(tmp_path, "1")
+    for kill in range(5):
+        truths = [{"request_id": name, "row": number % 2, "value": 4.0} for number, name in enumerate(names[kill::5])]
+        again = [{"request_id": name, "row": (number % 2), "value": 9.0} for number, name in enumerate(names[kill - 1 :: 5])]
+        sent = truths + (again if kill else [])
+        put(tmp_path / "log", "feedback-0", *({"time": time.time(), "feedback": [truth]} for truth in sent))
+        with joining(tmp_path) as process:
+            time.sleep(0.3 + 0.3 * kill)  # the moment is what is tried
+            process.kill()
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1", 0) >= 2000, "all are counted")
+        put(tmp_path / "log", "feedback-0", {"time": time.time(), "feedback": [{"request_id": names[0], "row": 1, "value": 5.0}]})
+        wait_for(lambda: shown(tmp_path)["housing_feedback_total 1"] > 2000, "it has taken one step more")
+        assert shown(tmp_path)["housing_feedback_total 1"] == 2001
+        assert shown(tmp_path)["housing_feedback_squared_error_total 1"] == 1000 * 9 + 1000 * 4 + 9
+        assert shown(tmp_path)["housing_feedback_repeated_total"] == 4 * 400
+        joined = lines(tmp_path / "log", "joined")
+        assert {row["id"] for row in joined} == set(names)
+        assert len(joined) <= 2001 + 4 * 400 + 9 * 400  # each kill repeats one step at most
+
+
+def truth(name: str, row: int = 0, value: float = 4.0) -> Truth:
+    """A line of feedback with one true value."""
+    return {"time": time.time(), "feedback": [{"request_id": name, "row": row, "value": value}]}
+
+
+def test_rows_of_a_step_that_was_cut_off_are_not_taken_for_counted(tmp_path: Path) -> None:
+    known, other = new_id(0), new_id(1)
+    put(tmp_path / "log", "predictions-0", entry(known, [1.0]), entry(other, [1.0]))
+    put(tmp_path / "log", "feedback-0", truth(known))
+    serve_version(tmp_path, "1")
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is counted")
+    (path,) = (tmp_path / "log").glob("counted-0-*.jsonl")
+    with path.open("ab") as file:
+        file.write(json.dumps({"id": other, "rows": [0]}, separators=(",", ":")).encode() + b'\n{"id":"half')
+    put(tmp_path / "log", "feedback-0", truth(known), truth(other))
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path)["housing_feedback_repeated_total"] == 1, "what was counted is known")
+        assert shown(tmp_path)["housing_feedback_total 1"] == 2
+    assert lines(tmp_path / "log", "counted") == [{"id": name, "rows": [0]} for name in (known, other)]
+
+
+def test_what_is_kept_of_counted_rows_goes_with_their_predictions(tmp_path: Path) -> None:
+    name, log = new_id(0), tmp_path / "log"
+    put(log, "predictions-0", entry(name, [1.0]))
+    put(log, "feedback-0", truth(name))
+    serve_version(tmp_path, "1")
+    with joining(tmp_path, patience=2):
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is counted")
+        (predictions,) = log.glob("predictions-*")
+        predictions.unlink()
+        wait_for(lambda: not list(log.glob("counted-*")), "the file is removed")
+        put(log, "feedback-0", truth(name))
+        wait_for(lambda: shown(tmp_path)["housing_feedback_unmatched_total"] == 1, "it is sent again")
+        figures = shown(tmp_path)
+        assert (figures["housing_feedback_total 1"], figures["housing_feedback_repeated_total"]) == (1, 0)
+    assert json.loads((log / "joiner.json").read_text(encoding="utf-8"))["counted"] == {}
+
+
+def test_a_state_that_was_kept_before_rows_were_marked_is_gone_on_with(tmp_path: Path) -> None:
+    name = new_id(0)
+    put(tmp_path / "log", "predictions-0", entry(name, [1.0, 2.0]))
+    put(tmp_path / "log", "feedback-0", truth(name))
+    serve_version(tmp_path, "1")
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is counted")
+    path = tmp_path / "log" / "joiner.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({key: known[key] for key in ("read", "waiting", "unmatched", "tallies")}), encoding="utf-8")
+    put(tmp_path / "log", "feedback-0", truth(name, row=1))
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path)["housing_feedback_total 1"] == 2, "it goes on")
+
+
+def test_a_file_of_counted_rows_that_lost_its_end_is_gone_on_with(tmp_path: Path) -> None:
+    name = new_id(0)
+    put(tmp_path / "log", "predictions-0", entry(name, [1.0, 2.0]))
+    put(tmp_path / "log", "feedback-0", truth(name))
+    serve_version(tmp_path, "1")
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is counted")
+    (counted,) = (tmp_path / "log").glob("counted-*")
+    counted.write_bytes(b"")
+    put(tmp_path / "log", "feedback-0", truth(name, row=1))
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path)["housing_feedback_total 1"] == 2, "another row is counted")
+        put(tmp_path / "log", "feedback-0", truth(name, row=1))
+        wait_for(lambda: shown(tmp_path)["housing_feedback_repeated_total"] == 1, "it is known when it is sent again")
+
+
+def test_a_second_joiner_of_a_folder_waits_for_its_turn(tmp_path: Path) -> None:
+    with joining(tmp_path) as first:
+        wait_for(lambda: bool(shown(tmp_path)), "the first works")
+        with joining(tmp_path) as second:
+            wait_for(lambda: b"this one waits" in (tmp_path / "said").read_bytes(), "the second waits")
+            (tmp_path / "metrics" / error_totals.FILE).unlink()
+            first.kill()
+            first.wait(60)
+            wait_for(lambda: bool(shown(tmp_path)), "the second works")
+            assert second.poll() is None
+
+
+def test_each_version_is_counted_for_itself_from_zero_and_old_ones_together(tmp_path: Path) -> None:
+    names = {version: new_id(number) for number, version in enumerate(["1", "2", "77"])}
+    put(tmp_path / "log", "predictions-0", *(entry(name, [1.0], version) for version, name in names.items()))
+    with joining(tmp_path):
+        wait_for(lambda: "housing_feedback_total other" in shown(tmp_path), "it counts, though no version is in use")
+        for version in ("1", "2"):
+            serve_version(tmp_path, version)
+            wait_for(lambda: shown(tmp_path).get(f"housing_feedback_total {version}") == 0, "it begins at 0")  # pylint: disable=cell-var-from-loop
+        truths = [{"request_id": name, "row": 0, "value": 4.0} for name in names.values()]
+        put(tmp_path / "log", "feedback-0", {"time": time.time(), "feedback": truths})
+        wait_for(lambda: all(shown(tmp_path)[f"housing_feedback_total {name}"] == 1 for name in ("1", "2", OTHER)), "all")
+
+
+def test_the_versions_that_were_in_use_last_are_kept() -> None:
+    tallies: dict[str, Tally] = {}
+    for version in range(20):
+        tallies = error_totals.put_in_use(tallies, str(version))
+        tallies = error_totals.put_in_use(tallies, "0")  # rolled back to, again and again
+    assert list(tallies) == [OTHER, *map(str, range(20 - VERSIONS + 1, 20)), "0"]

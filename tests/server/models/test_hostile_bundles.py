@@ -1,0 +1,273 @@
+"""Bundles by one who wants harm: each is refused in the puller's child process, before anything of it is used."""
+
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from housing.bundle.bundle import Bundle
+from housing.bundle.ensemble import Ensemble, Member
+from housing.bundle.onnx_model import Graph
+from housing.core.errors import BundleError
+from housing.data.table import Table
+from housing.promotion.promotion import promote
+from housing.tracking import store as tracking_store
+from housing.tracking import tags
+from server.models.verification import verify
+from tests.housing.bundle.test_bundle import sum_again
+from tests.support.server import scraped, serving
+from tests.support.tables import FLAT, config, train
+from tests.support.waiting import wait_for
+
+GRAPH = "members/0/model.onnx"
+
+
+@pytest.fixture
+def folder(bundle: Bundle, tmp_path: Path) -> Path:
+    """A written bundle."""
+    bundle.write(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def graph(nodes: Sequence[onnx.NodeProto], initializers: Sequence[TensorProto] = (), **more: Any) -> Callable[[Path], object]:
+    """Put another graph in, which takes the columns of the rentals."""
+    taken = helper.make_tensor_value_info("columns", TensorProto.FLOAT, [None, 7])
+    given = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
+    made = helper.make_model(helper.make_graph(nodes, "hostile", [taken], [given], initializers), **more)
+    return lambda place: (place / GRAPH).write_bytes(made.SerializeToString())
+
+
+def endless() -> onnx.NodeProto:
+    """Give a loop whose condition stays true."""
+    names = ("i", "go", "x")
+    taken = [
+        helper.make_tensor_value_info(name, kind, [])
+        for name, kind in zip(names, (TensorProto.INT64, TensorProto.BOOL, TensorProto.FLOAT), strict=True)
+    ]
+    given = [helper.make_tensor_value_info(name, kind, []) for name, kind in (("on", TensorProto.BOOL), ("z", TensorProto.FLOAT))]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["x"], ["z"])], "body", taken, given
+    )
+    return helper.make_node("Loop", ["", "", "columns"], ["y"], body=body)
+
+
+def tensor(dims: Sequence[int], **more: Any) -> TensorProto:
+    """Give a tensor that says of itself what it likes."""
+    return TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, **more)
+
+
+def outside() -> TensorProto:
+    """Give a tensor whose numbers lie in another file."""
+    made = tensor([9, 1], data_location=TensorProto.EXTERNAL)
+    made.external_data.add(key="location", value="../../../../../etc/passwd")
+    return made
+
+
+def product(weights: TensorProto) -> Callable[[Path], object]:
+    """Put a graph in that multiplies by some weights."""
+    return graph([helper.make_node("MatMul", ["columns", "w"], ["y"])], [weights])
+
+
+def tree(last: int, ids: Sequence[int] = range(7)) -> onnx.NodeProto:
+    """Give a tree: children of nodes 0 and 1 are the next node and a leaf, of node 2 the last (6 is right) and a leaf."""
+    leaves = ids[3:]
+    return helper.make_node(
+        "TreeEnsembleRegressor",
+        ["columns"],
+        ["y"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=[0] * 7,
+        nodes_nodeids=ids,
+        nodes_featureids=[0] * 7,
+        nodes_modes=["BRANCH_LEQ"] * 3 + ["LEAF"] * 4,
+        nodes_values=[-1e9] + [0.0] * 6,  # only a number that low leads from node 0 to node 1
+        nodes_truenodeids=[1, 2, last, 0, 0, 0, 0],
+        nodes_falsenodeids=[3, 4, 5, 0, 0, 0, 0],
+        target_ids=[0] * 4,
+        target_nodeids=leaves,
+        target_treeids=[0] * 4,
+        target_weights=[1.0] * 4,
+    )
+
+
+def function() -> onnx.FunctionProto:
+    """Give a function of the model's own."""
+    return helper.make_function(
+        "own", "F", ["a"], ["b"], [helper.make_node("Identity", ["a"], ["b"])], [helper.make_opsetid("", 20)]
+    )
+
+
+def archive(name: str, content: bytes) -> Callable[[Path], object]:
+    """Put a compressed array beside the background rows."""
+
+    def apply(place: Path) -> None:
+        with zipfile.ZipFile(place / "background.npz", "a", zipfile.ZIP_DEFLATED) as file:
+            file.writestr(name, content)
+
+    return apply
+
+
+def claims(shape: str) -> bytes:
+    """Give the header of an array that says it is as large."""
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def replaced(content: bytes) -> Callable[[Path], object]:
+    """Put an array as background rows, header and all."""
+
+    def apply(place: Path) -> None:
+        with zipfile.ZipFile(place / "background.npz", "w") as file:
+            file.writestr("rows.npy", content)
+
+    return apply
+
+
+def said(name: str, *keys: str, value: object) -> Callable[[Path], object]:
+    """Say something else in a file of JSON."""
+
+    def apply(place: Path) -> None:
+        content = json.loads((place / name).read_text(encoding="utf-8"))
+        within = content
+        for key in keys[:-1]:
+            within = within[key]
+        within[keys[-1]] = value
+        (place / name).write_text(json.dumps(content), encoding="utf-8")
+
+    return apply
+
+
+def pickled(place: Path) -> None:
+    """Put an array in that only a pickle can hold."""
+    with (place / "features/0/arrays.npz").open("wb") as file:
+        np.savez(file, np.array([print], dtype=object))
+
+
+def named(name: str) -> Callable[[Path], object]:
+    """Add a name to the sums."""
+
+    def apply(place: Path) -> None:
+        with (place / "SHA256SUMS").open("a", encoding="utf-8") as file:
+            file.write(f"{'0' * 64}  {name}\n")
+
+    return apply
+
+
+def link(place: Path) -> None:
+    """Put a link in the place of a file."""
+    (place / "card.json").unlink()
+    (place / "card.json").symlink_to("/etc/passwd")
+
+
+def pipe(place: Path) -> None:
+    """Put a pipe in the place of a file: who reads it waits for ever."""
+    (place / "card.json").unlink()
+    os.mkfifo(place / "card.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (graph([endless()]), "has the operator 'Loop' of 'ai.onnx'; allowed: Add, Cast"),
+        (graph([helper.make_node("System", ["columns"], ["y"], domain="com.evil")]), "the operator 'System' of 'com.evil'"),
+        (
+            graph([helper.make_node("F", ["columns"], ["y"], domain="own")], functions=[function()]),
+            "has functions, training steps",
+        ),
+        (product(outside()), "has numbers in another file; allowed: in the graph itself"),
+        (product(tensor([2**40, 2**20])), "a tensor of shape .*, which a file of .* bytes cannot hold"),
+        (product(tensor([-1, 9])), r"a tensor of shape \(-1, 9\)"),
+        (graph([helper.make_node("ConstantOfShape", ["columns"], ["y"])]), "the operator 'ConstantOfShape'"),
+        (graph([tree(last=1)]), "has a tree with a node that .* has two parents"),
+        (graph([tree(last=0)]), "has a tree with a node that .* or one where it is the first"),
+        (graph([tree(last=6, ids=(0, 1, 2, 3, 4, 5, 5))]), "has a tree with a node that is there twice"),
+        (graph([helper.make_node("TreeEnsemble", ["columns"], ["y"], domain="ai.onnx.ml")]), "has the operator 'TreeEnsemble'"),
+        (lambda place: (place / GRAPH).write_bytes(b"\xff" * 100), "is no ONNX graph"),
+        (archive("bomb.npy", b"\0" * 600_000_000), "bytes when they are unpacked; allowed: 500000000"),
+        (replaced(claims("(1000000000000, 8)")), "MemoryError|Unable to allocate"),
+        (pickled, "pickle"),
+        (said("card.json", "metrics", "rmse", value="0.5"), "metrics.rmse are .* '0.5'.; allowed: two texts, a number"),
+        (said("card.json", "run_id", value=["x"]), "card.json: run_id, .*; allowed: two texts"),
+        (said("reference.json", "prediction", "missing", value="a"), "the bins of the prediction hold what is no number"),
+        (said("reference.json", "columns", "area", "lowest", value=None), "the bins of area hold what is no number"),
+        (said("card.json", "run_id", value="\ud800"), "its proof ended with 1 .*surrogates"),
+        (link, "card.json is no plain file"),
+        (pipe, "card.json is no plain file"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_meant_to_harm_is_refused_though_its_sums_are_right(
+    folder: Path, change: Callable[[Path], object], message: str
+) -> None:
+    change(folder)
+    if change not in (link, pipe):
+        sum_again(folder)
+    with pytest.raises(BundleError, match=message):
+        verify(folder, None, memory=1000, seconds=60, rows=10_000)
+
+
+def test_what_takes_too_much_for_the_largest_request_alone_is_refused(bundle: Bundle, rentals: Table, tmp_path: Path) -> None:
+    wide, narrow = np.ones((7, 30_000), np.float32), np.full((30_000, 1), 1e-4, np.float32)
+    weights = [numpy_helper.from_array(wide, "wide"), numpy_helper.from_array(narrow, "narrow")]
+    nodes = [
+        helper.make_node("MatMul", ["columns", "wide"], ["between"]),
+        helper.make_node("MatMul", ["between", "narrow"], ["y"]),
+    ]
+    (tmp_path / GRAPH).parent.mkdir(parents=True)
+    graph(nodes, weights)(tmp_path)
+    members = [Member(Graph((tmp_path / GRAPH).read_bytes()), 0)]
+    greedy = dataclasses.replace(bundle, ensemble=Ensemble(bundle.schema, bundle.ensemble.features, members), interval=None)
+    greedy.pick_golden(rentals.matrix[~np.isnan(rentals.matrix).any(axis=1)], 16)
+    greedy.write(tmp_path / "bundle")
+    verify(tmp_path / "bundle", None, memory=1000, seconds=60, rows=100)
+    with pytest.raises(BundleError, match="it may take 1000 MB.*allocate"):
+        verify(tmp_path / "bundle", None, memory=1000, seconds=60, rows=10_000)
+
+
+def test_a_name_that_leads_outside_is_refused(folder: Path) -> None:
+    named("../../../etc/passwd")(folder)
+    with pytest.raises(BundleError, match=r"\.\./\.\./\.\./etc/passwd is missing"):
+        verify(folder, None, memory=1000, seconds=60, rows=10_000)
+
+
+def test_every_model_of_this_project_passes(folder: Path) -> None:
+    verify(folder, None, memory=1000, seconds=60, rows=10_000)
+
+
+def test_workers_see_nothing_of_what_the_puller_refuses(home: Path) -> None:
+    good = train(home, "model=linear", "figures=false")
+    promote(config("promote", "data=rentals"))
+    store = tracking_store.connect(config("train", "data=rentals").mlflow)
+    model = store.client.get_logged_model(store.get(str(good.run_id)).tags[tags.MODEL_ID])
+    with serving(home) as running:
+        wait_for(lambda: running.answers("/readyz"), "version 1 is served")
+        place = Path(model.artifact_location.removeprefix("file://")) / "data" / "bundle"
+        graph([endless()])(place)
+        sum_again(place)
+        store.point("housing-rentals", "staging", store.register("housing-rentals", str(good.run_id)))
+        wait_for(lambda: scraped(running).get("housing_versions_refused_total") == 1, "the puller refuses version 2")
+        assert "has the operator 'Loop'" in running.log.read_text(encoding="utf-8")
+        assert running.predict(FLAT).json["version"] == "1"
+        assert len(list((home / "serving" / "rentals-staging").glob("2-*"))) == 0
+        store.client.set_registered_model_alias("housing-rentals", "staging", _version_of(store, "../../../../tmp/out"))
+        wait_for(
+            lambda: "which no MLflow has made" in running.log.read_text(encoding="utf-8"),
+            "a run's name that is a path is refused",
+        )
+        assert running.predict(FLAT).json["version"] == "1"
+
+
+def _version_of(store: tracking_store.Store, run_id: str) -> str:
+    """Register a version that names a run of one's own invention, as whoever may write the registry can."""
+    source = store.client.get_model_version("housing-rentals", "1").source
+    assert source
+    return str(store.client.create_model_version("housing-rentals", source, run_id=run_id).version)

@@ -1,0 +1,76 @@
+"""The puller, look by look."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import mlflow
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from housing.tracking import store as tracking
+from server.core import releases
+from server.core.settings import Settings
+from server.models import puller
+from server.supervisor import environment
+from tests.support.tables import config, train
+from tests.support.waiting import wait_for
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
+    """Where the metrics of a test's puller are: a process can have each but once in its own."""
+    own = CollectorRegistry()
+    for kind in (Counter, Gauge):
+        monkeypatch.setattr(puller, kind.__name__, partial(kind, registry=own))
+    return own
+
+
+def registered(home_: Path) -> Settings:
+    """Put a model of the rentals at the alias, as versions 1 and 2."""
+    run_id = str(train(home_, "model=linear", "interval=none", "figures=false").run_id)
+    for _ in range(2):
+        store().register("housing-rentals", run_id)
+    settings = Settings.from_environment(environment(config("serve", "data=rentals", "serve.poll=0.3").serve))
+    mlflow.set_tracking_uri(settings.tracking_uri)
+    return settings
+
+
+def store() -> tracking.Store:
+    """The store of this test's home."""
+    return tracking.connect(config("train", "data=rentals").mlflow)
+
+
+def test_a_damaged_version_in_use_is_no_reason_to_refuse_the_next(home: Path, registry: CollectorRegistry) -> None:
+    settings = registered(home)
+    follows = puller.Puller(settings)
+    store().point("housing-rentals", "staging", "1")
+    assert follows.pull() == "published housing-rentals version 1"
+    (card,) = home.rglob("serving/**/card.json")
+    card.write_text("damaged", encoding="utf-8")
+    store().point("housing-rentals", "staging", "2")
+    assert follows.pull() == "published housing-rentals version 2"
+    assert registry.get_sample_value("housing_versions_refused_total") == 0
+    assert releases.current(settings.folder) != card.parents[1]
+
+
+def test_what_could_not_be_had_is_tried_after_pauses_and_counted_once(
+    home: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "puller")
+    follows = puller.Puller(registered(home))
+    store().point("housing-rentals", "staging", "1")
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    for pause in ("0.3", "0.6"):
+        with pytest.raises(FileNotFoundError, match="/nowhere"):
+            wait_for(lambda: bool(follows.pull()), "it is tried again")
+        assert follows.pull() == ""
+        assert caplog.text.strip().endswith(f"is tried again in {pause} s")
+        assert (
+            registry.get_sample_value("housing_version_refused")
+            == registry.get_sample_value("housing_versions_refused_total")
+            == 1
+        )
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    wait_for(lambda: follows.pull() == "published housing-rentals version 1", "there is room again")
+    assert registry.get_sample_value("housing_version_refused") == 0

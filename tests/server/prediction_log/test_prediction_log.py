@@ -1,0 +1,202 @@
+"""The prediction log: real processes write it, and it is read as a user does."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from housing.core.environment import PROJECT
+from server.prediction_log.request_id import parse, request_ids
+from tests.support.commands import Ended, command
+from tests.support.waiting import wait_for
+
+WRITER = """
+import os, signal, sys, time
+from pathlib import Path
+from server import slot
+from server.prediction_log.writer import DROPPED, FileHandler, PredictionLog
+from server.request_id import request_ids
+from server.rotating import RotatingFile
+
+folder = Path(sys.argv[1])
+number = slot.take(folder)
+next_id = request_ids(number)
+
+def log(max_bytes=10**9, keep=100, days=30, queue=10**6):
+    return PredictionLog(FileHandler(RotatingFile(folder, f"predictions-{number}", max_bytes, keep, days)), queue)
+
+def entry(place=0, version="1", **more):
+    return {"id": next_id(), "time": time.time(), "route": "/predict", "model": "m", "version": version, "run_id": "r", "ms": 1.5,
+            "columns": ["area", "quarter"], "rows": [[50.5, "hills"], [60.5, None]], "predictions": [float(place), 2.0], **more}
+"""
+
+
+def writer(folder: Path, code: str) -> "subprocess.Popen[str]":
+    """A process that writes the log of a folder."""
+    arguments = [sys.executable, "-c", WRITER + code, str(folder)]
+    return subprocess.Popen(arguments, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def written(folder: Path, code: str) -> str:
+    """What such a process prints, once it has ended well."""
+    with writer(folder, code) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return out
+
+
+def read(folder: Path, *arguments: str) -> tuple[list[dict[str, Any]], Ended]:
+    """The entries that `python -m server.log read` prints."""
+    ended = command(folder, "server.log", "read", str(folder), *arguments)
+    assert ended.code == 0, ended.err
+    return [json.loads(line) for line in ended.out.splitlines()], ended
+
+
+def test_ids_name_time_and_slot() -> None:
+    next_id = request_ids(17)
+    first, second = next_id(), next_id()
+    assert re.fullmatch("[0-9a-f]{12}-11-00000000", first) and second.endswith("-00000001")
+    moment, slot = parse(first)
+    assert slot == 17 and abs(moment - time.time()) < 5
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "x", "0193f5c2a1b3-01-0000002a\n", "0193F5C2A1B3-01-0000002A", "../../etc/passwd-01-00000000"]
+)
+def test_what_is_no_id_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match="not a request id"):
+        parse(wrong)
+
+
+def test_all_workers_are_read_as_one_in_order_and_a_replacement_takes_the_slot(tmp_path: Path) -> None:
+    code = "mine = log()\nprint(number)\nfor place in range(200):\n    mine.write(entry(place))\n    time.sleep(0.001)\ninput()\n"
+    arguments = [sys.executable, "-c", WRITER + code, str(tmp_path)]
+    # pylint: disable=consider-using-with  # they are ended below, side by side
+    pair = [subprocess.Popen(arguments, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    out = [process.communicate("\n", timeout=60)[0].strip() for process in pair]
+    assert sorted(out) == ["0", "1"] and [process.returncode for process in pair] == [0, 0]
+    entries, _ = read(tmp_path)
+    assert len(entries) == len({entry["id"] for entry in entries}) == 400
+    assert [entry["time"] for entry in entries] == sorted(entry["time"] for entry in entries)
+    assert {parse(entry["id"])[1] for entry in entries} == {0, 1}
+    assert written(tmp_path, "print(number)").strip() == "0"
+
+
+def test_a_killed_worker_loses_only_what_waited_and_half_a_line_is_told(tmp_path: Path) -> None:
+    code = "mine = log()\nwhile True:\n    mine.write(entry())\n    time.sleep(0.002)\n"
+    with writer(tmp_path, code) as process:
+        wait_for(lambda: sum(path.stat().st_size for path in tmp_path.glob("*.jsonl")) > 20_000, "it writes")
+        process.send_signal(signal.SIGKILL)
+    (file,) = tmp_path.glob("predictions-0-*.jsonl")
+    whole = file.read_bytes().count(b"\n")
+    with file.open("ab") as end:
+        end.write(b'{"id": "0193f5c2a1b3')
+    written(tmp_path, "log().write(entry())")
+    entries, ended = read(tmp_path)
+    assert len(entries) == whole + 1
+    assert ended.err == "skipped 1 lines that are not whole\n"
+
+
+def test_other_files_are_begun_and_the_oldest_removed(tmp_path: Path) -> None:
+    code = "mine = log(max_bytes=2000, keep=3)\nfor place in range(200):\n    mine.write(entry(place))\n    time.sleep(0.005)\n"
+    written(tmp_path, code)
+    *older, newest = sorted(tmp_path.glob("predictions-0-*.jsonl"))
+    assert len(older) == 3 and all(path.stat().st_size > 0 for path in (*older, newest))
+    entries, _ = read(tmp_path)
+    places = [int(entry["predictions"][0]) for entry in entries]
+    assert places == list(range(places[0], 200)) and places[0] > 0
+
+    os.utime(older[1], (0, time.time() - 40 * 86400))
+    os.utime(newest, (0, time.time() - 86400))  # of yesterday
+    written(tmp_path, "log().write(entry())")
+    assert not older[1].exists()
+    assert max(tmp_path.glob("predictions-0-*.jsonl")).read_bytes().count(b"\n") == 1
+
+
+def test_what_is_asked_for_alone_is_given(tmp_path: Path) -> None:
+    code = "mine = log()\nfor place in range(4):\n    mine.write(entry(place, version=str(place // 2), time=1000.0 + place))\n"
+    written(tmp_path, code)
+    everything, _ = read(tmp_path)
+    span, _ = read(tmp_path, "--since", "1970-01-01T00:16:41", "--until", "1970-01-01T00:16:43+00:00")
+    assert span == everything[1:3]
+    assert read(tmp_path, "--version", "1")[0] == everything[2:]
+    assert read(tmp_path, "--id", everything[3]["id"])[0] == everything[3:]
+
+
+def test_parquet_has_one_row_for_each_prediction(tmp_path: Path) -> None:
+    from pyarrow import parquet  # pylint: disable=import-outside-toplevel
+
+    written(tmp_path, "mine = log()\nmine.write(entry(7))\nmine.write(entry(8, lower=[0.0, 1.0], upper=[9.0, 3.0]))\n")
+    read(tmp_path, "--out", str(tmp_path / "out.parquet"))
+    table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [(row["row"], row["prediction"], row["column.quarter"], row["upper"]) for row in table] == [
+        (0, 7.0, "hills", None),
+        (1, 2.0, None, None),
+        (0, 8.0, "hills", 9.0),
+        (1, 2.0, None, 3.0),
+    ]
+
+
+def test_a_full_queue_drops_and_counts_and_nobody_waits(tmp_path: Path) -> None:
+    code = "mine = log(queue=10)\nfor _ in range(1000):\n    mine.write(entry())\nmine.close()\nprint(DROPPED._value.get())\n"
+    dropped = float(written(tmp_path, code))
+    assert dropped > 0 and len(read(tmp_path)[0]) == 1000 - dropped
+
+
+def test_an_entry_that_is_no_json_is_dropped_and_the_next_is_written(tmp_path: Path) -> None:
+    code = "mine = log()\nmine.write({'bad': object()})\nmine.write(entry())\nmine.close()\nprint(DROPPED._value.get())\n"
+    assert float(written(tmp_path, code)) == 1
+    assert len(read(tmp_path)[0]) == 1
+
+
+def test_a_full_disk_drops_whole_lines_and_the_log_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    code = """
+mine = log()
+def put(count):
+    for place in range(count):
+        mine.write(entry(place))
+        time.sleep(0.001)
+    time.sleep(0.3)  # of a thread that must not be asked
+(folder / "ballast").write_bytes(b"x" * 40_000)
+put(300)
+full = DROPPED._value.get()
+(folder / "ballast").unlink()
+put(20)
+mine.close()
+(file,) = folder.glob("predictions-0-*.jsonl")
+lines = file.read_bytes()
+print(full, DROPPED._value.get(), lines.count(b"\\n"), lines.endswith(b"}\\n"))
+"""
+    (tmp_path / "disk").mkdir()
+    run = shlex.join([sys.executable, "-c", WRITER + code, str(tmp_path / "disk")])
+    mounted = f"mount -t tmpfs -o size=64k tmpfs {tmp_path}/disk && {run}"
+    arguments = ["unshare", "--mount", "bash", "-c", mounted]
+    ended = subprocess.run(arguments, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    full, dropped, lines, whole = ended.stdout.split()
+    assert float(full) == float(dropped) > 0 and int(lines) == 320 - float(dropped) and whole == "True"
+    assert ended.stderr.count("predictions are not logged now") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["away"], "away is not a folder; allowed: a server's log folder"),
+        ([".", "--out", "away/out.parquet"], "the folder away is not there"),
+        ([".", "--out", "out.csv"], "out.csv is not the name of a Parquet file"),
+    ],
+)
+def test_a_place_that_cannot_be_read_or_written_is_named(tmp_path: Path, arguments: list[str], message: str) -> None:
+    ended = command(tmp_path, "server.log", "read", *arguments)
+    assert ended.code == 2
+    assert message in ended.err and "Traceback" not in ended.err

@@ -1,0 +1,356 @@
+"""The short way of the hot routes: what has arrived whole on a kept connection is answered without a thread."""
+
+import json
+import re
+import select
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import Server, free_port, promoted, scraped, serving
+from tests.support.tables import FLAT
+from tests.support.waiting import wait_for
+
+THREADS, PATIENCE, METRICS_PORT = 2, 3, free_port()
+METRICS = f"http://127.0.0.1:{METRICS_PORT}"
+WARM = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+JSON = "Content-Type: application/json\r\n"
+Told = tuple[int, dict[str, str], bytes]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
+    """One worker with two threads."""
+    home = promoted(tmp_path_factory.mktemp("served"), "rentals", empty_store)
+    options = ("serve.workers=1", f"serve.threads={THREADS}", f"serve.patience={PATIENCE}", f"serve.metrics_port={METRICS_PORT}")
+    with serving(home, *options) as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        yield running
+
+
+class Client:
+    """A connection to a server, byte by byte."""
+
+    def __init__(self, server: Server, receives: int | None = None) -> None:
+        """Connect; `receives` bytes at a time, where that is said."""
+        host, port = server.url.removeprefix("http://").split(":")
+        self.socket = socket.socket()
+        if receives is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # nothing that is sent waits
+        self.socket.settimeout(30)
+        self.socket.connect((host, int(port)))
+        self.answers = self.socket.makefile("rb")
+
+    def send(self, sent: bytes) -> None:
+        """Send bytes."""
+        self.socket.sendall(sent)
+
+    def told(self) -> Told:
+        """Read an answer; give status, headers and body, without what differs from answer to answer."""
+        status = int(self.answers.readline().split()[1])
+        headers = dict(line.decode().rstrip().split(": ") for line in iter(self.answers.readline, b"\r\n"))
+        body = self.answers.read(int(headers["Content-Length"]))
+        differing = ("Date", "X-Request-Id", "Content-Length")  # the body is seen itself
+        same = {name: value for name, value in headers.items() if name not in differing}
+        return status, same, re.sub(rb',"request_id":"[^"]*"', b"", body)
+
+    def ends(self) -> bool:
+        """Whether the server has closed the connection."""
+        return self.answers.read() == b""
+
+
+@contextmanager
+def new(server: Server, receives: int | None = None) -> Iterator[Client]:
+    """Give a new connection."""
+    client = Client(server, receives)
+    with client.socket, client.answers:
+        yield client
+
+
+@contextmanager
+def kept(server: Server, receives: int | None = None) -> Iterator[Client]:
+    """Give a connection on which a request was answered already."""
+    with new(server, receives) as client:
+        client.send(WARM)
+        assert client.told()[0] == 200
+        yield client
+
+
+def request(body: bytes, route: str = "/predict", fields: str = JSON, length: int | None = None) -> bytes:
+    """Give a request as bytes."""
+    told = len(body) if length is None else length
+    return f"POST {route} HTTP/1.1\r\nHost: x\r\n{fields}Content-Length: {told}\r\n\r\n".encode() + body
+
+
+ROW = json.dumps(FLAT).encode()
+GOOD = request(ROW)
+ROWS, MANY = 500, 1000
+LARGE = request(
+    json.dumps({"columns": list(FLAT), "rows": [list(FLAT.values())] * ROWS}, separators=(",", ":")).encode(),
+    "/predict?interval=0.9",
+)
+
+
+def test_a_kept_connection_is_answered_while_all_threads_wait_for_other_clients(served: Server) -> None:
+    with kept(served) as client, ExitStack() as stack:
+        for _ in range(THREADS):
+            stack.enter_context(new(served)).send(request(b"{", length=10))
+        other = stack.enter_context(new(served))
+        other.send(WARM)  # it needs a thread, and there is none
+        other.socket.settimeout(PATIENCE / 3)
+        with pytest.raises(TimeoutError):
+            other.told()
+        client.socket.settimeout(PATIENCE / 3)
+        client.send(GOOD)
+        assert client.told()[0] == 200
+
+
+BODIES = {
+    "a row": (ROW, "/predict"),
+    "a row with an interval": (ROW, "/predict?interval=0.9"),
+    "instances": (json.dumps({"instances": [FLAT] * 20}).encode(), "/invocations"),
+    "a text for a number": (json.dumps(FLAT | {"area": "1"}).encode(), "/predict"),
+    "a row without a column": (json.dumps({"area": 1}).encode(), "/invocations"),
+    "no JSON": (b'{"area":', "/predict"),
+    "nothing": (b"", "/predict"),
+    "another interval": (ROW, "/predict?interval=2"),
+}
+
+
+@pytest.mark.parametrize(("body", "route"), BODIES.values(), ids=BODIES.keys())
+def test_the_answer_is_the_same_whichever_way_a_request_takes(served: Server, body: bytes, route: str) -> None:
+    whole = request(body, route)
+    head = whole.removesuffix(body)
+    counted_before = answered(served)
+    with new(served) as client:
+        client.send(whole)
+        by_thread = client.told()
+        client.send(whole)
+        assert client.told() == by_thread
+        client.send(head)
+        client.send(body)
+        assert client.told() == by_thread
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in dict.fromkeys((body, b"")))
+        client.send(re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", head) + chunks)
+        status, _, said = client.told()  # Flask's routes answer that, with more headers
+        assert (status, said) == (by_thread[0], by_thread[2])
+    name = f'housing_request_seconds_count{{route="{route.partition("?")[0]}",status="{status}"}}'
+    assert (answered(served) - counted_before)[name] == 4  # beside it, what an earlier test left may be given up
+
+
+def answered(served: Server) -> Counter[str]:
+    """Give how many requests of the hot routes were answered, by route and status."""
+    hot = re.compile(r'housing_request_seconds_count\{route="/(predict|invocations)".*')
+    return Counter({name: int(number) for name, number in scraped(replace(served, url=METRICS)).items() if hot.match(name)})
+
+
+ODD = {
+    "HTTP/1.0": GOOD.replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "no Host": GOOD.replace(b"Host: x\r\n", b""),
+    "two Hosts": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nHost: y\r\n"),
+    "two lengths": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nContent-Length: 3\r\n"),
+    "a length twice": request(ROW, fields="").replace(b"Content-Length", b"Content-Length: 5, 5\r\nX"),
+    "a length with a sign": GOOD.replace(b"Content-Length: ", b"Content-Length: +"),
+    "a length that is no number": request(b"{}").replace(b"Content-Length: 2", b"Content-Length: two"),
+    "no length": GOOD.replace(b"Content-Length", b"X-Length"),
+    "a length and chunks": request(b"0\r\n\r\n", fields="Transfer-Encoding: chunked\r\n"),
+    "chunks of an unknown coding": request(b"{}", fields="Transfer-Encoding: gzip\r\n"),
+    "another name of the method": GOOD.replace(b"POST", b"post"),
+    "a space before the colon": GOOD.replace(b"Content-Type:", b"Content-Type :"),
+    "a folded line": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nX-Folded: a\r\n b\r\n"),
+    "a control character": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nX-Odd: a\x00b\r\n"),
+    "an underscore": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nX_Odd: b\r\n"),
+    "the whole address": GOOD.replace(b"/predict", b"http://x/predict"),
+    "an encoded path": GOOD.replace(b"/predict", b"/%70redict"),
+    "many fields": GOOD.replace(b"Host: x\r\n", b"Host: x\r\n" + b"".join(b"X-%d: 1\r\n" % each for each in range(150))),
+    "a long field": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nX-Long: " + 9000 * b"a" + b"\r\n"),
+    "a long query": request(b"{}", "/predict?" + 5000 * "a"),
+    "Connection: close": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n"),
+    "a scheme and another": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Ssl: on\r\n"),
+    "no type": request(ROW, fields=""),
+    "another type": request(ROW, fields="Content-Type: text/plain\r\n"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+def test_what_gunicorn_reads_otherwise_or_refuses_is_left_to_it(served: Server, odd: bytes) -> None:
+    with new(served) as first, kept(served) as client:
+        for each in (first, client):
+            each.send(odd)
+        assert client.told() == first.told()
+
+
+def test_a_connection_that_the_client_wants_to_end_ends(served: Server) -> None:
+    with kept(served) as client:
+        client.send(ODD["Connection: close"])
+        assert client.told()[1]["Connection"] == "close"
+        assert client.ends()
+
+
+def test_nobody_waits_for_a_client_that_does_not_close_a_connection_that_has_ended(served: Server) -> None:
+    with kept(served) as client, new(served) as other:
+        other.send(ODD["Connection: close"])
+        assert other.told()[0] == 200
+        client.socket.settimeout(1)
+        for _ in range(20):  # not the first alone: the other connection may not have been closed yet
+            client.send(GOOD)
+            assert client.told()[0] == 200
+
+
+def test_the_port_of_the_metrics_predicts_nothing(served: Server) -> None:
+    with new(replace(served, url=METRICS)) as client:
+        for _ in range(2):
+            client.send(GOOD)
+            assert client.told()[0] == 404
+
+
+def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(served: Server) -> None:
+    with kept(served) as client:
+        client.send(request(b"", fields=f"{JSON}Expect: 100-continue\r\n", length=len(ROW)))
+        assert client.socket.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(ROW)
+        assert client.told()[0] == 200
+
+
+def test_a_body_that_does_not_come_is_told_so_and_nobody_else_waits_for_it(served: Server) -> None:
+    with kept(served) as client, kept(served) as other:
+        client.send(request(b"{", length=10))
+        begun = time.monotonic()
+        other.send(GOOD)
+        assert other.told()[0] == 200
+        assert time.monotonic() - begun < PATIENCE / 2
+        status, headers, _ = client.told()
+        assert (status, headers["Connection"]) == (408, "close")  # else the rest, when it comes, is taken for a request
+        assert PATIENCE <= time.monotonic() - begun < 2 * PATIENCE
+        assert client.ends()
+
+
+@pytest.mark.parametrize("broken", [b"no number\r\n", b"1\r\n{no end", b"0\r\nHost: in a trailer\r\n\r\n"])
+def test_what_follows_a_broken_chunk_is_not_taken_for_a_request(served: Server, broken: bytes) -> None:
+    with kept(served) as client:
+        client.send(re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", request(b"")) + broken)
+        status, headers, _ = client.told()
+        assert (status, headers["Connection"]) == (400, "close")
+        assert client.ends()
+
+
+def test_a_connection_that_is_being_closed_counts_until_it_is_closed(tmp_path: Path) -> None:
+    last = ODD["Connection: close"].replace(b"POST /predict", b"POST /nowhere")  # there is no model
+    two = {"GUNICORN_CMD_ARGS": "--worker-connections=2"}
+    with serving(tmp_path, "serve.workers=1", f"serve.threads={THREADS + 2}", environment=two) as running:
+        for _ in range(2):  # what is counted too often or too rarely is seen the second time
+            with ExitStack() as stack:
+                client, other, third = (stack.enter_context(new(running)) for _ in range(3))
+                for each in (client, other):
+                    each.send(last)
+                    assert (each.told()[0], each.ends()) == (404, True)
+                third.send(last)
+                third.socket.settimeout(0.2)
+                with pytest.raises(TimeoutError):
+                    third.socket.recv(1, socket.MSG_PEEK)
+                third.socket.settimeout(30)
+                client.answers.close()
+                client.socket.close()
+                assert third.told()[0] == 404
+
+
+@pytest.mark.long
+def test_a_request_that_begins_when_the_time_of_its_connection_is_over_ends_no_worker(tmp_path: Path, empty_store: Path) -> None:
+    brief = {"GUNICORN_CMD_ARGS": "--keep-alive=1"}  # and the loop looks once a second
+    with serving(promoted(tmp_path, "rentals", empty_store), "serve.workers=1", environment=brief) as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        workers = running.workers()
+        with kept(running) as client, new(running) as other:
+            time.sleep(0.5)
+            other.send(WARM)
+            assert other.told()[0] == 200  # a second from now the loop looks again, and half a second before that time is over
+            time.sleep(0.75)
+            client.send(GOOD.removesuffix(ROW))
+            time.sleep(0.005)  # so that the parts are two for the server
+            client.send(ROW)
+            assert client.told()[0] == 200
+        assert running.workers() == workers
+
+
+def test_a_body_that_comes_byte_by_byte_is_read(served: Server) -> None:
+    with kept(served) as client:
+        for place in range(len(GOOD)):
+            client.send(GOOD[place : place + 1])
+        assert client.told()[0] == 200
+
+
+def test_requests_that_come_at_once_are_answered_in_their_order(served: Server) -> None:
+    with kept(served) as client:
+        client.send(GOOD + request(b"[]") + WARM + GOOD)
+        assert [client.told()[0] for _ in range(4)] == [200, 422, 200, 200]
+
+
+def test_no_more_of_what_comes_at_once_is_read_than_is_answered_soon(served: Server) -> None:
+    (worker,) = served.workers()
+    before, end = memory(worker), time.monotonic() + 2
+    with kept(served) as client, ThreadPoolExecutor() as beside:
+        reads = beside.submit(lambda: all(iter(partial(client.socket.recv, 2**20), b"")))
+        while time.monotonic() < end:
+            if select.select([], [client.socket], [], 0.1)[1]:
+                client.socket.send(1000 * WARM)
+        client.socket.shutdown(socket.SHUT_RDWR)
+        reads.exception()  # the server may end the connection first
+    assert memory(worker) - before < 10
+
+
+def memory(pid: int) -> float:
+    """Give how many MB a process has had at most."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
+    assert found
+    return int(found[1]) / 1000
+
+
+def fill(served: Server, client: Client) -> int:
+    """Ask without reading until the server predicts no more, since its buffer is full; give how often."""
+    place = replace(served, url=METRICS)
+    for asked in range(1, MANY):
+        due = predicted(place) + ROWS
+        client.send(LARGE)
+        try:
+            wait_for(partial(is_predicted, place, due), "it is predicted", seconds=1)
+        except AssertionError:
+            return asked
+    raise AssertionError("the buffer holds whatever comes")
+
+
+def is_predicted(place: Server, due: float) -> bool:
+    """Whether so many rows have been predicted."""
+    return predicted(place) >= due
+
+
+def predicted(place: Server) -> float:
+    """Give how many rows were predicted."""
+    return sum(number for name, number in scraped(place).items() if name.startswith("housing_rows_total"))
+
+
+def test_answers_that_the_client_reads_late_come_whole(served: Server) -> None:
+    with kept(served, receives=2048) as client:
+        answers = [client.told() for _ in range(fill(served, client))]
+        assert {(status, len(json.loads(body)["upper"])) for status, _, body in answers} == {(200, ROWS)}
+
+
+def test_a_client_that_leaves_before_its_answer_ends_no_worker(served: Server) -> None:
+    workers = served.workers()
+    for _ in range(20):
+        with kept(served) as client:
+            client.send(GOOD)
+    with kept(served, receives=2048) as client:
+        fill(served, client)
+    with kept(served) as client:
+        client.send(GOOD)
+        assert client.told()[0] == 200
+    assert served.workers() == workers

@@ -1,0 +1,241 @@
+"""The page and the documentation in a real browser, on tables that they know only by their schema."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Error, Locator, Page, Route, expect, sync_playwright
+
+from server.api.auth import PREDICT
+from tests.support.server import Answer, Server, new_key, serving
+from tests.support.waiting import wait_for
+
+CHROMIUM = shutil.which("chromium")
+QUIET = (  # Chromium itself asks its maker's hosts for this and that
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
+    *("--disable-sync", "--disable-component-update"),
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine: apt-get install chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A window in which nothing goes wrong unseen, and from which nothing but 127.0.0.1 is asked."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    said: list[str] = []
+    opened.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    hosts: set[str] = set()
+    opened.on("request", lambda request: hosts.add(re.sub(r"^(data:|blob:|\w+://[^:/]*).*", r"\1", request.url, flags=re.DOTALL)))
+    yield opened
+    opened.close()
+    answered = "Failed to load resource: the server responded with a status of (401|422|503)"  # which the page shows itself
+    assert not [words for words in said if not re.match(answered, words)]
+    assert hosts <= {"http://127.0.0.1", "data:", "blob:"}
+
+
+def show(page: Page, server: Server) -> None:
+    """Open the page and wait until the example is predicted."""
+    page.goto(f"{server.url}/")
+    expect(page.locator("#value")).not_to_be_empty()
+
+
+def field(page: Page, name: str) -> Locator:
+    """The control with this label."""
+    return page.get_by_label(re.compile(f"^{name}\\b"))
+
+
+def example(server: Server) -> dict[str, object]:
+    """The row that the page begins with."""
+    row: dict[str, object] = server.ask("/model").json["example"]
+    return row
+
+
+def expect_prediction(page: Page, answer: Answer) -> None:
+    """What stands on the page is what the server predicts, to the four digits that are shown."""
+    value = answer.json["predictions"][0]
+    shown = f"{value:,.0f}" if value >= 10_000 else f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+    expect(page.locator("#value")).to_have_text(shown)
+
+
+def test_the_form_has_what_the_schema_says_and_the_example_is_predicted(page: Page, rentals_server: Server) -> None:
+    show(page, rentals_server)
+    row = example(rentals_server)
+    expect(page).to_have_title("Predict rent: rentals")
+    area = field(page, "area")
+    expect(area).to_have_value(str(row["area"]))
+    assert (area.get_attribute("min"), area.get_attribute("max")) == ("5", "500")
+    expect(page.locator(".field").first).to_contain_text("square metres")
+    expect(page.locator(".field").first).to_contain_text("floor area; from 5 to 500")
+    assert field(page, "quarter").locator("option").all_text_contents() == ["old town", "harbour", "hills"]
+    assert field(page, "furnished").is_checked() == row["furnished"]
+    expect_prediction(page, rentals_server.predict(row))
+    told = rentals_server.ask("/predict?interval=0.9", json.dumps(row).encode()).json
+    expect(page.locator("#interval")).to_contain_text("90 %")
+    for end in ("lower", "upper"):
+        expect(page.locator("#interval")).to_contain_text(f"{told[end][0]:.4g}")
+    expect(page.locator("#place")).to_be_hidden()
+
+
+def test_what_is_filled_in_is_predicted_with_reasons_and_curves(page: Page, rentals_server: Server) -> None:
+    show(page, rentals_server)
+    row = {"area": 60.5, "rooms": 3, "furnished": True, "quarter": "hills", "built": None}
+    field(page, "area").fill("60.5")
+    field(page, "rooms").fill("3")
+    field(page, "furnished").set_checked(True)
+    field(page, "quarter").select_option("hills")
+    field(page, "built").fill("")
+    expect_prediction(page, rentals_server.predict(row))
+    told = rentals_server.ask("/explain", json.dumps(row).encode()).json["contributions"]
+    bars = page.locator("#bars tr")
+    expect(bars).to_have_count(5)
+    strongest = max(told, key=lambda name: abs(told[name]))
+    expect(bars.first).to_contain_text(strongest)
+    amount = bars.first.locator(".amount").inner_text().replace("\u2212", "-")
+    assert float(amount) == pytest.approx(told[strongest], abs=0.5)
+    expect(bars.filter(has_text="built")).to_contain_text("missing")
+    expect(page.locator("#curves figure")).to_have_count(5)
+    expect(page.locator("#curves circle.now")).to_have_count(5)
+    expect(page.locator("#curves figure").nth(3)).to_contain_text("harbour")
+
+
+def test_a_curve_that_is_clicked_moves_the_row(page: Page, rentals_server: Server) -> None:
+    show(page, rentals_server)
+    quarter = page.locator("#curves figure").nth(3).locator(".target")
+    box = quarter.bounding_box()
+    assert box is not None
+    quarter.click(position={"x": box["width"] * 0.95, "y": 50})
+    expect(field(page, "quarter")).to_have_value("hills")
+    expect_prediction(page, rentals_server.predict({**example(rentals_server), "quarter": "hills"}))
+
+
+def test_what_the_server_refuses_is_said_at_its_field_until_it_is_mended(page: Page, rentals_server: Server) -> None:
+    show(page, rentals_server)
+    area = field(page, "area")
+    area.fill("900")
+    expect(page.locator(".field").first.locator(".error")).to_have_text("900 is above 500")
+    expect(area).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#prediction")).to_have_class(re.compile("stale"))
+    field(page, "rooms").fill("")
+    expect(page.locator(".field").nth(1).locator(".error")).to_have_text("is missing")
+    area.fill("90")
+    expect(page.locator(".field").first.locator(".error")).to_be_empty()
+    page.get_by_role("button", name="Example").click()
+    expect(page.locator(".error:not(:empty)")).to_have_count(0)
+    expect(page.locator("#prediction")).not_to_have_class(re.compile("stale"))
+    expect_prediction(page, rentals_server.predict(example(rentals_server)))
+
+
+def test_a_click_on_the_map_and_the_arrow_keys_set_both_coordinates(page: Page, towns_server: Server) -> None:
+    show(page, towns_server)
+    drawn = page.locator("#map svg")
+    known = towns_server.ask("/examples").json
+    expect(drawn.locator("circle.known")).to_have_count(len(known["background"]["rows"]) + len(known["golden"]["rows"]))
+    expect(drawn).to_contain_text("46°")
+    box = drawn.bounding_box()
+    assert box is not None
+    drawn.click(position={"x": box["width"] * 0.75, "y": box["height"] * 0.25})
+    row = example(towns_server)
+    expect(field(page, "north")).not_to_have_value(str(row["north"]))
+    north, east = (float(field(page, name).input_value()) for name in ("north", "east"))
+    assert 46.0 < north < 47.5 and 6.5 < east < 8.5  # towns lie from 45 to 47 and from 5 to 8
+    expect_prediction(page, towns_server.predict({**row, "north": north, "east": east}))
+    drawn.press("ArrowDown")
+    expect(field(page, "north")).not_to_have_value(str(north))
+    assert float(field(page, "north").input_value()) < north
+    expect(field(page, "east")).to_have_value(str(east))
+    expect(page.locator("#explanation-lead")).to_contain_text("from a sample")
+
+
+@pytest.mark.parametrize("table", ["rentals", "towns"])
+def test_on_a_telephone_nothing_is_cut_off_and_the_prediction_stays_in_sight(
+    page: Page, rentals_server: Server, towns_server: Server, table: str
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 700})
+    show(page, {"rentals": rentals_server, "towns": towns_server}[table])
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.get_by_role("button", name="Predict").scroll_into_view_if_needed()
+    page.locator("#curves").scroll_into_view_if_needed()
+    expect(page.locator("#value")).to_be_in_viewport()
+
+
+def test_what_a_schema_says_is_shown_as_text(page: Page, rentals_server: Server) -> None:
+    markup = "<img src=/static/icon.svg>"
+
+    def say(route: Route) -> None:
+        told = rentals_server.ask("/model").json
+        told["schema"]["description"] = told["schema"]["columns"]["area"]["unit"] = markup
+        told["schema"]["columns"]["quarter"]["categories"].append(markup)
+        route.fulfill(json=told)
+
+    page.route("**/model", say)
+    show(page, rentals_server)
+    expect(page.locator("#about")).to_contain_text(markup)
+    expect(page.locator(".field").first).to_contain_text(markup)
+    expect(page.locator("#curves figcaption").first).to_contain_text(markup)
+    expect(field(page, "quarter").locator("option").last).to_have_text(markup)
+    expect(page.locator("img")).to_have_count(0)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_script_that_stands_in_the_page_is_not_run(browser: Browser, rentals_server: Server, path: str) -> None:
+    with browser.new_page() as opened:
+        opened.goto(f"{rentals_server.url}{path}")
+        with pytest.raises(Error, match="Content Security Policy"):
+            opened.add_script_tag(content="window.ran = true")
+
+
+def test_where_keys_are_needed_the_page_asks_for_one_and_keeps_it_nowhere(page: Page, served_home: Path) -> None:
+    key, line = new_key("tester", PREDICT)
+    with serving(served_home, environment={"HOUSING_KEYS": line}) as guarded:
+        wait_for(lambda: guarded.answers("/readyz"), "the model is published")
+        assert guarded.ask("/examples").status == guarded.ask("/curves", b"{}").status == 401
+        page.goto(f"{guarded.url}/")
+        asked = page.get_by_label("This server asks for a key")
+        for given, shown in (("wrong", "the key is not known"), (key, "")):
+            asked.fill(given)
+            page.get_by_role("button", name="Use it").click()
+            expect(page.locator("#notice")).to_have_text(shown)
+        expect(asked).to_be_hidden()
+        row = guarded.ask("/model", Authorization=f"Bearer {key}").json["example"]
+        expect_prediction(page, guarded.ask("/predict", json.dumps(row).encode(), Authorization=f"Bearer {key}"))
+        page.reload()
+        expect(asked).to_be_empty()
+        expect(page.locator("#notice")).to_contain_text("a key is needed")
+        page.close()  # the server waits for a window's connections before it ends
+
+
+def test_without_a_model_the_page_says_how_to_get_one(page: Page, home: Path) -> None:
+    with serving(home) as running:
+        answer = running.ask("/")
+        assert (answer.status, answer.type) == (503, "text/html; charset=utf-8")
+        page.goto(f"{running.url}/")
+        expect(page.get_by_role("heading")).to_have_text("No model yet")
+        expect(page.locator("pre")).to_contain_text("python -m housing.promote")
+        expect(page.locator("main")).to_contain_text("housing-rentals")
+        page.close()  # the server waits for a window's connections before it ends
+
+
+def test_the_documentation_lists_every_operation_and_runs_one(page: Page, rentals_server: Server) -> None:
+    page.goto(f"{rentals_server.url}/docs")
+    told = rentals_server.ask("/openapi.json").json
+    expect(page.locator(".opblock")).to_have_count(sum(map(len, told["paths"].values())))
+    operation = page.locator("#operations-predictions-predict")
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_role("button", name="Execute").click()
+    expect(operation.locator(".live-responses-table")).to_contain_text('"predictions"')
+    assert rentals_server.ask("/docs/index.html").status == 404

@@ -1,0 +1,154 @@
+"""Cut a sweep of six jobs off, run the same command again, and count what is lost: scripts/bench kills prints the table."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from housing.bundle.bundle import Bundle
+from housing.core.errors import BundleError
+from housing.tracking import store as tracking
+from housing.tracking.store import Store
+from tests.hydra_plugins.test_process_launcher import QUICK, SLOW, jobs, running, runs
+from tests.support.commands import command
+from tests.support.tables import rentals_frame
+from tests.support.waiting import wait_for
+
+JOBS = 6
+
+
+SWEEP = (*SLOW, "hydra/launcher=processes")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a cut has cost, after the same command has been run again."""
+
+    lost: int = 0
+    twice: int = 0
+    half_written: int = 0
+    reused: int = 0
+
+    def __add__(self, other: "Counted") -> "Counted":
+        return Counted(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+
+def kill_a_job(_sweep: int, home: Path) -> None:
+    """Kill the process of a job that runs."""
+    os.kill(int(running(home)[0].worker.split()[-1]), signal.SIGKILL)
+
+
+def kill_the_parent(sweep: int, _home: Path) -> None:
+    """Kill the command itself; its processes go on without it."""
+    os.kill(sweep, signal.SIGKILL)
+
+
+def interrupt(sweep: int, _home: Path) -> None:
+    """Interrupt the whole group of processes, as a terminal does at Ctrl-C."""
+    os.killpg(sweep, signal.SIGINT)
+
+
+KILLS = {"kill -9 of one of 6 jobs": kill_a_job, "kill -9 of the parent": kill_the_parent, "Ctrl-C": interrupt}
+
+
+def cut(home: Path, store: Store, kill: Callable[[int, Path], None]) -> Counted:
+    """Begin a sweep, cut it off when one job is finished and another runs, and run it again at once."""
+    environ = {**os.environ, "HOUSING_HOME": str(home)}
+    silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-m", *SWEEP], env=environ, start_new_session=True, **silent) as sweep:
+        wait_for(lambda: bool(finished(store)) and bool(running(home)), "a job is finished, another runs")
+        kill(sweep.pid, home)
+    assert sweep.returncode != 0
+    again = command(home, *SWEEP)
+    assert again.code == 0, again.out + again.err
+    done = Counter(finished(store))
+    return Counted(
+        lost=JOBS - len(done),
+        twice=done.total() - len(done),
+        half_written=len(half_written(home)),
+        reused=sum(job["reused"] for job in jobs(home)),
+    )
+
+
+def finished(store: Store) -> list[str]:
+    """The seed of each finished run."""
+    return [run.data.params["seed"] for run in runs(store) if run.info.status == "FINISHED"]
+
+
+def half_written(home: Path) -> list[Path]:
+    """Files of any sweep and of the store that are not whole, and what was to become one."""
+    files = [path for name in ("outputs", "mlartifacts") for path in (home / name).rglob("*") if path.is_file()]
+    return [path for path in files if path.name.startswith(".") or not _is_whole(path)]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        if path.suffix == ".yaml":
+            assert yaml.safe_load(path.read_text(encoding="utf-8")) is not None, path
+        if path.name == "SHA256SUMS":
+            Bundle.read(path.parent)
+    except (ValueError, AssertionError, yaml.YAMLError, BundleError):
+        return False
+    return True
+
+
+def failures_of_a_cold_start(home: Path) -> int:
+    """Start four runs at once where there is no store, and count those that fail or do not arrive in it."""
+    arguments = [sys.executable, "-m", "housing.train", *QUICK[1:], "model=linear"]
+    environ = {**os.environ, "HOUSING_HOME": str(home)}
+    four = [
+        subprocess.Popen(  # pylint: disable=consider-using-with  # all four at once
+            [*arguments, f"seed={seed}"], env=environ, stdout=subprocess.DEVNULL
+        )
+        for seed in range(4)
+    ]
+    codes = [process.wait(200) for process in four]
+    return max(sum(code != 0 for code in codes), 4 - len(finished(opened(home))))
+
+
+def opened(home: Path) -> Store:
+    """The store of a home, made where it is not there."""
+    return tracking.Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
+
+
+@contextmanager
+def new_home() -> Iterator[Path]:
+    """A home with the rentals and no store."""
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "data").mkdir()
+        rentals_frame().to_csv(Path(place) / "data" / "rentals.csv", index=False)
+        yield Path(place)
+
+
+def main(rounds: int) -> None:
+    """Print what each way to cut a sweep off has cost, and what a cold start has."""
+    print(f"| {rounds} sweeps each | jobs lost | jobs run twice | files half written | jobs reused by the same command |")
+    print("|---|---:|---:|---:|---:|")
+    for name, kill in KILLS.items():
+        total = Counted()
+        for _ in range(rounds):
+            with new_home() as home:
+                total += cut(home, opened(home), kill)
+        print(f"| {name} | {' | '.join(map(str, astuple(total)))} of {rounds * JOBS} |", flush=True)
+    print(f"\n| {rounds} times four processes and no store | runs that failed |\n|---|---:|")
+    failures = 0
+    for _ in range(rounds):
+        with new_home() as home:
+            failures += failures_of_a_cold_start(home)
+    print(f"| cold start | {failures} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,92 @@
+"""TODO docstring."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from housing.core.environment import CONF, PROJECT
+from housing.runs.outcome import Outcome
+from housing.runs.run import Job, run
+
+TABLES = PROJECT / "tests" / "tables"
+
+
+RENTALS_DATA = (f"--config-dir={TABLES}", "data=rentals", "features=none")
+
+
+RENTALS_SWEEP = ("-m", *RENTALS_DATA, "refit=false", "interval=none", "figures=false", "log_model=best")  # one quick fit a job
+
+
+FLAT = {"area": 50.5, "rooms": 2, "furnished": True, "quarter": "hills", "built": 1950}  # of the rentals
+
+
+COORDINATES = {"lat": {"type": "float", "role": "latitude"}, "lon": {"type": "float", "role": "longitude"}}  # of a made-up table
+
+
+WITHOUT_REHEARSAL = {"promote": ("gate.rehearsal=null",)}  # unless a test asks for it: starting a server takes some seconds
+
+
+def rentals_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
+    """Made-up flats whose rent follows from their columns; a tenth has no year."""
+    random = np.random.default_rng(seed)
+    area, rooms = random.uniform(20, 150, rows).round(1), random.integers(1, 7, rows)
+    furnished, quarter = random.random(rows) < 0.3, random.choice(["old town", "harbour", "hills"], rows)
+    built = np.where(random.random(rows) < 0.1, np.nan, random.integers(1900, 2020, rows))
+    rent = 8 * area + 40 * rooms + 100 * furnished + np.select([quarter == "harbour", quarter == "hills"], [150, 300], 0)
+    rent = rent + np.where(np.isnan(built), 50, (built - 1900)) + random.normal(0, 20, rows)
+    return pd.DataFrame(
+        {"area": area, "rooms": rooms, "furnished": furnished, "quarter": quarter, "built": built, "rent": rent.round(2)}
+    )
+
+
+def towns_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
+    """Made-up houses whose price follows from where they lie and from their columns; a third lies where others lie."""
+    random = np.random.default_rng(seed)
+    places = random.uniform((45.0, 5.0), (47.0, 8.0), (rows, 2)).round(3)
+    places[: rows // 3] = places[random.integers(rows // 3, rows, rows // 3)]
+    area, garden = random.uniform(20, 200, rows).round(1), random.random(rows) < 0.4
+    rooms = np.where(random.random(rows) < 0.1, np.nan, random.integers(1, 9, rows))
+    kind = random.choice(["flat", "house", "barn"], rows)
+    price = 300 + 150 * np.sin(2 * places[:, 0]) + 150 * np.cos(2 * places[:, 1]) + area + 30 * garden + 50 * (kind == "house")
+    price = (price + random.normal(0, 10, rows)).round(2)
+    columns = {"area": area, "rooms": rooms, "garden": garden, "kind": kind, "price": price}
+    return pd.DataFrame({"north": places[:, 0], "east": places[:, 1], **columns})
+
+
+def config(name: str, *overrides: str) -> DictConfig:
+    """Compose a config of the project; tables of the tests are known too."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose(name, [f"hydra.searchpath=[file://{TABLES}]", *WITHOUT_REHEARSAL.get(name, ()), *overrides])
+
+
+# For tables of some hundred rows: fewer cells, fewer neighbours, a shorter climb.
+SMALL_GEO = (
+    "features.blocks.cells.counts=[40,10]",
+    "features.blocks.neighbours.km_to=[5]",
+    "features.blocks.neighbours.columns_of=[8]",
+    "features.blocks.neighbours.targets_of=[1,3,10]",
+    "features.blocks.neighbours.spreads_of=[10]",
+)
+
+
+SMALL_FULL = (
+    *SMALL_GEO,
+    *(
+        f"features.blocks.{process}.{what}"
+        for process in ("process", "log_process")
+        for what in ("neighbours=12", "targets_of=[5,12]", "learned_on=60", "rounds=5")
+    ),
+)
+
+
+SMALL = {"none": (), "static": (), "geo": SMALL_GEO, "full": SMALL_FULL}  # by name of the features
+
+
+def train(home_: Path, *overrides: str) -> Outcome:
+    """Run one job in this process, on the rentals unless told otherwise."""
+    folder = home_ / "outputs" / str(len(list(home_.glob("outputs/*"))))
+    asked = ["data=rentals", "features=none", *overrides]
+    return run(config("train", *asked), Job(asked, folder))
