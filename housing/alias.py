@@ -12,7 +12,7 @@ from housing.tracking import store
 @command("alias")
 def main(cfg: DictConfig) -> None:
     """Print the number of the version alone, for a shell; nothing where there is none."""
-    print(store.connect(cfg.mlflow).version_at(cfg.registered_model, cfg.alias) or "")
+    print(store.connect(cfg.mlflow).registry.version_at(cfg.registered_model, cfg.alias) or "")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def predict(cfg: DictConfig) -> int:
     file = Path(cfg.file)
     if not file.is_file():
         raise HousingError(f"file={file} is not there")
-    with store.connect(cfg.mlflow).bundle(cfg.source) as folder:
+    with store.connect(cfg.mlflow).artifacts.bundle(cfg.source) as folder:
         bundle = Bundle.read(folder)
     schema = bundle.schema
     made = _predict(bundle, schema.encode_frame(read_csv(file, schema, schema.features)), cfg.coverage)

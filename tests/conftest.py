@@ -27,7 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that is made and empty: making one takes MLflow some seconds."""
     place = tmp_path_factory.mktemp("store") / "mlflow.db"
-    store.Store(f"sqlite:///{place}", artifacts=None, ui="")
+    store.Store(f"sqlite:///{place}", artifact_root=None, ui="")
     return place
 
 

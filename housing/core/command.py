@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from housing.core.environment import CONF
+from housing.core.config import CONF
 from housing.core.errors import HousingError
 
 USER_ERRORS = (HousingError, OmegaConfBaseException)  # what the user can mend; shown without a traceback

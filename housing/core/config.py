@@ -1,6 +1,5 @@
 """Where the config lies, where results go, and how a function becomes a command."""
 
-import os
 from http.client import HTTPException
 from typing import Any
 
@@ -8,17 +7,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from housing.core.environment import home
+from housing.core.environment import PROJECT, home
 from housing.core.errors import ConfigError, HousingError
 
-# Threads that wait for each other must not spin: two fits side by side on two cores took 127 s instead of 14 s.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-
-# MLflow tells its makers what is used, from a thread in each process of a sweep.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-
+CONF = str(PROJECT / "conf")
 SWEEP_RUN = "HOUSING_SWEEP_RUN"  # in the environment of a sweep's jobs: the run that is their parent
 
 

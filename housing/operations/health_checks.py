@@ -118,7 +118,7 @@ def remote(cfg: DictConfig) -> str:
 
 def store(cfg: DictConfig) -> str:
     """The MLflow store answers, under the name by which it is asked."""
-    return f"{_store(cfg).uri} answers"
+    return f"{_store(cfg).client.uri} answers"
 
 
 def _store(cfg: DictConfig) -> Store:
@@ -151,7 +151,7 @@ def _require_allowed_host(uri: str, patience: float) -> None:
 def artefacts(cfg: DictConfig) -> str:
     """What is written where artefacts go comes back, and can be removed."""
     known = _store(cfg)
-    place = known.round_trip(cfg.data.name)
+    place = known.artifacts.check_storage(cfg.data.name)
     return f"written to, read from and removed from {place}"
 
 
@@ -161,7 +161,7 @@ def registry(cfg: DictConfig) -> str:
 
 
 def _at_alias(cfg: DictConfig) -> str:
-    version = _store(cfg).version_at(cfg.registered_model, cfg.serve.alias)
+    version = _store(cfg).registry.version_at(cfg.registered_model, cfg.serve.alias)
     if version is None:
         raise Ailment(
             f"{cfg.registered_model} has no version at {cfg.serve.alias}", f"python -m housing.promote data={cfg.data.name}"
@@ -172,7 +172,7 @@ def _at_alias(cfg: DictConfig) -> str:
 def bundle(cfg: DictConfig) -> str:
     """The bundle at the alias is whole, and gives its golden rows."""
     version = _at_alias(cfg)
-    with _store(cfg).bundle(f"models:/{cfg.registered_model}/{version}") as folder:
+    with _store(cfg).artifacts.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
         card = Bundle.read(folder).card
     return f"version {version} is whole and gives its golden rows: {card['model']} on {card['features']}"
 

@@ -28,7 +28,7 @@ from housing.runs.run_key import retraining_key
 from housing.sweeps.sweep import LIST
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
-from housing.tracking.runs import Tracked
+from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
 
 OF_PROJECT = "housing."  # begins the name of each tag
@@ -45,7 +45,7 @@ GIVEN = ("run_id=", "sweep=", "candidates=", "to=")  # follow from the sweep and
 OVERRIDES = Allowed("a list of texts", lambda value: isinstance(value, ListConfig) and all(isinstance(one, str) for one in value))
 
 
-OURS = {tracking_tags.KIND: "sweep", STARTED_BY: "retrain"}
+OURS = {tracking_tags.RUN_TYPE: "sweep", STARTED_BY: "retrain"}
 
 
 NEWEST = "attributes.start_time DESC"
@@ -98,7 +98,7 @@ def key_of(cfg: DictConfig, fingerprint: str) -> str:
     return retraining_key(fingerprint, declared, cfg.sweep)
 
 
-def _nothing_to_do(cfg: DictConfig, sweep: Tracked | None, new_rows: int) -> tuple[str, str] | None:
+def _nothing_to_do(cfg: DictConfig, sweep: RunRecord | None, new_rows: int) -> tuple[str, str] | None:
     """Say what there is instead of a retraining, and why; None where there is something to do, or to go on with."""
     if sweep is not None and RETRAINED not in sweep.tags:
         return None
@@ -109,20 +109,20 @@ def _nothing_to_do(cfg: DictConfig, sweep: Tracked | None, new_rows: int) -> tup
     return None
 
 
-def _do(cfg: DictConfig, store: Store, sweep: Tracked, result: Retraining) -> Retraining:
+def _do(cfg: DictConfig, store: Store, sweep: RunRecord, result: Retraining) -> Retraining:
     """Do what comes after the sweep; its last mark says that all is done."""
     decision = _judged(cfg, store, sweep, result.fingerprint)
     _push(Path(cfg.data.path))
-    version = store.version_at(cfg.registered_model, cfg.alias)
+    version = store.registry.version_at(cfg.registered_model, cfg.alias)
     result = replace(
         result,
         new_rows=int(sweep.tags[NEW_ROWS]),
         verdict=decision.tags[tracking_tags.VERDICT],
-        reasons=json.loads(store.text(decision.id, decision_log.FIGURES))["reasons"],
+        reasons=json.loads(store.artifacts.read_text(decision.id, decision_log.FIGURES))["reasons"],
         version=version or "",
         moved=version is not None and _was_moved(cfg, store, sweep, version),
         sweep=sweep.id,
-        jobs=[Outcome(**job) for job in json.loads(store.text(sweep.id, LIST))],
+        jobs=[Outcome(**job) for job in json.loads(store.artifacts.read_text(sweep.id, LIST))],
         tested=decision.metrics,
     )
     result.publish(Path(cfg.summary), Path(cfg.outputs))
@@ -130,18 +130,18 @@ def _do(cfg: DictConfig, store: Store, sweep: Tracked, result: Retraining) -> Re
     return result
 
 
-def _find(store: Store, cfg: DictConfig, tags: dict[str, str]) -> Tracked | None:
+def _find(store: Store, cfg: DictConfig, tags: dict[str, str]) -> RunRecord | None:
     """Give the newest finished sweep of a retraining with these tags."""
-    return store.first(cfg.experiment_name, {**OURS, **tags}, NEWEST)
+    return store.runs.find_first(cfg.experiment_name, {**OURS, **tags}, NEWEST)
 
 
 def _rows_before(store: Store, cfg: DictConfig) -> int:
     """Give how many rows the last retraining learned from that came to its end; 0 where there was none."""
-    sweeps = store.newest(cfg.experiment_name, OURS, decision_log.MANY)
+    sweeps = store.runs.find_latest(cfg.experiment_name, OURS, decision_log.MANY)
     return next((int(sweep.tags[ROWS]) for sweep in sweeps if RETRAINED in sweep.tags), 0)
 
 
-def _swept(cfg: DictConfig, store: Store, key: str, result: Retraining) -> Tracked:
+def _swept(cfg: DictConfig, store: Store, key: str, result: Retraining) -> RunRecord:
     """Sweep, and give the finished sweep. The tags are quoted, so that digits stay a text."""
     tags = {STARTED_BY: OURS[STARTED_BY], KEY: key, tracking_tags.DATA: result.fingerprint}
     tags |= {ROWS: str(result.rows), NEW_ROWS: str(result.new_rows)}
@@ -153,30 +153,30 @@ def _swept(cfg: DictConfig, store: Store, key: str, result: Retraining) -> Track
     return sweep
 
 
-def _judged(cfg: DictConfig, store: Store, sweep: Tracked, fingerprint: str) -> Tracked:
+def _judged(cfg: DictConfig, store: Store, sweep: RunRecord, fingerprint: str) -> RunRecord:
     """Ask the gate about the best run of a sweep, and give its decision."""
-    best = sweep.tags[tracking_tags.BEST]
+    best = sweep.tags[tracking_tags.BEST_RUN]
     about = {
-        tracking_tags.KIND: "decision",
+        tracking_tags.RUN_TYPE: "decision",
         tracking_tags.CHALLENGER: best,
         tracking_tags.DATA: fingerprint,
         tracking_tags.ALIAS: cfg.alias,
     }
-    before = store.first(cfg.decisions, about, NEWEST)
+    before = store.runs.find_first(cfg.decisions, about, NEWEST)
     _run(
         "housing.promote", f"run_id={best}", f"to={cfg.alias}", *_of_command_line(OF_GATE), *cfg.gate
     )  # its exit code is 1 for a REJECT and for an error
-    decision = store.first(cfg.decisions, about, NEWEST)
+    decision = store.runs.find_first(cfg.decisions, about, NEWEST)
     if decision is None or (before is not None and decision.id == before.id):
         raise StoreError("the gate came to no decision; it says above why. The same command asks it again")
     return decision
 
 
-def _was_moved(cfg: DictConfig, store: Store, sweep: Tracked, version: str) -> bool:
+def _was_moved(cfg: DictConfig, store: Store, sweep: RunRecord, version: str) -> bool:
     """Whether the alias came to a version of this sweep since that began; the promotion may have been cut off afterwards."""
     past = decision_log.past(store, cfg.decisions, cfg.alias)
-    promoted = any(one.verdict == PROMOTE and one.version == version and one.at >= sweep.begun for one in past)
-    return promoted and store.run_of(cfg.registered_model, version) == sweep.tags[tracking_tags.BEST]
+    promoted = any(one.verdict == PROMOTE and one.version == version and one.at >= sweep.started_at for one in past)
+    return promoted and store.registry.run_of_version(cfg.registered_model, version) == sweep.tags[tracking_tags.BEST_RUN]
 
 
 def _run(module: str, *arguments: str) -> None:

@@ -14,7 +14,7 @@ from housing.runs.outcome import Outcome
 from housing.schema.table_schema import Schema
 from housing.sweeps.sweep import LIST, best_of
 from housing.tracking import tags as tracking
-from housing.tracking.runs import Tracked
+from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
 
 ASKED = ("run_id", "sweep", "candidates")
@@ -24,7 +24,7 @@ ASKED = ("run_id", "sweep", "candidates")
 class Challenger:
     """A run, and the version that it is already where it comes from another alias."""
 
-    run: Tracked
+    run: RunRecord
     version: str | None = None
 
 
@@ -45,13 +45,13 @@ def find(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Challenge
 
 
 def _at(alias: str, cfg: DictConfig, store: Store, table: Table, parts: Split) -> Challenger:
-    version = store.version_at(cfg.registered_model, alias)
+    version = store.registry.version_at(cfg.registered_model, alias)
     if version is None:
         raise StoreError(
             f"{cfg.registered_model} has no version at {alias}, and {cfg.to} takes the one that is there;"
             f" first: python -m housing.promote data={cfg.data.name}"
         )
-    run = store.get(store.run_of(cfg.registered_model, version))
+    run = store.runs.get(store.registry.run_of_version(cfg.registered_model, version))
     if not knows_no_test_row(store, run, cfg, table, parts):
         raise StoreError(
             f"version {version} at {alias} was fitted on other data or another split: it may know some of the test rows."
@@ -60,11 +60,11 @@ def _at(alias: str, cfg: DictConfig, store: Store, table: Table, parts: Split) -
     return Challenger(run, version)
 
 
-def knows_no_test_row(store: Store, run: Tracked, cfg: DictConfig, table: Table, parts: Split) -> bool:
+def knows_no_test_row(store: Store, run: RunRecord, cfg: DictConfig, table: Table, parts: Split) -> bool:
     """Whether a run was fitted on none of the test rows for certain: the same split, or one in which a row never moves."""
     if (run.tags.get(tracking.DATA), run.tags.get(tracking.SPLIT)) == (table.fingerprint, parts.fingerprint()):
         return True
-    then = store.config(run.id)
+    then = store.artifacts.read_config(run.id)
     return is_steady(cfg.split) and then.split == cfg.split and _key(schema_of(then.data)) == _key(table.schema)
 
 
@@ -72,10 +72,10 @@ def _key(schema: Schema) -> list[tuple[object, ...]]:
     return [(column.name, column.type, column.categories) for column in schema.key]
 
 
-def _best(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Tracked:
-    tags = {tracking.KIND: "run", tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
+def _best(cfg: DictConfig, store: Store, table: Table, parts: Split) -> RunRecord:
+    tags = {tracking.RUN_TYPE: "run", tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
     tags |= {tracking.COLUMNS: table.schema.interface_hash(), tracking.EVALUATION: cfg.evaluation}
-    found = store.first(cfg.experiment_name, tags, f"metrics.{cfg.metric} ASC")
+    found = store.runs.find_first(cfg.experiment_name, tags, f"metrics.{cfg.metric} ASC")
     if found is None:
         raise StoreError(
             f"experiment {cfg.experiment_name} has no finished run on this table, its columns and this split"
@@ -85,20 +85,20 @@ def _best(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Tracked:
     return found
 
 
-def _asked(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Tracked:
-    run = _best_of_files(cfg, store) if cfg.candidates else store.get(cfg.run_id or _best_of_sweep(cfg, store))
+def _asked(cfg: DictConfig, store: Store, table: Table, parts: Split) -> RunRecord:
+    run = _best_of_files(cfg, store) if cfg.candidates else store.runs.get(cfg.run_id or _best_of_sweep(cfg, store))
     _require_comparable(run, table, parts)
     return run
 
 
 def _best_of_sweep(cfg: DictConfig, store: Store) -> str:
-    best = best_of([Outcome(**outcome) for outcome in json.loads(store.text(cfg.sweep, LIST))], cfg.metric)
+    best = best_of([Outcome(**outcome) for outcome in json.loads(store.artifacts.read_text(cfg.sweep, LIST))], cfg.metric)
     if best is None:
         raise StoreError(f"sweep {cfg.sweep} has no finished run")
     return str(best.run_id)
 
 
-def _best_of_files(cfg: DictConfig, store: Store) -> Tracked:
+def _best_of_files(cfg: DictConfig, store: Store) -> RunRecord:
     """Give the run with the least metric of those that files name. Raises StoreError where this store does not know it."""
     try:
         read = {name: json.loads(Path(name).read_text(encoding="utf-8")) for name in cfg.candidates}
@@ -109,7 +109,7 @@ def _best_of_files(cfg: DictConfig, store: Store) -> Tracked:
             f"candidates={list(cfg.candidates)}: {type(error).__name__}: {error}; allowed: files that housing.train export= wrote"
         ) from error
     try:
-        return store.get(run_id)
+        return store.runs.get(run_id)
     except StoreError as error:
         raise StoreError(
             f"{error}, which {best} names: that file is from another place or time, such as DVC's cache. Fit it here"
@@ -117,9 +117,11 @@ def _best_of_files(cfg: DictConfig, store: Store) -> Tracked:
         ) from error
 
 
-def _require_comparable(run: Tracked, table: Table, parts: Split) -> None:
-    if run.status != "FINISHED" or run.tags.get(tracking.KIND) != "run":
-        raise StoreError(f"run {run.id} is a {run.tags.get(tracking.KIND)} that is {run.status}; allowed: a run that is FINISHED")
+def _require_comparable(run: RunRecord, table: Table, parts: Split) -> None:
+    if run.status != "FINISHED" or run.tags.get(tracking.RUN_TYPE) != "run":
+        raise StoreError(
+            f"run {run.id} is a {run.tags.get(tracking.RUN_TYPE)} that is {run.status}; allowed: a run that is FINISHED"
+        )
     for what, tag, present in (("table", tracking.DATA, table.fingerprint), ("split", tracking.SPLIT, parts.fingerprint())):
         if run.tags.get(tag) != present:
             raise StoreError(

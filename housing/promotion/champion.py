@@ -41,7 +41,7 @@ def find(cfg: DictConfig, store: Store, table: Table, parts: Split, decision: De
     if version is None:
         return mean
     try:
-        with store.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
+        with store.artifacts.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
             bundle = Bundle.read(folder)
     except BundleError as error:
         return replace(
@@ -52,7 +52,7 @@ def find(cfg: DictConfig, store: Store, table: Table, parts: Split, decision: De
             f"{cfg.registered_model} version {version} predicts {bundle.schema.target.name}, and table {table.schema.name}"
             f" has {table.schema.target.name}: they cannot be compared"
         )
-    run = store.get(bundle.card["run_id"])
+    run = store.runs.get(bundle.card["run_id"])
     if not knows_no_test_row(store, run, cfg, table, parts):
         decision.reasons.append("the champion was fitted on other data or another split: it may know some of the test rows")
     return _scored(f"version {version}", bundle, run.id, table, parts, decision, mean)

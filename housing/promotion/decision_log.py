@@ -12,7 +12,7 @@ from housing.core.locks import claim
 from housing.promotion.decision import PROMOTE, ROLLBACK, Decision
 from housing.promotion.server_status import wait_for
 from housing.tracking import tags as tracking
-from housing.tracking.runs import Run, Tracked
+from housing.tracking.runs import Run, RunRecord
 from housing.tracking.store import Store
 
 FIGURES = "decision.json"
@@ -41,8 +41,8 @@ class Past:
 @contextmanager
 def one_at_a_time(cfg: DictConfig, store: Store) -> Iterator[None]:
     """Let nobody else on this machine decide about the model; wait where somebody does. What was cut off is closed."""
-    with claim(f"{store.uri} {cfg.registered_model}", "promotions"):
-        store.close_dead(cfg.decisions)
+    with claim(f"{store.client.uri} {cfg.registered_model}", "promotions"):
+        store.runs.close_dead(cfg.decisions)
         yield
 
 
@@ -55,15 +55,15 @@ def keep(record: Run, decision: Decision) -> None:
     """Write a decision down, before anything follows from it."""
     tags = {
         tracking.ALIAS: decision.alias,
-        tracking.BY: decision.by,
-        tracking.BEFORE: decision.before or "",
-        tracking.AFTER: decision.version or "",
-        tracking.WHY: "; ".join(decision.reasons)[:1000],
+        tracking.ACTOR: decision.by,
+        tracking.FROM: decision.before or "",
+        tracking.TO: decision.version or "",
+        tracking.REASON: "; ".join(decision.reasons)[:1000],
         tracking.FORCED: str(bool(decision.forced)).lower(),
         tracking.VERDICT: decision.verdict,
     }
     record.log(metrics=_metrics(decision), tags=tags)
-    record.text(FIGURES, decision.to_json())
+    record.log_text(FIGURES, decision.to_json())
 
 
 def _metrics(decision: Decision) -> dict[str, float]:
@@ -81,8 +81,8 @@ def carry_out(cfg: DictConfig, store: Store, record: Run, decision: Decision) ->
     assert version is not None
     keep(record, decision)
     if decision.verdict == PROMOTE:
-        store.tag_version(name, version, f"{tracking.DECISION}.{alias}", decision.to_json())
-    store.move(name, alias, decision.before, version)
+        store.registry.tag_version(name, version, f"{tracking.DECISION}.{alias}", decision.to_json())
+    store.registry.move_alias(name, alias, decision.before, version)
 
 
 def look_at_server(cfg: DictConfig, store: Store, record: Run, decision: Decision) -> None:
@@ -94,26 +94,26 @@ def look_at_server(cfg: DictConfig, store: Store, record: Run, decision: Decisio
     decision.reasons.append(served.told)
     if served.since:
         record.log(tags={tracking.SERVED: served.since})
-        store.tag_version(cfg.registered_model, decision.version, f"{tracking.SERVED}.{decision.alias}", served.since)
+        store.registry.tag_version(cfg.registered_model, decision.version, f"{tracking.SERVED}.{decision.alias}", served.since)
 
 
 def past(store: Store, experiment: str, alias: str | None = None, limit: int = MANY) -> list[Past]:
     """Give the decisions about an alias, or about all, newest first."""
-    tags = {tracking.KIND: "decision"} | ({tracking.ALIAS: alias} if alias else {})
-    return [_past(run) for run in store.newest(experiment, tags, limit)]
+    tags = {tracking.RUN_TYPE: "decision"} | ({tracking.ALIAS: alias} if alias else {})
+    return [_past(run) for run in store.runs.find_latest(experiment, tags, limit)]
 
 
-def _past(run: Tracked) -> Past:
+def _past(run: RunRecord) -> Past:
     tag = run.tags.get
     return Past(
-        at=run.begun,
+        at=run.started_at,
         finished=run.status == "FINISHED",
         verdict=tag(tracking.VERDICT, "none"),
         alias=tag(tracking.ALIAS, ""),
-        before=tag(tracking.BEFORE, ""),
-        version=tag(tracking.AFTER, ""),
-        by=tag(tracking.BY, ""),
-        why=tag(tracking.WHY, tag(tracking.ERROR, "")),
+        before=tag(tracking.FROM, ""),
+        version=tag(tracking.TO, ""),
+        by=tag(tracking.ACTOR, ""),
+        why=tag(tracking.REASON, tag(tracking.ERROR, "")),
         forced=tag(tracking.FORCED) == "true",
         served=tag(tracking.SERVED, ""),
         metrics=run.metrics,

@@ -24,7 +24,7 @@ from housing.promotion.decision import HOLD, PROMOTE, REJECT, Check, Decision
 from housing.runs.run import BUNDLE, EVIDENCE, keep
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
-from housing.tracking.runs import Run, Tracked
+from housing.tracking.runs import Run, RunRecord
 from housing.tracking.store import Store
 from housing.training.build import build
 from housing.training.holdout import Evidence
@@ -70,9 +70,13 @@ def promote(cfg: DictConfig) -> Decision:
         table = data.load(cfg.data, cfg.limit)
         parts = split(table, cfg.split)
         found = challenger.find(cfg, store, table, parts)
-        tags = {tracking_tags.KIND: "decision", tracking_tags.DATA: table.fingerprint, tracking_tags.SPLIT: parts.fingerprint()}
+        tags = {
+            tracking_tags.RUN_TYPE: "decision",
+            tracking_tags.DATA: table.fingerprint,
+            tracking_tags.SPLIT: parts.fingerprint(),
+        }
         tags |= {tracking_tags.CHALLENGER: found.run.id}
-        with store.run(cfg.decisions, f"{cfg.to} {found.run.id[:8]}", tags) as record:
+        with store.runs.start(cfg.decisions, f"{cfg.to} {found.run.id[:8]}", tags) as record:
             decision = decide(cfg, store, table, parts, found)
             _carry_out(cfg, store, record, found, decision)
         if decision.moves:
@@ -96,7 +100,7 @@ def _check(cfg: DictConfig) -> None:
 
 def _carry_out(cfg: DictConfig, store: Store, record: Run, found: Challenger, decision: Decision) -> None:
     if decision.honest is not None:
-        record.text(tracking_tags.HONEST, decision.honest.to_json())
+        record.log_text(tracking_tags.EVALUATION_FILE, decision.honest.to_json())
         record.log(metrics=decision.honest.metrics(), tags={tracking_tags.EVALUATED: HONEST})
     if decision.moves:
         decision.version = found.version or _registered(cfg, store, decision.run_id)
@@ -107,7 +111,7 @@ def _carry_out(cfg: DictConfig, store: Store, record: Run, found: Challenger, de
 
 def _registered(cfg: DictConfig, store: Store, run_id: str) -> str:
     """Give the version of a run's bundle: the one that it is already, as after a promotion that was cut off, or a new one."""
-    return store.version_of(cfg.registered_model, run_id) or store.register(cfg.registered_model, run_id)
+    return store.registry.version_of_run(cfg.registered_model, run_id) or store.registry.register(cfg.registered_model, run_id)
 
 
 def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, found: Challenger) -> Decision:
@@ -115,7 +119,7 @@ def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, found: Cha
 
     With an honest evaluation more is found out about the challenger; the verdict does not hang on it.
     """
-    before = store.version_at(cfg.registered_model, cfg.to)
+    before = store.registry.version_at(cfg.registered_model, cfg.to)
     decision = Decision(found.run.id, cfg.to, decision_log.who(cfg), before, version=before, test_rows=len(parts.test))
     try:
         with _challenger_bundle(cfg, store, table, parts, found, decision) as (bundle, folder):
@@ -126,7 +130,7 @@ def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, found: Cha
                 _hold(decision, [against.unread, _rolled_back(cfg, store, found, before)])
                 _force(cfg, decision)
             if cfg.evaluate == HONEST or (cfg.evaluate is None and cfg.to in cfg.after):
-                decision.honest = evaluate.evaluate(cfg, store.config(found.run.id), table, parts, bundle)
+                decision.honest = evaluate.evaluate(cfg, store.artifacts.read_config(found.run.id), table, parts, bundle)
             if decision.moves and cfg.gate.rehearsal is not None:
                 rehearse(cfg.serve, bundle, folder, cfg.gate.rehearsal)
                 decision.checks.append(Check("rehearsal", "a server answers its golden rows", "what the bundle says", True))
@@ -170,7 +174,7 @@ def _hold(decision: Decision, doubts: list[str]) -> None:
 
 def _rolled_back(cfg: DictConfig, store: Store, found: Challenger, before: str | None) -> str:
     """Say that the challenger was at the alias and was rolled back, where that is so."""
-    version = found.version or store.version_of(cfg.registered_model, found.run.id)
+    version = found.version or store.registry.version_of_run(cfg.registered_model, found.run.id)
     past = decision_log.past(store, cfg.decisions, cfg.to)
     then = decision_log.rolled_back(past, version, before or "") if version else None
     return f"version {version} was rolled back by {then.by} ({then.at:%Y-%m-%d %H:%M}): {then.why or 'no reason'}" if then else ""
@@ -191,15 +195,15 @@ def _challenger_bundle(
     if found.version is None and tracking_tags.MODEL_ID not in run.tags:
         decision.reasons.append("the run kept no bundle: it was fitted again from its config")
         _refit(store, table, parts, run)
-        run = store.get(run.id)
+        run = store.runs.get(run.id)
     source = f"{cfg.registered_model}/{found.version}" if found.version else run.tags[tracking_tags.MODEL_ID]
-    with store.bundle(f"models:/{source}") as folder:
+    with store.artifacts.bundle(f"models:/{source}") as folder:
         yield Bundle.read(folder), folder
 
 
-def _refit(store: Store, table: Table, parts: Split, run: Tracked) -> None:
+def _refit(store: Store, table: Table, parts: Split, run: RunRecord) -> None:
     left: list[Evidence] = []
-    bundle, metrics = build(store.config(run.id), table, parts, run.id, after_fit=left.append)
+    bundle, metrics = build(store.artifacts.read_config(run.id), table, parts, run.id, after_fit=left.append)
     off = abs(metrics["rmse"] - run.metrics["rmse"])
     if off > 1e-3 * run.metrics["rmse"]:
         raise BundleError(

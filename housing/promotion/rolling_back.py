@@ -19,20 +19,20 @@ def rollback(cfg: DictConfig) -> Decision:
     store = tracking_store.connect(cfg.mlflow)
     with decision_log.one_at_a_time(cfg, store):
         decision = _decide(cfg, store)
-        tags = {tracking_tags.KIND: "decision", tracking_tags.CHALLENGER: decision.run_id}
-        with store.run(cfg.decisions, f"{cfg.alias} back to {decision.version}", tags) as record:
+        tags = {tracking_tags.RUN_TYPE: "decision", tracking_tags.CHALLENGER: decision.run_id}
+        with store.runs.start(cfg.decisions, f"{cfg.alias} back to {decision.version}", tags) as record:
             decision_log.carry_out(cfg, store, record, decision)
         decision_log.look_at_server(cfg, store, record, decision)
     return decision
 
 
 def _decide(cfg: DictConfig, store: Store) -> Decision:
-    current = store.version_at(cfg.registered_model, cfg.alias)
+    current = store.registry.version_at(cfg.registered_model, cfg.alias)
     if current is None:
         raise StoreError(f"{cfg.registered_model} has no version at {cfg.alias}: there is nothing to go back from")
     reasons = [str(cfg.reason)] if cfg.reason else []
     version = _first_that_works(cfg, store, _candidates(cfg, store, current, reasons), reasons)
-    run_id = store.run_of(cfg.registered_model, version)
+    run_id = store.registry.run_of_version(cfg.registered_model, version)
     return Decision(run_id, cfg.alias, decision_log.who(cfg), current, verdict=ROLLBACK, reasons=reasons, version=version)
 
 
@@ -59,7 +59,7 @@ def _candidates(cfg: DictConfig, store: Store, current: str, reasons: list[str])
 def _first_that_works(cfg: DictConfig, store: Store, candidates: list[str], reasons: list[str]) -> str:
     for version in candidates:
         try:
-            with store.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
+            with store.artifacts.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
                 Bundle.read(folder)
         except (BundleError, StoreError) as error:
             reasons.append(f"version {version} cannot be used: {error}")

@@ -19,7 +19,7 @@ from housing.runs.past_run import Original
 from housing.runs.run import EVIDENCE
 from housing.schema.column import Matrix, Vector
 from housing.tracking import tags
-from housing.tracking.runs import Tracked
+from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
 from housing.training.estimator_specs import asked
 from housing.training.holdout import Evidence
@@ -35,7 +35,7 @@ class Subject:
     parts: Split
     bundle: Bundle
     evidence: Evidence
-    decision: Tracked | None  # the newest about the run
+    decision: RunRecord | None  # the newest about the run
     honest: Honest | None
 
     @property
@@ -103,7 +103,7 @@ def read(cfg: DictConfig, store: Store, run_id: str, label: str = "") -> Subject
     cfg = _with_data(cfg, original.cfg)
     table = data.load(original.cfg.data, original.cfg.limit)
     parts = split(table, original.cfg.split)
-    with store.bundle(f"models:/{original.run.tags[tags.MODEL_ID]}") as folder:
+    with store.artifacts.bundle(f"models:/{original.run.tags[tags.MODEL_ID]}") as folder:
         bundle = Bundle.read(folder)
     decision, kept = _decided(cfg, store, original)
     if cfg.evaluate == "honest" and kept is None:
@@ -114,18 +114,20 @@ def read(cfg: DictConfig, store: Store, run_id: str, label: str = "") -> Subject
 
 def _evidence(store: Store, run_id: str) -> Evidence:
     try:
-        with store.files(run_id, EVIDENCE) as folder:
+        with store.artifacts.directory(run_id, EVIDENCE) as folder:
             return Evidence.read(folder)
     except StoreError as error:
         raise StoreError(f"{error}: it was made by an older version; housing.train with rerun=true makes it again") from error
 
 
-def _decided(cfg: DictConfig, store: Store, original: Original) -> tuple[Tracked | None, Honest | None]:
+def _decided(cfg: DictConfig, store: Store, original: Original) -> tuple[RunRecord | None, Honest | None]:
     """Give the newest decision about a run, and the honest evaluation of the newest that has one."""
     about = {tags.CHALLENGER: original.run.id}
-    newest = store.first(cfg.decisions, about, "attributes.start_time DESC")
-    evaluated = store.first(cfg.decisions, about | {tags.EVALUATED: "honest"}, "attributes.start_time DESC")
-    kept = None if evaluated is None else Honest.from_dict(json.loads(store.text(evaluated.id, tags.HONEST)))
+    newest = store.runs.find_first(cfg.decisions, about, "attributes.start_time DESC")
+    evaluated = store.runs.find_first(cfg.decisions, about | {tags.EVALUATED: "honest"}, "attributes.start_time DESC")
+    kept = (
+        None if evaluated is None else Honest.from_dict(json.loads(store.artifacts.read_text(evaluated.id, tags.EVALUATION_FILE)))
+    )
     return newest, kept
 
 

@@ -21,7 +21,7 @@ def export(cfg: DictConfig, outcome: Outcome, folder: Path) -> None:
 
     Predictions are of the fit on training rows alone. Raises StoreError where the store has not kept them.
     """
-    with store.connect(cfg.mlflow).files(str(outcome.run_id), EVIDENCE) as kept:
+    with store.connect(cfg.mlflow).artifacts.directory(str(outcome.run_id), EVIDENCE) as kept:
         evidence = Evidence.read(kept)
     actual = table.load(cfg.data, cfg.limit).target[evidence.rows]
     with written_whole(folder / PREDICTIONS) as partial:

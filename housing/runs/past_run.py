@@ -11,7 +11,7 @@ from housing.core.errors import HousingError
 from housing.core.files import sha256
 from housing.data.dvc import pointer
 from housing.tracking import tags
-from housing.tracking.runs import Tracked
+from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
 
 
@@ -19,19 +19,19 @@ from housing.tracking.store import Store
 class Original:
     """The run, and its config."""
 
-    run: Tracked
+    run: RunRecord
     cfg: DictConfig
 
     @classmethod
     def read(cls, store: Store, run_id: str) -> Self:
         """Read a run. Raises HousingError where it is not there, is no run of `housing.train`, or did not finish."""
-        run = store.get(run_id)
-        kind = run.tags.get(tags.KIND, "run of something else")
+        run = store.runs.get(run_id)
+        kind = run.tags.get(tags.RUN_TYPE, "run of something else")
         if kind != "run":
             raise HousingError(f"run {run_id} is a {kind}; allowed: a run of housing.train")
         if run.status != "FINISHED":
             raise HousingError(f"run {run_id} is {run.status}; allowed: a FINISHED one")
-        return cls(run, store.config(run_id))
+        return cls(run, store.artifacts.read_config(run_id))
 
     def find_table(self, folder: Path) -> Path:
         """Find the table that the run was fitted on, by its fingerprint, among the tables of this machine."""

@@ -123,17 +123,17 @@ def _run(cfg: DictConfig, job: Job, begun: Outcome, store: Store) -> Outcome:
     name, tags = f"{cfg.model.name} {cfg.features.name}", _tags(cfg, job)
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     if job.parent is None:
-        store.close_dead(cfg.experiment_name)
+        store.runs.close_dead(cfg.experiment_name)
     try:
         require(cfg, ALLOWED)
         table = data.load(cfg.data, cfg.limit)
         parts = split(table, cfg.split)
         key = run_key(resolved, table, parts)
     except Exception:
-        store.open_run(cfg.experiment_name, name, tags).fail()  # so that it is seen there too
+        store.runs.open(cfg.experiment_name, name, tags).fail()  # so that it is seen there too
         raise
-    with claim(f"{store.uri} {cfg.experiment_name} {key}"):
-        found = None if cfg.rerun else store.finished(cfg.experiment_name, key)
+    with claim(f"{store.client.uri} {cfg.experiment_name} {key}"):
+        found = None if cfg.rerun else store.runs.find_finished(cfg.experiment_name, key)
         if found is not None:
             seconds = time.time() - begun.started
             return replace(
@@ -147,10 +147,10 @@ def _run(cfg: DictConfig, job: Job, begun: Outcome, store: Store) -> Outcome:
             )
         tags |= {**tracking_tags.key_tag(key), tracking_tags.DATA: table.fingerprint, tracking_tags.SPLIT: parts.fingerprint()}
         tags[tracking_tags.COLUMNS] = table.schema.interface_hash()
-        with store.run(cfg.experiment_name, name, tags) as opened:
+        with store.runs.start(cfg.experiment_name, name, tags) as opened:
             begun = replace(begun, run_id=opened.id, link=opened.link)
             begun.write(job.folder)
-            opened.files(_write_config(resolved, job), CONFIG)  # before anything can fail
+            opened.log_directory(_write_config(resolved, job), CONFIG)  # before anything can fail
             opened.log(params=_params(resolved))
             metrics = _fit_and_log(cfg, job, table, parts, begun, opened)
     return replace(begun, status="FINISHED", metrics=metrics, seconds=time.time() - begun.started)
@@ -182,7 +182,9 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, begun: O
     if alone or cfg.log_model == "all":
         keep(opened, job.folder, table.schema)
     if alone and cfg.figures:
-        opened.files(run_figures.draw(bundle, Evidence.read(job.folder / EVIDENCE), table, parts, job.folder / FIGURES), FIGURES)
+        opened.log_directory(
+            run_figures.draw(bundle, Evidence.read(job.folder / EVIDENCE), table, parts, job.folder / FIGURES), FIGURES
+        )
     if alone:
         for kept in (BUNDLE, EVIDENCE):  # the store has it
             shutil.rmtree(job.folder / kept)
@@ -191,8 +193,8 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, begun: O
 
 def keep(opened: Run, folder: Path, schema: Schema) -> None:
     """Log the bundle in a job's folder, and what figures need beside it."""
-    opened.bundle(folder / BUNDLE, schema)
-    opened.files(folder / EVIDENCE, EVIDENCE)
+    opened.log_bundle(folder / BUNDLE, schema)
+    opened.log_directory(folder / EVIDENCE, EVIDENCE)
 
 
 def _write_config(resolved: Mapping[str, Any], job: Job) -> Path:
@@ -224,7 +226,7 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _tags(cfg: DictConfig, job: Job) -> dict[str, str]:
     tags = {
         **{f"housing.{name}": str(value) for name, value in cfg.tags.items()},
-        tracking_tags.KIND: "run",
+        tracking_tags.RUN_TYPE: "run",
         "mlflow.source.name": "housing.train",
         "housing.dirty": str(commit()[1]).lower(),
         "housing.command": " ".join(sys.argv)[:1000],

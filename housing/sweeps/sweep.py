@@ -60,13 +60,13 @@ class Sweep(Callback):
         if config.export is not None:
             sys.exit(f"error: export={config.export} is the folder of one run; leave out export, or -m")
         tags = {f"housing.{name}": str(value) for name, value in config.tags.items()}
-        tags |= {tracking_tags.KIND: "sweep", "housing.overrides": " ".join(config.hydra.overrides.task)[:1000]}
+        tags |= {tracking_tags.RUN_TYPE: "sweep", "housing.overrides": " ".join(config.hydra.overrides.task)[:1000]}
         try:
             if next(self.folder.glob(f"*/{OUTCOME}"), None) is not None:
                 sys.exit(f"error: {self.folder} holds a sweep already; give another hydra.sweep.dir")
-            store = tracking_store.connect(config.mlflow)
-            left = store.close_dead(config.experiment_name)
-            self.run = store.open_run(config.experiment_name, f"sweep {self.folder.name}", tags)
+            self.store = tracking_store.connect(config.mlflow)
+            left = self.store.runs.close_dead(config.experiment_name)
+            self.run = self.store.runs.open(config.experiment_name, f"sweep {self.folder.name}", tags)
         except (*USER_ERRORS, OSError) as error:  # Hydra would make a warning of it and go on
             sys.exit(f"error: {error}")
         if left:
@@ -85,7 +85,7 @@ class Sweep(Callback):
         job = self.folder / str(number)
         left = Outcome.read(job) or Outcome(overrides, "RUNNING")
         if left.run_id is not None:
-            self.run.store.get(left.run_id).run.end("KILLED", reason)
+            self.store.runs.get(left.run_id).run.end("KILLED", reason)
         if final:
             replace(left, status="KILLED", error=reason, progress="").write(job)
         if final and self.cfg.fail_fast:
@@ -100,7 +100,7 @@ class Sweep(Callback):
             try:
                 complete = self._sum_up() and not interrupted
                 if not complete:
-                    self.run.store.close_dead(self.cfg.experiment_name, self.run.id)
+                    self.store.runs.close_dead(self.cfg.experiment_name, self.run.id)
             except OSError as error:
                 self._tell(f"{error} ({self.folder})")
             self.run.close("FINISHED" if complete else "KILLED" if interrupted else "FAILED")
@@ -122,7 +122,9 @@ class Sweep(Callback):
             print(f"{self.watch.total - len(outcomes)} of {self.watch.total} jobs left no word; the same command runs them")
         best = best_of(outcomes, self.cfg.metric)
         if best is not None:
-            self.run.log(metrics={self.cfg.metric: best.metrics[self.cfg.metric]}, tags={tracking_tags.BEST: str(best.run_id)})
+            self.run.log(
+                metrics={self.cfg.metric: best.metrics[self.cfg.metric]}, tags={tracking_tags.BEST_RUN: str(best.run_id)}
+            )
             self._keep(best)
         self._tidy()
         return 0 < len(outcomes) >= self.watch.total and all(outcome.status in GOOD for outcome in outcomes)
@@ -139,7 +141,7 @@ class Sweep(Callback):
         written = leaderboard.write(outcomes, objectives, title, self.folder, self.cfg.figures)
         console.show_file(written[-1])
         for path in (self.folder / LIST, *written):
-            self.run.file(path)
+            self.run.log_file(path)
 
     def outcomes(self) -> list[Outcome]:
         """Give what came of each job that was begun, in order; a job that left nothing is LOST."""
@@ -148,7 +150,7 @@ class Sweep(Callback):
 
     def _keep(self, best: Outcome) -> None:
         """See that the best run has its bundle and its figures, whatever the other runs keep."""
-        known = self.run.store.get(str(best.run_id))
+        known = self.store.runs.get(str(best.run_id))
         folder = Path(known.tags.get(tracking_tags.FOLDER, ""))
         if not (folder / BUNDLE).is_dir():
             return  # reused: promote fits it again where the sweep that fitted it did not keep it
@@ -159,7 +161,7 @@ class Sweep(Callback):
             job = OmegaConf.load(folder / CONFIG / "config.yaml")
             table = data.load(job.data, job.limit)
             evidence = Evidence.read(folder / EVIDENCE)
-            known.run.files(run_figures.draw(bundle, evidence, table, split(table, job.split), folder / FIGURES), FIGURES)
+            known.run.log_directory(run_figures.draw(bundle, evidence, table, split(table, job.split), folder / FIGURES), FIGURES)
 
     def _tidy(self) -> None:
         """Remove bundles, which the store has or nobody needs, and what a process that was killed had half written."""
@@ -181,4 +183,4 @@ def best_of(outcomes: list[Outcome], metric: str) -> Outcome | None:
 def _read_outcome(job: Path) -> Outcome:
     outcome = Outcome.read(job)
     assert outcome is not None, job
-    return outcome if outcome.status != "RUNNING" else replace(outcome, status="LOST", error=tracking_tags.LOST_RUN)
+    return outcome if outcome.status != "RUNNING" else replace(outcome, status="LOST", error=tracking_tags.CRASH_MESSAGE)

@@ -1,61 +1,66 @@
-"""TODO docstring."""
+"""Runs: open, log to, close and find them."""
 
 import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec
 from mlflow.types import Schema as MlflowSchema
 
-from housing.bundle.bundle import Bundle
+from housing.core import processes
+from housing.core.errors import Pruned, StoreError
 from housing.schema.table_schema import Schema
-from housing.tracking.tags import ARTIFACT, BATCH, ERROR, MODEL_ID, PARAM_LENGTH
+from housing.tracking.client import Client
+from housing.tracking.heartbeat import Heartbeat
+from housing.tracking.tags import ARTIFACT, BATCH, CRASH_MESSAGE, ERROR, MODEL_ID, PARAM_LENGTH, PARENT, key_tag
 
-if TYPE_CHECKING:
-    from housing.tracking.store import Store
-
+LOADER_MODULE = "housing.bundle"  # MLflow calls its `_load_pyfunc`
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Tracked:
-    """What the store knows of a run."""
+class RunRecord:
+    """A run as the store has it."""
 
     run: "Run"
     status: str
     metrics: dict[str, float]
     tags: dict[str, str]
-    begun: datetime
+    started_at: datetime
 
     @property
     def id(self) -> str:
-        """MLflow's name for the run."""
+        """MLflow's id of the run."""
         return self.run.id
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, to log to."""
+    """A run to log to."""
 
-    store: "Store"
+    client: Client
+    heartbeat: Heartbeat
     id: str
     experiment_id: str
 
     @property
     def link(self) -> str:
-        """Where MLflow's pages show the run."""
-        return f"{self.store.ui.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.id}"
+        """Address of the run in MLflow's pages."""
+        return f"{self.client.ui.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.id}"
 
     def log(
         self,
@@ -64,63 +69,142 @@ class Run:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Log in as few calls as MLflow allows."""
-        client = self.store.client
-        cut = [Param(name, _cut(str(value))) for name, value in (params or {}).items()]
-        for start in range(0, len(cut), BATCH):
-            client.log_batch(self.id, params=cut[start : start + BATCH])
-        if metrics or tags:  # time and step are of no use where each metric has one value
+        api = self.client.api
+        shortened = [Param(name, _truncate(str(value))) for name, value in (params or {}).items()]
+        for start in range(0, len(shortened), BATCH):
+            api.log_batch(self.id, params=shortened[start : start + BATCH])
+        if metrics or tags:  # time and step say nothing if each metric has one value
             values = [Metric(name, value, timestamp=0, step=0) for name, value in (metrics or {}).items()]
-            client.log_batch(self.id, metrics=values, tags=[RunTag(name, value) for name, value in (tags or {}).items()])
+            api.log_batch(self.id, metrics=values, tags=[RunTag(name, value) for name, value in (tags or {}).items()])
 
     def fail(self) -> None:
-        """End the run as FAILED, with the traceback of the exception at hand as artefact."""
-        self.text("traceback.txt", traceback.format_exc())
+        """End the run as FAILED, with the traceback of the current exception as an artifact."""
+        self.log_text("traceback.txt", traceback.format_exc())
         error = sys.exception()
         self.end("FAILED", f"{type(error).__name__}: {error}")
 
     def end(self, status: str, reason: str) -> None:
-        """End the run before its time, with the reason as a tag."""
+        """End the run early, with the reason as a tag."""
         self.log(tags={ERROR: reason[:1000]})
         self.close(status)
 
     def close(self, status: str) -> None:
         """End the run: FINISHED, FAILED or KILLED."""
-        self.store.closed(self.id)
-        self.store.client.set_terminated(self.id, status)
+        self.heartbeat.stop(self.id)
+        self.client.api.set_terminated(self.id, status)
 
-    def text(self, name: str, content: str) -> None:
-        """Log a text as an artefact."""
-        self.store.client.log_text(self.id, content, name)
+    def log_text(self, name: str, content: str) -> None:
+        """Log a text as an artifact."""
+        self.client.api.log_text(self.id, content, name)
 
-    def file(self, path: Path) -> None:
+    def log_file(self, path: Path) -> None:
         """Log one file."""
-        self.store.client.log_artifact(self.id, str(path))
+        self.client.api.log_artifact(self.id, str(path))
 
-    def files(self, folder: Path, name: str | None = None) -> None:
-        """Log all files of a folder."""
-        self.store.client.log_artifacts(self.id, str(folder), name)
+    def log_directory(self, directory: Path, name: str | None = None) -> None:
+        """Log all files of a directory."""
+        self.client.api.log_artifacts(self.id, str(directory), name)
 
-    def bundle(self, folder: Path, schema: Schema) -> None:
+    def log_bundle(self, directory: Path, schema: Schema) -> None:
         """Log a bundle as a model that `mlflow.pyfunc.load_model` can load where this project is installed."""
-        client = self.store.client
-        made = client.create_logged_model(self.experiment_id, ARTIFACT, source_run_id=self.id)
+        api = self.client.api
+        model = api.create_logged_model(self.experiment_id, ARTIFACT, source_run_id=self.id)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*input example")  # the golden rows are the examples
-            self.store.patiently(
+            self.client.call_with_retry(
                 Model.log,
                 artifact_path=None,
                 flavor=mlflow.pyfunc,
                 run_id=self.id,
-                model_id=made.model_id,
-                loader_module=Bundle.__module__,
-                data_path=str(folder),
+                model_id=model.model_id,
+                loader_module=LOADER_MODULE,
+                data_path=str(directory),
                 signature=_signature(schema),
                 pip_requirements=[f"{name}=={version(name)}" for name in ("numpy", "onnxruntime")],
             )
-        client.set_tag(self.id, MODEL_ID, made.model_id)
+        api.set_tag(self.id, MODEL_ID, model.model_id)
 
 
-def _equal(tags: Mapping[str, str]) -> list[str]:
+class Runs:
+    """The runs of a store."""
+
+    def __init__(self, client: Client) -> None:
+        self._client, self._heartbeat = client, Heartbeat(client.uri)
+
+    @contextmanager
+    def start(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+        """Open a run. It ends as FINISHED, as FAILED with the traceback as an artifact, or as KILLED if interrupted."""
+        run = self.open(experiment, name, tags)
+        try:
+            yield run
+        except Pruned as reason:
+            run.end("KILLED", str(reason))
+            raise
+        except Exception:
+            run.fail()
+            raise
+        except BaseException:
+            run.close("KILLED")
+            raise
+        run.close("FINISHED")
+
+    def open(self, experiment: str, name: str, tags: Mapping[str, str]) -> Run:
+        """Open a run that the caller closes. Until then this process sends its heartbeat."""
+        with self._client.translate_errors():
+            experiment_id = self._client.experiment_id(experiment)
+            created = self._client.api.create_run(experiment_id, tags={**tags, **processes.identity()}, run_name=name)
+        self._heartbeat.start(created.info.run_id)
+        return self._run(created)
+
+    def close_dead(self, experiment: str, parent: str | None = None) -> int:
+        """Close as KILLED the runs in state RUNNING whose process has ended, and return their number.
+
+        With `parent`, close only the jobs of that sweep, those of this process among them.
+        """
+        condition = "attributes.status = 'RUNNING'" + (f" and tags.`{PARENT}` = '{parent}'" if parent else "")
+        with self._client.translate_errors():
+            running = self._client.api.search_runs([self._client.experiment_id(experiment)], condition)
+        dead = [run for run in running if processes.is_dead(run.data.tags) or (parent and processes.is_own(run.data.tags))]
+        for run in dead:
+            self._run(run).end("KILLED", CRASH_MESSAGE)
+        return len(dead)
+
+    def get(self, run_id: str) -> RunRecord:
+        """Return a run. Raises StoreError if the store has no run of this id."""
+        try:
+            return self._record(self._client.api.get_run(run_id))
+        except MlflowException as error:
+            raise StoreError(f"The MLflow store {self._client.uri} has no run {run_id}.") from error
+
+    def find_finished(self, experiment: str, key: str) -> RunRecord | None:
+        """Return the newest finished run with this run key."""
+        return self.find_first(experiment, key_tag(key), "attributes.start_time DESC")
+
+    def find_first(self, experiment: str, tags: Mapping[str, str], order: str) -> RunRecord | None:
+        """Return the first finished run with these tags, in this order."""
+        records = self._search(experiment, ["attributes.status = 'FINISHED'", *_conditions(tags)], order, 1)
+        return records[0] if records else None
+
+    def find_latest(self, experiment: str, tags: Mapping[str, str], limit: int) -> list[RunRecord]:
+        """Return the newest runs with these tags, in any state."""
+        return self._search(experiment, _conditions(tags), "attributes.start_time DESC", limit)
+
+    def _search(self, experiment: str, conditions: list[str], order: str, limit: int) -> list[RunRecord]:
+        with self._client.translate_errors():
+            runs = self._client.api.search_runs(
+                [self._client.experiment_id(experiment)], " and ".join(conditions), max_results=limit, order_by=[order]
+            )
+        return [self._record(run) for run in runs]
+
+    def _run(self, run: MlflowRun) -> Run:
+        return Run(self._client, self._heartbeat, run.info.run_id, run.info.experiment_id)
+
+    def _record(self, run: MlflowRun) -> RunRecord:
+        started_at = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+        return RunRecord(self._run(run), run.info.status, run.data.metrics, run.data.tags, started_at)
+
+
+def _conditions(tags: Mapping[str, str]) -> list[str]:
     return [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
 
 
@@ -129,5 +213,5 @@ def _signature(schema: Schema) -> ModelSignature:
     return ModelSignature(inputs=MlflowSchema(inputs), outputs=MlflowSchema([ColSpec("double")]))
 
 
-def _cut(value: str) -> str:
+def _truncate(value: str) -> str:
     return value if len(value) <= PARAM_LENGTH else value[: PARAM_LENGTH - 3] + "..."

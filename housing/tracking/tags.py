@@ -1,43 +1,21 @@
-"""TODO docstring."""
+"""Names of tags, artifacts and limits in the store."""
 
-KIND, DATA, COLUMNS, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
+RUN_TYPE, DATA, COLUMNS, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
     f"housing.{name}" for name in ("kind", "data", "columns", "split", "model_id", "evaluation", "code", "folder", "error")
 )
-
-
 CHALLENGER, EVALUATED = "housing.challenger", "housing.evaluated"  # of a decision
-
-
-ALIAS, VERDICT, BEFORE, AFTER, BY, WHY, FORCED, SERVED = (
+ALIAS, VERDICT, FROM, TO, ACTOR, REASON, FORCED, SERVED = (
     f"housing.{name}" for name in ("alias", "verdict", "from", "to", "by", "why", "forced", "served")
 )
-
-
 DECISION = "housing.decision"  # of a version, with the alias behind it: the decision by which it came there, as JSON
-
-
-BEST = "housing.best"  # of a sweep
-
-
-HONEST = "honest.json"  # artefact of a decision
-
-
+BEST_RUN = "housing.best"  # of a sweep
+EVALUATION_FILE = "honest.json"  # artefact of a decision
 PARENT = "mlflow.parentRunId"
-
-
 ARTIFACT = "bundle"
-
-
 PARAM_LENGTH = 6000  # MLflow's own limits
-
-
 BATCH = 100
-
-
-NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-
-
-LOST_RUN = "its process ended without a word: killed, or out of memory?"
+NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+CRASH_MESSAGE = "The process exited unexpectedly (killed or out of memory?)."
 
 
 def key_tag(key: str) -> dict[str, str]:

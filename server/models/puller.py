@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 import mlflow
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from prometheus_client import Counter, Gauge
 
 from housing.bundle.bundle import Bundle
+from housing.bundle.mlflow_model import bundle_directory
 from housing.core.errors import BundleError
 from housing.core.locks import store_file, store_lock
 from server.core import releases
@@ -121,23 +121,11 @@ def _publish(settings: Settings, version: ModelVersion, name: str) -> None:
     with tempfile.TemporaryDirectory(prefix="housing-") as place:
         source = f"models:/{settings.model}/{version.version}"
         model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=place))
-        bundle = _bundle_of(model)
+        bundle = bundle_directory(model)
         before = used / releases.BUNDLE if used and settings.keep_columns else None
         verify(bundle, before, settings.verify_memory, settings.verify_seconds, settings.max_rows)
         served = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
         releases.publish(settings.folder, name, bundle, served)
-
-
-def _bundle_of(model: Path) -> Path:
-    """Give the bundle's folder within a model of MLflow's. Raises BundleError where the model has none."""
-    try:
-        flavor = yaml.safe_load((model / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
-        bundle = (model / flavor["data"]).resolve()
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise BundleError(f"the model has no bundle: {type(error).__name__}: {error}") from error
-    if not bundle.is_relative_to(model.resolve()):
-        raise BundleError(f"the model names a bundle outside of itself: {flavor['data']}")
-    return bundle
 
 
 def drop_damaged(folder: Path) -> None:

@@ -49,8 +49,8 @@ def serves(server: Server, version: int) -> bool:
 
 def sweep_run(home: Path) -> str:
     """The run of the only sweep."""
-    store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifacts=None, ui="")
-    (run,) = store.client.search_runs([store.experiment("rentals")], "tags.`housing.kind` = 'sweep'")
+    store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="")
+    (run,) = store.client.api.search_runs([store.client.experiment_id("rentals")], "tags.`housing.kind` = 'sweep'")
     return str(run.info.run_id)
 
 

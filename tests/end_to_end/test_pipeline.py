@@ -13,7 +13,8 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from housing.core.environment import CONF, PROJECT
+from housing.core.config import CONF
+from housing.core.environment import PROJECT
 from housing.core.errors import ConfigError, StoreError, TableError
 from housing.data import table as data
 from housing.prepare import prepare

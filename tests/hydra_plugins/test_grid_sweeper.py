@@ -7,7 +7,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from housing.core.environment import CONF
+from housing.core.config import CONF
 from hydra_plugins.housing.grid_sweeper import SharedCompositions
 
 

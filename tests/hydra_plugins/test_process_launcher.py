@@ -31,7 +31,7 @@ SLOW = ("housing.train", *QUICK, "model=slow", "seed=1,2,3,4,5,6")
 @pytest.fixture
 def store(home: Path) -> Store:
     """The store of the test's own home."""
-    return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
+    return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
 
 
 def jobs(home: Path, sweep: int = -1) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def jobs(home: Path, sweep: int = -1) -> list[dict[str, Any]]:
 
 def runs(store: Store, kind: str = "run") -> list[Run]:
     """All runs of the rentals that are of a kind."""
-    return list(store.client.search_runs([store.experiment("rentals")], f"tags.`housing.kind` = '{kind}'"))
+    return list(store.client.api.search_runs([store.client.experiment_id("rentals")], f"tags.`housing.kind` = '{kind}'"))
 
 
 def running(home: Path) -> list[Outcome]:

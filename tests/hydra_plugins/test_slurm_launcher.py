@@ -35,7 +35,9 @@ class Parts:
 
     def runs(self, experiment: str, kind: str = "run") -> list[Run]:
         """All runs of an experiment that are of a kind."""
-        found = self.store.client.search_runs([self.store.experiment(experiment)], f"tags.`housing.kind` = '{kind}'")
+        found = self.store.client.api.search_runs(
+            [self.store.client.experiment_id(experiment)], f"tags.`housing.kind` = '{kind}'"
+        )
         return list(found)
 
     def nodes(self) -> dict[str, str]:
@@ -51,7 +53,7 @@ def parts() -> Iterator[Parts]:
         place = stack.enter_context(cluster.place())
         slurm = stack.enter_context(cluster.slurm(place))
         mlflow = stack.enter_context(cluster.MlflowServer(place, stack.enter_context(cluster.postgres(place))))
-        yield Parts(slurm, mlflow, tracking_store.Store(mlflow.address, artifacts=None, ui="", patience=60))
+        yield Parts(slurm, mlflow, tracking_store.Store(mlflow.address, artifact_root=None, ui="", retry_seconds=60))
 
 
 @pytest.fixture
@@ -77,7 +79,7 @@ def test_a_sweep_spreads_over_the_nodes_and_is_whole_in_the_store(shared: Path, 
     assert sweep.info.status == "FINISHED"
     [best] = [run for run in runs if tags.MODEL_ID in run.data.tags]
     assert best.info.run_id == sweep.data.tags["housing.best"]
-    with parts.store.bundle(f"models:/{best.data.tags[tags.MODEL_ID]}") as bundle:
+    with parts.store.artifacts.bundle(f"models:/{best.data.tags[tags.MODEL_ID]}") as bundle:
         assert any(bundle.iterdir())
 
 

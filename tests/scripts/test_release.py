@@ -43,6 +43,6 @@ def test_wherever_production_moved_the_server_is_tested_and_what_fails_goes_back
         promote(config("promote", "data=rentals"))
         keyless = released(server.url, *TABLE, *QUICK, "force=true", "reason=to see it fail", HOUSING_KEY="")
         assert keyless.code == 1 and "ROLLBACK  housing-rentals at alias production" in keyless.out
-        assert opened(home).version_at(MODEL, "production") == "1"
+        assert opened(home).registry.version_at(MODEL, "production") == "1"
         assert released(server.url, *TABLE, *QUICK, "force=true", "reason=it has a key now", HOUSING_KEY=key).code == 0
-        assert opened(home).version_at(MODEL, "production") == "2"
+        assert opened(home).registry.version_at(MODEL, "production") == "2"

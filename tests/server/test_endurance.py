@@ -24,14 +24,14 @@ def test_no_request_fails_while_versions_change_and_workers_are_replaced(home: P
     runs = [str(train(home, "model=linear", "figures=false", *options).run_id) for options in ((), ("limit=300",))]
     store = tracking.connect(config("train", "data=rentals").mlflow)
     for run in runs:
-        store.register("housing-rentals", run)
-    store.point("housing-rentals", "staging", "1")
+        store.registry.register("housing-rentals", run)
+    store.registry.set_alias("housing-rentals", "staging", "1")
     with serving(home) as running:
         wait_for(lambda: running.answers("/readyz"), "version 1 is served")
         predictions = {1: running.predict(FLAT).json["predictions"][0]}
         with Load(running.url, FLAT).running() as load:
             for version in (2, 1, 2):
-                store.point("housing-rentals", "staging", str(version))
+                store.registry.set_alias("housing-rentals", "staging", str(version))
                 wait_for(partial(_all_say, load, version), f"all workers serve version {version}")
             before = set(running.workers())
             running.process.send_signal(signal.SIGHUP)

@@ -41,11 +41,11 @@ def server(served_home: Path) -> Iterator[Server]:
 @pytest.fixture
 def store(served_home: Path) -> Store:
     """The store that the server's puller follows. MLflow fetches from the one that was made last, so each test makes it."""
-    return tracking_store.Store(f"sqlite:///{served_home}/mlflow.db", artifacts=None, ui="")
+    return tracking_store.Store(f"sqlite:///{served_home}/mlflow.db", artifact_root=None, ui="")
 
 
 def test_one_row_and_many_get_the_predictions_of_the_bundle(server: Server, store: Store) -> None:
-    with store.bundle("models:/housing-rentals@staging") as folder:
+    with store.artifacts.bundle("models:/housing-rentals@staging") as folder:
         golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
     one = server.predict(golden["rows"][3])
     assert (one.status, one.type) == (200, "application/json")
@@ -144,7 +144,7 @@ def test_other_content_types_routes_and_methods_have_the_same_shape(server: Serv
 def test_the_model_tells_where_it_came_from_and_a_row_that_works(server: Server, store: Store) -> None:
     told = server.ask("/model").json
     assert (told["model"], told["version"], told["alias"]) == ("housing-rentals", "1", "staging")
-    assert told["card"]["run_id"] == store.client.get_model_version("housing-rentals", "1").run_id
+    assert told["card"]["run_id"] == store.client.api.get_model_version("housing-rentals", "1").run_id
     assert list(told["schema"]["columns"])[:2] == ["area", "rooms"]
     assert server.predict(told["example"]).status == 200
 
@@ -244,7 +244,7 @@ def test_nothing_published_is_alive_but_not_ready_until_a_promotion_and_each_nex
 
         corrupt(home, str(worse.run_id))
         store = tracking_store.connect(config("train", "data=rentals").mlflow)
-        store.point("housing-rentals", "staging", "1")
+        store.registry.set_alias("housing-rentals", "staging", "1")
         wait_for(lambda: "refused" in running.log.read_text(encoding="utf-8"), "the puller refuses the corrupt version")
         assert running.ask("/model").json["version"] == "2"
         assert running.predict(FLAT).status == 200
@@ -261,7 +261,7 @@ def corrupt(home: Path, run_id: str) -> None:
 def graph_of(home: Path, run_id: str) -> Path:
     """Give the place of a graph of a run's bundle in the store."""
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
-    model = store.client.get_logged_model(store.get(run_id).tags[tags.MODEL_ID])
+    model = store.client.api.get_logged_model(store.runs.get(run_id).tags[tags.MODEL_ID])
     graph = Path(model.artifact_location.removeprefix("file://")) / "data/bundle/members/0/model.onnx"
     assert home in graph.parents
     return graph
@@ -277,36 +277,36 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
         other = train(
             home, *BETTER, "data.columns.rooms.type=float", "data.columns.quarter.categories=[old town,harbour,hills,sea]"
         )
-        version_2 = store.register("housing-rentals", str(other.run_id))
-        store.point("housing-rentals", "staging", version_2)
+        version_2 = store.registry.register("housing-rentals", str(other.run_id))
+        store.registry.set_alias("housing-rentals", "staging", version_2)
         wait_for(lambda: scraped(running).get("housing_versions_refused_total") == 1, "the refusal is counted")
         log_ = running.log.read_text(encoding="utf-8")
         assert "callers would be refused: column rooms is of type float, it was int; serve.keep_columns=false" in log_
         wait_for(lambda: scraped(running)["housing_version_refused"] == 1, "the refusal stands")
         assert running.predict(FLAT).json["version"] == "1"
         better = train(home, *BETTER, "limit=500")
-        store.point("housing-rentals", "staging", store.register("housing-rentals", str(better.run_id)))
+        store.registry.set_alias("housing-rentals", "staging", store.registry.register("housing-rentals", str(better.run_id)))
         wait_for(lambda: scraped(running).get("housing_versions_published_total") == 2, "the next version is published")
         assert scraped(running)["housing_versions_refused_total"] == 1  # though it was at the alias for many looks
 
         gone = train(home, *BETTER, "limit=400")
         shutil.rmtree(graph_of(home, str(gone.run_id)).parents[4])
-        store.point("housing-rentals", "staging", store.register("housing-rentals", str(gone.run_id)))
+        store.registry.set_alias("housing-rentals", "staging", store.registry.register("housing-rentals", str(gone.run_id)))
         wait_for(lambda: scraped(running)["housing_versions_refused_total"] == 2, "what cannot be had is counted")
         assert scraped(running)["housing_version_refused"] == 1
         told = running.log.read_text(encoding="utf-8").count("refused, the version in use stays")
-        store.point("housing-rentals", "staging", "3")
+        store.registry.set_alias("housing-rentals", "staging", "3")
         wait_for(lambda: running.predict(FLAT).json["version"] == "3", "the one before serves")
         assert (told, scraped(running)["housing_versions_refused_total"]) == (2, 2)
         wait_for(lambda: scraped(running)["housing_version_refused"] == 0, "no refusal stands")
     with serving(home, "serve.keep_columns=false") as running:
-        store.point("housing-rentals", "staging", version_2)
+        store.registry.set_alias("housing-rentals", "staging", version_2)
         wait_for(lambda: running.predict(FLAT).json.get("version") == version_2, "the operator takes the other columns")
 
 
 @pytest.mark.usefixtures("served_home")
 def test_a_proof_may_take_so_much_and_no_more(store: Store) -> None:
-    with store.bundle("models:/housing-rentals@staging") as folder:
+    with store.artifacts.bundle("models:/housing-rentals@staging") as folder:
         verify(folder, folder, memory=1000, seconds=60, rows=10_000)
         with pytest.raises(BundleError, match="its proof took more than 0.01 s"):
             verify(folder, None, memory=1000, seconds=0.01, rows=10_000)

@@ -51,7 +51,9 @@ def _promoted(home: Path) -> tuple[Bundle, Table, Rows]:
     for arguments in (("housing.train", "figures=false"), ("housing.promote",)):
         ended = command(home, *arguments)
         assert ended.code == 0, ended.out + ended.err
-    with store.Store(f"sqlite:///{home}/mlflow.db", artifacts=None, ui="").bundle("models:/housing-california@staging") as folder:
+    with store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="").artifacts.bundle(
+        "models:/housing-california@staging"
+    ) as folder:
         bundle = Bundle.read(folder)
     cfg = config("train", f"data.path={home}/data/california.csv")
     table = data.load(cfg.data)

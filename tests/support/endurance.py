@@ -123,11 +123,11 @@ def home_with_versions(home: Path) -> tuple[Store, list[str]]:
     for options in MODELS:
         ended = command(home, "housing.train", *TRAINED, *options)
         assert ended.code == 0, ended.out + ended.err
-    store = tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifacts=None, ui="")
-    tags = {tracking_tags.KIND: "run"}
+    store = tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="")
+    tags = {tracking_tags.RUN_TYPE: "run"}
     runs = [
         found.id
-        for found in (store.first("california", tags, order) for order in ("metrics.rmse ASC", "metrics.rmse DESC"))
+        for found in (store.runs.find_first("california", tags, order) for order in ("metrics.rmse ASC", "metrics.rmse DESC"))
         if found
     ]
     publish(store, runs[0])
@@ -136,8 +136,8 @@ def home_with_versions(home: Path) -> tuple[Store, list[str]]:
 
 def publish(store: Store, run_id: str) -> int:
     """Make a new version of a run, and move the alias to it."""
-    version = store.register("housing-california", run_id)
-    store.point("housing-california", "staging", version)
+    version = store.registry.register("housing-california", run_id)
+    store.registry.set_alias("housing-california", "staging", version)
     return int(version)
 
 

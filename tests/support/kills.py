@@ -120,7 +120,7 @@ def failures_of_a_cold_start(home: Path) -> int:
 
 def opened(home: Path) -> Store:
     """The store of a home, made where it is not there."""
-    return tracking.Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
+    return tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
 
 
 @contextmanager

@@ -88,7 +88,9 @@ def main(rounds: int) -> None:
 
 def publish(home: Path) -> Path:
     """Publish the promoted model, as the puller does."""
-    with Store(f"sqlite:///{home}/mlflow.db", artifacts=None, ui="").bundle("models:/housing-california@staging") as bundle:
+    with Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="").artifacts.bundle(
+        "models:/housing-california@staging"
+    ) as bundle:
         served = {"model": "housing-california", "version": "1", "alias": "staging", "mlflow": "3"}
         releases.publish(home / "published", "1-run", bundle, served)
     return home / "published"
@@ -147,12 +149,12 @@ def scrapes(columns: int) -> None:
         overrides = wide_table(home, columns)
         for seed in (0, 1):
             train(home, *overrides, f"seed={seed}")
-        store = Store(f"sqlite:///{home}/mlflow.db", artifacts=None, ui="")
-        runs = store.client.search_runs([store.experiment("wide")], "tags.`housing.kind` = 'run'")
+        store = Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="")
+        runs = store.client.api.search_runs([store.client.experiment_id("wide")], "tags.`housing.kind` = 'run'")
         with serving(home, "serve.model=housing-wide") as server:
             for run in runs:
-                number = store.register("housing-wide", run.info.run_id)
-                store.point("housing-wide", "staging", number)
+                number = store.registry.register("housing-wide", run.info.run_id)
+                store.registry.set_alias("housing-wide", "staging", number)
                 wait_for(partial(serves, server, number), f"version {number} is served")
                 server.predict(server.ask("/model").json["example"])
             sizes = [len(server.ask("/metrics").text) for _ in range(3)]

@@ -65,7 +65,7 @@ FITTED = """
 import pickle, sys
 from hydra import compose, initialize_config_dir
 from housing import data
-from housing.core.environment import CONF
+from housing.core.config import CONF
 from housing.models import make
 from housing.data.split import split
 
@@ -170,8 +170,8 @@ def promoted(home: Path) -> tuple[Any, list[str]]:
     for arguments in (("housing.train", *MODEL, *TREES), ("housing.promote",)):
         ended = command(home, *arguments)
         assert ended.code == 0, ended.out + ended.err
-    store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifacts=None, ui="")
-    with store.bundle("models:/housing-california@staging") as folder:
+    store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="")
+    with store.artifacts.bundle("models:/housing-california@staging") as folder:
         schema = Bundle.read(folder).schema
     table = np.genfromtxt(home / "data" / "california.csv", delimiter=",", skip_header=1, max_rows=max(SIZES))
     return table[:, : len(schema.features)], [column.name for column in schema.features]

@@ -72,7 +72,7 @@ def copied(original: Path, place: Path) -> None:
 
 def opened(home: Path) -> Store:
     """The store of a home."""
-    return tracking.Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
+    return tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
 
 
 def _sees(query: str) -> Callable[[Path, int], bool]:
@@ -140,7 +140,7 @@ def killed(home: Path, step: str) -> Left:
     assert process.returncode == -signal.SIGKILL
     wait_for(lambda: not _living(below), "the rehearsal's server ends too", 30)
     store = opened(home)
-    version = store.version_at(MODEL, "staging")
+    version = store.registry.version_at(MODEL, "staging")
     return Left(version, _works(store, version), _living(below))
 
 
@@ -149,7 +149,7 @@ def _living(pids: list[int]) -> list[int]:
 
 
 def _works(store: Store, version: str | None) -> bool:
-    with store.bundle(f"models:/{MODEL}/{version}") as folder:
+    with store.artifacts.bundle(f"models:/{MODEL}/{version}") as folder:
         Bundle.read(folder)
     return True
 
@@ -176,7 +176,7 @@ def crashes(original: Path) -> None:
             copied(original, home)
             left = killed(home, step)
             again = promoted(home)
-            versions = len(opened(home).client.search_model_versions(f"name = '{MODEL}'"))
+            versions = len(opened(home).client.api.search_model_versions(f"name = '{MODEL}'"))
             works = "yes" if left.works else "NO"
             print(f"| {step} | {left.version} | {works} | {again.out.split()[0]} | {versions} |", flush=True)
 

@@ -82,7 +82,7 @@ def scene(place: Path, store: Path, frame: pd.DataFrame, table: tuple[str, ...],
         git(place, "clone", "--quiet", "origin.git", "ci")
         (place / "ci" / ".venv").symlink_to(PROJECT / ".venv")
         server = stack.enter_context(serving(place, "mlflow=server", f"data={name}"))
-        yield Scene(laptop, place / "ci", table, Store(mlflow.address, artifacts=None, ui=""), server)
+        yield Scene(laptop, place / "ci", table, Store(mlflow.address, artifact_root=None, ui=""), server)
 
 
 def published(place: Path, frame: pd.DataFrame, file: str, sweep: str | None) -> Path:
@@ -127,7 +127,7 @@ def main(rows: int) -> None:
     first = rows // 10
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        tracking.Store(f"sqlite:///{place}/mlflow.db", artifacts=None, ui="")
+        tracking.Store(f"sqlite:///{place}/mlflow.db", artifact_root=None, ui="")
         with scene(place, place / "mlflow.db", frame[:first], table) as here:
             with here.retraining():
                 wait_for(lambda: here.serves("1"), "the first version is served", 600)

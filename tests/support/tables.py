@@ -7,7 +7,8 @@ import pandas as pd
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from housing.core.environment import CONF, PROJECT
+from housing.core.config import CONF
+from housing.core.environment import PROJECT
 from housing.runs.outcome import Outcome
 from housing.runs.run import Job, run
 

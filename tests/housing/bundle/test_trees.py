@@ -21,7 +21,8 @@ from xgboost import XGBRegressor
 from housing.bundle.bundle import Bundle
 from housing.bundle.onnx_model import Graph, ProvenGraph, Session
 from housing.bundle.trees import NODE, TREE, Trees
-from housing.core.environment import CONF, PROJECT
+from housing.core.config import CONF
+from housing.core.environment import PROJECT
 from housing.core.errors import BundleError
 from housing.data.split import split
 from housing.data.table import Table

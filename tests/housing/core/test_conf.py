@@ -9,7 +9,8 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
-from housing.core.environment import CONF, PROJECT
+from housing.core.config import CONF
+from housing.core.environment import PROJECT
 from housing.data.table import schema_of
 from housing.features.pipeline import Features
 from housing.training.estimator_specs import asked

@@ -24,7 +24,7 @@ ELSEWHERE = {HOST: "another", PROCESS: "1 1 another boot"}
 @pytest.fixture
 def store(home: Path) -> Store:
     """The store of the test's own home."""
-    return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
+    return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
 
 
 @pytest.fixture
@@ -62,24 +62,24 @@ def test_a_run_that_says_nothing_of_its_process_is_left_alone(tags: dict[str, st
 
 
 def test_only_runs_of_dead_processes_are_closed(store: Store) -> None:
-    mine = store.open_run("rentals", "mine", {})
+    mine = store.runs.open("rentals", "mine", {})
     tags = {"silent": {**ELSEWHERE, HEARTBEAT: ago(6)}, "beating": {**ELSEWHERE, HEARTBEAT: ago(1)}, "foreign": {}}
-    made = {name: store.client.create_run(mine.experiment_id, tags=given, run_name=name) for name, given in tags.items()}
-    assert store.close_dead("rentals") == 1
-    assert {name: store.get(run.info.run_id).status for name, run in made.items()} == {
+    made = {name: store.client.api.create_run(mine.experiment_id, tags=given, run_name=name) for name, given in tags.items()}
+    assert store.runs.close_dead("rentals") == 1
+    assert {name: store.runs.get(run.info.run_id).status for name, run in made.items()} == {
         "silent": "KILLED",
         "beating": "RUNNING",
         "foreign": "RUNNING",
     }
-    assert "without a word" in store.get(made["silent"].info.run_id).tags[tracking_tags.ERROR]
-    assert store.get(mine.id).status == "RUNNING"
+    assert "exited unexpectedly" in store.runs.get(made["silent"].info.run_id).tags[tracking_tags.ERROR]
+    assert store.runs.get(mine.id).status == "RUNNING"
 
 
 def test_a_run_that_is_open_beats(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "BEAT", 0.05)
-    run = store.open_run("rentals", "mine", {HEARTBEAT: "never"})
-    first = store.get(run.id).tags[HEARTBEAT]
-    wait_for(lambda: store.get(run.id).tags[HEARTBEAT] > first, "the heart beats")
+    run = store.runs.open("rentals", "mine", {HEARTBEAT: "never"})
+    first = store.runs.get(run.id).tags[HEARTBEAT]
+    wait_for(lambda: store.runs.get(run.id).tags[HEARTBEAT] > first, "the heart beats")
     run.close("FINISHED")
 
 

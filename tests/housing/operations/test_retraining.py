@@ -60,13 +60,13 @@ def outputs(home: Path) -> list[dict[str, str]]:
 
 def runs(store: Store, kind: str, experiment: str = "rentals", status: str = "FINISHED") -> int:
     """How many runs of a kind there are in a state."""
-    asked = f"attributes.status = '{status}' and tags.`{tracking.KIND}` = '{kind}'"
-    return len(store.client.search_runs([store.experiment(experiment)], asked))
+    asked = f"attributes.status = '{status}' and tags.`{tracking.RUN_TYPE}` = '{kind}'"
+    return len(store.client.api.search_runs([store.client.experiment_id(experiment)], asked))
 
 
 def versions(store: Store) -> int:
     """How many versions the registry has."""
-    return len(store.client.search_model_versions("name = 'housing-rentals'"))
+    return len(store.client.api.search_model_versions("name = 'housing-rentals'"))
 
 
 def test_a_retraining_is_known_by_its_data_and_by_what_is_asked() -> None:
@@ -108,16 +108,16 @@ def test_who_comes_while_another_retrains_waits_and_is_told(home: Path) -> None:
 
 def opened(home: Path) -> Store:
     """The store of a home."""
-    return Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
+    return Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
 
 
 def swept(home: Path, tags: Mapping[str, str], best: Outcome | None = None, rows: int = 600) -> None:
     """Leave what the finished sweep of a retraining leaves, whose only job was `best`; of the present table unless told."""
     cfg = config("retrain", "data=rentals")
     known = {KEY: key_of(cfg, data.load(cfg.data).fingerprint), ROWS: str(rows), NEW_ROWS: "0"}
-    known |= {tracking.BEST: str(best.run_id)} if best else {}
-    with opened(home).run("rentals", "sweep", {**OURS, **known, **tags}) as sweep:
-        sweep.text(LIST, json.dumps([asdict(best)] if best else []))
+    known |= {tracking.BEST_RUN: str(best.run_id)} if best else {}
+    with opened(home).runs.start("rentals", "sweep", {**OURS, **known, **tags}) as sweep:
+        sweep.log_text(LIST, json.dumps([asdict(best)] if best else []))
 
 
 def test_a_table_that_has_lost_rows_waits_for_no_new_ones(home: Path) -> None:
@@ -143,8 +143,8 @@ def test_the_gate_judges_the_best_of_the_sweep_at_the_alias_that_is_asked_for(ho
     asked = ("alias=shadow", "by=somebody", 'gate=["metric=mae","gate.rehearsal=null"]')
     ended = command(home, "housing.retrain", *RENTALS, *asked)
     assert ended.code == 0, ended.err
-    (decision,) = opened(home).newest("rentals-decisions", {tracking.ALIAS: "shadow"}, 2)
-    assert (decision.tags[tracking.CHALLENGER], decision.tags[tracking.BY]) == (best.run_id, "somebody")
+    (decision,) = opened(home).runs.find_latest("rentals-decisions", {tracking.ALIAS: "shadow"}, 2)
+    assert (decision.tags[tracking.CHALLENGER], decision.tags[tracking.ACTOR]) == (best.run_id, "somebody")
     assert outputs(home) == [{"verdict": "PROMOTE", "moved": "true", "version": "1"}]
 
 
@@ -193,7 +193,7 @@ def workflow(here: Scene, event: str, **variables: str) -> str:
     (stub / "action.yml").write_text(yaml.dump(action), encoding="utf-8")
     file = ".github/workflows/retrain.yml"
     used = re.findall(r"uses: ([^.\s]+@\w+)", (here.ci / file).read_text(encoding="utf-8"))
-    known = {"TABLE": "rentals", "DVC_REMOTE_URL": TABLES_AT, "MLFLOW_TRACKING_URI": here.store.uri, **variables}
+    known = {"TABLE": "rentals", "DVC_REMOTE_URL": TABLES_AT, "MLFLOW_TRACKING_URI": here.store.client.uri, **variables}
     options = [f"--local-repository={name}={stub}" for name in used] + [f"--var={name}={value}" for name, value in known.items()]
     options += ["--platform=ubuntu-24.04=-self-hosted", "--pull=false", "--action-offline-mode", "--env=DVC_SITE_CACHE_DIR"]
     options += ["--secret=MLFLOW_TRACKING_PASSWORD="]
@@ -207,7 +207,7 @@ def workflow(here: Scene, event: str, **variables: str) -> str:
 
 @pytest.mark.long
 def test_a_retraining_that_is_killed_goes_on_and_does_nothing_twice(home: Path) -> None:
-    store = Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
+    store = Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
     asked = ("housing.retrain", *RENTALS, f"sweep={sweep('model=slow', 'seed=1,2,3')}")
     with killed_in_the_end(home, asked):
         wait_for(lambda: runs(store, "run") == 1 and runs(store, "run", status="RUNNING") == 1, "one is fitted, another is being")
@@ -219,7 +219,7 @@ def test_a_retraining_that_is_killed_goes_on_and_does_nothing_twice(home: Path) 
     assert "600 rows, 600 of them new since the last retraining" in ended.out
     assert outputs(home) == [{"verdict": outputs(home)[0]["verdict"], "moved": "true", "version": "1"}]
     assert (runs(store, "run"), runs(store, "sweep"), versions(store)) == (3, 1, 1)
-    assert store.version_at("housing-rentals", "staging") == "1"
+    assert store.registry.version_at("housing-rentals", "staging") == "1"
 
 
 @contextmanager

@@ -48,7 +48,7 @@ from tests.support.tables import TABLES, config, rentals_frame, train
 @pytest.fixture
 def store(home: Path) -> Store:
     """The store of the test's own home."""
-    return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifacts=str(home / "mlartifacts"), ui="")
+    return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=str(home / "mlartifacts"), ui="")
 
 
 FORCED = ("force=true", "reason=a person says so")
@@ -62,7 +62,7 @@ def gate(*overrides: str) -> Decision:
 
 def bundle_files(store: Store, run_id: str) -> Path:
     """Where the bundle of a run lies on this machine."""
-    model = store.client.get_logged_model(store.get(run_id).tags[tags.MODEL_ID])
+    model = store.client.api.get_logged_model(store.runs.get(run_id).tags[tags.MODEL_ID])
     return Path(model.artifact_location.removeprefix("file://")) / "data" / "bundle"
 
 
@@ -78,7 +78,7 @@ def test_the_first_model_has_to_beat_the_training_mean(home: Path, store: Store)
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}@staging")
     frame = rentals_frame().drop(columns="rent").astype({"rooms": float}).iloc[parts.test]
     assert decision.challenger_metrics == pytest.approx(score(model.predict(frame), table.target[parts.test]))
-    assert store.client.get_model_version(MODEL, "1").run_id == run.run_id
+    assert store.client.api.get_model_version(MODEL, "1").run_id == run.run_id
 
 
 def test_a_better_run_replaces_the_champion_and_a_worse_one_does_not(home: Path, store: Store) -> None:
@@ -91,7 +91,7 @@ def test_a_better_run_replaces_the_champion_and_a_worse_one_does_not(home: Path,
     back = gate(f"run_id={worse.run_id}")
     assert (back.verdict, back.version, back.before) == ("REJECT", "2", "2")
     assert back.reasons[-1].startswith("worse: test rmse")
-    assert store.version_at(MODEL, "staging") == "2"
+    assert store.registry.version_at(MODEL, "staging") == "2"
 
 
 def test_force_moves_the_alias_all_the_same_and_its_reason_is_kept(home: Path, store: Store) -> None:
@@ -103,8 +103,8 @@ def test_force_moves_the_alias_all_the_same_and_its_reason_is_kept(home: Path, s
     assert (decision.verdict, decision.forced) == ("PROMOTE", "the other one is biased")
     assert (decision.before, decision.version) == ("2", "1")  # the same bundle stays the same version
     assert decision.reasons[-1] == "forced, and the gate says REJECT: the other one is biased"
-    assert store.version_at(MODEL, "staging") == "1"
-    (newest, *_) = store.newest("rentals-decisions", {}, 1)
+    assert store.registry.version_at(MODEL, "staging") == "1"
+    (newest, *_) = store.runs.find_latest("rentals-decisions", {}, 1)
     assert newest.tags["housing.forced"] == "true" and "the other one is biased" in newest.tags["housing.why"]
 
 
@@ -116,7 +116,7 @@ def test_an_equal_run_is_held(home: Path, store: Store) -> None:
     assert (decision.verdict, decision.version) == ("HOLD", "1")
     assert decision.difference is not None and decision.difference.value == 0.0
     assert decision.reasons[-1].startswith("not proven better: test rmse")
-    assert store.version_at(MODEL, "staging") == "1"
+    assert store.registry.version_at(MODEL, "staging") == "1"
 
 
 def test_production_takes_what_is_at_staging_and_nothing_else(home: Path, store: Store) -> None:
@@ -133,8 +133,8 @@ def test_production_takes_what_is_at_staging_and_nothing_else(home: Path, store:
     gate()
     second = gate("to=production", "evaluate=quick")
     assert (second.verdict, second.champion, second.before, second.version) == ("PROMOTE", "version 1", "1", "2")
-    assert store.version_at(MODEL, "production") == store.version_at(MODEL, "staging") == "2"
-    kept = store.client.get_model_version(MODEL, "2").tags
+    assert store.registry.version_at(MODEL, "production") == store.registry.version_at(MODEL, "staging") == "2"
+    kept = store.client.api.get_model_version(MODEL, "2").tags
     assert {json.loads(kept[f"housing.decision.{alias}"])["alias"] for alias in ("staging", "production")} == {
         "staging",
         "production",
@@ -156,7 +156,7 @@ def test_a_rehearsal_has_a_real_server_answer_the_golden_rows(home: Path, store:
     refused = gate("gate.rehearsal=60", "serve.max_rows=3")
     assert (refused.verdict, refused.version) == ("REJECT", None)
     assert "a server with it refuses the golden rows: 4" in refused.reasons[-1]
-    assert store.version_at(MODEL, "staging") is None
+    assert store.registry.version_at(MODEL, "staging") is None
     late = gate("gate.rehearsal=0.01", "force=true", "reason=now")  # force does not make it work
     assert (late.verdict, late.forced) == ("REJECT", "")
     assert "a server with it is not ready within 0.01 s" in late.reasons[-1]
@@ -186,16 +186,18 @@ def test_the_run_in_service_is_held(home: Path, store: Store) -> None:
     decision = gate()
     assert (decision.verdict, decision.version) == ("HOLD", "1")
     assert decision.reasons == ["this run is version 1 at staging already"]
-    assert len(store.client.search_model_versions(f"name = '{MODEL}'")) == 1
+    assert len(store.client.api.search_model_versions(f"name = '{MODEL}'")) == 1
 
 
 def test_every_decision_is_a_run_with_its_figures(home: Path, store: Store) -> None:
     run = train(home, *BETTER)
     gate()
     gate()
-    records = store.client.search_runs([store.experiment("rentals-decisions")], order_by=["attributes.start_time ASC"])
+    records = store.client.api.search_runs(
+        [store.client.experiment_id("rentals-decisions")], order_by=["attributes.start_time ASC"]
+    )
     assert [record.data.tags["housing.verdict"] for record in records] == ["PROMOTE", "HOLD"]
-    kept = json.loads(store.text(records[0].info.run_id, "decision.json"))
+    kept = json.loads(store.artifacts.read_text(records[0].info.run_id, "decision.json"))
     assert kept["run_id"] == records[0].data.tags["housing.challenger"] == run.run_id
     assert kept["challenger_metrics"]["rmse"] == records[0].data.metrics["challenger_rmse"]
 
@@ -205,12 +207,14 @@ def test_an_honest_evaluation_is_recorded_and_changes_no_verdict(home: Path, sto
     quick, honest = gate(), gate("to=production")
     assert quick.honest is None and honest.honest is not None
     assert (quick.verdict, quick.challenger_metrics) == (honest.verdict, honest.challenger_metrics)
-    newest, older = store.client.search_runs([store.experiment("rentals-decisions")], order_by=["attributes.start_time DESC"])
-    kept = Honest.from_dict(json.loads(store.text(newest.info.run_id, "honest.json")))
+    newest, older = store.client.api.search_runs(
+        [store.client.experiment_id("rentals-decisions")], order_by=["attributes.start_time DESC"]
+    )
+    kept = Honest.from_dict(json.loads(store.artifacts.read_text(newest.info.run_id, "honest.json")))
     assert kept == honest.honest and kept.scores == honest.challenger_metrics
     assert kept.metrics().items() <= newest.data.metrics.items()
     assert newest.data.tags["housing.evaluated"] == "honest" and "housing.evaluated" not in older.data.tags
-    assert [item.path for item in store.client.list_artifacts(older.info.run_id)] == ["decision.json"]
+    assert [item.path for item in store.client.api.list_artifacts(older.info.run_id)] == ["decision.json"]
     assert gate("to=production", "evaluate=quick").honest is None
 
 
@@ -245,7 +249,7 @@ def test_a_damaged_bundle_is_rejected_with_the_reason_and_the_alias_stays(
     decision = gate()
     assert (decision.verdict, decision.run_id, decision.version) == ("REJECT", better.run_id, "1")
     assert reason in decision.reasons[0]
-    assert store.version_at(MODEL, "staging") == "1"
+    assert store.registry.version_at(MODEL, "staging") == "1"
 
 
 def test_a_champion_that_cannot_be_read_is_replaced_by_force_alone(home: Path, store: Store) -> None:
@@ -256,9 +260,9 @@ def test_a_champion_that_cannot_be_read_is_replaced_by_force_alone(home: Path, s
     decision = gate(asked)
     assert (decision.verdict, decision.champion, decision.version) == ("HOLD", "the training mean", "1")
     assert "version 1 at staging cannot be read, so nobody knows what there is to beat: bundle " in decision.reasons[-1]
-    assert store.version_at(MODEL, "staging") == "1"
+    assert store.registry.version_at(MODEL, "staging") == "1"
     assert gate(asked, "force=true", "reason=it is broken").reasons[-1] == "forced, and the gate says HOLD: it is broken"
-    assert store.version_at(MODEL, "staging") == "2"
+    assert store.registry.version_at(MODEL, "staging") == "2"
 
 
 def test_what_was_rolled_back_comes_again_by_force_alone(home: Path, store: Store) -> None:
@@ -271,19 +275,19 @@ def test_what_was_rolled_back_comes_again_by_force_alone(home: Path, store: Stor
         decision = gate(f"to={alias}", "~after.production", f"run_id={better.run_id}")
         assert (decision.verdict, decision.version) == ("HOLD", "1")
         assert re.search(r"version 2 was rolled back by somebody \(.*\): prices are off", decision.reasons[-1])
-        assert store.version_at(MODEL, alias) == "1"
+        assert store.registry.version_at(MODEL, alias) == "1"
     assert gate(*FORCED).version == "2"
-    gate(f"run_id={store.run_of(MODEL, '1')}", *FORCED)
+    gate(f"run_id={store.registry.run_of_version(MODEL, '1')}", *FORCED)
     assert gate().verdict == "PROMOTE"  # it was replaced since, not rolled back
 
 
 def test_a_run_without_its_bundle_is_fitted_again_and_that_is_told(home: Path, store: Store) -> None:
     run = train(home, *BETTER)
-    store.client.delete_tag(str(run.run_id), tags.MODEL_ID)  # as log_model=best leaves all but the best
+    store.client.api.delete_tag(str(run.run_id), tags.MODEL_ID)  # as log_model=best leaves all but the best
     decision = gate()
     assert decision.verdict == "PROMOTE"
     assert decision.reasons[0] == "the run kept no bundle: it was fitted again from its config"
-    assert store.get(str(run.run_id)).tags["housing.refitted"] == "true"
+    assert store.runs.get(str(run.run_id)).tags["housing.refitted"] == "true"
     assert mlflow.pyfunc.load_model(f"models:/{MODEL}@staging")
 
 
@@ -300,7 +304,7 @@ def test_the_best_run_is_one_of_this_table_and_split(home: Path, store: Store) -
     decision = gate()
     assert decision.run_id == here.run_id
     assert "the champion was fitted on other data or another split: it may know some of the test rows" in decision.reasons
-    assert store.version_at(MODEL, "staging") == "1"
+    assert store.registry.version_at(MODEL, "staging") == "1"
 
 
 def test_the_best_run_has_the_columns_that_the_table_has_now(home: Path) -> None:
@@ -330,7 +334,7 @@ def test_callers_of_the_champion_may_go_on_sending_what_they_send(home: Path, st
     assert (gone.verdict, gone.champion) == ("REJECT", "the training mean")
     assert "columns: column area is gone; allowed: what callers of the champion send" in gone.reasons
     assert gate(removed, "force=true", "reason=nobody measures it any more").verdict == "PROMOTE"
-    assert store.version_at(MODEL, "staging") == "2"
+    assert store.registry.version_at(MODEL, "staging") == "2"
 
 
 def test_wider_columns_are_compared_on_the_rows_that_both_take(home: Path) -> None:
@@ -354,7 +358,7 @@ def test_a_champion_that_is_out_of_reach_ends_the_promotion(home: Path, store: S
     shutil.rmtree(bundle_files(store, str(run.run_id)).parents[1])  # as where the artefact store is away
     with pytest.raises(StoreError, match="its artefacts are not there"):
         gate()
-    assert store.version_at(MODEL, "staging") == "1"
+    assert store.registry.version_at(MODEL, "staging") == "1"
 
 
 @pytest.mark.parametrize(
@@ -421,9 +425,9 @@ def test_killed_at_any_step_the_alias_is_at_a_version_that_works_and_the_next_pr
     decision = gate()
     assert (decision.verdict, decision.version) == ("HOLD" if left.version == "2" else "PROMOTE", "2")
     store = opened(home)
-    assert len(store.client.search_model_versions(f"name = '{MODEL}'")) == 2  # what was registered is used
+    assert len(store.client.api.search_model_versions(f"name = '{MODEL}'")) == 2  # what was registered is used
     assert all(one.at and one.verdict for one in past(store, "rentals-decisions"))
-    assert not store.client.search_runs([store.experiment("rentals-decisions")], "attributes.status = 'RUNNING'")
+    assert not store.client.api.search_runs([store.client.experiment_id("rentals-decisions")], "attributes.status = 'RUNNING'")
     assert rollback(config("rollback", "data=rentals")).version == "1"
 
 
@@ -444,7 +448,7 @@ def test_of_two_promotions_at_once_one_waits(promotable: Path, home: Path) -> No
     assert [process.returncode for process in both] == [0, 0], said
     assert sorted(re.findall(r"^(\w+)  housing-rentals", "\n".join(said), re.MULTILINE)) == ["HOLD", "PROMOTE"]
     assert sum("another process is at this very work (promotions)" in one for one in said) == 1
-    assert len(opened(home).client.search_model_versions(f"name = '{MODEL}'")) == 2
+    assert len(opened(home).client.api.search_model_versions(f"name = '{MODEL}'")) == 2
 
 
 def test_a_file_is_predicted_by_the_promoted_model(home: Path) -> None:

@@ -23,7 +23,7 @@ from tests.support.waiting import wait_for
 @pytest.fixture
 def store(home: Path) -> Store:
     """The store of the test's own home."""
-    return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifacts=str(home / "mlartifacts"), ui="")
+    return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=str(home / "mlartifacts"), ui="")
 
 
 def back(*overrides: str) -> Decision:
@@ -72,7 +72,7 @@ def test_the_alias_goes_back_to_the_version_before_and_that_is_a_decision(home: 
     gate()
     decision = back("reason=too high in the north", "by=somebody")
     assert (decision.verdict, decision.before, decision.version) == ("ROLLBACK", "2", "1")
-    assert store.version_at(MODEL, "staging") == "1"
+    assert store.registry.version_at(MODEL, "staging") == "1"
     newest = past(store, "rentals-decisions")[0]
     assert (newest.verdict, newest.before, newest.version, newest.finished) == ("ROLLBACK", "2", "1", True)
     assert (newest.by, newest.why) == ("somebody", "too high in the north")
@@ -99,15 +99,15 @@ def test_a_version_that_is_damaged_is_passed_over_and_told(home: Path, store: St
     spoil(bundle_files(store, str(runs[0])) / "card.json")
     with pytest.raises(StoreError, match="staging stays where it is: version 1 cannot be used"):
         back("version=1")
-    assert store.version_at(MODEL, "staging") == "1"
+    assert store.registry.version_at(MODEL, "staging") == "1"
 
 
 def test_a_version_that_nobody_saw_serve_is_passed_over_and_told(home: Path, store: Store) -> None:
     for depth in (1, 2, 3):
         run = train(home, *WORSE[:2], f"model.estimator.max_depth={depth}")
         gate(f"run_id={run.run_id}", "force=true", "reason=to have three")
-    (first,) = store.newest("rentals-decisions", {tags.AFTER: "1"}, 1)
-    store.client.set_tag(first.id, tags.SERVED, "2026-01-01T00:00:00+00:00")
+    (first,) = store.runs.find_latest("rentals-decisions", {tags.TO: "1"}, 1)
+    store.client.api.set_tag(first.id, tags.SERVED, "2026-01-01T00:00:00+00:00")
     decision = back("serve.url=http://127.0.0.1:9", "serve.wait=0")
     assert (decision.before, decision.version) == ("3", "1")
     assert decision.reasons[0] == "of version 2 nobody has seen that a server answered with it"
@@ -120,7 +120,7 @@ def test_what_served_is_written_down_and_a_rollback_goes_back_to_that(home: Path
         train(home, *WORSE)
         first = gate(f"serve.url={server.url}")
         assert first.served and f"{server.url} answers with version 1, after" in first.reasons[-1]
-        assert store.client.get_model_version(MODEL, "1").tags["housing.served.staging"] == first.served
+        assert store.client.api.get_model_version(MODEL, "1").tags["housing.served.staging"] == first.served
         unseen = train(home, *WORSE, "model.estimator.max_depth=3")
         assert not gate(f"run_id={unseen.run_id}", "force=true", "reason=nobody asks the server").served
         train(home, *BETTER)

@@ -77,7 +77,7 @@ def test_the_page_of_a_run_has_each_figure_names_its_rows_and_stands_alone(home:
     found = titles(page, 3)
     assert found[:-1] == [*RUN, *MAPS, "Calibration", "Coverage of intervals", *SHAP, "Learning curve", *2 * ["Error by slice"]]
     assert found[-1] == "Error by distance"
-    assert stands_alone(page, store.ui) and len(page) < 2_000_000
+    assert stands_alone(page, store.client.ui) and len(page) < 2_000_000
     check_figures(page)
     table = data.load(config("train", "data=towns").data)
     parts = split(table, config("train", "data=towns").split)
@@ -98,7 +98,7 @@ def test_a_table_without_coordinates_and_a_model_without_trees_give_what_they_ca
     assert titles(page, 3) == [*RUN, "Calibration", "Importance", "Error by slice"]
     assert "Permutation importance, since a member of this model is not of XGBoost" in page
     assert "This run made no intervals" in page and "Not done for this run. It scores the test rows" in page
-    assert "would flatter it" not in page and stands_alone(page, store.ui)
+    assert "would flatter it" not in page and stands_alone(page, store.client.ui)
     check_figures(page)
 
 
@@ -119,7 +119,7 @@ def test_a_decision_brings_its_honest_evaluation_and_its_test_figures(home: Path
     page = page_of(run.run_id)
     assert "by the gate" not in page and f"({decision.honest.low:.3f} – {decision.honest.high:.3f})" in page
     assert "Left out: grouped and blocks splits: table rentals has no coordinates" in page
-    assert stands_alone(page, store.ui)
+    assert stands_alone(page, store.client.ui)
 
 
 def explained(cfg_overrides: tuple[str, ...], table: Table) -> tuple[Matrix, Matrix, list[str]]:
@@ -189,7 +189,7 @@ def test_a_comparison_shows_runs_side_by_side(home: Path, store: Store) -> None:
         *(f"Error map of {letter}" for letter in "ABC"),
         *("B against A", "B against A, on the map", "C against A", "C against A, on the map"),
     ]
-    assert stands_alone(page, store.ui) and len(page) < 2_000_000
+    assert stands_alone(page, store.client.ui) and len(page) < 2_000_000
     check_figures(page)
     assert all(f"{run.metrics['rmse']:.4f}" in page and str(run.run_id) in page for run in runs)
     differing = re.search(r"What differs between their configs</h2>(.*)", page, re.DOTALL)
@@ -238,14 +238,16 @@ def test_what_cannot_be_shown_is_refused(home: Path, store: Store, asked: str, m
         runs["fewer"] = train(home, *LINEAR, "limit=500").run_id
     if "bare" in asked:
         runs["bare"] = runs["one"]
-        store.client.delete_tag(str(runs["bare"]), tags.MODEL_ID)
+        store.client.api.delete_tag(str(runs["bare"]), tags.MODEL_ID)
     if "decision" in asked:
         promote(config("promote", "data=rentals"))
-        (record,) = store.client.search_runs([store.experiment("rentals-decisions")])
+        (record,) = store.client.api.search_runs([store.client.experiment_id("rentals-decisions")])
         runs["decision"] = record.info.run_id
     if "failed" in asked:
-        runs["failed"] = store.client.create_run(store.experiment("rentals"), tags={tags.KIND: "run"}).info.run_id
-        store.client.set_terminated(str(runs["failed"]), "FAILED")
+        runs["failed"] = store.client.api.create_run(
+            store.client.experiment_id("rentals"), tags={tags.RUN_TYPE: "run"}
+        ).info.run_id
+        store.client.api.set_terminated(str(runs["failed"]), "FAILED")
     if "older" in asked:
         runs["older"] = runs["one"]
         (kept,) = (home / "mlartifacts").rglob("evidence")

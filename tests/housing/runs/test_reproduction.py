@@ -29,7 +29,7 @@ def trained(home: Path, store: Store, *overrides: str) -> str:
     """Train, and give the run."""
     ended = command(home, *TRAIN, *overrides)
     assert ended.code == 0, ended.err
-    (run, *_) = store.client.search_runs([store.experiment("rentals")], order_by=["attributes.start_time DESC"])
+    (run, *_) = store.client.api.search_runs([store.client.experiment_id("rentals")], order_by=["attributes.start_time DESC"])
     return str(run.info.run_id)
 
 
@@ -40,18 +40,18 @@ def test_a_run_is_the_same_to_the_last_digit(home: Path, store: Store, evaluatio
     again = command(home, "housing.reproduce", f"run_id={run_id}")
     assert again.code == 0, again.out + again.err
     assert "the same to the last digit" in again.out and "differs" not in again.out
-    assert len(store.client.search_runs([store.experiment("rentals")])) == 1  # a repetition is no run of its own
+    assert len(store.client.api.search_runs([store.client.experiment_id("rentals")])) == 1  # a repetition is no run of its own
 
 
 @pytest.mark.long
 def test_what_differs_is_named(home: Path, store: Store) -> None:
     run_id = trained(home, store, "model=decision_tree")
-    store.client.set_tag(run_id, "housing.numpy", "1.0.0")
-    store.client.set_tag(run_id, "mlflow.source.git.commit", "0" * 40)
+    store.client.api.set_tag(run_id, "housing.numpy", "1.0.0")
+    store.client.api.set_tag(run_id, "mlflow.source.git.commit", "0" * 40)
     again = command(home, "housing.reproduce", f"run_id={run_id}")
     assert again.code == 0  # for the scores are the same
     assert again.out.splitlines()[-1] == "what differs: commit, numpy"
-    store.client.log_metric(run_id, "rmse", 12.5)
+    store.client.api.log_metric(run_id, "rmse", 12.5)
     other = command(home, "housing.reproduce", f"run_id={run_id}")
     assert other.code == 1 and other.out.splitlines()[-1] == "what differs: commit, numpy, rmse"
     assert "12.5" in other.out
@@ -60,7 +60,7 @@ def test_what_differs_is_named(home: Path, store: Store) -> None:
 @pytest.mark.long
 def test_the_data_is_found_by_its_fingerprint_or_named(home: Path, store: Store) -> None:
     run_id = trained(home, store, "model=decision_tree")
-    wanted = store.get(run_id).tags[tags.DATA]
+    wanted = store.runs.get(run_id).tags[tags.DATA]
     table = home / "data" / "rentals.csv"
     table.rename(home / "data" / "older.csv")
     rentals_frame(seed=1).to_csv(table, index=False)
@@ -75,7 +75,7 @@ def test_the_data_is_found_by_its_fingerprint_or_named(home: Path, store: Store)
 def test_a_table_that_dvc_has_is_brought_back_by_the_lines_of_the_message(versioned: Path) -> None:
     run_id = str(train(versioned, "model=linear", "figures=false").run_id)
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
-    store.client.set_tag(run_id, "mlflow.source.git.commit", git(versioned, "rev-parse", "HEAD").strip())
+    store.client.api.set_tag(run_id, "mlflow.source.git.commit", git(versioned, "rev-parse", "HEAD").strip())
     rentals_frame(700).to_csv(versioned / "data" / "rentals.csv", index=False)
     dvc(versioned, "add", "--quiet", "data/rentals.csv")
     git(versioned, "commit", "--quiet", "--all", "--message=more")
@@ -91,7 +91,7 @@ def test_a_table_that_dvc_has_is_brought_back_by_the_lines_of_the_message(versio
 
 
 def test_a_run_that_is_not_there_is_told(home: Path, store: Store) -> None:
-    assert store.experiment("rentals")
+    assert store.client.experiment_id("rentals")
     ended = command(home, "housing.reproduce", f"run_id={'0' * 32}")
     assert ended.code == 1 and ended.err.endswith(f"knows no run {'0' * 32}\n")
     missing = command(home, "housing.reproduce")

@@ -22,18 +22,18 @@ TREE = ("model=decision_tree", "figures=false")
 @pytest.fixture
 def store(home: Path) -> Store:
     """The store of the test's own home."""
-    return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifacts=str(home / "mlartifacts"), ui="")
+    return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=str(home / "mlartifacts"), ui="")
 
 
 def failed_runs(store: Store) -> list[str]:
     """Ids of the failed runs of the rentals."""
-    found = store.client.search_runs([store.experiment("rentals")], "attributes.status = 'FAILED'")
+    found = store.client.api.search_runs([store.client.experiment_id("rentals")], "attributes.status = 'FAILED'")
     return [run.info.run_id for run in found]
 
 
 def test_a_run_carries_what_the_contract_lists(home: Path, store: Store) -> None:
     outcome = train(home, "model=xgboost", "model.estimator.n_estimators=30", "+tags.why=test")
-    run = store.client.get_run(str(outcome.run_id))
+    run = store.client.api.get_run(str(outcome.run_id))
     assert run.info.status == "FINISHED"
     assert run.data.params["model.estimator.n_estimators"] == "30"
     assert run.data.params["split.salt"] == "housing"
@@ -56,7 +56,9 @@ def test_a_run_carries_what_the_contract_lists(home: Path, store: Store) -> None
     assert {f"housing.{name}" for name in names} <= set(run.data.tags)
     assert any(name.startswith("housing.run_key.") for name in run.data.tags)
     assert len(run.data.tags["mlflow.source.git.commit"]) in (40, len("unknown"))
-    artefacts = {item.path for folder in ("config", "figures") for item in store.client.list_artifacts(run.info.run_id, folder)}
+    artefacts = {
+        item.path for folder in ("config", "figures") for item in store.client.api.list_artifacts(run.info.run_id, folder)
+    }
     assert artefacts == {
         "config/config.yaml",
         "config/overrides.yaml",
@@ -64,12 +66,12 @@ def test_a_run_carries_what_the_contract_lists(home: Path, store: Store) -> None
         "figures/residuals.png",
         "figures/importance.png",
     }
-    assert store.config(run.info.run_id).model.estimator.n_estimators == 30
+    assert store.artifacts.read_config(run.info.run_id).model.estimator.n_estimators == 30
 
 
 def test_its_bundle_is_an_mlflow_model_that_predicts_frames(home: Path, store: Store) -> None:
     outcome = train(home, *TREE)
-    tags = store.get(str(outcome.run_id)).tags
+    tags = store.runs.get(str(outcome.run_id)).tags
     model = mlflow.pyfunc.load_model(f"models:/{tags[tracking_tags.MODEL_ID]}")
     frame = rentals_frame(5, seed=1).drop(columns="rent").astype({"rooms": float})
     assert model.predict(frame).shape == (5,)
@@ -78,7 +80,7 @@ def test_its_bundle_is_an_mlflow_model_that_predicts_frames(home: Path, store: S
 
 def test_the_bundles_card_knows_the_run(home: Path, store: Store) -> None:
     outcome = train(home, *TREE)
-    with store.bundle(f"models:/{store.get(str(outcome.run_id)).tags[tracking_tags.MODEL_ID]}") as folder:
+    with store.artifacts.bundle(f"models:/{store.runs.get(str(outcome.run_id)).tags[tracking_tags.MODEL_ID]}") as folder:
         card = json.loads((folder / "card.json").read_text())
     assert card["run_id"] == outcome.run_id
     assert card["metrics"]["rmse"] == pytest.approx(outcome.metrics["rmse"], rel=1e-5)
@@ -139,7 +141,7 @@ def test_a_failure_is_a_failed_run_with_its_traceback(
     with pytest.raises(error, match=message):
         train(home, *TREE, override)
     (failed,) = failed_runs(store)
-    trace = store.text(failed, "traceback.txt")
+    trace = store.artifacts.read_text(failed, "traceback.txt")
     assert trace.startswith("Traceback") and message.split("'", maxsplit=1)[0] in trace
     left: Outcome = Outcome(**json.loads(next(home.glob("outputs/*/outcome.json")).read_text()))
     assert left.status == "FAILED" and left.run_id in (None, failed)

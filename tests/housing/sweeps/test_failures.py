@@ -46,8 +46,8 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on_from_there(home: Path)
     assert full.code == 1
     assert f"No space left on device ({home}/outputs/sweeps/" in full.err and "Traceback" not in full.err
     assert "mend that, then the same command goes on from here" in full.err
-    store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
-    runs = store.client.search_runs([store.experiment("rentals")])
+    store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
+    runs = store.client.api.search_runs([store.client.experiment_id("rentals")])
     finished = sum(run.info.status == "FINISHED" for run in runs)
     assert finished >= 1 and {run.info.status for run in runs} == {"FINISHED", "FAILED"}
     again = command(home, *TREES)
@@ -100,7 +100,7 @@ def test_a_store_that_goes_away_is_waited_for_and_then_told(home: Path) -> None:
             out, err = patient.communicate(timeout=SECONDS)
         assert patient.returncode == 0, err
         assert "4 of 4 runs finished" in out and "reused" in out
-        store = tracking.Store(server.address, artifacts=None, ui="", patience=5)
-        runs = store.client.search_runs([store.experiment("rentals")], "tags.`housing.kind` = 'run'")
+        store = tracking.Store(server.address, artifact_root=None, ui="", retry_seconds=5)
+        runs = store.client.api.search_runs([store.client.experiment_id("rentals")], "tags.`housing.kind` = 'run'")
         done = sorted(run.data.params["model.estimator.n_estimators"] for run in runs if run.info.status == "FINISHED")
         assert done == ["500", "501", "502", "503"] and "RUNNING" not in {run.info.status for run in runs}

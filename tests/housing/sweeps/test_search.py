@@ -75,8 +75,8 @@ def test_a_search_that_is_killed_ends_what_it_had_begun(home: Path, launcher: st
     assert again.code == 0, again.err
     assert trials(home) == {"COMPLETE": 6}
     assert [job["status"] for job in jobs(home)] == ["FINISHED"] * 6 and any(job["reused"] for job in jobs(home))
-    store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
-    runs = store.client.search_runs([store.experiment("rentals")], "tags.`housing.kind` = 'run'")
+    store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
+    runs = store.client.api.search_runs([store.client.experiment_id("rentals")], "tags.`housing.kind` = 'run'")
     done = Counter(run.data.params["model.estimator.n_estimators"] for run in runs if run.info.status == "FINISHED")
     assert set(done.values()) == {1} and "RUNNING" not in {run.info.status for run in runs}
 
@@ -99,8 +99,8 @@ def test_trials_side_by_side_are_as_many_as_asked_and_pruned_between_folds(home:
     assert states["PRUNED"] > 0 and states["COMPLETE"] + states["PRUNED"] == 16
     pruned = [job for job in jobs(home) if job["status"] == "PRUNED"]
     assert len(pruned) == states["PRUNED"] and all("given up after fold" in job["error"] for job in pruned)
-    store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifacts=f"{home}/mlartifacts", ui="")
-    assert {store.get(job["run_id"]).status for job in pruned} == {"KILLED"}
+    store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
+    assert {store.runs.get(job["run_id"]).status for job in pruned} == {"KILLED"}
     assert len({job["worker"] for job in jobs(home)}) == 2
 
 

@@ -40,15 +40,15 @@ def test_a_sweep_lists_its_jobs_in_order_keeps_the_best_and_is_reused(home: Path
     assert next(line for line in lines if "│ 1 │" in line).endswith(f"{best['run_id']} │")
 
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
-    runs = {job["run_id"]: store.client.get_run(job["run_id"]) for job in jobs}
+    runs = {job["run_id"]: store.client.api.get_run(job["run_id"]) for job in jobs}
     parents = {run.data.tags["mlflow.parentRunId"] for run in runs.values()}
     (parent,) = parents
-    assert store.get(parent).status == "FINISHED"
-    assert json.loads(store.text(parent, "sweep.json")) == jobs
+    assert store.runs.get(parent).status == "FINISHED"
+    assert json.loads(store.artifacts.read_text(parent, "sweep.json")) == jobs
     for run_id, run in runs.items():
         kept = run_id == best["run_id"]
         assert (tags.MODEL_ID in run.data.tags) == kept  # log_model=best
-        assert bool(store.client.list_artifacts(run_id, "figures")) == kept
+        assert bool(store.client.api.list_artifacts(run_id, "figures")) == kept
     assert not list((home / "outputs").rglob("bundle"))  # nothing is left over
 
     second = command(home, *arguments)
@@ -65,10 +65,10 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(home: Path) -> None:
     assert "2 of 3 runs finished" in ended.out
     assert "FAILED max_depth=-1: ConfigError: model.estimator of decision_tree cannot be fitted" in ended.out.replace("\n", " ")
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
-    (failed,) = store.client.search_runs(
-        [store.experiment("rentals")], "attributes.status = 'FAILED' and tags.`housing.kind` = 'run'"
+    (failed,) = store.client.api.search_runs(
+        [store.client.experiment_id("rentals")], "attributes.status = 'FAILED' and tags.`housing.kind` = 'run'"
     )
-    assert "max_depth" in store.text(failed.info.run_id, "traceback.txt")
+    assert "max_depth" in store.artifacts.read_text(failed.info.run_id, "traceback.txt")
     again = command(home, "housing.train", "-m", *QUICK, "model=decision_tree", "model.estimator.max_depth=2,-1,3")
     assert again.code == 1
     assert [job["reused"] for job in listed(home)] == [True, False, True]
@@ -130,7 +130,7 @@ def test_debug_has_an_experiment_of_its_own(home: Path) -> None:
     ended = command(home, "housing.train", *QUICK, "debug=fast")
     assert ended.code == 0, ended.err
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
-    (run,) = store.client.search_runs([store.experiment("debug")])
+    (run,) = store.client.api.search_runs([store.client.experiment_id("debug")])
     assert run.info.status == "FINISHED"
 
 
@@ -160,8 +160,8 @@ def test_four_processes_without_a_store_all_succeed(home: Path) -> None:
     ]
     ended = [(process.communicate(timeout=200)[1], process.returncode) for process in started]
     assert [code for _, code in ended] == [0] * 4, [err for err, _ in ended]
-    store = tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifacts=None, ui="")
-    runs = store.client.search_runs([store.experiment("rentals")])
+    store = tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="")
+    runs = store.client.api.search_runs([store.client.experiment_id("rentals")])
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
 
 
@@ -177,6 +177,6 @@ def test_a_sweep_that_is_told_to_stop_writes_down_what_it_has(home: Path) -> Non
     assert {job["status"] for job in jobs} <= {"FINISHED", "KILLED", "LOST"}
     assert sum(job["status"] == "FINISHED" for job in jobs) >= 3
     assert not list((home / "outputs").rglob("bundle"))
-    store = tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifacts=None, ui="")
-    runs = store.client.search_runs([store.experiment("rentals")])
+    store = tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="")
+    runs = store.client.api.search_runs([store.client.experiment_id("rentals")])
     assert {run.info.status for run in runs} <= {"FINISHED", "FAILED", "KILLED"}

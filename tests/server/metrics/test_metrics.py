@@ -415,7 +415,9 @@ def test_a_swap_keeps_the_version_before_and_no_other_and_no_scrape_fails(home: 
         scraper.start()
         for place, made in enumerate(runs):
             if place:
-                store.point("housing-rentals", "staging", store.register("housing-rentals", str(made.run_id)))
+                store.registry.set_alias(
+                    "housing-rentals", "staging", store.registry.register("housing-rentals", str(made.run_id))
+                )
             version = str(place + 1)
             wait_for(partial(all_serve, running, version), f"all workers serve version {version}")
             running.predict({"instances": [FLAT] * (place + 1)})

@@ -247,18 +247,18 @@ def test_workers_see_nothing_of_what_the_puller_refuses(home: Path) -> None:
     good = train(home, "model=linear", "figures=false")
     promote(config("promote", "data=rentals"))
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
-    model = store.client.get_logged_model(store.get(str(good.run_id)).tags[tags.MODEL_ID])
+    model = store.client.api.get_logged_model(store.runs.get(str(good.run_id)).tags[tags.MODEL_ID])
     with serving(home) as running:
         wait_for(lambda: running.answers("/readyz"), "version 1 is served")
         place = Path(model.artifact_location.removeprefix("file://")) / "data" / "bundle"
         graph([endless()])(place)
         sum_again(place)
-        store.point("housing-rentals", "staging", store.register("housing-rentals", str(good.run_id)))
+        store.registry.set_alias("housing-rentals", "staging", store.registry.register("housing-rentals", str(good.run_id)))
         wait_for(lambda: scraped(running).get("housing_versions_refused_total") == 1, "the puller refuses version 2")
         assert "has the operator 'Loop'" in running.log.read_text(encoding="utf-8")
         assert running.predict(FLAT).json["version"] == "1"
         assert len(list((home / "serving" / "rentals-staging").glob("2-*"))) == 0
-        store.client.set_registered_model_alias("housing-rentals", "staging", _version_of(store, "../../../../tmp/out"))
+        store.client.api.set_registered_model_alias("housing-rentals", "staging", _version_of(store, "../../../../tmp/out"))
         wait_for(
             lambda: "which no MLflow has made" in running.log.read_text(encoding="utf-8"),
             "a run's name that is a path is refused",
@@ -268,6 +268,6 @@ def test_workers_see_nothing_of_what_the_puller_refuses(home: Path) -> None:
 
 def _version_of(store: tracking_store.Store, run_id: str) -> str:
     """Register a version that names a run of one's own invention, as whoever may write the registry can."""
-    source = store.client.get_model_version("housing-rentals", "1").source
+    source = store.client.api.get_model_version("housing-rentals", "1").source
     assert source
-    return str(store.client.create_model_version("housing-rentals", source, run_id=run_id).version)
+    return str(store.client.api.create_model_version("housing-rentals", source, run_id=run_id).version)

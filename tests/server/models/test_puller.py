@@ -30,7 +30,7 @@ def registered(home_: Path) -> Settings:
     """Put a model of the rentals at the alias, as versions 1 and 2."""
     run_id = str(train(home_, "model=linear", "interval=none", "figures=false").run_id)
     for _ in range(2):
-        store().register("housing-rentals", run_id)
+        store().registry.register("housing-rentals", run_id)
     settings = Settings.from_environment(environment(config("serve", "data=rentals", "serve.poll=0.3").serve))
     mlflow.set_tracking_uri(settings.tracking_uri)
     return settings
@@ -44,11 +44,11 @@ def store() -> tracking.Store:
 def test_a_damaged_version_in_use_is_no_reason_to_refuse_the_next(home: Path, registry: CollectorRegistry) -> None:
     settings = registered(home)
     follows = puller.Puller(settings)
-    store().point("housing-rentals", "staging", "1")
+    store().registry.set_alias("housing-rentals", "staging", "1")
     assert follows.pull() == "published housing-rentals version 1"
     (card,) = home.rglob("serving/**/card.json")
     card.write_text("damaged", encoding="utf-8")
-    store().point("housing-rentals", "staging", "2")
+    store().registry.set_alias("housing-rentals", "staging", "2")
     assert follows.pull() == "published housing-rentals version 2"
     assert registry.get_sample_value("housing_versions_refused_total") == 0
     assert releases.current(settings.folder) != card.parents[1]
@@ -59,7 +59,7 @@ def test_what_could_not_be_had_is_tried_after_pauses_and_counted_once(
 ) -> None:
     caplog.set_level("INFO", "puller")
     follows = puller.Puller(registered(home))
-    store().point("housing-rentals", "staging", "1")
+    store().registry.set_alias("housing-rentals", "staging", "1")
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     for pause in ("0.3", "0.6"):
         with pytest.raises(FileNotFoundError, match="/nowhere"):

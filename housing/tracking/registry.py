@@ -1,0 +1,84 @@
+"""The model registry: versions of a registered model, and the aliases that point at them."""
+
+from mlflow.exceptions import MlflowException
+
+from housing.core.errors import StoreError
+from housing.tracking.client import Client
+from housing.tracking.tags import MODEL_ID, NOT_FOUND
+
+
+class Registry:
+    """Registered models of a store."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def register(self, name: str, run_id: str) -> str:
+        """Create a version of a run's bundle and return its number."""
+        try:
+            self._client.api.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        model_id = self._model_id(run_id)
+        with self._client.translate_errors():
+            created = self._client.api.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+        return str(created.version)
+
+    def version_at(self, name: str, alias: str) -> str | None:
+        """Return the version at an alias, or None if the alias is unset."""
+        try:
+            return str(self._client.api.get_model_version_by_alias(name, alias).version)
+        except MlflowException as error:
+            if error.error_code not in NOT_FOUND:
+                raise StoreError(f"The MLflow store {self._client.uri} failed: {error}") from error
+            return None
+
+    def version_of_run(self, name: str, run_id: str) -> str | None:
+        """Return the version that was made of a run's bundle, or None if there is none."""
+        source = f"models:/{self._model_id(run_id)}"
+        with self._client.translate_errors():
+            versions = self._client.api.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        return next((str(version.version) for version in versions if version.source == source), None)
+
+    def run_of_version(self, name: str, version: str) -> str:
+        """Return the id of the run that a version was made of. Raises StoreError if there is no such version."""
+        try:
+            return str(self._client.api.get_model_version(name, version).run_id)
+        except MlflowException as error:
+            raise StoreError(f"The MLflow store {self._client.uri} has no version {version} of {name}.") from error
+
+    def tag_version(self, name: str, version: str, tag: str, value: str) -> None:
+        """Set a tag of a version."""
+        with self._client.translate_errors():
+            self._client.api.set_model_version_tag(name, version, tag, value)
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias at a version."""
+        with self._client.translate_errors():
+            self._client.api.set_registered_model_alias(name, alias, version)
+
+    def move_alias(self, name: str, alias: str, expected: str | None, version: str) -> None:
+        """Move an alias from the version where it is expected. MLflow has no compare-and-set, so this checks before and after.
+
+        Raises
+        ------
+        StoreError
+            If somebody else moved the alias in the meantime.
+        """
+        current = self.version_at(name, alias)
+        if current != expected:
+            raise StoreError(
+                f"Alias {alias} moved from version {expected} to {current} during the decision. Run the command again."
+            )
+        self.set_alias(name, alias, version)
+        current = self.version_at(name, alias)
+        if current != version:
+            raise StoreError(
+                f"Alias {alias} was set to version {version}, and to {current} by somebody else at the same time."
+                " See who decided what: python -m housing.history"
+            )
+
+    def _model_id(self, run_id: str) -> str:
+        with self._client.translate_errors():
+            return str(self._client.api.get_run(run_id).data.tags[MODEL_ID])
