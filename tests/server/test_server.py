@@ -201,7 +201,7 @@ def test_workers_import_nothing_that_trains(tmp_path: Path) -> None:
         for line in running.log.read_text(encoding="utf-8").splitlines()
         if line.startswith("import time:")
     }
-    assert {"housing.bundle", "onnxruntime", "server.routes"} <= imported
+    assert {"housing.bundle", "onnxruntime", "server.api.routes"} <= imported
     assert not {name for name in imported if name.split(".")[0] in HEAVY}
 
 

@@ -102,7 +102,7 @@ def test_a_table_with_coordinates_missing_numbers_and_categories_takes_any_featu
     ("target", "message"),
     [
         ("sklearn.tree.DecisionTreeClassifier", "DecisionTreeClassifier, which is not a regressor"),
-        ("housing.files.sha256", "Error in call to target"),
+        ("housing.core.files.sha256", "Error in call to target"),
         ("sklearn.nowhere.Nothing", "Error locating target"),
     ],
 )
