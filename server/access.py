@@ -11,7 +11,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 
-from server.api.auth import RIGHTS, VARIABLE, Key
+from server.api.auth import RIGHTS, KEYS_VARIABLE, ApiKey
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,10 +21,10 @@ def main(arguments: Sequence[str]) -> None:
     key = secrets.token_urlsafe(32)
     line = f"{arguments[0]} {arguments[1]} {hashlib.sha256(key.encode()).hexdigest()}"
     try:
-        Key.read(line)
+        ApiKey.parse(line)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    print(f"the key, which is shown this once:\n  {key}\nthe line for serve.keys_file or {VARIABLE}:\n  {line}")
+    print(f"the key, which is shown this once:\n  {key}\nthe line for serve.keys_file or {KEYS_VARIABLE}:\n  {line}")
 
 
 if __name__ == "__main__":

@@ -7,25 +7,25 @@ from pathlib import Path
 from flask import Flask
 
 from server.api.auth import Access
-from server.api.explanation import explanations
-from server.api.ice_curves import curves
-from server.api.metrics_route import measure
-from server.api.prediction import ROUTES, Api
-from server.api.routes import api
+from server.api.explanation import explanation_blueprint
+from server.api.ice_curves import curves_blueprint
+from server.api.metrics_route import install_metrics
+from server.api.prediction import FAST_ROUTES, PredictionApi
+from server.api.routes import api_blueprint
 from server.core import worker_id
-from server.core.errors import handle_errors
+from server.core.errors import register_error_handlers
 from server.core.settings import Settings
 from server.feedback.route import feedback
-from server.metrics.model_metrics import Counts
-from server.metrics.request_metrics import Stages
-from server.models.current_model import InUse
-from server.prediction_log.request_id import request_ids
+from server.metrics.model_metrics import ModelMetrics
+from server.metrics.request_metrics import StageHistogram
+from server.models.current_model import CurrentModel
+from server.prediction_log.request_id import make_id_generator
 from server.prediction_log.rotating_file import FEEDBACK, PREDICTIONS, RotatingFile
 from server.prediction_log.writer import FileHandler, PredictionLog
-from server.transport.cors import Cors
-from server.transport.metrics_port import Ports
-from server.transport.wsgi import Application, PlainPath
-from server.ui.pages import pages
+from server.transport.cors import CorsMiddleware
+from server.transport.metrics_port import MetricsPortGuard
+from server.transport.wsgi import Application, FastPath
+from server.ui.pages import pages_blueprint
 
 
 def create_app() -> Application:
@@ -37,27 +37,31 @@ def create_app() -> Application:
         ALIAS=settings.alias,
         MAX_CONTENT_LENGTH=settings.max_body,
         MAX_ROWS=settings.max_rows,
-        EXPLAIN_EXACT=settings.explain_exact,
-        EXPLAIN_ROWS=settings.explain_rows,
+        EXPLAIN_EXACT=settings.explain_max_exact_columns,
+        EXPLAIN_ROWS=settings.explain_samples,
     )
-    worker, metrics = worker_id.take(settings.log_folder), Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    in_use = InUse(settings.folder, settings.poll, partial(Counts, metrics, worker))
-    access = Access.configured(settings.keys_file, settings.rate / settings.workers)
+    worker, metrics = worker_id.acquire_worker_id(settings.log_dir), Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    in_use = CurrentModel(settings.release_dir, settings.poll_seconds, partial(ModelMetrics, metrics, worker))
+    access = Access.from_settings(settings.keys_file, settings.rate_limit / settings.workers)
     log = PredictionLog(FileHandler(_file(settings, PREDICTIONS, worker)), settings.log_queue)
-    answers = Api(in_use, access, settings.max_rows, request_ids(worker), log.write, Stages(metrics, worker).observe)
+    answers = PredictionApi(
+        in_use, access, settings.max_rows, make_id_generator(worker), log.write, StageHistogram(metrics, worker).observe
+    )
     app.extensions |= {"in_use": in_use, "access": access, "api": answers, "feedback": _file(settings, FEEDBACK, worker)}
-    measure(app, in_use, ROUTES)  # before what may refuse a request
-    app.register_blueprint(api)
-    app.register_blueprint(explanations)
+    install_metrics(app, in_use, FAST_ROUTES)  # before what may refuse a request
+    app.register_blueprint(api_blueprint)
+    app.register_blueprint(explanation_blueprint)
     app.register_blueprint(feedback)
-    app.register_blueprint(curves)
-    app.register_blueprint(pages)
-    handle_errors(app)
-    served: Application = PlainPath(app, answers, settings.max_body)
+    app.register_blueprint(curves_blueprint)
+    app.register_blueprint(pages_blueprint)
+    register_error_handlers(app)
+    served: Application = FastPath(app, answers, settings.max_body)
     if settings.cors_origins:
-        served = Cors(served, settings.cors_origins.split(","))
-    return Ports(served, settings.metrics_port) if settings.metrics_port else served
+        served = CorsMiddleware(served, settings.cors_origins.split(","))
+    return MetricsPortGuard(served, settings.metrics_port) if settings.metrics_port else served
 
 
 def _file(settings: Settings, kind: str, worker: int) -> RotatingFile:
-    return RotatingFile(settings.log_folder, f"{kind}-{worker}", settings.log_max_bytes, settings.log_keep, settings.log_days)
+    return RotatingFile(
+        settings.log_dir, f"{kind}-{worker}", settings.log_max_bytes, settings.log_backups, settings.log_retention_days
+    )

@@ -17,13 +17,13 @@ from server.core import shutdown, worker_id
 from server.core.settings import Settings
 from server.metrics import mmap_files
 
-OPEN = """
+OPEN_SERVER_WARNING = """
 WARNING: this server can be reached from other machines, and asks nobody for a key.
 Make keys with python -m server.access, and name their file in serve.keys_file.
 """
 
 # Seconds that a worker which is replaced goes on: its successor needs about as long to start.
-HANDOVER = 2.0
+HANDOVER_SECONDS = 2.0
 
 _settings = Settings.from_environment()
 
@@ -40,15 +40,15 @@ loglevel = "warning"
 
 def on_starting(_server: Any) -> None:
     """Hold the keys for all workers; end before anything begins where they cannot be read."""
-    wrong = _wrong_with_new_keys()
+    wrong = _load_keys_error()
     if wrong:
         sys.exit(f"error: {wrong}")
 
 
-def _wrong_with_new_keys() -> str:
+def _load_keys_error() -> str:
     """Hold the keys that are there now, or say why those held before stay."""
     try:
-        auth.hold(_settings.keys_file)
+        auth.load_keys(_settings.keys_file)
     except (OSError, ValueError) as error:
         return str(error)
     return ""
@@ -57,38 +57,38 @@ def _wrong_with_new_keys() -> str:
 def when_ready(server: Any) -> None:
     """Prepare what the workers inherit, once the port is ours and before the first of them."""
     Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)
-    _drain_before_stopping(server)
-    _read_keys_before_workers_are_replaced(server)
-    patience = struct.pack("ll", *divmod(int(1e6 * _settings.patience), 1_000_000))  # seconds, microseconds
+    _install_drain_handler(server)
+    _install_reload_handler(server)
+    patience = struct.pack("ll", *divmod(int(1e6 * _settings.request_timeout), 1_000_000))  # seconds, microseconds
     for listener in server.LISTENERS:  # what is accepted from it inherits this
         for wait in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             listener.sock.setsockopt(socket.SOL_SOCKET, wait, patience)
-    if _is_public(_settings.host) and Access.configured(_settings.keys_file, 0).is_open:
-        print(OPEN, file=sys.stderr, flush=True)
+    if _is_public(_settings.host) and Access.from_settings(_settings.keys_file, 0).allows_anonymous:
+        print(OPEN_SERVER_WARNING, file=sys.stderr, flush=True)
 
 
-def _drain_before_stopping(server: Any) -> None:
+def _install_drain_handler(server: Any) -> None:
     """Have SIGTERM make /readyz say 503 first, so that no more requests are sent here when the listening sockets close."""
 
     def stop(*_: Any) -> None:
         server.signal(signal.SIGTERM, None)
 
     def drain(*_: Any) -> None:
-        if shutdown.has_begun() or not _settings.drain:
+        if shutdown.is_shutting_down() or not _settings.drain_seconds:
             stop()
         else:
-            signal.setitimer(signal.ITIMER_REAL, _settings.drain)
-        shutdown.begin()
+            signal.setitimer(signal.ITIMER_REAL, _settings.drain_seconds)
+        shutdown.start()
 
     signal.signal(signal.SIGALRM, stop)
     signal.signal(signal.SIGTERM, drain)
 
 
-def _read_keys_before_workers_are_replaced(server: Any) -> None:
+def _install_reload_handler(server: Any) -> None:
     """Have SIGHUP read the keys again, and change nothing where they cannot be read."""
 
     def replace(*_: Any) -> None:
-        wrong = _wrong_with_new_keys()
+        wrong = _load_keys_error()
         if wrong:
             print(f"error: {wrong}; the keys in use stay", file=sys.stderr, flush=True)
         else:
@@ -99,12 +99,12 @@ def _read_keys_before_workers_are_replaced(server: Any) -> None:
 
 def post_fork(_server: Any, _worker: Any) -> None:
     """Have a worker's metrics go by its number, and so by that of its successor, before it makes the first of them."""
-    mmap_files.go_by(str(worker_id.take(_settings.log_folder)))
+    mmap_files.use_process_name(str(worker_id.acquire_worker_id(_settings.log_dir)))
 
 
 def pre_request(worker: Any, _request: Any) -> None:
     """End each connection with its next answer once the server is about to stop."""
-    if shutdown.has_begun():
+    if shutdown.is_shutting_down():
         worker.max_keepalived = 0  # those that were promised to stay do, for one more request
 
 
@@ -119,10 +119,10 @@ def post_worker_init(worker: Any) -> None:
 
     def hand_over(*_: Any) -> None:
         worker.max_keepalived = 0
-        if shutdown.has_begun():
+        if shutdown.is_shutting_down():
             leave()
         else:
-            signal.setitimer(signal.ITIMER_REAL, HANDOVER)
+            signal.setitimer(signal.ITIMER_REAL, HANDOVER_SECONDS)
 
     signal.signal(signal.SIGALRM, leave)
     signal.signal(signal.SIGTERM, hand_over)

@@ -8,7 +8,7 @@ from typing import Any
 from housing.core.errors import HousingError, TableError
 from housing.data.new_rows import Cells, NewRows
 from housing.schema.table_schema import Schema
-from server.prediction_log.rotating_file import JOINED, files, lines
+from server.prediction_log.rotating_file import JOINED, list_files, iter_lines
 
 
 def read(folder: Path, schema: Schema) -> NewRows:
@@ -32,8 +32,8 @@ def read(folder: Path, schema: Schema) -> NewRows:
 
 
 def _joined(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in files(folder, JOINED):
-        yield from map(json.loads, lines(path))
+    for path in list_files(folder, JOINED):
+        yield from map(json.loads, iter_lines(path))
 
 
 def _cells(row: dict[str, Any], header: list[str]) -> Cells:

@@ -8,27 +8,27 @@ from flask import Response, current_app, request
 from housing.core.errors import BundleError
 from housing.schema.column import Vector
 from server.core.errors import RequestError
-from server.models.current_model import InUse, Model
+from server.models.current_model import CurrentModel, Model
 from server.validation import request_body
 from server.validation.request_body import JSON, Rows
 
 
-def json_answer(body: object, status: int = HTTPStatus.OK) -> Response:
+def json_response(body: object, status: int = HTTPStatus.OK) -> Response:
     """Give a body as JSON."""
     return Response(json.dumps(body, allow_nan=False), status=status, mimetype="application/json")
 
 
-def model_in_use() -> Model:
+def require_model() -> Model:
     """Give the model in use. Raises RequestError (503), which says why there is none."""
-    in_use: InUse = current_app.extensions["in_use"]
+    in_use: CurrentModel = current_app.extensions["in_use"]
     try:
         return in_use.get()
     except BundleError as error:
         raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {error}") from error
 
 
-def row_in_body(used: Model) -> Vector:
+def parse_row(model: Model) -> Vector:
     """Read and check the one row of the body. Raises RequestError, as `/predict` does."""
-    request_body.media_type(request.headers.get("Content-Type", ""), JSON)
-    row: Vector = used.check.require(Rows(None, [request_body.strictly(request.get_data())], 0))[0]
+    request_body.require_media_type(request.headers.get("Content-Type", ""), JSON)
+    row: Vector = model.validator.encode(Rows(None, [request_body.loads_strict(request.get_data())], 0))[0]
     return row

@@ -5,27 +5,27 @@ from functools import partial
 from flask import Blueprint, Response, current_app
 
 from server.api import shapley
-from server.api.context import json_answer, model_in_use, row_in_body
+from server.api.context import json_response, require_model, parse_row
 
-explanations = Blueprint("explanations", __name__)
+explanation_blueprint = Blueprint("explanations", __name__)
 
 
-@explanations.post("/explain")
+@explanation_blueprint.post("/explain")
 def explain() -> Response:
     """Explain one row: contributions in the target's unit, which add up to prediction - base."""
-    model = model_in_use()
-    row, config = row_in_body(model), current_app.config
-    predict = partial(model.predict, most=config["MAX_ROWS"])
-    found = shapley.explain(predict, row, model.bundle.background, config["EXPLAIN_EXACT"], config["EXPLAIN_ROWS"])
+    model = require_model()
+    row, config = parse_row(model), current_app.config
+    predict = partial(model.predict, batch_size=config["MAX_ROWS"])
+    found = shapley.shapley_values(predict, row, model.bundle.background, config["EXPLAIN_EXACT"], config["EXPLAIN_ROWS"])
     names = [column.name for column in model.bundle.schema.features]
-    return json_answer(
+    return json_response(
         {
             "method": found.method,
             "prediction": found.prediction,
-            "base": found.base,
+            "base": found.base_value,
             "contributions": dict(zip(names, found.values.tolist(), strict=True)),
-            "evaluated": found.evaluated,
-            "model": model.told["model"],
-            "version": model.told["version"],
+            "evaluated": found.rows_evaluated,
+            "model": model.info["model"],
+            "version": model.info["version"],
         }
     )

@@ -13,28 +13,28 @@ from prometheus_client.registry import Collector
 from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
 
 from housing.core.errors import BundleError
-from server.metrics.request_metrics import FREQUENT, _requests, observe
-from server.models.current_model import InUse
+from server.metrics.request_metrics import PRESET_STATUSES, _request_histogram, observe_request
+from server.models.current_model import CurrentModel
 
-ATTEMPTS = 5  # to read files of which one is removed now and then
+MAX_READS = 5  # to read files of which one is removed now and then
 
 
 log = logging.getLogger(__name__)
 
 
-class Served(Collector):
+class ModelInfoCollector(Collector):
     """What is served, as the worker that is asked knows it: nothing of a worker that is gone, or of a version before."""
 
-    def __init__(self, in_use: InUse) -> None:
-        self._in_use = in_use
+    def __init__(self, current_model: CurrentModel) -> None:
+        self._current_model = current_model
 
     def collect(self) -> Iterator[Metric]:
         """Give whether there is a model, and which one."""
         labels = ("version", "run_id", "data", "alias", "model")
         info = GaugeMetricFamily("housing_model_info", "The version in use, where it came from and its data.", labels=labels)
         try:
-            model = self._in_use.get()
-            card, served = model.bundle.card, model.served
+            model = self._current_model.get()
+            card, served = model.bundle.card, model.release
             told = [served["version"], card["run_id"], card["data"]["fingerprint"], served["alias"], served["model"]]
             info.add_metric(told, 1.0)
         except BundleError:
@@ -49,19 +49,19 @@ class _Exporter(GunicornInternalPrometheusMetrics):  # type: ignore[misc]  # the
     def generate_metrics(self, accept_header: str | None = None, names: Any = None) -> tuple[str, str]:
         """Give all metrics, whichever names are asked for, and their content type."""
         encode, content_type = choose_encoder(accept_header or "")
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_READS):
             try:
                 return encode(self.registry).decode(), content_type
             except FileNotFoundError as error:
                 log.info("metrics are read again: %s", error)
-        raise RuntimeError(f"the files of metrics changed {ATTEMPTS} times while they were read")
+        raise RuntimeError(f"the files of metrics changed {MAX_READS} times while they were read")
 
 
-def measure(app: Flask, in_use: InUse, hot_routes: Sequence[str]) -> None:
+def install_metrics(app: Flask, current_model: CurrentModel, fast_routes: Sequence[str]) -> None:
     """Time every request of the app that is not counted already, and give all workers' sums at /metrics."""
-    for route in hot_routes:
-        for status in FREQUENT:
-            _requests(route, status)
+    for route in fast_routes:
+        for status in PRESET_STATUSES:
+            _request_histogram(route, status)
 
     @app.before_request
     def start() -> None:
@@ -71,9 +71,9 @@ def measure(app: Flask, in_use: InUse, hot_routes: Sequence[str]) -> None:
     def stop(answer: Response) -> Response:
         if not g.counted:
             route = request.url_rule.rule if request.url_rule else "unknown"
-            observe(route, answer.status_code, time.perf_counter() - g.start)
+            observe_request(route, answer.status_code, time.perf_counter() - g.start)
         return answer
 
     registry = CollectorRegistry()
-    registry.register(Served(in_use))
+    registry.register(ModelInfoCollector(current_model))
     _Exporter(app, export_defaults=False, registry=registry)

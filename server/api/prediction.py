@@ -16,28 +16,28 @@ import orjson
 from housing.core.errors import BundleError, ConfigError
 from housing.schema.column import Matrix
 from server.api.auth import PREDICT, Access
-from server.core.errors import PROBLEM, RequestError, failed, problem
-from server.metrics.request_metrics import STAGES, observe
-from server.models.current_model import InUse, Model
+from server.core.errors import PROBLEM_MEDIA_TYPE, RequestError, log_failure, problem_body
+from server.metrics.request_metrics import STAGES, observe_request
+from server.models.current_model import CurrentModel, Model
 from server.validation import request_body
 from server.validation.request_body import CSV, JSON, Rows
 
 PREDICT_ROUTE, SCORING_ROUTE = "/predict", "/invocations"
 
 
-ROUTES = (PREDICT_ROUTE, SCORING_ROUTE)
+FAST_ROUTES = (PREDICT_ROUTE, SCORING_ROUTE)
 
 
-PARSED, VALIDATED, PREDICTED, SERIALISED = range(len(STAGES))
+PARSE_STAGE, VALIDATE_STAGE, PREDICT_STAGE, SERIALISE_STAGE = range(len(STAGES))
 
 
-REQUEST_ID = "X-Request-Id"  # MLflow's protocol has no place for it in the body
+REQUEST_ID_HEADER = "X-Request-Id"  # MLflow's protocol has no place for it in the body
 
 
-HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+DEFAULT_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
-class Asked(NamedTuple):
+class PredictionRequest(NamedTuple):
     """A request of a hot route."""
 
     route: str
@@ -47,7 +47,7 @@ class Asked(NamedTuple):
     body: bytes
 
 
-class Answer(NamedTuple):
+class PredictionResponse(NamedTuple):
     """What is answered."""
 
     status: int
@@ -56,7 +56,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Predicted:
+class PredictionResult:
     """Predictions, with the ends of intervals where they were asked for."""
 
     names: tuple[str, ...]
@@ -69,131 +69,135 @@ class Predicted:
         return named if self.coverage is None else {**named, "interval": self.coverage}
 
 
-class Watch:
+class StageTimer:
     """Takes the time of a request's stages, as often as each comes."""
 
     def __init__(self) -> None:
         self.seconds = [0.0] * len(STAGES)
-        self._since = time.perf_counter()
+        self._lap_start = time.perf_counter()
 
     def lap(self, stage: int) -> None:
         """Add the time since the last lap to a stage."""
         now = time.perf_counter()
-        self.seconds[stage] += now - self._since
-        self._since = now
+        self.seconds[stage] += now - self._lap_start
+        self._lap_start = now
 
 
-class Api:
+class PredictionApi:
     """Answers the hot routes."""
 
     def __init__(
         self,
-        in_use: InUse,
+        current_model: CurrentModel,
         access: Access,
         max_rows: int,
         next_id: Callable[[], str],
         write_log: Callable[[dict[str, Any]], None],
         observe_stages: Callable[[Sequence[float]], None],
     ) -> None:
-        self._in_use, self._access, self._max_rows = in_use, access, max_rows
+        self._current_model, self._access, self._max_rows = current_model, access, max_rows
         self._next_id, self._write_log, self._observe_stages = next_id, write_log, observe_stages
 
-    def answer(self, asked: Asked) -> Answer:
+    def handle(self, request: PredictionRequest) -> PredictionResponse:
         """Answer a request: let it in, read, check, predict, log, count."""
         begun = time.perf_counter()
         try:
-            self._access.check(asked.key, PREDICT)
-            model = self._model()
-            watch = Watch()
-            given, matrix = self._read(asked, model, watch)
-            predicted = _predict(model, matrix, _coverage(asked.query))
-            watch.lap(PREDICTED)
+            self._access.check(request.key, PREDICT)
+            model = self._require_model()
+            watch = StageTimer()
+            given, matrix = self._parse_and_validate(request, model, watch)
+            predicted = _predict(model, matrix, _parse_coverage(request.query))
+            watch.lap(PREDICT_STAGE)
             name = self._next_id()
-            headers = [*_headers("application/json"), (REQUEST_ID, name)]
-            answer = Answer(200, headers, _success(asked.route, name, model, predicted))
-            watch.lap(SERIALISED)
-            self._log(asked.route, name, model, given, predicted, begun)
-            model.counts.add(matrix, *predicted.values)
+            headers = [*_response_headers("application/json"), (REQUEST_ID_HEADER, name)]
+            answer = PredictionResponse(200, headers, _success_body(request.route, name, model, predicted))
+            watch.lap(SERIALISE_STAGE)
+            self._log(request.route, name, model, given, predicted, begun)
+            model.metrics.add(matrix, *predicted.values)
             self._observe_stages(watch.seconds)
         except RequestError as error:
-            body = problem(error.status, error.detail, error.problems)
-            answer = Answer(int(error.status), _headers(PROBLEM) + list(error.headers.items()), body)
+            body = problem_body(error.status, error.detail, error.problems)
+            answer = PredictionResponse(
+                int(error.status), _response_headers(PROBLEM_MEDIA_TYPE) + list(error.headers.items()), body
+            )
         except Exception as error:  # pylint: disable=broad-exception-caught  # no request may end a worker
-            answer = Answer(500, _headers(PROBLEM), problem(500, failed(error)))
-        observe(asked.route, answer.status, time.perf_counter() - begun)
+            answer = PredictionResponse(500, _response_headers(PROBLEM_MEDIA_TYPE), problem_body(500, log_failure(error)))
+        observe_request(request.route, answer.status, time.perf_counter() - begun)
         return answer
 
-    def refuse(self, route: str, error: RequestError) -> Answer:
+    def reject(self, route: str, error: RequestError) -> PredictionResponse:
         """Answer a request whose body cannot be had."""
-        observe(route, int(error.status), 0.0)
-        return Answer(int(error.status), _headers(PROBLEM), problem(error.status, error.detail))
+        observe_request(route, int(error.status), 0.0)
+        return PredictionResponse(
+            int(error.status), _response_headers(PROBLEM_MEDIA_TYPE), problem_body(error.status, error.detail)
+        )
 
-    def _model(self) -> Model:
+    def _require_model(self) -> Model:
         try:
-            return self._in_use.get()
+            return self._current_model.get()
         except BundleError as error:
             raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {error}") from error
 
-    def _read(self, asked: Asked, model: Model, watch: Watch) -> tuple[Rows, Matrix]:
+    def _parse_and_validate(self, request: PredictionRequest, model: Model, timer: StageTimer) -> tuple[Rows, Matrix]:
         """Give the rows of a body, and the matrix that the model takes."""
-        allowed = (JSON,) if asked.route == PREDICT_ROUTE else (JSON, CSV)
-        if request_body.media_type(asked.content_type, *allowed) == CSV:
-            return self._checked(request_body.of_csv(asked.body, model.bundle.schema.features), model, watch)
+        allowed = (JSON,) if request.route == PREDICT_ROUTE else (JSON, CSV)
+        if request_body.require_media_type(request.content_type, *allowed) == CSV:
+            return self._validate(request_body.parse_csv(request.body, model.bundle.schema.features), model, timer)
         try:
-            given = self._form(asked.route, request_body.quickly(asked.body), model)
-            watch.lap(PARSED)
-            matrix = model.check.matrix(given) if len(given.rows) <= self._max_rows else None
-            watch.lap(VALIDATED)
-            if matrix is not None and asked.body.count(b":") == given.keys(matrix.shape[1]):
+            given = self._parse(request.route, request_body.loads_fast(request.body), model)
+            timer.lap(PARSE_STAGE)
+            matrix = model.validator.try_encode(given) if len(given.rows) <= self._max_rows else None
+            timer.lap(VALIDATE_STAGE)
+            if matrix is not None and request.body.count(b":") == given.key_count(matrix.shape[1]):
                 return given, matrix
         except (ValueError, RequestError):
             pass  # what is wrong is told by who reads strictly
         # not JSON, not allowed, a key that is there twice, or a text with a colon
-        return self._checked(self._form(asked.route, request_body.strictly(asked.body), model), model, watch)
+        return self._validate(self._parse(request.route, request_body.loads_strict(request.body), model), model, timer)
 
-    def _form(self, route: str, body: Any, model: Model) -> Rows:
+    def _parse(self, route: str, body: Any, model: Model) -> Rows:
         if route == PREDICT_ROUTE:
-            return request_body.of_predict(body)
-        return request_body.of_scoring(body, model.bundle.schema.features)
+            return request_body.parse_predict(body)
+        return request_body.parse_invocations(body, model.bundle.schema.features)
 
-    def _checked(self, given: Rows, model: Model, watch: Watch) -> tuple[Rows, Matrix]:
-        watch.lap(PARSED)
-        if len(given.rows) > self._max_rows:
+    def _validate(self, payload: Rows, model: Model, timer: StageTimer) -> tuple[Rows, Matrix]:
+        timer.lap(PARSE_STAGE)
+        if len(payload.rows) > self._max_rows:
             raise RequestError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has {len(given.rows)} rows; allowed: {self._max_rows}"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has {len(payload.rows)} rows; allowed: {self._max_rows}"
             )
-        matrix = model.check.require(given)
-        watch.lap(VALIDATED)
-        return given, matrix
+        matrix = model.validator.encode(payload)
+        timer.lap(VALIDATE_STAGE)
+        return payload, matrix
 
-    def _log(self, route: str, name: str, model: Model, given: Rows, predicted: Predicted, begun: float) -> None:
-        names = model.check.names
+    def _log(self, route: str, request_id: str, model: Model, payload: Rows, result: PredictionResult, started_at: float) -> None:
+        names = model.validator.column_names
         self._write_log(
             {
-                "id": name,
+                "id": request_id,
                 "time": time.time(),
                 "route": route,
-                **model.told,
+                **model.info,
                 "run_id": model.bundle.card["run_id"],
-                "ms": round(1000 * (time.perf_counter() - begun), 3),
-                "columns": given.columns or names,
-                "rows": given.rows if given.columns else [[row[column] for column in names] for row in given.rows],
-                **predicted.to_dict(),
+                "ms": round(1000 * (time.perf_counter() - started_at), 3),
+                "columns": payload.columns or names,
+                "rows": payload.rows if payload.columns else [[row[column] for column in names] for row in payload.rows],
+                **result.to_dict(),
             }
         )
 
 
-def _predict(model: Model, matrix: Matrix, coverage: float | None) -> Predicted:
+def _predict(model: Model, matrix: Matrix, coverage: float | None) -> PredictionResult:
     if coverage is None:
-        return Predicted(("predictions",), (model.bundle.predict(matrix),), None)
+        return PredictionResult(("predictions",), (model.bundle.predict(matrix),), None)
     try:
         values = model.bundle.predict_interval(matrix, coverage)
     except (BundleError, ConfigError) as error:  # no intervals, or none that wide
         raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-    return Predicted(("predictions", "lower", "upper"), values, coverage)
+    return PredictionResult(("predictions", "lower", "upper"), values, coverage)
 
 
-def _coverage(query: str) -> float | None:
+def _parse_coverage(query: str) -> float | None:
     """Read `interval=0.9`. Raises RequestError for another query."""
     if not query:
         return None
@@ -209,10 +213,10 @@ def _coverage(query: str) -> float | None:
     return coverage
 
 
-def _success(route: str, name: str, model: Model, predicted: Predicted) -> bytes:
-    told = {} if route == SCORING_ROUTE else {**model.told, "request_id": name}
-    return orjson.dumps({**predicted.to_dict(), **told}, option=orjson.OPT_SERIALIZE_NUMPY)
+def _success_body(route: str, request_id: str, model: Model, result: PredictionResult) -> bytes:
+    told = {} if route == SCORING_ROUTE else {**model.info, "request_id": request_id}
+    return orjson.dumps({**result.to_dict(), **told}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _headers(content_type: str) -> list[tuple[str, str]]:
-    return [("Content-Type", content_type), *HEADERS.items()]
+def _response_headers(content_type: str) -> list[tuple[str, str]]:
+    return [("Content-Type", content_type), *DEFAULT_HEADERS.items()]

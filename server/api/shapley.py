@@ -29,12 +29,12 @@ class Explanation:
 
     method: str
     prediction: float
-    base: float
+    base_value: float
     values: Vector
-    evaluated: int
+    rows_evaluated: int
 
 
-def explain(predict: Predict, row: Vector, background: Matrix, most_exact: int, evaluations: int) -> Explanation:
+def shapley_values(predict: Predict, row: Vector, background: Matrix, max_exact_features: int, n_samples: int) -> Explanation:
     """Explain the prediction of a row: exactly where at most `most_exact` columns differ from the background's.
 
     Beyond, permutations are sampled (the same ones each time), with about `evaluations` predicted rows; each background
@@ -43,23 +43,25 @@ def explain(predict: Predict, row: Vector, background: Matrix, most_exact: int, 
     differs = (background != row) & ~(np.isnan(background) & np.isnan(row))
     played = np.flatnonzero(differs.any(axis=0))
     values = np.zeros(len(row))
-    if len(played) <= most_exact:
-        method, (values[played], evaluated) = EXACT, _exact(predict, row, background, differs, played)
+    if len(played) <= max_exact_features:
+        method, (values[played], evaluated) = EXACT, _exact_values(predict, row, background, differs, played)
     else:
-        method, (values[played], evaluated) = SAMPLED, _sampled(predict, row, background, played, evaluations)
+        method, (values[played], evaluated) = SAMPLED, _sampled_values(predict, row, background, played, n_samples)
     base = float(predict(background).mean())
     return Explanation(method, float(predict(row[None])[0]), base, values, evaluated)
 
 
-def _exact(predict: Predict, row: Vector, background: Matrix, differs: Flags, played: NDArray[np.intp]) -> tuple[Vector, int]:
+def _exact_values(
+    predict: Predict, row: Vector, background: Matrix, differs: Flags, varying: NDArray[np.intp]
+) -> tuple[Vector, int]:
     """Give the values from all coalitions, each mixed row predicted once: where row and background agree, many are the same."""
-    count = len(played)
+    count = len(varying)
     coalitions = np.arange(2**count)
     bits = 1 << np.arange(count)
-    differing = differs[:, played] @ bits  # of each background row, as a coalition
+    differing = differs[:, varying] @ bits  # of each background row, as a coalition
     mixed, place = np.unique((coalitions[:, None] & differing) + (np.arange(len(background)) << count), return_inverse=True)
     rows = background[mixed >> count]
-    rows[:, played] = np.where(mixed[:, None] & bits, row[played], rows[:, played])
+    rows[:, varying] = np.where(mixed[:, None] & bits, row[varying], rows[:, varying])
     worth = predict(rows)[place].reshape(len(coalitions), len(background)).mean(axis=1)
     sizes = (coalitions[:, None] & bits != 0).sum(axis=1)
     shares = np.array([1 / (count * math.comb(count - 1, size)) for size in range(count)])
@@ -70,19 +72,21 @@ def _exact(predict: Predict, row: Vector, background: Matrix, differs: Flags, pl
     return values, len(rows)
 
 
-def _sampled(predict: Predict, row: Vector, background: Matrix, played: NDArray[np.intp], evaluations: int) -> tuple[Vector, int]:
+def _sampled_values(
+    predict: Predict, row: Vector, background: Matrix, varying: NDArray[np.intp], n_samples: int
+) -> tuple[Vector, int]:
     """Give the mean of what each column adds as the row's columns replace a background row's one by one.
 
     Each order is walked backwards too, which evens out what hangs on being early or late.
     """
-    count, random = len(played), np.random.default_rng(0)
-    pairs = max(evaluations // (2 * len(background) * (count + 1)), 1)
+    count, random = len(varying), np.random.default_rng(0)
+    pairs = max(n_samples // (2 * len(background) * (count + 1)), 1)
     orders = random.permuted(np.tile(np.arange(count), (pairs * len(background), 1)), axis=1)
     orders = np.vstack([orders, orders[:, ::-1]])
     starts = np.tile(np.arange(len(background)), 2 * pairs)
     turn = np.argsort(orders, axis=1)  # when each column is replaced
     replaced = turn[:, None, :] < np.arange(count + 1)[:, None]
     rows = np.repeat(background[starts], count + 1, axis=0)
-    rows[:, played] = np.where(replaced.reshape(-1, count), row[played], rows[:, played])
+    rows[:, varying] = np.where(replaced.reshape(-1, count), row[varying], rows[:, varying])
     steps = np.diff(predict(rows).reshape(len(orders), count + 1), axis=1)
     return np.take_along_axis(steps, turn, axis=1).mean(axis=0), len(rows)

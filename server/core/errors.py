@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from housing.core.errors import Problem
 
-PROBLEM = "application/problem+json"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 log = logging.getLogger(__name__)
@@ -27,14 +27,14 @@ class RequestError(Exception):
         self.status, self.detail, self.problems, self.headers = status, detail, problems, dict(headers or {})
 
 
-def problem(status: int, detail: str, problems: Sequence[Problem] = ()) -> bytes:
+def problem_body(status: int, detail: str, problems: Sequence[Problem] = ()) -> bytes:
     """Give the body of the answer to a request that cannot be served."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status), "detail": detail}
     errors = {"errors": [asdict(item) for item in problems]} if problems else {}
     return json.dumps({**body, **errors}).encode()
 
 
-def handle_errors(app: Flask) -> None:
+def register_error_handlers(app: Flask) -> None:
     """Answer every error of the app in the one shape; ours goes to the log with its trace, never into the answer."""
 
     @app.errorhandler(RequestError)
@@ -48,14 +48,16 @@ def handle_errors(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def ours(error: Exception) -> Response:
-        return _response(500, failed(error))
+        return _response(500, log_failure(error))
 
 
-def failed(error: Exception) -> str:
+def log_failure(error: Exception) -> str:
     """Log an error that is ours; give what its caller may know."""
     log.error("a request failed", exc_info=error)
     return "the server failed; its log has the reason"
 
 
 def _response(status: int, detail: str, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None) -> Response:
-    return Response(problem(status, detail, problems), status=int(status), mimetype=PROBLEM, headers=dict(headers or {}))
+    return Response(
+        problem_body(status, detail, problems), status=int(status), mimetype=PROBLEM_MEDIA_TYPE, headers=dict(headers or {})
+    )

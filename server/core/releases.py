@@ -17,13 +17,13 @@ from typing import Any
 CURRENT = "current"
 
 
-SERVED = "served.json"
+RELEASE_FILE = "served.json"
 
 
 BUNDLE = "bundle"
 
 
-def current(folder: Path) -> Path | None:
+def current_release(folder: Path) -> Path | None:
     """Give the folder of what is in use, or None where there is none."""
     try:
         used = folder / os.readlink(folder / CURRENT)
@@ -32,29 +32,29 @@ def current(folder: Path) -> Path | None:
     return used if used.is_dir() else None
 
 
-def versions(folder: Path) -> dict[str, dict[str, Any]]:
+def list_releases(folder: Path) -> dict[str, dict[str, Any]]:
     """Give the names of all that is published, which are in use or were so before, and where each came from."""
     found = {}
     for place in folder.iterdir():
         if place.is_dir() and not place.is_symlink() and place.name[0] != ".":
             with suppress(FileNotFoundError):  # it is being removed
-                found[place.name] = origin(place)
+                found[place.name] = release_info(place)
     return found
 
 
-def origin(version: Path) -> dict[str, Any]:
+def release_info(release: Path) -> dict[str, Any]:
     """Give where the version in a folder came from."""
-    found: dict[str, Any] = json.loads((version / SERVED).read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((release / RELEASE_FILE).read_text(encoding="utf-8"))
     return found
 
 
-def publish(folder: Path, name: str, bundle: Path, served: Mapping[str, str]) -> None:
+def publish(folder: Path, name: str, bundle: Path, info: Mapping[str, str]) -> None:
     """Put a verified bundle beside the one in use, remove what lay there before these two, then turn the link."""
     folder.mkdir(parents=True, exist_ok=True)
-    before = current(folder)
+    before = current_release(folder)
     if folder / name != before:
         shutil.rmtree(folder / name, ignore_errors=True)  # it was in use once; what lies there may be damaged by now
-        _place(folder / name, bundle, served)
+        _write_release(folder / name, bundle, info)
     for old in folder.iterdir():  # first, since who sees the link turned takes what is here for published
         if old.is_dir() and not old.is_symlink() and old not in (folder / name, before):
             shutil.rmtree(old)
@@ -64,11 +64,11 @@ def publish(folder: Path, name: str, bundle: Path, served: Mapping[str, str]) ->
         link.rename(folder / CURRENT)
 
 
-def _place(target: Path, bundle: Path, served: Mapping[str, str]) -> None:
+def _write_release(target: Path, bundle: Path, info: Mapping[str, str]) -> None:
     partial = Path(tempfile.mkdtemp(prefix=".", dir=target.parent))
     try:
         shutil.copytree(bundle, partial / BUNDLE)
-        (partial / SERVED).write_text(json.dumps(served, indent=2) + "\n", encoding="utf-8")
+        (partial / RELEASE_FILE).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
         partial.chmod(0o755)
         partial.rename(target)
     except BaseException:

@@ -12,30 +12,30 @@ import yaml
 from housing.core.errors import ConfigError
 from housing.core.validators import NOT_NEGATIVE, POSITIVE, Allowed, whole
 
-PREFIX = "HOUSING_"
+ENV_PREFIX = "HOUSING_"
 
 
-DEFAULTS = Path(__file__).resolve().parents[2] / "conf" / "serve.yaml"
+DEFAULTS_FILE = Path(__file__).resolve().parents[2] / "conf" / "serve.yaml"
 
 
-ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?|https?://\[[\da-f:]+\](:\d+)?", re.ASCII | re.IGNORECASE)
+ORIGIN_PATTERN = re.compile(r"https?://[\w.-]+(:\d+)?|https?://\[[\da-f:]+\](:\d+)?", re.ASCII | re.IGNORECASE)
 
 
-def _flag(text: str) -> bool:
+def _parse_bool(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise ValueError("true, false")
     return text.lower() == "true"
 
 
-def _are_origins(text: str) -> bool:
-    return not text or all(ORIGIN.fullmatch(origin) for origin in text.split(","))
+def _is_origin_list(text: str) -> bool:
+    return not text or all(ORIGIN_PATTERN.fullmatch(origin) for origin in text.split(","))
 
 
-ORIGINS = Allowed("origins such as https://a.example, with commas between them and nothing else, or none", _are_origins)
+ORIGINS = Allowed("origins such as https://a.example, with commas between them and nothing else, or none", _is_origin_list)
 
 
 # What a setting may be where its type alone does not say it.
-ALLOWED = {
+VALIDATORS = {
     "poll": POSITIVE,
     "verify_memory": whole(1),
     "verify_seconds": POSITIVE,
@@ -59,7 +59,7 @@ ALLOWED = {
 }
 
 
-READERS: dict[Any, Callable[[str], Any]] = {bool: _flag}  # of types that are not made from their text
+PARSERS: dict[Any, Callable[[str], Any]] = {bool: _parse_bool}  # of types that are not made from their text
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one for each 
     model: str
     alias: str
     tracking_uri: str
-    folder: Path
-    poll: float
-    keep_columns: bool
+    release_dir: Path
+    poll_seconds: float
+    forbid_breaking_columns: bool
     verify_memory: int
     verify_seconds: float
     host: str
@@ -81,29 +81,29 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one for each 
     max_body: int
     max_rows: int
     keys_file: str
-    rate: float
+    rate_limit: float
     cors_origins: str
     metrics_port: int
-    patience: float
-    drain: float
-    explain_exact: int
-    explain_rows: int
-    log_folder: Path
+    request_timeout: float
+    drain_seconds: float
+    explain_max_exact_columns: int
+    explain_samples: int
+    log_dir: Path
     log_queue: int
     log_max_bytes: int
-    log_keep: int
-    log_days: int
-    feedback_patience: float
+    log_backups: int
+    log_retention_days: int
+    feedback_timeout: float
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read all settings. Raises ConfigError, which names the one that is missing, cannot be read or is not allowed."""
-        given = {**_defaults(), **environ}
-        return cls(**{item.name: _read(item.name, item.type, given) for item in fields(cls)})
+        given = {**_default_variables(), **environ}
+        return cls(**{item.name: _read_setting(item.name, item.type, given) for item in fields(cls)})
 
 
-def _read(name: str, kind: Any, environ: Mapping[str, str]) -> Any:
-    variable = PREFIX + name.upper()
+def _read_setting(name: str, kind: Any, environ: Mapping[str, str]) -> Any:
+    variable = ENV_PREFIX + name.upper()
     if variable not in environ:
         raise ConfigError(
             f"the environment variable {variable} is missing, and conf/serve.yaml makes its value of others;"
@@ -111,16 +111,16 @@ def _read(name: str, kind: Any, environ: Mapping[str, str]) -> Any:
         )
     called, text = f"serve.{name} ({variable})", environ[variable]
     try:
-        value = READERS.get(kind, kind)(text)
+        value = PARSERS.get(kind, kind)(text)
     except ValueError as error:
-        allowed = ALLOWED[name].words if name in ALLOWED else error
+        allowed = VALIDATORS[name].words if name in VALIDATORS else error
         raise ConfigError(f"{called} is {text!r}; allowed: {allowed}") from error
-    if name in ALLOWED:
-        ALLOWED[name].require(called, value)
+    if name in VALIDATORS:
+        VALIDATORS[name].require(called, value)
     return value
 
 
-def _defaults() -> dict[str, str]:
+def _default_variables() -> dict[str, str]:
     """Give the variables of the values that conf/serve.yaml says outright; the others are made by Hydra of the table's name."""
-    said = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))["serve"]
-    return {PREFIX + name.upper(): str(value) for name, value in said.items() if "${" not in str(value)}
+    said = yaml.safe_load(DEFAULTS_FILE.read_text(encoding="utf-8"))["serve"]
+    return {ENV_PREFIX + name.upper(): str(value) for name, value in said.items() if "${" not in str(value)}

@@ -5,11 +5,11 @@ import mmap
 _flag = mmap.mmap(-1, 1)  # memory that forked processes share
 
 
-def begin() -> None:
+def start() -> None:
     """Have /readyz say that no more requests should be sent here."""
     _flag[0] = 1
 
 
-def has_begun() -> bool:
+def is_shutting_down() -> bool:
     """Whether it says so."""
     return bool(_flag[0])

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 
 from server.prediction_log.index import ID
-from server.prediction_log.rotating_file import COUNTED, PREDICTIONS, files, lines
+from server.prediction_log.rotating_file import COUNTED, PREDICTIONS, list_files, iter_lines
 
 Row = tuple[str, int]  # the id of a request, and the place of the row in it
 
@@ -29,7 +29,7 @@ class Counted:
 
     def _held(self, names: set[bytes]) -> Iterator[Row]:
         place = 0
-        for line in lines(self.path):
+        for line in iter_lines(self.path):
             place += len(line)
             if place > self._end:
                 break
@@ -59,8 +59,8 @@ class Counted:
 
 def remove_gone(folder: Path, ends: Mapping[str, int]) -> dict[str, int]:
     """Remove the files whose part of the prediction log is gone: nothing can be counted of it any more. Give the other ends."""
-    parts = {_beside(path) for path in files(folder, PREDICTIONS)}
-    for path in files(folder, COUNTED):
+    parts = {_beside(path) for path in list_files(folder, PREDICTIONS)}
+    for path in list_files(folder, COUNTED):
         if path not in parts:
             path.unlink()
     return {name: end for name, end in ends.items() if folder / name in parts}

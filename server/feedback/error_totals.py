@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from server.metrics import mmap_files
-from server.metrics.mmap_files import key
+from server.metrics.mmap_files import series_key
 
 VERSIONS = 8  # that are counted each for itself, besides OTHER
 
@@ -61,12 +61,15 @@ def put_in_use(tallies: Mapping[str, Tally], version: str) -> dict[str, Tally]:
 
 def show(folder: Path, tallies: Mapping[str, Tally], unmatched: int, repeated: int) -> None:
     """Write the file in which Prometheus' client looks."""
-    mmap_files.write(folder / FILE, dict(_series(tallies, unmatched, repeated)))
+    mmap_files.write_series(folder / FILE, dict(_series(tallies, unmatched, repeated)))
 
 
 def _series(tallies: Mapping[str, Tally], unmatched: int, repeated: int) -> Iterator[tuple[str, float]]:
-    yield key("housing_feedback_unmatched_total", "True values whose prediction is not in the log.", {}), float(unmatched)
-    yield key("housing_feedback_repeated_total", "True values for a row that had been counted already.", {}), float(repeated)
+    yield series_key("housing_feedback_unmatched_total", "True values whose prediction is not in the log.", {}), float(unmatched)
+    yield (
+        series_key("housing_feedback_repeated_total", "True values for a row that had been counted already.", {}),
+        float(repeated),
+    )
     for name, (field, meaning) in SERIES.items():
         for version, tally in tallies.items():
-            yield key(name, meaning, {"version": version}), float(getattr(tally, field))
+            yield series_key(name, meaning, {"version": version}), float(getattr(tally, field))

@@ -25,7 +25,7 @@ from server.feedback.deduplication import Counted, remove_gone
 from server.feedback.error_totals import Tally
 from server.prediction_log.index import files_of, search
 from server.prediction_log.reader import Entry
-from server.prediction_log.rotating_file import FEEDBACK, JOINED, RotatingFile, files, lines
+from server.prediction_log.rotating_file import FEEDBACK, JOINED, RotatingFile, list_files, iter_lines
 
 STATE, LOCK = "joiner.json", "joiner.lock"
 
@@ -79,9 +79,11 @@ class Joiner:
     """Takes one step after the other: what came is read, matched, counted and kept."""
 
     def __init__(self, settings: Settings, metrics: Path) -> None:
-        self._folder, self._published, self._metrics = settings.log_folder, settings.folder, metrics
-        self._patience = settings.feedback_patience
-        self._joined = RotatingFile(settings.log_folder, JOINED, settings.log_max_bytes, settings.log_keep, settings.log_days)
+        self._folder, self._published, self._metrics = settings.log_dir, settings.release_dir, metrics
+        self._patience = settings.feedback_timeout
+        self._joined = RotatingFile(
+            settings.log_dir, JOINED, settings.log_max_bytes, settings.log_backups, settings.log_retention_days
+        )
         self._shown = b""
 
     def step(self) -> None:
@@ -107,9 +109,9 @@ class Joiner:
         """Give the feedback that came since, as much as there is room for, and how far each file is read then."""
         came: list[Truth] = []
         read: dict[str, int] = {}
-        for path in files(self._folder, FEEDBACK):
+        for path in list_files(self._folder, FEEDBACK):
             read[path.name] = state.read.get(path.name, 0)
-            for line in lines(path, read[path.name]):
+            for line in iter_lines(path, read[path.name]):
                 if len(state.waiting) + len(came) >= MOST_WAITING:
                     break
                 read[path.name] += len(line)
@@ -148,10 +150,10 @@ class Joiner:
 
     def _with_version_in_use(self, tallies: Mapping[str, Tally]) -> dict[str, Tally]:
         """Let the version in use be counted from 0 on, before the first feedback for it."""
-        folder = releases.current(self._published)
+        folder = releases.current_release(self._published)
         if folder is None:
             return {error_totals.OTHER: Tally(), **tallies}
-        return error_totals.put_in_use(tallies, releases.origin(folder)["version"])
+        return error_totals.put_in_use(tallies, releases.release_info(folder)["version"])
 
 
 def _joined(entry: Entry, truth: Truth) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def main() -> None:
     settings = Settings.from_environment()
     said = ""
     try:
-        _wait_for_our_turn(settings.log_folder)
+        _wait_for_our_turn(settings.log_dir)
         joiner = Joiner(settings, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         while True:
             begun, news = time.monotonic(), ""

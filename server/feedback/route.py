@@ -11,13 +11,13 @@ from prometheus_client import Counter
 
 from housing.core.errors import Problem
 from housing.schema.column import Column
-from server.api.context import json_answer, model_in_use
+from server.api.context import json_response, require_model
 from server.core.errors import RequestError
 from server.prediction_log import request_id
 from server.prediction_log.rotating_file import RotatingFile
 from server.validation import request_body
 from server.validation.request_body import JSON
-from server.validation.rows import MOST_PROBLEMS, not_allowed
+from server.validation.rows import MAX_ERRORS, validation_error
 
 RECEIVED = Counter("housing_feedback_received_total", "True values that were taken and kept.")
 
@@ -31,8 +31,8 @@ feedback = Blueprint("feedback", __name__)
 @feedback.post("/feedback")
 def keep() -> Response:
     """Keep true values. 202: they are on the disk; 503: they may not be, and should be sent again."""
-    request_body.media_type(request.headers.get("Content-Type", ""), JSON)
-    items = _items(request_body.strictly(request.get_data()), current_app.config["MAX_ROWS"])
+    request_body.require_media_type(request.headers.get("Content-Type", ""), JSON)
+    items = _items(request_body.loads_strict(request.get_data()), current_app.config["MAX_ROWS"])
     _check(items)
     kept = [{"request_id": item["request_id"], "row": int(item.get("row", 0)), "value": float(item["value"])} for item in items]
     file: RotatingFile = current_app.extensions["feedback"]
@@ -43,7 +43,7 @@ def keep() -> Response:
             HTTPStatus.SERVICE_UNAVAILABLE, f"feedback cannot be kept now: {error.strerror}; send it again later"
         ) from error
     RECEIVED.inc(len(kept))
-    return json_answer({"accepted": len(kept)}, HTTPStatus.ACCEPTED)
+    return json_response({"accepted": len(kept)}, HTTPStatus.ACCEPTED)
 
 
 def _items(body: Any, most: int) -> list[Any]:
@@ -71,15 +71,15 @@ def _check(items: list[Any]) -> None:
     reasons: dict[str, Reason] = {
         "request_id": _id_reason,
         "row": row.reason,
-        "value": model_in_use().bundle.schema.target.reason,
+        "value": require_model().bundle.schema.target.reason,
     }
     problems: list[Problem] = []
     for place, item in enumerate(items):
         problems += _problems(place, item, reasons)
-        if len(problems) > MOST_PROBLEMS:
+        if len(problems) > MAX_ERRORS:
             break
     if problems:
-        raise not_allowed(problems)
+        raise validation_error(problems)
 
 
 def _problems(place: int, item: Any, reasons: dict[str, Reason]) -> list[Problem]:
@@ -94,7 +94,7 @@ def _id_reason(value: Any) -> str | None:
     if value is None:
         return "is missing"
     try:
-        request_id.parse(value if isinstance(value, str) else "")
+        request_id.parse_request_id(value if isinstance(value, str) else "")
     except ValueError as error:
         return str(error)
     return None

@@ -13,26 +13,28 @@ from server.metrics import mmap_files
 Numbers = NDArray[np.float64] | NDArray[np.intp]
 
 
-class Cells:
+class MmapCounters:
     """The numbers of some series, in a file of their own, which a replaced worker's successor opens again."""
 
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
         """Open the file; what is not in it begins at 0, and what else is in it stays."""
-        known = {key: number for key, number, _, _ in _read(path)} if path.exists() else {}
+        known = {key: number for key, number, _, _ in _read_series(path)} if path.exists() else {}
         if not known.keys() >= set(keys):
-            mmap_files.write(path, dict.fromkeys(keys, 0.0) | known)
-        places = {key: place // 8 for key, _, _, place in _read(path)}  # the client keeps each number at a multiple of 8 bytes
+            mmap_files.write_series(path, dict.fromkeys(keys, 0.0) | known)
+        places = {
+            key: place // 8 for key, _, _, place in _read_series(path)
+        }  # the client keeps each number at a multiple of 8 bytes
         self._values = np.asarray(np.memmap(path, np.float64, "r+"))
-        self._places = np.array([places[key] for key in keys])
-        self._one_at_a_time = threading.Lock()
+        self._offsets = np.array([places[key] for key in keys])
+        self._lock = threading.Lock()
 
     def add(self, numbers: Numbers) -> None:
         """Add a number to each series, in the order of the keys."""
-        with self._one_at_a_time:
-            self._values[self._places] += numbers
+        with self._lock:
+            self._values[self._offsets] += numbers
 
 
-def _read(path: Path) -> Iterable[tuple[str, float, float, int]]:
+def _read_series(path: Path) -> Iterable[tuple[str, float, float, int]]:
     """Give key, number, time and place in the file of each series."""
     found: Iterable[tuple[str, float, float, int]] = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
     return found

@@ -10,32 +10,32 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from housing.core.errors import ConfigError
 from housing.core.files import written_whole
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the client's own name for it
+METRICS_DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # the client's own name for it
 
 
-def go_by(name: str) -> None:
+def use_process_name(name: str) -> None:
     """Keep this process's metrics in files of that name: a replacement goes on in those of its predecessor.
 
     The client would name them by pid. Call it before the first metric is made; no other living process may have the name.
     """
-    if FOLDER not in os.environ:
+    if METRICS_DIR_VARIABLE not in os.environ:
         raise ConfigError(
-            f"the environment variable {FOLDER} is missing: a folder for metrics; python -m housing.serve makes one"
+            f"the environment variable {METRICS_DIR_VARIABLE} is missing: a folder for metrics; python -m housing.serve makes one"
         )
     values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
 
 
-def key(name: str, meaning: str, labels: Mapping[str, str]) -> str:
+def series_key(name: str, description: str, labels: Mapping[str, str]) -> str:
     """Give the client's name of a series. `name` is that of a sample: of a counter it ends with _total."""
-    return key_of_part(name.removesuffix("_total"), name, meaning, labels)
+    return sample_key(name.removesuffix("_total"), name, description, labels)
 
 
-def key_of_part(metric: str, name: str, meaning: str, labels: Mapping[str, str]) -> str:
+def sample_key(metric: str, name: str, description: str, labels: Mapping[str, str]) -> str:
     """Give the client's name of a series whose sample is part of a metric, as a bucket is of a histogram."""
-    return mmap_key(metric, name, list(labels), list(labels.values()), meaning)
+    return mmap_key(metric, name, list(labels), list(labels.values()), description)
 
 
-def write(path: Path, numbers: Mapping[str, float]) -> None:
+def write_series(path: Path, numbers: Mapping[str, float]) -> None:
     """Write a file of series, whole. What its name begins with says how the client adds up: counter, histogram, gauge_max."""
     with written_whole(path) as partial:
         file = MmapedDict(str(partial))  # type: ignore[no-untyped-call]

@@ -9,8 +9,8 @@ import numpy as np
 from prometheus_client import Histogram
 from prometheus_client.utils import floatToGoString
 
-from server.metrics.mmap_counters import Cells
-from server.metrics.mmap_files import key_of_part
+from server.metrics.mmap_counters import MmapCounters
+from server.metrics.mmap_files import sample_key
 
 # Seconds; an edge on each target, where the default ones begin at 5 ms.
 BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0)
@@ -22,46 +22,46 @@ STAGES = ("parse", "validate", "predict", "serialise")
 STAGE_BUCKETS = (0.00001, 0.000025, *BUCKETS)
 
 
-STAGE = "housing_stage_seconds"
+STAGE_METRIC = "housing_stage_seconds"
 
 
-FREQUENT = (200, 422, 500, 503)  # statuses of the hot routes that are there at 0: what is new is no rise to Prometheus
+PRESET_STATUSES = (200, 422, 500, 503)  # statuses of the hot routes that are there at 0: what is new is no rise to Prometheus
 
 
-REQUESTS = Histogram("housing_request_seconds", "Time to answer a request.", ("route", "status"), buckets=BUCKETS)
+REQUEST_SECONDS = Histogram("housing_request_seconds", "Time to answer a request.", ("route", "status"), buckets=BUCKETS)
 
 
-def observe(route: str, status: int, seconds: float) -> None:
+def observe_request(route: str, status: int, seconds: float) -> None:
     """Count a request and the time it took."""
-    _requests(route, status).observe(seconds)
+    _request_histogram(route, status).observe(seconds)
 
 
 @cache  # looking the labels up takes longer than counting; there are few
-def _requests(route: str, status: int) -> Histogram:
-    return REQUESTS.labels(route, str(status))
+def _request_histogram(route: str, status: int) -> Histogram:
+    return REQUEST_SECONDS.labels(route, str(status))
 
 
-class Stages:
+class StageHistogram:
     """The histogram of how long each stage of a prediction took, of one worker."""
 
-    def __init__(self, metrics: Path, slot: int) -> None:
+    def __init__(self, metrics: Path, worker_id: int) -> None:
         keys = [series for stage in STAGES for series in _stage_keys(stage)]
-        self._cells = Cells(metrics / f"histogram_{slot}-stages.db", keys)
+        self._counters = MmapCounters(metrics / f"histogram_{worker_id}-stages.db", keys)
         self._size = len(keys)
-        self._starts = range(0, len(keys), len(STAGE_BUCKETS) + 2)
+        self._offsets = range(0, len(keys), len(STAGE_BUCKETS) + 2)
 
     def observe(self, seconds: Sequence[float]) -> None:
         """Count a prediction by the seconds of each of its stages."""
         numbers = np.zeros(self._size)
-        for start, took in zip(self._starts, seconds, strict=True):
+        for start, took in zip(self._offsets, seconds, strict=True):
             numbers[start] = took
             numbers[start + 1 + bisect_left(STAGE_BUCKETS, took)] = 1.0
-        self._cells.add(numbers)
+        self._counters.add(numbers)
 
 
 def _stage_keys(stage: str) -> Iterator[str]:
     """Give the sum's series, then one for each bucket, as the client's own histogram has them."""
     meaning, labels = "Time that the stages of a prediction took.", {"stage": stage}
-    yield key_of_part(STAGE, f"{STAGE}_sum", meaning, labels)
+    yield sample_key(STAGE_METRIC, f"{STAGE_METRIC}_sum", meaning, labels)
     for edge in (*STAGE_BUCKETS, np.inf):
-        yield key_of_part(STAGE, f"{STAGE}_bucket", meaning, {**labels, "le": floatToGoString(edge)})  # type: ignore[no-untyped-call]
+        yield sample_key(STAGE_METRIC, f"{STAGE_METRIC}_bucket", meaning, {**labels, "le": floatToGoString(edge)})  # type: ignore[no-untyped-call]

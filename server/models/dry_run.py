@@ -7,20 +7,20 @@ import numpy as np
 import orjson
 
 from housing.bundle.bundle import Bundle
-from server.metrics.model_metrics import Counts
-from server.validation.rows import Check
+from server.metrics.model_metrics import ModelMetrics
+from server.validation.rows import RowValidator
 
 
-def serve(bundle: Bundle, rows: int) -> None:
+def dry_run(bundle: Bundle, n_rows: int) -> None:
     """Make the check and the counters of a bundle, and answer and count a request of so many rows.
 
     Raises whatever a worker would raise.
     """
     orjson.dumps(bundle.card)  # as /model tells it
-    Check(bundle.schema)
+    RowValidator(bundle.schema)
     golden = bundle.schema.encode_records(bundle.golden["rows"])
-    matrix = np.resize(golden, (rows, golden.shape[1]))  # they come again and again
+    matrix = np.resize(golden, (n_rows, golden.shape[1]))  # they come again and again
     with tempfile.TemporaryDirectory(prefix="housing-") as place:
-        counts = Counts(Path(place), 0, Path(place) / "bundle", bundle, "0")
+        counts = ModelMetrics(Path(place), 0, Path(place) / "bundle", bundle, "0")
         counts.add(matrix, *bundle.answers(matrix).values())
     bundle.answers(bundle.background)  # as /explain asks for them

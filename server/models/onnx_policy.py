@@ -14,16 +14,16 @@ from housing.bundle import onnx_reader
 from housing.bundle.onnx_reader import ML, TREES
 from housing.core.errors import BundleError
 
-ALLOWED = {
+ALLOWED_OPERATORS = {
     *(("", name) for name in ("Add", "Cast", "Div", "Gemm", "Identity", "MatMul", "Mul", "Reshape", "Sub")),
     *((ML, name) for name in ("LinearRegressor", TREES)),
 }
 
 
-Places = NDArray[np.int64]
+NodeIds = NDArray[np.int64]
 
 
-def check(graph: bytes) -> None:
+def check_graph(graph: bytes) -> None:
     """Look through a graph before any engine reads it. Raises BundleError for what is not allowed in one."""
     model = onnx_reader.read(graph)
     if model.functions or model.training or model.graph.sparse:
@@ -35,8 +35,8 @@ def check(graph: bytes) -> None:
 
 
 def _check_node(node: Any) -> None:
-    if (node.domain, node.op_type) not in ALLOWED:
-        names = ", ".join(name for _, name in sorted(ALLOWED))
+    if (node.domain, node.op_type) not in ALLOWED_OPERATORS:
+        names = ", ".join(name for _, name in sorted(ALLOWED_OPERATORS))
         raise BundleError(f"has the operator {node.op_type!r} of {node.domain or 'ai.onnx'!r}; allowed: {names}")
     for attribute in node.attribute:
         if attribute.HasField("g") or attribute.graphs or attribute.HasField("sparse") or attribute.sparses:
@@ -56,13 +56,13 @@ def _check_trees(node: Any) -> None:
     tree, name, true, false = numbers
     inner, first = np.array([mode != b"LEAF" for mode in modes], dtype=bool), np.diff(tree, prepend=tree[:1] - 1) != 0
     entered = np.concatenate((name[first], true[inner], false[inner]))
-    if _has_twice(tree, name) or _has_twice(np.concatenate((tree[first], tree[inner], tree[inner])), entered):
+    if _has_duplicates(tree, name) or _has_duplicates(np.concatenate((tree[first], tree[inner], tree[inner])), entered):
         raise BundleError("has a tree with a node that is there twice, or that has two parents, or one where it is the first")
 
 
-def _has_twice(tree: Places, name: Places) -> bool:
-    order = np.lexsort((name, tree))
-    return bool(((np.diff(tree[order]) == 0) & (np.diff(name[order]) == 0)).any())
+def _has_duplicates(tree_ids: NodeIds, node_ids: NodeIds) -> bool:
+    order = np.lexsort((node_ids, tree_ids))
+    return bool(((np.diff(tree_ids[order]) == 0) & (np.diff(node_ids[order]) == 0)).any())
 
 
 def _tensors(nodes: Any) -> Iterator[Any]:

@@ -27,13 +27,13 @@ from server.core.settings import Settings
 from server.metrics import mmap_files
 from server.models.verification import verify
 
-FOLDER_NAME = re.compile(r"[0-9]+-[0-9a-zA-Z]+")
+RELEASE_NAME = re.compile(r"[0-9]+-[0-9a-zA-Z]+")
 
 
-LONGEST_PAUSE = 60.0  # seconds before a version that could not be had is tried again
+MAX_BACKOFF = 60.0  # seconds before a version that could not be had is tried again
 
 
-NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 log = logging.getLogger("puller")
@@ -44,93 +44,95 @@ class Puller:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._failed = ""  # the version that could not be published
-        self._pause, self._again = 0.0, 0.0  # before it is tried again, and when that is
-        self._said = ""
-        self._published = Counter("housing_versions_published_total", "Versions that the puller proved and gave to the workers.")
-        self._refusals = Counter(
+        self._failed_release = ""  # the version that could not be published
+        self._backoff, self._retry_at = 0.0, 0.0  # before it is tried again, and when that is
+        self._last_message = ""
+        self._published_total = Counter(
+            "housing_versions_published_total", "Versions that the puller proved and gave to the workers."
+        )
+        self._rejected_total = Counter(
             "housing_versions_refused_total", "Versions that could not be had or proven; the one before stays in use."
         )
-        self._is_refused = Gauge(
+        self._is_rejected = Gauge(
             "housing_version_refused",
             "Whether the version at the alias could not be had or proven.",
             multiprocess_mode="mostrecent",
         )
 
-    def follow(self) -> None:
+    def run(self) -> None:
         """Look at the alias again and again; what fails is logged once, and the version in use stays."""
-        drop_damaged(self._settings.folder)
+        remove_damaged(self._settings.release_dir)
         while True:
             try:
-                news = self.pull()
+                news = self.poll_once()
             except Exception as error:  # pylint: disable=broad-exception-caught  # no store and no bundle may end this process
                 news = f"refused, the version in use stays: {type(error).__name__}: {error}"
-            if news and news != self._said:
+            if news and news != self._last_message:
                 log.info("%s", news)
-                self._said = news
-            time.sleep(self._settings.poll)
+                self._last_message = news
+            time.sleep(self._settings.poll_seconds)
 
-    def pull(self) -> str:
+    def poll_once(self) -> str:
         """Publish the version at the alias where it is not the one in use; give what there is to say, or nothing.
 
         Raises BundleError for a version that cannot be proven, MlflowException or OSError where the store is away.
         """
         settings = self._settings
-        version = _at_alias(settings)
+        version = _version_at_alias(settings)
         if version is None:
-            self._settle()
+            self._clear_failure()
             return f"waiting: {settings.model} has no version at alias {settings.alias} in {settings.tracking_uri}"
         name = f"{version.version}-{version.run_id}"  # the number alone comes again in a new store
-        if name == self._failed and time.monotonic() < self._again:
+        if name == self._failed_release and time.monotonic() < self._retry_at:
             return ""
         news = ""
-        if releases.current(settings.folder) != settings.folder / name:
+        if releases.current_release(settings.release_dir) != settings.release_dir / name:
             try:
                 _publish(settings, version, name)
             except Exception as error:
-                self._note_failure(name, is_final=isinstance(error, BundleError))
+                self._record_failure(name, is_final=isinstance(error, BundleError))
                 raise
-            self._published.inc()
+            self._published_total.inc()
             news = f"published {settings.model} version {version.version}"
-        self._settle()
+        self._clear_failure()
         return news
 
-    def _settle(self) -> None:
+    def _clear_failure(self) -> None:
         """Forget what failed: it is not at the alias any more, or is published."""
-        self._failed, self._pause = "", 0.0
-        self._is_refused.set(0.0)
+        self._failed_release, self._backoff = "", 0.0
+        self._is_rejected.set(0.0)
 
-    def _note_failure(self, name: str, is_final: bool) -> None:
+    def _record_failure(self, name: str, is_final: bool) -> None:
         """Count a version that cannot be published, once however often it is tried, and say when it is tried again."""
-        if name != self._failed:
-            self._refusals.inc()
-            self._pause = 0.0
-        pause = math.inf if is_final else min(max(2.0 * self._pause, self._settings.poll), LONGEST_PAUSE)
-        if pause not in (self._pause, math.inf):
-            log.info("%s is tried again every %g s" if pause == LONGEST_PAUSE else "%s is tried again in %g s", name, pause)
-        self._failed, self._pause, self._again = name, pause, time.monotonic() + pause
-        self._is_refused.set(1.0)
+        if name != self._failed_release:
+            self._rejected_total.inc()
+            self._backoff = 0.0
+        pause = math.inf if is_final else min(max(2.0 * self._backoff, self._settings.poll_seconds), MAX_BACKOFF)
+        if pause not in (self._backoff, math.inf):
+            log.info("%s is tried again every %g s" if pause == MAX_BACKOFF else "%s is tried again in %g s", name, pause)
+        self._failed_release, self._backoff, self._retry_at = name, pause, time.monotonic() + pause
+        self._is_rejected.set(1.0)
 
 
 def _publish(settings: Settings, version: ModelVersion, name: str) -> None:
     """Raises BundleError for a version that will never do, and whatever the store raises."""
-    if not FOLDER_NAME.fullmatch(name):
+    if not RELEASE_NAME.fullmatch(name):
         raise BundleError(f"version {version.version} names the run {version.run_id!r}, which no MLflow has made")
-    drop_damaged(settings.folder)  # what its callers send could not be read
-    used = releases.current(settings.folder)
+    remove_damaged(settings.release_dir)  # what its callers send could not be read
+    used = releases.current_release(settings.release_dir)
     with tempfile.TemporaryDirectory(prefix="housing-") as place:
         source = f"models:/{settings.model}/{version.version}"
         model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=place))
         bundle = bundle_directory(model)
-        before = used / releases.BUNDLE if used and settings.keep_columns else None
+        before = used / releases.BUNDLE if used and settings.forbid_breaking_columns else None
         verify(bundle, before, settings.verify_memory, settings.verify_seconds, settings.max_rows)
         served = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
-        releases.publish(settings.folder, name, bundle, served)
+        releases.publish(settings.release_dir, name, bundle, served)
 
 
-def drop_damaged(folder: Path) -> None:
+def remove_damaged(folder: Path) -> None:
     """Remove what is published where it was damaged since: what is at the alias is pulled in its place."""
-    used = releases.current(folder)
+    used = releases.current_release(folder)
     if used is None:
         return
     try:
@@ -140,7 +142,7 @@ def drop_damaged(folder: Path) -> None:
         shutil.rmtree(used, ignore_errors=True)
 
 
-def _at_alias(settings: Settings) -> ModelVersion | None:
+def _version_at_alias(settings: Settings) -> ModelVersion | None:
     file = store_file(settings.tracking_uri)
     if file is not None and not file.exists():
         return None
@@ -148,7 +150,7 @@ def _at_alias(settings: Settings) -> ModelVersion | None:
         try:
             return MlflowClient(settings.tracking_uri).get_model_version_by_alias(settings.model, settings.alias)
         except MlflowException as error:
-            if error.error_code not in NOT_THERE:
+            if error.error_code not in NOT_FOUND_CODES:
                 raise
             return None
 
@@ -161,10 +163,10 @@ def main() -> None:
     logging.basicConfig(format="puller: %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
     settings = Settings.from_environment()
-    mmap_files.go_by("puller")
+    mmap_files.use_process_name("puller")
     mlflow.set_tracking_uri(settings.tracking_uri)
     try:
-        Puller(settings).follow()
+        Puller(settings).run()
     except KeyboardInterrupt:
         pass  # this is how a puller in a terminal ends
 

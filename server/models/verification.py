@@ -14,56 +14,67 @@ from pathlib import Path
 from housing.core.errors import BundleError
 from server.models import onnx_policy
 
-REFUSED = 3  # exit code: the last line says why
+EXIT_REJECTED = 3  # exit code: the last line says why
 
 
-def verify(candidate: Path, in_use: Path | None, memory: int, seconds: float, rows: int) -> None:
+def verify(candidate: Path, current: Path | None, memory_mb: int, seconds: float, n_rows: int) -> None:
     """Prove a bundle: that it can answer a request of `rows` rows, and takes what callers of the one in use send.
 
     Raises BundleError, which says what is wrong with it, or that it took more than `memory` MB or `seconds`.
     """
-    command = [sys.executable, "-m", "server.models.verification", str(candidate), "--memory", str(memory), "--rows", str(rows)]
-    command += ["--in-use", str(in_use)] if in_use else []
+    command = [
+        sys.executable,
+        "-m",
+        "server.models.verification",
+        str(candidate),
+        "--memory",
+        str(memory_mb),
+        "--rows",
+        str(n_rows),
+    ]
+    command += ["--in-use", str(current)] if current else []
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=_environment())
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=_child_environment())
     except subprocess.TimeoutExpired as error:
         raise BundleError(f"its proof took more than {seconds:g} s") from error
-    if done.returncode == REFUSED:
+    if done.returncode == EXIT_REJECTED:
         raise BundleError(done.stdout.strip().rpartition("\n")[2])
     if done.returncode:
         last = (done.stdout + done.stderr).strip().rpartition("\n")[2]
-        raise BundleError(f"its proof ended with {done.returncode} (it may take {memory} MB): {last}")
+        raise BundleError(f"its proof ended with {done.returncode} (it may take {memory_mb} MB): {last}")
 
 
-def _environment() -> dict[str, str]:
+def _child_environment() -> dict[str, str]:
     """Give ours without the folder of metrics: what the child counts is no request."""
     return {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
 
 
-def refuse_odd_files(bundle: Path) -> None:
+def reject_special_files(bundle: Path) -> None:
     """Refuse links, which lead elsewhere, and pipes, whose reader waits for ever. Raises BundleError."""
     for path in sorted(bundle.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise BundleError(f"{path.relative_to(bundle)} is no plain file")
 
 
-def look_into(bundle: Path, most: int) -> None:
+def inspect_files(bundle: Path, max_bytes: int) -> None:
     """Look into the files of a bundle before they are used. Raises BundleError for what no bundle has.
 
     Unpacked they may have `most` bytes: workers read them without a limit of their own.
     """
     files = [path for path in sorted(bundle.rglob("*")) if path.is_file()]
-    unpacked = sum(_unpacked(path) for path in files)
-    if unpacked > most:
-        raise BundleError(f"its files have {unpacked} bytes when they are unpacked; allowed: {most}, half of serve.verify_memory")
+    unpacked = sum(_unpacked_size(path) for path in files)
+    if unpacked > max_bytes:
+        raise BundleError(
+            f"its files have {unpacked} bytes when they are unpacked; allowed: {max_bytes}, half of serve.verify_memory"
+        )
     for path in (path for path in files if path.suffix == ".onnx"):
         try:
-            onnx_policy.check(path.read_bytes())
+            onnx_policy.check_graph(path.read_bytes())
         except BundleError as error:
             raise BundleError(f"{path.relative_to(bundle)} {error}") from error
 
 
-def _unpacked(path: Path) -> int:
+def _unpacked_size(path: Path) -> int:
     if path.suffix != ".npz":
         return path.stat().st_size
     try:
@@ -90,17 +101,17 @@ def main() -> int:
     from server.models import dry_run
 
     try:
-        refuse_odd_files(asked.bundle)
+        reject_special_files(asked.bundle)
         check_files(asked.bundle)
-        look_into(asked.bundle, asked.memory * 1_000_000 // 2)
+        inspect_files(asked.bundle, asked.memory * 1_000_000 // 2)
         candidate = Bundle.read(asked.bundle, ProvenGraph)
         broken = candidate.schema.broken_for(Bundle.read(asked.in_use).schema) if asked.in_use else []
         if broken:
             raise BundleError(f"callers would be refused: {'; '.join(broken)}; serve.keep_columns=false takes it all the same")
-        dry_run.serve(candidate, asked.rows)
+        dry_run.dry_run(candidate, asked.rows)
     except BundleError as error:
         print(error)
-        return REFUSED
+        return EXIT_REJECTED
     return 0
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import orjson
 
-from server.prediction_log.rotating_file import PREDICTIONS, files
+from server.prediction_log.rotating_file import PREDICTIONS, list_files
 
 Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LogFilter:
     """Which entries are asked for; times are unix seconds, and `until` is not part of the span."""
 
     since: float = float("-inf")
@@ -24,7 +24,7 @@ class Wanted:
     version: str | None = None
     id: str | None = None
 
-    def has(self, entry: Entry) -> bool:
+    def matches(self, entry: Entry) -> bool:
         """Whether an entry is asked for."""
         return (
             self.since <= entry["time"] < self.until
@@ -33,7 +33,7 @@ class Wanted:
         )
 
 
-def read(folder: Path, wanted: Wanted) -> tuple[list[Entry], int]:
+def read_entries(folder: Path, log_filter: LogFilter) -> tuple[list[Entry], int]:
     """Give the entries that are asked for, ordered by time, and how many lines could not be read.
 
     A worker that is killed may leave half a line. What is asked for has to fit into memory.
@@ -42,7 +42,7 @@ def read(folder: Path, wanted: Wanted) -> tuple[list[Entry], int]:
     for line in _lines(folder):
         try:
             entry = orjson.loads(line)
-            if wanted.has(entry):
+            if log_filter.matches(entry):
                 entries.append(entry)
         except (ValueError, KeyError, TypeError):
             broken += 1
@@ -50,7 +50,7 @@ def read(folder: Path, wanted: Wanted) -> tuple[list[Entry], int]:
 
 
 def _lines(folder: Path) -> Iterator[bytes]:
-    for path in files(folder, PREDICTIONS):
+    for path in list_files(folder, PREDICTIONS):
         try:
             with path.open("rb") as file:
                 yield from file
@@ -58,7 +58,7 @@ def _lines(folder: Path) -> Iterator[bytes]:
             pass  # it was removed meanwhile
 
 
-def rows(entry: Entry) -> Iterator[dict[str, Any]]:
+def flatten_entry(entry: Entry) -> Iterator[dict[str, Any]]:
     """Give one flat row for each prediction of an entry; columns of the table are named `column.<name>`."""
     listed = ("columns", "rows", "predictions", "lower", "upper")
     shared = {name: value for name, value in entry.items() if name not in listed}
@@ -75,12 +75,12 @@ def write_parquet(entries: Sequence[Entry], path: Path) -> None:
         import pyarrow.parquet  # pylint: disable=import-outside-toplevel
     except ImportError:
         sys.exit("Parquet needs pyarrow, which is not installed here; without --out the log is printed as JSON lines")
-    flat = [row for entry in entries for row in rows(entry)]
+    flat = [row for entry in entries for row in flatten_entry(entry)]
     names = list(dict.fromkeys(name for row in flat for name in row))  # of all rows: not each has an interval
     pyarrow.parquet.write_table(pyarrow.table({name: [row.get(name) for row in flat] for name in names}), path)
 
 
-def _moment(text: str) -> float:
+def _parse_time(text: str) -> float:
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
@@ -90,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m server.log", description="Read the prediction log of all workers.")
     command = parser.add_subparsers(required=True).add_parser("read", help="print entries, ordered by time")
     command.add_argument("folder", type=Path)
-    command.add_argument("--since", type=_moment, default=float("-inf"), help="ISO 8601; without a zone it is UTC")
-    command.add_argument("--until", type=_moment, default=float("inf"), help="ISO 8601; not part of the span")
+    command.add_argument("--since", type=_parse_time, default=float("-inf"), help="ISO 8601; without a zone it is UTC")
+    command.add_argument("--until", type=_parse_time, default=float("inf"), help="ISO 8601; not part of the span")
     command.add_argument("--version", help="of the model")
     command.add_argument("--id", help="of the request")
     command.add_argument("--out", type=Path, help="a Parquet file, one row for each prediction")
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--out {asked.out}: the folder {asked.out.parent} is not there")
     if asked.out is not None and asked.out.suffix != ".parquet":
         parser.error(f"--out {asked.out} is not the name of a Parquet file; allowed: a name that ends with .parquet")
-    entries, broken = read(asked.folder, Wanted(asked.since, asked.until, asked.version, asked.id))
+    entries, broken = read_entries(asked.folder, LogFilter(asked.since, asked.until, asked.version, asked.id))
     if asked.out is not None:
         write_parquet(entries, asked.out)
     else:

@@ -17,16 +17,16 @@ from prometheus_client import Counter
 
 from server.prediction_log.rotating_file import RotatingFile
 
-LOGGER = "housing.predictions"
+LOGGER_NAME = "housing.predictions"
 
 
-LINGER = 0.05  # seconds that the thread waits for more to write at once, where there is not a batch already
+FLUSH_SECONDS = 0.05  # seconds that the thread waits for more to write at once, where there is not a batch already
 
 
-BATCH = 256  # entries written at once, at most
+BATCH_SIZE = 256  # entries written at once, at most
 
 
-CLOSING = 10.0  # seconds for what is queued when the process ends
+CLOSE_TIMEOUT = 10.0  # seconds for what is queued when the process ends
 
 
 DROPPED = Counter("housing_log_dropped_total", "Predictions that are not in the log: its queue or its disk was full.")
@@ -42,7 +42,7 @@ class FileHandler(logging.Handler):
         super().__init__()
         self._file = file
         self._lines: list[bytes] = []
-        self._told = False
+        self._error_reported = False
         self.setFormatter(logging.Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -62,12 +62,12 @@ class FileHandler(logging.Handler):
     def _write(self, lines: list[bytes]) -> None:
         try:
             self._file.append(b"".join(lines))
-            self._told = False
+            self._error_reported = False
         except OSError as error:
             DROPPED.inc(len(lines))
-            if not self._told:
+            if not self._error_reported:
                 log.error("predictions are not logged now: %s", error)
-            self._told = True
+            self._error_reported = True
 
     def close(self) -> None:
         """Write what was taken, and close the file."""
@@ -84,7 +84,7 @@ class PredictionLog:
     """
 
     def __init__(self, handler: logging.Handler, queue_size: int) -> None:
-        self._logger = logging.getLogger(LOGGER)
+        self._logger = logging.getLogger(LOGGER_NAME)
         if not self._logger.handlers:  # else a logging configuration has said where lines go
             self._logger.addHandler(handler)
             self._logger.setLevel(logging.INFO)
@@ -108,16 +108,16 @@ class PredictionLog:
         if not self._closing.is_set():
             self._closing.set()
             self._queue.put(None)
-            self._thread.join(CLOSING)
+            self._thread.join(CLOSE_TIMEOUT)
             atexit.unregister(self.close)
 
     def _run(self) -> None:
         more = True
         while more:
             batch = [self._queue.get()]
-            if self._queue.qsize() < BATCH:
-                self._closing.wait(LINGER)
-            while len(batch) < BATCH and not self._queue.empty():
+            if self._queue.qsize() < BATCH_SIZE:
+                self._closing.wait(FLUSH_SECONDS)
+            while len(batch) < BATCH_SIZE and not self._queue.empty():
                 batch.append(self._queue.get())
             more = None not in batch
             self._write([entry for entry in batch if entry is not None])

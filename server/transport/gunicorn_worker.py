@@ -22,10 +22,10 @@ from server.core import shutdown
 from server.transport import fast_request
 from server.transport.wsgi import Environ
 
-PATIENCE = 0.01  # seconds for the rest of a body, before a thread waits for it
+BODY_WAIT_SECONDS = 0.01  # seconds for the rest of a body, before a thread waits for it
 
 
-AT_ONCE = 65_536  # bytes to receive
+RECV_SIZE = 65_536  # bytes to receive
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -34,18 +34,25 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *given: Any) -> None:
         """Take what gunicorn's master gives a worker."""
         super().__init__(*given)
-        self._base = {**base_environ(self.cfg), "wsgi.url_scheme": "http", "SERVER_PROTOCOL": "HTTP/1.1", "SCRIPT_NAME": ""}
-        self._has_short_way = not self.cfg.is_ssl and not self.cfg.accesslog
-        self._begun: dict[TConn, float] = {}  # connections with a part of a body, and until when the rest is awaited here
+        self._base_environ = {
+            **base_environ(self.cfg),
+            "wsgi.url_scheme": "http",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "SCRIPT_NAME": "",
+        }
+        self._inline_enabled = not self.cfg.is_ssl and not self.cfg.accesslog
+        self._partial_requests: dict[
+            TConn, float
+        ] = {}  # connections with a part of a body, and until when the rest is awaited here
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Do what there is to do, or wait for it."""
-        super().wait_for_and_dispatch_events(min(timeout, PATIENCE) if self._begun else timeout)
+        super().wait_for_and_dispatch_events(min(timeout, BODY_WAIT_SECONDS) if self._partial_requests else timeout)
 
     def on_client_socket_readable(self, conn: TConn, client: Any) -> None:
         """Answer what came on a connection that was kept: here, or in a thread."""
-        if not self._is_as_usual() or not self._answer_here(conn):
-            self._begun.pop(conn, None)
+        if not self._can_handle_inline() or not self._handle_inline(conn):
+            self._partial_requests.pop(conn, None)
             super().on_client_socket_readable(conn, client)
 
     def handle_request(self, req: Any, conn: TConn) -> bool:
@@ -85,57 +92,57 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         with suppress(OSError):  # the client may have gone
             conn.sock.shutdown(socket.SHUT_WR)  # at once, whatever the threads are busy with
         closed = self.tpool.submit(conn.close, graceful=True)
-        closed.add_done_callback(lambda _: self.method_queue.defer(self._forget))
+        closed.add_done_callback(lambda _: self.method_queue.defer(self._forget_connection))
 
-    def _forget(self) -> None:
+    def _forget_connection(self) -> None:
         self.nr_conns -= 1
 
     def murder_keepalived(self) -> None:
         """Leave bodies that do not come to a thread, which tells the client; close connections that were kept for too long."""
         now = time.monotonic()
-        for conn in [conn for conn, until in self._begun.items() if until < now]:
-            del self._begun[conn]
+        for conn in [conn for conn, until in self._partial_requests.items() if until < now]:
+            del self._partial_requests[conn]
             super().on_client_socket_readable(conn, conn.sock)
         super().murder_keepalived()
 
-    def _is_as_usual(self) -> bool:
+    def _can_handle_inline(self) -> bool:
         """Whether a connection stays after its answer, and nothing but the answer is asked for."""
-        stays = self.alive and not shutdown.has_begun() and len(self.keepalived_conns) <= self.max_keepalived
-        return stays and self._has_short_way and self.nr + 1 < self.max_requests
+        stays = self.alive and not shutdown.is_shutting_down() and len(self.keepalived_conns) <= self.max_keepalived
+        return stays and self._inline_enabled and self.nr + 1 < self.max_requests
 
-    def _answer_here(self, conn: TConn) -> bool:
+    def _handle_inline(self, conn: TConn) -> bool:
         """Answer a hot request, or wait for the rest of it once. Gives whether a thread has nothing to do."""
         came = conn.parser.unreader.take_buffered()
-        if len(came) <= fast_request.MOST:  # else a client that never waits for an answer fills the memory
-            came += _received(conn.sock)
+        if len(came) <= fast_request.MAX_REQUEST_BYTES:  # else a client that never waits for an answer fills the memory
+            came += _receive(conn.sock)
         try:
-            environ = fast_request.read(came)
-        except fast_request.NotYet:
+            environ = fast_request.parse_request(came)
+        except fast_request.IncompleteRequest:
             conn.parser.unreader.unread(came)
-            self._keep(conn)
-            return self._begun.setdefault(conn, until := time.monotonic() + PATIENCE) == until
+            self._keep_alive(conn)
+            return self._partial_requests.setdefault(conn, until := time.monotonic() + BODY_WAIT_SECONDS) == until
         if environ is None:
             conn.parser.unreader.unread(came)
             return False
-        self._begun.pop(conn, None)
+        self._partial_requests.pop(conn, None)
         self.nr += 1
         self.notify()  # the loop tells the master once a round, which may have many answers
-        self._send(conn, self._answer(environ, conn))
+        self._send(conn, self._call_app(environ, conn))
         return True
 
-    def _answer(self, environ: Environ, conn: TConn) -> bytes:
+    def _call_app(self, environ: Environ, conn: TConn) -> bytes:
         """Have the app answer; give the bytes to send."""
         place = {"SERVER_NAME": conn.server[0], "SERVER_PORT": str(conn.server[1])}
         lines: list[str] = []
 
         def start_response(status: str, headers: list[tuple[str, str]]) -> None:
-            lines.extend((f"HTTP/1.1 {status}", "Server: gunicorn", _date(int(time.time())), "Connection: keep-alive"))
+            lines.extend((f"HTTP/1.1 {status}", "Server: gunicorn", _date_header(int(time.time())), "Connection: keep-alive"))
             lines.extend(f"{name}: {value}" for name, value in headers if name != "Content-Length")
 
-        parts: Iterable[bytes] = self.wsgi({**self._base, **place, **environ}, start_response)
+        parts: Iterable[bytes] = self.wsgi({**self._base_environ, **place, **environ}, start_response)
         body = b"".join(parts)
         lines.append(f"Content-Length: {len(body)}")  # whatever the app says, since the next answer begins after so many
-        return "\r\n".join(lines).encode("latin-1") + fast_request.END + body
+        return "\r\n".join(lines).encode("latin-1") + fast_request.HEADER_END + body
 
     def _send(self, conn: TConn, answer: bytes) -> None:
         """Send an answer; what the client does not take at once is sent by a thread."""
@@ -144,23 +151,23 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         except OSError:  # the thread will meet it too
             sent = 0
         if sent == len(answer):
-            self._keep(conn)
+            self._keep_alive(conn)
             return
         self.keepalived_conns.remove(conn)
         self.poller.unregister(conn.sock)
         rest = self.tpool.submit(_send_rest, conn, answer[sent:])
         rest.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
-    def _keep(self, conn: TConn) -> None:
+    def _keep_alive(self, conn: TConn) -> None:
         """Let the time for which a connection is kept begin anew; they stand in the order in which it ends."""
         self.keepalived_conns.remove(conn)
         conn.set_timeout()
         self.keepalived_conns.append(conn)
 
 
-def _received(sock: Any) -> bytes:
+def _receive(sock: Any) -> bytes:
     try:
-        return sock.recv(AT_ONCE)
+        return sock.recv(RECV_SIZE)
     except OSError:  # the thread will meet it too
         return b""
 
@@ -172,5 +179,5 @@ def _send_rest(conn: TConn, rest: bytes) -> bool:
 
 
 @lru_cache(1)
-def _date(second: int) -> str:
+def _date_header(second: int) -> str:
     return f"Date: {util.http_date(second)}"

@@ -2,23 +2,25 @@
 
 from collections.abc import Iterable
 
-from server.api.prediction import HEADERS
-from server.core.errors import PROBLEM, problem
+from server.api.prediction import DEFAULT_HEADERS
+from server.core.errors import PROBLEM_MEDIA_TYPE, problem_body
 from server.transport.wsgi import Application, Environ, StartResponse
 
 METRICS_ROUTE = "/metrics"
 
 
-class Ports:
+class MetricsPortGuard:
     """A WSGI application that gives metrics on one port alone, and everything else on the others alone."""
 
-    def __init__(self, inner: Application, metrics_port: int) -> None:
-        self._inner, self._metrics_port = inner, str(metrics_port)
+    def __init__(self, app: Application, metrics_port: int) -> None:
+        self._app, self._metrics_port = app, str(metrics_port)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
         if (environ["SERVER_PORT"] == self._metrics_port) == (environ["PATH_INFO"] == METRICS_ROUTE):
-            return self._inner(environ, start_response)
-        body = problem(404, f"metrics are at port {self._metrics_port}, and nothing else is")
-        start_response("404 Not Found", [("Content-Type", PROBLEM), *HEADERS.items(), ("Content-Length", str(len(body)))])
+            return self._app(environ, start_response)
+        body = problem_body(404, f"metrics are at port {self._metrics_port}, and nothing else is")
+        start_response(
+            "404 Not Found", [("Content-Type", PROBLEM_MEDIA_TYPE), *DEFAULT_HEADERS.items(), ("Content-Length", str(len(body)))]
+        )
         return [body]

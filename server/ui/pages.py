@@ -8,62 +8,62 @@ from flask import Blueprint, Response, abort, current_app, render_template, send
 
 from housing.bundle.bundle import GOLDEN_COVERAGE, Bundle
 from server.api.auth import Access
-from server.api.context import json_answer, model_in_use
-from server.api.openapi import document
+from server.api.context import json_response, require_model
+from server.api.openapi import build_document
 from server.core.errors import RequestError
 
-SWAGGER = Path(flask_swagger_ui.__file__).parent / "dist"
+SWAGGER_DIR = Path(flask_swagger_ui.__file__).parent / "dist"
 
 
 SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 
 
-HOUR = 3600
+CACHE_SECONDS = 3600
 
 
-pages = Blueprint("pages", __name__)
+pages_blueprint = Blueprint("pages", __name__)
 
 
-@pages.get("/")
+@pages_blueprint.get("/")
 def page() -> tuple[str, int]:
     """Give the page to try the model on; where there is no model yet, how to get one."""
     try:
-        model_in_use()
+        require_model()
     except RequestError as error:
         config = current_app.config
         return render_template("no_model.html", reason=error.detail, model=config["MODEL"], alias=config["ALIAS"]), error.status
     return render_template("page.html"), 200
 
 
-@pages.get("/examples")
+@pages_blueprint.get("/examples")
 def examples() -> Response:
     """Give the rows that the model knows, with its predictions, and the coverage of its intervals."""
-    bundle = model_in_use().bundle
+    bundle = require_model().bundle
     background = {"rows": bundle.schema.decode(bundle.background), "predictions": bundle.predict(bundle.background).tolist()}
     golden = {name: bundle.golden[name] for name in ("rows", "predictions")}
-    return json_answer({"background": background, "golden": golden, "coverage": _coverage(bundle)})
+    return json_response({"background": background, "golden": golden, "coverage": _interval_coverage(bundle)})
 
 
-def _coverage(bundle: Bundle) -> float | None:
+def _interval_coverage(bundle: Bundle) -> float | None:
     return None if bundle.interval is None else min(GOLDEN_COVERAGE, bundle.interval.most)
 
 
-@pages.get("/openapi.json")
+@pages_blueprint.get("/openapi.json")
 def openapi() -> Response:
     """Describe the API for the model in use."""
     access: Access = current_app.extensions["access"]
-    return json_answer(document(model_in_use(), current_app.config["MAX_ROWS"], not access.is_open))
+    return json_response(build_document(require_model(), current_app.config["MAX_ROWS"], not access.allows_anonymous))
 
 
-@pages.get("/docs")
+@pages_blueprint.get("/docs")
 def docs() -> str:
     """Show the description of the API, to read and to try."""
     return render_template("docs.html")
 
 
-@pages.get("/docs/<name>")
+@pages_blueprint.get("/docs/<name>")
 def swagger(name: str) -> Response:
     """Give a file of Swagger UI, from its package on this machine."""
     if name not in SWAGGER_FILES:
         abort(HTTPStatus.NOT_FOUND)
-    return send_from_directory(SWAGGER, name, max_age=HOUR)
+    return send_from_directory(SWAGGER_DIR, name, max_age=CACHE_SECONDS)

@@ -24,7 +24,7 @@ class ColumnField(fields.Field[Any]):
         return value
 
 
-class Row(Schema):
+class RowSchema(Schema):
     """One row; unknown keys are refused."""
 
     error_messages = {"unknown": "is not a column of this model", "type": "is not an object"}
@@ -35,6 +35,6 @@ class Row(Schema):
         unknown = RAISE
 
 
-def request_schema(table: TableSchema) -> Schema:
+def make_row_schema(table: TableSchema) -> Schema:
     """Make the schema of one row of a table. What it loads is not for use: a name may mean something to Marshmallow."""
-    return Row.from_dict({f"column_{place}": ColumnField(column) for place, column in enumerate(table.features)})()
+    return RowSchema.from_dict({f"column_{place}": ColumnField(column) for place, column in enumerate(table.features)})()

@@ -8,25 +8,27 @@ from prometheus_client import Counter
 from housing.core.errors import Problem
 from housing.schema.column import Column
 
-REFUSED = Counter("housing_refused_values_total", "Values that the check of rows refused.", ("column", "reason"))
+REJECTED_VALUES = Counter("housing_refused_values_total", "Values that the check of rows refused.", ("column", "reason"))
 
 
 NO_COLUMN = "other"
 
 
-OF_BODY = ("unknown", "other")  # a name that the schema does not have; a row or a list of columns that is none
+BODY_REASONS = ("unknown", "other")  # a name that the schema does not have; a row or a list of columns that is none
 
 
-BOUNDS = re.compile(r"\S+ is (below|above) \S+")
+BOUNDS_MESSAGE = re.compile(r"\S+ is (below|above) \S+")
 
 
-class Refusals:
+class RejectedValues:
     """The counters of a schema's columns; they exist at 0 as soon as this is made."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = {column.name: column for column in columns}
         labels = [(column.name, reason) for column in columns for reason in _reasons(column)]
-        self._counters = {each: REFUSED.labels(*each) for each in [*labels, *((NO_COLUMN, reason) for reason in OF_BODY)]}
+        self._counters = {
+            each: REJECTED_VALUES.labels(*each) for each in [*labels, *((NO_COLUMN, reason) for reason in BODY_REASONS)]
+        }
 
     def count(self, problems: Iterable[Problem]) -> None:
         """Count what is wrong with the rows of a request."""
@@ -47,9 +49,9 @@ def _reasons(column: Column) -> Iterator[str]:
         yield "bounds"
 
 
-def _reason(column: Column, said: str) -> str:
-    if said == "is missing":
+def _reason(column: Column, message: str) -> str:
+    if message == "is missing":
         return "missing"
     if column.type == "category":
         return "category"
-    return "bounds" if BOUNDS.fullmatch(said) else "type"
+    return "bounds" if BOUNDS_MESSAGE.fullmatch(message) else "type"

@@ -15,95 +15,97 @@ from housing.core.errors import Problem
 from housing.schema.column import Column, Matrix, Vector
 from housing.schema.table_schema import Schema
 from server.core.errors import RequestError
-from server.validation.marshmallow_schema import request_schema
-from server.validation.rejected_values import Refusals
+from server.validation.marshmallow_schema import make_row_schema
+from server.validation.rejected_values import RejectedValues
 from server.validation.request_body import Rows
 
-MOST_PROBLEMS = 100
+MAX_ERRORS = 100
 
 
-LARGEST = sys.float_info.max  # beyond it is infinity alone
+MAX_FLOAT = sys.float_info.max  # beyond it is infinity alone
 
 
-NUMBERS, LISTS = {int, float}, {list, tuple}
+NUMERIC_TYPES, LIST_TYPES = {int, float}, {list, tuple}
 
 
-class Check:
+class RowValidator:
     """The check of one schema's rows."""
 
     def __init__(self, schema: Schema) -> None:
         self._features = schema.features
-        self.names = [column.name for column in schema.features]
-        self._words: RowSchema = request_schema(schema)
-        self._refusals = Refusals(schema.features)
-        self._pick = itemgetter(*self.names) if len(self.names) > 1 else lambda record: (record[self.names[0]],)
+        self.column_names = [column.name for column in schema.features]
+        self._schema: RowSchema = make_row_schema(schema)
+        self._rejected_values = RejectedValues(schema.features)
+        self._record_getter = (
+            itemgetter(*self.column_names) if len(self.column_names) > 1 else lambda record: (record[self.column_names[0]],)
+        )
         self._all_numbers = all(column.is_number and not column.nullable for column in self._features)
         self._levels = [{name: float(level) for level, name in enumerate(column.categories)} for column in self._features]
-        self._least = np.array([-LARGEST if column.min is None else column.min for column in self._features])
-        self._most = np.array([LARGEST if column.max is None else column.max for column in self._features])
-        self._whole = [place for place, column in enumerate(self._features) if column.type == "int"]
+        self._min = np.array([-MAX_FLOAT if column.min is None else column.min for column in self._features])
+        self._max = np.array([MAX_FLOAT if column.max is None else column.max for column in self._features])
+        self._integer_columns = [place for place, column in enumerate(self._features) if column.type == "int"]
 
-    def matrix(self, given: Rows) -> Matrix | None:
+    def try_encode(self, payload: Rows) -> Matrix | None:
         """Give rows as the matrix that models take, or None where any value is not allowed."""
-        rows = self._in_order(given)
+        rows = self._reorder(payload)
         if rows is None:
             return None
-        matrix = self._numbers(rows) if self._all_numbers else self._mixed(rows)
-        if matrix is None or ((matrix < self._least) | (matrix > self._most)).any():
+        matrix = self._encode_numeric(rows) if self._all_numbers else self._encode_mixed(rows)
+        if matrix is None or ((matrix < self._min) | (matrix > self._max)).any():
             return None
-        if self._whole:
-            whole = matrix[:, self._whole]
+        if self._integer_columns:
+            whole = matrix[:, self._integer_columns]
             if (np.floor(whole) < whole).any():
                 return None
         return matrix
 
-    def _in_order(self, given: Rows) -> list[Any] | None:
+    def _reorder(self, payload: Rows) -> list[Any] | None:
         """Give each row's values in the schema's order, or None where a row has others than the schema's columns."""
-        if given.columns is None:
-            return self._of_records(given.rows)
-        if not set(map(type, given.rows)) <= LISTS or set(map(len, given.rows)) != {len(self.names)}:
+        if payload.columns is None:
+            return self._reorder_records(payload.rows)
+        if not set(map(type, payload.rows)) <= LIST_TYPES or set(map(len, payload.rows)) != {len(self.column_names)}:
             return None
-        if given.columns == self.names:
-            return list(given.rows)
-        if set(map(type, given.columns)) != {str} or sorted(given.columns) != sorted(self.names):
+        if payload.columns == self.column_names:
+            return list(payload.rows)
+        if set(map(type, payload.columns)) != {str} or sorted(payload.columns) != sorted(self.column_names):
             return None
-        order = [given.columns.index(name) for name in self.names]
-        return [[row[place] for place in order] for row in given.rows]
+        order = [payload.columns.index(name) for name in self.column_names]
+        return [[row[place] for place in order] for row in payload.rows]
 
-    def _of_records(self, records: Sequence[Any]) -> list[Any] | None:
-        if set(map(type, records)) != {dict} or set(map(len, records)) != {len(self.names)}:
+    def _reorder_records(self, records: Sequence[Any]) -> list[Any] | None:
+        if set(map(type, records)) != {dict} or set(map(len, records)) != {len(self.column_names)}:
             return None
         try:
-            return list(map(self._pick, records))
+            return list(map(self._record_getter, records))
         except KeyError:
             return None
 
     @staticmethod
-    def _numbers(rows: list[Any]) -> Matrix | None:
-        if not set(map(type, chain.from_iterable(rows))) <= NUMBERS:
+    def _encode_numeric(rows: list[Any]) -> Matrix | None:
+        if not set(map(type, chain.from_iterable(rows))) <= NUMERIC_TYPES:
             return None
         try:
             return np.array(rows, dtype=np.float64)
         except OverflowError:  # an int beyond the largest float
             return None
 
-    def _mixed(self, rows: list[Any]) -> Matrix | None:
+    def _encode_mixed(self, rows: list[Any]) -> Matrix | None:
         columns = []
         for place, values in enumerate(zip(*rows, strict=True)):
-            numbers = self._column(place, values)
+            numbers = self._encode_column(place, values)
             if numbers is None:
                 return None
             columns.append(numbers)
         return np.column_stack(columns)
 
-    def _column(self, place: int, values: tuple[Any, ...]) -> Vector | None:
-        column, kinds = self._features[place], set(map(type, values))
+    def _encode_column(self, index: int, values: tuple[Any, ...]) -> Vector | None:
+        column, kinds = self._features[index], set(map(type, values))
         if column.nullable:
             kinds.discard(type(None))
-        if not kinds <= _types_of(column):
+        if not kinds <= _json_types(column):
             return None
         if column.type == "category":
-            levels = self._levels[place]
+            levels = self._levels[index]
             if not set(values) - {None} <= levels.keys():
                 return None
             return np.array([levels.get(value, np.nan) for value in values])
@@ -112,38 +114,38 @@ class Check:
         except OverflowError:
             return None
 
-    def require(self, given: Rows) -> Matrix:
+    def encode(self, payload: Rows) -> Matrix:
         """Give rows as the matrix. Raises RequestError, which names row, field and reason of what is not allowed."""
-        matrix = self.matrix(given)
+        matrix = self.try_encode(payload)
         if matrix is None:
-            self._refuse(given)
-            raise AssertionError(f"the columns refuse rows that Marshmallow allows: {given.rows[:3]}")
+            self._raise_errors(payload)
+            raise AssertionError(f"the columns refuse rows that Marshmallow allows: {payload.rows[:3]}")
         return matrix
 
-    def _refuse(self, given: Rows) -> None:
-        self._refuse_columns(given)
+    def _raise_errors(self, payload: Rows) -> None:
+        self._raise_column_errors(payload)
         problems: list[Problem] = []
-        for row, values in enumerate(given.rows):
-            problems += self._problems(row, given.columns, values)
-            if len(problems) > MOST_PROBLEMS:
+        for row, values in enumerate(payload.rows):
+            problems += self._row_problems(row, payload.columns, values)
+            if len(problems) > MAX_ERRORS:
                 break
         self._count_and_raise(problems)
 
-    def _refuse_columns(self, given: Rows) -> None:
-        if given.columns is None:
+    def _raise_column_errors(self, payload: Rows) -> None:
+        if payload.columns is None:
             return
-        names = [name if isinstance(name, str) else str(name) for name in given.columns]
-        problems = [Problem(None, name, "is missing") for name in self.names if name not in names]
-        problems += [Problem(None, name, "is not a column of this model") for name in names if name not in self.names]
-        problems += [Problem(None, name, "is there twice") for name in self.names if names.count(name) > 1]
+        names = [name if isinstance(name, str) else str(name) for name in payload.columns]
+        problems = [Problem(None, name, "is missing") for name in self.column_names if name not in names]
+        problems += [Problem(None, name, "is not a column of this model") for name in names if name not in self.column_names]
+        problems += [Problem(None, name, "is there twice") for name in self.column_names if names.count(name) > 1]
         self._count_and_raise(problems)
 
     def _count_and_raise(self, problems: list[Problem]) -> None:
-        self._refusals.count(problems)
+        self._rejected_values.count(problems)
         if problems:
-            raise not_allowed(problems)
+            raise validation_error(problems)
 
-    def _problems(self, row: int, columns: list[Any] | None, values: Any) -> list[Problem]:
+    def _row_problems(self, row: int, columns: list[Any] | None, values: Any) -> list[Problem]:
         if columns is not None:
             if not isinstance(values, list | tuple):
                 return [Problem(row, None, "is not a list")]
@@ -151,22 +153,22 @@ class Check:
                 return [Problem(row, None, f"has {len(values)} values; allowed: {len(columns)}, one for each column")]
             values = dict(zip(columns, values, strict=True))
         try:
-            self._words.load(values)
+            self._schema.load(values)
         except ValidationError as error:
             messages: dict[str, list[str]] = error.normalized_messages()  # type: ignore[no-untyped-call]
             return [Problem(row, None if name == "_schema" else name, reasons[0]) for name, reasons in messages.items()]
         return []
 
 
-def _types_of(column: Column) -> set[type]:
-    return NUMBERS if column.is_number else {bool} if column.type == "bool" else {str}
+def _json_types(column: Column) -> set[type]:
+    return NUMERIC_TYPES if column.is_number else {bool} if column.type == "bool" else {str}
 
 
-def not_allowed(problems: list[Problem]) -> RequestError:
+def validation_error(problems: list[Problem]) -> RequestError:
     """Give the refusal of a body: it names the first hundred of the problems."""
     count, more = f"{len(problems)} values are", ""
-    if len(problems) > MOST_PROBLEMS:
-        count, more = f"more than {MOST_PROBLEMS} values are", f"; the first {MOST_PROBLEMS} are named"
+    if len(problems) > MAX_ERRORS:
+        count, more = f"more than {MAX_ERRORS} values are", f"; the first {MAX_ERRORS} are named"
     elif len(problems) == 1:
         count = "1 value is"
-    return RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{count} not allowed{more}", problems[:MOST_PROBLEMS])
+    return RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{count} not allowed{more}", problems[:MAX_ERRORS])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from housing.tracking import store as tracking
-from server.prediction_log.rotating_file import PREDICTIONS, files, lines
+from server.prediction_log.rotating_file import PREDICTIONS, list_files, iter_lines
 from tests.support.endurance import Load
 from tests.support.server import serving
 from tests.support.tables import FLAT, config, train
@@ -55,5 +55,7 @@ def test_no_request_fails_while_a_server_drains_and_all_of_them_are_in_the_log(s
             wait_for(lambda: load.replies[-1].asked > told + 0.5, "they go on for a while")
         assert running.process.wait(30) == 0
     assert not load.failed
-    logged = [line for path in files(served_home / "serving" / "rentals-staging.log", PREDICTIONS) for line in lines(path)]
+    logged = [
+        line for path in list_files(served_home / "serving" / "rentals-staging.log", PREDICTIONS) for line in iter_lines(path)
+    ]
     assert len(logged) == len(load.replies)

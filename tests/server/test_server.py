@@ -307,11 +307,11 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
 @pytest.mark.usefixtures("served_home")
 def test_a_proof_may_take_so_much_and_no_more(store: Store) -> None:
     with store.artifacts.bundle("models:/housing-rentals@staging") as folder:
-        verify(folder, folder, memory=1000, seconds=60, rows=10_000)
+        verify(folder, folder, memory_mb=1000, seconds=60, n_rows=10_000)
         with pytest.raises(BundleError, match="its proof took more than 0.01 s"):
-            verify(folder, None, memory=1000, seconds=0.01, rows=10_000)
+            verify(folder, None, memory_mb=1000, seconds=0.01, n_rows=10_000)
         with pytest.raises(BundleError, match="it may take 60 MB"):
-            verify(folder, None, memory=60, seconds=60, rows=10_000)
+            verify(folder, None, memory_mb=60, seconds=60, n_rows=10_000)
 
 
 def test_a_server_that_is_told_to_stop_says_so_before_it_does(served_home: Path) -> None:

@@ -95,7 +95,7 @@ class Load:
             self.failed.append(f"{answer.status} {content[:200]!r}")
             return
         said = json.loads(content)
-        worker = request_id.parse(said["request_id"])[1]
+        worker = request_id.parse_request_id(said["request_id"])[1]
         self.replies.append(Reply(begun, took, worker, int(said["version"]), said["predictions"][0]))
 
     @property

@@ -24,12 +24,12 @@ from server.api import prediction
 from server.api.auth import Access
 from server.core import releases
 from server.metrics import mmap_files
-from server.metrics.model_metrics import Counts
-from server.metrics.request_metrics import Stages, observe
-from server.models.current_model import InUse
-from server.prediction_log.request_id import request_ids
+from server.metrics.model_metrics import ModelMetrics
+from server.metrics.request_metrics import StageHistogram, observe_request
+from server.models.current_model import CurrentModel
+from server.prediction_log.request_id import make_id_generator
 from server.prediction_log.rotating_file import PREDICTIONS, RotatingFile
-from server.prediction_log.writer import LOGGER, FileHandler, PredictionLog
+from server.prediction_log.writer import LOGGER_NAME, FileHandler, PredictionLog
 from tests.support.commands import command
 from tests.support.peers import bodies_of, promoted
 from tests.support.server import Server, scraped, serving
@@ -75,7 +75,7 @@ def nothing(*_: Any) -> None:
 
 def main(rounds: int) -> None:
     """Print both tables."""
-    mmap_files.go_by("0")
+    mmap_files.use_process_name("0")
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         matrix, columns = promoted(home)
@@ -109,14 +109,18 @@ def cost(home: Path, folder: Path, sent: dict[int, bytes], rounds: int) -> None:
 def measured(home: Path, folder: Path, body: bytes, requests: int, rounds: int) -> dict[tuple[bool, bool], list[float]]:
     """Give the microseconds of a request in each turn, by whether there are metrics and a log; the first turn warms up."""
     metrics = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    counted = InUse(folder, FOREVER, partial(Counts, metrics, 0)), Stages(metrics, 0).observe, observe
-    not_counted = InUse(folder, FOREVER, Nothing), nothing, nothing  # type: ignore[arg-type]
+    counted = (
+        CurrentModel(folder, FOREVER, partial(ModelMetrics, metrics, 0)),
+        StageHistogram(metrics, 0).observe,
+        observe_request,
+    )
+    not_counted = CurrentModel(folder, FOREVER, Nothing), nothing, nothing  # type: ignore[arg-type]
     found: dict[tuple[bool, bool], list[float]] = {}
     for _ in range(TURNS * rounds + 1):
         for with_metrics, with_log in ((False, False), (True, False), (False, True), (True, True)):
             in_use, stages, requests_seen = counted if with_metrics else not_counted
             with log_of(home, with_log) as log, patch.object(prediction, "observe", requests_seen):
-                answers = prediction.Api(in_use, Access([], 0), 10_000, request_ids(0), log.write, stages)
+                answers = prediction.PredictionApi(in_use, Access([], 0), 10_000, make_id_generator(0), log.write, stages)
                 found.setdefault((with_metrics, with_log), []).append(1e6 * seconds(answers, log, body, requests))
     return {which: each[1:] for which, each in found.items()}
 
@@ -126,18 +130,18 @@ def log_of(home: Path, is_on: bool) -> Iterator[Any]:
     """Give a prediction log that writes to a file, or one that does nothing."""
     if is_on:
         yield PredictionLog(FileHandler(RotatingFile(home / "log", f"{PREDICTIONS}-0", 10**9, 1, 1)), QUEUE)
-        logging.getLogger(LOGGER).handlers.clear()
+        logging.getLogger(LOGGER_NAME).handlers.clear()
     else:
         yield Nothing()
 
 
-def seconds(answers: prediction.Api, log: Any, body: bytes, requests: int) -> float:
+def seconds(answers: prediction.PredictionApi, log: Any, body: bytes, requests: int) -> float:
     """Give the processor time of a request, and of what the log's thread writes for it."""
-    asked = prediction.Asked("/predict", "application/json", "", None, body)
-    assert answers.answer(asked).status == 200
+    asked = prediction.PredictionRequest("/predict", "application/json", "", None, body)
+    assert answers.handle(asked).status == 200
     begun = time.process_time()
     for _ in range(requests):
-        answers.answer(asked)
+        answers.handle(asked)
     log.close()
     return (time.process_time() - begun) / requests
 

@@ -170,7 +170,7 @@ def watched(home: Path, place: Path, table: str) -> Iterator[Watched]:
     ):
         wait_for(lambda: server.answers("/readyz"), "the model is published")
         wait_for(lambda: bool(prometheus.now('housing_feedback_total{version="1"} == 0')), "everything was seen at 0")
-        used = releases.current(home / "serving" / f"{table}-staging")
+        used = releases.current_release(home / "serving" / f"{table}-staging")
         assert used is not None
         bundle = Bundle.read(used / releases.BUNDLE)
         yield Watched(Caller(server, bundle.schema.target.name), prometheus, receiver, bundle)

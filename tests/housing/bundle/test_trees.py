@@ -405,7 +405,7 @@ def test_a_proven_graph_tells_where_the_two_differ(count: int) -> None:
 
 def test_a_bundle_that_onnx_runtime_cannot_run_is_refused_though_it_can_be_walked(bundle: Bundle, tmp_path: Path) -> None:
     bundle.write(tmp_path / "bundle")
-    verify(tmp_path / "bundle", None, memory=1000, seconds=60, rows=100)
+    verify(tmp_path / "bundle", None, memory_mb=1000, seconds=60, n_rows=100)
     place = tmp_path / "bundle" / "members/0/model.onnx"
     model = onnx.load(place)
     model.opset_import[0].version = 99
@@ -413,7 +413,7 @@ def test_a_bundle_that_onnx_runtime_cannot_run_is_refused_though_it_can_be_walke
     sum_again(tmp_path / "bundle")
     assert Bundle.read(tmp_path / "bundle").golden == bundle.golden
     with pytest.raises(BundleError, match="99"):
-        verify(tmp_path / "bundle", None, memory=1000, seconds=60, rows=100)
+        verify(tmp_path / "bundle", None, memory_mb=1000, seconds=60, n_rows=100)
 
 
 WITHOUT = """

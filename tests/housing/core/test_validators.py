@@ -82,4 +82,8 @@ def test_a_setting_of_the_server_that_cannot_work_is_named(override: str, messag
 def test_what_is_allowed_is_taken() -> None:
     overrides = ("serve.cors_origins='https://a.example,http://[::1]:8000'", "serve.metrics_port=9100", "serve.drain=0")
     settings = Settings.from_environment(environment(config("serve", *overrides).serve))
-    assert (settings.cors_origins, settings.metrics_port, settings.drain) == ("https://a.example,http://[::1]:8000", 9100, 0.0)
+    assert (settings.cors_origins, settings.metrics_port, settings.drain_seconds) == (
+        "https://a.example,http://[::1]:8000",
+        9100,
+        0.0,
+    )

@@ -12,7 +12,7 @@ from housing.core.errors import ConfigError, TableError
 from housing.data.table import Table
 from housing.schema.histogram import reference
 from housing.schema.table_schema import Schema
-from server.validation.marshmallow_schema import request_schema
+from server.validation.marshmallow_schema import make_row_schema
 
 GOOD = {"area": 50.5, "rooms": 2, "furnished": True, "quarter": "hills", "built": None}
 BEYOND_FLOAT = 10**400
@@ -50,7 +50,7 @@ def test_frame_check_codec_and_request_check_allow_the_same(rentals: Table, colu
     row = {**GOOD, column: value}
     schema = rentals.schema
     from_frame = schema.encode_frame(pd.DataFrame([row], dtype=object))
-    assert request_schema(schema).validate([row], many=True) == {}
+    assert make_row_schema(schema).validate([row], many=True) == {}
     from_request = schema.encode_records([row])
     np.testing.assert_array_equal(from_frame, from_request)
     decoded = schema.decode(from_frame)[0]
@@ -70,7 +70,7 @@ def test_frame_check_and_request_check_refuse_the_same_with_the_same_words(
     with pytest.raises(TableError, match=f"row 1, {column}: .*") as in_frame:
         rentals.schema.encode_frame(pd.DataFrame(rows, dtype=object))
     with pytest.raises(ValidationError) as in_request:
-        request_schema(rentals.schema).load(rows, many=True)
+        make_row_schema(rentals.schema).load(rows, many=True)
     messages: Any = in_request.value.messages
     assert reason in messages[1][column][0]
     assert [(problem.row, problem.field, problem.reason) for problem in in_frame.value.problems] == [
@@ -157,7 +157,7 @@ def test_shares_of_the_reference_add_up_and_know_missing_values(rentals: Table) 
 def test_a_column_may_have_any_name(name: str) -> None:
     columns = {name: {"type": "float", "max": 9}, "y": {"type": "float", "role": "target"}}
     schema = Schema.from_dict({"name": "t", "columns": columns})
-    requests: Any = request_schema(schema)
+    requests: Any = make_row_schema(schema)
     assert requests.validate([{name: 1.0}], many=True) == {}
     assert requests.validate([{name: 10}], many=True) == {0: {name: ["10 is above 9"]}}
     assert requests.validate([{}], many=True) == {0: {name: ["is missing"]}}

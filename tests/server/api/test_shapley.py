@@ -9,7 +9,7 @@ import pytest
 from housing.bundle.bundle import Bundle
 from housing.data.table import Table
 from housing.schema.column import Matrix, Vector
-from server.api.shapley import EXACT, SAMPLED, Predict, explain
+from server.api.shapley import EXACT, SAMPLED, Predict, shapley_values
 
 
 def by_definition(predict: Predict, row: Vector, background: Matrix) -> Vector:
@@ -28,20 +28,20 @@ def by_definition(predict: Predict, row: Vector, background: Matrix) -> Vector:
 @pytest.mark.parametrize("place", [0, 7, 300])
 def test_exact_values_are_those_of_the_definition(bundle: Bundle, rentals: Table, place: int) -> None:
     row = rentals.matrix[place]
-    found = explain(bundle.predict, row, bundle.background, 10, 0)
+    found = shapley_values(bundle.predict, row, bundle.background, 10, 0)
     assert found.method == EXACT
     np.testing.assert_allclose(found.values, by_definition(bundle.predict, row, bundle.background), atol=1e-3)
     assert found.prediction == pytest.approx(bundle.predict(row[None])[0])
-    assert found.base == pytest.approx(bundle.predict(bundle.background).mean())
-    assert found.base + found.values.sum() == pytest.approx(found.prediction)
+    assert found.base_value == pytest.approx(bundle.predict(bundle.background).mean())
+    assert found.base_value + found.values.sum() == pytest.approx(found.prediction)
 
 
 @pytest.mark.parametrize("missing", [True, False])
 def test_they_add_up_where_values_are_missing(bundle: Bundle, rentals: Table, missing: bool) -> None:
     row = rentals.matrix[np.isnan(rentals.matrix[:, 4]) == missing][0]
     assert np.isnan(bundle.background[:, 4]).any()
-    found = explain(bundle.predict, row, bundle.background, 10, 0)
-    assert found.base + found.values.sum() == pytest.approx(found.prediction)
+    found = shapley_values(bundle.predict, row, bundle.background, 10, 0)
+    assert found.base_value + found.values.sum() == pytest.approx(found.prediction)
 
 
 def unused(matrix: Matrix) -> Vector:
@@ -52,22 +52,22 @@ def unused(matrix: Matrix) -> Vector:
 @pytest.mark.parametrize("most_exact", [4, 3])
 def test_a_column_that_the_model_does_not_use_gets_nothing(most_exact: int) -> None:
     random = np.random.default_rng(0)
-    found = explain(unused, random.normal(size=4), random.normal(size=(5, 4)), most_exact, 1000)
+    found = shapley_values(unused, random.normal(size=4), random.normal(size=(5, 4)), most_exact, 1000)
     assert found.method == (EXACT if most_exact == 4 else SAMPLED)
     assert found.values[3] == 0.0
     assert np.abs(found.values[:3]).min() > 1e-3
-    assert found.base + found.values.sum() == pytest.approx(found.prediction)
+    assert found.base_value + found.values.sum() == pytest.approx(found.prediction)
 
 
 def test_samples_come_near_the_exact_values_and_repeat(bundle: Bundle, rentals: Table) -> None:
     for row in rentals.matrix[:10]:
-        exact = explain(bundle.predict, row, bundle.background, 10, 0)
-        sampled, again = (explain(bundle.predict, row, bundle.background, 0, 4096) for _ in range(2))
+        exact = shapley_values(bundle.predict, row, bundle.background, 10, 0)
+        sampled, again = (shapley_values(bundle.predict, row, bundle.background, 0, 4096) for _ in range(2))
         assert sampled.method == SAMPLED
-        assert 2048 < sampled.evaluated <= 4096
+        assert 2048 < sampled.rows_evaluated <= 4096
         np.testing.assert_array_equal(sampled.values, again.values)
         np.testing.assert_allclose(sampled.values, exact.values, atol=0.05 * np.abs(exact.values).max())
-        assert sampled.base + sampled.values.sum() == pytest.approx(sampled.prediction)
+        assert sampled.base_value + sampled.values.sum() == pytest.approx(sampled.prediction)
 
 
 def test_columns_that_never_differ_are_not_played() -> None:
@@ -77,14 +77,14 @@ def test_columns_that_never_differ_are_not_played() -> None:
         assert np.isnan(matrix[:, 1]).all()
         return matrix[:, 2] * matrix[:, 3]
 
-    found = explain(first_missing, row, background, 2, 0)
+    found = shapley_values(first_missing, row, background, 2, 0)
     assert found.method == EXACT
-    assert found.evaluated == 4 + 2  # of the second row only one column differs
+    assert found.rows_evaluated == 4 + 2  # of the second row only one column differs
     np.testing.assert_allclose(found.values[[0, 1]], 0.0)
     np.testing.assert_allclose(found.values, by_definition(first_missing, row, background))
 
 
 def test_the_background_row_itself_is_explained_by_nothing(bundle: Bundle) -> None:
-    found = explain(bundle.predict, bundle.background[0], bundle.background[:1], 10, 0)
+    found = shapley_values(bundle.predict, bundle.background[0], bundle.background[:1], 10, 0)
     np.testing.assert_array_equal(found.values, 0.0)
-    assert found.prediction == found.base
+    assert found.prediction == found.base_value

@@ -19,7 +19,7 @@ TARGET = {"y": {"type": "float", "role": "target"}}
 def counted(schema: Schema, known: Any, matrix: Any, predictions: Any) -> dict[tuple[str | None, str], int]:
     """What is counted, by column and bin; of values outside the bin is called so."""
     binning = Binning(schema, known, FIRST)
-    names = [(bin_.column, bin_.name) for bin_ in binning.bins] + [(name, "outside") for name in binning.ranged]
+    names = [(bin_.column, bin_.name) for bin_ in binning.bins] + [(name, "outside") for name in binning.numeric_columns]
     found = binning.count(np.asarray(matrix, dtype=float), np.asarray(predictions, dtype=float))[FIRST:]
     return {name: int(count) for name, count in zip(names, found, strict=True)}
 

@@ -31,8 +31,8 @@ from housing.schema.column import Vector
 from housing.schema.histogram import binned
 from housing.tracking import store as tracking
 from server.core import releases
-from server.metrics.mmap_counters import Cells
-from server.metrics.model_metrics import MARK, Counts
+from server.metrics.mmap_counters import MmapCounters
+from server.metrics.model_metrics import VERSION_MARK, ModelMetrics
 from server.metrics.request_metrics import STAGES
 from tests.support.server import Server, children, scraped, serving
 from tests.support.tables import FLAT, config, rentals_frame, train
@@ -80,7 +80,7 @@ def files(server: Server, pattern: str = "*.db") -> set[str]:
 
 def bundle_of(server: Server) -> Bundle:
     """The bundle in use."""
-    used = releases.current(server.log.parent / "serving" / "rentals-staging")
+    used = releases.current_release(server.log.parent / "serving" / "rentals-staging")
     assert used is not None
     return Bundle.read(used / releases.BUNDLE)
 
@@ -283,7 +283,7 @@ def replaced(server: Server, end: Callable[[int], None]) -> None:
     before = server.workers()
     end(before[0])
     wait_for(lambda: before[0] not in (now := server.workers()) and len(now) == 2, "another worker is there")
-    wait_for(lambda: all(maps(worker, MARK) for worker in server.workers()), "it counts for the version")
+    wait_for(lambda: all(maps(worker, VERSION_MARK) for worker in server.workers()), "it counts for the version")
 
 
 def maps(pid: int, name: str) -> bool:
@@ -333,9 +333,9 @@ def test_only_versions_that_are_published_have_files_and_a_number_that_comes_aga
         version = name[0]
         releases.publish(tmp_path / "published", name, tmp_path / "bundle", {"version": version})
         card = {"created": "2026-11-27T08:00:00+00:00", "metrics": {"rmse": 1.0}}
-        counts = Counts(tmp_path, 0, tmp_path / "published" / name, dataclasses.replace(bundle, card=card), version)
+        counts = ModelMetrics(tmp_path, 0, tmp_path / "published" / name, dataclasses.replace(bundle, card=card), version)
         counts.add(bundle.background, bundle.predict(bundle.background))
-        kept.append({path.stem.partition(MARK)[2] for path in tmp_path.glob("counter_0*")})
+        kept.append({path.stem.partition(VERSION_MARK)[2] for path in tmp_path.glob("counter_0*")})
     assert kept == [{"1-a"}, {"1-a", "2-b"}, {"2-c"}, {"2-c", "3-d"}, {"3-d", "1-a"}]
     collector: Any = MultiProcessCollector(None, str(tmp_path))  # type: ignore[no-untyped-call]
     rows = [sample for metric in collector.collect() for sample in metric.samples]
@@ -347,8 +347,8 @@ def test_counters_go_on_in_a_kept_file_where_a_new_release_counts_more(tmp_path:
     def keys(meaning: str, *buckets: str) -> list[str]:
         return [json.dumps(["t", "t_total", {"bucket": bucket}, meaning]) for bucket in buckets]
 
-    Cells(tmp_path / "counter_0.db", keys("before", "a", "b")).add(np.array([1.0, 2.0]))
-    Cells(tmp_path / "counter_0.db", keys("after", "b", "c")).add(np.array([10.0, 20.0]))
+    MmapCounters(tmp_path / "counter_0.db", keys("before", "a", "b")).add(np.array([1.0, 2.0]))
+    MmapCounters(tmp_path / "counter_0.db", keys("after", "b", "c")).add(np.array([10.0, 20.0]))
     collector: Any = MultiProcessCollector(None, str(tmp_path))  # type: ignore[no-untyped-call]
     samples = [sample for metric in collector.collect() for sample in metric.samples]
     assert {sample.labels["bucket"]: sample.value for sample in samples} == {"a": 1.0, "b": 12.0, "c": 20.0}
@@ -356,7 +356,7 @@ def test_counters_go_on_in_a_kept_file_where_a_new_release_counts_more(tmp_path:
 
 def test_many_threads_lose_no_count(tmp_path: Path) -> None:
     keys = [json.dumps(["t", "t_total", {"number": str(number)}, "many"]) for number in range(1200)]  # as of a hundred columns
-    cells = Cells(tmp_path / "counter_0.db", keys)
+    cells = MmapCounters(tmp_path / "counter_0.db", keys)
     ones = np.ones(len(keys))
 
     def add() -> None:
@@ -372,8 +372,8 @@ def test_many_threads_lose_no_count(tmp_path: Path) -> None:
             thread.join()
     finally:
         sys.setswitchinterval(usual)
-    again = Cells(tmp_path / "counter_0.db", keys)
-    assert (again._values[again._places] == 8_000).all()  # pylint: disable=protected-access
+    again = MmapCounters(tmp_path / "counter_0.db", keys)
+    assert (again._values[again._offsets] == 8_000).all()  # pylint: disable=protected-access
 
 
 @pytest.mark.long

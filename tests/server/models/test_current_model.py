@@ -9,11 +9,11 @@ from flask import Flask
 
 from housing.bundle.bundle import Bundle
 from housing.schema.column import Matrix, Vector
-from server.api.explanation import explanations
-from server.api.ice_curves import curves
+from server.api.explanation import explanation_blueprint
+from server.api.ice_curves import curves_blueprint
 from server.core import releases
-from server.metrics.model_metrics import Counts
-from server.models.current_model import InUse
+from server.metrics.model_metrics import ModelMetrics
+from server.models.current_model import CurrentModel
 from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
 
@@ -21,19 +21,19 @@ from tests.support.waiting import wait_for
 def test_a_version_that_fails_in_any_way_leaves_the_model_in_use_and_the_next_one_is_loaded(
     bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def counts_of(folder: Path, bundle_: Bundle, version: str) -> Counts:
+    def counts_of(folder: Path, bundle_: Bundle, version: str) -> ModelMetrics:
         if version == "2":
             raise TypeError("only numbers are counted")
-        return Counts(tmp_path, 0, folder, bundle_, version)
+        return ModelMetrics(tmp_path, 0, folder, bundle_, version)
 
     publish = partial(_publish, bundle, tmp_path)
     publish("1")
-    in_use = InUse(tmp_path / "published", 0.05, counts_of)
+    in_use = CurrentModel(tmp_path / "published", 0.05, counts_of)
     publish("2")
     wait_for(lambda: "TypeError: only numbers are counted" in caplog.text, "version 2 fails")
-    assert in_use.get().served["version"] == "1"
+    assert in_use.get().release["version"] == "1"
     publish("3")
-    wait_for(lambda: in_use.get().served["version"] == "3", "version 3 is loaded")
+    wait_for(lambda: in_use.get().release["version"] == "3", "version 3 is loaded")
 
 
 def test_a_version_that_cannot_be_read_for_a_moment_is_loaded_later(
@@ -43,11 +43,11 @@ def test_a_version_that_cannot_be_read_for_a_moment_is_loaded_later(
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # as where a worker has as many connections as it may have files
     try:
-        in_use = InUse(tmp_path / "published", 60, partial(Counts, tmp_path, 0))
+        in_use = CurrentModel(tmp_path / "published", 60, partial(ModelMetrics, tmp_path, 0))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert "Too many open files" in caplog.text
-    assert in_use.get().served["version"] == "1"
+    assert in_use.get().release["version"] == "1"
 
 
 def test_a_version_that_comes_again_is_whole_whatever_became_of_its_copy(bundle: Bundle, tmp_path: Path) -> None:
@@ -55,8 +55,8 @@ def test_a_version_that_comes_again_is_whole_whatever_became_of_its_copy(bundle:
         _publish(bundle, tmp_path, version)
     (tmp_path / "published" / "1" / releases.BUNDLE / "card.json").write_text("damaged", encoding="utf-8")
     releases.publish(tmp_path / "published", "1", tmp_path / "1", {"model": "m", "version": "1"})
-    in_use = InUse(tmp_path / "published", 60, partial(Counts, tmp_path, 0))
-    assert in_use.get().served["version"] == "1"
+    in_use = CurrentModel(tmp_path / "published", 60, partial(ModelMetrics, tmp_path, 0))
+    assert in_use.get().release["version"] == "1"
 
 
 @pytest.mark.parametrize("route", ["/explain", "/curves"])
@@ -73,9 +73,9 @@ def test_no_more_rows_are_predicted_at_once_than_the_proof_tried(
     _publish(bundle, tmp_path, "1")
     app = Flask(__name__)
     app.config.update(EXPLAIN_EXACT=10, EXPLAIN_ROWS=4096)
-    app.extensions["in_use"] = InUse(tmp_path / "published", 60, partial(Counts, tmp_path, 0))
-    app.register_blueprint(explanations)
-    app.register_blueprint(curves)
+    app.extensions["in_use"] = CurrentModel(tmp_path / "published", 60, partial(ModelMetrics, tmp_path, 0))
+    app.register_blueprint(explanation_blueprint)
+    app.register_blueprint(curves_blueprint)
     answers, largest = [], []
     for most in (10_000, 50):
         sizes.clear()

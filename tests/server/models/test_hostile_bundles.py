@@ -212,7 +212,7 @@ def test_what_is_meant_to_harm_is_refused_though_its_sums_are_right(
     if change not in (link, pipe):
         sum_again(folder)
     with pytest.raises(BundleError, match=message):
-        verify(folder, None, memory=1000, seconds=60, rows=10_000)
+        verify(folder, None, memory_mb=1000, seconds=60, n_rows=10_000)
 
 
 def test_what_takes_too_much_for_the_largest_request_alone_is_refused(bundle: Bundle, rentals: Table, tmp_path: Path) -> None:
@@ -228,19 +228,19 @@ def test_what_takes_too_much_for_the_largest_request_alone_is_refused(bundle: Bu
     greedy = dataclasses.replace(bundle, ensemble=Ensemble(bundle.schema, bundle.ensemble.features, members), interval=None)
     greedy.pick_golden(rentals.matrix[~np.isnan(rentals.matrix).any(axis=1)], 16)
     greedy.write(tmp_path / "bundle")
-    verify(tmp_path / "bundle", None, memory=1000, seconds=60, rows=100)
+    verify(tmp_path / "bundle", None, memory_mb=1000, seconds=60, n_rows=100)
     with pytest.raises(BundleError, match="it may take 1000 MB.*allocate"):
-        verify(tmp_path / "bundle", None, memory=1000, seconds=60, rows=10_000)
+        verify(tmp_path / "bundle", None, memory_mb=1000, seconds=60, n_rows=10_000)
 
 
 def test_a_name_that_leads_outside_is_refused(folder: Path) -> None:
     named("../../../etc/passwd")(folder)
     with pytest.raises(BundleError, match=r"\.\./\.\./\.\./etc/passwd is missing"):
-        verify(folder, None, memory=1000, seconds=60, rows=10_000)
+        verify(folder, None, memory_mb=1000, seconds=60, n_rows=10_000)
 
 
 def test_every_model_of_this_project_passes(folder: Path) -> None:
-    verify(folder, None, memory=1000, seconds=60, rows=10_000)
+    verify(folder, None, memory_mb=1000, seconds=60, n_rows=10_000)
 
 
 def test_workers_see_nothing_of_what_the_puller_refuses(home: Path) -> None:

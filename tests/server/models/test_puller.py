@@ -45,13 +45,13 @@ def test_a_damaged_version_in_use_is_no_reason_to_refuse_the_next(home: Path, re
     settings = registered(home)
     follows = puller.Puller(settings)
     store().registry.set_alias("housing-rentals", "staging", "1")
-    assert follows.pull() == "published housing-rentals version 1"
+    assert follows.poll_once() == "published housing-rentals version 1"
     (card,) = home.rglob("serving/**/card.json")
     card.write_text("damaged", encoding="utf-8")
     store().registry.set_alias("housing-rentals", "staging", "2")
-    assert follows.pull() == "published housing-rentals version 2"
+    assert follows.poll_once() == "published housing-rentals version 2"
     assert registry.get_sample_value("housing_versions_refused_total") == 0
-    assert releases.current(settings.folder) != card.parents[1]
+    assert releases.current_release(settings.release_dir) != card.parents[1]
 
 
 def test_what_could_not_be_had_is_tried_after_pauses_and_counted_once(
@@ -63,8 +63,8 @@ def test_what_could_not_be_had_is_tried_after_pauses_and_counted_once(
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     for pause in ("0.3", "0.6"):
         with pytest.raises(FileNotFoundError, match="/nowhere"):
-            wait_for(lambda: bool(follows.pull()), "it is tried again")
-        assert follows.pull() == ""
+            wait_for(lambda: bool(follows.poll_once()), "it is tried again")
+        assert follows.poll_once() == ""
         assert caplog.text.strip().endswith(f"is tried again in {pause} s")
         assert (
             registry.get_sample_value("housing_version_refused")
@@ -72,5 +72,5 @@ def test_what_could_not_be_had_is_tried_after_pauses_and_counted_once(
             == 1
         )
     monkeypatch.setattr(tempfile, "tempdir", None)
-    wait_for(lambda: follows.pull() == "published housing-rentals version 1", "there is room again")
+    wait_for(lambda: follows.poll_once() == "published housing-rentals version 1", "there is room again")
     assert registry.get_sample_value("housing_version_refused") == 0

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from housing.core.environment import PROJECT
-from server.prediction_log.request_id import parse, request_ids
+from server.prediction_log.request_id import parse_request_id, make_id_generator
 from tests.support.commands import Ended, command
 from tests.support.waiting import wait_for
 
@@ -61,10 +61,10 @@ def read(folder: Path, *arguments: str) -> tuple[list[dict[str, Any]], Ended]:
 
 
 def test_ids_name_time_and_slot() -> None:
-    next_id = request_ids(17)
+    next_id = make_id_generator(17)
     first, second = next_id(), next_id()
     assert re.fullmatch("[0-9a-f]{12}-11-00000000", first) and second.endswith("-00000001")
-    moment, slot = parse(first)
+    moment, slot = parse_request_id(first)
     assert slot == 17 and abs(moment - time.time()) < 5
 
 
@@ -73,7 +73,7 @@ def test_ids_name_time_and_slot() -> None:
 )
 def test_what_is_no_id_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="not a request id"):
-        parse(wrong)
+        parse_request_id(wrong)
 
 
 def test_all_workers_are_read_as_one_in_order_and_a_replacement_takes_the_slot(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_all_workers_are_read_as_one_in_order_and_a_replacement_takes_the_slot(t
     entries, _ = read(tmp_path)
     assert len(entries) == len({entry["id"] for entry in entries}) == 400
     assert [entry["time"] for entry in entries] == sorted(entry["time"] for entry in entries)
-    assert {parse(entry["id"])[1] for entry in entries} == {0, 1}
+    assert {parse_request_id(entry["id"])[1] for entry in entries} == {0, 1}
     assert written(tmp_path, "print(number)").strip() == "0"
 
 
