@@ -78,8 +78,8 @@ ENV PATH=/venv/bin:${PATH} \
     ORT_DISABLE_TELEMETRY=1 \
     HOUSING_MODEL=housing-${TABLE} \
     HOUSING_TRACKING_URI=http://mlflow:5000 \
-    HOUSING_FOLDER=/serving \
-    HOUSING_LOG_FOLDER=/log \
+    HOUSING_RELEASE_DIR=/serving \
+    HOUSING_LOG_DIR=/log \
     HOUSING_HOST=0.0.0.0
 WORKDIR /app
 COPY LICENSE ./
@@ -112,7 +112,7 @@ ENV PROMETHEUS_MULTIPROC_DIR=/metrics
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "server.probe"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "server.probe", "ready"]
 CMD ["gunicorn", "--config", "/app/server/gunicorn.conf.py"]
 ARG REVISION=unknown
 ARG SOURCE=unknown

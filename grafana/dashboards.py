@@ -61,7 +61,7 @@ def _traffic(board: dashboard.Dashboard) -> dashboard.Dashboard:
     ready = Said("Readiness", "short", "1 where a server has a model in use.", 6, ALERT["HousingNotReady"])
     by_route = 'sum by (route, status) (rate(housing_request_seconds_count{instance=~"$instance"}[$__rate_interval])) > 0'
     by_version = 'sum by (version) (rate(housing_rows_total{version=~"$version", instance=~"$instance"}[$__rate_interval]))'
-    by_reason = 'sum by (column, reason) (rate(housing_refused_values_total{instance=~"$instance"}[$__rate_interval])) > 0'
+    by_reason = 'sum by (column, reason) (rate(housing_rejected_values_total{instance=~"$instance"}[$__rate_interval])) > 0'
     callers = 'sum(status:housing_requests:rate5m{status=~"4.."}) / (sum(status:housing_requests:rate5m) > 0)'
     return (
         board.with_row(dashboard.Row("Traffic and errors"))
@@ -121,7 +121,7 @@ def _versions(board: dashboard.Dashboard) -> dashboard.Dashboard:
         "short",
         "Servers for which the version at the alias could not be had or proven.",
         4,
-        ALERT["HousingModelRefused"],
+        ALERT["HousingModelRejected"],
         6,
     )
     info = 'housing_model_info{version=~"$version", instance=~"$instance"}'
@@ -130,7 +130,7 @@ def _versions(board: dashboard.Dashboard) -> dashboard.Dashboard:
         .with_panel(spans(served, f"max by (version, alias, instance) ({info})", "{{instance}}: version {{version}}, {{alias}}"))
         .with_panel(number(age, 'max(version:housing_model:age_seconds{version=~"$version"})'))
         .with_panel(number(promised, f"max(housing_model_validation_rmse and on (instance, version) {info} == 1)"))
-        .with_panel(number(refused, "sum(housing_version_refused)"))
+        .with_panel(number(refused, "sum(housing_version_rejected)"))
     )
 
 
@@ -167,7 +167,7 @@ def _live_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
                 {
                     "version {{version}}": f"version:housing_feedback:increase24h{of_version}",
                     "unmatched": "sum(increase(housing_feedback_unmatched_total[24h]))",
-                    "sent again": "sum(increase(housing_feedback_repeated_total[24h]))",
+                    "sent again": "sum(increase(housing_feedback_duplicates_total[24h]))",
                 },
             )
         )

@@ -37,8 +37,8 @@ def create_app() -> Application:
         ALIAS=settings.alias,
         MAX_CONTENT_LENGTH=settings.max_body,
         MAX_ROWS=settings.max_rows,
-        EXPLAIN_EXACT=settings.explain_max_exact_columns,
-        EXPLAIN_ROWS=settings.explain_samples,
+        EXPLAIN_MAX_EXACT_COLUMNS=settings.explain_max_exact_columns,
+        EXPLAIN_SAMPLES=settings.explain_samples,
     )
     worker, metrics = worker_id.acquire_worker_id(settings.log_dir), Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     in_use = CurrentModel(settings.release_dir, settings.poll_seconds, partial(ModelMetrics, metrics, worker))
@@ -47,7 +47,7 @@ def create_app() -> Application:
     answers = PredictionApi(
         in_use, access, settings.max_rows, make_id_generator(worker), log.write, StageHistogram(metrics, worker).observe
     )
-    app.extensions |= {"in_use": in_use, "access": access, "api": answers, "feedback": _file(settings, FEEDBACK, worker)}
+    app.extensions |= {"current_model": in_use, "access": access, "api": answers, "feedback": _file(settings, FEEDBACK, worker)}
     install_metrics(app, in_use, FAST_ROUTES)  # before what may refuse a request
     app.register_blueprint(api_blueprint)
     app.register_blueprint(explanation_blueprint)

@@ -114,18 +114,18 @@ def post_worker_init(worker: Any) -> None:
     Gunicorn alone would close connections whose last answer promised that they stay, and the next request on them fails.
     """
 
-    def leave(*_: Any) -> None:
+    def exit_worker(*_: Any) -> None:
         worker.handle_exit(signal.SIGTERM, None)
 
-    def hand_over(*_: Any) -> None:
+    def start_handover(*_: Any) -> None:
         worker.max_keepalived = 0
         if shutdown.is_shutting_down():
-            leave()
+            exit_worker()
         else:
             signal.setitimer(signal.ITIMER_REAL, HANDOVER_SECONDS)
 
-    signal.signal(signal.SIGALRM, leave)
-    signal.signal(signal.SIGTERM, hand_over)
+    signal.signal(signal.SIGALRM, exit_worker)
+    signal.signal(signal.SIGTERM, start_handover)
 
 
 def _is_public(host: str) -> bool:

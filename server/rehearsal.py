@@ -50,8 +50,16 @@ def _serving(serve: DictConfig, place: Path) -> Iterator[tuple[str, "subprocess.
     """Serve what is published in `place`, on a free port of this machine, for nobody else."""
     port, log, metrics = _free_port(), place / "log", place / "metrics"
     metrics.mkdir()
-    own = {"host": "127.0.0.1", "port": port, "metrics_port": 0, "workers": 1, "drain": 0, "keys_file": "", "rate": 0}
-    settings = OmegaConf.merge(serve, own, {"folder": str(place / "published"), "log_folder": str(place / "predictions")})
+    own = {
+        "host": "127.0.0.1",
+        "port": port,
+        "metrics_port": 0,
+        "workers": 1,
+        "drain_seconds": 0,
+        "keys_file": "",
+        "rate_limit": 0,
+    }
+    settings = OmegaConf.merge(serve, own, {"release_dir": str(place / "published"), "log_dir": str(place / "predictions")})
     assert isinstance(settings, DictConfig)
     environ = {**environment(settings), "PROMETHEUS_MULTIPROC_DIR": str(metrics), "HOUSING_KEYS": ""}
     command = ["sh", "-c", TIED, "sh", sys.executable, *GUNICORN]

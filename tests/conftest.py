@@ -101,7 +101,7 @@ def rentals_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) 
 def towns_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
     """A small XGBoost model of the towns, which have coordinates, served; explanations are samples."""
     home_ = promoted(tmp_path_factory.mktemp("towns_server"), "towns", empty_store)
-    with serving(home_, "data=towns", "serve.explain_exact=3", "serve.explain_rows=4096") as running:
+    with serving(home_, "data=towns", "serve.explain_max_exact_columns=3", "serve.explain_samples=4096") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         yield running
 

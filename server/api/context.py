@@ -20,7 +20,7 @@ def json_response(body: object, status: int = HTTPStatus.OK) -> Response:
 
 def require_model() -> Model:
     """Give the model in use. Raises RequestError (503), which says why there is none."""
-    in_use: CurrentModel = current_app.extensions["in_use"]
+    in_use: CurrentModel = current_app.extensions["current_model"]
     try:
         return in_use.get()
     except BundleError as error:

@@ -16,15 +16,17 @@ def explain() -> Response:
     model = require_model()
     row, config = parse_row(model), current_app.config
     predict = partial(model.predict, batch_size=config["MAX_ROWS"])
-    found = shapley.shapley_values(predict, row, model.bundle.background, config["EXPLAIN_EXACT"], config["EXPLAIN_ROWS"])
+    found = shapley.shapley_values(
+        predict, row, model.bundle.background, config["EXPLAIN_MAX_EXACT_COLUMNS"], config["EXPLAIN_SAMPLES"]
+    )
     names = [column.name for column in model.bundle.schema.features]
     return json_response(
         {
             "method": found.method,
             "prediction": found.prediction,
-            "base": found.base_value,
+            "base_value": found.base_value,
             "contributions": dict(zip(names, found.values.tolist(), strict=True)),
-            "evaluated": found.rows_evaluated,
+            "rows_evaluated": found.rows_evaluated,
             "model": model.info["model"],
             "version": model.info["version"],
         }

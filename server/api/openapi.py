@@ -191,9 +191,9 @@ def _explanation_schema(schema: Schema) -> Spec:
     said: dict[str, Spec] = {
         "method": {"enum": [EXACT, SAMPLED], "description": "all coalitions of columns, or a sample of permutations"},
         "prediction": _ref("Target"),
-        "base": {"type": "number", "description": "the mean prediction of the background rows"},
-        "contributions": {**contributions, "description": "in the target's unit; they add up to prediction - base"},
-        "evaluated": {"type": "integer", "description": "rows that were predicted for it"},
+        "base_value": {"type": "number", "description": "the mean prediction of the background rows"},
+        "contributions": {**contributions, "description": "in the target's unit; they add up to prediction - base_value"},
+        "rows_evaluated": {"type": "integer", "description": "rows that were predicted for it"},
     }
     return _object_schema({**said, **MODEL_INFO})
 

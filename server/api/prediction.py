@@ -179,7 +179,7 @@ class PredictionApi:
                 "route": route,
                 **model.info,
                 "run_id": model.bundle.card["run_id"],
-                "ms": round(1000 * (time.perf_counter() - started_at), 3),
+                "latency_ms": round(1000 * (time.perf_counter() - started_at), 3),
                 "columns": payload.columns or names,
                 "rows": payload.rows if payload.columns else [[row[column] for column in names] for row in payload.rows],
                 **result.to_dict(),

@@ -38,16 +38,16 @@ def register_error_handlers(app: Flask) -> None:
     """Answer every error of the app in the one shape; ours goes to the log with its trace, never into the answer."""
 
     @app.errorhandler(RequestError)
-    def refused(error: RequestError) -> Response:
+    def handle_request_error(error: RequestError) -> Response:
         return _response(error.status, error.detail, error.problems, error.headers)
 
     @app.errorhandler(HTTPException)
-    def http(error: HTTPException) -> Response:
+    def handle_http(error: HTTPException) -> Response:
         allow = {name: value for name, value in error.get_headers() if name == "Allow"}
         return _response(error.code or 500, error.description or "", headers=allow)
 
     @app.errorhandler(Exception)
-    def ours(error: Exception) -> Response:
+    def handle_unexpected(error: Exception) -> Response:
         return _response(500, log_failure(error))
 
 

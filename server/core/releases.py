@@ -1,7 +1,7 @@
 """What is published: a folder that the puller writes and the workers read.
 
 <folder>/<name>/bundle/       the bundle, verified
-<folder>/<name>/served.json   model, version and alias it came from
+<folder>/<name>/release.json   model, version and alias it came from
 <folder>/current              a link to the one in use, replaced in one step
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 CURRENT = "current"
 
 
-RELEASE_FILE = "served.json"
+RELEASE_FILE = "release.json"
 
 
 BUNDLE = "bundle"

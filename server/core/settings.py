@@ -36,7 +36,7 @@ ORIGINS = Allowed("origins such as https://a.example, with commas between them a
 
 # What a setting may be where its type alone does not say it.
 VALIDATORS = {
-    "poll": POSITIVE,
+    "poll_seconds": POSITIVE,
     "verify_memory": whole(1),
     "verify_seconds": POSITIVE,
     "port": whole(1, 65535),
@@ -44,18 +44,18 @@ VALIDATORS = {
     "threads": whole(1),
     "max_body": whole(1),
     "max_rows": whole(1),
-    "rate": NOT_NEGATIVE,
+    "rate_limit": NOT_NEGATIVE,
     "cors_origins": ORIGINS,
     "metrics_port": whole(0, 65535),
-    "patience": POSITIVE,
-    "drain": NOT_NEGATIVE,
-    "explain_exact": whole(0, 20),
-    "explain_rows": whole(1),
+    "request_timeout": POSITIVE,
+    "drain_seconds": NOT_NEGATIVE,
+    "explain_max_exact_columns": whole(0, 20),
+    "explain_samples": whole(1),
     "log_queue": whole(1),
     "log_max_bytes": whole(1),
-    "log_keep": whole(0),
-    "log_days": whole(0),
-    "feedback_patience": NOT_NEGATIVE,
+    "log_backups": whole(0),
+    "log_retention_days": whole(0),
+    "feedback_timeout": NOT_NEGATIVE,
 }
 
 

@@ -16,7 +16,7 @@ def acquire_worker_id(folder: Path) -> int:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(MAX_WORKERS):
-        handle = os.open(folder / f"slot-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(folder / f"worker-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -41,11 +41,11 @@ class Tally:
 
 
 SERIES = {
-    "housing_feedback_total": ("matched", "True values that were matched with their predictions."),
+    "housing_feedback_matched_total": ("matched", "True values that were matched with their predictions."),
     "housing_feedback_absolute_error_total": ("absolute", "Sum of the absolute errors of matched predictions."),
     "housing_feedback_squared_error_total": ("squared", "Sum of the squared errors of matched predictions."),
     "housing_feedback_intervals_total": ("intervals", "Matched predictions that had an interval."),
-    "housing_feedback_interval_hits_total": ("hits", "Matched predictions whose interval holds the true value."),
+    "housing_feedback_intervals_covered_total": ("hits", "Matched predictions whose interval holds the true value."),
 }
 
 
@@ -67,7 +67,7 @@ def show(folder: Path, tallies: Mapping[str, Tally], unmatched: int, repeated: i
 def _series(tallies: Mapping[str, Tally], unmatched: int, repeated: int) -> Iterator[tuple[str, float]]:
     yield series_key("housing_feedback_unmatched_total", "True values whose prediction is not in the log.", {}), float(unmatched)
     yield (
-        series_key("housing_feedback_repeated_total", "True values for a row that had been counted already.", {}),
+        series_key("housing_feedback_duplicates_total", "True values for a row that had been counted already.", {}),
         float(repeated),
     )
     for name, (field, meaning) in SERIES.items():

@@ -68,18 +68,18 @@ class ModelMetrics:
 
 
 def _counter_keys(binning: Binning, version: str) -> list[str]:
-    of_version = {"version": version}
-    first = [series_key(name, meaning, of_version) for name, meaning in COUNTERS.items()]
-    ranged = [series_key(*OUT_OF_RANGE, {**of_version, "column": name}) for name in binning.numeric_columns]
-    return [*first, *(_bin_key(bin_, "total", "Values", of_version) for bin_ in binning.bins), *ranged]
+    version_labels = {"version": version}
+    first = [series_key(name, meaning, version_labels) for name, meaning in COUNTERS.items()]
+    ranged = [series_key(*OUT_OF_RANGE, {**version_labels, "column": name}) for name in binning.numeric_columns]
+    return [*first, *(_bin_key(bin_, "total", "Values", version_labels) for bin_ in binning.bins), *ranged]
 
 
 def _constant_values(binning: Binning, bundle: Bundle, version: str) -> dict[str, float]:
-    of_version, card = {"version": version}, bundle.card
+    version_labels, card = {"version": version}, bundle.card
     return {
-        series_key(*CREATED, of_version): datetime.fromisoformat(card["created"]).timestamp(),
-        series_key(*RMSE, of_version): card["metrics"]["rmse"],
-        **{_bin_key(bin_, "share", "Share of training rows", of_version): bin_.share for bin_ in binning.bins},
+        series_key(*CREATED, version_labels): datetime.fromisoformat(card["created"]).timestamp(),
+        series_key(*RMSE, version_labels): card["metrics"]["rmse"],
+        **{_bin_key(bin_, "share", "Share of training rows", version_labels): bin_.share for bin_ in binning.bins},
     }
 
 

@@ -51,10 +51,10 @@ class Puller:
             "housing_versions_published_total", "Versions that the puller proved and gave to the workers."
         )
         self._rejected_total = Counter(
-            "housing_versions_refused_total", "Versions that could not be had or proven; the one before stays in use."
+            "housing_versions_rejected_total", "Versions that could not be had or proven; the one before stays in use."
         )
         self._is_rejected = Gauge(
-            "housing_version_refused",
+            "housing_version_rejected",
             "Whether the version at the alias could not be had or proven.",
             multiprocess_mode="mostrecent",
         )

@@ -107,7 +107,9 @@ def main() -> int:
         candidate = Bundle.read(asked.bundle, ProvenGraph)
         broken = candidate.schema.broken_for(Bundle.read(asked.in_use).schema) if asked.in_use else []
         if broken:
-            raise BundleError(f"callers would be refused: {'; '.join(broken)}; serve.keep_columns=false takes it all the same")
+            raise BundleError(
+                f"callers would be refused: {'; '.join(broken)}; serve.forbid_breaking_columns=false takes it all the same"
+            )
         dry_run.dry_run(candidate, asked.rows)
     except BundleError as error:
         print(error)

@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--out", type=Path, help="a Parquet file, one row for each prediction")
     asked = parser.parse_args(arguments)
     if not asked.folder.is_dir():
-        parser.error(f"{asked.folder} is not a folder; allowed: a server's log folder, serve.log_folder")
+        parser.error(f"{asked.folder} is not a folder; allowed: a server's log folder, serve.log_dir")
     if asked.out is not None and not asked.out.parent.is_dir():
         parser.error(f"--out {asked.out}: the folder {asked.out.parent} is not there")
     if asked.out is not None and asked.out.suffix != ".parquet":

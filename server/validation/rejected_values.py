@@ -8,7 +8,7 @@ from prometheus_client import Counter
 from housing.core.errors import Problem
 from housing.schema.column import Column
 
-REJECTED_VALUES = Counter("housing_refused_values_total", "Values that the check of rows refused.", ("column", "reason"))
+REJECTED_VALUES = Counter("housing_rejected_values_total", "Values that the check of rows refused.", ("column", "reason"))
 
 
 NO_COLUMN = "other"

@@ -70,7 +70,7 @@ def test_every_request_row_and_value_is_counted(watched: Watched) -> None:
     assert watched.counts("housing_column_bin_total", "column", "bin") == sent
     assert watched.counts("housing_prediction_bin_total", "bin") == {(bin_,): count for bin_, count in bins[""].items() if count}
     refused = [("area", "type"), ("area", "bounds"), ("quarter", "category"), ("area", "missing"), ("other", "unknown")]
-    assert watched.counts("housing_refused_values_total", "column", "reason") == dict.fromkeys(refused, 1.0)
+    assert watched.counts("housing_rejected_values_total", "column", "reason") == dict.fromkeys(refused, 1.0)
 
 
 def test_every_panel_shows_something(watched: Watched) -> None:
@@ -112,7 +112,9 @@ def test_the_index_is_what_numpy_says(watched: Watched) -> None:
 
 def test_a_killed_worker_changes_no_total(watched: Watched) -> None:
     watched.settle()
-    names = 'sum by (__name__) ({__name__=~"housing_(rows|column_bin|prediction_bin|interval_width_count|refused_values)_total"})'
+    names = (
+        'sum by (__name__) ({__name__=~"housing_(rows|column_bin|prediction_bin|interval_width_count|rejected_values)_total"})'
+    )
     before = watched.prometheus.now(names)
     victim, other = watched.caller.server.workers()
     os.kill(victim, signal.SIGKILL)
@@ -124,7 +126,7 @@ def test_a_killed_worker_changes_no_total(watched: Watched) -> None:
     for series in before:
         rise[series.labels["__name__"]] -= series.values[0]
     columns = len(watched.bundle.schema.features)
-    expected = {"rows": 80, "column_bin": 80 * columns, "prediction_bin": 80, "interval_width_count": 0, "refused_values": 0}
+    expected = {"rows": 80, "column_bin": 80 * columns, "prediction_bin": 80, "interval_width_count": 0, "rejected_values": 0}
     assert rise == {f"housing_{name}_total": value for name, value in expected.items()}
     counters = list(filter(COUNTER.fullmatch, watched.prometheus.get("label/__name__/values")))
     assert "housing_request_seconds_bucket" in counters

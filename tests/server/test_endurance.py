@@ -45,7 +45,7 @@ def test_no_request_fails_while_versions_change_and_workers_are_replaced(home: P
 
 
 def test_no_request_fails_while_a_server_drains_and_all_of_them_are_in_the_log(served_home: Path) -> None:
-    with serving(served_home, "serve.drain=3") as running:
+    with serving(served_home, "serve.drain_seconds=3") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         with Load(running.url, FLAT).running() as load:
             wait_for(lambda: len(load.replies) > 100, "clients are at work")

@@ -279,27 +279,27 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
         )
         version_2 = store.registry.register("housing-rentals", str(other.run_id))
         store.registry.set_alias("housing-rentals", "staging", version_2)
-        wait_for(lambda: scraped(running).get("housing_versions_refused_total") == 1, "the refusal is counted")
+        wait_for(lambda: scraped(running).get("housing_versions_rejected_total") == 1, "the refusal is counted")
         log_ = running.log.read_text(encoding="utf-8")
-        assert "callers would be refused: column rooms is of type float, it was int; serve.keep_columns=false" in log_
-        wait_for(lambda: scraped(running)["housing_version_refused"] == 1, "the refusal stands")
+        assert "callers would be refused: column rooms is of type float, it was int; serve.forbid_breaking_columns=false" in log_
+        wait_for(lambda: scraped(running)["housing_version_rejected"] == 1, "the refusal stands")
         assert running.predict(FLAT).json["version"] == "1"
         better = train(home, *BETTER, "limit=500")
         store.registry.set_alias("housing-rentals", "staging", store.registry.register("housing-rentals", str(better.run_id)))
         wait_for(lambda: scraped(running).get("housing_versions_published_total") == 2, "the next version is published")
-        assert scraped(running)["housing_versions_refused_total"] == 1  # though it was at the alias for many looks
+        assert scraped(running)["housing_versions_rejected_total"] == 1  # though it was at the alias for many looks
 
         gone = train(home, *BETTER, "limit=400")
         shutil.rmtree(graph_of(home, str(gone.run_id)).parents[4])
         store.registry.set_alias("housing-rentals", "staging", store.registry.register("housing-rentals", str(gone.run_id)))
-        wait_for(lambda: scraped(running)["housing_versions_refused_total"] == 2, "what cannot be had is counted")
-        assert scraped(running)["housing_version_refused"] == 1
+        wait_for(lambda: scraped(running)["housing_versions_rejected_total"] == 2, "what cannot be had is counted")
+        assert scraped(running)["housing_version_rejected"] == 1
         told = running.log.read_text(encoding="utf-8").count("refused, the version in use stays")
         store.registry.set_alias("housing-rentals", "staging", "3")
         wait_for(lambda: running.predict(FLAT).json["version"] == "3", "the one before serves")
-        assert (told, scraped(running)["housing_versions_refused_total"]) == (2, 2)
-        wait_for(lambda: scraped(running)["housing_version_refused"] == 0, "no refusal stands")
-    with serving(home, "serve.keep_columns=false") as running:
+        assert (told, scraped(running)["housing_versions_rejected_total"]) == (2, 2)
+        wait_for(lambda: scraped(running)["housing_version_rejected"] == 0, "no refusal stands")
+    with serving(home, "serve.forbid_breaking_columns=false") as running:
         store.registry.set_alias("housing-rentals", "staging", version_2)
         wait_for(lambda: running.predict(FLAT).json.get("version") == version_2, "the operator takes the other columns")
 
@@ -315,7 +315,7 @@ def test_a_proof_may_take_so_much_and_no_more(store: Store) -> None:
 
 
 def test_a_server_that_is_told_to_stop_says_so_before_it_does(served_home: Path) -> None:
-    with serving(served_home, "serve.drain=3") as running:
+    with serving(served_home, "serve.drain_seconds=3") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         running.process.terminate()
         wait_for(lambda: running.ask("/readyz").status == 503, "it asks for no more requests", 2)
@@ -396,7 +396,7 @@ def test_the_pull_lock_alone_pulls_from_an_mlflow_server(served_home: Path, tmp_
     arguments = ["mlflow", "server", "--backend-store-uri", database, "--port", str(port), "--workers", "1"]
     arguments += ["--serve-artifacts", "--artifacts-destination", str(served_home / "mlartifacts")]
     serve = config(
-        "serve", "data=rentals", f"serve.tracking_uri=http://127.0.0.1:{port}", f"serve.folder={tmp_path}/pulled"
+        "serve", "data=rentals", f"serve.tracking_uri=http://127.0.0.1:{port}", f"serve.release_dir={tmp_path}/pulled"
     ).serve
     environ = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
     environ["PROMETHEUS_MULTIPROC_DIR"] = str(tmp_path)
@@ -407,7 +407,7 @@ def test_the_pull_lock_alone_pulls_from_an_mlflow_server(served_home: Path, tmp_
     try:
         published = tmp_path / "pulled" / "current" / "bundle" / "SHA256SUMS"
         wait_for(published.is_file, f"the puller publishes: {(tmp_path / 'log').read_text(encoding='utf-8')[-2000:]}")
-        served = json.loads((tmp_path / "pulled" / "current" / "served.json").read_text(encoding="utf-8"))
+        served = json.loads((tmp_path / "pulled" / "current" / "release.json").read_text(encoding="utf-8"))
         assert served == {"model": "housing-rentals", "version": "1", "alias": "staging", "mlflow": version("mlflow")}
     finally:
         for process in (puller, store_process):

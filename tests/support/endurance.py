@@ -37,7 +37,7 @@ MODELS = ((), ("model.estimator.max_depth=4",))  # two that predict differently
 TRAINED = ("model=xgboost", "features=none", "refit=false", "interval=none", "figures=false", "model.estimator.n_estimators=500")
 
 
-SERVED = ("data=california", "serve.poll=1")
+SERVED = ("data=california", "serve.poll_seconds=1")
 
 
 MILLION, WARM, CHUNK = 1_000_000, 50_000, 30  # requests, requests, seconds

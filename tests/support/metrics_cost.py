@@ -119,7 +119,7 @@ def measured(home: Path, folder: Path, body: bytes, requests: int, rounds: int) 
     for _ in range(TURNS * rounds + 1):
         for with_metrics, with_log in ((False, False), (True, False), (False, True), (True, True)):
             in_use, stages, requests_seen = counted if with_metrics else not_counted
-            with log_of(home, with_log) as log, patch.object(prediction, "observe", requests_seen):
+            with log_of(home, with_log) as log, patch.object(prediction, "observe_request", requests_seen):
                 answers = prediction.PredictionApi(in_use, Access([], 0), 10_000, make_id_generator(0), log.write, stages)
                 found.setdefault((with_metrics, with_log), []).append(1e6 * seconds(answers, log, body, requests))
     return {which: each[1:] for which, each in found.items()}

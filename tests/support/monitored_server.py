@@ -163,13 +163,13 @@ def watched(home: Path, place: Path, table: str) -> Iterator[Watched]:
     """Serve the promoted model of a table with two workers, watched, for as long as the block lasts; everything was seen at 0."""
     folder = watching.hurried(place)
     with (
-        serving(home, f"data={table}", "serve.workers=2", "serve.feedback_patience=4") as server,
+        serving(home, f"data={table}", "serve.workers=2", "serve.feedback_timeout=4") as server,
         watching.receiver() as receiver,
         watching.alertmanager(folder, receiver.url) as alertmanager,
         watching.prometheus(folder, server.url.removeprefix("http://"), alertmanager) as prometheus,
     ):
         wait_for(lambda: server.answers("/readyz"), "the model is published")
-        wait_for(lambda: bool(prometheus.now('housing_feedback_total{version="1"} == 0')), "everything was seen at 0")
+        wait_for(lambda: bool(prometheus.now('housing_feedback_matched_total{version="1"} == 0')), "everything was seen at 0")
         used = releases.current_release(home / "serving" / f"{table}-staging")
         assert used is not None
         bundle = Bundle.read(used / releases.BUNDLE)

@@ -184,7 +184,7 @@ def crashes(original: Path) -> None:
 def rollbacks(home: Path) -> None:
     """Print how long a rollback takes, the start of the command and the server's own proof among it."""
     took = []
-    with serving(home, "serve.poll=1") as server:
+    with serving(home, "serve.poll_seconds=1") as server:
         for _ in range(3):
             assert promoted(home, f"serve.url={server.url}", "force=true", "reason=to go back from").code == 0
             seconds, ended = rolled_back(home, server.url)

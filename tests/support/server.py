@@ -121,7 +121,7 @@ def free_port() -> int:
 def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Serve the rentals with real gunicorn workers and a real puller for as long as the block lasts."""
     port, log = free_port(), home_ / "serve.log"
-    chosen = ["data=rentals", f"serve.port={port}", "serve.poll=0.1", "serve.drain=0", *overrides]
+    chosen = ["data=rentals", f"serve.port={port}", "serve.poll_seconds=0.1", "serve.drain_seconds=0", *overrides]
     arguments = [f"hydra.searchpath=[file://{TABLES}]", *chosen]
     workers = config("serve", *chosen).serve.workers
     with log.open("wb") as file:

@@ -2,24 +2,24 @@
 
 let key = ""; // kept here alone: it is gone when the page is left
 
-export class Refused extends Error {
-  constructor(status, said) {
-    super(said.detail ?? `the server answered ${status}`);
+export class RequestError extends Error {
+  constructor(status, problem) {
+    super(problem.detail ?? `the server answered ${status}`);
     this.status = status;
-    this.errors = said.errors ?? [];
+    this.errors = problem.errors ?? [];
   }
 }
 
-export function useKey(given) {
-  key = given;
+export function useKey(newKey) {
+  key = newKey;
 }
 
-export async function ask(route, body, signal) {
+export async function callApi(route, body, signal) {
   const headers = { ...(body && { "Content-Type": "application/json" }), ...(key && { Authorization: `Bearer ${key}` }) };
   const url = document.body.dataset.root + route;
   const answer = await fetch(url, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
   if (!answer.ok) {
-    throw new Refused(answer.status, await answer.json().catch(() => ({})));
+    throw new RequestError(answer.status, await answer.json().catch(() => ({})));
   }
   return answer.json();
 }

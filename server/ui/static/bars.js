@@ -1,14 +1,14 @@
 // An explanation as bars: what each column adds to the mean prediction, and what it takes away.
 
-import { html, range, said, signed } from "./drawing.js";
+import { html, range, formatValue, signed } from "./drawing.js";
 
-const MOST = 12; // columns with a bar of their own
+const MAX_BARS = 12; // columns with a bar of their own
 
 export function drawBars(body, contributions, row) {
-  const all = Object.entries(contributions).sort(([, one], [, other]) => Math.abs(other) - Math.abs(one));
-  const shown = all.length > MOST ? all.slice(0, MOST - 1) : all;
+  const all = Object.entries(contributions).sort(([, left], [, right]) => Math.abs(right) - Math.abs(left));
+  const shown = all.length > MAX_BARS ? all.slice(0, MAX_BARS - 1) : all;
   const rest = all.slice(shown.length);
-  const lines = shown.map(([name, amount]) => [[html("b", {}, name), ` = ${said(row[name])}`], amount]);
+  const lines = shown.map(([name, amount]) => [[html("b", {}, name), ` = ${formatValue(row[name])}`], amount]);
   if (rest.length) {
     lines.push([[`${rest.length} others`], rest.reduce((sum, [, amount]) => sum + amount, 0)]);
   }

@@ -1,35 +1,35 @@
 // How the prediction changes along each column, the others held as they are: one small drawing a column, all to one scale.
 
-import { html, range, said, scale, svg, text, ticks, widthOf } from "./drawing.js";
+import { html, range, formatValue, scale, svg, text, ticks, widthOf } from "./drawing.js";
 
-const MOST = 24; // columns that are drawn
+const MAX_CURVES = 24; // columns that are drawn
 const HEIGHT = 150;
 const MARGIN = { left: 46, right: 10, top: 10, bottom: 22 };
 
 // The columns that matter most to the row, in the order of the schema.
-export function heaviest(columns, contributions) {
+export function mostImportant(columns, contributions) {
   const weight = ({ name }) => Math.abs(contributions[name]);
-  const most = new Set([...columns].sort((one, other) => weight(other) - weight(one)).slice(0, MOST));
+  const most = new Set([...columns].sort((one, other) => weight(other) - weight(one)).slice(0, MAX_CURVES));
   return columns.filter((column) => most.has(column));
 }
 
-export function drawCurves(place, { columns, curves, row, moved }) {
+export function drawCurves(container, { columns, curves, row, onMove }) {
   const parts = columns.map((column) => ({ column, ...curves[column.name], now: row[column.name] }));
   const [low, high] = range(parts.flatMap(({ predictions }) => predictions));
   const figures = parts.map(({ column }) => {
     const unit = html("span", {}, column.unit ? ` ${column.unit}` : "");
     return html("figure", {}, html("figcaption", {}, column.name, unit));
   });
-  place.replaceChildren(...figures);
-  figures.forEach((figure, number) => figure.append(draw(parts[number], widthOf(figure), low, high, moved)));
+  container.replaceChildren(...figures);
+  figures.forEach((figure, number) => figure.append(draw(parts[number], widthOf(figure), low, high, onMove)));
 }
 
-function draw({ column, values, predictions: given, now }, width, low, high, moved) {
+function draw({ column, values, predictions: predicted, now }, width, low, high, onMove) {
   const right = width - MARGIN.right;
   const pad = (high - low) * 0.06 || Math.abs(high) * 0.05 || 1;
   const y = scale(low - pad, high + pad, HEIGHT - MARGIN.bottom, MARGIN.top);
-  const drawn = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label(column, given) });
-  drawn.append(
+  const chart = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label(column, predicted) });
+  chart.append(
     ...ticks(low - pad, high + pad, 4).flatMap((value) => [
       svg("line", { class: "grid", x1: MARGIN.left, x2: right, y1: y(value), y2: y(value) }),
       svg("text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, text(value)),
@@ -37,23 +37,23 @@ function draw({ column, values, predictions: given, now }, width, low, high, mov
   );
   const isCurve = column.type === "float" || column.type === "int";
   const x = isCurve ? alongNumbers(values, right) : alongLevels(values, right);
-  drawn.append(...(isCurve ? axis(values, x) : names(values, x, right)));
+  chart.append(...(isCurve ? axis(values, x) : names(values, x, right)));
   if (isCurve) {
-    const line = values.flatMap((value, place) => (value === null ? [] : [`${x(value)},${y(given[place])}`]));
-    drawn.append(svg("polyline", { class: "curve", points: line.join(" ") }));
+    const line = values.flatMap((value, index) => (value === null ? [] : [`${x(value)},${y(predicted[index])}`]));
+    chart.append(svg("polyline", { class: "curve", points: line.join(" ") }));
   }
-  const dots = values.map((value, place) => [value, x(value), y(given[place])]);
+  const dots = values.map((value, index) => [value, x(value), y(predicted[index])]);
   const isHere = ([value]) => value === now;
   const alone = dots.filter((dot) => !isHere(dot) && (!isCurve || dot[0] === null));
-  drawn.append(...alone.map(([, cx, cy]) => svg("circle", { class: "dot", cx, cy, r: 4 })));
-  drawn.append(
+  chart.append(...alone.map(([, cx, cy]) => svg("circle", { class: "dot", cx, cy, r: 4 })));
+  chart.append(
     ...dots.filter(isHere).flatMap(([, cx, cy]) => [
       svg("line", { class: "here", x1: cx, x2: cx, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom }),
       svg("circle", { class: "dot now", cx, cy, r: 5 }),
     ]),
   );
-  drawn.append(target(column, dots, width, moved));
-  return drawn;
+  chart.append(target(column, dots, width, onMove));
+  return chart;
 }
 
 // A missing value stands at the right of the numbers, apart.
@@ -81,7 +81,7 @@ function names(values, x, right) {
   const room = (right - MARGIN.left) / values.length;
   const letters = Math.max(Math.floor(room / 6), 0);
   return values.map((value) => {
-    const name = said(value);
+    const name = formatValue(value);
     const short = name.length > letters ? `${name.slice(0, letters - 1)}\u2026` : name;
     const shown = svg("text", { x: x(value), y: HEIGHT - 6, "text-anchor": "middle" }, letters > 2 ? short : "");
     shown.append(svg("title", {}, name));
@@ -90,18 +90,18 @@ function names(values, x, right) {
 }
 
 // The whole drawing takes clicks: the nearest looked-at value becomes the row's.
-function target(column, dots, width, moved) {
+function target(column, dots, width, onMove) {
   const area = svg("rect", { class: "target", x: MARGIN.left, y: 0, width: width - MARGIN.left, height: HEIGHT });
   area.addEventListener("click", (event) => {
     const box = area.getBoundingClientRect();
     const at = MARGIN.left + ((event.clientX - box.left) * (width - MARGIN.left)) / box.width;
     const [nearest] = dots.reduce((one, other) => (Math.abs(other[1] - at) < Math.abs(one[1] - at) ? other : one));
-    moved({ [column.name]: typeof nearest === "number" ? Number(nearest.toPrecision(6)) : nearest });
+    onMove({ [column.name]: typeof nearest === "number" ? Number(nearest.toPrecision(6)) : nearest });
   });
   return area;
 }
 
-function label(column, given) {
-  const [low, high] = range(given);
+function label(column, predicted) {
+  const [low, high] = range(predicted);
   return `The prediction along ${column.name}: from ${text(low)} to ${text(high)}`;
 }

@@ -1,21 +1,21 @@
 // What the drawings share: elements, scales, ticks, numbers as text, colours.
 
 const SVG = "http://www.w3.org/2000/svg";
-const WORDS = new Map([[null, "missing"], [true, "yes"], [false, "no"]]);
+const VALUE_LABELS = new Map([[null, "missing"], [true, "yes"], [false, "no"]]);
 
 export function svg(name, attributes = {}, ...children) {
-  const made = document.createElementNS(SVG, name);
+  const element = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) {
-    made.setAttribute(key, value);
+    element.setAttribute(key, value);
   }
-  made.append(...children);
-  return made;
+  element.append(...children);
+  return element;
 }
 
 export function html(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const element = Object.assign(document.createElement(name), properties);
+  element.append(...children);
+  return element;
 }
 
 // The map from [low, high] to [from, to]; a range without width lies in the middle.
@@ -33,7 +33,7 @@ export function ticks(low, high, about) {
   const step = power * [1, 2, 5, 10].find((times) => times * power >= 0.7 * rough);
   const first = Math.ceil(low / step - 1e-9);
   const count = Math.floor(high / step + 1e-9) - first + 1;
-  return Array.from({ length: Math.max(count, 0) }, (_, place) => Number(((first + place) * step).toPrecision(12)));
+  return Array.from({ length: Math.max(count, 0) }, (_, index) => Number(((first + index) * step).toPrecision(12)));
 }
 
 export function text(number, digits = 4) {
@@ -49,14 +49,14 @@ export function signed(number, largest) {
   return number.toLocaleString("en", form).replace("-", "\u2212");
 }
 
-// A drawing is made anew for the width that it has; what is not laid out yet has none.
-export function widthOf(place) {
-  return Math.max(place.clientWidth, 200);
+// A drawing is element anew for the width that it has; what is not laid out yet has none.
+export function widthOf(container) {
+  return Math.max(container.clientWidth, 200);
 }
 
 // A value of a row, as it is said in a sentence.
-export function said(value) {
-  return typeof value === "number" ? text(value, 6) : WORDS.get(value) ?? value;
+export function formatValue(value) {
+  return typeof value === "number" ? text(value, 6) : VALUE_LABELS.get(value) ?? value;
 }
 
 export function shade(share) {

@@ -5,9 +5,9 @@ import { html, text } from "./drawing.js";
 const DIGITS = 8; // of a number that is filled in: more are seldom meant, and would not fit on a telephone
 
 export class Form {
-  constructor(place, columns, changed) {
-    this.fields = new Map(columns.map((column, number) => [column.name, new Field(column, `field-${number}`, changed)]));
-    place.replaceChildren(...[...this.fields.values()].map((field) => field.element));
+  constructor(container, columns, onChange) {
+    this.fields = new Map(columns.map((column, number) => [column.name, new Field(column, `field-${number}`, onChange)]));
+    container.replaceChildren(...[...this.fields.values()].map((field) => field.element));
   }
 
   fill(row) {
@@ -25,28 +25,28 @@ export class Form {
 
   // Puts each error at its field; gives those that belong to none.
   show(errors) {
-    this.fields.forEach((field) => field.complain(""));
-    errors.forEach((error) => this.fields.get(error.field)?.complain(error.reason));
+    this.fields.forEach((field) => field.showError(""));
+    errors.forEach((error) => this.fields.get(error.field)?.showError(error.reason));
     return errors.filter((error) => !this.fields.has(error.field));
   }
 }
 
 class Field {
-  constructor(column, id, changed) {
+  constructor(column, id, onChange) {
     this.column = column;
     this.input = control(column);
     Object.assign(this.input, { id, name: column.name });
     this.input.setAttribute("aria-describedby", `${id}-hint ${id}-error`);
-    this.input.addEventListener("input", changed);
+    this.input.addEventListener("input", onChange);
     this.error = html("p", { id: `${id}-error`, className: "error" });
     const label = html("label", { htmlFor: id }, column.name, html("span", { className: "unit" }, column.unit ? ` ${column.unit}` : ""));
     const hint = html("p", { id: `${id}-hint`, className: "hint" }, hintOf(column));
-    const body = isTick(column) ? [html("div", { className: "tick" }, this.input, label)] : [label, this.input];
+    const body = isCheckbox(column) ? [html("div", { className: "tick" }, this.input, label)] : [label, this.input];
     this.element = html("div", { className: "field" }, ...body, hint, this.error);
   }
 
   fill(value) {
-    if (isTick(this.column)) {
+    if (isCheckbox(this.column)) {
       this.input.checked = value === true;
     } else {
       this.input.value = typeof value === "number" && this.column.type === "float" ? Number(value.toPrecision(DIGITS)) : value ?? "";
@@ -54,21 +54,21 @@ class Field {
   }
 
   read() {
-    if (isTick(this.column)) {
+    if (isCheckbox(this.column)) {
       return this.input.checked;
     }
-    const given = this.input.value;
-    if (given === "") {
+    const entered = this.input.value;
+    if (entered === "") {
       return null;
     }
-    return { category: () => given, bool: () => given === "true" }[this.column.type]?.() ?? Number(given);
+    return { category: () => entered, bool: () => entered === "true" }[this.column.type]?.() ?? Number(entered);
   }
 
   isUnreadable() {
     return this.input.validity.badInput;
   }
 
-  complain(reason) {
+  showError(reason) {
     this.error.textContent = reason;
     this.input.toggleAttribute("aria-invalid", false);
     if (reason) {
@@ -77,12 +77,12 @@ class Field {
   }
 }
 
-function isTick(column) {
+function isCheckbox(column) {
   return column.type === "bool" && !column.nullable;
 }
 
 function control(column) {
-  if (isTick(column)) {
+  if (isCheckbox(column)) {
     return html("input", { type: "checkbox" });
   }
   if (column.type === "category" || column.type === "bool") {

@@ -3,18 +3,18 @@
 import { range, scale, shade, svg, text, ticks, widthOf } from "./drawing.js";
 
 const MARGIN = { left: 44, right: 8, top: 8, bottom: 56 };
-const LEAST_HEIGHT = 180;
-const MOST_HEIGHT = 400;
+const MIN_HEIGHT = 180;
+const MAX_HEIGHT = 400;
 const PAD = 0.08; // of the extent of the dots, on each side
 const STEPS = 40; // of an arrow key across the map
 
-export class PlaceMap {
-  constructor(place, latitude, longitude, known, moved) {
-    Object.assign(this, { place, latitude, longitude, known, moved });
-    this.drawn = svg("svg", { tabindex: 0, role: "application" });
-    this.drawn.addEventListener("click", (event) => this.click(event));
-    this.drawn.addEventListener("keydown", (event) => this.key(event));
-    place.replaceChildren(this.drawn);
+export class LocationMap {
+  constructor(container, latitude, longitude, known, onMove) {
+    Object.assign(this, { container, latitude, longitude, known, onMove });
+    this.svg = svg("svg", { tabindex: 0, role: "application" });
+    this.svg.addEventListener("click", (event) => this.click(event));
+    this.svg.addEventListener("keydown", (event) => this.key(event));
+    container.replaceChildren(this.svg);
   }
 
   draw(row) {
@@ -22,9 +22,9 @@ export class PlaceMap {
     this.frame();
     const { width, height } = this;
     const label = `Map. The row lies at ${this.latitude.name} ${this.here[0]}, ${this.longitude.name} ${this.here[1]}. Arrow keys move it.`;
-    this.drawn.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.drawn.setAttribute("aria-label", label);
-    this.drawn.replaceChildren(...this.graticule(), ...this.dots(), ...this.cross(), ...this.legend());
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.svg.setAttribute("aria-label", label);
+    this.svg.replaceChildren(...this.graticule(), ...this.dots(), ...this.cross(), ...this.legend());
   }
 
   // Fits the extent of the dots and the row into the width, a degree of longitude narrower the farther from the equator.
@@ -33,10 +33,10 @@ export class PlaceMap {
     const [south, north] = padded(range(seen(0, this.latitude)));
     const [west, east] = padded(range(seen(1, this.longitude)));
     const narrow = Math.max(Math.cos(((south + north) / 2) * (Math.PI / 180)), 0.1);
-    this.width = widthOf(this.place);
+    this.width = widthOf(this.container);
     const inner = this.width - MARGIN.left - MARGIN.right;
-    this.perDegree = Math.min(inner / ((east - west) * narrow), MOST_HEIGHT / (north - south));
-    const tall = Math.max((north - south) * this.perDegree, LEAST_HEIGHT);
+    this.perDegree = Math.min(inner / ((east - west) * narrow), MAX_HEIGHT / (north - south));
+    const tall = Math.max((north - south) * this.perDegree, MIN_HEIGHT);
     this.height = tall + MARGIN.top + MARGIN.bottom;
     this.lat = around((south + north) / 2, tall / this.perDegree);
     this.lon = around((west + east) / 2, inner / (this.perDegree * narrow));
@@ -100,7 +100,7 @@ export class PlaceMap {
   }
 
   click(event) {
-    const box = this.drawn.getBoundingClientRect();
+    const box = this.svg.getBoundingClientRect();
     const zoom = this.width / box.width;
     const [x, y] = [(event.clientX - box.left) * zoom, (event.clientY - box.top) * zoom];
     const lat = scale(...this.lat.map(this.y), ...this.lat)(y);
@@ -121,7 +121,7 @@ export class PlaceMap {
 
   move(lat, lon) {
     const digits = Math.max(0, Math.ceil(Math.log10(this.perDegree)));
-    this.moved({
+    this.onMove({
       [this.latitude.name]: within(this.latitude, lat, digits),
       [this.longitude.name]: within(this.longitude, lon, digits),
     });

@@ -1,14 +1,14 @@
 // The page: asks what is served, makes the form, and shows prediction, reasons and curves of the row whenever it changes.
 
-import { Refused, ask, useKey } from "./api.js";
+import { RequestError, callApi, useKey } from "./api.js";
 import { drawBars } from "./bars.js";
-import { drawCurves, heaviest } from "./curves.js";
+import { drawCurves, mostImportant } from "./curves.js";
 import { text } from "./drawing.js";
 import { Form } from "./form.js";
-import { PlaceMap } from "./map.js";
+import { LocationMap } from "./map.js";
 import { drawStrip } from "./strip.js";
 
-const PAUSE = 200; // milliseconds without a keystroke before the server is asked
+const DEBOUNCE_MS = 200; // milliseconds without a keystroke before the server is asked
 const find = (name) => document.querySelector(`#${name}`);
 
 class Page {
@@ -23,23 +23,23 @@ class Page {
       rows: [...examples.background.rows, ...examples.golden.rows],
       predictions: [...examples.background.predictions, ...examples.golden.predictions],
     };
-    this.form = new Form(find("fields"), this.columns, () => this.soon());
-    this.introduce(model);
+    this.form = new Form(find("fields"), this.columns, () => this.scheduleUpdate());
+    this.showHeader(model);
     const [latitude, longitude] = ["latitude", "longitude"].map((role) => this.columns.find((column) => column.role === role));
     find("place").hidden = !latitude || !longitude;
     find("model").classList.toggle("placed", !find("place").hidden);
     find("model").hidden = false;
-    this.map = latitude && longitude && new PlaceMap(find("map"), latitude, longitude, this.known, (change) => this.move(change));
+    this.map = latitude && longitude && new LocationMap(find("map"), latitude, longitude, this.known, (change) => this.move(change));
     find("row").addEventListener("submit", (event) => {
       event.preventDefault();
-      this.now();
+      this.update();
     });
     find("reset").addEventListener("click", () => this.move(model.example));
     new ResizeObserver(() => this.draw()).observe(find("model"));
     this.move(model.example);
   }
 
-  introduce(model) {
+  showHeader(model) {
     const { name, description } = model.schema;
     document.title = `Predict ${this.target.name}: ${name}`;
     find("title").textContent = `Predict ${this.target.name}`;
@@ -51,26 +51,26 @@ class Page {
 
   move(change) {
     this.form.fill({ ...this.form.read(), ...change });
-    this.now();
+    this.update();
   }
 
-  soon() {
-    clearTimeout(this.waiting);
-    this.waiting = setTimeout(() => this.now(), PAUSE);
+  scheduleUpdate() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.update(), DEBOUNCE_MS);
   }
 
   // Asks for all that is shown of the row. Of several questions only the last one counts.
-  async now() {
-    clearTimeout(this.waiting);
-    this.asking?.abort();
-    const { signal } = (this.asking = new AbortController());
+  async update() {
+    clearTimeout(this.timer);
+    this.pending?.abort();
+    const { signal } = (this.pending = new AbortController());
     const unreadable = this.form.unreadable();
     if (unreadable.length) {
       this.refuse(unreadable, "");
       return;
     }
     try {
-      const shown = await this.ask(this.form.read(), signal);
+      const shown = await this.fetchAll(this.form.read(), signal);
       this.form.show([]);
       notice("");
       this.shown = shown;
@@ -83,18 +83,18 @@ class Page {
     }
   }
 
-  async ask(row, signal) {
+  async fetchAll(row, signal) {
     const query = this.coverage === null ? "" : `?interval=${this.coverage}`;
     const routes = [`predict${query}`, "explain", "curves"];
-    const [answer, explanation, { curves }] = await Promise.all(routes.map((route) => ask(route, row, signal)));
+    const [answer, explanation, { curves }] = await Promise.all(routes.map((route) => callApi(route, row, signal)));
     const ends = answer.lower ? [answer.lower[0], answer.upper[0]] : [];
     return { row, value: answer.predictions[0], ends, version: answer.version, explanation, curves };
   }
 
   refuse(errors, message) {
     find("prediction").classList.add("stale");
-    const homeless = this.form.show(errors).map((error) => [error.field, error.reason].filter(Boolean).join(" "));
-    notice(errors.length ? homeless.join("; ") : message);
+    const unplaced = this.form.show(errors).map((error) => [error.field, error.reason].filter(Boolean).join(" "));
+    notice(errors.length ? unplaced.join("; ") : message);
   }
 
   draw() {
@@ -107,14 +107,14 @@ class Page {
     drawStrip(find("strip"), this.known.predictions, { value, ends });
     this.map?.draw(row);
     this.explain(explanation, row);
-    const columns = heaviest(this.columns, explanation.contributions);
-    drawCurves(find("curves"), { columns, curves, row, moved: (change) => this.move(change) });
+    const columns = mostImportant(this.columns, explanation.contributions);
+    drawCurves(find("curves"), { columns, curves, row, onMove: (change) => this.move(change) });
     if (version !== this.served) {
       notice(`Version ${version} is served now: reload the page to see its columns.`);
     }
   }
 
-  explain({ base, prediction, contributions, method }, row) {
+  explain({ base_value: base, prediction, contributions, method }, row) {
     const count = this.background.rows.length;
     const how = method === "exact" ? "Shapley values, exact" : "Shapley values, from a sample of orders";
     find("explanation-lead").textContent = `On average ${text(base)} is predicted for ${count} typical rows. Each column of this row moves that (${how}):`;
@@ -138,12 +138,12 @@ function notice(words) {
 
 async function start() {
   try {
-    const [model, examples] = await Promise.all([ask("model"), ask("examples")]);
+    const [model, examples] = await Promise.all([callApi("model"), callApi("examples")]);
     find("key").hidden = true;
     notice("");
     new Page(model, examples);
   } catch (error) {
-    find("key").hidden = !(error instanceof Refused && [401, 403].includes(error.status));
+    find("key").hidden = !(error instanceof RequestError && [401, 403].includes(error.status));
     notice(error.message);
   }
 }

@@ -4,21 +4,21 @@ import { range, scale, svg, text, widthOf } from "./drawing.js";
 
 const HEIGHT = 40;
 
-export function drawStrip(place, known, predicted) {
-  const width = widthOf(place);
+export function drawStrip(container, known, predicted) {
+  const width = widthOf(container);
   const [low, high] = range([...known, predicted.value, ...predicted.ends]);
   const x = scale(low, high, 8, width - 8);
-  const drawn = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label(low, high) });
-  drawn.append(...known.map((value) => svg("line", { class: "rug", x1: x(value), x2: x(value), y1: 8, y2: 18 })));
+  const chart = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label(low, high) });
+  chart.append(...known.map((value) => svg("line", { class: "rug", x1: x(value), x2: x(value), y1: 8, y2: 18 })));
   if (predicted.ends.length) {
     const [from, to] = predicted.ends.map(x);
-    drawn.append(svg("rect", { class: "ends", x: from, width: Math.max(to - from, 1), y: 4, height: 18, rx: 3 }));
+    chart.append(svg("rect", { class: "ends", x: from, width: Math.max(to - from, 1), y: 4, height: 18, rx: 3 }));
   }
-  drawn.append(svg("circle", { class: "dot now", cx: x(predicted.value), cy: 13, r: 6 }));
-  drawn.append(svg("text", { x: 0, y: HEIGHT - 4 }, text(low)));
-  drawn.append(svg("text", { x: width / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "each tick: a row that the model knows"));
-  drawn.append(svg("text", { x: width, y: HEIGHT - 4, "text-anchor": "end" }, text(high)));
-  place.replaceChildren(drawn);
+  chart.append(svg("circle", { class: "dot now", cx: x(predicted.value), cy: 13, r: 6 }));
+  chart.append(svg("text", { x: 0, y: HEIGHT - 4 }, text(low)));
+  chart.append(svg("text", { x: width / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "each tick: a row that the model knows"));
+  chart.append(svg("text", { x: width, y: HEIGHT - 4, "text-anchor": "end" }, text(high)));
+  container.replaceChildren(chart);
 }
 
 function label(low, high) {

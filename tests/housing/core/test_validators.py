@@ -66,9 +66,12 @@ def test_a_parameter_that_the_library_refuses_is_told_in_a_line(home: Path, mode
         ("workers=0", "serve.workers (HOUSING_WORKERS) is 0"),
         ("threads=0", "serve.threads (HOUSING_THREADS) is 0"),
         ("max_rows=-1", "serve.max_rows (HOUSING_MAX_ROWS) is -1"),
-        ("poll=0", "serve.poll (HOUSING_POLL) is 0.0; allowed: a number above 0"),
-        ("drain=nan", "serve.drain (HOUSING_DRAIN) is nan"),
-        ("keep_columns=no way", "serve.keep_columns (HOUSING_KEEP_COLUMNS) is 'no way'; allowed: true, false"),
+        ("poll_seconds=0", "serve.poll_seconds (HOUSING_POLL_SECONDS) is 0.0; allowed: a number above 0"),
+        ("drain_seconds=nan", "serve.drain_seconds (HOUSING_DRAIN_SECONDS) is nan"),
+        (
+            "forbid_breaking_columns=no way",
+            "serve.forbid_breaking_columns (HOUSING_FORBID_BREAKING_COLUMNS) is 'no way'; allowed: true, false",
+        ),
         ("cors_origins=foo", "serve.cors_origins (HOUSING_CORS_ORIGINS) is 'foo'; allowed: origins such as https://a.example"),
         ("cors_origins='https://a.example/path'", "HOUSING_CORS_ORIGINS"),
     ],
@@ -80,7 +83,7 @@ def test_a_setting_of_the_server_that_cannot_work_is_named(override: str, messag
 
 
 def test_what_is_allowed_is_taken() -> None:
-    overrides = ("serve.cors_origins='https://a.example,http://[::1]:8000'", "serve.metrics_port=9100", "serve.drain=0")
+    overrides = ("serve.cors_origins='https://a.example,http://[::1]:8000'", "serve.metrics_port=9100", "serve.drain_seconds=0")
     settings = Settings.from_environment(environment(config("serve", *overrides).serve))
     assert (settings.cors_origins, settings.metrics_port, settings.drain_seconds) == (
         "https://a.example,http://[::1]:8000",

@@ -115,7 +115,7 @@ def test_a_version_that_nobody_saw_serve_is_passed_over_and_told(home: Path, sto
 
 @pytest.mark.long
 def test_what_served_is_written_down_and_a_rollback_goes_back_to_that(home: Path, store: Store) -> None:
-    with serving(home, "serve.poll=0.5") as server:
+    with serving(home, "serve.poll_seconds=0.5") as server:
         wait_for(lambda: server.answers("/healthz"), "the server lives")
         train(home, *WORSE)
         first = gate(f"serve.url={server.url}")

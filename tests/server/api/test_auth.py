@@ -33,7 +33,7 @@ def server(served_home: Path, keys: dict[str, tuple[str, str]]) -> Iterator[Serv
     """The promoted model behind keys, with metrics on a port of their own, open to the pages of one origin."""
     file = served_home / "keys"
     file.write_text(f"# rotated each month\n{keys['old'][1]}\n{keys['prometheus'][1]}\n{keys['surveyor'][1]}\n", encoding="utf-8")
-    options = (f"serve.keys_file={file}", "serve.workers=1", "serve.cors_origins='https://a.example'", "serve.rate=50")
+    options = (f"serve.keys_file={file}", "serve.workers=1", "serve.cors_origins='https://a.example'", "serve.rate_limit=50")
     port = free_port()
     with serving(served_home, *options, f"serve.metrics_port={port}", environment={"HOUSING_KEYS": keys["new"][1]}) as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")

@@ -24,7 +24,7 @@ def test_contributions_add_up_to_the_prediction(rentals_server: Server) -> None:
     assert (told["method"], told["model"], told["version"]) == ("exact", "housing-rentals", "1")
     assert list(told["contributions"]) == list(FLAT)
     assert told["prediction"] == pytest.approx(rentals_server.predict(FLAT).json["predictions"][0])
-    assert told["base"] + sum(told["contributions"].values()) == pytest.approx(told["prediction"])
+    assert told["base_value"] + sum(told["contributions"].values()) == pytest.approx(told["prediction"])
     larger = explained(rentals_server, {**FLAT, "area": 140.0}).json
     assert larger["contributions"]["area"] > 200 > 0 > told["contributions"]["area"]  # 8 a square metre; the middle is 85
 
@@ -32,8 +32,8 @@ def test_contributions_add_up_to_the_prediction(rentals_server: Server) -> None:
 def test_beyond_the_setting_it_is_a_sample(towns_server: Server) -> None:
     told = explained(towns_server, TOWN).json
     assert told["method"] == "sampled"
-    assert 2048 < told["evaluated"] <= 4096
-    assert told["base"] + sum(told["contributions"].values()) == pytest.approx(told["prediction"])
+    assert 2048 < told["rows_evaluated"] <= 4096
+    assert told["base_value"] + sum(told["contributions"].values()) == pytest.approx(told["prediction"])
     assert explained(towns_server, TOWN).json == told
 
 

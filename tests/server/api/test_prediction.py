@@ -26,7 +26,9 @@ FRAME = rentals_frame(30, seed=3).drop(columns="rent")
 @pytest.fixture(scope="module")
 def server(served_home: Path) -> Iterator[Server]:
     """The promoted model, served by one worker."""
-    with serving(served_home, "serve.workers=1", "serve.max_rows=100", "serve.max_body=100000", "serve.patience=1") as running:
+    with serving(
+        served_home, "serve.workers=1", "serve.max_rows=100", "serve.max_body=100000", "serve.request_timeout=1"
+    ) as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         yield running
 
@@ -308,7 +310,7 @@ def test_each_request_and_its_answer_are_logged_under_its_id(server: Server, for
     assert line["predictions"] == answer["predictions"] and line["lower"] == answer["lower"]
     rows = [dict(zip(line["columns"], row, strict=True)) for row in line["rows"]]
     assert rows == [dict(zip(COLUMNS, row, strict=True)) for row in values(FRAME)]
-    assert (line["route"], line["version"]) == (route, "1") and 0 < line["ms"] < 10_000 and len(line["run_id"]) == 32
+    assert (line["route"], line["version"]) == (route, "1") and 0 < line["latency_ms"] < 10_000 and len(line["run_id"]) == 32
     assert line["id"] == answered.id == answer.get("request_id", answered.id)
 
 

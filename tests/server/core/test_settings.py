@@ -8,7 +8,7 @@ from housing.core.errors import ConfigError
 from server.core.settings import Settings
 from tests.support.tables import config
 
-MADE_OF_OTHERS = ("model", "tracking_uri", "folder", "log_folder")  # in conf/serve.yaml
+MADE_OF_OTHERS = ("model", "tracking_uri", "release_dir", "log_dir")  # in conf/serve.yaml
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ Truth = dict[str, Any]
 @pytest.fixture(scope="module")
 def server(served_home: Path) -> Iterator[Server]:
     """The promoted model, served; its joiner does not wait long."""
-    with serving(served_home, "serve.feedback_patience=4", "serve.max_rows=200", "serve.max_body=20000") as running:
+    with serving(served_home, "serve.feedback_timeout=4", "serve.max_rows=200", "serve.max_body=20000") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         yield running
 
@@ -65,7 +65,7 @@ def counts(figures: dict[str, float], version: str = "1") -> dict[str, float]:
         name.removeprefix("housing_feedback_").removesuffix("_total"): figures[f'{name}{{version="{version}"}}']
         for name in error_totals.SERIES
     }
-    return found | {name: figures[f"housing_feedback_{name}_total"] for name in ("unmatched", "repeated")}
+    return found | {name: figures[f"housing_feedback_{name}_total"] for name in ("unmatched", "duplicates")}
 
 
 def assert_rises(server: Server, before: dict[str, float], rise: dict[str, float]) -> None:
@@ -74,14 +74,14 @@ def assert_rises(server: Server, before: dict[str, float], rise: dict[str, float
     def risen() -> dict[str, float]:
         return {name: value - before[name] for name, value in counts(scraped(server)).items()}
 
-    names = ("total", "unmatched", "repeated")
+    names = ("matched", "unmatched", "duplicates")
     wait_for(lambda: sum(risen()[name] for name in names) >= sum(rise[name] for name in names), "all is counted")
     assert risen() == pytest.approx(rise, rel=1e-9, abs=1e-9)
 
 
 def ready(server: Server) -> dict[str, float]:
     """The joiner's figures, once it shows any."""
-    wait_for(lambda: 'housing_feedback_total{version="1"}' in scraped(server), "the joiner counts version 1")
+    wait_for(lambda: 'housing_feedback_matched_total{version="1"}' in scraped(server), "the joiner counts version 1")
     return counts(scraped(server))
 
 
@@ -109,13 +109,13 @@ def test_errors_and_hits_are_counted_to_the_last_digit(server: Server, served_ho
     assert send(server, {"request_id": alone["request_id"], "value": 700}).status == 202  # row 0
     errors = [batch["predictions"][2] - outside, batch["predictions"][0] - inside, alone["predictions"][0] - 700]
     rise = {
-        "total": 3,
+        "matched": 3,
         "absolute_error": sum(map(abs, errors)),
         "squared_error": sum(error**2 for error in errors),
         "intervals": 2,
-        "interval_hits": 1,
+        "intervals_covered": 1,
         "unmatched": 0,
-        "repeated": 0,
+        "duplicates": 0,
     }
     assert_rises(server, before, rise)
     assert scraped(server)["housing_feedback_received_total"] == received + 3
@@ -131,11 +131,11 @@ def test_a_row_is_counted_once_with_the_value_that_came_first(server: Server, se
     first, second = ({"request_id": answer["request_id"], "row": row, "value": 300.0 + row} for row in (0, 1))
     accepted(server, [first, first, {**first, "value": 900.0}])
     error = answer["predictions"][0] - 300.0
-    rise = {**dict.fromkeys(before, 0), "total": 1, "absolute_error": abs(error), "squared_error": error**2, "repeated": 2}
+    rise = {**dict.fromkeys(before, 0), "matched": 1, "absolute_error": abs(error), "squared_error": error**2, "duplicates": 2}
     assert_rises(server, before, rise)
     accepted(server, [{**first, "value": 800.0}, second])
     error = answer["predictions"][1] - 301.0
-    rise = {**rise, "total": 2, "repeated": 3}
+    rise = {**rise, "matched": 2, "duplicates": 3}
     rise |= {"absolute_error": rise["absolute_error"] + abs(error), "squared_error": rise["squared_error"] + error**2}
     assert_rises(server, before, rise)
     joined = [row["value"] for row in lines(folder_of(served_home), "joined") if row["id"] == answer["request_id"]]
@@ -180,7 +180,7 @@ def test_a_joiner_that_is_killed_counts_nothing_twice_and_forgets_nothing(server
         sent |= {(answer["request_id"], row) for row in (0, 1)}
         if place % 30 == 29:
             os.kill(joiner(server), signal.SIGKILL)
-    rise = {"total": 240, "absolute_error": sum(map(abs, errors)), "squared_error": sum(error**2 for error in errors)}
+    rise = {"matched": 240, "absolute_error": sum(map(abs, errors)), "squared_error": sum(error**2 for error in errors)}
     assert_rises(server, before, {**dict.fromkeys(before, 0), **rise})
     assert "the joiner has ended; starting another" in server.log.read_text(encoding="utf-8")
     assert sent <= {(row["id"], row["row"]) for row in lines(folder_of(served_home), "joined")}
@@ -188,7 +188,7 @@ def test_a_joiner_that_is_killed_counts_nothing_twice_and_forgets_nothing(server
 
 def test_files_are_begun_anew_and_every_prediction_is_found_in_its_file(served_home: Path, tmp_path: Path) -> None:
     """Each prediction fills a file, and so do two requests with feedback."""
-    options = ("serve.log_max_bytes=300", "serve.log_keep=1000", f"serve.log_folder={tmp_path}")
+    options = ("serve.log_max_bytes=300", "serve.log_backups=1000", f"serve.log_dir={tmp_path}")
     with serving(served_home, *options) as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         before = ready(running)
@@ -200,7 +200,7 @@ def test_files_are_begun_anew_and_every_prediction_is_found_in_its_file(served_h
             accepted(running, [{"request_id": answer["request_id"], "value": 500.5}])
         errors = [answer["predictions"][0] - 500.5 for answer in answers[::2]]
         rise = {
-            "total": 6,
+            "matched": 6,
             "absolute_error": sum(map(abs, errors)),
             "squared_error": sum(error**2 for error in errors),
         }
@@ -312,7 +312,7 @@ def test_on_a_full_disk_feedback_is_refused_whole(tmp_path: Path) -> None:
     mounted = f'mount -t tmpfs -o size=64k tmpfs {tmp_path}/disk && exec {sys.executable} "$@"'
     small.write_text(f"#!/usr/bin/env bash\nexec unshare --mount bash -c '{mounted}' -- \"$@\"\n", encoding="utf-8")
     small.chmod(0o755)
-    with gunicorn_alone(str(small), tmp_path / "log", HOUSING_LOG_FOLDER=str(tmp_path / "disk"), HOUSING_WORKERS="1") as running:
+    with gunicorn_alone(str(small), tmp_path / "log", HOUSING_LOG_DIR=str(tmp_path / "disk"), HOUSING_WORKERS="1") as running:
         disk = Path(f"/proc/{running.process.pid}/root{tmp_path}/disk")
         accepted(running, [GOOD])
         with pytest.raises(OSError, match="No space left"):
@@ -352,7 +352,7 @@ def serve_version(place: Path, version: str) -> None:
 @contextmanager
 def joining(place: Path, patience: float = 60) -> Iterator["subprocess.Popen[bytes]"]:
     """A joiner of `<place>/log` alone, for as long as the block lasts."""
-    overrides = (f"serve.folder={place}/published", f"serve.log_folder={place}/log", f"serve.feedback_patience={patience}")
+    overrides = (f"serve.release_dir={place}/published", f"serve.log_dir={place}/log", f"serve.feedback_timeout={patience}")
     serve = config("serve", "data=rentals", *overrides).serve
     environ = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
     environ = {**os.environ, **environ, "PROMETHEUS_MULTIPROC_DIR": str(place / "metrics")}
@@ -389,7 +389,7 @@ def test_feedback_that_is_there_before_its_prediction_waits_for_it(tmp_path: Pat
         put(tmp_path / "log", "feedback-0", {"time": time.time(), "feedback": truths})
         wait_for(lambda: len(json.loads(state.read_text(encoding="utf-8"))["waiting"]) == 2, "it has looked for both")
         put(tmp_path / "log", "predictions-0", entry(name, [1.0, 2.0]))
-        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is matched")
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1") == 1, "it is matched")
         assert shown(tmp_path)["housing_feedback_absolute_error_total 1"] == 3.0
         wait_for(lambda: shown(tmp_path)["housing_feedback_unmatched_total"] == 1, "the other is given up")
 
@@ -409,12 +409,12 @@ def test_killed_at_any_moment_the_figures_are_exact(tmp_path: Path) -> None:
             time.sleep(0.3 + 0.3 * kill)  # the moment is what is tried
             process.kill()
     with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1", 0) >= 2000, "all are counted")
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1", 0) >= 2000, "all are counted")
         put(tmp_path / "log", "feedback-0", {"time": time.time(), "feedback": [{"request_id": names[0], "row": 1, "value": 5.0}]})
-        wait_for(lambda: shown(tmp_path)["housing_feedback_total 1"] > 2000, "it has taken one step more")
-        assert shown(tmp_path)["housing_feedback_total 1"] == 2001
+        wait_for(lambda: shown(tmp_path)["housing_feedback_matched_total 1"] > 2000, "it has taken one step more")
+        assert shown(tmp_path)["housing_feedback_matched_total 1"] == 2001
         assert shown(tmp_path)["housing_feedback_squared_error_total 1"] == 1000 * 9 + 1000 * 4 + 9
-        assert shown(tmp_path)["housing_feedback_repeated_total"] == 4 * 400
+        assert shown(tmp_path)["housing_feedback_duplicates_total"] == 4 * 400
         joined = lines(tmp_path / "log", "joined")
         assert {row["id"] for row in joined} == set(names)
         assert len(joined) <= 2001 + 4 * 400 + 9 * 400  # each kill repeats one step at most
@@ -431,14 +431,14 @@ def test_rows_of_a_step_that_was_cut_off_are_not_taken_for_counted(tmp_path: Pat
     put(tmp_path / "log", "feedback-0", truth(known))
     serve_version(tmp_path, "1")
     with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is counted")
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1") == 1, "it is counted")
     (path,) = (tmp_path / "log").glob("counted-0-*.jsonl")
     with path.open("ab") as file:
         file.write(json.dumps({"id": other, "rows": [0]}, separators=(",", ":")).encode() + b'\n{"id":"half')
     put(tmp_path / "log", "feedback-0", truth(known), truth(other))
     with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path)["housing_feedback_repeated_total"] == 1, "what was counted is known")
-        assert shown(tmp_path)["housing_feedback_total 1"] == 2
+        wait_for(lambda: shown(tmp_path)["housing_feedback_duplicates_total"] == 1, "what was counted is known")
+        assert shown(tmp_path)["housing_feedback_matched_total 1"] == 2
     assert lines(tmp_path / "log", "counted") == [{"id": name, "rows": [0]} for name in (known, other)]
 
 
@@ -448,14 +448,14 @@ def test_what_is_kept_of_counted_rows_goes_with_their_predictions(tmp_path: Path
     put(log, "feedback-0", truth(name))
     serve_version(tmp_path, "1")
     with joining(tmp_path, patience=2):
-        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is counted")
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1") == 1, "it is counted")
         (predictions,) = log.glob("predictions-*")
         predictions.unlink()
         wait_for(lambda: not list(log.glob("counted-*")), "the file is removed")
         put(log, "feedback-0", truth(name))
         wait_for(lambda: shown(tmp_path)["housing_feedback_unmatched_total"] == 1, "it is sent again")
         figures = shown(tmp_path)
-        assert (figures["housing_feedback_total 1"], figures["housing_feedback_repeated_total"]) == (1, 0)
+        assert (figures["housing_feedback_matched_total 1"], figures["housing_feedback_duplicates_total"]) == (1, 0)
     assert json.loads((log / "joiner.json").read_text(encoding="utf-8"))["counted"] == {}
 
 
@@ -465,13 +465,13 @@ def test_a_state_that_was_kept_before_rows_were_marked_is_gone_on_with(tmp_path:
     put(tmp_path / "log", "feedback-0", truth(name))
     serve_version(tmp_path, "1")
     with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is counted")
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1") == 1, "it is counted")
     path = tmp_path / "log" / "joiner.json"
     known = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({key: known[key] for key in ("read", "waiting", "unmatched", "tallies")}), encoding="utf-8")
     put(tmp_path / "log", "feedback-0", truth(name, row=1))
     with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path)["housing_feedback_total 1"] == 2, "it goes on")
+        wait_for(lambda: shown(tmp_path)["housing_feedback_matched_total 1"] == 2, "it goes on")
 
 
 def test_a_file_of_counted_rows_that_lost_its_end_is_gone_on_with(tmp_path: Path) -> None:
@@ -480,14 +480,14 @@ def test_a_file_of_counted_rows_that_lost_its_end_is_gone_on_with(tmp_path: Path
     put(tmp_path / "log", "feedback-0", truth(name))
     serve_version(tmp_path, "1")
     with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path).get("housing_feedback_total 1") == 1, "it is counted")
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1") == 1, "it is counted")
     (counted,) = (tmp_path / "log").glob("counted-*")
     counted.write_bytes(b"")
     put(tmp_path / "log", "feedback-0", truth(name, row=1))
     with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path)["housing_feedback_total 1"] == 2, "another row is counted")
+        wait_for(lambda: shown(tmp_path)["housing_feedback_matched_total 1"] == 2, "another row is counted")
         put(tmp_path / "log", "feedback-0", truth(name, row=1))
-        wait_for(lambda: shown(tmp_path)["housing_feedback_repeated_total"] == 1, "it is known when it is sent again")
+        wait_for(lambda: shown(tmp_path)["housing_feedback_duplicates_total"] == 1, "it is known when it is sent again")
 
 
 def test_a_second_joiner_of_a_folder_waits_for_its_turn(tmp_path: Path) -> None:
@@ -506,13 +506,13 @@ def test_each_version_is_counted_for_itself_from_zero_and_old_ones_together(tmp_
     names = {version: new_id(number) for number, version in enumerate(["1", "2", "77"])}
     put(tmp_path / "log", "predictions-0", *(entry(name, [1.0], version) for version, name in names.items()))
     with joining(tmp_path):
-        wait_for(lambda: "housing_feedback_total other" in shown(tmp_path), "it counts, though no version is in use")
+        wait_for(lambda: "housing_feedback_matched_total other" in shown(tmp_path), "it counts, though no version is in use")
         for version in ("1", "2"):
             serve_version(tmp_path, version)
-            wait_for(lambda: shown(tmp_path).get(f"housing_feedback_total {version}") == 0, "it begins at 0")  # pylint: disable=cell-var-from-loop
+            wait_for(lambda: shown(tmp_path).get(f"housing_feedback_matched_total {version}") == 0, "it begins at 0")  # pylint: disable=cell-var-from-loop
         truths = [{"request_id": name, "row": 0, "value": 4.0} for name in names.values()]
         put(tmp_path / "log", "feedback-0", {"time": time.time(), "feedback": truths})
-        wait_for(lambda: all(shown(tmp_path)[f"housing_feedback_total {name}"] == 1 for name in ("1", "2", OTHER)), "all")
+        wait_for(lambda: all(shown(tmp_path)[f"housing_feedback_matched_total {name}"] == 1 for name in ("1", "2", OTHER)), "all")
 
 
 def test_the_versions_that_were_in_use_last_are_kept() -> None:

@@ -40,7 +40,9 @@ from tests.support.waiting import wait_for
 
 Figures = dict[str, float]
 ADDED_UP = re.compile(r"\w+_(total|bucket|count|sum)\b")
-TOTALS = re.compile(r"housing_(rows|column_bin|prediction_bin|out_of_range|refused_values|interval_width_\w+|versions_\w+)_total")
+TOTALS = re.compile(
+    r"housing_(rows|column_bin|prediction_bin|out_of_range|rejected_values|interval_width_\w+|versions_\w+)_total"
+)
 QUARTERS = ("old town", "harbour", "hills")
 SWEPT = 600  # rows: enough for each bin of each column
 
@@ -63,8 +65,8 @@ def settled(server: Server) -> None:
     """Wait until both workers and the joiner count for the model, and the puller counts."""
     wait_for(lambda: server.answers("/readyz"), "the model is published")
     wait_for(lambda: len(files(server, "counter_*-version-*")) == 2, "both workers count it")
-    wait_for(lambda: "housing_version_refused" in scraped(server), "the puller counts, and is at rest")
-    wait_for(lambda: 'housing_feedback_total{version="1"}' in scraped(server), "the joiner counts for it")
+    wait_for(lambda: "housing_version_rejected" in scraped(server), "the puller counts, and is at rest")
+    wait_for(lambda: 'housing_feedback_matched_total{version="1"}' in scraped(server), "the joiner counts for it")
 
 
 def folder(server: Server) -> Path:
@@ -219,7 +221,7 @@ def test_refused_values_are_counted_by_column_and_reason(
         body = json.dumps({**FLAT, **change}).replace("Infinity", "1e999")
         assert server.ask(route, body.encode()).status == 422
     assert risen == {
-        f'housing_refused_values_total{{column="{column}",reason="{reason}"}}': count
+        f'housing_rejected_values_total{{column="{column}",reason="{reason}"}}': count
         for (column, reason), count in counted.items()
     }
     assert first.keys() >= risen.keys()
@@ -229,7 +231,7 @@ def test_rows_that_are_none_are_refused_for_another_reason(server: Server) -> No
     with rising(server) as risen:
         assert server.predict({"instances": [FLAT, 5]}).status == 422
         assert server.predict({"columns": ["area", "area"], "rows": [[1, 2]]}).status == 422
-    other = 'housing_refused_values_total{column="other",reason="other"}'
+    other = 'housing_rejected_values_total{column="other",reason="other"}'
     assert risen[other] == 2 and all(reason in name for name in risen.keys() - {other} for reason in ["missing"])
 
 
@@ -380,7 +382,7 @@ def test_many_threads_lose_no_count(tmp_path: Path) -> None:
 def test_workers_that_are_replaced_again_and_again_change_no_total_and_their_files_are_bounded(
     served_home: Path, tmp_path: Path
 ) -> None:
-    with serving(served_home, f"serve.log_folder={tmp_path}") as running:
+    with serving(served_home, f"serve.log_dir={tmp_path}") as running:
         settled(running)
         send(running, odd_flats(60, seed=8))
         most = 0

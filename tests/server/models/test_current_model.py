@@ -72,8 +72,8 @@ def test_no_more_rows_are_predicted_at_once_than_the_proof_tried(
     monkeypatch.setattr(Bundle, "predict", measured)
     _publish(bundle, tmp_path, "1")
     app = Flask(__name__)
-    app.config.update(EXPLAIN_EXACT=10, EXPLAIN_ROWS=4096)
-    app.extensions["in_use"] = CurrentModel(tmp_path / "published", 60, partial(ModelMetrics, tmp_path, 0))
+    app.config.update(EXPLAIN_MAX_EXACT_COLUMNS=10, EXPLAIN_SAMPLES=4096)
+    app.extensions["current_model"] = CurrentModel(tmp_path / "published", 60, partial(ModelMetrics, tmp_path, 0))
     app.register_blueprint(explanation_blueprint)
     app.register_blueprint(curves_blueprint)
     answers, largest = [], []

@@ -254,7 +254,7 @@ def test_workers_see_nothing_of_what_the_puller_refuses(home: Path) -> None:
         graph([endless()])(place)
         sum_again(place)
         store.registry.set_alias("housing-rentals", "staging", store.registry.register("housing-rentals", str(good.run_id)))
-        wait_for(lambda: scraped(running).get("housing_versions_refused_total") == 1, "the puller refuses version 2")
+        wait_for(lambda: scraped(running).get("housing_versions_rejected_total") == 1, "the puller refuses version 2")
         assert "has the operator 'Loop'" in running.log.read_text(encoding="utf-8")
         assert running.predict(FLAT).json["version"] == "1"
         assert len(list((home / "serving" / "rentals-staging").glob("2-*"))) == 0

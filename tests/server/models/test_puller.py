@@ -31,7 +31,7 @@ def registered(home_: Path) -> Settings:
     run_id = str(train(home_, "model=linear", "interval=none", "figures=false").run_id)
     for _ in range(2):
         store().registry.register("housing-rentals", run_id)
-    settings = Settings.from_environment(environment(config("serve", "data=rentals", "serve.poll=0.3").serve))
+    settings = Settings.from_environment(environment(config("serve", "data=rentals", "serve.poll_seconds=0.3").serve))
     mlflow.set_tracking_uri(settings.tracking_uri)
     return settings
 
@@ -50,7 +50,7 @@ def test_a_damaged_version_in_use_is_no_reason_to_refuse_the_next(home: Path, re
     card.write_text("damaged", encoding="utf-8")
     store().registry.set_alias("housing-rentals", "staging", "2")
     assert follows.poll_once() == "published housing-rentals version 2"
-    assert registry.get_sample_value("housing_versions_refused_total") == 0
+    assert registry.get_sample_value("housing_versions_rejected_total") == 0
     assert releases.current_release(settings.release_dir) != card.parents[1]
 
 
@@ -67,10 +67,10 @@ def test_what_could_not_be_had_is_tried_after_pauses_and_counted_once(
         assert follows.poll_once() == ""
         assert caplog.text.strip().endswith(f"is tried again in {pause} s")
         assert (
-            registry.get_sample_value("housing_version_refused")
-            == registry.get_sample_value("housing_versions_refused_total")
+            registry.get_sample_value("housing_version_rejected")
+            == registry.get_sample_value("housing_versions_rejected_total")
             == 1
         )
     monkeypatch.setattr(tempfile, "tempdir", None)
     wait_for(lambda: follows.poll_once() == "published housing-rentals version 1", "there is room again")
-    assert registry.get_sample_value("housing_version_refused") == 0
+    assert registry.get_sample_value("housing_version_rejected") == 0

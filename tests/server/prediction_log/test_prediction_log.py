@@ -34,7 +34,7 @@ def log(max_bytes=10**9, keep=100, days=30, queue=10**6):
     return PredictionLog(FileHandler(RotatingFile(folder, f"predictions-{number}", max_bytes, keep, days)), queue)
 
 def entry(place=0, version="1", **more):
-    return {"id": next_id(), "time": time.time(), "route": "/predict", "model": "m", "version": version, "run_id": "r", "ms": 1.5,
+    return {"id": next_id(), "time": time.time(), "route": "/predict", "model": "m", "version": version, "run_id": "r", "latency_ms": 1.5,
             "columns": ["area", "quarter"], "rows": [[50.5, "hills"], [60.5, None]], "predictions": [float(place), 2.0], **more}
 """
 

@@ -30,7 +30,12 @@ Told = tuple[int, dict[str, str], bytes]
 def served(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
     """One worker with two threads."""
     home = promoted(tmp_path_factory.mktemp("served"), "rentals", empty_store)
-    options = ("serve.workers=1", f"serve.threads={THREADS}", f"serve.patience={PATIENCE}", f"serve.metrics_port={METRICS_PORT}")
+    options = (
+        "serve.workers=1",
+        f"serve.threads={THREADS}",
+        f"serve.request_timeout={PATIENCE}",
+        f"serve.metrics_port={METRICS_PORT}",
+    )
     with serving(home, *options) as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         yield running
