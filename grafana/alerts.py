@@ -7,9 +7,9 @@ import yaml
 
 from housing.core.environment import PROJECT
 
-FILE = PROJECT / "prometheus" / "alerts.yml"
+ALERTS_FILE = PROJECT / "prometheus" / "alerts.yml"
 COMPARISON = re.compile(r"\s*(==|>=|>)\s*([0-9.]+)$")
-TOGETHER = re.compile(r"\s+and on \([a-z, ]+\)\s+")
+CONJUNCTION = re.compile(r"\s+and on \([a-z, ]+\)\s+")
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,28 @@ class Alert:
         return self.conditions[0][2]
 
     @property
-    def vectors(self) -> list[str]:
+    def expressions(self) -> list[str]:
         """What is compared, without the comparisons: it must always be there, or the alert is blind."""
         return [vector for vector, _, _ in self.conditions]
 
 
-def read() -> dict[str, Alert]:
+def read_alerts() -> dict[str, Alert]:
     """Give all alerts by name."""
-    groups = yaml.safe_load(FILE.read_text(encoding="utf-8"))["groups"]
-    return {rule["alert"]: _alert(rule) for group in groups for rule in group["rules"]}
+    groups = yaml.safe_load(ALERTS_FILE.read_text(encoding="utf-8"))["groups"]
+    return {rule["alert"]: _parse_alert(rule) for group in groups for rule in group["rules"]}
 
 
-def _alert(rule: dict[str, str | dict[str, str]]) -> Alert:
+def _parse_alert(rule: dict[str, str | dict[str, str]]) -> Alert:
     annotations = rule["annotations"]
     assert isinstance(annotations, dict)
-    conditions = tuple(_condition(part) for part in TOGETHER.split(str(rule["expr"])))
+    conditions = tuple(_parse_condition(part) for part in CONJUNCTION.split(str(rule["expr"])))
     return Alert(str(rule["alert"]), conditions, annotations["runbook_url"])
 
 
-def _condition(text: str) -> tuple[str, str, float]:
+def _parse_condition(text: str) -> tuple[str, str, float]:
     found = COMPARISON.search(text)
     if found is None:
-        raise ValueError(f"{FILE}: {text!r} ends with no comparison; allowed: VECTOR > NUMBER, and on (LABELS) VECTOR >= NUMBER")
+        raise ValueError(
+            f"{ALERTS_FILE}: {text!r} ends with no comparison; allowed: VECTOR > NUMBER, and on (LABELS) VECTOR >= NUMBER"
+        )
     return text[: found.start()], found[1], float(found[2])

@@ -21,7 +21,7 @@ class Series:
     times: list[float]
     values: list[float]
 
-    def called(self, legend: str) -> str:
+    def display_name(self, legend: str) -> str:
         """Give its name: the legend with the labels' values."""
         return LABEL.sub(lambda found: self.labels.get(found[1], ""), legend)
 
@@ -32,15 +32,15 @@ class Prometheus:
 
     url: str
 
-    def now(self, expr: str, time: float | None = None) -> list[Series]:
+    def query(self, expr: str, time: float | None = None) -> list[Series]:
         """Ask for the values now, or at a time."""
         moment = {} if time is None else {"time": repr(time)}
         found = self.get("query", query=expr, **moment)["result"]
         return [Series(one["metric"], [one["value"][0]], [float(one["value"][1])]) for one in found]
 
-    def between(self, expr: str, begin: float, end: float, step: float) -> list[Series]:
+    def query_range(self, expr: str, start: float, end: float, step: float) -> list[Series]:
         """Ask for the values at every step. Where nothing is known (0 of 0 requests, say), there is none."""
-        found = self.get("query_range", query=expr, start=repr(begin), end=repr(end), step=repr(step))["result"]
+        found = self.get("query_range", query=expr, start=repr(start), end=repr(end), step=repr(step))["result"]
         known = [(one["metric"], [(at, float(value)) for at, value in one["values"] if value != "NaN"]) for one in found]
         return [Series(labels, *map(list, zip(*points, strict=True))) for labels, points in known if points]
 
@@ -50,13 +50,13 @@ class Prometheus:
             return json.load(answer)["data"]
 
 
-def panels(dashboard: Path) -> list[dict[str, Any]]:
+def read_panels(dashboard: Path) -> list[dict[str, Any]]:
     """Give the panels of a dashboard's file, headings among them, from top to bottom."""
     found: list[dict[str, Any]] = json.loads(dashboard.read_text(encoding="utf-8"))["panels"]
     return found
 
 
-def queries(panel: Mapping[str, Any], interval: str, **variables: str) -> Iterator[tuple[str, str]]:
+def panel_queries(panel: Mapping[str, Any], interval: str, **variables: str) -> Iterator[tuple[str, str]]:
     """Give legend and query of each series of a panel. A variable that is not named stands for everything."""
     values = {"__rate_interval": interval, **variables}
     for target in panel.get("targets", ()):

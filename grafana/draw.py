@@ -16,27 +16,31 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from grafana.asking import Prometheus, Series, panels, queries
-from grafana.generate import FOLDER
+from grafana.asking import Prometheus, Series, read_panels, panel_queries
+from grafana.generate import DASHBOARD_DIR
 from housing.core.environment import PROJECT
-from housing.core.files import written_whole
-from housing.plots.svg import COOL, FAINT, INK, SERIES, WARM, styled
+from housing.core.files import atomic_write
+from housing.plots.svg import PRIMARY, MUTED, TEXT, SERIES_COLORS, ACCENT, project_style
 
 INTERVAL, WINDOW = "1m", "1h"  # what Grafana would fill in for $__rate_interval and $window
-MOST_SECONDS, STEPS = 6 * 3600, 120
+MAX_SPAN_SECONDS, N_STEPS = 6 * 3600, 120
 GOOD = "#5c8a5a"
-WIDTH, CELL = 15.0, 0.34  # inches: of a dashboard, and the height of one step of its grid
-COLOURS = 200  # a picture of so few is small
-TITLE, LINE, MOST_LINES = 0.75, 0.55, 3  # steps of the grid: above a panel, a line of its legend, how many of those
-LETTERS = 9  # of a legend in a step of the grid
-TICKS, MOST_TICKS = (60, 120, 300, 600, 1800, 3600), 6  # seconds between two
+FIGURE_WIDTH, CELL_HEIGHT = 15.0, 0.34  # inches: of a dashboard, and the height of one step of its grid
+N_COLOURS = 200  # a picture of so few is small
+TITLE_HEIGHT, LEGEND_ROW_HEIGHT, MAX_LEGEND_ROWS = (
+    0.75,
+    0.55,
+    3,
+)  # steps of the grid: above a panel, a line of its legend, how many of those
+CHARS_PER_STEP = 9  # of a legend in a step of the grid
+TICK_SECONDS, MAX_TICKS = (60, 120, 300, 600, 1800, 3600), 6  # seconds between two
 
 
 @dataclass(frozen=True)
-class Asked:
+class PanelData:
     """A panel with the answers to its queries."""
 
-    panel: dict[str, Any]
+    definition: dict[str, Any]
     title: str
     answers: list[tuple[str, list[Series]]]  # by legend
     span: tuple[float, float]  # unix seconds
@@ -44,38 +48,42 @@ class Asked:
     @property
     def unit(self) -> str:
         """The unit of its values."""
-        return str(self.panel["fieldConfig"]["defaults"]["unit"])
+        return str(self.definition["fieldConfig"]["defaults"]["unit"])
 
     @property
     def threshold(self) -> float | None:
         """The value from which on it is red, or green where it is red below."""
-        steps = self.panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        steps = self.definition["fieldConfig"]["defaults"]["thresholds"]["steps"]
         return float(steps[1]["value"]) if len(steps) > 1 else None
 
     def colour(self, value: float) -> str:
         """The colour of a value."""
-        steps = self.panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        steps = self.definition["fieldConfig"]["defaults"]["thresholds"]["steps"]
         name = [step["color"] for step in steps if step["value"] is None or value >= step["value"]][-1]
-        return {"red": WARM, "green": GOOD, "blue": COOL}[name]
+        return {"red": ACCENT, "green": GOOD, "blue": PRIMARY}[name]
 
     @property
     def legend(self) -> list[str]:
         """The names of its series, where they are told below it."""
-        told = self.panel["type"] in ("timeseries", "barchart")
-        names = [name for name, _ in self.named()] if self.panel["type"] == "timeseries" else [name for name, _ in self.answers]
+        told = self.definition["type"] in ("timeseries", "barchart")
+        names = (
+            [name for name, _ in self.named_series()]
+            if self.definition["type"] == "timeseries"
+            else [name for name, _ in self.answers]
+        )
         return names if told else []
 
     @property
     def legend_columns(self) -> int:
         """How many names stand side by side."""
         longest = max(map(len, self.legend), default=1)
-        return max(1, self.panel["gridPos"]["w"] * LETTERS // (longest + 6))
+        return max(1, self.definition["gridPos"]["w"] * CHARS_PER_STEP // (longest + 6))
 
-    def named(self) -> Iterator[tuple[str, Series]]:
+    def named_series(self) -> Iterator[tuple[str, Series]]:
         """Each series with its name."""
         for legend, answer in self.answers:
             for series in answer:
-                yield series.called(legend), series
+                yield series.display_name(legend), series
 
 
 def main() -> None:
@@ -90,130 +98,135 @@ def main() -> None:
 def draw(prometheus: Prometheus, folder: Path) -> None:
     """Draw all dashboards as `watch-<name>.png`: the last hours, or what there is of them."""
     end = time.time()
-    begin = max(end - MOST_SECONDS, int(prometheus.get("status/tsdb")["headStats"]["minTime"]) / 1000)
-    for path in sorted(FOLDER.glob("*.json")):
-        with styled():
-            _save(_draw(list(_asked(prometheus, path, begin, end))), folder / f"watch-{path.stem}.png")
+    begin = max(end - MAX_SPAN_SECONDS, int(prometheus.get("status/tsdb")["headStats"]["minTime"]) / 1000)
+    for path in sorted(DASHBOARD_DIR.glob("*.json")):
+        with project_style():
+            _save(_draw_dashboard(list(_query_panels(prometheus, path, begin, end))), folder / f"watch-{path.stem}.png")
 
 
-def _asked(prometheus: Prometheus, path: Path, begin: float, end: float) -> Iterator[Asked]:
+def _query_panels(prometheus: Prometheus, path: Path, begin: float, end: float) -> Iterator[PanelData]:
     """Ask for all panels; one that repeats is asked for each value of its variable, and put beside the one before."""
-    for panel in panels(path):
+    for panel in read_panels(path):
         name = panel.get("repeat")
         values = (
-            sorted(one.labels[name] for one in prometheus.now(f"group by ({name}) (housing_column_bin_share)")) if name else [""]
+            sorted(one.labels[name] for one in prometheus.query(f"group by ({name}) (housing_column_bin_share)"))
+            if name
+            else [""]
         )
         for place, value in enumerate(values):
             variables = {"window": WINDOW, **({name: value} if name else {})}
             answers = [
-                (legend, _answer(prometheus, panel, expr, begin, end)) for legend, expr in queries(panel, INTERVAL, **variables)
+                (legend, _query(prometheus, panel, expr, begin, end))
+                for legend, expr in panel_queries(panel, INTERVAL, **variables)
             ]
             at = panel["gridPos"]
             moved = {**at, "x": place * at["w"] % 24, "y": at["y"] + place * at["w"] // 24 * at["h"]} if name else at
-            yield Asked({**panel, "gridPos": moved}, panel["title"].replace(f"${name}", value), answers, (begin, end))
+            yield PanelData({**panel, "gridPos": moved}, panel["title"].replace(f"${name}", value), answers, (begin, end))
 
 
-def _answer(prometheus: Prometheus, panel: dict[str, Any], expr: str, begin: float, end: float) -> list[Series]:
+def _query(prometheus: Prometheus, panel: dict[str, Any], expr: str, begin: float, end: float) -> list[Series]:
     if panel["type"] == "barchart":
-        return prometheus.now(expr, end)
-    return prometheus.between(expr, begin, end, max((end - begin) / STEPS, 1))
+        return prometheus.query(expr, end)
+    return prometheus.query_range(expr, begin, end, max((end - begin) / N_STEPS, 1))
 
 
-def _draw(asked: Sequence[Asked]) -> Figure:
-    rows = max(one.panel["gridPos"]["y"] + one.panel["gridPos"]["h"] for one in asked)
-    figure = Figure(figsize=(WIDTH, CELL * rows), dpi=80)
-    for one in asked:
-        at = one.panel["gridPos"]
-        heading = one.panel["type"] == "row"
-        style: Any = {"fontsize": 13, "fontweight": "bold"} if heading else {"fontsize": 10, "color": INK}
+def _draw_dashboard(panel_data: Sequence[PanelData]) -> Figure:
+    rows = max(one.definition["gridPos"]["y"] + one.definition["gridPos"]["h"] for one in panel_data)
+    figure = Figure(figsize=(FIGURE_WIDTH, CELL_HEIGHT * rows), dpi=80)
+    for one in panel_data:
+        at = one.definition["gridPos"]
+        heading = one.definition["type"] == "row"
+        style: Any = {"fontsize": 13, "fontweight": "bold"} if heading else {"fontsize": 10, "color": TEXT}
         figure.text(at["x"] / 24 + 0.01, 1 - (at["y"] + 0.5) / rows, one.title, va="center", **style)
         if not heading:
-            KINDS[one.panel["type"]](figure.add_axes(_place(one, rows)), one)
+            PLOTTERS[one.definition["type"]](figure.add_axes(_axes_rect(one, rows)), one)
     return figure
 
 
-def _place(asked: Asked, rows: int) -> tuple[float, float, float, float]:
+def _axes_rect(panel: PanelData, rows: int) -> tuple[float, float, float, float]:
     """Give left, bottom, width and height of a panel's axes, as shares of the figure."""
-    at = asked.panel["gridPos"]
-    below = 0.9 + LINE * min(ceil(len(asked.legend) / asked.legend_columns), MOST_LINES)
-    left = at["x"] / 24 + (0.1 if asked.panel["type"] == "status-history" else 0.045)
+    at = panel.definition["gridPos"]
+    below = 0.9 + LEGEND_ROW_HEIGHT * min(ceil(len(panel.legend) / panel.legend_columns), MAX_LEGEND_ROWS)
+    left = at["x"] / 24 + (0.1 if panel.definition["type"] == "status-history" else 0.045)
     bottom = 1 - (at["y"] + at["h"] - below) / rows
-    return left, bottom, (at["x"] + at["w"]) / 24 - 0.012 - left, 1 - (at["y"] + TITLE + 0.45) / rows - bottom
+    return left, bottom, (at["x"] + at["w"]) / 24 - 0.012 - left, 1 - (at["y"] + TITLE_HEIGHT + 0.45) / rows - bottom
 
 
-def _stat(axes: Axes, asked: Asked) -> None:
+def _stat(axes: Axes, panel: PanelData) -> None:
     axes.set_axis_off()
-    named = list(asked.named())
+    named = list(panel.named_series())
     values = [series.values[-1] for _, series in named]
-    told = "   ".join(shown(value, asked.unit) for value in values) or "no data"
-    colour = asked.colour(max(values)) if values else FAINT
+    told = "   ".join(format_value(value, panel.unit) for value in values) or "no data"
+    colour = panel.colour(max(values)) if values else MUTED
     for _, series in named:
         axes.fill_between(series.times, 0, series.values, color=colour, alpha=0.12, linewidth=0)
     axes.set_ylim(0, 2.5 * max((max(series.values) for _, series in named), default=0) or 1)
     axes.text(0.5, 0.45, told, fontsize=20, ha="center", va="center", color=colour, transform=axes.transAxes)
 
 
-def _timeseries(axes: Axes, asked: Asked) -> None:
-    named = list(asked.named())
-    stacked = asked.panel["fieldConfig"]["defaults"]["custom"]["stacking"]["mode"] == "normal"
+def _timeseries(axes: Axes, panel: PanelData) -> None:
+    named = list(panel.named_series())
+    stacked = panel.definition["fieldConfig"]["defaults"]["custom"]["stacking"]["mode"] == "normal"
     below: dict[float, float] = {}
     for place, (name, series) in enumerate(named):
-        colour = SERIES[place % len(SERIES)]
+        colour = SERIES_COLORS[place % len(SERIES_COLORS)]
         floor = [below.get(at, 0.0) for at in series.times] if stacked else [0.0] * len(series.times)
         top = [low + value for low, value in zip(floor, series.values, strict=True)]
         below |= dict(zip(series.times, top, strict=True))
         axes.plot(series.times, top, color=colour, linewidth=1.3, label=name)
         axes.fill_between(series.times, floor, top, color=colour, alpha=0.25 if stacked else 0.04, linewidth=0)
-    if asked.threshold is not None:
-        axes.axhline(asked.threshold, color=asked.colour(asked.threshold), linestyle="--", linewidth=1)
+    if panel.threshold is not None:
+        axes.axhline(panel.threshold, color=panel.colour(panel.threshold), linestyle="--", linewidth=1)
     is_flat = all(max(series.values) == 0 for _, series in named)
-    flat = 1 if asked.threshold is None or asked.unit == "short" else 2 * asked.threshold
+    flat = 1 if panel.threshold is None or panel.unit == "short" else 2 * panel.threshold
     axes.set_ylim(0, flat if is_flat else axes.get_ylim()[1])
-    axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.5)
-    axes.yaxis.set_major_formatter(lambda value, _: shown(value, asked.unit))
-    _over_time(axes, asked)
-    _legend(axes, asked)
+    axes.grid(axis="y", color=MUTED, alpha=0.3, linewidth=0.5)
+    axes.yaxis.set_major_formatter(lambda value, _: format_value(value, panel.unit))
+    _format_time_axis(axes, panel)
+    _add_legend(axes, panel)
 
 
-def _status_history(axes: Axes, asked: Asked) -> None:
-    named = sorted(asked.named(), key=lambda one: one[0])
+def _status_history(axes: Axes, panel: PanelData) -> None:
+    named = sorted(panel.named_series(), key=lambda one: one[0])
     times = sorted({at for _, series in named for at in series.times})
     table = np.full((len(named), len(times)), np.nan)
     for place, (_, series) in enumerate(named):
         table[place, np.searchsorted(times, series.times)] = series.values
     corners = [*times, times[-1] + (times[-1] - times[0]) / max(len(times) - 1, 1)]
-    scale = LinearSegmentedColormap.from_list("psi", [GOOD, "#d9a441", WARM])
-    axes.pcolormesh(corners, np.arange(len(named) + 1), table, cmap=scale, vmin=0, vmax=asked.threshold, alpha=0.85)
+    scale = LinearSegmentedColormap.from_list("psi", [GOOD, "#d9a441", ACCENT])
+    axes.pcolormesh(corners, np.arange(len(named) + 1), table, cmap=scale, vmin=0, vmax=panel.threshold, alpha=0.85)
     axes.hlines(np.arange(1, len(named)), corners[0], corners[-1], color="white", linewidth=1.5)
     axes.set_yticks(np.arange(len(named)) + 0.5, [name for name, _ in named])
     axes.invert_yaxis()
-    _over_time(axes, asked)
+    _format_time_axis(axes, panel)
 
 
-def _state_timeline(axes: Axes, asked: Asked) -> None:
-    for place, (name, series) in enumerate(asked.named()):
+def _state_timeline(axes: Axes, panel: PanelData) -> None:
+    for place, (name, series) in enumerate(panel.named_series()):
         begin, end = series.times[0], series.times[-1]
-        axes.add_patch(Rectangle((begin, place + 0.15), end - begin, 0.7, color=SERIES[place % len(SERIES)], alpha=0.7))
+        axes.add_patch(
+            Rectangle((begin, place + 0.15), end - begin, 0.7, color=SERIES_COLORS[place % len(SERIES_COLORS)], alpha=0.7)
+        )
         axes.text(begin, place + 0.5, f"  {name}", va="center", fontsize=8)
         axes.update_datalim([(begin, place), (end, place + 1)])
     axes.set_yticks([])
     axes.autoscale_view()
-    _over_time(axes, asked)
+    _format_time_axis(axes, panel)
 
 
-def _barchart(axes: Axes, asked: Asked) -> None:
-    shares = [{series.labels["bin"]: series.values[0] for series in answer} for _, answer in asked.answers]
+def _barchart(axes: Axes, panel: PanelData) -> None:
+    shares = [{series.labels["bin"]: series.values[0] for series in answer} for _, answer in panel.answers]
     bins = sorted(set().union(*shares))
-    for place, ((name, _), share) in enumerate(zip(asked.answers, shares, strict=True)):
+    for place, ((name, _), share) in enumerate(zip(panel.answers, shares, strict=True)):
         heights = [share.get(one, 0.0) for one in bins]
-        axes.bar(np.arange(len(bins)) + 0.4 * place - 0.2, heights, 0.38, label=name, color=(COOL, FAINT)[place])
+        axes.bar(np.arange(len(bins)) + 0.4 * place - 0.2, heights, 0.38, label=name, color=(PRIMARY, MUTED)[place])
     axes.set_xticks(np.arange(len(bins)), bins, fontsize=7)
-    axes.yaxis.set_major_formatter(lambda value, _: shown(value, asked.unit))
+    axes.yaxis.set_major_formatter(lambda value, _: format_value(value, panel.unit))
     axes.tick_params(axis="y", labelsize=7)
-    _legend(axes, asked)
+    _add_legend(axes, panel)
 
 
-KINDS = {
+PLOTTERS = {
     "stat": _stat,
     "timeseries": _timeseries,
     "status-history": _status_history,
@@ -222,24 +235,24 @@ KINDS = {
 }
 
 
-def _over_time(axes: Axes, asked: Asked) -> None:
+def _format_time_axis(axes: Axes, panel: PanelData) -> None:
     """Mark round times of day: an axis counts unix seconds."""
-    begin, end = asked.span
-    step = next((step for step in TICKS if (end - begin) / step <= MOST_TICKS), TICKS[-1])
+    begin, end = panel.span
+    step = next((step for step in TICK_SECONDS if (end - begin) / step <= MAX_TICKS), TICK_SECONDS[-1])
     axes.set_xticks(np.arange(np.ceil(begin / step) * step, end + 1, step))
     axes.xaxis.set_major_formatter(lambda value, _: time.strftime("%H:%M", time.gmtime(value)))
     axes.tick_params(labelsize=7)
     axes.set_xlim(begin, end)
 
 
-def _legend(axes: Axes, asked: Asked) -> None:
+def _add_legend(axes: Axes, panel: PanelData) -> None:
     handles, names = axes.get_legend_handles_labels()
-    most, columns = MOST_LINES * asked.legend_columns, asked.legend_columns
+    most, columns = MAX_LEGEND_ROWS * panel.legend_columns, panel.legend_columns
     style: Any = {"fontsize": 7, "frameon": False, "handlelength": 1.2, "columnspacing": 1, "borderpad": 0, "labelspacing": 0.3}
     axes.legend(handles[:most], names[:most], loc="upper left", bbox_to_anchor=(0, -0.1), ncols=columns, **style)
 
 
-def shown(value: float, unit: str) -> str:
+def format_value(value: float, unit: str) -> str:
     """Write a value as Grafana does."""
     if unit == "percentunit":
         return f"{100 * value:.3g} %"
@@ -255,8 +268,8 @@ def shown(value: float, unit: str) -> str:
 def _save(figure: Figure, path: Path) -> None:
     drawn = BytesIO()
     figure.savefig(drawn, format="png", facecolor="white")
-    with written_whole(path) as partial:
-        Image.open(drawn).convert("RGB").quantize(COLOURS).save(partial, format="png", optimize=True)
+    with atomic_write(path) as partial:
+        Image.open(drawn).convert("RGB").quantize(N_COLOURS).save(partial, format="png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -5,30 +5,30 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana.dashboards import every
+from grafana.dashboards import all_dashboards
 from housing.core.environment import PROJECT
-from housing.core.files import written_whole
+from housing.core.files import atomic_write
 
-FOLDER = PROJECT / "grafana" / "dashboards"
+DASHBOARD_DIR = PROJECT / "grafana" / "dashboards"
 
 
-def texts() -> dict[Path, str]:
+def render() -> dict[Path, str]:
     """Give the text of each dashboard's file."""
     encoder = JSONEncoder(indent=2, sort_keys=True)
-    return {FOLDER / f"{name}.json": encoder.encode(board.build()) + "\n" for name, board in every().items()}
+    return {DASHBOARD_DIR / f"{name}.json": encoder.encode(board.build()) + "\n" for name, board in all_dashboards().items()}
 
 
-def stale() -> list[Path]:
+def outdated() -> list[Path]:
     """Give the files that are not as they would be written now, and those that nobody writes."""
-    wanted = texts()
-    found = {path: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
+    wanted = render()
+    found = {path: path.read_text(encoding="utf-8") for path in DASHBOARD_DIR.glob("*.json")}
     return sorted(path for path in {*wanted, *found} if wanted.get(path) != found.get(path))
 
 
-def write() -> None:
+def write_dashboards() -> None:
     """Write all of them."""
-    for path, text in texts().items():
-        with written_whole(path) as partial:
+    for path, text in render().items():
+        with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8")
 
 
@@ -36,9 +36,9 @@ def main() -> None:
     """Write the dashboards, or with --check end with an error where one is stale."""
     match sys.argv[1:]:
         case []:
-            write()
+            write_dashboards()
         case ["--check"]:
-            found = ", ".join(str(path.relative_to(PROJECT)) for path in stale())
+            found = ", ".join(str(path.relative_to(PROJECT)) for path in outdated())
             if found:
                 sys.exit(f"error: stale: {found}. Write them again: scripts/dashboards")
         case other:

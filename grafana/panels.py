@@ -19,32 +19,32 @@ from grafana.alerts import Alert
 SOURCE = DataSourceRef(type_val="prometheus", uid="housing-prometheus")
 GOOD, BAD, PLAIN = "green", "red", "blue"
 NOW, TRAINING = "now", "training"
-POINTS = 120  # of a map of colours, from left to right
-NEXT_TO_NOTHING = 0.001  # a colour begins at its value, and 0 is not above 0
+MAX_DATA_POINTS = 120  # of a map of colours, from left to right
+MIN_THRESHOLD = 0.001  # a colour begins at its value, and 0 is not above 0
 
 
 @dataclass(frozen=True)
-class Said:
+class PanelSpec:
     """What every panel says: title, unit, meaning, and the alert whose threshold it shows. A dashboard is 24 wide."""
 
     title: str
     unit: str
-    meaning: str
+    description: str
     width: int
     alert: Alert | None = None
     height: int = 8
 
 
-def number(said: Said, expr: str) -> dashboard.Panel:
+def stat_panel(spec: PanelSpec, expr: str) -> dashboard.Panel:
     """One number now, with its course behind it."""
     options = stat.Options(
         reduce_options=common.ReduceDataOptions(values=False, calcs=["lastNotNull"]),
-        color_mode=common.BigValueColorMode.BACKGROUND if said.alert else common.BigValueColorMode.VALUE,
+        color_mode=common.BigValueColorMode.BACKGROUND if spec.alert else common.BigValueColorMode.VALUE,
     )
-    return _panel("stat", said).options(options).with_target(_query(expr, said.title, "A"))
+    return _panel("stat", spec).options(options).with_target(_query(expr, spec.title, "A"))
 
 
-def lines(said: Said, queries: dict[str, str], stacked: bool = False) -> dashboard.Panel:
+def timeseries_panel(spec: PanelSpec, queries: dict[str, str], stacked: bool = False) -> dashboard.Panel:
     """Lines over time; queries by the name of their series, in which {{label}} stands for a label's value."""
     custom = timeseries.FieldConfig(
         line_width=2,
@@ -52,33 +52,33 @@ def lines(said: Said, queries: dict[str, str], stacked: bool = False) -> dashboa
         show_points=common.VisibilityMode.NEVER,
         stacking=common.StackingConfig(mode=common.StackingMode.NORMAL if stacked else common.StackingMode.NONE),
         thresholds_style=common.GraphThresholdsStyleConfig(
-            mode=common.GraphTresholdsStyleMode.DASHED if said.alert else common.GraphTresholdsStyleMode.OFF
+            mode=common.GraphTresholdsStyleMode.DASHED if spec.alert else common.GraphTresholdsStyleMode.OFF
         ),
     )
     tooltip = common.VizTooltipOptions(mode=common.TooltipDisplayMode.MULTI, sort=common.SortOrder.DESCENDING)
-    panel = _panel("timeseries", said).custom(custom).options(timeseries.Options(legend=_legend(), tooltip=tooltip)).min(0)
+    panel = _panel("timeseries", spec).custom(custom).options(timeseries.Options(legend=_legend(), tooltip=tooltip)).min(0)
     for place, (name, expr) in enumerate(queries.items()):
         panel = panel.with_target(_query(expr, name, chr(ord("A") + place)))
     return panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
 
 
-def heat(said: Said, expr: str, legend: str) -> dashboard.Panel:
+def status_history_panel(spec: PanelSpec, expr: str, legend: str) -> dashboard.Panel:
     """A map of colours, from green at 0 to red at the alert's threshold: a row for each series, time from left to right."""
     options = statushistory.Options(show_value=common.VisibilityMode.NEVER, legend=_legend(), row_height=0.9, col_width=1.0)
-    panel = _panel("status-history", said).options(options).custom(statushistory.FieldConfig(fill_opacity=80, line_width=0))
+    panel = _panel("status-history", spec).options(options).custom(statushistory.FieldConfig(fill_opacity=80, line_width=0))
     panel = panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.CONTINUOUS_GR_YL_RD)).min(0)
-    if said.alert is not None:
-        panel = panel.max(said.alert.threshold)
-    return panel.max_data_points(POINTS).with_target(_query(expr, legend, "A"))
+    if spec.alert is not None:
+        panel = panel.max(spec.alert.threshold)
+    return panel.max_data_points(MAX_DATA_POINTS).with_target(_query(expr, legend, "A"))
 
 
-def spans(said: Said, expr: str, legend: str) -> dashboard.Panel:
+def state_timeline_panel(spec: PanelSpec, expr: str, legend: str) -> dashboard.Panel:
     """Bars over time: when each series was there."""
     options = statetimeline.Options(show_value=common.VisibilityMode.NEVER, legend=_legend(), merge_values=True)
-    return _panel("state-timeline", said).options(options).with_target(_query(expr, legend, "A"))
+    return _panel("state-timeline", spec).options(options).with_target(_query(expr, legend, "A"))
 
 
-def against_training(said: Said, now: str, training: str) -> dashboard.Panel:
+def distribution_panel(spec: PanelSpec, live_expr: str, training_expr: str) -> dashboard.Panel:
     """Two bars for each bin: the share of rows now, and of training rows."""
     join = DataTransformerConfig(id_val="joinByField", options={"byField": "bin", "mode": "outer"})
     names = {"Value #A": NOW, "Value #B": TRAINING}
@@ -87,24 +87,24 @@ def against_training(said: Said, now: str, training: str) -> dashboard.Panel:
     )
     options = barchart.Options(x_field="bin", orientation=common.VizOrientation.VERTICAL, legend=_legend(), group_width=0.8)
     panel = (
-        _panel("barchart", said).options(options).custom(barchart.FieldConfig(fill_opacity=80)).transformations([join, organize])
+        _panel("barchart", spec).options(options).custom(barchart.FieldConfig(fill_opacity=80)).transformations([join, organize])
     )
-    for name, expr, reference in ((NOW, now, "A"), (TRAINING, training, "B")):
+    for name, expr, reference in ((NOW, live_expr, "A"), (TRAINING, training_expr, "B")):
         panel = panel.with_target(_query(expr, name, reference).format(PromQueryFormat.TABLE).instant())
     return panel.min(0).color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
 
 
-def _panel(kind: str, said: Said) -> dashboard.Panel:
-    panel = dashboard.Panel().type(kind).title(said.title).unit(said.unit).datasource(SOURCE)
-    panel = panel.span(said.width).height(said.height).thresholds(_thresholds(said.alert)).description(said.meaning)
-    if said.alert is None:
+def _panel(kind: str, spec: PanelSpec) -> dashboard.Panel:
+    panel = dashboard.Panel().type(kind).title(spec.title).unit(spec.unit).datasource(SOURCE)
+    panel = panel.span(spec.width).height(spec.height).thresholds(_thresholds(spec.alert)).description(spec.description)
+    if spec.alert is None:
         return panel
-    runbook = dashboard.DashboardLink(f"Runbook of {said.alert.name}").type(DashboardLinkType.LINK).url(said.alert.runbook)
-    return panel.description(_with_alert(said.meaning, said.alert)).links([runbook.target_blank(True)])
+    runbook = dashboard.DashboardLink(f"Runbook of {spec.alert.name}").type(DashboardLinkType.LINK).url(spec.alert.runbook)
+    return panel.description(_with_alert(spec.description, spec.alert)).links([runbook.target_blank(True)])
 
 
-def _with_alert(meaning: str, alert: Alert) -> str:
-    return f"{meaning} Alert {alert.name} {alert.comparison} {alert.threshold:g}: [runbook]({alert.runbook})"
+def _with_alert(description: str, alert: Alert) -> str:
+    return f"{description} Alert {alert.name} {alert.comparison} {alert.threshold:g}: [runbook]({alert.runbook})"
 
 
 def _thresholds(alert: Alert | None) -> dashboard.ThresholdsConfig:
@@ -114,7 +114,7 @@ def _thresholds(alert: Alert | None) -> dashboard.ThresholdsConfig:
     elif alert.comparison == "==":  # of what counts upwards from nothing
         steps = [Threshold(color=BAD), Threshold(color=GOOD, value=alert.threshold + 1)]
     else:
-        steps = [Threshold(color=GOOD), Threshold(color=BAD, value=alert.threshold or NEXT_TO_NOTHING)]
+        steps = [Threshold(color=GOOD), Threshold(color=BAD, value=alert.threshold or MIN_THRESHOLD)]
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
 
 

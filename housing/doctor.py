@@ -9,20 +9,20 @@ from omegaconf import DictConfig
 
 from housing.core.command import command
 from housing.operations import printing
-from housing.operations.health_checks import ABSENT, CHECKS, ILL, Found, examine
+from housing.operations.health_checks import SKIPPED, CHECKS, FAILED, CheckResult, run_check
 
 
 @command("doctor")
 def main(cfg: DictConfig) -> None:
     """Print what each check found; end with exit code 1 where something is not right."""
-    ailments: dict[Found, str] = {}
+    ailments: dict[CheckResult, str] = {}
     for check in CHECKS:
-        found = examine(check, cfg)
+        found = run_check(check, cfg)
         if found in ailments:  # what several checks need is mended once
-            found = Found(ABSENT, f"needs {ailments[found]}")
-        elif found.state == ILL:
+            found = CheckResult(SKIPPED, f"needs {ailments[found]}")
+        elif found.state == FAILED:
             ailments[found] = check.__name__
-        printing.show_found(check.__name__, found)
+        printing.show_check(check.__name__, found)
     if ailments:
         sys.exit(f"not right: {', '.join(ailments.values())}")
     print("all is right")

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from housing.bundle.bundle import Bundle
 from housing.core.command import command
 from housing.core.errors import HousingError
-from housing.core.files import written_whole
+from housing.core.files import atomic_write
 from housing.data.table import read_csv
 from housing.schema.column import Matrix, Vector
 from housing.tracking import store
@@ -30,7 +30,7 @@ def predict(cfg: DictConfig) -> int:
     schema = bundle.schema
     made = _predict(bundle, schema.encode_frame(read_csv(file, schema, schema.features)), cfg.coverage)
     rows = pd.read_csv(file, dtype="str", keep_default_na=False, skip_blank_lines=False, index_col=False)  # as they are
-    with written_whole(Path(cfg.out)) as partial:
+    with atomic_write(Path(cfg.out)) as partial:
         rows.assign(**{f"{schema.target.name}_{name}": values for name, values in made.items()}).to_csv(partial, index=False)
     return len(rows)
 

@@ -9,7 +9,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from housing.core.command import command
-from housing.core.files import written_whole
+from housing.core.files import atomic_write
 from housing.data import table as data
 from housing.data.split import split
 
@@ -23,11 +23,11 @@ def prepare(cfg: DictConfig) -> str:
     table = data.load(cfg.data)
     parts = {"train": (found := split(table, cfg.split)).train, "valid": found.valid, "test": found.test}
     frame = data.read_csv(Path(cfg.data.path), table.schema)
-    frame[data.PART] = ""
+    frame[data.SPLIT_COLUMN] = ""
     for name, rows in parts.items():
-        frame.loc[np.sort(rows), data.PART] = name
-    frame.attrs[data.FINGERPRINT] = table.fingerprint
-    with written_whole(Path(cfg.out)) as partial:
+        frame.loc[np.sort(rows), data.SPLIT_COLUMN] = name
+    frame.attrs[data.FINGERPRINT_ATTRIBUTE] = table.fingerprint
+    with atomic_write(Path(cfg.out)) as partial:
         frame.to_parquet(partial, index=False)
     return f"table {cfg.data.name}: " + ", ".join(f"{len(rows):,} rows {name}" for name, rows in parts.items())
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from housing.core.command import command
 from housing.promotion import printing
 from housing.promotion.decision import REJECT
-from housing.promotion.promotion import leave, promote
+from housing.promotion.promotion import write_decision, promote
 
 
 @command("promote")
@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     decision = promote(cfg)
     printing.show_decision(decision, cfg.registered_model)
     if cfg.out is not None:
-        leave(decision, Path(cfg.out))
+        write_decision(decision, Path(cfg.out))
     elif decision.verdict == REJECT:
         sys.exit(1)
 

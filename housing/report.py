@@ -11,11 +11,11 @@ from housing.core import console
 from housing.core.command import command
 from housing.core.errors import ConfigError
 from housing.plots.html import write_page
-from housing.plots.svg import SERIES
+from housing.plots.svg import SERIES_COLORS
 from housing.reports import run_data
-from housing.reports.comparison_page import of_runs
-from housing.reports.page import PAGE
-from housing.reports.run_page import _read, of_run
+from housing.reports.comparison_page import build_comparison_page
+from housing.reports.page import TEMPLATE
+from housing.reports.run_page import _read_runs, build_run_page
 from housing.tracking import store as tracking
 
 
@@ -27,12 +27,16 @@ def report(cfg: DictConfig) -> Path:
     if cfg.evaluate not in (None, "honest"):
         raise ConfigError(f"evaluate is {cfg.evaluate!r}; allowed: honest, or null for what a promotion has found")
     wanted = [str(one) for one in cfg.run_id] if isinstance(cfg.run_id, ListConfig) else [str(cfg.run_id)]
-    if not 1 <= len(set(wanted)) == len(wanted) <= len(SERIES):
-        raise ConfigError(f"run_id is {', '.join(wanted) or 'empty'}; allowed: one to {len(SERIES)} different runs")
+    if not 1 <= len(set(wanted)) == len(wanted) <= len(SERIES_COLORS):
+        raise ConfigError(f"run_id is {', '.join(wanted) or 'empty'}; allowed: one to {len(SERIES_COLORS)} different runs")
     store = tracking.connect(cfg.mlflow)
-    page = of_run(cfg, run_data.read(cfg, store, wanted[0])) if len(wanted) == 1 else of_runs(_read(cfg, store, wanted))
+    page = (
+        build_run_page(cfg, run_data.read(cfg, store, wanted[0]))
+        if len(wanted) == 1
+        else build_comparison_page(_read_runs(cfg, store, wanted))
+    )
     name = f"{'-'.join(one[: 32 if len(wanted) == 1 else 8] for one in wanted)}.html"
-    return write_page(PAGE, Path(cfg.out or Path(cfg.paths.outputs) / "reports" / name), page=page)
+    return write_page(TEMPLATE, Path(cfg.out or Path(cfg.paths.outputs) / "reports" / name), page=page)
 
 
 @command("report")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from housing.core.command import command
 from housing.runs import printing
-from housing.runs.reproduction import SCORES, reproduce
+from housing.runs.reproduction import COMPARED_SCORES, reproduce
 
 
 @command("reproduce")
@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     """Print what is the same and what is not; exit code 1 where a score differs."""
     compared = reproduce(cfg)
     printing.show_comparison(compared, cfg.run_id)
-    if not all(row.same for row in compared if row.what in SCORES):
+    if not all(row.is_equal for row in compared if row.name in COMPARED_SCORES):
         sys.exit(1)
 
 

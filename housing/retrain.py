@@ -16,7 +16,7 @@ from housing.operations.retraining import retrain
 def main(cfg: DictConfig) -> None:
     """Retrain, and print what came of it."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    print(f"\n{retrain(cfg).page()}")
+    print(f"\n{retrain(cfg).to_markdown()}")
 
 
 if __name__ == "__main__":

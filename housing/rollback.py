@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     """Roll back and print that. Exit code 1 where nothing was moved, or where the server does not answer with the version."""
     decision = rollback(cfg)
     printing.show_decision(decision, cfg.registered_model)
-    if cfg.serve.url is not None and not decision.served:
+    if cfg.serve.url is not None and not decision.served_at:
         sys.exit(1)
 
 

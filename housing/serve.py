@@ -9,17 +9,17 @@ from omegaconf import DictConfig
 
 from housing.core.command import command
 from server.core.settings import Settings
-from server.supervisor import environment, require_free, supervise
+from server.supervisor import server_environment, require_free_port, supervise
 
 
 @command("serve")
 def main(cfg: DictConfig) -> None:
     """Serve until interrupted, or until gunicorn ends."""
-    environ = environment(cfg.serve)
+    environ = server_environment(cfg.serve)
     settings = Settings.from_environment(environ)
     for port in (settings.port, settings.metrics_port):
         if port:
-            require_free(settings.host, port)
+            require_free_port(settings.host, port)
     url = f"http://{settings.host}:{settings.port}"
     print(f"serving {cfg.serve.model} at alias {cfg.serve.alias}; Ctrl-C ends it\n")
     for route, meaning in (

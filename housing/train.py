@@ -35,12 +35,12 @@ def main(cfg: DictConfig) -> float:
 
 def cli() -> None:
     """Run Hydra; when a sweep is over, however it ended, write down what came of it."""
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _handle_sigterm)
     interrupted, code = True, 0
     try:
         main()
         interrupted = False
-        _require_a_job()
+        _require_jobs()
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except SystemExit as error:
@@ -48,12 +48,12 @@ def cli() -> None:
         raise
     finally:
         if SWEEP_RUN in os.environ:
-            closed = _close(interrupted)  # whatever the code is already
+            closed = _close_sweep(interrupted)  # whatever the code is already
             code = code or closed
     sys.exit(code)
 
 
-def _require_a_job() -> None:
+def _require_jobs() -> None:
     """End with an error where Hydra made no job of a sweep's command line, which it does not tell."""
     from housing.sweeps.sweep import Sweep  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
 
@@ -61,7 +61,7 @@ def _require_a_job() -> None:
         sys.exit("error: the sweep has no job, since an override gives no value, as range(5,5) does")
 
 
-def _close(interrupted: bool) -> int:
+def _close_sweep(interrupted: bool) -> int:
     """Close the sweep of this process, and give its exit code."""
     from housing.sweeps.sweep import Sweep  # pylint: disable=import-outside-toplevel  # --help need not wait for libraries
 
@@ -70,7 +70,7 @@ def _close(interrupted: bool) -> int:
     return 1
 
 
-def _end(number: int, _frame: FrameType | None) -> None:
+def _handle_sigterm(number: int, _frame: FrameType | None) -> None:
     """Let a sweep that is told to stop close what it has open."""
     sys.exit(128 + number)
 

@@ -18,16 +18,16 @@ from housing.core.errors import ConfigError
 GUNICORN = ["-m", "gunicorn", "--config", str(PROJECT / "server" / "gunicorn.conf.py")]
 
 
-BESIDE = {"puller": ["-m", "server.models.puller"], "joiner": ["-m", "server.feedback.joiner"]}
+SIDECARS = {"puller": ["-m", "server.models.puller"], "joiner": ["-m", "server.feedback.joiner"]}
 
 
-PAUSE = 1.0  # seconds between two looks at the processes
+POLL_SECONDS = 1.0  # seconds between two looks at the processes
 
 
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
-def environment(serve: DictConfig) -> dict[str, str]:
+def server_environment(serve: DictConfig) -> dict[str, str]:
     """Give the environment in which the server's processes find their settings."""
     settings = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
     return {**os.environ, **settings}
@@ -42,11 +42,11 @@ def supervise(environ: Mapping[str, str]) -> int:
         environ = {**environ, "PROMETHEUS_MULTIPROC_DIR": metrics}  # of this server's processes alone, and gone with them
         processes: dict[str, subprocess.Popen[bytes]] = {}
         try:
-            processes["gunicorn"] = _start(GUNICORN, environ)
-            processes |= {name: _start(arguments, environ) for name, arguments in BESIDE.items()}
+            processes["gunicorn"] = _start_process(GUNICORN, environ)
+            processes |= {name: _start_process(arguments, environ) for name, arguments in SIDECARS.items()}
             signal.signal(signal.SIGHUP, lambda *_: processes["gunicorn"].send_signal(signal.SIGHUP))
-            while processes["gunicorn"].poll() is None and not stopping.wait(PAUSE):
-                _start_again_what_ended(processes, environ)
+            while processes["gunicorn"].poll() is None and not stopping.wait(POLL_SECONDS):
+                _restart_sidecars(processes, environ)
         finally:
             for process in processes.values():
                 process.terminate()
@@ -55,25 +55,25 @@ def supervise(environ: Mapping[str, str]) -> int:
     return 0 if stopping.is_set() else processes["gunicorn"].returncode
 
 
-def _start_again_what_ended(processes: dict[str, "subprocess.Popen[bytes]"], environ: Mapping[str, str]) -> None:
-    for name, arguments in BESIDE.items():
+def _restart_sidecars(processes: dict[str, "subprocess.Popen[bytes]"], environ: Mapping[str, str]) -> None:
+    for name, arguments in SIDECARS.items():
         if processes[name].poll() is not None:
             print(f"the {name} has ended; starting another", file=sys.stderr, flush=True)
-            processes[name] = _start(arguments, environ)
+            processes[name] = _start_process(arguments, environ)
 
 
-def _start(arguments: list[str], environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+def _start_process(arguments: list[str], environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     # pylint: disable-next=subprocess-popen-preexec-fn  # this process has one thread
-    return subprocess.Popen([sys.executable, *arguments], env=environ, cwd=PROJECT, preexec_fn=_end_with_parent)
+    return subprocess.Popen([sys.executable, *arguments], env=environ, cwd=PROJECT, preexec_fn=_terminate_with_parent)
 
 
-def _end_with_parent() -> None:
+def _terminate_with_parent() -> None:
     """Have this process told to stop when its parent is gone, even by `kill -9`; only Linux can do that."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def require_free(host: str, port: int) -> None:
+def require_free_port(host: str, port: int) -> None:
     """Raise ConfigError where another process listens on a port, or the host is not one of this machine's."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

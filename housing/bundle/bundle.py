@@ -26,26 +26,26 @@ from typing import Any, Self
 import numpy as np
 
 from housing.bundle.conformal import Interval
-from housing.bundle.ensemble import Ensemble, Estimator, restored
+from housing.bundle.ensemble import Ensemble, Estimator, restore_ensemble
 from housing.bundle.file_format import (
     BACKGROUND,
-    COMBINE,
+    ENSEMBLE,
     FORMAT,
     GRAPH,
     INTERVAL,
     SHARED_FILES,
-    SUMS,
-    _check_card,
-    _files,
-    _homes,
+    CHECKSUMS,
+    _validate_card,
+    _list_files,
+    _make_numbered_dirs,
     _is_number,
-    _numbered,
+    _numbered_dirs,
     _read_arrays,
     _write_arrays,
     _write_json,
     check_files,
 )
-from housing.bundle.onnx_model import Graph
+from housing.bundle.onnx_model import OnnxModel
 from housing.core.errors import BundleError
 from housing.core.files import sha256
 from housing.features.pipeline import Features
@@ -87,16 +87,16 @@ class Bundle:
         if self.interval is None:
             raise BundleError("this model has no intervals: it was trained with interval=none")
         predicted, columns = self.ensemble.predict_with_columns(matrix)
-        return predicted, *self.interval.ends(self.schema, columns, predicted, coverage)
+        return predicted, *self.interval.bounds(self.schema, columns, predicted, coverage)
 
-    def pick_golden(self, matrix: Matrix, count: int) -> None:
+    def select_golden_rows(self, matrix: Matrix, count: int) -> None:
         """Keep `count` of the rows, spread over the range of predictions, with what this bundle says of them."""
         order = np.argsort(self.predict(matrix), kind="stable")
         rows = matrix[order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]]
-        said = {name: values.tolist() for name, values in self.answers(rows).items()}
+        said = {name: values.tolist() for name, values in self.predict_with_interval(rows).items()}
         self.golden = {"rows": self.schema.decode(rows), **said}
 
-    def answers(self, rows: Matrix) -> dict[str, Vector]:
+    def predict_with_interval(self, rows: Matrix) -> dict[str, Vector]:
         """Give predictions, and interval ends where there are any."""
         if self.interval is None:
             return {"predictions": self.predict(rows)}
@@ -104,7 +104,7 @@ class Bundle:
         return dict(zip(names, self.predict_interval(rows, self._golden_coverage()), strict=True))
 
     def _golden_coverage(self) -> float:
-        return min(GOLDEN_COVERAGE, self.interval.most) if self.interval else GOLDEN_COVERAGE
+        return min(GOLDEN_COVERAGE, self.interval.max_coverage) if self.interval else GOLDEN_COVERAGE
 
     def write(self, folder: Path) -> None:
         """Write the bundle as `folder`, whole or not at all."""
@@ -112,8 +112,8 @@ class Bundle:
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             self._write_files(partial)
-            (partial / SUMS).write_text(
-                "".join(f"{sha256(partial / name)}  {name}\n" for name in _files(partial)), encoding="utf-8"
+            (partial / CHECKSUMS).write_text(
+                "".join(f"{sha256(partial / name)}  {name}\n" for name in _list_files(partial)), encoding="utf-8"
             )
             partial.chmod(0o755)
             partial.rename(folder)
@@ -124,35 +124,35 @@ class Bundle:
     def _write_files(self, folder: Path) -> None:
         shared = {
             "schema.json": {"format": FORMAT, **self.schema.to_dict()},
-            "combine.json": self.ensemble.declared(),
+            "combine.json": self.ensemble.to_config(),
             "reference.json": self.reference,
             "card.json": self.card,
             "golden.json": self.golden,
         }
         for name, content in shared.items():
             _write_json(folder / name, content)
-        _write_arrays(folder / COMBINE, {} if self.ensemble.reach is None else self.ensemble.reach.arrays)
+        _write_arrays(folder / ENSEMBLE, {} if self.ensemble.applicability is None else self.ensemble.applicability.arrays)
         _write_arrays(folder / BACKGROUND, {"rows": self.background})
-        for home, features in _homes(folder / "features", self.ensemble.features):
+        for home, features in _make_numbered_dirs(folder / "features", self.ensemble.features):
             declared, arrays = features.state()
             _write_json(home / "features.json", declared)
             _write_arrays(home / "arrays.npz", arrays)
-        for home, member in _homes(folder / "members", self.ensemble.members):
-            (home / GRAPH).write_bytes(_graph(member.estimator))
+        for home, member in _make_numbered_dirs(folder / "members", self.ensemble.members):
+            (home / GRAPH).write_bytes(_onnx_bytes(member.estimator))
         if self.interval is not None:
             _write_arrays(folder / INTERVAL[0], self.interval.arrays)
-            (folder / INTERVAL[1]).write_bytes(_graph(self.interval.scale))
+            (folder / INTERVAL[1]).write_bytes(_onnx_bytes(self.interval.error_model))
 
     @classmethod
-    def read(cls, folder: Path, estimator: Callable[[bytes], Graph] = Graph) -> Self:
+    def read(cls, folder: Path, model_type: Callable[[bytes], OnnxModel] = OnnxModel) -> Self:
         """Read a bundle, and prove it: files, sums, then golden rows. `estimator` makes of each graph what runs it.
 
         Raises BundleError, which names the file and what is wrong with it.
         """
         try:
             check_files(folder)
-            bundle = cls._assemble(folder, estimator)
-            bundle.check_golden()
+            bundle = cls._assemble(folder, model_type)
+            bundle.verify_golden()
         except BundleError as error:
             raise BundleError(f"bundle {folder}: {error}") from error
         except Exception as error:  # a file can be wrong in any way, and onnxruntime's errors share no other base
@@ -160,32 +160,32 @@ class Bundle:
         return bundle
 
     @classmethod
-    def _assemble(cls, folder: Path, estimator: Callable[[bytes], Graph]) -> Self:
+    def _assemble(cls, folder: Path, model_type: Callable[[bytes], OnnxModel]) -> Self:
         shared = {name: json.loads((folder / name).read_text(encoding="utf-8")) for name in SHARED_FILES}
         if shared["schema.json"].get("format") != FORMAT:
             raise BundleError(f"format is {shared['schema.json'].get('format')!r}; this program reads {FORMAT}")
         schema = Schema.from_dict(shared["schema.json"])
-        _check_reference(schema, shared["reference.json"])
-        _check_card(shared["card.json"])
-        features = [_read_features(schema, home) for home in _numbered(folder / "features")]
-        graphs: list[Estimator] = [estimator((home / GRAPH).read_bytes()) for home in _numbered(folder / "members")]
-        ensemble = restored(schema, features, graphs, shared["combine.json"], _read_arrays(folder / COMBINE))
+        _validate_reference(schema, shared["reference.json"])
+        _validate_card(shared["card.json"])
+        features = [_read_features(schema, home) for home in _numbered_dirs(folder / "features")]
+        graphs: list[Estimator] = [model_type((home / GRAPH).read_bytes()) for home in _numbered_dirs(folder / "members")]
+        ensemble = restore_ensemble(schema, features, graphs, shared["combine.json"], _read_arrays(folder / ENSEMBLE))
         background = _read_background(schema, folder / BACKGROUND)
         interval = None
         if (folder / INTERVAL[0]).is_file():
-            interval = Interval(_read_arrays(folder / INTERVAL[0]), estimator((folder / INTERVAL[1]).read_bytes()))
+            interval = Interval(_read_arrays(folder / INTERVAL[0]), model_type((folder / INTERVAL[1]).read_bytes()))
         return cls(ensemble, shared["reference.json"], shared["card.json"], shared["golden.json"], background, interval)
 
-    def check_golden(self) -> None:
+    def verify_golden(self) -> None:
         """Predict the golden rows again. Raises BundleError where a prediction differs."""
-        for name, got in self.answers(self.schema.encode_records(self.golden["rows"])).items():
-            self._check_same(name, np.array(self.golden[name], dtype=np.float64), got)
+        for name, got in self.predict_with_interval(self.schema.encode_records(self.golden["rows"])).items():
+            self._assert_close(name, np.array(self.golden[name], dtype=np.float64), got)
 
-    def check_predictions(self, got: Vector) -> None:
+    def verify_predictions(self, got: Vector) -> None:
         """Compare what somebody else predicts for the golden rows. Raises BundleError where a prediction differs."""
-        self._check_same("predictions", np.array(self.golden["predictions"], dtype=np.float64), got)
+        self._assert_close("predictions", np.array(self.golden["predictions"], dtype=np.float64), got)
 
-    def _check_same(self, name: str, expected: Vector, got: Vector) -> None:
+    def _assert_close(self, name: str, expected: Vector, got: Vector) -> None:
         if got.shape != expected.shape or not expected.size:
             raise BundleError(f"golden.json has {len(got)} rows and {len(expected)} {name}; allowed: as many, and some")
         off = np.abs(got - expected)
@@ -194,14 +194,14 @@ class Bundle:
             row = int(np.argmax(off))
             raise BundleError(f"golden row {row}: expected {expected[row]:.6g}, got {got[row]:.6g}")
 
-    def size(self) -> int:
+    def size_bytes(self) -> int:
         """Bytes of the estimators' graphs and the features' arrays."""
         arrays = (array for features in self.ensemble.features for array in features.state()[1].values())
-        return sum(len(_graph(member.estimator)) for member in self.ensemble.members) + sum(array.nbytes for array in arrays)
+        return sum(len(_onnx_bytes(member.estimator)) for member in self.ensemble.members) + sum(array.nbytes for array in arrays)
 
 
-def _graph(estimator: Estimator) -> bytes:
-    assert isinstance(estimator, Graph)  # in a bundle it is
+def _onnx_bytes(estimator: Estimator) -> bytes:
+    assert isinstance(estimator, OnnxModel)  # in a bundle it is
     return estimator.graph
 
 
@@ -218,12 +218,12 @@ def _read_background(schema: Schema, path: Path) -> Matrix:
         raise BundleError(f"{path.name} has {found}; allowed: float64 of shape (at least 1, {len(schema.features)})")
     for row, record in enumerate(schema.decode(rows)):
         same = np.array_equal(schema.encode_records([record])[0], rows[row], equal_nan=True)
-        if not same or any(column.reason(record[column.name]) for column in schema.features):
+        if not same or any(column.validate(record[column.name]) for column in schema.features):
             raise BundleError(f"{path.name}: row {row} holds what the schema does not allow")
     return rows
 
 
-def _check_reference(schema: Schema, reference: Mapping[str, Any]) -> None:
+def _validate_reference(schema: Schema, reference: Mapping[str, Any]) -> None:
     """Raise BundleError where bins are not whole, and KeyError where a column has none."""
     bins = {column.name: reference["columns"][column.name] for column in schema.features}
     for name, found in {**bins, "the prediction": reference["prediction"]}.items():

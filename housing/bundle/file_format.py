@@ -16,13 +16,13 @@ from housing.core.files import sha256
 FORMAT = 4
 
 
-SUMS = "SHA256SUMS"
+CHECKSUMS = "SHA256SUMS"
 
 
 SHARED_FILES = ("schema.json", "combine.json", "reference.json", "card.json", "golden.json")
 
 
-COMBINE, BACKGROUND, GRAPH = "combine.npz", "background.npz", "model.onnx"
+ENSEMBLE, BACKGROUND, GRAPH = "combine.npz", "background.npz", "model.onnx"
 
 
 INTERVAL = ("interval.npz", "interval.onnx")
@@ -31,7 +31,7 @@ INTERVAL = ("interval.npz", "interval.onnx")
 FEATURES_FILES = ("features.json", "arrays.npz")
 
 
-def _homes(folder: Path, parts: Sequence[Any]) -> Iterator[tuple[Path, Any]]:
+def _make_numbered_dirs(folder: Path, parts: Sequence[Any]) -> Iterator[tuple[Path, Any]]:
     """Make a numbered folder for each part."""
     for place, part in enumerate(parts):
         home = folder / str(place)
@@ -39,7 +39,7 @@ def _homes(folder: Path, parts: Sequence[Any]) -> Iterator[tuple[Path, Any]]:
         yield home, part
 
 
-def _numbered(folder: Path) -> list[Path]:
+def _numbered_dirs(folder: Path) -> list[Path]:
     return sorted(folder.iterdir(), key=lambda home: int(home.name))
 
 
@@ -52,7 +52,7 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         return dict(stored)
 
 
-def _check_card(card: Mapping[str, Any]) -> None:
+def _validate_card(card: Mapping[str, Any]) -> None:
     """Raise BundleError, KeyError or ValueError where the card does not say what a server tells of its model."""
     names, rmse = (card["run_id"], card["data"]["fingerprint"]), card["metrics"]["rmse"]
     if not all(isinstance(name, str) for name in names) or not _is_number(rmse):
@@ -68,38 +68,38 @@ def _is_number(value: Any) -> bool:
 
 def check_files(folder: Path) -> None:
     """Compare the files that are there with those of the format and with their sums. Raises BundleError."""
-    if not (folder / SUMS).is_file():
-        raise BundleError(f"{SUMS} is missing")
+    if not (folder / CHECKSUMS).is_file():
+        raise BundleError(f"{CHECKSUMS} is missing")
     listed = {}
-    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")
         listed[name] = digest
-    present = _files(folder)
+    present = _list_files(folder)
     expected = {
         *SHARED_FILES,
-        COMBINE,
+        ENSEMBLE,
         BACKGROUND,
-        *_parts(present, "features", FEATURES_FILES),
-        *_parts(present, "members", (GRAPH,)),
+        *_expected_files(present, "features", FEATURES_FILES),
+        *_expected_files(present, "members", (GRAPH,)),
     }
     expected |= set(INTERVAL) if set(INTERVAL) & set(present) else set()
     for what, names in (
         ("is missing", (expected | set(listed)) - set(present)),
         ("is not part of a bundle", set(present) - expected),
-        (f"is not in {SUMS}", set(present) - set(listed)),
+        (f"is not in {CHECKSUMS}", set(present) - set(listed)),
         ("does not have the sum that was written", {name for name in present if listed.get(name) != sha256(folder / name)}),
     ):
         if names:
             raise BundleError(f"{min(names)} {what}")
 
 
-def _parts(present: Sequence[str], kind: str, names: Sequence[str]) -> set[str]:
+def _expected_files(present: Sequence[str], kind: str, names: Sequence[str]) -> set[str]:
     """Give the files that the numbered folders of a kind must have: as many as there are, and one at least."""
     count = max(len({name.split("/")[1] for name in present if name.startswith(f"{kind}/")}), 1)
     return {f"{kind}/{place}/{name}" for place in range(count) for name in names}
 
 
-def _files(folder: Path) -> list[str]:
+def _list_files(folder: Path) -> list[str]:
     """Names of all files below the folder but the sums, sorted. A link is refused: it may point anywhere."""
     names = []
     for home, folders, files in os.walk(folder):
@@ -107,7 +107,7 @@ def _files(folder: Path) -> list[str]:
             if (Path(home) / name).is_symlink():
                 raise BundleError(f"{name} is a link")
         names += [(Path(home) / name).relative_to(folder).as_posix() for name in files]
-    return sorted(set(names) - {SUMS})
+    return sorted(set(names) - {CHECKSUMS})
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from housing.core.errors import BundleError
 from housing.schema.column import Matrix, Vector
 
 
-class Session:
+class OnnxRuntimeModel:
     """An estimator that ONNX Runtime runs."""
 
     def __init__(self, graph: bytes) -> None:
@@ -21,41 +21,41 @@ class Session:
         self._input = self._session.get_inputs()[0].name
         self._dtype = np.float64 if "double" in self._session.get_inputs()[0].type else np.float32
 
-    def estimate(self, columns: Matrix) -> Vector:
+    def predict(self, columns: Matrix) -> Vector:
         """Give the estimator's number for each row of its columns."""
         return self._session.run(None, {self._input: columns.astype(self._dtype)})[0].reshape(-1).astype(np.float64)
 
 
-class Graph:
+class OnnxModel:
     """An estimator as ONNX."""
 
     def __init__(self, graph: bytes) -> None:
         self.graph = graph
         self._trees = Trees.read(graph)
-        self._engine = self._trees or Session(graph)
+        self._engine = self._trees or OnnxRuntimeModel(graph)
 
     @property
-    def is_walked(self) -> bool:
+    def uses_tree_walker(self) -> bool:
         """Whether the walker computes it, and not ONNX Runtime."""
         return self._trees is not None
 
-    def estimate(self, columns: Matrix) -> Vector:
+    def predict(self, columns: Matrix) -> Vector:
         """Give the estimator's number for each row of its columns."""
-        return self._engine.estimate(columns)
+        return self._engine.predict(columns)
 
 
-class ProvenGraph(Graph):
+class VerifiedOnnxModel(OnnxModel):
     """An estimator that ONNX Runtime runs too where it is walked, to prove that it says the same."""
 
     def __init__(self, graph: bytes) -> None:
         super().__init__(graph)
-        self._session = Session(graph) if self.is_walked else None
+        self._session = OnnxRuntimeModel(graph) if self.uses_tree_walker else None
 
-    def estimate(self, columns: Matrix) -> Vector:
+    def predict(self, columns: Matrix) -> Vector:
         """Give the estimator's number for each row of its columns. Raises BundleError where the two differ in one bit."""
-        walked = super().estimate(columns)
+        walked = super().predict(columns)
         if self._session is not None:
-            expected = self._session.estimate(columns)
+            expected = self._session.predict(columns)
             if walked.tobytes() != expected.tobytes():
                 row = int(np.argmax(walked.view(np.int64) != expected.view(np.int64)))
                 raise BundleError(

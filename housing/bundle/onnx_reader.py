@@ -7,10 +7,10 @@ from google.protobuf.message import DecodeError
 
 from housing.core.errors import BundleError
 
-TREES = "TreeEnsembleRegressor"
+TREE_OPERATOR = "TreeEnsembleRegressor"
 
 
-ML = "ai.onnx.ml"  # its domain
+ML_DOMAIN = "ai.onnx.ml"  # its domain
 
 
 # Of onnx.proto what is looked at: message -> field -> (number, whether it is repeated, type).
@@ -57,7 +57,7 @@ MESSAGES = {
 PACKAGE = "housing.onnx_reader"
 
 
-def _model() -> Any:
+def _make_model_class() -> Any:
     """Make the class that reads a model, and skips what is not looked at."""
     # pylint: disable=no-member  # protobuf makes its classes while it runs
     kinds = descriptor_pb2.FieldDescriptorProto
@@ -76,10 +76,10 @@ def _model() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.Model"))
 
 
-MODEL = _model()
+MODEL = _make_model_class()
 
 
-def read(graph: bytes) -> Any:
+def read_model(graph: bytes) -> Any:
     """Give what is looked at of a model. Raises BundleError for bytes that are none."""
     try:
         return MODEL.FromString(graph)

@@ -23,7 +23,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], Any]:
-        def guarded(cfg: DictConfig) -> Any:
+        def wrapped(cfg: DictConfig) -> Any:
             try:
                 return function(cfg)
             except USER_ERRORS as error:
@@ -31,6 +31,6 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                     raise
                 sys.exit(f"error: {error}")
 
-        return hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(guarded)
+        return hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(wrapped)
 
     return decorate

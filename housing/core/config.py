@@ -7,17 +7,17 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from housing.core.environment import PROJECT, home
+from housing.core.environment import PROJECT, project_home
 from housing.core.errors import ConfigError, HousingError
 
 CONF = str(PROJECT / "conf")
 SWEEP_RUN = "HOUSING_SWEEP_RUN"  # in the environment of a sweep's jobs: the run that is their parent
 
 
-OmegaConf.register_new_resolver("home", lambda: str(home()), replace=True)
+OmegaConf.register_new_resolver("home", lambda: str(project_home()), replace=True)
 
 
-def make(node: DictConfig, *arguments: Any) -> Any:
+def instantiate(node: DictConfig, *arguments: Any) -> Any:
     """Make what a config node's `_target_` names; an error of ours or of the world outside comes out as itself.
 
     Raises ConfigError where the target is not there or does not take what the node gives it.

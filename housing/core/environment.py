@@ -15,12 +15,12 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def home() -> Path:
+def project_home() -> Path:
     """Give the folder below which data, store and outputs lie: $HOUSING_HOME, or else the project."""
     return Path(os.environ.get("HOUSING_HOME") or PROJECT).absolute()
 
 
-COMMIT = "mlflow.source.git.commit"  # a tag of MLflow's own
+COMMIT_TAG = "mlflow.source.git.commit"  # a tag of MLflow's own
 
 
 LIBRARIES = ("numpy", "scikit-learn", "xgboost-cpu" if sys.platform != "darwin" else "xgboost")

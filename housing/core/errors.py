@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SHOWN = 20
+MAX_SHOWN = 20
 
 
 class HousingError(Exception):
@@ -14,11 +14,11 @@ class ConfigError(HousingError):
     """A config value that cannot work."""
 
 
-class SourceError(HousingError):
+class DownloadError(HousingError):
     """A table that its source cannot give now: no network, a server that is away, a broken download."""
 
 
-class VersionError(HousingError):
+class DataVersionError(HousingError):
     """DVC cannot give or keep a version of a table."""
 
 
@@ -30,16 +30,16 @@ class BundleError(HousingError):
     """A bundle that is damaged, incomplete or not of this format."""
 
 
-class SkippedError(HousingError):
+class JobSkipped(HousingError):
     """A job that is not begun, since its sweep has been told to stop."""
 
 
-class Pruned(Exception):
+class TrialPruned(Exception):
     """No error: a search gives a job up before its last fold."""
 
 
 @dataclass(frozen=True)
-class Problem:
+class Violation:
     """One value that the schema does not allow. `row` counts from 0; a whole column has none."""
 
     row: int | None
@@ -55,8 +55,8 @@ class Problem:
 class TableError(HousingError):
     """A table or a request that its schema does not allow; `problems` names each place."""
 
-    def __init__(self, what: str, problems: Sequence[Problem]) -> None:
-        self.problems = list(problems)
-        shown = "".join(f"\n  {problem}" for problem in self.problems[:SHOWN])
-        more = f"\n  and {len(self.problems) - SHOWN} more" if len(self.problems) > SHOWN else ""
-        super().__init__(f"{what}{shown}{more}")
+    def __init__(self, message: str, violations: Sequence[Violation]) -> None:
+        self.violations = list(violations)
+        shown = "".join(f"\n  {problem}" for problem in self.violations[:MAX_SHOWN])
+        more = f"\n  and {len(self.violations) - MAX_SHOWN} more" if len(self.violations) > MAX_SHOWN else ""
+        super().__init__(f"{message}{shown}{more}")

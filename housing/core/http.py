@@ -2,4 +2,4 @@
 
 import urllib.request
 
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a server on this machine is behind no proxy
+NO_PROXY_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a server on this machine is behind no proxy

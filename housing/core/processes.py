@@ -10,15 +10,15 @@ from pathlib import Path
 HOST, PROCESS, HEARTBEAT = "housing.host", "housing.process", "housing.heartbeat"  # tags of a run
 
 
-BEAT = 60.0  # seconds from one heartbeat to the next
+HEARTBEAT_SECONDS = 60.0  # seconds from one heartbeat to the next
 
 
-SILENT = timedelta(minutes=5)  # after which a run on a machine that cannot be asked is given up
+HEARTBEAT_TIMEOUT = timedelta(minutes=5)  # after which a run on a machine that cannot be asked is given up
 
 
-def identity() -> dict[str, str]:
+def process_tags() -> dict[str, str]:
     """Give this process as tags of a run: its host, and its pid with what tells it from a later process of that pid."""
-    return {HOST: socket.gethostname(), PROCESS: f"{os.getpid()} {_start(os.getpid())} {_pids()}", HEARTBEAT: now()}
+    return {HOST: socket.gethostname(), PROCESS: f"{os.getpid()} {_start_time(os.getpid())} {_pid_namespace()}", HEARTBEAT: now()}
 
 
 def now() -> str:
@@ -26,9 +26,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def is_own(tags: Mapping[str, str]) -> bool:
+def is_current_process(tags: Mapping[str, str]) -> bool:
     """Whether a run belongs to this very process."""
-    mine = identity()
+    mine = process_tags()
     return all(tags.get(name) == mine[name] for name in (HOST, PROCESS))
 
 
@@ -39,15 +39,15 @@ def is_dead(tags: Mapping[str, str]) -> bool:
     """
     pid, _, rest = tags.get(PROCESS, "").partition(" ")
     start, _, pids = rest.partition(" ")
-    if tags.get(HOST) == socket.gethostname() and pids == _pids() and pid.isdecimal():
-        return start != _start(int(pid))
+    if tags.get(HOST) == socket.gethostname() and pids == _pid_namespace() and pid.isdecimal():
+        return start != _start_time(int(pid))
     try:
-        return datetime.now(UTC) - datetime.fromisoformat(tags[HEARTBEAT]) > SILENT
+        return datetime.now(UTC) - datetime.fromisoformat(tags[HEARTBEAT]) > HEARTBEAT_TIMEOUT
     except (KeyError, ValueError):
         return False  # not one of ours
 
 
-def _start(pid: int) -> str | None:
+def _start_time(pid: int) -> str | None:
     """Give the start time of a process in clock ticks since boot, or None where there is no such process.
 
     A pid alone comes again. A system without /proc tells pids alone.
@@ -72,7 +72,7 @@ def _exists(pid: int) -> bool:
 
 
 @functools.lru_cache
-def _pids() -> str:
+def _pid_namespace() -> str:
     """Give what names this machine's present table of pids: the boot, and the namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()

@@ -9,55 +9,55 @@ from housing.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Allowed:
+class Validator:
     """A kind of value: its words, and the test of it."""
 
-    words: str
-    holds: Callable[[Any], bool]
+    description: str
+    is_valid: Callable[[Any], bool]
 
-    def require(self, name: str, value: Any) -> None:
+    def validate(self, name: str, value: Any) -> None:
         """Raise ConfigError, which says what is allowed, where the value is of another kind."""
-        if not self.holds(value):
-            raise ConfigError(f"{name} is {value!r}; allowed: {self.words}")
+        if not self.is_valid(value):
+            raise ConfigError(f"{name} is {value!r}; allowed: {self.description}")
 
 
-FLAG = Allowed("true, false", lambda value: isinstance(value, bool))
+BOOLEAN = Validator("true, false", lambda value: isinstance(value, bool))
 
 
-ANY_NUMBER = Allowed("a finite number", lambda value: _is_number(value))
+ANY_NUMBER = Validator("a finite number", lambda value: _is_number(value))
 
 
-POSITIVE = Allowed("a number above 0", lambda value: _is_number(value) and value > 0)
+POSITIVE = Validator("a number above 0", lambda value: _is_number(value) and value > 0)
 
 
-NOT_NEGATIVE = Allowed("a number, 0 or above", lambda value: _is_number(value) and value >= 0)
+NON_NEGATIVE = Validator("a number, 0 or above", lambda value: _is_number(value) and value >= 0)
 
 
-def whole(least: int, most: int | None = None) -> Allowed:
+def integer(minimum: int, maximum: int | None = None) -> Validator:
     """Allow the whole numbers from `least` up to `most`, or without end."""
-    words = f"a whole number, {least} or above" if most is None else f"a whole number from {least} to {most}"
-    return Allowed(words, lambda value: _is_whole(value) and least <= value <= (value if most is None else most))
+    words = f"a whole number, {minimum} or above" if maximum is None else f"a whole number from {minimum} to {maximum}"
+    return Validator(words, lambda value: _is_integer(value) and minimum <= value <= (value if maximum is None else maximum))
 
 
-def one_of(*names: str) -> Allowed:
+def choice(*choices: str) -> Validator:
     """Allow some words."""
-    return Allowed(", ".join(names), lambda value: value in names)
+    return Validator(", ".join(choices), lambda value: value in choices)
 
 
-def or_null(allowed: Allowed) -> Allowed:
+def optional(validator: Validator) -> Validator:
     """Allow nothing (null) as well."""
-    return Allowed(f"{allowed.words}, or null", lambda value: value is None or allowed.holds(value))
+    return Validator(f"{validator.description}, or null", lambda value: value is None or validator.is_valid(value))
 
 
-def require(values: Mapping[str, Any], allowed: Mapping[str, Allowed]) -> None:
+def validate(values: Mapping[str, Any], validators: Mapping[str, Validator]) -> None:
     """Raise ConfigError for the first of the values that is not what its name allows."""
-    for name, kind in allowed.items():
-        kind.require(name, values[name])
+    for name, kind in validators.items():
+        kind.validate(name, values[name])
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)

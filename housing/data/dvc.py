@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from housing.core.errors import VersionError
+from housing.core.errors import DataVersionError
 
 
 @dataclass(frozen=True)
@@ -19,34 +19,34 @@ class Version:
     md5: str
     size: int  # bytes
 
-    def is_in(self, path: Path) -> bool:
+    def matches(self, path: Path) -> bool:
         """Whether the file is this version."""
-        return path.stat().st_size == self.size and self.begins(path)
+        return path.stat().st_size == self.size and self.is_prefix_of(path)
 
-    def begins(self, path: Path) -> bool:
+    def is_prefix_of(self, path: Path) -> bool:
         """Whether the file is this version, or this version with rows added behind it."""
         with path.open("rb") as file:
             return hashlib.md5(file.read(self.size), usedforsecurity=False).hexdigest() == self.md5
 
 
-def pointer(table: Path) -> Path:
+def dvc_file(table: Path) -> Path:
     """Give the place of a table's .dvc file."""
     return table.with_name(f"{table.name}.dvc")
 
 
-def named(table: Path) -> Version | None:
+def tracked_version(table: Path) -> Version | None:
     """Give the version that a table's .dvc file names, or None where the table is not under DVC.
 
     Raises VersionError where the file names none.
     """
-    place = pointer(table)
-    if not place.is_file():
+    path = dvc_file(table)
+    if not path.is_file():
         return None
     try:
-        (out,) = yaml.safe_load(place.read_text(encoding="utf-8"))["outs"]
+        (out,) = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"]
         return Version(str(out["md5"]), int(out["size"]))
     except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise VersionError(f"{place} names no version of {table.name}: {type(error).__name__}: {error}") from error
+        raise DataVersionError(f"{path} names no version of {table.name}: {type(error).__name__}: {error}") from error
 
 
 def pull(table: Path) -> None:
@@ -57,7 +57,7 @@ def pull(table: Path) -> None:
     _dvc("pull", table)
 
 
-def save(table: Path) -> None:
+def add(table: Path) -> None:
     """Keep the present table as a version in DVC's cache, and name it in its .dvc file.
 
     Raises VersionError with what DVC says.
@@ -75,18 +75,18 @@ def is_in_remote(table: Path) -> bool:
     return not json.loads(_dvc("status", table, "--cloud", "--json"))
 
 
-def _dvc(what: str, table: Path, *flags: str) -> str:
-    asked = [sys.executable, "-m", "dvc", what, *flags, table.name]
-    done = subprocess.run(asked, cwd=table.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+def _dvc(command: str, table: Path, *flags: str) -> str:
+    arguments = [sys.executable, "-m", "dvc", command, *flags, table.name]
+    done = subprocess.run(arguments, cwd=table.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise VersionError(f"dvc {what} {table.name}: {_reason(done.stderr)}")
+        raise DataVersionError(f"dvc {command} {table.name}: {_error_summary(done.stderr)}")
     return done.stdout
 
 
-def _reason(said: str) -> str:
+def _error_summary(stderr: str) -> str:
     """Give DVC's errors as one line, without its advice on where to ask for help."""
     lines = [
-        line for line in said.splitlines() if line and not line.startswith(("<http", "Having any troubles", "Is your cache"))
+        line for line in stderr.splitlines() if line and not line.startswith(("<http", "Having any troubles", "Is your cache"))
     ]
     begin = next((place for place, line in enumerate(lines) if line.startswith("ERROR: ")), 0)
     return " ".join(line.removeprefix("ERROR: ") for line in lines[begin:])

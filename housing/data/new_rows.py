@@ -9,11 +9,11 @@ from typing import Self
 import numpy as np
 
 from housing.core.errors import HousingError, TableError
-from housing.data.table import Table, read_cell, table_of
+from housing.data.table import Table, parse_cell, make_table
 from housing.schema.column import Record
 from housing.schema.table_schema import Schema
 
-Cells = list[str]
+RowCells = list[str]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class BadRow:
 
     line: int
     reason: str
-    cells: Cells
+    cells: RowCells
 
     def __str__(self) -> str:
         return f"line {self.line}: {self.reason}"
@@ -33,9 +33,9 @@ class NewRows:
     """The rows of a file: `cells` of those that fit, as they stand below `header`, their numbers as a table, and the bad ones."""
 
     header: list[str]
-    cells: list[Cells]
+    cells: list[RowCells]
     table: Table
-    bad: list[BadRow]
+    bad_rows: list[BadRow]
 
     @classmethod
     def read(cls, path: Path, schema: Schema) -> Self:
@@ -47,19 +47,19 @@ class NewRows:
             raise HousingError(f"file={path} is not there")
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                numbered = _numbered(file)
+                numbered = _numbered_rows(file)
                 _, header = next(numbered, (1, []))
                 schema.require_columns(header, schema.columns, forbid_others=True)
-                return cls.checked(header, list(numbered), schema)
+                return cls.from_cells(header, list(numbered), schema)
         except (csv.Error, UnicodeDecodeError) as error:
             raise TableError(f"{path} is not a table of comma-separated values in UTF-8: {error}", []) from error
 
     @classmethod
-    def checked(cls, header: list[str], numbered: list[tuple[int, Cells]], schema: Schema) -> Self:
+    def from_cells(cls, header: list[str], numbered_rows: list[tuple[int, RowCells]], schema: Schema) -> Self:
         """Tell the rows that fit from those that do not; each comes with the number of its line."""
         good, records, bad = [], [], []
-        for line, cells in numbered:
-            record, reasons = _read(dict(zip(header, cells, strict=False)), schema)
+        for line, cells in numbered_rows:
+            record, reasons = _parse_row(dict(zip(header, cells, strict=False)), schema)
             if len(cells) != len(header):
                 reasons = [f"has {len(cells)} fields; the header has {len(header)}"]
             if reasons:
@@ -67,11 +67,11 @@ class NewRows:
             else:
                 good.append(cells)
                 records.append([column.encode(record[column.name]) for column in schema.columns])
-        everything = np.array(records, dtype=np.float64).reshape(len(records), len(schema.columns))
-        return cls(header, good, table_of(schema, everything, digest=""), bad)
+        encoded = np.array(records, dtype=np.float64).reshape(len(records), len(schema.columns))
+        return cls(header, good, make_table(schema, encoded, digest=""), bad)
 
 
-def _numbered(file: Iterator[str]) -> Iterator[tuple[int, Cells]]:
+def _numbered_rows(file: Iterator[str]) -> Iterator[tuple[int, RowCells]]:
     """Give each row with its first line; a quoted cell may go over several."""
     reader = csv.reader(file, strict=True)
     line = 1
@@ -80,7 +80,7 @@ def _numbered(file: Iterator[str]) -> Iterator[tuple[int, Cells]]:
         line = reader.line_num + 1
 
 
-def _read(cells: dict[str, str], schema: Schema) -> tuple[Record, list[str]]:
+def _parse_row(cells: dict[str, str], schema: Schema) -> tuple[Record, list[str]]:
     """Read the cells of a row; beside their values come the reasons against them."""
-    read = {column.name: read_cell(column, cells.get(column.name, "")) for column in schema.columns}
-    return {name: value for name, (value, _) in read.items()}, [f"{name}: {why}" for name, (_, why) in read.items() if why]
+    parsed = {column.name: parse_cell(column, cells.get(column.name, "")) for column in schema.columns}
+    return {name: value for name, (value, _) in parsed.items()}, [f"{name}: {why}" for name, (_, why) in parsed.items() if why]

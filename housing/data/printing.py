@@ -10,13 +10,13 @@ from housing.core.console import _console
 from housing.data.drift import Drift
 from housing.data.new_rows import BadRow
 
-SAME = "as before"  # of a column without drift
+NO_DRIFT = "as before"  # of a column without drift
 
 
-def show_bad_rows(bad: Sequence[BadRow], file: Path) -> None:
+def show_bad_rows(bad_rows: Sequence[BadRow], file: Path) -> None:
     """Print each row of a file that does not fit its table, and why."""
     console = _console()
-    for row in bad:
+    for row in bad_rows:
         console.print(f"{file}, {row}", style="red", markup=False, soft_wrap=True)
 
 
@@ -27,19 +27,19 @@ def show_drift(drifts: Sequence[Drift], rows: int, present: int, cfg: DictConfig
     for name in ("column", "PSI", "by chance up to", "present", "new", "out of range", ""):
         grid.add_column(name, justify="right" if name in ("PSI", "by chance up to", "out of range") else "left", overflow="fold")
     for one in drifts:
-        judged = _judged(one, cfg)
-        figures = (f"{one.psi:.3f}", f"{one.chance:.3f}", one.before, one.now, f"{one.outside:,}")
-        grid.add_row(one.column, *figures, judged, style="" if judged == SAME else "yellow")
+        judged = _drift_level(one, cfg)
+        figures = (f"{one.psi:.3f}", f"{one.psi_threshold:.3f}", one.reference, one.current, f"{one.out_of_range:,}")
+        grid.add_row(one.column, *figures, judged, style="" if judged == NO_DRIFT else "yellow")
     console.print(grid)
     for one in drifts:
-        if _judged(one, cfg) != SAME:
-            outside = f"; {one.outside:,} rows are out of the present range" if one.outside else ""
-            sentence = f"{one.column} is {_judged(one, cfg)}: {one.now}, it was {one.before}{outside}"
+        if _drift_level(one, cfg) != NO_DRIFT:
+            outside = f"; {one.out_of_range:,} rows are out of the present range" if one.out_of_range else ""
+            sentence = f"{one.column} is {_drift_level(one, cfg)}: {one.current}, it was {one.reference}{outside}"
             console.print(f"- {sentence}", markup=False, soft_wrap=True)
 
 
-def _judged(drift: Drift, cfg: DictConfig) -> str:
+def _drift_level(drift: Drift, cfg: DictConfig) -> str:
     """Say in words how far a column is off: not at all where chance can do that."""
-    if drift.psi <= max(drift.chance, cfg.drift.notable):
-        return SAME
+    if drift.psi <= max(drift.psi_threshold, cfg.drift.notable):
+        return NO_DRIFT
     return "very different" if drift.psi > cfg.drift.strong else "different"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from housing.core.config import make
+from housing.core.config import instantiate
 from housing.core.errors import ConfigError
 from housing.data.table import Table
 from housing.schema.column import Matrix
@@ -40,33 +40,33 @@ def split(table: Table, cfg: DictConfig) -> Split:
 
 
 @lru_cache(maxsize=4)  # the jobs of a sweep share one process and one split
-def _split(table: Table, described: str) -> Split:
-    cfg = OmegaConf.create(json.loads(described))
-    parts: Split = make(cfg, table)
+def _split(table: Table, config_json: str) -> Split:
+    cfg = OmegaConf.create(json.loads(config_json))
+    parts: Split = instantiate(cfg, table)
     for name, rows in (("train", parts.train), ("valid", parts.valid), ("test", parts.test)):
         if rows.size == 0:
             raise ConfigError(f"the split leaves no rows for {name}: the table has {len(table)} rows, split is {dict(cfg)}")
     return parts
 
 
-def by_hash(table: Table, test: float, valid: float, salt: str) -> Split:
+def split_by_hash(table: Table, test: float, valid: float, salt: str) -> Split:
     """Split by a salted hash of each row's key, so that a row never moves: not when rows are added, not when its target
     is corrected. `test` and `valid` are shares of all rows.
     """
-    return _by_hash(table.key, test, valid, salt)
+    return _split_by_hash(table.key, test, valid, salt)
 
 
-def _by_hash(keys: Matrix, test: float, valid: float, salt: str) -> Split:
+def _split_by_hash(keys: Matrix, test: float, valid: float, salt: str) -> Split:
     _check_shares(test=test, valid=valid, both=test + valid)
     keys = np.ascontiguousarray(keys, dtype="<f8") + 0.0  # -0.0 and 0.0 are one key
     seed = salt.encode()
     digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8, key=seed).digest() for row in keys)
-    place = np.frombuffer(digests, dtype="<u8") / 2.0**64
-    is_test, is_valid = place < test, (place >= test) & (place < test + valid)
+    position = np.frombuffer(digests, dtype="<u8") / 2.0**64
+    is_test, is_valid = position < test, (position >= test) & (position < test + valid)
     return Split(np.flatnonzero(~is_test & ~is_valid), np.flatnonzero(is_valid), np.flatnonzero(is_test))
 
 
-def by_chance(table: Table, test: float, valid: float, seeds: Sequence[int]) -> Split:
+def random_split(table: Table, test: float, valid: float, seeds: Sequence[int]) -> Split:
     """Split with scikit-learn's `train_test_split` twice: first the test rows with `seeds[0]`, then from the rest the
     validation rows with `seeds[1]`. `test` is a share of all rows, `valid` of the rest.
     """
@@ -80,49 +80,49 @@ def by_chance(table: Table, test: float, valid: float, seeds: Sequence[int]) -> 
     return Split(train, valid_rows, test_rows)
 
 
-def by_place(table: Table, test: float, valid: float, salt: str) -> Split:
+def split_by_location(table: Table, test: float, valid: float, salt: str) -> Split:
     """Split by a salted hash of each row's coordinates, so that rows at the same place are in one part."""
-    return _by_hash(_degrees(table), test, valid, salt)
+    return _split_by_hash(_coordinates(table), test, valid, salt)
 
 
-def by_blocks(table: Table, degrees: float, test: float, valid: float, draw: int) -> Split:
+def spatial_block_split(table: Table, cell_degrees: float, test: float, valid: float, seed: int) -> Split:
     """Split by whole cells of the map, in an order that is drawn by chance: the first `test` of them, the next `valid`.
 
     `test` and `valid` are shares of the cells. Cells are sorted by latitude, then longitude, and permuted by
     `numpy.random.RandomState(draw)`.
     """
     _check_shares(test=test, valid=valid, both=test + valid)
-    cell_of = cells(table, degrees)
-    random = np.random.RandomState(draw)  # pylint: disable=no-member  # which pylint cannot see
+    cell_of = grid_cells(table, cell_degrees)
+    random = np.random.RandomState(seed)  # pylint: disable=no-member  # which pylint cannot see
     order = random.permutation(cell_of.max() + 1)
     ends = (int(test * len(order)), int((test + valid) * len(order)))
-    tested, validated, trained = (np.isin(cell_of, part) for part in np.split(order, ends))
-    return Split(np.flatnonzero(trained), np.flatnonzero(validated), np.flatnonzero(tested))
+    test_cells, valid_cells, train_cells = (np.isin(cell_of, part) for part in np.split(order, ends))
+    return Split(np.flatnonzero(train_cells), np.flatnonzero(valid_cells), np.flatnonzero(test_cells))
 
 
-def is_steady(cfg: DictConfig) -> bool:
+def is_stable(cfg: DictConfig) -> bool:
     """Whether a row never moves in a split: not when others come, not when its target is corrected."""
-    steady = [f"{one.__module__}.{one.__qualname__}" for one in (by_hash, by_place)]
-    return cfg._target_ in steady  # pylint: disable=protected-access  # Hydra's name
+    stable = [f"{one.__module__}.{one.__qualname__}" for one in (split_by_hash, split_by_location)]
+    return cfg._target_ in stable  # pylint: disable=protected-access  # Hydra's name
 
 
-def places(table: Table) -> Rows:
+def locations(table: Table) -> Rows:
     """Give a number for each row that is equal for rows at the same place."""
-    return _numbered(_degrees(table))
+    return _group_ids(_coordinates(table))
 
 
-def cells(table: Table, degrees: float) -> Rows:
+def grid_cells(table: Table, cell_degrees: float) -> Rows:
     """Give a number for each row that is equal for rows in the same cell of the map, `degrees` wide and high."""
-    if not degrees > 0:
-        raise ConfigError(f"degrees is {degrees}; allowed: above 0")
-    return _numbered(np.floor(_degrees(table) / degrees))
+    if not cell_degrees > 0:
+        raise ConfigError(f"degrees is {cell_degrees}; allowed: above 0")
+    return _group_ids(np.floor(_coordinates(table) / cell_degrees))
 
 
-def _numbered(keys: Matrix) -> Rows:
+def _group_ids(keys: Matrix) -> Rows:
     return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def _degrees(table: Table) -> Matrix:
+def _coordinates(table: Table) -> Matrix:
     """Give latitude and longitude of each row. Raises ConfigError where the table has none."""
     coordinates = table.schema.coordinates()
     if coordinates is None:

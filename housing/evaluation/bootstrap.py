@@ -11,60 +11,62 @@ from numpy.typing import NDArray
 
 from housing.schema.column import Vector
 
-AT_ONCE = 4_000_000  # rows that are drawn in one step: 64 MB
+BATCH_SIZE = 4_000_000  # rows that are drawn in one step: 64 MB
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """By how much a challenger's score is above a champion's on the same rows; below 0 it is better."""
 
     rows: int
-    mine: float
-    theirs: float
-    value: float  # mine - theirs, in the target's unit
-    low: float  # one-sided: the difference is above this with the certainty that was asked for
-    high: float  # and below this
+    challenger_score: float
+    champion_score: float
+    difference: float  # mine - theirs, in the target's unit
+    lower: float  # one-sided: the difference is above this with the certainty that was asked for
+    upper: float  # and below this
 
     @property
     def is_better(self) -> bool:
         """Whether the challenger is better for certain."""
-        return self.high < 0
+        return self.upper < 0
 
     @property
     def is_worse(self) -> bool:
         """Whether the challenger is worse for certain."""
-        return self.low > 0
+        return self.lower > 0
 
 
-def compare(mine: Vector, theirs: Vector, metric: str, certainty: float, resamples: int, seed: int) -> Difference:
+def paired_bootstrap(
+    challenger_error: Vector, champion_error: Vector, metric: str, confidence: float, n_resamples: int, seed: int
+) -> PairedDifference:
     """Compare the errors of two models on the same rows by their RMSE or MAE (`metric`).
 
     `certainty` is one-sided: of `resamples` draws of as many rows, that share lies above `low`, and below `high`.
     """
-    losses = np.stack([_loss(mine, metric), _loss(theirs, metric)])
-    my_score, their_score = score_of(mine, metric), score_of(theirs, metric)
-    drawn = _score(_means(losses, resamples, seed), metric)
-    low, high = np.quantile(drawn[0] - drawn[1], (1 - certainty, certainty)).tolist()
-    return Difference(losses.shape[1], my_score, their_score, my_score - their_score, low, high)
+    losses = np.stack([_loss(challenger_error, metric), _loss(champion_error, metric)])
+    my_score, their_score = compute_score(challenger_error, metric), compute_score(champion_error, metric)
+    drawn = _loss_to_score(_resampled_means(losses, n_resamples, seed), metric)
+    low, high = np.quantile(drawn[0] - drawn[1], (1 - confidence, confidence)).tolist()
+    return PairedDifference(losses.shape[1], my_score, their_score, my_score - their_score, low, high)
 
 
-def score_of(error: Vector, metric: str) -> float:
+def compute_score(error: Vector, metric: str) -> float:
     """Give the RMSE or MAE of errors."""
-    return float(_score(_loss(error, metric).mean(), metric))
+    return float(_loss_to_score(_loss(error, metric).mean(), metric))
 
 
 def _loss(error: Vector, metric: str) -> Vector:
     return np.square(error) if metric == "rmse" else np.abs(error)
 
 
-def _score(means: Any, metric: str) -> Any:
+def _loss_to_score(means: Any, metric: str) -> Any:
     return np.sqrt(means) if metric == "rmse" else means
 
 
-def _means(losses: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+def _resampled_means(losses: NDArray[np.float64], n_resamples: int, seed: int) -> NDArray[np.float64]:
     """Give the means of resampled rows, shape (models, resamples); each resample is one draw for all models."""
     random, rows = np.random.default_rng(seed), losses.shape[1]
-    step = max(1, AT_ONCE // rows)
-    counts = [min(step, resamples - done) for done in range(0, resamples, step)]
+    step = max(1, BATCH_SIZE // rows)
+    counts = [min(step, n_resamples - done) for done in range(0, n_resamples, step)]
     draws = (random.integers(rows, size=(count, rows)) for count in counts)
     return np.concatenate([np.stack([loss[draw].mean(axis=1) for loss in losses]) for draw in draws], axis=1)

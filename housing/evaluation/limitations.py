@@ -2,101 +2,101 @@
 
 from collections.abc import Iterator
 
-from housing.evaluation.results import Elsewhere, Honest
-from housing.evaluation.slices import BAND, CAPPED, Slice
+from housing.evaluation.results import HarderSplitResult, Evaluation
+from housing.evaluation.slices import TARGET_BAND, CAPPED, SliceScore
 from housing.schema.column import Column
 
-WORSE = 1.5  # times the RMSE that it is compared with, from which on a figure is told
+RMSE_RATIO = 1.5  # times the RMSE that it is compared with, from which on a figure is told
 
 
-SHIFTED = 0.5  # of the RMSE of all rows: a mean error from which on it is told
+BIAS_RATIO = 0.5  # of the RMSE of all rows: a mean error from which on it is told
 
 
-FEW = 30  # rows; of fewer nothing is said
+MIN_ROWS = 30  # rows; of fewer nothing is said
 
 
-SHORT = 0.05  # by which the coverage of a part of the rows may be below what was asked
+COVERAGE_SLACK = 0.05  # by which the coverage of a part of the rows may be below what was asked
 
 
-ASKED = 0.9
+NOMINAL = 0.9
 
 
 RULES = (
-    f"A slice is named where its RMSE is over {WORSE:g} times that of all test rows, or its mean error over {SHIFTED:g} times"
-    f" that RMSE; a distance where the RMSE beyond it is over {WORSE:g} times that of the nearest ring; a split where its RMSE is"
-    f" over {WORSE:g} times that of the test rows; a part of the rows where their intervals cover {100 * SHORT:g} points less"
-    f" than asked. Capped rows are named whatever their figures; nothing is said of fewer than {FEW} rows."
+    f"A slice is named where its RMSE is over {RMSE_RATIO:g} times that of all test rows, or its mean error over {BIAS_RATIO:g} times"
+    f" that RMSE; a distance where the RMSE beyond it is over {RMSE_RATIO:g} times that of the nearest ring; a split where its RMSE is"
+    f" over {RMSE_RATIO:g} times that of the test rows; a part of the rows where their intervals cover {100 * COVERAGE_SLACK:g} points less"
+    f" than asked. Capped rows are named whatever their figures; nothing is said of fewer than {MIN_ROWS} rows."
 )
 
 
-def not_to_trust(honest: Honest, target: Column) -> list[str]:
+def find_limitations(evaluation: Evaluation, target: Column) -> list[str]:
     """Give the sentences, by the rules of this module."""
     unit = f" (in {target.unit})" if target.unit else ""
     return [
-        *(_of_capped(one, target.name, unit) for one in honest.slices if one.kind == CAPPED and one.rows >= FEW),
-        *_of_slices(honest, unit),
-        *(sentence for one in honest.elsewhere for sentence in _of_split(one, honest.scores["rmse"])),
-        *_of_intervals(honest),
+        *(_capped_limitation(one, target.name, unit) for one in evaluation.slices if one.kind == CAPPED and one.rows >= MIN_ROWS),
+        *_slice_limitations(evaluation, unit),
+        *(sentence for one in evaluation.harder_splits for sentence in _split_limitations(one, evaluation.scores["rmse"])),
+        *_interval_limitations(evaluation),
     ]
 
 
-def _of_capped(one: Slice, target: str, unit: str) -> str:
-    way = "under" if one.mean_error < 0 else "over"
+def _capped_limitation(score: SliceScore, target: str, unit: str) -> str:
+    way = "under" if score.mean_error < 0 else "over"
     return (
-        f"Rows with {target} capped {one.name} are {way}estimated by {abs(one.mean_error):.3g} on average{unit},"
-        f" and their true value may lie farther out ({_rows(one.rows)})."
+        f"Rows with {target} capped {score.name} are {way}estimated by {abs(score.mean_error):.3g} on average{unit},"
+        f" and their true value may lie farther out ({_row_count(score.rows)})."
     )
 
 
-def _of_slices(honest: Honest, unit: str) -> Iterator[str]:
-    overall = honest.scores["rmse"]
-    for one in sorted(honest.slices, key=lambda one: -one.rmse):
-        if one.rows < FEW or one.kind == CAPPED:
+def _slice_limitations(evaluation: Evaluation, unit: str) -> Iterator[str]:
+    overall = evaluation.scores["rmse"]
+    for one in sorted(evaluation.slices, key=lambda one: -one.rmse):
+        if one.rows < MIN_ROWS or one.kind == CAPPED:
             continue
-        if one.share > WORSE:
-            yield f"{_named(one)}: the RMSE is {one.rmse:.3g}, {one.share:.1f} times that of all rows ({_rows(one.rows)})."
-        elif one.kind != BAND and abs(one.mean_error) > SHIFTED * overall:  # bands of the target shift by their nature
+        if one.ratio > RMSE_RATIO:
+            yield f"{_title(one)}: the RMSE is {one.rmse:.3g}, {one.ratio:.1f} times that of all rows ({_row_count(one.rows)})."
+        elif one.kind != TARGET_BAND and abs(one.mean_error) > BIAS_RATIO * overall:  # bands of the target shift by their nature
             way = "high" if one.mean_error > 0 else "low"
-            yield f"{_named(one)}: predictions are too {way} by {abs(one.mean_error):.3g} on average{unit} ({_rows(one.rows)})."
+            yield f"{_title(one)}: predictions are too {way} by {abs(one.mean_error):.3g} on average{unit} ({_row_count(one.rows)})."
 
 
-def _named(one: Slice) -> str:
-    kind = one.kind[0].upper() + one.kind[1:]
-    return f"{kind} {one.name}"
+def _title(score: SliceScore) -> str:
+    kind = score.kind[0].upper() + score.kind[1:]
+    return f"{kind} {score.name}"
 
 
-def _of_split(one: Elsewhere, overall: float) -> Iterator[str]:
-    rmse = one.scores["rmse"]
+def _split_limitations(result: HarderSplitResult, overall: float) -> Iterator[str]:
+    rmse = result.scores["rmse"]
     where = {"grouped": "at places of which no row is known", "blocks": "in areas of which no row is known"}.get(
-        one.split, one.split
+        result.split, result.split
     )
-    if rmse > WORSE * overall:
-        yield f"Rows {where}: the RMSE is {rmse:.3g} instead of {overall:.3g} ({_rows(one.test_rows)} held out)."
-    beyond = _reach(one)
+    if rmse > RMSE_RATIO * overall:
+        yield f"Rows {where}: the RMSE is {rmse:.3g} instead of {overall:.3g} ({_row_count(result.test_rows)} held out)."
+    beyond = _distance_limit(result)
     if beyond is not None:
-        near = one.rings[0]
+        near = result.distance_bands[0]
         yield (
-            f"Rows more than {beyond:g} km from the nearest known one: the RMSE is over {WORSE:g} times the {near.rmse:.3g}"
-            f" of those within {near.up_to:g} km."
+            f"Rows more than {beyond:g} km from the nearest known one: the RMSE is over {RMSE_RATIO:g} times the {near.rmse:.3g}"
+            f" of those within {near.max_km:g} km."
         )
 
 
-def _reach(one: Elsewhere) -> float | None:
+def _distance_limit(result: HarderSplitResult) -> float | None:
     """Give the distance from which on every ring is worse than near training rows, or None."""
     reach = None
-    for ring in reversed(one.rings[1:]):
-        if ring.rmse <= WORSE * one.rings[0].rmse:
+    for ring in reversed(result.distance_bands[1:]):
+        if ring.rmse <= RMSE_RATIO * result.distance_bands[0].rmse:
             break
-        reach = ring.above
+        reach = ring.min_km
     return reach
 
 
-def _of_intervals(honest: Honest) -> Iterator[str]:
-    for one in honest.coverage:
-        if one.rows >= FEW and one.share < ASKED - SHORT:
+def _interval_limitations(evaluation: Evaluation) -> Iterator[str]:
+    for one in evaluation.coverage:
+        if one.rows >= MIN_ROWS and one.coverage < NOMINAL - COVERAGE_SLACK:
             what = "All rows" if one.kind == "all" else f"{one.kind} {one.name}"
-            yield f"{what}: intervals that ask for {ASKED:.0%} cover {one.share:.1%} ({_rows(one.rows)})."
+            yield f"{what}: intervals that ask for {NOMINAL:.0%} cover {one.coverage:.1%} ({_row_count(one.rows)})."
 
 
-def _rows(count: int) -> str:
+def _row_count(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"

@@ -10,21 +10,21 @@ from omegaconf import DictConfig
 from housing.core.errors import ConfigError
 from housing.data.split import Rows
 from housing.data.table import Table
-from housing.features.landmarks import read_places
-from housing.features.spatial_index import to_km
+from housing.features.landmarks import parse_coordinates
+from housing.features.spatial_index import project_to_km
 from housing.schema.column import Column, Matrix, Vector
 
-FIFTHS = (0.2, 0.4, 0.6, 0.8)
+QUINTILES = (0.2, 0.4, 0.6, 0.8)
 
 
-REGION, BAND, CAPPED = "region", "price band", "capped"
+REGION, TARGET_BAND, CAPPED = "region", "price band", "capped"
 
 
 QUADRANTS = ("south-west", "south-east", "north-west", "north-east")
 
 
 @dataclass(frozen=True)
-class Slice:
+class SliceScore:
     """Some of the rows, and how far predictions are off there."""
 
     kind: str
@@ -32,57 +32,64 @@ class Slice:
     rows: int
     rmse: float
     mean_error: float  # predicted - actual
-    share: float  # RMSE in units of that of all rows
+    ratio: float  # RMSE in units of that of all rows
 
 
 @dataclass(frozen=True)
-class Group:
+class SliceMask:
     """Some of the rows. `where` says of each whether it is one of them."""
 
     kind: str
     name: str
-    where: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
 
 
-def slices(groups: list[Group], predicted: Vector, actual: Vector) -> list[Slice]:
+def score_slices(masks: list[SliceMask], predicted: Vector, actual: Vector) -> list[SliceScore]:
     """Score predictions in each group of their rows."""
     error = predicted - actual
-    overall = rmse_of(error)
-    scored = ((group, error[group.where]) for group in groups)
+    overall = compute_rmse(error)
+    scored = ((group, error[group.mask]) for group in masks)
     return [
-        Slice(group.kind, group.name, len(off), rmse_of(off), float(off.mean()), rmse_of(off) / overall if overall else 1.0)
+        SliceScore(
+            group.kind,
+            group.name,
+            len(off),
+            compute_rmse(off),
+            float(off.mean()),
+            compute_rmse(off) / overall if overall else 1.0,
+        )
         for group, off in scored
     ]
 
 
-def rmse_of(error: Vector) -> float:
+def compute_rmse(error: Vector) -> float:
     """Give the root of the mean square."""
     return float(np.sqrt(np.mean(np.square(error))))
 
 
-def groups_of(table: Table, rows: Rows, data: DictConfig) -> list[Group]:
+def make_slices(table: Table, rows: Rows, data: DictConfig) -> list[SliceMask]:
     """Cut rows in groups, of several kinds. A kind that would put all rows into one group is left out."""
     matrix, actual = table.matrix[rows], table.target[rows]
-    columns = {name: table.schema.index(name) for name in sliced_by(table, data)}
+    columns = {name: table.schema.index(name) for name in slice_columns(table, data)}
     kinds = [
-        _regions(table, matrix, data.get("places")),
-        _fifths(BAND, actual),
-        *(_by_column(table.schema.features[place], matrix[:, place]) for place in columns.values()),
+        _region_slices(table, matrix, data.get("places")),
+        _quintile_slices(TARGET_BAND, actual),
+        *(_column_slices(table.schema.features[place], matrix[:, place]) for place in columns.values()),
     ]
-    return [group for kind in kinds if len(kind) > 1 for group in kind] + _capped(table.schema.target, actual)
+    return [group for kind in kinds if len(kind) > 1 for group in kind] + _capped_slices(table.schema.target, actual)
 
 
-def sliced_by(table: Table, data: DictConfig) -> list[str]:
+def slice_columns(table: Table, data: DictConfig) -> list[str]:
     """Give the columns that slices are made of: the declared ones, or else the one whose ranks go best with the target."""
     declared = data.get("slices")
     if declared is None:
-        return [leading(table)]
+        return [most_correlated_column(table)]
     if not declared:
         raise ConfigError("data.slices is empty; allowed: names of columns, or no slices at all for the leading one")
     return [str(name) for name in declared]
 
 
-def leading(table: Table) -> str:
+def most_correlated_column(table: Table) -> str:
     """Give the name of the number whose ranks go best with the target's."""
     from scipy.stats import rankdata  # pylint: disable=import-outside-toplevel  # a second that only this needs
 
@@ -97,9 +104,9 @@ def leading(table: Table) -> str:
     return table.schema.features[max(numbers, key=strength, default=0)].name
 
 
-def fifths(values: Vector) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def quintiles(values: Vector) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Cut values at their quintiles. Equal values stay together, so there may be fewer parts than five."""
-    edges = np.unique(np.quantile(values[~np.isnan(values)], FIFTHS)) if (~np.isnan(values)).any() else np.empty(0)
+    edges = np.unique(np.quantile(values[~np.isnan(values)], QUINTILES)) if (~np.isnan(values)).any() else np.empty(0)
     part = np.where(np.isnan(values), -1, np.searchsorted(edges, values, side="left"))
     for number in range(len(edges) + 1):
         inside = values[part == number]
@@ -109,18 +116,18 @@ def fifths(values: Vector) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         yield "missing", part == -1
 
 
-def _fifths(kind: str, values: Vector) -> list[Group]:
-    return [Group(kind, name, where) for name, where in fifths(values)]
+def _quintile_slices(kind: str, values: Vector) -> list[SliceMask]:
+    return [SliceMask(kind, name, where) for name, where in quintiles(values)]
 
 
-def _by_column(column: Column, values: Vector) -> list[Group]:
+def _column_slices(column: Column, values: Vector) -> list[SliceMask]:
     if column.is_number:
-        return _fifths(column.name, values)
+        return _quintile_slices(column.name, values)
     named = [(str(column.decode(level)), values == level) for level in np.unique(values[~np.isnan(values)])]
-    return [Group(column.name, name, where) for name, where in [*named, ("missing", np.isnan(values))] if where.any()]
+    return [SliceMask(column.name, name, where) for name, where in [*named, ("missing", np.isnan(values))] if where.any()]
 
 
-def _regions(table: Table, matrix: Matrix, places: Mapping[str, Mapping[str, str]] | None) -> list[Group]:
+def _region_slices(table: Table, matrix: Matrix, places: Mapping[str, Mapping[str, str]] | None) -> list[SliceMask]:
     """Tell rows apart by the nearest declared place, or else by the side of the middle of the map on which they lie."""
     coordinates = table.schema.coordinates()
     if coordinates is None:
@@ -130,16 +137,16 @@ def _regions(table: Table, matrix: Matrix, places: Mapping[str, Mapping[str, str
     if points:
         names = tuple(name.replace("_", " ") for name in points)
         latitude = float(table.matrix[:, coordinates[0]].mean())
-        there = to_km(read_places(", ".join(points.values())), latitude)
-        region = np.square(to_km(degrees, latitude)[:, None] - there).sum(axis=2).argmin(axis=1)
+        there = project_to_km(parse_coordinates(", ".join(points.values())), latitude)
+        region = np.square(project_to_km(degrees, latitude)[:, None] - there).sum(axis=2).argmin(axis=1)
     else:
         names = QUADRANTS
         north, east = (degrees >= np.median(table.matrix[:, coordinates], axis=0)).T
         region = 2 * north.astype(int) + east
-    return [Group(REGION, name, region == number) for number, name in enumerate(names) if (region == number).any()]
+    return [SliceMask(REGION, name, region == number) for number, name in enumerate(names) if (region == number).any()]
 
 
-def _capped(target: Column, actual: Vector) -> list[Group]:
+def _capped_slices(target: Column, actual: Vector) -> list[SliceMask]:
     """Give the rows whose target is as small, or as large, as is declared: it may be farther out in truth."""
     ends = [(f"at {end:.6g}", actual == end) for end in (target.min, target.max) if end is not None]
-    return [Group(CAPPED, name, where) for name, where in ends if where.any()]
+    return [SliceMask(CAPPED, name, where) for name, where in ends if where.any()]

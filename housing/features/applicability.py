@@ -7,29 +7,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
-from housing.features.spatial_index import Places
+from housing.features.spatial_index import SpatialIndex
 from housing.schema.column import Matrix
 from housing.schema.table_schema import Schema
 
-TINY = 1e-9  # km: where all rows share their places, their reach is nothing
+MIN_KM = 1e-9  # km: where all rows share their places, their reach is nothing
 
 
-class Reach:
+class ApplicabilityDomain:
     """Whether a row lies away from every training row: farther than `times` a distance that the training rows keep.
 
     That distance is the `quantile` of how far each training row is from its nearest other. It needs no unit, so the same
     values fit a city and a country.
     """
 
-    def __init__(self, coordinates: tuple[int, int], quantile: float, times: float) -> None:
-        if not (0.0 < quantile < 1.0 and times > 0.0):
-            raise ConfigError(f"features.reach is quantile {quantile}, times {times}; allowed: 0 < quantile < 1, times > 0")
-        self.quantile, self.times = quantile, times
-        self.places = Places(coordinates)
-        self.arrays = self.places.arrays
+    def __init__(self, coordinates: tuple[int, int], quantile: float, factor: float) -> None:
+        if not (0.0 < quantile < 1.0 and factor > 0.0):
+            raise ConfigError(f"features.reach is quantile {quantile}, times {factor}; allowed: 0 < quantile < 1, times > 0")
+        self.quantile, self.factor = quantile, factor
+        self.index = SpatialIndex(coordinates)
+        self.arrays = self.index.arrays
 
     @classmethod
-    def declared(cls, schema: Schema, parameters: Mapping[str, Any] | None) -> "Reach | None":
+    def from_config(cls, schema: Schema, parameters: Mapping[str, Any] | None) -> "ApplicabilityDomain | None":
         """Give what is declared; None where nothing is, or the table has no coordinates. Raises ConfigError for another thing."""
         coordinates = schema.coordinates()
         if parameters is None or coordinates is None:
@@ -41,20 +41,20 @@ class Reach:
 
     def fit(self, matrix: Matrix) -> Self:
         """Learn from the places of training rows."""
-        apart = Places((self.places.coordinates[0], self.places.coordinates[1])).fit(matrix).nearest_others(1)[0]
-        self.places.fit(matrix, once=True)
-        self.arrays["km"] = np.array([self.times * np.quantile(apart, self.quantile)])
+        apart = SpatialIndex((self.index.coordinates[0], self.index.coordinates[1])).fit(matrix).nearest_leave_one_out(1)[0]
+        self.index.fit(matrix, unique=True)
+        self.arrays["km"] = np.array([self.factor * np.quantile(apart, self.quantile)])
         return self
 
     @property
     def parameters(self) -> dict[str, float]:
         """What `declared` takes."""
-        return {"quantile": self.quantile, "times": self.times}
+        return {"quantile": self.quantile, "times": self.factor}
 
-    def nearness(self, matrix: Matrix) -> NDArray[np.float64]:
+    def proximity(self, matrix: Matrix) -> NDArray[np.float64]:
         """Give 1 within the reach, 0 beyond twice of it, and what lies between on a line."""
-        return np.clip(2.0 - self.places.distance(matrix) / max(self.arrays["km"][0], TINY), 0.0, 1.0)
+        return np.clip(2.0 - self.index.distance_to_nearest(matrix) / max(self.arrays["km"][0], MIN_KM), 0.0, 1.0)
 
-    def is_away(self, matrix: Matrix) -> NDArray[np.bool_]:
+    def is_outside(self, matrix: Matrix) -> NDArray[np.bool_]:
         """Tell it for each row."""
-        return self.places.distance(matrix) > self.arrays["km"][0]
+        return self.index.distance_to_nearest(matrix) > self.arrays["km"][0]

@@ -10,10 +10,10 @@ from housing.core.errors import ConfigError
 from housing.schema.column import Column, Matrix
 from housing.schema.table_schema import Schema
 
-MISSING = ("impute", "keep")
+NAN_HANDLING = ("impute", "keep")
 
 
-class Encode:
+class Encoder:
     """One-hot for categories (missing is a level of its own); missing numbers imputed and flagged, or kept as NaN.
 
     `missing="impute"` puts the training median for a missing number and adds a flag for each nullable column: linear
@@ -21,16 +21,16 @@ class Encode:
     leaves NaN to an estimator that knows what to do with it.
     """
 
-    def __init__(self, schema: Schema, shown: Sequence[int], derived: list[str], missing: str) -> None:
-        if missing not in MISSING:
-            raise ConfigError(f"model.missing is {missing!r}; allowed: {', '.join(MISSING)}")
-        places = [(place, schema.features[place]) for place in shown]
-        self.impute = missing == "impute"
+    def __init__(self, schema: Schema, visible: Sequence[int], derived: list[str], nan_handling: str) -> None:
+        if nan_handling not in NAN_HANDLING:
+            raise ConfigError(f"model.missing is {nan_handling!r}; allowed: {', '.join(NAN_HANDLING)}")
+        places = [(place, schema.features[place]) for place in visible]
+        self.impute = nan_handling == "impute"
         self.numbers = [place for place, column in places if column.type != "category"]
-        self.flagged = [place for place, column in places if self.impute and column.nullable and column.type != "category"]
+        self.missing_flags = [place for place, column in places if self.impute and column.nullable and column.type != "category"]
         self.levels = [(place, level) for place, column in places for level in _levels(column)]
         self.names = [schema.features[place].name for place in self.numbers] + derived
-        self.names += [f"{schema.features[place].name}_is_missing" for place in self.flagged]
+        self.names += [f"{schema.features[place].name}_is_missing" for place in self.missing_flags]
         self.names += [
             f"{schema.features[place].name}={_level_name(schema.features[place], level)}" for place, level in self.levels
         ]
@@ -49,8 +49,8 @@ class Encode:
         if self.impute:
             numbers = np.concatenate(parts, axis=1)
             parts = [np.where(np.isnan(numbers), self.arrays["medians"], numbers)]
-        if self.flagged:
-            parts.append(np.isnan(matrix[:, self.flagged]).astype(np.float64))
+        if self.missing_flags:
+            parts.append(np.isnan(matrix[:, self.missing_flags]).astype(np.float64))
         parts += [self._is_level(matrix[:, [place]], level) for place, level in self.levels]
         return np.concatenate(parts, axis=1)
 

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
-from housing.features.spatial_index import to_km
+from housing.features.spatial_index import project_to_km
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
 
-class Distance:
+class LandmarkDistances:
     """Distance to each point, to the nearest of them, and to each line; no column where the table has no coordinates.
 
     The plane of `to_km` touches the globe at the training rows' mean latitude.
@@ -24,8 +24,8 @@ class Distance:
     def __init__(self, schema: Schema, points: Mapping[str, str], lines: Mapping[str, str]) -> None:
         self.coordinates = schema.coordinates()
         here = self.coordinates is not None
-        self.points = read_places(", ".join(points.values())) if here and points else np.empty((0, 2))
-        self.lines = [read_places(line) for line in lines.values()] if here else []
+        self.points = parse_coordinates(", ".join(points.values())) if here and points else np.empty((0, 2))
+        self.lines = [parse_coordinates(line) for line in lines.values()] if here else []
         self.names = [f"km_to_{name}" for name in [*points, *(["nearest"] if points else []), *lines]] if here else []
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
@@ -37,27 +37,27 @@ class Distance:
         return self
 
     @cached_property
-    def _km(self) -> tuple[Matrix, list["_Line"]]:
+    def _projected(self) -> tuple[Matrix, list["_Polyline"]]:
         """The places in km."""
-        return self._plane(self.points), [_Line(self._plane(line)) for line in self.lines]
+        return self._project(self.points), [_Polyline(self._project(line)) for line in self.lines]
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Give the distances in km."""
         if self.coordinates is None or not self.names:
             return np.empty((len(matrix), 0))
-        north, east = self._plane(matrix[:, self.coordinates]).T[:, :, None]
-        points, lines = self._km
+        north, east = self._project(matrix[:, self.coordinates]).T[:, :, None]
+        points, lines = self._projected
         columns = [line.distance(north, east) for line in lines]
         if len(points):
             to_points = np.hypot(north - points[:, 0], east - points[:, 1])
             columns = [to_points, to_points.min(axis=1, keepdims=True), *columns]
         return np.concatenate(columns, axis=1)
 
-    def _plane(self, degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-        return to_km(degrees, self.arrays["latitude"][0])
+    def _project(self, degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+        return project_to_km(degrees, self.arrays["latitude"][0])
 
 
-class _Line:
+class _Polyline:
     """A polyline in km; the axes are apart, since a sum over an axis of two costs more than an addition."""
 
     def __init__(self, line: Matrix) -> None:
@@ -75,7 +75,7 @@ class _Line:
         return np.sqrt(np.minimum.reduce(north * north + east * east, axis=1, keepdims=True))
 
 
-def read_places(text: str) -> NDArray[np.float64]:
+def parse_coordinates(text: str) -> NDArray[np.float64]:
     """Read "latitude longitude, latitude longitude" as an array of shape (places, 2).
 
     Raises ConfigError for a text of another form.

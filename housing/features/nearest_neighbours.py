@@ -7,20 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.features.encoding import median
-from housing.features.spatial_index import Indices, Places, require_above_0, require_counts
+from housing.features.spatial_index import Indices, SpatialIndex, require_positive, require_counts
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
 CHUNK = 5000  # rows at a time: each takes some kB while it is worked on
 
 
-SAME = 1e-6  # km within which rows are at one place
+COLOCATED_KM = 1e-6  # km within which rows are at one place
 
 
-FAR_TOO = 1e-9  # weight that a neighbour has at any distance, so that weights never vanish
+MIN_WEIGHT = 1e-9  # weight that a neighbour has at any distance, so that weights never vanish
 
 
-class Neighbours:
+class NearestNeighbours:
     """Columns from the training rows nearest in place; a training row is no neighbour of its own.
 
     Targets are averaged over the nearest rows, with weights that fall with the distance, over rows at the very same
@@ -33,65 +33,67 @@ class Neighbours:
     def __init__(
         self,
         schema: Schema,
-        km_to: Sequence[int],
-        columns_of: Sequence[int],
-        targets_of: Sequence[int],
-        spreads_of: Sequence[int],
+        distances_to: Sequence[int],
+        feature_means: Sequence[int],
+        target_means: Sequence[int],
+        target_stds: Sequence[int],
         decay_km: Sequence[float],
-        alike_km: float,
+        similarity_km: float,
     ) -> None:
         coordinates = schema.coordinates()
         self.arrays: dict[str, NDArray[np.float64]] = {}
         self.names: list[str] = []
-        self.places: Places | None = None
+        self.index: SpatialIndex | None = None
         if coordinates is None:
             return
-        self.places = Places(coordinates)
-        self.arrays = self.places.arrays
+        self.index = SpatialIndex(coordinates)
+        self.arrays = self.index.arrays
         numbers = [
             (place, c.name) for place, c in enumerate(schema.features) if c.type != "category" and place not in coordinates
         ]
-        require_counts("neighbours", km_to=km_to, columns_of=columns_of, targets_of=targets_of, spreads_of=spreads_of)
-        require_above_0("neighbours", decay_km=decay_km, alike_km=[alike_km])
+        require_counts(
+            "neighbours", km_to=distances_to, columns_of=feature_means, targets_of=target_means, spreads_of=target_stds
+        )
+        require_positive("neighbours", decay_km=decay_km, alike_km=[similarity_km])
         self.columns = [place for place, _ in numbers]
-        self.km_to, self.columns_of = np.asarray(km_to, dtype=int), list(columns_of)
-        self.targets_of, self.spreads_of = np.asarray(targets_of, dtype=int), np.asarray(spreads_of, dtype=int)
+        self.distances_to, self.feature_means = np.asarray(distances_to, dtype=int), list(feature_means)
+        self.target_means, self.target_stds = np.asarray(target_means, dtype=int), np.asarray(target_stds, dtype=int)
         self.decay_km = np.asarray(decay_km, dtype=np.float64)
-        self.alike_km = alike_km
-        self.count = max(*km_to, *columns_of, *targets_of, *spreads_of)
-        self.names = [f"km_to_neighbour_{count}" for count in km_to]
-        self.names += [f"{name}_of_{count}_near" for count in columns_of for _, name in numbers]
-        self.names += [f"{name}_against_{columns_of[0]}_near" for _, name in numbers]
-        self.names += [f"target_of_{count}_near" for count in targets_of]
-        self.names += [f"target_spread_of_{count}_near" for count in spreads_of]
+        self.similarity_km = similarity_km
+        self.n_neighbours = max(*distances_to, *feature_means, *target_means, *target_stds)
+        self.names = [f"km_to_neighbour_{count}" for count in distances_to]
+        self.names += [f"{name}_of_{count}_near" for count in feature_means for _, name in numbers]
+        self.names += [f"{name}_against_{feature_means[0]}_near" for _, name in numbers]
+        self.names += [f"target_of_{count}_near" for count in target_means]
+        self.names += [f"target_spread_of_{count}_near" for count in target_stds]
         self.names += [f"target_within_{km:g}_km" for km in decay_km]
         self.names += ["target_of_alike", "target_here", "rows_here"]
 
     def fit(self, matrix: Matrix, target: Vector) -> Self:
         """Keep the training rows: places, columns (a missing number is its median), targets."""
-        if self.places is not None:
-            self.places.fit(matrix)
+        if self.index is not None:
+            self.index.fit(matrix)
             columns = matrix[:, self.columns]
             medians = np.array([median(column) for column in columns.T])
             columns = np.ascontiguousarray(np.where(np.isnan(columns), medians, columns))  # else each look-up copies them
             self.arrays["columns"], self.arrays["targets"] = columns, target
             self.arrays["medians"] = medians
-            leading, spread = _leading(columns, target)
+            leading, spread = _most_correlated(columns, target)
             self.arrays["leading"] = np.array([leading, spread])
         return self
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Give the columns, shape (rows, names)."""
-        if self.places is None:
+        if self.index is None:
             return np.empty((len(matrix), 0))
-        return self._in_chunks(matrix, *self.places.nearest(matrix, self.count))
+        return self._in_chunks(matrix, *self.index.nearest(matrix, self.n_neighbours))
 
     def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
         """Learn, and give the columns of the training rows themselves, each without itself."""
         self.fit(matrix, target)
-        if self.places is None:
+        if self.index is None:
             return np.empty((len(matrix), 0))
-        return self._in_chunks(matrix, *self.places.nearest_others(self.count))
+        return self._in_chunks(matrix, *self.index.nearest_leave_one_out(self.n_neighbours))
 
     def _in_chunks(self, matrix: Matrix, km: Matrix, near: Indices) -> Matrix:
         if len(matrix) <= CHUNK:
@@ -101,33 +103,36 @@ class Neighbours:
 
     def _derive(self, matrix: Matrix, km: Matrix, near: Indices) -> Matrix:
         own, columns = matrix[:, self.columns], self.arrays["columns"].take(near, axis=0)
-        means = [np.add.reduce(columns[:, :count], axis=1) / count for count in self.columns_of]
-        targets = self._targets(km, self.arrays["targets"].take(near), self._apart(own, columns))
-        return np.concatenate([km[:, self.km_to - 1], *means, own - means[0], *targets], axis=1)
+        means = [np.add.reduce(columns[:, :count], axis=1) / count for count in self.feature_means]
+        targets = self._target_columns(km, self.arrays["targets"].take(near), self._difference(own, columns))
+        return np.concatenate([km[:, self.distances_to - 1], *means, own - means[0], *targets], axis=1)
 
-    def _apart(self, own: Matrix, columns: Matrix) -> Matrix:
+    def _difference(self, query: Matrix, columns: Matrix) -> Matrix:
         """Give how far each neighbour is from a row in the leading column."""
         if not self.columns:
             return np.zeros(columns.shape[:2])
         leading, scale = int(self.arrays["leading"][0]), self.arrays["leading"][1]
-        mine = own[:, [leading]]
+        mine = query[:, [leading]]
         mine = np.where(np.isnan(mine), self.arrays["medians"][leading], mine)
         return np.abs(columns[:, :, leading] - mine) / scale
 
-    def _targets(self, km: Matrix, targets: Matrix, apart: Matrix) -> list[Matrix]:
+    def _target_columns(self, km: Matrix, targets: Matrix, difference: Matrix) -> list[Matrix]:
         sums, squares = targets.cumsum(axis=1), (targets * targets).cumsum(axis=1)
-        means, means_of_spreads = sums[:, self.targets_of - 1] / self.targets_of, sums[:, self.spreads_of - 1] / self.spreads_of
-        spreads = squares[:, self.spreads_of - 1] / self.spreads_of - means_of_spreads * means_of_spreads
-        decays = np.concatenate([km[:, None] / self.decay_km[:, None], (km / self.alike_km + apart)[:, None]], axis=1)
-        weights = np.exp(-decays) + FAR_TOO
+        means, means_of_spreads = (
+            sums[:, self.target_means - 1] / self.target_means,
+            sums[:, self.target_stds - 1] / self.target_stds,
+        )
+        spreads = squares[:, self.target_stds - 1] / self.target_stds - means_of_spreads * means_of_spreads
+        decays = np.concatenate([km[:, None] / self.decay_km[:, None], (km / self.similarity_km + difference)[:, None]], axis=1)
+        weights = np.exp(-decays) + MIN_WEIGHT
         weighted = (weights @ targets[:, :, None])[:, :, 0] / np.add.reduce(weights, axis=2)
-        here = (km < SAME).astype(np.float64)
+        here = (km < COLOCATED_KM).astype(np.float64)
         rows_here = np.add.reduce(here, axis=1, keepdims=True)
         target_here = (here[:, None] @ targets[:, :, None])[:, :, 0] / np.where(rows_here > 0, rows_here, np.nan)
         return [means, np.sqrt(np.maximum(spreads, 0.0)), weighted, target_here, rows_here]
 
 
-def _leading(columns: Matrix, target: Vector) -> tuple[int, float]:
+def _most_correlated(columns: Matrix, target: Vector) -> tuple[int, float]:
     """Give the place of the column whose ranks go best with the target's, and a third of its standard deviation (or 1)."""
     if not columns.shape[1]:
         return 0, 1.0

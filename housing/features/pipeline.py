@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
-from housing.features.applicability import Reach
-from housing.features.encoding import Encode
-from housing.features.gaussian_process import LocalProcess
-from housing.features.landmarks import Distance
-from housing.features.nearest_neighbours import Neighbours
-from housing.features.ratios import Ratio
+from housing.features.applicability import ApplicabilityDomain
+from housing.features.encoding import Encoder
+from housing.features.gaussian_process import LocalGaussianProcess
+from housing.features.landmarks import LandmarkDistances
+from housing.features.nearest_neighbours import NearestNeighbours
+from housing.features.ratios import Ratios
 from housing.features.rotation import Rotation
-from housing.features.target_encoding import Cells
+from housing.features.target_encoding import SpatialTargetEncoding
 from housing.schema.column import ROLES, Matrix, Vector
 from housing.schema.table_schema import Schema
 
@@ -39,7 +39,7 @@ class Block(Protocol):
 
 
 @runtime_checkable
-class LooksAtOthers(Block, Protocol):
+class UsesTargets(Block, Protocol):
     """A block whose columns come from other rows and their targets, so that a training row must not see itself."""
 
     def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
@@ -49,49 +49,49 @@ class LooksAtOthers(Block, Protocol):
 # The closed list of blocks: a bundle can name these and nothing else.
 BLOCKS: dict[str, Callable[..., Block]] = {
     "rotation": Rotation,
-    "distance": Distance,
-    "ratio": Ratio,
-    "neighbours": Neighbours,
-    "cells": Cells,
-    "local_process": LocalProcess,
+    "distance": LandmarkDistances,
+    "ratio": Ratios,
+    "neighbours": NearestNeighbours,
+    "cells": SpatialTargetEncoding,
+    "local_process": LocalGaussianProcess,
 }
 
 
-PARTS = ("blocks", "without", "reach")
+CONFIG_KEYS = ("blocks", "without", "reach")
 
 
-OWN_LABELS = ("encode", "reach")  # of the features themselves, among the arrays of their state
+RESERVED_LABELS = ("encode", "reach")  # of the features themselves, among the arrays of their state
 
 
 class Features:
     """The blocks of one model in a row, with the encoding at their end."""
 
-    def __init__(self, schema: Schema, declared: Mapping[str, Any], missing: str) -> None:
+    def __init__(self, schema: Schema, config: Mapping[str, Any], nan_handling: str) -> None:
         """Take what a config of the group `features` declares.
 
         Of each of `blocks`, by label, `block` names the class (else the label does), the rest are its parameters. `without`
         names roles of columns that the estimator is not shown; `reach` says from where on columns that hang on near
         training rows are missing. Raises ConfigError for a block, a parameter or a column that is not known.
         """
-        _check(declared)
-        self.declared = {name: declared[name] for name in PARTS}
-        self.missing = missing
-        self.blocks = {label: _build(schema, label, block) for label, block in declared["blocks"].items()}
-        shown = [place for place, column in enumerate(schema.features) if column.role not in declared["without"]]
-        self.encode = Encode(schema, shown, [name for block in self.blocks.values() for name in block.names], missing)
-        _check_names(schema, self.names)
-        self.reach = None if missing == "impute" else Reach.declared(schema, declared["reach"])
+        _validate_config(config)
+        self.config = {name: config[name] for name in CONFIG_KEYS}
+        self.nan_handling = nan_handling
+        self.blocks = {label: _make_block(schema, label, block) for label, block in config["blocks"].items()}
+        shown = [place for place, column in enumerate(schema.features) if column.role not in config["without"]]
+        self.encoder = Encoder(schema, shown, [name for block in self.blocks.values() for name in block.names], nan_handling)
+        _validate_names(schema, self.names)
+        self.applicability = None if nan_handling == "impute" else ApplicabilityDomain.from_config(schema, config["reach"])
         coordinates = schema.coordinates() or ()
         local = {name for block in self.blocks.values() if block.is_local for name in block.names}
         local |= {schema.features[place].name for place in coordinates}
-        self.local = [place for place, name in enumerate(self.names) if name in local]
+        self.local_columns = [place for place, name in enumerate(self.names) if name in local]
 
     @property
     def names(self) -> list[str]:
         """The columns that the estimator sees."""
-        return self.encode.names
+        return self.encoder.names
 
-    def seen(self, blocks: Sequence[str]) -> list[int]:
+    def visible_columns(self, blocks: Sequence[str]) -> list[int]:
         """Give the places of the columns that are left where only some blocks are seen, by label.
 
         Raises ConfigError for a label that is not there.
@@ -105,64 +105,68 @@ class Features:
     def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
         """Learn from training rows and give their columns; those from other rows' targets are out of fold."""
         derived = [_fit_transform(block, matrix, target) for block in self.blocks.values()]
-        if self.reach is not None:
-            self.reach.fit(matrix)
-        return self.encode.fit(matrix, derived).transform(matrix, derived)
+        if self.applicability is not None:
+            self.applicability.fit(matrix)
+        return self.encoder.fit(matrix, derived).transform(matrix, derived)
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Give what the estimator sees, shape (rows, len(names))."""
-        columns = self.encode.transform(matrix, [block.transform(matrix) for block in self.blocks.values()])
-        if self.reach is not None:
-            far = self.reach.is_away(matrix)
+        columns = self.encoder.transform(matrix, [block.transform(matrix) for block in self.blocks.values()])
+        if self.applicability is not None:
+            far = self.applicability.is_outside(matrix)
             if far.any():
-                columns[far] = self.away(columns[far])
+                columns[far] = self.mask_local(columns[far])
         return columns
 
-    def away(self, columns: Matrix) -> Matrix:
+    def mask_local(self, columns: Matrix) -> Matrix:
         """Give columns as they are of rows that are far from every training row: what hangs on near ones is missing."""
         columns = columns.copy()
-        columns[:, self.local] = np.nan
+        columns[:, self.local_columns] = np.nan
         return columns
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Give the declaration (JSON) and the fitted arrays; `restore` takes both."""
         arrays = {f"{label}.{name}": array for label, owned in self._arrays().items() for name, array in owned.items()}
-        return {**self.declared, "missing": self.missing, "names": self.names}, arrays
+        return {**self.config, "missing": self.nan_handling, "names": self.names}, arrays
 
     def _arrays(self) -> dict[str, Arrays]:
-        parts: dict[str, Any] = {**self.blocks, "encode": self.encode, **({"reach": self.reach} if self.reach else {})}
+        parts: dict[str, Any] = {
+            **self.blocks,
+            "encode": self.encoder,
+            **({"reach": self.applicability} if self.applicability else {}),
+        }
         return {name: part.arrays for name, part in parts.items()}
 
     @classmethod
-    def restore(cls, schema: Schema, declared: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+    def restore(cls, schema: Schema, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Rebuild fitted features from their state. Raises ConfigError where the state does not fit together."""
-        features = cls(schema, declared, declared["missing"])
+        features = cls(schema, state, state["missing"])
         owned = features._arrays()
         for name, array in arrays.items():
             label, _, key = name.partition(".")
             if label not in owned:
                 raise ConfigError(f"array {name} belongs to no block; blocks: {', '.join(owned)}")
             owned[label][key] = array
-        if features.names != declared["names"]:
-            raise ConfigError(f"the blocks give the columns {features.names}, the state names {declared['names']}")
+        if features.names != state["names"]:
+            raise ConfigError(f"the blocks give the columns {features.names}, the state names {state['names']}")
         return features
 
 
-def _check(declared: Mapping[str, Any]) -> None:
-    for part in PARTS:
-        if part not in declared:
-            raise ConfigError(f"features.{part} is missing; a preset has {', '.join(PARTS)}")
-    for role in declared["without"]:
+def _validate_config(config: Mapping[str, Any]) -> None:
+    for part in CONFIG_KEYS:
+        if part not in config:
+            raise ConfigError(f"features.{part} is missing; a preset has {', '.join(CONFIG_KEYS)}")
+    for role in config["without"]:
         if role not in ROLES:
             raise ConfigError(f"features.without has {role!r}; allowed: {', '.join(ROLES)}")
-    for label in declared["blocks"]:
-        if label in OWN_LABELS or "." in label:
+    for label in config["blocks"]:
+        if label in RESERVED_LABELS or "." in label:
             raise ConfigError(
-                f"a block is labelled {label!r}; allowed: a word that is not {' or '.join(OWN_LABELS)}, without dots"
+                f"a block is labelled {label!r}; allowed: a word that is not {' or '.join(RESERVED_LABELS)}, without dots"
             )
 
 
-def _check_names(schema: Schema, names: Sequence[str]) -> None:
+def _validate_names(schema: Schema, names: Sequence[str]) -> None:
     if not names:
         raise ConfigError(f"no column of table {schema.name} is left for the estimator: features.without leaves all of them out")
     twice = [name for name in names if names.count(name) > 1]
@@ -171,14 +175,14 @@ def _check_names(schema: Schema, names: Sequence[str]) -> None:
 
 
 def _fit_transform(block: Block, matrix: Matrix, target: Vector) -> Matrix:
-    if isinstance(block, LooksAtOthers):
+    if isinstance(block, UsesTargets):
         return block.fit_transform(matrix, target)
     return block.fit(matrix, target).transform(matrix)
 
 
-def _build(schema: Schema, label: str, declared: Mapping[str, Any]) -> Block:
-    parameters = {key: value for key, value in declared.items() if key != "block"}
-    name = declared.get("block", label)
+def _make_block(schema: Schema, label: str, config: Mapping[str, Any]) -> Block:
+    parameters = {key: value for key, value in config.items() if key != "block"}
+    name = config.get("block", label)
     if name not in BLOCKS:
         raise ConfigError(f"features: block {name!r} is not known; allowed: {', '.join(BLOCKS)}")
     try:

@@ -11,7 +11,7 @@ from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
 
-class Ratio:
+class Ratios:
     """Each new column is a product of columns raised to powers; NaN where it has no finite value."""
 
     is_local = False
@@ -19,7 +19,7 @@ class Ratio:
     def __init__(self, schema: Schema, columns: Mapping[str, Mapping[str, float]]) -> None:
         self.names = list(columns)
         used = list(dict.fromkeys(name for powers in columns.values() for name in powers))
-        self.used = [_number(schema, name) for name in used]
+        self.input_columns = [_numeric_index(schema, name) for name in used]
         self.powers = np.array([[powers.get(name, 0.0) for name in used] for powers in columns.values()])
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
@@ -32,12 +32,12 @@ class Ratio:
         if not self.names:
             return np.empty((len(matrix), 0))
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            made = np.prod(matrix[:, None, self.used] ** self.powers, axis=2)
+            made = np.prod(matrix[:, None, self.input_columns] ** self.powers, axis=2)
         made[~np.isfinite(made)] = np.nan
         return made
 
 
-def _number(schema: Schema, name: str) -> int:
+def _numeric_index(schema: Schema, name: str) -> int:
     place = schema.index(name)
     if schema.features[place].type == "category":
         raise ConfigError(f"ratio: column {name} is a category; allowed: numbers")

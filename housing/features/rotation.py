@@ -20,7 +20,7 @@ class Rotation:
         turned = degrees if self.coordinates else []
         radians = np.radians(np.asarray(turned, dtype=np.float64))
         cosine, sine = np.cos(radians), np.sin(radians)
-        self.of_latitude, self.of_longitude = (
+        self.latitude_weights, self.longitude_weights = (
             np.stack([sine, cosine], axis=-1).ravel(),
             np.stack([cosine, -sine], axis=-1).ravel(),
         )
@@ -36,4 +36,4 @@ class Rotation:
         if self.coordinates is None:
             return np.empty((len(matrix), 0))
         latitude, longitude = (matrix[:, place, None] for place in self.coordinates)
-        return self.of_longitude * longitude + self.of_latitude * latitude
+        return self.longitude_weights * longitude + self.latitude_weights * latitude

@@ -17,70 +17,70 @@ if TYPE_CHECKING:
 Indices = NDArray[np.intp]
 
 
-class Places:
+class SpatialIndex:
     """Training rows on a plane, and the search among them. `arrays` holds latitude and longitude of each, in degrees."""
 
     def __init__(self, coordinates: tuple[int, int]) -> None:
         self.coordinates = list(coordinates)
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
-    def fit(self, matrix: Matrix, once: bool = False) -> Self:
+    def fit(self, matrix: Matrix, unique: bool = False) -> Self:
         """Take the places of training rows; with `once` a place where many rows lie is kept once."""
         degrees = matrix[:, self.coordinates]
-        self.arrays["places"] = np.unique(degrees, axis=0) if once else degrees
+        self.arrays["places"] = np.unique(degrees, axis=0) if unique else degrees
         self.arrays["latitude"] = np.array([degrees[:, 0].mean()])
         self.__dict__.pop("_tree", None)
         return self
 
     @cached_property
     def _tree(self) -> "cKDTree":
-        return tree(self.km(self.arrays["places"]))
+        return build_kd_tree(self.project(self.arrays["places"]))
 
-    def km(self, degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+    def project(self, degrees: NDArray[np.float64]) -> NDArray[np.float64]:
         """Give places in degrees as km north and east."""
-        return to_km(degrees, self.arrays["latitude"][0])
+        return project_to_km(degrees, self.arrays["latitude"][0])
 
     def nearest(self, matrix: Matrix, count: int) -> tuple[Matrix, Indices]:
         """Give the distance in km to each of the `count` nearest training rows, and which they are; nearest first."""
-        return search(self._tree, self.km(matrix[:, self.coordinates]), count)
+        return query(self._tree, self.project(matrix[:, self.coordinates]), count)
 
-    def nearest_others(self, count: int) -> tuple[Matrix, Indices]:
+    def nearest_leave_one_out(self, count: int) -> tuple[Matrix, Indices]:
         """Give the same for each training row, which is no neighbour of its own."""
-        return search_others(self._tree, count)
+        return query_leave_one_out(self._tree, count)
 
-    def distance(self, matrix: Matrix) -> Vector:
+    def distance_to_nearest(self, matrix: Matrix) -> Vector:
         """Give the distance in km to the nearest training row."""
         return self.nearest(matrix, 1)[0][:, 0]
 
 
-def tree(points: NDArray[np.float64]) -> "cKDTree":
+def build_kd_tree(points: NDArray[np.float64]) -> "cKDTree":
     """Give a search tree of points."""
     from scipy.spatial import cKDTree  # pylint: disable=import-outside-toplevel  # a model without neighbours needs none
 
     return cKDTree(points)
 
 
-def search(points: "cKDTree", wanted: NDArray[np.float64], count: int) -> tuple[Matrix, Indices]:
+def query(kd_tree: "cKDTree", points: NDArray[np.float64], count: int) -> tuple[Matrix, Indices]:
     """Give distance and index of the `count` points nearest to each wanted one. Raises ConfigError where there are fewer."""
-    require_rows(points.n, count)
-    distances, indices = points.query(wanted, k=np.arange(1, count + 1))
+    require_rows(kd_tree.n, count)
+    distances, indices = kd_tree.query(points, k=np.arange(1, count + 1))
     return distances, indices
 
 
-def search_others(points: "cKDTree", count: int) -> tuple[Matrix, Indices]:
+def query_leave_one_out(kd_tree: "cKDTree", count: int) -> tuple[Matrix, Indices]:
     """Give distance and index of the `count` points nearest to each point of the tree but itself."""
-    require_rows(points.n, count + 1)
-    distances, indices = points.query(points.data, k=np.arange(1, count + 2))
-    itself = indices == np.arange(points.n)[:, None]
+    require_rows(kd_tree.n, count + 1)
+    distances, indices = kd_tree.query(kd_tree.data, k=np.arange(1, count + 2))
+    itself = indices == np.arange(kd_tree.n)[:, None]
     itself[~itself.any(axis=1), -1] = True  # more twins than neighbours
-    return distances[~itself].reshape(points.n, count), indices[~itself].reshape(points.n, count)
+    return distances[~itself].reshape(kd_tree.n, count), indices[~itself].reshape(kd_tree.n, count)
 
 
-def require_rows(rows: int, wanted: int) -> None:
+def require_rows(rows: int, required: int) -> None:
     """Raise ConfigError where there are fewer rows than wanted."""
-    if rows < wanted:
+    if rows < required:
         raise ConfigError(
-            f"features: {wanted} training rows are needed, and there are {rows};"
+            f"features: {required} training rows are needed, and there are {rows};"
             " allowed: fewer neighbours or cells, more rows, or features=static"
         )
 
@@ -92,7 +92,7 @@ def require_counts(block: str, **counts: Sequence[int]) -> None:
             raise ConfigError(f"features: block {block}: {name} is {list(numbers)}; allowed: whole numbers above 0, one at least")
 
 
-def require_above_0(block: str, **values: Sequence[float]) -> None:
+def require_positive(block: str, **values: Sequence[float]) -> None:
     """Raise ConfigError for a value that is not above 0."""
     for name, numbers in values.items():
         if not all(number > 0 for number in numbers):
@@ -102,7 +102,7 @@ def require_above_0(block: str, **values: Sequence[float]) -> None:
 KM_PER_DEGREE = 111.2  # of latitude
 
 
-def to_km(degrees: NDArray[np.float64], latitude: float) -> NDArray[np.float64]:
+def project_to_km(degrees: NDArray[np.float64], latitude: float) -> NDArray[np.float64]:
     """Give places (latitude, longitude in degrees, last axis) in km north and east.
 
     The plane touches the globe at `latitude`: good to 1 % over a few hundred km, and a tree asks only for an order.

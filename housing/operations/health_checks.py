@@ -15,64 +15,64 @@ from omegaconf import DictConfig, OmegaConf
 from packaging.requirements import Requirement
 
 from housing.bundle.bundle import Bundle
-from housing.core.environment import home
+from housing.core.environment import project_home
 from housing.core.errors import HousingError
 from housing.core.files import sha256
-from housing.core.http import DIRECT
+from housing.core.http import NO_PROXY_OPENER
 from housing.core.locks import store_file
 from housing.data import dvc
 from housing.tracking import store as tracking
 from housing.tracking.store import Store
 
-NEEDED = ("train", "data")  # the extras of setup.cfg that these commands need
+EXTRAS = ("train", "data")  # the extras of setup.cfg that these commands need
 
 
-GOOD, ABSENT, ILL = "good", "absent", "ill"
+PASSED, SKIPPED, FAILED = "good", "absent", "ill"
 
 
-SERVE = "./scripts/serve"
+SERVE_COMMAND = "./scripts/serve"
 
 
-TRAIN = "python -m housing.train -m model=linear,decision_tree,xgboost"
+TRAIN_COMMAND = "python -m housing.train -m model=linear,decision_tree,xgboost"
 
 
-class Ailment(Exception):
+class CheckFailed(Exception):
     """What is not right, with what mends it."""
 
-    def __init__(self, found: str, remedy: str) -> None:
-        super().__init__(found)
-        self.found, self.remedy = found, remedy
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message, self.hint = message, hint
 
 
-class Absent(Exception):
+class CheckSkipped(Exception):
     """What is not there and need not be."""
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckResult:
     """What came of a check: GOOD, ABSENT or ILL, and what mends it."""
 
     state: str
-    what: str
-    remedy: str = ""
+    message: str
+    hint: str = ""
 
 
 def packages(_cfg: DictConfig) -> str:
     """The versions of the packages are within the bounds of setup.cfg."""
     wanted = [Requirement(line) for line in distribution("housing").requires or ()]
-    asked = [one for one in wanted if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *NEEDED))]
-    wrong = [f"{one.name} {_version(one.name)} (allowed: {one.specifier})" for one in asked if not _fits(one)]
+    asked = [one for one in wanted if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *EXTRAS))]
+    wrong = [f"{one.name} {_installed_version(one.name)} (allowed: {one.specifier})" for one in asked if not _is_satisfied(one)]
     if wrong:
-        raise Ailment(", ".join(wrong), "./scripts/setup")
+        raise CheckFailed(", ".join(wrong), "./scripts/setup")
     return f"{len(asked)} packages within the bounds of setup.cfg"
 
 
-def _fits(one: Requirement) -> bool:
-    found = _version(one.name)
-    return found != "missing" and one.specifier.contains(found, prereleases=True)
+def _is_satisfied(requirement: Requirement) -> bool:
+    found = _installed_version(requirement.name)
+    return found != "missing" and requirement.specifier.contains(found, prereleases=True)
 
 
-def _version(name: str) -> str:
+def _installed_version(name: str) -> str:
     try:
         return distribution(name).version
     except ImportError:
@@ -83,36 +83,36 @@ def threads(_cfg: DictConfig) -> str:
     """Fits do not ask for more threads than this machine has cores."""
     cores, asked = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS")
     if asked is not None and not (asked.isdecimal() and 1 <= int(asked) <= cores):
-        raise Ailment(f"OMP_NUM_THREADS is {asked} and there are {cores} cores", "unset OMP_NUM_THREADS")
+        raise CheckFailed(f"OMP_NUM_THREADS is {asked} and there are {cores} cores", "unset OMP_NUM_THREADS")
     return f"{cores} cores, OMP_NUM_THREADS {asked or 'not set'}"
 
 
 def disk(cfg: DictConfig) -> str:
     """There is room where results go."""
-    free = shutil.disk_usage(home()).free // 1_000_000
+    free = shutil.disk_usage(project_home()).free // 1_000_000
     if free < cfg.disk:
-        raise Ailment(f"{free:,} MB free in {home()}", f"free some: {cfg.disk:,} MB are wanted (disk=)")
-    return f"{free:,} MB free in {home()}"
+        raise CheckFailed(f"{free:,} MB free in {project_home()}", f"free some: {cfg.disk:,} MB are wanted (disk=)")
+    return f"{free:,} MB free in {project_home()}"
 
 
 def table(cfg: DictConfig) -> str:
     """The table is there, in the version that git names."""
     path = Path(cfg.data.path)
     if not path.is_file():
-        raise Ailment(f"{path} is not there", f"python -m housing.fetch data={cfg.data.name}")
-    named = dvc.named(path)
-    if named is not None and not named.is_in(path):
-        raise Ailment(f"{path} is not the version that {dvc.pointer(path).name} names", f"dvc add {path}, or dvc checkout")
+        raise CheckFailed(f"{path} is not there", f"python -m housing.fetch data={cfg.data.name}")
+    named = dvc.tracked_version(path)
+    if named is not None and not named.matches(path):
+        raise CheckFailed(f"{path} is not the version that {dvc.dvc_file(path).name} names", f"dvc add {path}, or dvc checkout")
     return f"{path}, fingerprint {sha256(path)[:12]}" + ("" if named else ", not under DVC")
 
 
 def remote(cfg: DictConfig) -> str:
     """DVC's remote can be reached, and has the version of the table."""
     path = Path(cfg.data.path)
-    if dvc.named(path) is None:
-        raise Absent("the table is not under DVC")
+    if dvc.tracked_version(path) is None:
+        raise CheckSkipped("the table is not under DVC")
     if not dvc.is_in_remote(path):
-        raise Ailment(f"DVC's remote does not have {path.name}", f"dvc push {dvc.pointer(path)}")
+        raise CheckFailed(f"DVC's remote does not have {path.name}", f"dvc push {dvc.dvc_file(path)}")
     return f"DVC's remote has {path.name}"
 
 
@@ -125,27 +125,27 @@ def _store(cfg: DictConfig) -> Store:
     uri = str(cfg.mlflow.tracking_uri)
     file = store_file(uri)
     if file is not None and not file.is_file():
-        raise Ailment(f"{file} is not there", TRAIN)
+        raise CheckFailed(f"{file} is not there", TRAIN_COMMAND)
     if file is None:
         _require_allowed_host(uri, cfg.patience)
     return tracking.connect(cfg.mlflow)
 
 
-def _require_allowed_host(uri: str, patience: float) -> None:
+def _require_allowed_host(uri: str, timeout: float) -> None:
     """Ask what asks for the Host header: /health alone does not."""
     try:
         address = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/get-by-name?experiment_name=none"
-        with urllib.request.urlopen(address, timeout=patience):  # by the proxy, if there is one, as MLflow's client goes
+        with urllib.request.urlopen(address, timeout=timeout):  # by the proxy, if there is one, as MLflow's client goes
             pass
     except urllib.error.HTTPError as error:
         if error.code == 403:
             host = uri.partition("://")[2].rstrip("/")
-            raise Ailment(
+            raise CheckFailed(
                 f"{uri} answers 403: it does not know itself by that name",
                 f"mlflow server --allowed-hosts {host},localhost:*,127.0.0.1:*",
             ) from error
     except OSError as error:
-        raise Ailment(f"{uri}: {error}", "start the MLflow server, or name another: MLFLOW_TRACKING_URI=") from error
+        raise CheckFailed(f"{uri}: {error}", "start the MLflow server, or name another: MLFLOW_TRACKING_URI=") from error
 
 
 def artefacts(cfg: DictConfig) -> str:
@@ -157,13 +157,13 @@ def artefacts(cfg: DictConfig) -> str:
 
 def registry(cfg: DictConfig) -> str:
     """The alias has a version."""
-    return f"{cfg.registered_model} version {_at_alias(cfg)} at {cfg.serve.alias}"
+    return f"{cfg.registered_model} version {_version_at_alias(cfg)} at {cfg.serve.alias}"
 
 
-def _at_alias(cfg: DictConfig) -> str:
+def _version_at_alias(cfg: DictConfig) -> str:
     version = _store(cfg).registry.version_at(cfg.registered_model, cfg.serve.alias)
     if version is None:
-        raise Ailment(
+        raise CheckFailed(
             f"{cfg.registered_model} has no version at {cfg.serve.alias}", f"python -m housing.promote data={cfg.data.name}"
         )
     return version
@@ -171,7 +171,7 @@ def _at_alias(cfg: DictConfig) -> str:
 
 def bundle(cfg: DictConfig) -> str:
     """The bundle at the alias is whole, and gives its golden rows."""
-    version = _at_alias(cfg)
+    version = _version_at_alias(cfg)
     with _store(cfg).artifacts.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
         card = Bundle.read(folder).card
     return f"version {version} is whole and gives its golden rows: {card['model']} on {card['features']}"
@@ -179,78 +179,80 @@ def bundle(cfg: DictConfig) -> str:
 
 def server(cfg: DictConfig) -> str:
     """The server is ready, and serves the version at the alias."""
-    url = _url(cfg, "serve.url")
-    _ask(url, "/readyz", cfg, SERVE)
-    served = _ask_for(("version",), url, "/model", cfg, SERVE)
-    version = _at_alias(cfg)
+    url = _configured_url(cfg, "serve.url")
+    _fetch_text(url, "/readyz", cfg, SERVE_COMMAND)
+    served = _fetch_json(("version",), url, "/model", cfg, SERVE_COMMAND)
+    version = _version_at_alias(cfg)
     if served != version:
-        raise Ailment(f"{url} serves version {served}, {cfg.serve.alias} is {version}", "look at what the puller says in its log")
+        raise CheckFailed(
+            f"{url} serves version {served}, {cfg.serve.alias} is {version}", "look at what the puller says in its log"
+        )
     return f"{url} is ready and serves version {served}"
 
 
 def metrics(cfg: DictConfig) -> str:
     """The server gives its metrics."""
-    text = _ask(_url(cfg, "serve.url"), "/metrics", cfg, SERVE)
+    text = _fetch_text(_configured_url(cfg, "serve.url"), "/metrics", cfg, SERVE_COMMAND)
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE housing_")}
     if not names:
-        raise Ailment("/metrics has none of ours", "is serve.url the address of this project's server?")
+        raise CheckFailed("/metrics has none of ours", "is serve.url the address of this project's server?")
     return f"{len(names)} of ours, {len(text):,} bytes"
 
 
 def prometheus(cfg: DictConfig) -> str:
     """Prometheus reaches the server, and has our rules."""
-    url, remedy = _url(cfg, "prometheus"), "prometheus --config.file=prometheus/prometheus.yml"
-    targets = _ask_for(("data", "activeTargets"), url, "/api/v1/targets?state=active", cfg, remedy)
+    url, remedy = _configured_url(cfg, "prometheus"), "prometheus --config.file=prometheus/prometheus.yml"
+    targets = _fetch_json(("data", "activeTargets"), url, "/api/v1/targets?state=active", cfg, remedy)
     ours = [one for one in targets if one["labels"]["job"] == "housing"]
     down = [f"{one['scrapeUrl']}: {one['lastError'] or 'not scraped yet'}" for one in ours if one["health"] != "up"]
     if down or not ours:
-        raise Ailment(", ".join(down) or "no target of job housing", "mend prometheus/targets/housing.yml")
-    groups = _ask_for(("data", "groups"), url, "/api/v1/rules", cfg, remedy)
+        raise CheckFailed(", ".join(down) or "no target of job housing", "mend prometheus/targets/housing.yml")
+    groups = _fetch_json(("data", "groups"), url, "/api/v1/rules", cfg, remedy)
     if not any(rule["name"].startswith("housing:") for group in groups for rule in group["rules"]):
-        raise Ailment("our rules are not loaded", remedy)
+        raise CheckFailed("our rules are not loaded", remedy)
     return f"{len(ours)} targets up, {sum(len(group['rules']) for group in groups)} rules"
 
 
 def grafana(cfg: DictConfig) -> str:
     """Grafana answers; dashboards need no more than its provisioning."""
-    url = _url(cfg, "grafana")
-    state = _ask_for(("database",), url, "/api/health", cfg, "start Grafana with grafana/provisioning, as compose.yml does")
+    url = _configured_url(cfg, "grafana")
+    state = _fetch_json(("database",), url, "/api/health", cfg, "start Grafana with grafana/provisioning, as compose.yml does")
     return f"{url}, database {state}"
 
 
-def _url(cfg: DictConfig, name: str) -> str:
+def _configured_url(cfg: DictConfig, name: str) -> str:
     url = OmegaConf.select(cfg, name)
     if url is None:
-        raise Absent(f"none is named ({name}=)")
+        raise CheckSkipped(f"none is named ({name}=)")
     return str(url).rstrip("/")
 
 
-def _ask(url: str, route: str, cfg: DictConfig, remedy: str) -> str:
+def _fetch_text(url: str, route: str, cfg: DictConfig, hint: str) -> str:
     try:
-        return _get(url + route, cfg.patience, cfg.serve.key if url == cfg.serve.url else "")
+        return _http_get(url + route, cfg.patience, cfg.serve.key if url == cfg.serve.url else "")
     except urllib.error.HTTPError as error:
         said = error.read().decode(errors="replace")[:300]
-        remedy = "name a key with the rights predict and metrics: serve.key=" if error.code in (401, 403) else "mend what it says"
-        raise Ailment(f"{url}{route} answers {error.code}: {said}", remedy) from error
+        hint = "name a key with the rights predict and metrics: serve.key=" if error.code in (401, 403) else "mend what it says"
+        raise CheckFailed(f"{url}{route} answers {error.code}: {said}", hint) from error
     except (OSError, ValueError) as error:
-        raise Ailment(f"{url} does not answer: {error}", remedy) from error
+        raise CheckFailed(f"{url} does not answer: {error}", hint) from error
 
 
-def _ask_for(names: Sequence[str], url: str, route: str, cfg: DictConfig, remedy: str) -> Any:
+def _fetch_json(keys: Sequence[str], url: str, route: str, cfg: DictConfig, hint: str) -> Any:
     """Give what an answer in JSON has below some names."""
-    found: Any = _ask(url, route, cfg, remedy)
+    found: Any = _fetch_text(url, route, cfg, hint)
     try:
         found = json.loads(found)
-        for name in names:
+        for name in keys:
             found = found[name]
     except (ValueError, KeyError, TypeError) as error:
-        raise Ailment(f"{url}{route} answers something else than was expected", f"is {url} the right address?") from error
+        raise CheckFailed(f"{url}{route} answers something else than was expected", f"is {url} the right address?") from error
     return found
 
 
-def _get(url: str, patience: float, key: str = "") -> str:
+def _http_get(url: str, timeout: float, key: str = "") -> str:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
-    with DIRECT.open(request, timeout=patience) as answer:
+    with NO_PROXY_OPENER.open(request, timeout=timeout) as answer:
         body: bytes = answer.read()
     return body.decode()
 
@@ -260,13 +262,13 @@ CHECKS: tuple[Callable[[DictConfig], str], ...] = (
 )
 
 
-def examine(check: Callable[[DictConfig], str], cfg: DictConfig) -> Found:
+def run_check(check: Callable[[DictConfig], str], cfg: DictConfig) -> CheckResult:
     """Give what a check found."""
     try:
-        return Found(GOOD, check(cfg))
-    except Absent as nothing:
-        return Found(ABSENT, str(nothing))
-    except Ailment as ailment:
-        return Found(ILL, ailment.found, ailment.remedy)
+        return CheckResult(PASSED, check(cfg))
+    except CheckSkipped as nothing:
+        return CheckResult(SKIPPED, str(nothing))
+    except CheckFailed as ailment:
+        return CheckResult(FAILED, ailment.message, ailment.hint)
     except HousingError as error:
-        return Found(ILL, str(error), "mend what the message names, then ask again")
+        return CheckResult(FAILED, str(error), "mend what the message names, then ask again")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from housing.core.files import written_whole
+from housing.core.files import atomic_write
 
 
 def write_page(template: str, path: Path, **values: Any) -> Path:
@@ -14,6 +14,6 @@ def write_page(template: str, path: Path, **values: Any) -> Path:
         loader=PackageLoader("housing.plots"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template(template).render(**values)
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(page, encoding="utf-8")
     return path

@@ -9,44 +9,44 @@ import numpy as np
 from housing.bundle.bundle import Bundle
 from housing.data.split import Split
 from housing.data.table import Table
-from housing.plots.svg import COOL, FAINT, INK, WARM, styled
+from housing.plots.svg import PRIMARY, MUTED, TEXT, ACCENT, project_style
 from housing.schema.column import Matrix, Vector
-from housing.training.holdout import Evidence
+from housing.training.holdout import HoldoutPredictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PERMUTATIONS, PERMUTED_ROWS = 3, 1000
+N_PERMUTATIONS, PERMUTED_ROWS = 3, 1000
 
 
-def draw(bundle: Bundle, evidence: Evidence, table: Table, parts: Split, folder: Path) -> Path:
+def draw(bundle: Bundle, holdout: HoldoutPredictions, table: Table, parts: Split, folder: Path) -> Path:
     """Draw a model as PNG files in `folder`, and give it.
 
     They are: predicted against actual, residuals, and the error on the map where there are coordinates, all of the
     validation rows by a fit that does not know them; and importance.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    matrix, actual, predicted = table.matrix[evidence.rows], table.target[evidence.rows], evidence.predicted
+    matrix, actual, predicted = table.matrix[holdout.rows], table.target[holdout.rows], holdout.predicted
     unit = f"{table.schema.target.name} ({table.schema.target.unit})"
     model = f"{bundle.card['model']} on features {bundle.card['features']}"
     title = f"{model}, fitted on training rows, {len(actual):,} validation rows"
-    with styled():
-        _draw(folder / "predicted.png", lambda axes: plot_predicted(axes, predicted, actual, unit), title)
-        _draw(folder / "residuals.png", lambda axes: plot_residuals(axes, predicted, actual, unit), title)
-        _draw(folder / "importance.png", lambda axes: plot_importance(axes, bundle, table.matrix[parts.test], unit), model)
+    with project_style():
+        _save_figure(folder / "predicted.png", lambda axes: plot_predicted(axes, predicted, actual, unit), title)
+        _save_figure(folder / "residuals.png", lambda axes: plot_residuals(axes, predicted, actual, unit), title)
+        _save_figure(folder / "importance.png", lambda axes: plot_importance(axes, bundle, table.matrix[parts.test], unit), model)
         coordinates = table.schema.coordinates()
         if coordinates is not None:
             places = matrix[:, coordinates]
-            _draw(folder / "map.png", lambda axes: plot_map(axes, places, predicted - actual, unit), title, (6.5, 7))
+            _save_figure(folder / "map.png", lambda axes: plot_map(axes, places, predicted - actual, unit), title, (6.5, 7))
     return folder
 
 
-def _draw(path: Path, plot: "Callable[[Axes], None]", title: str, size: tuple[float, float] = (7.5, 5.5)) -> None:
+def _save_figure(path: Path, plot: "Callable[[Axes], None]", title: str, size: tuple[float, float] = (7.5, 5.5)) -> None:
     from matplotlib.figure import Figure  # pylint: disable=import-outside-toplevel
 
     figure = Figure(figsize=size, layout="constrained", dpi=120)
     plot(figure.subplots())
-    figure.supxlabel(title, fontsize=8, color=FAINT)
+    figure.supxlabel(title, fontsize=8, color=MUTED)
     figure.savefig(path)
 
 
@@ -58,7 +58,7 @@ def plot_predicted(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -
     axes.hexbin(
         actual, predicted, gridsize=60, extent=(*ends, *ends), norm=LogNorm(vmin=0.3), mincnt=1, cmap="Blues", linewidths=0.1
     )
-    axes.plot(ends, ends, color=WARM, linewidth=1)
+    axes.plot(ends, ends, color=ACCENT, linewidth=1)
     axes.set(title="Predicted against actual", xlabel=f"actual {unit}", ylabel="predicted", aspect="equal")
     error = predicted - actual
     note = f"rmse {np.sqrt(np.mean(error**2)):.4f}\nmean error {error.mean():+.4f}\ndarker: more rows"
@@ -68,30 +68,30 @@ def plot_predicted(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -
 def plot_residuals(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -> None:
     """Draw the error over the prediction, and between which ends most rows lie."""
     error = predicted - actual
-    axes.scatter(predicted, error, s=4, color=COOL, alpha=0.25, linewidths=0, rasterized=True)
-    axes.axhline(0.0, color=WARM, linewidth=1)
+    axes.scatter(predicted, error, s=4, color=PRIMARY, alpha=0.25, linewidths=0, rasterized=True)
+    axes.axhline(0.0, color=ACCENT, linewidth=1)
     groups = np.array_split(np.argsort(predicted), min(20, len(predicted)))
     middle = [float(np.median(predicted[rows])) for rows in groups]
     for share, style in ((0.1, "--"), (0.5, "-"), (0.9, "--")):
         line = [float(np.quantile(error[rows], share)) for rows in groups]
-        axes.plot(middle, line, style, color=INK, linewidth=1.2, label=f"{share:.0%} of the rows lie below")
+        axes.plot(middle, line, style, color=TEXT, linewidth=1.2, label=f"{share:.0%} of the rows lie below")
     axes.set(title="Error against prediction", xlabel=f"predicted {unit}", ylabel="predicted - actual")
     axes.legend(frameon=False, fontsize=8)
 
 
 def plot_importance(axes: "Axes", bundle: Bundle, matrix: Matrix, unit: str) -> None:
     """Draw how much predictions hang on each column of the table."""
-    change = importance(bundle, matrix)
+    change = permutation_importance(bundle, matrix)
     order = np.argsort(change)
     names = [bundle.schema.features[place].name for place in order]
-    axes.barh(names, change[order], color=COOL)
+    axes.barh(names, change[order], color=PRIMARY)
     axes.set(title="Importance of each column", xlabel=f"change of the prediction when the column is shuffled: rms, {unit}")
     for place, value in enumerate(change[order]):
         axes.text(value, place, f" {value:.3g}", verticalalignment="center", fontsize=8)
     axes.margins(x=0.12)
 
 
-def importance(bundle: Bundle, matrix: Matrix) -> Vector:
+def permutation_importance(bundle: Bundle, matrix: Matrix) -> Vector:
     """Give by how much predictions change when a column is shuffled: root mean square, three shuffles of 1,000 rows at most.
     One number for each column of the schema.
 
@@ -108,15 +108,15 @@ def importance(bundle: Bundle, matrix: Matrix) -> Vector:
         return float(np.mean(np.square(bundle.predict(rows) - predicted)))
 
     columns = range(matrix.shape[1])
-    return np.sqrt([np.mean([change(column) for _ in range(PERMUTATIONS)]) for column in columns])
+    return np.sqrt([np.mean([change(column) for _ in range(N_PERMUTATIONS)]) for column in columns])
 
 
-def plot_map(axes: "Axes", places: Matrix, error: Vector, unit: str, limit: float | None = None) -> None:
+def plot_map(axes: "Axes", coordinates: Matrix, error: Vector, unit: str, color_limit: float | None = None) -> None:
     """Draw where the model errs; colours end at `limit`, or else where they leave out a twentieth of the rows."""
-    limit = limit or float(np.quantile(np.abs(error), 0.95)) or 1.0
+    color_limit = color_limit or float(np.quantile(np.abs(error), 0.95)) or 1.0
     order = np.argsort(np.abs(error))  # the large errors on top
-    latitude, longitude = places[order].T
-    colours: Any = {"c": error[order], "cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    latitude, longitude = coordinates[order].T
+    colours: Any = {"c": error[order], "cmap": "RdBu_r", "vmin": -color_limit, "vmax": color_limit}
     points = axes.scatter(longitude, latitude, s=7, linewidths=0, rasterized=True, **colours)
     axes.set(title="Where the model errs", xlabel="longitude", ylabel="latitude")
     axes.set_aspect(1.0 / float(np.cos(np.radians(latitude.mean()))))

@@ -10,20 +10,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, FAINT, WARM, COOL = "#1f2933", "#9aa5b1", "#c8553d", "#2b6f97"
+TEXT, MUTED, ACCENT, PRIMARY = "#1f2933", "#9aa5b1", "#c8553d", "#2b6f97"
 
 
-SERIES = (COOL, WARM, "#d9a441", "#5c8a5a", "#7d5ba6", "#4d5965", "#3aa6a0", "#a35d6a")  # one for each of several runs
+SERIES_COLORS = (
+    PRIMARY,
+    ACCENT,
+    "#d9a441",
+    "#5c8a5a",
+    "#7d5ba6",
+    "#4d5965",
+    "#3aa6a0",
+    "#a35d6a",
+)  # one for each of several runs
 
 
-DOTS = 2000  # from here on points are one picture: a page of 10,000 shapes is slow
+RASTERIZE_ABOVE = 2000  # from here on points are one picture: a page of 10,000 shapes is slow
 
 
-SHARP = 170  # dots an inch of what is a picture
+RASTER_DPI = 170  # dots an inch of what is a picture
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SvgFigure:
     """A figure of a page. `width` is in pixels of the screen."""
 
     title: str
@@ -33,16 +42,16 @@ class Drawn:
 
 
 @contextmanager
-def styled() -> Iterator[None]:
+def project_style() -> Iterator[None]:
     """Draw in the style of this project for as long as the block lasts; needs no screen."""
     import matplotlib as mpl  # pylint: disable=import-outside-toplevel  # 1 s that only drawing needs
 
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     mpl.use("agg")
-    lines: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": FAINT}
+    lines: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": MUTED}
     words: Any = {
-        "text.color": INK,
-        "axes.labelcolor": INK,
+        "text.color": TEXT,
+        "axes.labelcolor": TEXT,
         "axes.titlelocation": "left",
         "axes.titleweight": "bold",
         "font.size": 10,
@@ -51,18 +60,18 @@ def styled() -> Iterator[None]:
         yield
 
 
-def draw_svg(title: str, caption: str, plot: "Callable[[Figure], None]", size: tuple[float, float]) -> Drawn:
+def draw_svg(title: str, caption: str, plot: "Callable[[Figure], None]", size: tuple[float, float]) -> SvgFigure:
     """Draw a figure of `size` inches for a page; the same plot always gives the same bytes."""
     import matplotlib as mpl  # pylint: disable=import-outside-toplevel  # 1 s that only drawing needs
     from matplotlib.figure import Figure  # pylint: disable=import-outside-toplevel
 
     # text stays text; names of parts differ from figure to figure, since all stand in one page
     style: Any = {"svg.hashsalt": title, "svg.fonttype": "none", "font.family": "sans-serif"}
-    with styled(), mpl.rc_context(style):
+    with project_style(), mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained", dpi=100)
         plot(figure)
         file = io.StringIO()
-        figure.savefig(file, format="svg", dpi=SHARP, metadata={"Date": None, "Title": title})
+        figure.savefig(file, format="svg", dpi=RASTER_DPI, metadata={"Date": None, "Title": title})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
-    return Drawn(title, caption, svg, round(100 * size[0]))
+    return SvgFigure(title, caption, svg, round(100 * size[0]))

@@ -7,17 +7,17 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from housing.core.errors import ConfigError, StoreError
-from housing.data.split import Split, is_steady
-from housing.data.table import Table, schema_of
-from housing.runs.export import RUN_ID
+from housing.data.split import Split, is_stable
+from housing.data.table import Table, parse_schema
+from housing.runs.export import RUN_ID_KEY
 from housing.runs.outcome import Outcome
 from housing.schema.table_schema import Schema
-from housing.sweeps.sweep import LIST, best_of
+from housing.sweeps.sweep import JOBS_FILE, best_outcome
 from housing.tracking import tags as tracking
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
 
-ASKED = ("run_id", "sweep", "candidates")
+SELECTORS = ("run_id", "sweep", "candidates")
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class Challenger:
     version: str | None = None
 
 
-def find(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Challenger:
+def find_challenger(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Challenger:
     """Find what to judge: the version at the alias before, or else the run asked for, or the best on table, columns and split.
 
     Raises StoreError where there is none, or where it may have been fitted on some of the test rows.
     """
-    asked = [name for name in ASKED if cfg[name]]
+    asked = [name for name in SELECTORS if cfg[name]]
     before = cfg.after.get(cfg.to)
     if before is not None:
         if asked:
             raise ConfigError(f"{asked[0]} is given; to={cfg.to} takes the version at {before} and nothing else")
-        return _at(before, cfg, store, table, parts)
+        return _version_at_alias(before, cfg, store, table, parts)
     if len(asked) > 1:
         raise ConfigError(f"{' and '.join(asked)} are given; allowed: one of them")
-    return Challenger(_asked(cfg, store, table, parts) if asked else _best(cfg, store, table, parts))
+    return Challenger(_requested_run(cfg, store, table, parts) if asked else _best_run(cfg, store, table, parts))
 
 
-def _at(alias: str, cfg: DictConfig, store: Store, table: Table, parts: Split) -> Challenger:
+def _version_at_alias(alias: str, cfg: DictConfig, store: Store, table: Table, parts: Split) -> Challenger:
     version = store.registry.version_at(cfg.registered_model, alias)
     if version is None:
         raise StoreError(
@@ -52,7 +52,7 @@ def _at(alias: str, cfg: DictConfig, store: Store, table: Table, parts: Split) -
             f" first: python -m housing.promote data={cfg.data.name}"
         )
     run = store.runs.get(store.registry.run_of_version(cfg.registered_model, version))
-    if not knows_no_test_row(store, run, cfg, table, parts):
+    if not test_rows_unseen(store, run, cfg, table, parts):
         raise StoreError(
             f"version {version} at {alias} was fitted on other data or another split: it may know some of the test rows."
             f" Promote a run on the present ones to {alias} first, or call with the data and split of the run"
@@ -60,19 +60,21 @@ def _at(alias: str, cfg: DictConfig, store: Store, table: Table, parts: Split) -
     return Challenger(run, version)
 
 
-def knows_no_test_row(store: Store, run: RunRecord, cfg: DictConfig, table: Table, parts: Split) -> bool:
+def test_rows_unseen(store: Store, run: RunRecord, cfg: DictConfig, table: Table, parts: Split) -> bool:
     """Whether a run was fitted on none of the test rows for certain: the same split, or one in which a row never moves."""
     if (run.tags.get(tracking.DATA), run.tags.get(tracking.SPLIT)) == (table.fingerprint, parts.fingerprint()):
         return True
     then = store.artifacts.read_config(run.id)
-    return is_steady(cfg.split) and then.split == cfg.split and _key(schema_of(then.data)) == _key(table.schema)
+    return (
+        is_stable(cfg.split) and then.split == cfg.split and _key_columns(parse_schema(then.data)) == _key_columns(table.schema)
+    )
 
 
-def _key(schema: Schema) -> list[tuple[object, ...]]:
+def _key_columns(schema: Schema) -> list[tuple[object, ...]]:
     return [(column.name, column.type, column.categories) for column in schema.key]
 
 
-def _best(cfg: DictConfig, store: Store, table: Table, parts: Split) -> RunRecord:
+def _best_run(cfg: DictConfig, store: Store, table: Table, parts: Split) -> RunRecord:
     tags = {tracking.RUN_TYPE: "run", tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
     tags |= {tracking.COLUMNS: table.schema.interface_hash(), tracking.EVALUATION: cfg.evaluation}
     found = store.runs.find_first(cfg.experiment_name, tags, f"metrics.{cfg.metric} ASC")
@@ -85,25 +87,27 @@ def _best(cfg: DictConfig, store: Store, table: Table, parts: Split) -> RunRecor
     return found
 
 
-def _asked(cfg: DictConfig, store: Store, table: Table, parts: Split) -> RunRecord:
-    run = _best_of_files(cfg, store) if cfg.candidates else store.runs.get(cfg.run_id or _best_of_sweep(cfg, store))
+def _requested_run(cfg: DictConfig, store: Store, table: Table, parts: Split) -> RunRecord:
+    run = _best_of_metrics_files(cfg, store) if cfg.candidates else store.runs.get(cfg.run_id or _best_run_of_sweep(cfg, store))
     _require_comparable(run, table, parts)
     return run
 
 
-def _best_of_sweep(cfg: DictConfig, store: Store) -> str:
-    best = best_of([Outcome(**outcome) for outcome in json.loads(store.artifacts.read_text(cfg.sweep, LIST))], cfg.metric)
+def _best_run_of_sweep(cfg: DictConfig, store: Store) -> str:
+    best = best_outcome(
+        [Outcome(**outcome) for outcome in json.loads(store.artifacts.read_text(cfg.sweep, JOBS_FILE))], cfg.metric
+    )
     if best is None:
         raise StoreError(f"sweep {cfg.sweep} has no finished run")
     return str(best.run_id)
 
 
-def _best_of_files(cfg: DictConfig, store: Store) -> RunRecord:
+def _best_of_metrics_files(cfg: DictConfig, store: Store) -> RunRecord:
     """Give the run with the least metric of those that files name. Raises StoreError where this store does not know it."""
     try:
         read = {name: json.loads(Path(name).read_text(encoding="utf-8")) for name in cfg.candidates}
         best = min(read, key=lambda name: float(read[name][cfg.metric]))
-        run_id = str(read[best][RUN_ID])
+        run_id = str(read[best][RUN_ID_KEY])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"candidates={list(cfg.candidates)}: {type(error).__name__}: {error}; allowed: files that housing.train export= wrote"

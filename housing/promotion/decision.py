@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from housing.evaluation.bootstrap import Difference
-    from housing.evaluation.results import Honest
+    from housing.evaluation.bootstrap import PairedDifference
+    from housing.evaluation.results import Evaluation
 
 PROMOTE, HOLD, REJECT, ROLLBACK = "PROMOTE", "HOLD", "REJECT", "ROLLBACK"
 
@@ -16,8 +16,8 @@ class Check:
     """One thing that a challenger has to pass, whatever its score."""
 
     name: str
-    found: str
-    allowed: str
+    actual: str
+    limit: str
     passed: bool
     value: float | None = None
 
@@ -28,20 +28,20 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # all that is k
 
     run_id: str
     alias: str
-    by: str = ""
-    before: str | None = None  # the version at the alias before this decision
+    actor: str = ""
+    previous_version: str | None = None  # the version at the alias before this decision
     champion: str = ""
     challenger_metrics: dict[str, float] = field(default_factory=dict)
     champion_metrics: dict[str, float] = field(default_factory=dict)
     test_rows: int = 0
-    difference: "Difference | None" = None
+    difference: "PairedDifference | None" = None
     checks: list[Check] = field(default_factory=list)
     verdict: str = HOLD
     reasons: list[str] = field(default_factory=list)
-    forced: str = ""  # why the gate's verdict did not count
+    force_reason: str = ""  # why the gate's verdict did not count
     version: str | None = None  # of the registered model, where the alias points to after this decision
-    served: str = ""  # when a server first answered with the version
-    honest: "Honest | None" = None  # in a file of its own
+    served_at: str = ""  # when a server first answered with the version
+    evaluation: "Evaluation | None" = None  # in a file of its own
 
     @property
     def moves(self) -> bool:

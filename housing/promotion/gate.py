@@ -7,56 +7,67 @@ from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError, ConfigError
-from housing.evaluation.bootstrap import Difference, compare, score_of
-from housing.evaluation.slices import Group
+from housing.evaluation.bootstrap import PairedDifference, paired_bootstrap, compute_score
+from housing.evaluation.slices import SliceMask
 from housing.promotion.decision import HOLD, PROMOTE, REJECT, Check
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
 
-def overall(gate: DictConfig, metric: str, mine: Vector, theirs: Vector) -> Difference:
+def compare_overall(gate: DictConfig, metric: str, challenger_error: Vector, champion_error: Vector) -> PairedDifference:
     """Compare the errors of challenger and champion on all rows that both take."""
-    return compare(mine, theirs, metric, gate.certainty, gate.resamples, gate.seed)
+    return paired_bootstrap(challenger_error, champion_error, metric, gate.certainty, gate.resamples, gate.seed)
 
 
-def verdict_of(difference: Difference, checks: Sequence[Check]) -> str:
+def decide_verdict(difference: PairedDifference, checks: Sequence[Check]) -> str:
     """Give PROMOTE for what is better for certain, REJECT for what is worse for certain or vetoed, HOLD for what is between."""
     if difference.is_worse or not all(check.passed for check in checks):
         return REJECT
     return PROMOTE if difference.is_better else HOLD
 
 
-def told(difference: Difference, metric: str, champion: str, certainty: float) -> str:
+def describe(difference: PairedDifference, metric: str, champion: str, confidence: float) -> str:
     """Say in a sentence what the comparison found."""
-    figures = f"test {metric} {difference.mine:.4f} against {difference.theirs:.4f} of {champion}"
+    figures = f"test {metric} {difference.challenger_score:.4f} against {difference.champion_score:.4f} of {champion}"
     if difference.is_better:
-        return f"better: {figures}, lower by {-difference.high:.4f} at least ({certainty:.1%} certain)"
+        return f"better: {figures}, lower by {-difference.upper:.4f} at least ({confidence:.1%} certain)"
     if difference.is_worse:
-        return f"worse: {figures}, higher by {difference.low:.4f} at least ({certainty:.1%} certain)"
-    between = f"{difference.low:+.4f} to {difference.high:+.4f}"
-    return f"not proven better: {figures}; the difference may be anything from {between} ({certainty:.1%} certain at either end)"
+        return f"worse: {figures}, higher by {difference.lower:.4f} at least ({confidence:.1%} certain)"
+    between = f"{difference.lower:+.4f} to {difference.upper:+.4f}"
+    return f"not proven better: {figures}; the difference may be anything from {between} ({confidence:.1%} certain at either end)"
 
 
-def slice_checks(gate: DictConfig, metric: str, groups: Sequence[Group], mine: Vector, theirs: Vector) -> list[Check]:
+def slice_checks(
+    gate: DictConfig, metric: str, slices: Sequence[SliceMask], challenger_error: Vector, champion_error: Vector
+) -> list[Check]:
     """Check each slice of enough rows; it vetoes where the challenger is worse by more than the margin, and that for certain.
 
     With many slices one of them looks worse by chance, so each has to be as much more certain (Bonferroni).
     """
-    judged = [group for group in groups if group.where.sum() >= gate.slices.rows]
-    return [_slice_check(gate, metric, group, len(judged), mine[group.where], theirs[group.where]) for group in judged]
+    judged = [group for group in slices if group.mask.sum() >= gate.slices.rows]
+    return [
+        _slice_check(gate, metric, group, len(judged), challenger_error[group.mask], champion_error[group.mask])
+        for group in judged
+    ]
 
 
-def _slice_check(gate: DictConfig, metric: str, group: Group, slices: int, mine: Vector, theirs: Vector) -> Check:
-    my_score, their_score, margin = score_of(mine, metric), score_of(theirs, metric), gate.slices.margin
+def _slice_check(
+    gate: DictConfig, metric: str, slice_: SliceMask, n_slices: int, challenger_error: Vector, champion_error: Vector
+) -> Check:
+    my_score, their_score, margin = (
+        compute_score(challenger_error, metric),
+        compute_score(champion_error, metric),
+        gate.slices.margin,
+    )
     share = my_score / their_score - 1 if their_score else 0.0
-    found = f"{metric} {my_score:.4f} against {their_score:.4f} ({share:+.1%}) on {len(mine):,} rows"
-    lost = share > margin and _is_certain(gate, metric, slices, mine, theirs)
-    return Check(f"slice {group.kind} {group.name}", found, f"up to {margin:+.0%}, or by chance", not lost, share)
+    found = f"{metric} {my_score:.4f} against {their_score:.4f} ({share:+.1%}) on {len(challenger_error):,} rows"
+    lost = share > margin and _is_significant(gate, metric, n_slices, challenger_error, champion_error)
+    return Check(f"slice {slice_.kind} {slice_.name}", found, f"up to {margin:+.0%}, or by chance", not lost, share)
 
 
-def _is_certain(gate: DictConfig, metric: str, slices: int, mine: Vector, theirs: Vector) -> bool:
-    certainty = 1 - (1 - gate.certainty) / slices  # so far out there are as many resamples as for all rows
-    return compare(mine, theirs, metric, certainty, gate.resamples * slices, gate.seed).is_worse
+def _is_significant(gate: DictConfig, metric: str, n_slices: int, challenger_error: Vector, champion_error: Vector) -> bool:
+    certainty = 1 - (1 - gate.certainty) / n_slices  # so far out there are as many resamples as for all rows
+    return paired_bootstrap(challenger_error, champion_error, metric, certainty, gate.resamples * n_slices, gate.seed).is_worse
 
 
 def coverage_check(gate: DictConfig, bundle: Bundle, matrix: Matrix, actual: Vector) -> Iterator[Check]:
@@ -82,5 +93,5 @@ def cost_checks(gate: DictConfig, costs: Mapping[str, float]) -> Iterator[Check]
 def columns_check(challenger: Schema, champion: Schema | None) -> Iterator[Check]:
     """Check that callers of the champion may go on sending what they send."""
     if champion is not None:
-        broken = challenger.broken_for(champion)
+        broken = challenger.breaking_changes(champion)
         yield Check("columns", "; ".join(broken) or "as before", "what callers of the champion send", not broken)

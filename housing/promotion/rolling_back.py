@@ -17,12 +17,12 @@ def rollback(cfg: DictConfig) -> Decision:
     Raises StoreError where there is none to go back to.
     """
     store = tracking_store.connect(cfg.mlflow)
-    with decision_log.one_at_a_time(cfg, store):
+    with decision_log.exclusive(cfg, store):
         decision = _decide(cfg, store)
         tags = {tracking_tags.RUN_TYPE: "decision", tracking_tags.CHALLENGER: decision.run_id}
         with store.runs.start(cfg.decisions, f"{cfg.alias} back to {decision.version}", tags) as record:
-            decision_log.carry_out(cfg, store, record, decision)
-        decision_log.look_at_server(cfg, store, record, decision)
+            decision_log.apply_decision(cfg, store, record, decision)
+        decision_log.wait_for_server(cfg, store, record, decision)
     return decision
 
 
@@ -31,23 +31,25 @@ def _decide(cfg: DictConfig, store: Store) -> Decision:
     if current is None:
         raise StoreError(f"{cfg.registered_model} has no version at {cfg.alias}: there is nothing to go back from")
     reasons = [str(cfg.reason)] if cfg.reason else []
-    version = _first_that_works(cfg, store, _candidates(cfg, store, current, reasons), reasons)
+    version = _first_usable(cfg, store, _candidates(cfg, store, current, reasons), reasons)
     run_id = store.registry.run_of_version(cfg.registered_model, version)
-    return Decision(run_id, cfg.alias, decision_log.who(cfg), current, verdict=ROLLBACK, reasons=reasons, version=version)
+    return Decision(
+        run_id, cfg.alias, decision_log.current_user(cfg), current, verdict=ROLLBACK, reasons=reasons, version=version
+    )
 
 
 def _candidates(cfg: DictConfig, store: Store, current: str, reasons: list[str]) -> list[str]:
     """Give the versions to go back to, the best first. Raises StoreError where there is none."""
     if cfg.version is not None:
         return [str(cfg.version)]
-    past = decision_log.past(store, cfg.decisions, cfg.alias)
-    before = decision_log.stood_before(past, current)
+    past = decision_log.list_decisions(store, cfg.decisions, cfg.alias)
+    before = decision_log.previous_versions(past, current)
     if not before:
         raise StoreError(
             f"no version is known to have been at {cfg.alias} before version {current};"
             " version=NUMBER goes to any that the registry has"
         )
-    served = [version for version in before if version in decision_log.that_served(past)]
+    served = [version for version in before if version in decision_log.served_versions(past)]
     if cfg.serve.url is None:
         return before
     unseen = before[: before.index(served[0])] if served else before
@@ -56,7 +58,7 @@ def _candidates(cfg: DictConfig, store: Store, current: str, reasons: list[str])
     return served or before
 
 
-def _first_that_works(cfg: DictConfig, store: Store, candidates: list[str], reasons: list[str]) -> str:
+def _first_usable(cfg: DictConfig, store: Store, candidates: list[str], reasons: list[str]) -> str:
     for version in candidates:
         try:
             with store.artifacts.bundle(f"models:/{cfg.registered_model}/{version}") as folder:

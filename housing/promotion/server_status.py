@@ -10,37 +10,37 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from housing.core.http import DIRECT
+from housing.core.http import NO_PROXY_OPENER
 
-PAUSE = 0.2  # seconds between two looks
+POLL_SECONDS = 0.2  # seconds between two looks
 
 
 @dataclass(frozen=True)
-class Served:
+class ServerStatus:
     """Whether a server answers with a version: since when, or what it says instead."""
 
     since: str
-    told: str
+    message: str
 
 
-def wait_for(serve: DictConfig, model: str, alias: str, version: str) -> Served:
+def wait_for_version(serve: DictConfig, model: str, alias: str, version: str) -> ServerStatus:
     """Ask a server again and again, until it answers with a version of a model or the time is over."""
     begun = time.monotonic()
     while True:
-        told = _asked(serve, model, alias, version)
+        told = _mismatch(serve, model, alias, version)
         seconds = time.monotonic() - begun
         if not told:
             since = datetime.now(UTC).isoformat(timespec="seconds")
-            return Served(since, f"{serve.url} answers with version {version}, after {seconds:.1f} s")
+            return ServerStatus(since, f"{serve.url} answers with version {version}, after {seconds:.1f} s")
         if seconds > serve.wait:
-            return Served("", f"{serve.url} does NOT answer with version {version} after {serve.wait:g} s: {told}")
-        time.sleep(PAUSE)
+            return ServerStatus("", f"{serve.url} does NOT answer with version {version} after {serve.wait:g} s: {told}")
+        time.sleep(POLL_SECONDS)
 
 
-def _asked(serve: DictConfig, model: str, alias: str, version: str) -> str:
+def _mismatch(serve: DictConfig, model: str, alias: str, version: str) -> str:
     """Say what a server answers with where it is something else."""
     try:
-        answer = _model(serve)
+        answer = _fetch_model_info(serve)
     except (OSError, HTTPException, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     wanted = {"model": model, "alias": alias, "version": version}
@@ -48,9 +48,9 @@ def _asked(serve: DictConfig, model: str, alias: str, version: str) -> str:
     return f"it has {', '.join(other)}" if other else ""
 
 
-def _model(serve: DictConfig) -> dict[str, Any]:
+def _fetch_model_info(serve: DictConfig) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {serve.key}"} if serve.key else {}
     request = urllib.request.Request(f"{serve.url.rstrip('/')}/model", headers=headers)
-    with DIRECT.open(request, timeout=5) as answer:
+    with NO_PROXY_OPENER.open(request, timeout=5) as answer:
         found = json.load(answer)
     return found if isinstance(found, dict) else {}  # something else answers there

@@ -3,22 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from housing.plots.svg import Drawn
+from housing.plots.svg import SvgFigure
 
-PAGE = "report.html"
+TEMPLATE = "report.html"
 
 
-CELL, ABSENT = 120, "–"  # letters of a value in a table of configs; what stands where there is none
+MAX_CELL_CHARS, MISSING = 120, "–"  # letters of a value in a table of configs; what stands where there is none
 
 
 @dataclass(frozen=True)
-class Grid:
+class HtmlTable:
     """A table of the page; the first `text` columns are words, the others numbers."""
 
-    head: Sequence[str]
+    header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    text: int = 1
-    folded: str = ""  # the words to click on, for a table that only some will read
+    n_text_columns: int = 1
+    summary: str = ""  # the words to click on, for a table that only some will read
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Section:
     """A part of the page, in the order in which its parts are shown."""
 
     title: str
-    said: str = ""
-    figures: Sequence[Drawn] = ()
-    points: Sequence[str] = ()
-    tables: Sequence[Grid] = ()
-    raw: str = ""
+    text: str = ""
+    figures: Sequence[SvgFigure] = ()
+    bullets: Sequence[str] = ()
+    tables: Sequence[HtmlTable] = ()
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Page:
     """All that the template shows."""
 
     title: str
-    lead: str
+    intro: str
     links: Mapping[str, str]
     facts: Mapping[str, str]
     sections: list[Section] = field(default_factory=list)

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 class Comparison:
     """One thing about a run, as it was and as it is when the run is repeated."""
 
-    what: str
-    then: str
-    now: str
+    name: str
+    original: str
+    repeated: str
 
     @property
-    def same(self) -> bool:
+    def is_equal(self) -> bool:
         """Whether it is the same to the last digit."""
-        return self.then == self.now
+        return self.original == self.repeated

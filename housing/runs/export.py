@@ -6,14 +6,14 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig
 
-from housing.core.files import written_whole
+from housing.core.files import atomic_write
 from housing.data import table
 from housing.runs.outcome import Outcome
-from housing.runs.run import EVIDENCE
+from housing.runs.run import HOLDOUT
 from housing.tracking import store
-from housing.training.holdout import Evidence
+from housing.training.holdout import HoldoutPredictions
 
-METRICS, PREDICTIONS, RUN_ID = "metrics.json", "predictions.csv", "run_id"
+METRICS_FILE, PREDICTIONS_FILE, RUN_ID_KEY = "metrics.json", "predictions.csv", "run_id"
 
 
 def export(cfg: DictConfig, outcome: Outcome, folder: Path) -> None:
@@ -21,11 +21,11 @@ def export(cfg: DictConfig, outcome: Outcome, folder: Path) -> None:
 
     Predictions are of the fit on training rows alone. Raises StoreError where the store has not kept them.
     """
-    with store.connect(cfg.mlflow).artifacts.directory(str(outcome.run_id), EVIDENCE) as kept:
-        evidence = Evidence.read(kept)
+    with store.connect(cfg.mlflow).artifacts.directory(str(outcome.run_id), HOLDOUT) as kept:
+        evidence = HoldoutPredictions.read(kept)
     actual = table.load(cfg.data, cfg.limit).target[evidence.rows]
-    with written_whole(folder / PREDICTIONS) as partial:
+    with atomic_write(folder / PREDICTIONS_FILE) as partial:
         pd.DataFrame({"actual": actual, "predicted": evidence.predicted}).to_csv(partial, index=False)
-    with written_whole(folder / METRICS) as partial:
-        content = {RUN_ID: outcome.run_id, **outcome.metrics}
+    with atomic_write(folder / METRICS_FILE) as partial:
+        content = {RUN_ID_KEY: outcome.run_id, **outcome.metrics}
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -9,14 +9,14 @@ from omegaconf import DictConfig
 from housing.core import environment
 from housing.core.errors import HousingError
 from housing.core.files import sha256
-from housing.data.dvc import pointer
+from housing.data.dvc import dvc_file
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
 
 
 @dataclass(frozen=True)
-class Original:
+class PastRun:
     """The run, and its config."""
 
     run: RunRecord
@@ -33,25 +33,25 @@ class Original:
             raise HousingError(f"run {run_id} is {run.status}; allowed: a FINISHED one")
         return cls(run, store.artifacts.read_config(run_id))
 
-    def find_table(self, folder: Path) -> Path:
+    def locate_table(self, folder: Path) -> Path:
         """Find the table that the run was fitted on, by its fingerprint, among the tables of this machine."""
-        wanted = self.run.tags[tags.DATA].partition("[")[0]  # of the whole file, where the run took its first rows
+        fingerprint_of_run = self.run.tags[tags.DATA].partition("[")[0]  # of the whole file, where the run took its first rows
         here = [Path(self.cfg.data.path), *sorted(folder.glob("*.csv"))]
-        found = {path: sha256(path) for path in here if path.is_file()}
-        for path, fingerprint in found.items():
-            if fingerprint == wanted:
+        fingerprints = {path: sha256(path) for path in here if path.is_file()}
+        for path, fingerprint in fingerprints.items():
+            if fingerprint == fingerprint_of_run:
                 return path
-        seen = "".join(f"\n  {path}: {fingerprint}" for path, fingerprint in found.items()) or " nothing"
+        listing = "".join(f"\n  {path}: {fingerprint}" for path, fingerprint in fingerprints.items()) or " nothing"
         raise HousingError(
-            f"the table of run {self.run.id} is not here. Its fingerprint: {wanted}; found:{seen}{self._way_out(folder)}"
+            f"the table of run {self.run.id} is not here. Its fingerprint: {fingerprint_of_run}; found:{listing}{self._recovery_hint(folder)}"
         )
 
-    def _way_out(self, folder: Path) -> str:
+    def _recovery_hint(self, folder: Path) -> str:
         """Say how DVC brings an older version of the table back, where the table is under DVC."""
-        place = pointer(folder / Path(self.cfg.data.path).name)
+        place = dvc_file(folder / Path(self.cfg.data.path).name)
         if not place.is_file():
             return ""
-        commit = self.run.tags.get(environment.COMMIT, "COMMIT")
+        commit = self.run.tags.get(environment.COMMIT_TAG, "COMMIT")
         return (
             f"\nthe table is under DVC; this brings the version at the run's commit (git log -- {place} lists all):"
             f"\n  git checkout {commit} -- {place} && dvc checkout {place}"

@@ -13,7 +13,7 @@ def show_outcome(outcome: Outcome, cfg: DictConfig) -> None:
     grid = Grid.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column()
-    unit = cfg.data.columns[_target(cfg)].get("unit")
+    unit = cfg.data.columns[_target_name(cfg)].get("unit")
     state = "reused: this very run is finished already (rerun=true fits again)" if outcome.reused else "fitted"
     grid.add_row("run", f"{cfg.model.name} on features {cfg.features.name}, data {cfg.data.name}: {state}")
     metrics = outcome.metrics
@@ -25,18 +25,20 @@ def show_outcome(outcome: Outcome, cfg: DictConfig) -> None:
     _console().print(grid)
 
 
-def _target(cfg: DictConfig) -> str:
+def _target_name(cfg: DictConfig) -> str:
     return next(name for name, column in cfg.data.columns.items() if column.get("role") == "target")
 
 
-def show_comparison(compared: list[Comparison], run_id: str) -> None:
+def show_comparison(comparisons: list[Comparison], run_id: str) -> None:
     """Print a run and its repetition side by side, and what is to be made of it."""
     console = _console()
     grid = Grid(title=f"run {run_id} and its repetition", title_justify="left")
     for name in ("", "then", "now", ""):
         grid.add_column(name, overflow="fold")
-    for row in compared:
-        grid.add_row(row.what, row.then, row.now, "same" if row.same else "differs", style="" if row.same else "red")
+    for row in comparisons:
+        grid.add_row(
+            row.name, row.original, row.repeated, "same" if row.is_equal else "differs", style="" if row.is_equal else "red"
+        )
     console.print(grid)
-    differing = ", ".join(row.what for row in compared if not row.same)
+    differing = ", ".join(row.name for row in comparisons if not row.is_equal)
     console.print("the same to the last digit" if not differing else f"what differs: {differing}", soft_wrap=True)

@@ -6,17 +6,17 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from housing.training.callbacks import AfterRound, silent
+from housing.training.callbacks import OnRound, no_op
 
-PERIOD = 0.25  # seconds between two looks
+REFRESH_SECONDS = 0.25  # seconds between two looks
 
 
 @contextmanager
-def rounds(shown: bool) -> Iterator[AfterRound]:
+def boosting_progress(enabled: bool) -> Iterator[OnRound]:
     """Show the rounds of boosting as a bar on a terminal, where that is wanted, for as long as the block lasts."""
     console = Console(highlight=False)
-    if not (shown and console.is_terminal):
-        yield silent
+    if not (enabled and console.is_terminal):
+        yield no_op
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[score]}"))
     with Progress(*columns, console=console, transient=True) as progress:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Self
 
 from omegaconf import OmegaConf
 
-from housing.core.config import make
+from housing.core.config import instantiate
 
 if TYPE_CHECKING:
     import optuna
 
-FILE = "search.json"  # in the sweep's folder: where a job finds its trial
+SEARCH_FILE = "search.json"  # in the sweep's folder: where a job finds its trial
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Trial:
         """Find a trial of the search whose sweep has this folder."""
         import optuna  # pylint: disable=import-outside-toplevel
 
-        described = json.loads((sweep / FILE).read_text(encoding="utf-8"))
-        pruner = make(OmegaConf.create(described["pruner"]))
+        described = json.loads((sweep / SEARCH_FILE).read_text(encoding="utf-8"))
+        pruner = instantiate(OmegaConf.create(described["pruner"]))
         study = optuna.load_study(study_name=described["study"], storage=described["storage"], pruner=pruner)
-        return cls(live(study, number))
+        return cls(resume_trial(study, number))
 
-    def is_given_up(self, step: int, value: float) -> bool:
+    def should_prune(self, step: int, value: float) -> bool:
         """Report a value, and say whether the study's pruner gives the trial up; with several objectives it never does."""
         if len(self.trial.study.directions) > 1:
             return False
@@ -39,7 +39,7 @@ class Trial:
         return self.trial.should_prune()
 
 
-def live(study: "optuna.Study", number: int) -> "optuna.Trial":
+def resume_trial(study: "optuna.Study", number: int) -> "optuna.Trial":
     """Give a trial that can be reported to, by its number."""
     import optuna  # pylint: disable=import-outside-toplevel
 

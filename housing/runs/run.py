@@ -14,10 +14,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from housing.core.environment import commit
-from housing.core.errors import Pruned, SkippedError, StoreError
-from housing.core.files import written_whole
-from housing.core.locks import claim
-from housing.core.validators import FLAG, POSITIVE, one_of, or_null, require, whole
+from housing.core.errors import TrialPruned, JobSkipped, StoreError
+from housing.core.files import atomic_write
+from housing.core.locks import machine_lock
+from housing.core.validators import BOOLEAN, POSITIVE, choice, optional, validate, integer
 from housing.data import table as data
 from housing.data.split import Split, split
 from housing.data.table import Table
@@ -25,39 +25,39 @@ from housing.plots import run_figures
 from housing.runs import progress_bar
 from housing.runs.outcome import Outcome
 from housing.runs.pruning import Trial
-from housing.runs.run_key import NOT_IN_KEY, provenance, run_key
+from housing.runs.run_key import EXCLUDED_FROM_KEY, provenance, run_key
 from housing.schema.table_schema import Schema
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.tracking.runs import Run
 from housing.tracking.store import Store
 from housing.training.build import build
-from housing.training.holdout import Evidence
-from housing.training.metrics import COMPARABLE
+from housing.training.holdout import HoldoutPredictions
+from housing.training.metrics import RANKING_METRICS
 
-NOT_A_PARAM = ("data.columns", "data.places", "data.ratios", "data.source")  # in config.yaml; too long for a table of runs
+UNLOGGED_PARAMS = ("data.columns", "data.places", "data.ratios", "data.source")  # in config.yaml; too long for a table of runs
 
 
-BUNDLE, CONFIG, FIGURES, EVIDENCE = "bundle", "config", "figures", "evidence"  # in a job's folder
+BUNDLE, CONFIG, FIGURES, HOLDOUT = "bundle", "config", "figures", "evidence"  # in a job's folder
 
 
 ALLOWED = {
-    "seed": whole(0, 2**32 - 1),
-    "limit": or_null(whole(1)),
-    "refit": FLAG,
-    "threads": whole(0),
-    "figures": FLAG,
-    "log_model": one_of("all", "best"),
-    "rerun": FLAG,
-    "fail_fast": FLAG,
+    "seed": integer(0, 2**32 - 1),
+    "limit": optional(integer(1)),
+    "refit": BOOLEAN,
+    "threads": integer(0),
+    "figures": BOOLEAN,
+    "log_model": choice("all", "best"),
+    "rerun": BOOLEAN,
+    "fail_fast": BOOLEAN,
     "parity": POSITIVE,
-    "golden_rows": whole(1),
-    "background_rows": whole(1),
-    "metric": one_of(*COMPARABLE),
+    "golden_rows": integer(1),
+    "background_rows": integer(1),
+    "metric": choice(*RANKING_METRICS),
 }
 
 
-STOP = "stop"  # in a sweep's folder: why no further job is begun
+STOP_FILE = "stop"  # in a sweep's folder: why no further job is begun
 
 
 @dataclass(frozen=True)
@@ -74,127 +74,129 @@ def run(cfg: DictConfig, job: Job) -> Outcome:
 
     Test rows are not touched. A failure is in MLflow with its traceback, and in the job's folder, before it is raised.
     """
-    begun = Outcome(job.overrides, "RUNNING", worker=f"{socket.gethostname()} {os.getpid()}", started=time.time())
+    started = Outcome(job.overrides, "RUNNING", worker=f"{socket.gethostname()} {os.getpid()}", started_at=time.time())
     try:
-        _require_going_on(job)
-        for left in (CONFIG, BUNDLE, FIGURES, EVIDENCE):  # of an earlier attempt, which was killed
-            shutil.rmtree(job.folder / left, ignore_errors=True)
-        begun.write(job.folder)  # all that a sweep finds of a job that is killed
-        outcome = _run(cfg, job, begun, tracking_store.connect(cfg.mlflow))
-    except SkippedError as error:
-        _ended(begun, "SKIPPED", str(error)).write(job.folder)
+        _raise_if_stopped(job)
+        for stale in (CONFIG, BUNDLE, FIGURES, HOLDOUT):  # of an earlier attempt, which was killed
+            shutil.rmtree(job.folder / stale, ignore_errors=True)
+        started.write(job.folder)  # all that a sweep finds of a job that is killed
+        outcome = _run(cfg, job, started, tracking_store.connect(cfg.mlflow))
+    except JobSkipped as error:
+        _close_outcome(started, "SKIPPED", str(error)).write(job.folder)
         raise
-    except Pruned as reason:
-        outcome = _ended(_read(job, begun), "PRUNED", str(reason))
+    except TrialPruned as reason:
+        outcome = _close_outcome(_latest_outcome(job, started), "PRUNED", str(reason))
     except Exception as error:
-        _ended(_read(job, begun), "FAILED", f"{type(error).__name__}: {error}").write(job.folder)
+        _close_outcome(_latest_outcome(job, started), "FAILED", f"{type(error).__name__}: {error}").write(job.folder)
         if job.parent and (cfg.fail_fast or isinstance(error, StoreError)):
-            _stop(job, error)
+            _request_stop(job, error)
         raise
     except BaseException:
-        _ended(_read(job, begun), "KILLED", "interrupted; the same command goes on from here").write(job.folder)
+        _close_outcome(_latest_outcome(job, started), "KILLED", "interrupted; the same command goes on from here").write(
+            job.folder
+        )
         raise
     outcome.write(job.folder)
     return outcome
 
 
-def _ended(outcome: Outcome, status: str, error: str) -> Outcome:
-    return replace(outcome, status=status, error=error, seconds=time.time() - outcome.started, progress="")
+def _close_outcome(outcome: Outcome, status: str, error: str) -> Outcome:
+    return replace(outcome, status=status, error=error, seconds=time.time() - outcome.started_at, progress="")
 
 
-def _read(job: Job, begun: Outcome) -> Outcome:
+def _latest_outcome(job: Job, started: Outcome) -> Outcome:
     """Give what the job has written down of itself so far."""
-    return Outcome.read(job.folder) or begun
+    return Outcome.read(job.folder) or started
 
 
-def _require_going_on(job: Job) -> None:
+def _raise_if_stopped(job: Job) -> None:
     """Raise SkippedError where the sweep of a job has been told to stop."""
-    stop = job.folder.parent / STOP
+    stop = job.folder.parent / STOP_FILE
     if job.parent and stop.exists():
-        raise SkippedError(f"not begun: {stop.read_text(encoding='utf-8')}")
+        raise JobSkipped(f"not begun: {stop.read_text(encoding='utf-8')}")
 
 
-def _stop(job: Job, error: Exception) -> None:
-    with written_whole(job.folder.parent / STOP) as partial:
+def _request_stop(job: Job, error: Exception) -> None:
+    with atomic_write(job.folder.parent / STOP_FILE) as partial:
         partial.write_text(f"job {job.folder.name} failed: {error}"[:1000], encoding="utf-8")
 
 
-def _run(cfg: DictConfig, job: Job, begun: Outcome, store: Store) -> Outcome:
+def _run(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> Outcome:
     name, tags = f"{cfg.model.name} {cfg.features.name}", _tags(cfg, job)
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     if job.parent is None:
         store.runs.close_dead(cfg.experiment_name)
     try:
-        require(cfg, ALLOWED)
+        validate(cfg, ALLOWED)
         table = data.load(cfg.data, cfg.limit)
         parts = split(table, cfg.split)
         key = run_key(resolved, table, parts)
     except Exception:
         store.runs.open(cfg.experiment_name, name, tags).fail()  # so that it is seen there too
         raise
-    with claim(f"{store.client.uri} {cfg.experiment_name} {key}"):
-        found = None if cfg.rerun else store.runs.find_finished(cfg.experiment_name, key)
-        if found is not None:
-            seconds = time.time() - begun.started
+    with machine_lock(f"{store.client.uri} {cfg.experiment_name} {key}"):
+        existing = None if cfg.rerun else store.runs.find_finished(cfg.experiment_name, key)
+        if existing is not None:
+            seconds = time.time() - started.started_at
             return replace(
-                begun,
+                started,
                 status="FINISHED",
-                run_id=found.id,
-                link=found.run.link,
+                run_id=existing.id,
+                link=existing.run.link,
                 reused=True,
-                metrics=found.metrics,
+                metrics=existing.metrics,
                 seconds=seconds,
             )
         tags |= {**tracking_tags.key_tag(key), tracking_tags.DATA: table.fingerprint, tracking_tags.SPLIT: parts.fingerprint()}
         tags[tracking_tags.COLUMNS] = table.schema.interface_hash()
-        with store.runs.start(cfg.experiment_name, name, tags) as opened:
-            begun = replace(begun, run_id=opened.id, link=opened.link)
-            begun.write(job.folder)
-            opened.log_directory(_write_config(resolved, job), CONFIG)  # before anything can fail
-            opened.log(params=_params(resolved))
-            metrics = _fit_and_log(cfg, job, table, parts, begun, opened)
-    return replace(begun, status="FINISHED", metrics=metrics, seconds=time.time() - begun.started)
+        with store.runs.start(cfg.experiment_name, name, tags) as tracked_run:
+            started = replace(started, run_id=tracked_run.id, link=tracked_run.link)
+            started.write(job.folder)
+            tracked_run.log_directory(_write_config(resolved, job), CONFIG)  # before anything can fail
+            tracked_run.log(params=_params(resolved))
+            metrics = _fit_and_log(cfg, job, table, parts, started, tracked_run)
+    return replace(started, status="FINISHED", metrics=metrics, seconds=time.time() - started.started_at)
 
 
-def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, begun: Outcome, opened: Run) -> dict[str, float]:
+def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started: Outcome, tracked_run: Run) -> dict[str, float]:
     """Fit and log; in a sweep the bundle stays in the job's folder, for the sweep's end."""
-    alone = job.parent is None
+    is_standalone = job.parent is None
     prunable = cfg.trial is not None and cfg.evaluation.folds is not None  # else a job needs no way to the study
     trial = Trial.open(job.folder.parent, cfg.trial) if prunable else None
 
-    def after_fold(number: int, folds: int, scores: dict[str, float]) -> None:
-        replace(begun, progress=f"fold {number} of {folds}, {cfg.metric} {scores[cfg.metric]:.4f}").write(job.folder)
-        if trial is not None and number < folds and trial.is_given_up(number, scores[cfg.metric]):
-            raise Pruned(f"given up after fold {number} of {folds}: {cfg.metric} {scores[cfg.metric]:.4f}")
+    def on_fold(number: int, folds: int, scores: dict[str, float]) -> None:
+        replace(started, progress=f"fold {number} of {folds}, {cfg.metric} {scores[cfg.metric]:.4f}").write(job.folder)
+        if trial is not None and number < folds and trial.should_prune(number, scores[cfg.metric]):
+            raise TrialPruned(f"given up after fold {number} of {folds}: {cfg.metric} {scores[cfg.metric]:.4f}")
 
-    with progress_bar.rounds(alone) as show_round:
+    with progress_bar.boosting_progress(is_standalone) as show_round:
 
-        def after_round(member: str, done: int, rounds: int, score: float | None) -> None:
+        def on_round(member: str, done: int, rounds: int, score: float | None) -> None:
             show_round(member, done, rounds, score)
-            replace(begun, progress=f"{member}: round {done} of {rounds}").write(job.folder)
+            replace(started, progress=f"{member}: round {done} of {rounds}").write(job.folder)
 
-        def after_fit(evidence: Evidence) -> None:
-            evidence.write(job.folder / EVIDENCE)
+        def on_fit(holdout: HoldoutPredictions) -> None:
+            holdout.write(job.folder / HOLDOUT)
 
-        bundle, metrics = build(cfg, table, parts, opened.id, after_fold, after_round, after_fit)
+        bundle, metrics = build(cfg, table, parts, tracked_run.id, on_fold, on_round, on_fit)
     bundle.write(job.folder / BUNDLE)
-    opened.log(metrics=metrics)
-    if alone or cfg.log_model == "all":
-        keep(opened, job.folder, table.schema)
-    if alone and cfg.figures:
-        opened.log_directory(
-            run_figures.draw(bundle, Evidence.read(job.folder / EVIDENCE), table, parts, job.folder / FIGURES), FIGURES
+    tracked_run.log(metrics=metrics)
+    if is_standalone or cfg.log_model == "all":
+        log_bundle(tracked_run, job.folder, table.schema)
+    if is_standalone and cfg.figures:
+        tracked_run.log_directory(
+            run_figures.draw(bundle, HoldoutPredictions.read(job.folder / HOLDOUT), table, parts, job.folder / FIGURES), FIGURES
         )
-    if alone:
-        for kept in (BUNDLE, EVIDENCE):  # the store has it
-            shutil.rmtree(job.folder / kept)
+    if is_standalone:
+        for folder in (BUNDLE, HOLDOUT):  # the store has it
+            shutil.rmtree(job.folder / folder)
     return metrics
 
 
-def keep(opened: Run, folder: Path, schema: Schema) -> None:
+def log_bundle(tracked_run: Run, folder: Path, schema: Schema) -> None:
     """Log the bundle in a job's folder, and what figures need beside it."""
-    opened.log_bundle(folder / BUNDLE, schema)
-    opened.log_directory(folder / EVIDENCE, EVIDENCE)
+    tracked_run.log_bundle(folder / BUNDLE, schema)
+    tracked_run.log_directory(folder / HOLDOUT, HOLDOUT)
 
 
 def _write_config(resolved: Mapping[str, Any], job: Job) -> Path:
@@ -208,16 +210,16 @@ def _write_config(resolved: Mapping[str, Any], job: Job) -> Path:
 
 
 def _params(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    params = flat({name: value for name, value in resolved.items() if name not in NOT_IN_KEY})
-    return {name: value for name, value in params.items() if not name.startswith(NOT_A_PARAM)}
+    params = flatten({name: value for name, value in resolved.items() if name not in EXCLUDED_FROM_KEY})
+    return {name: value for name, value in params.items() if not name.startswith(UNLOGGED_PARAMS)}
 
 
-def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Give nested values by their names with dots."""
     values: dict[str, Any] = {}
     for name, value in node.items():
         if isinstance(value, Mapping):
-            values |= flat(value, f"{prefix}{name}.")
+            values |= flatten(value, f"{prefix}{name}.")
         else:
             values[f"{prefix}{name}"] = value
     return values

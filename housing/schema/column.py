@@ -59,39 +59,41 @@ class Column:
         self._require(self.role in ("feature", "key") or self.is_number, f"a {self.role} is a float or an int")
         self._require(self.role in ("feature", "key") or not self.nullable, f"a {self.role} is never nullable")
 
-    def _require(self, holds: bool, reason: str) -> None:
-        if not holds:
-            raise ConfigError(f"column {self.name}: {reason}")
+    def _require(self, condition: bool, message: str) -> None:
+        if not condition:
+            raise ConfigError(f"column {self.name}: {message}")
 
     @property
     def is_number(self) -> bool:
         """Whether the column holds float or int."""
         return self.type in ("float", "int")
 
-    def reason(self, value: object) -> str | None:
+    def validate(self, value: object) -> str | None:
         """Say why the value is not allowed, or None where it is. None is a missing value."""
         if value is None:
             return None if self.nullable else "is missing"
         if self.type == "category":
             allowed = f"allowed: {', '.join(self.categories)}"
             return (
-                None if isinstance(value, str) and value in self.categories else f"{_shown(value)} is not a category; {allowed}"
+                None
+                if isinstance(value, str) and value in self.categories
+                else f"{_format_value(value)} is not a category; {allowed}"
             )
         if self.type == "bool":
-            return None if isinstance(value, bool | np.bool_) else f"{_shown(value)} is not true or false"
-        return self._number_reason(value)
+            return None if isinstance(value, bool | np.bool_) else f"{_format_value(value)} is not true or false"
+        return self._validate_number(value)
 
-    def _number_reason(self, value: object) -> str | None:
+    def _validate_number(self, value: object) -> str | None:
         if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-            return f"{_shown(value)} is not a number"
+            return f"{_format_value(value)} is not a number"
         if not _is_finite(value):
-            return f"{_shown(value)} is not a finite number"
+            return f"{_format_value(value)} is not a finite number"
         if self.type == "int" and value != int(value):
-            return f"{_shown(value)} is not a whole number"
+            return f"{_format_value(value)} is not a whole number"
         if self.min is not None and value < self.min:
-            return f"{_shown(value)} is below {self.min:g}"
+            return f"{_format_value(value)} is below {self.min:g}"
         if self.max is not None and value > self.max:
-            return f"{_shown(value)} is above {self.max:g}"
+            return f"{_format_value(value)} is above {self.max:g}"
         return None
 
     def encode(self, value: Value) -> float:
@@ -113,16 +115,16 @@ class Column:
         raw = series.to_numpy()
         if self.is_number and raw.dtype.kind in "fiu":
             numbers = raw.astype(np.float64)
-            suspects = np.flatnonzero(self._suspect(numbers))
+            suspects = np.flatnonzero(self._is_invalid(numbers))
             values = [None if math.isnan(number) else number for number in numbers[suspects].tolist()]
         else:
             values = series.to_numpy(dtype=object, na_value=None).tolist()
             suspects = np.arange(len(values))
-            numbers = np.array([math.nan if self.reason(value) else self.encode(value) for value in values], dtype=np.float64)
-        reasons = ((int(row), self.reason(value)) for row, value in zip(suspects, values, strict=True))
+            numbers = np.array([math.nan if self.validate(value) else self.encode(value) for value in values], dtype=np.float64)
+        reasons = ((int(row), self.validate(value)) for row, value in zip(suspects, values, strict=True))
         return numbers, [(row, reason) for row, reason in reasons if reason]
 
-    def _suspect(self, numbers: Vector) -> NDArray[np.bool_]:
+    def _is_invalid(self, numbers: Vector) -> NDArray[np.bool_]:
         allowed = np.isfinite(numbers)
         if self.type == "int":
             allowed &= numbers == np.floor(numbers)
@@ -133,16 +135,16 @@ class Column:
         return ~allowed
 
 
-def _narrower(column: Column, before: Column) -> Iterator[str]:
-    if column.type != before.type:
-        yield f"is of type {column.type}, it was {before.type}"
-    elif gone := sorted(set(before.categories) - set(column.categories)):
+def _breaking_column_changes(column: Column, previous: Column) -> Iterator[str]:
+    if column.type != previous.type:
+        yield f"is of type {column.type}, it was {previous.type}"
+    elif gone := sorted(set(previous.categories) - set(column.categories)):
         yield f"has no category {gone[0]!r} any more"
-    if before.nullable and not column.nullable:
+    if previous.nullable and not column.nullable:
         yield "may not be missing any more"
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 

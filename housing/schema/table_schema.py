@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from housing.core.errors import ConfigError, Problem, TableError
-from housing.schema.column import TYPES, Column, Matrix, Record, _narrower
+from housing.core.errors import ConfigError, Violation, TableError
+from housing.schema.column import TYPES, Column, Matrix, Record, _breaking_column_changes
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class Schema:
             raise ConfigError(f"table {self.name}: no column is left for a model to see")
 
     @classmethod
-    def from_dict(cls, declared: Mapping[str, Any]) -> Self:
+    def from_dict(cls, declaration: Mapping[str, Any]) -> Self:
         """Read a schema from its declaration: `name`, `columns` (name -> what Column takes), `description`.
 
         Raises ConfigError where there are no columns, or a column or an attribute of one is not known.
         """
-        if not isinstance(declared.get("columns"), Mapping):
-            raise ConfigError(f"table {declared['name']}: columns are missing; allowed: names with attributes below columns:")
+        if not isinstance(declaration.get("columns"), Mapping):
+            raise ConfigError(f"table {declaration['name']}: columns are missing; allowed: names with attributes below columns:")
         known = {item.name for item in fields(Column)} - {"name"}
-        for name, attributes in declared["columns"].items():
+        for name, attributes in declaration["columns"].items():
             if not isinstance(name, str) or not isinstance(attributes, Mapping):
                 raise ConfigError(f"column {name}: a column is a name (text) with attributes, such as {{type: float}}")
             unknown = sorted(set(attributes) - known)
@@ -66,9 +66,9 @@ class Schema:
                 raise ConfigError(f"column {name}: type is missing; allowed: {', '.join(TYPES)}")
         columns = tuple(
             Column(name=name, **{**attributes, "categories": tuple(attributes.get("categories") or ())})
-            for name, attributes in declared["columns"].items()
+            for name, attributes in declaration["columns"].items()
         )
-        return cls(name=declared["name"], columns=columns, description=declared.get("description", ""))
+        return cls(name=declaration["name"], columns=columns, description=declaration.get("description", ""))
 
     def to_dict(self) -> dict[str, Any]:
         """Give the declaration that `from_dict` reads."""
@@ -106,18 +106,18 @@ class Schema:
         """Give a hash that is equal where the interface is."""
         return hashlib.sha256(json.dumps(self.interface()).encode()).hexdigest()
 
-    def broken_for(self, before: "Schema") -> list[str]:
+    def breaking_changes(self, previous: "Schema") -> list[str]:
         """Say what callers who send rows of an earlier schema would be refused for; bounds may change between versions."""
-        mine, theirs = ({column.name: column for column in schema.features} for schema in (self, before))
+        mine, theirs = ({column.name: column for column in schema.features} for schema in (self, previous))
         reasons = [f"column {name} is gone" for name in theirs if name not in mine]
         reasons += [f"column {name} is new" for name in mine if name not in theirs]
         for name in theirs.keys() & mine.keys():
-            reasons += [f"column {name} {reason}" for reason in _narrower(mine[name], theirs[name])]
+            reasons += [f"column {name} {reason}" for reason in _breaking_column_changes(mine[name], theirs[name])]
         return sorted(reasons)
 
-    def takes(self, record: Mapping[str, Any]) -> bool:
+    def can_encode(self, record: Mapping[str, Any]) -> bool:
         """Whether a row can be predicted, whatever else is in it."""
-        return all(column.name in record and column.reason(record[column.name]) is None for column in self.features)
+        return all(column.name in record and column.validate(record[column.name]) is None for column in self.features)
 
     def signature(self) -> list[tuple[str, str]]:
         """Give (name, MLflow type) of each feature column. Numbers are doubles: MLflow's integers refuse 5.0 and NaN."""
@@ -132,10 +132,10 @@ class Schema:
         """
         columns = self.features if columns is None else columns
         self.require_columns(list(frame.columns), columns, forbid_others)
-        problems: list[Problem] = []
+        problems: list[Violation] = []
         encoded = [column.encode_series(frame[column.name]) for column in columns]
         for column, (_, reasons) in zip(columns, encoded, strict=True):
-            problems += [Problem(row, column.name, reason) for row, reason in reasons]
+            problems += [Violation(row, column.name, reason) for row, reason in reasons]
         if problems:
             problems.sort(key=lambda problem: problem.row or 0)
             raise TableError(f"{len(problems)} values do not fit table {self.name} (rows count from 0)", problems)
@@ -143,13 +143,13 @@ class Schema:
 
     def require_columns(self, present: Sequence[str], columns: Sequence[Column], forbid_others: bool) -> None:
         """Raise TableError where a column is missing or there twice, or (with `forbid_others`) one is not declared."""
-        problems = [Problem(None, column.name, "the column is missing") for column in columns if column.name not in present]
+        problems = [Violation(None, column.name, "the column is missing") for column in columns if column.name not in present]
         problems += [
-            Problem(None, column.name, "the column is there twice") for column in columns if present.count(column.name) > 1
+            Violation(None, column.name, "the column is there twice") for column in columns if present.count(column.name) > 1
         ]
         if forbid_others:
             declared = [column.name for column in self.columns]
-            problems += [Problem(None, str(name), "the column is not declared") for name in present if name not in declared]
+            problems += [Violation(None, str(name), "the column is not declared") for name in present if name not in declared]
         if problems:
             raise TableError(f"the frame does not have the columns of table {self.name}", problems)
 

@@ -4,22 +4,22 @@ import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from housing.core.files import written_whole
+from housing.core.files import atomic_write
 from housing.plots.html import write_page
 from housing.runs.outcome import Outcome
 from housing.sweeps import figures as sweep_figures
 from housing.sweeps.ranking import Ranking
 
-CSV, PAGE = "leaderboard.csv", "leaderboard.html"
+CSV_FILE, PAGE_FILE = "leaderboard.csv", "leaderboard.html"
 
 
-SHOWN = 200  # jobs in the page's table
+MAX_JOBS = 200  # jobs in the page's table
 
 
 def write(outcomes: list[Outcome], objectives: Sequence[str], title: str, folder: Path, figures: bool) -> list[Path]:
     """Write the table of all jobs and the page, in this order, and give where they are."""
     ranking = Ranking(title, outcomes, list(objectives))
-    return [_write_table(ranking, folder / CSV), _write_page(ranking, folder / PAGE, figures)]
+    return [_write_table(ranking, folder / CSV_FILE), _write_page(ranking, folder / PAGE_FILE, figures)]
 
 
 def _write_table(ranking: Ranking, path: Path) -> Path:
@@ -33,7 +33,7 @@ def _write_table(ranking: Ranking, path: Path) -> Path:
         "seconds": lambda _, outcome: round(outcome.seconds, 3),
         "error": lambda _, outcome: outcome.error,
     }
-    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["rank", *(p.name for p in ranking.parameters), *metrics, *columns])
         for rank, number in enumerate(ranking.ranked, start=1):
@@ -47,4 +47,4 @@ def _write_table(ranking: Ranking, path: Path) -> Path:
 
 def _write_page(ranking: Ranking, path: Path, figures: bool) -> Path:
     drawn = sweep_figures.draw(ranking) if figures else []
-    return write_page(PAGE, path, ranking=ranking, figures=drawn, shown=SHOWN)
+    return write_page(PAGE_FILE, path, ranking=ranking, figures=drawn, shown=MAX_JOBS)

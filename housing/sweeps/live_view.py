@@ -11,25 +11,25 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
-from housing.runs.outcome import OUTCOME, Outcome
-from housing.runs.progress_bar import PERIOD
+from housing.runs.outcome import OUTCOME_FILE, Outcome
+from housing.runs.progress_bar import REFRESH_SECONDS
 
-SHOWN_WORKERS = 16
+MAX_WORKERS = 16
 
 
-class Watch:
+class LiveView:
     """Shows the jobs of a sweep until it is stopped: on a terminal live lines too, elsewhere a line for each job that ends."""
 
     def __init__(self, folder: Path, metric: str) -> None:
         self.folder, self.metric = folder, metric
-        self.total, self.common = 0, set[str]()
-        self.running: dict[str, Outcome] = {}
-        self.ended: dict[str, Outcome] = {}
-        self._begun = time.time()
-        self._over = threading.Event()
+        self.total_jobs, self.common_overrides = 0, set[str]()
+        self.running_jobs: dict[str, Outcome] = {}
+        self.finished_jobs: dict[str, Outcome] = {}
+        self._started_at = time.time()
+        self._stopped = threading.Event()
         self._console = Console(highlight=False)
         self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4, transient=True)
-        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name="watch", daemon=True)
 
     def start(self) -> None:
         """Begin to show."""
@@ -39,44 +39,44 @@ class Watch:
 
     def stop(self) -> None:
         """Show what is new, and end."""
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
         self._live.stop()
 
-    def _watch(self) -> None:
-        while not self._over.wait(PERIOD):
-            self.look()
-        self.look()
+    def _poll(self) -> None:
+        while not self._stopped.wait(REFRESH_SECONDS):
+            self.refresh()
+        self.refresh()
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Read what the jobs have written since the last look, and tell of those that have ended."""
-        for path in sorted(self.folder.glob(f"*/{OUTCOME}"), key=lambda path: (len(path.parent.name), path.parent.name)):
+        for path in sorted(self.folder.glob(f"*/{OUTCOME_FILE}"), key=lambda path: (len(path.parent.name), path.parent.name)):
             job = path.parent.name
-            if job in self.ended:
+            if job in self.finished_jobs:
                 continue
             outcome = Outcome.read(path.parent)
             if outcome is None:
                 continue
             if outcome.status == "RUNNING":
-                self.running[job] = outcome
+                self.running_jobs[job] = outcome
             else:
-                self.running.pop(job, None)
-                self.ended[job] = outcome
-                self._tell(outcome)
+                self.running_jobs.pop(job, None)
+                self.finished_jobs[job] = outcome
+                self._print_outcome(outcome)
 
-    def _tell(self, outcome: Outcome) -> None:
-        line, style = self._line(outcome), "red" if outcome.status not in ("FINISHED", "PRUNED") else None
+    def _print_outcome(self, outcome: Outcome) -> None:
+        line, style = self._outcome_line(outcome), "red" if outcome.status not in ("FINISHED", "PRUNED") else None
         if self._console.is_terminal:
             self._console.print(line, markup=False, style=style, no_wrap=True, overflow="ellipsis")
         else:
             self._console.print(line, markup=False, soft_wrap=True)
 
-    def _line(self, outcome: Outcome) -> str:
+    def _outcome_line(self, outcome: Outcome) -> str:
         """Give the one line that is said of a job that has ended."""
-        number = f"{len(self.ended)}" + (f"/{self.total}" if self.total else "")
-        return f"{number:>7}  {outcome.asked(self.common)}   {self._result(outcome)}"
+        number = f"{len(self.finished_jobs)}" + (f"/{self.total_jobs}" if self.total_jobs else "")
+        return f"{number:>7}  {outcome.describe(self.common_overrides)}   {self._result_text(outcome)}"
 
-    def _result(self, outcome: Outcome) -> str:
+    def _result_text(self, outcome: Outcome) -> str:
         if outcome.status != "FINISHED":
             return f"{outcome.status}: {' '.join(outcome.error.split())}"
         metrics = outcome.metrics
@@ -85,31 +85,33 @@ class Watch:
 
     def render(self) -> Group:
         """Give the live lines: the bar with what came so far, and one line for each job that runs."""
-        running = sorted(self.running.values(), key=lambda outcome: outcome.worker)
-        return Group(Text(), self._bar(), *(self._worker(outcome) for outcome in running[:SHOWN_WORKERS]))
+        running = sorted(self.running_jobs.values(), key=lambda outcome: outcome.worker)
+        return Group(Text(), self._progress_line(), *(self._worker_line(outcome) for outcome in running[:MAX_WORKERS]))
 
-    def _bar(self) -> Grid:
+    def _progress_line(self) -> Grid:
         grid = Grid.grid(padding=(0, 2))
-        progress = ProgressBar(total=self.total or None, completed=len(self.ended), width=30, pulse=not self.total)
-        grid.add_row(progress, f"{len(self.ended)}/{self.total or '?'}", self._counts(), self._best(), self._left())
+        progress = ProgressBar(
+            total=self.total_jobs or None, completed=len(self.finished_jobs), width=30, pulse=not self.total_jobs
+        )
+        grid.add_row(progress, f"{len(self.finished_jobs)}/{self.total_jobs or '?'}", self._counts(), self._best(), self._eta())
         return grid
 
     def _counts(self) -> str:
-        counts = Counter("reused" if o.reused else o.status.lower() for o in self.ended.values())
+        counts = Counter("reused" if o.reused else o.status.lower() for o in self.finished_jobs.values())
         return ", ".join(f"{count} {name}" for name, count in counts.items())
 
     def _best(self) -> str:
-        scores = [outcome.metrics[self.metric] for outcome in self.ended.values() if outcome.status == "FINISHED"]
+        scores = [outcome.metrics[self.metric] for outcome in self.finished_jobs.values() if outcome.status == "FINISHED"]
         return f"best {self.metric} {min(scores):.4f}" if scores else ""
 
-    def _left(self) -> str:
+    def _eta(self) -> str:
         """Give the time that is left, if the rest goes as fast as what was not reused."""
-        fitted = sum(not outcome.reused for outcome in self.ended.values())
-        if not fitted or not self.total:
+        fitted = sum(not outcome.reused for outcome in self.finished_jobs.values())
+        if not fitted or not self.total_jobs:
             return ""
-        seconds = (time.time() - self._begun) / fitted * (self.total - len(self.ended))
+        seconds = (time.time() - self._started_at) / fitted * (self.total_jobs - len(self.finished_jobs))
         return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
 
-    def _worker(self, outcome: Outcome) -> Text:
-        line = f"  {outcome.worker}  {outcome.asked(self.common)}  {time.time() - outcome.started:.0f} s  {outcome.progress}"
+    def _worker_line(self, outcome: Outcome) -> Text:
+        line = f"  {outcome.worker}  {outcome.describe(self.common_overrides)}  {time.time() - outcome.started_at:.0f} s  {outcome.progress}"
         return Text(line, style="dim", overflow="ellipsis", no_wrap=True)

@@ -30,7 +30,7 @@ class Parameter:
         return numbers if all(map(math.isfinite, numbers)) else None
 
     @cached_property
-    def words(self) -> list[str]:
+    def distinct_values(self) -> list[str]:
         """The different values, in order."""
         if self.numbers is None:
             return sorted(set(self.values))
@@ -53,10 +53,10 @@ class Ranking:
     @cached_property
     def parameters(self) -> list[Parameter]:
         """What differs between the jobs, in the order in which it was asked."""
-        asked = [_asked(outcome) for outcome in self.outcomes]
-        names = list(dict.fromkeys(name for job in asked for name in job))
-        found = [Parameter(name, [job.get(name, "") for job in asked]) for name in names]
-        return [parameter for parameter in found if len(set(parameter.values)) > 1]
+        overrides = [_overrides(outcome) for outcome in self.outcomes]
+        names = list(dict.fromkeys(name for job in overrides for name in job))
+        parameters = [Parameter(name, [job.get(name, "") for job in overrides]) for name in names]
+        return [parameter for parameter in parameters if len(set(parameter.values)) > 1]
 
     @cached_property
     def ranked(self) -> list[int]:
@@ -71,9 +71,9 @@ class Ranking:
         return [number for number in self.ranked if self.outcomes[number].status == "FINISHED"]
 
     @cached_property
-    def front(self) -> set[int]:
+    def pareto_front(self) -> set[int]:
         """The Pareto set of several objectives; empty where there is only one."""
-        best = pareto(self.outcomes, self.objectives) if len(self.objectives) > 1 else []
+        best = pareto_optimal(self.outcomes, self.objectives) if len(self.objectives) > 1 else []
         return {number for number, outcome in enumerate(self.outcomes) if any(outcome is one for one in best)}
 
     def metric(self, number: int, name: str | None = None) -> float:
@@ -83,14 +83,14 @@ class Ranking:
     @cached_property
     def failures(self) -> list[tuple[str, str, list[int]]]:
         """Why jobs did not finish, the most frequent first: status, reason, jobs."""
-        found: dict[tuple[str, str], list[int]] = {}
+        failures: dict[tuple[str, str], list[int]] = {}
         for number, outcome in enumerate(self.outcomes):
             if outcome.status not in ("FINISHED", "PRUNED"):
-                found.setdefault((outcome.status, outcome.error), []).append(number)
-        return sorted(((*why, jobs) for why, jobs in found.items()), key=lambda failure: -len(failure[2]))
+                failures.setdefault((outcome.status, outcome.error), []).append(number)
+        return sorted(((*why, jobs) for why, jobs in failures.items()), key=lambda failure: -len(failure[2]))
 
 
-def pareto(outcomes: Sequence[Outcome], objectives: Sequence[str]) -> list[Outcome]:
+def pareto_optimal(outcomes: Sequence[Outcome], objectives: Sequence[str]) -> list[Outcome]:
     """Give the finished outcomes that no other beats: none is as good in every objective and better in one."""
     scores = {
         number: [outcome.metrics[name] for name in objectives]
@@ -98,15 +98,16 @@ def pareto(outcomes: Sequence[Outcome], objectives: Sequence[str]) -> list[Outco
         if outcome.status == "FINISHED"
     }
 
-    def beaten(mine: list[float]) -> bool:
+    def dominated(candidate: list[float]) -> bool:
         return any(
-            other != mine and all(theirs <= own for theirs, own in zip(other, mine, strict=True)) for other in scores.values()
+            other != candidate and all(other_score <= own_score for other_score, own_score in zip(other, candidate, strict=True))
+            for other in scores.values()
         )
 
-    return [outcomes[number] for number, mine in scores.items() if not beaten(mine)]
+    return [outcomes[number] for number, values in scores.items() if not dominated(values)]
 
 
-def _asked(outcome: Outcome) -> dict[str, str]:
+def _overrides(outcome: Outcome) -> dict[str, str]:
     """Give what a job was asked, by name; a trial's number is no parameter."""
     pairs = (override.lstrip("+").partition("=") for override in outcome.overrides)
     return {name: value for name, _, value in pairs if name != "trial"}

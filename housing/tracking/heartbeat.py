@@ -35,7 +35,7 @@ class Heartbeat:
     def _beat(self) -> None:
         api = MlflowClient(self._uri)  # without retries: the next beat is the next try
         while True:
-            time.sleep(processes.BEAT)
+            time.sleep(processes.HEARTBEAT_SECONDS)
             for run_id in tuple(self._run_ids):
                 try:
                     api.set_tag(run_id, processes.HEARTBEAT, processes.now())

@@ -21,7 +21,7 @@ from mlflow.types import ColSpec
 from mlflow.types import Schema as MlflowSchema
 
 from housing.core import processes
-from housing.core.errors import Pruned, StoreError
+from housing.core.errors import TrialPruned, StoreError
 from housing.schema.table_schema import Schema
 from housing.tracking.client import Client
 from housing.tracking.heartbeat import Heartbeat
@@ -137,7 +137,7 @@ class Runs:
         run = self.open(experiment, name, tags)
         try:
             yield run
-        except Pruned as reason:
+        except TrialPruned as reason:
             run.end("KILLED", str(reason))
             raise
         except Exception:
@@ -152,7 +152,7 @@ class Runs:
         """Open a run that the caller closes. Until then this process sends its heartbeat."""
         with self._client.translate_errors():
             experiment_id = self._client.experiment_id(experiment)
-            created = self._client.api.create_run(experiment_id, tags={**tags, **processes.identity()}, run_name=name)
+            created = self._client.api.create_run(experiment_id, tags={**tags, **processes.process_tags()}, run_name=name)
         self._heartbeat.start(created.info.run_id)
         return self._run(created)
 
@@ -164,7 +164,9 @@ class Runs:
         condition = "attributes.status = 'RUNNING'" + (f" and tags.`{PARENT}` = '{parent}'" if parent else "")
         with self._client.translate_errors():
             running = self._client.api.search_runs([self._client.experiment_id(experiment)], condition)
-        dead = [run for run in running if processes.is_dead(run.data.tags) or (parent and processes.is_own(run.data.tags))]
+        dead = [
+            run for run in running if processes.is_dead(run.data.tags) or (parent and processes.is_current_process(run.data.tags))
+        ]
         for run in dead:
             self._run(run).end("KILLED", CRASH_MESSAGE)
         return len(dead)

@@ -11,10 +11,10 @@ from housing.data.split import Rows
 from housing.schema.column import Matrix
 from housing.schema.table_schema import Schema
 
-SAMPLE = 300  # rows at most between which all distances are computed: 1,000 took a tenth of a second of each run
+MAX_SAMPLE_ROWS = 300  # rows at most between which all distances are computed: 1,000 took a tenth of a second of each run
 
 
-def medoids(schema: Schema, matrix: Matrix, count: int, seed: int) -> Rows:
+def select_background(schema: Schema, matrix: Matrix, count: int, seed: int) -> Rows:
     """Give the places of up to `count` rows, no two alike, that are near to all others; fewer where fewer differ.
 
     Raises ValueError for a matrix without rows or a count below 1.
@@ -22,12 +22,12 @@ def medoids(schema: Schema, matrix: Matrix, count: int, seed: int) -> Rows:
     if len(matrix) == 0 or count < 1:
         raise ValueError(f"{count} medoids of {len(matrix)} rows; allowed: at least one of at least one")
     sampled = np.arange(len(matrix))
-    if len(matrix) > SAMPLE:
-        sampled = np.sort(np.random.default_rng(seed).choice(len(matrix), SAMPLE, replace=False))
-    return sampled[_greedy(_distances(schema, matrix[sampled]), count)]
+    if len(matrix) > MAX_SAMPLE_ROWS:
+        sampled = np.sort(np.random.default_rng(seed).choice(len(matrix), MAX_SAMPLE_ROWS, replace=False))
+    return sampled[_greedy_k_medoids(_distances(schema, matrix[sampled]), count)]
 
 
-def _greedy(distances: Matrix, count: int) -> list[int]:
+def _greedy_k_medoids(distances: Matrix, count: int) -> list[int]:
     """Pick, one after the other, the row that most shortens the way from all rows to the nearest picked one."""
     chosen: list[int] = []
     nearest = np.full(len(distances), np.inf)

@@ -6,31 +6,31 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from housing.bundle.ensemble import EVERYWHERE
+from housing.bundle.ensemble import ALL
 from housing.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Asked:
+class EstimatorSpec:
     """One estimator that a config asks for."""
 
     name: str
     estimator: DictConfig
     features: DictConfig
-    missing: str
-    where: str
-    sees: list[str] | None  # blocks of the features, by label; all where there is none
-    stopping: int | None
+    nan_handling: str
+    region: str
+    visible_blocks: list[str] | None  # blocks of the features, by label; all where there is none
+    early_stopping_rounds: int | None
 
 
-def asked(cfg: DictConfig) -> list[Asked]:
+def estimator_specs(cfg: DictConfig) -> list[EstimatorSpec]:
     """Give the estimators of a config: its model, or each member of it as often as `copies` says, with seeds of their own."""
     if "members" not in cfg.model:
-        return list(_copies(cfg.model.name, {"model": cfg.model}, cfg))
-    return [one for name, member in cfg.model.members.items() for one in _copies(str(name), member, cfg)]
+        return list(_expand_copies(cfg.model.name, {"model": cfg.model}, cfg))
+    return [one for name, member in cfg.model.members.items() for one in _expand_copies(str(name), member, cfg)]
 
 
-def _copies(name: str, member: Mapping[str, Any], cfg: DictConfig) -> Iterator[Asked]:
+def _expand_copies(name: str, member: Mapping[str, Any], cfg: DictConfig) -> Iterator[EstimatorSpec]:
     copies, model = member.get("copies", 1), member["model"]
     if not isinstance(copies, int) or copies < 1:
         raise ConfigError(f"member {name}: copies is {copies}; allowed: whole numbers above 0")
@@ -40,12 +40,12 @@ def _copies(name: str, member: Mapping[str, Any], cfg: DictConfig) -> Iterator[A
         estimator: Any = OmegaConf.to_container(model.estimator, resolve=True)
         if copy:
             estimator["random_state"] += copy
-        yield Asked(
+        yield EstimatorSpec(
             name if copies == 1 else f"{name} {copy}",
             OmegaConf.create(estimator),
             member.get("features") or cfg.features,
             model.missing,
-            member.get("where", EVERYWHERE),
+            member.get("where", ALL),
             member.get("sees"),
             model.get("early_stopping"),
         )

@@ -10,18 +10,27 @@ from threadpoolctl import threadpool_limits
 from housing.bundle.ensemble import Ensemble, Member
 from housing.data.split import Rows
 from housing.data.table import Table
-from housing.training.callbacks import AfterRound, silent
-from housing.training.estimator_specs import asked
-from housing.training.estimators import WATCHED, Fitted, Model, _fit_one, _learn, _Learned, _reach, _rounds
+from housing.training.callbacks import OnRound, no_op
+from housing.training.estimator_specs import estimator_specs
+from housing.training.estimators import (
+    HOLDOUT_EVERY,
+    FittedEstimator,
+    Model,
+    _fit_member,
+    _fit_features,
+    _FittedFeatures,
+    _fit_applicability,
+    _best_rounds,
+)
 
 
 def fit(
     cfg: DictConfig,
     table: Table,
     rows: Rows,
-    watched: Rows | None = None,
+    validation: Rows | None = None,
     rounds: Mapping[str, int] | None = None,
-    after_round: AfterRound = silent,
+    on_round: OnRound = no_op,
 ) -> Model:
     """Fit the model of a config on some rows of a table.
 
@@ -29,21 +38,25 @@ def fit(
     where `rounds` says how many there are.
     """
     start = time.perf_counter()
-    wanted = asked(cfg)
-    if watched is None and rounds is None and any(one.stopping for one in wanted):
-        watched, rows = rows[::WATCHED], np.delete(rows, np.s_[::WATCHED])
-    learned: dict[str, _Learned] = {}
-    members, ended = [], {}
+    specs = estimator_specs(cfg)
+    if validation is None and rounds is None and any(one.early_stopping_rounds for one in specs):
+        validation, rows = rows[::HOLDOUT_EVERY], np.delete(rows, np.s_[::HOLDOUT_EVERY])
+    fitted_features: dict[str, _FittedFeatures] = {}
+    members, best_rounds = [], {}
     with threadpool_limits(cfg.threads or None):
-        for one in wanted:
-            seen = f"{OmegaConf.to_container(one.features, resolve=True)} {one.missing}"
-            if seen not in learned:
-                learned[seen] = _learn(one, len(learned), table, rows, watched)
-            columns = None if one.sees is None else learned[seen].features.seen(one.sees)
-            estimator = _fit_one(one, learned[seen].only(columns), (rounds or {}).get(one.name), after_round)
-            if one.stopping:
-                ended[one.name] = _rounds(estimator)
-            members.append(Member(Fitted(estimator), learned[seen].place, one.where, columns))
-        reach = _reach(cfg.model.get("reach"), table.schema, table.matrix[rows])
-    ensemble = Ensemble(table.schema, [each.features for each in learned.values()], members, reach)
-    return Model(ensemble, time.perf_counter() - start, ended)
+        for spec in specs:
+            features_key = f"{OmegaConf.to_container(spec.features, resolve=True)} {spec.nan_handling}"
+            if features_key not in fitted_features:
+                fitted_features[features_key] = _fit_features(spec, len(fitted_features), table, rows, validation)
+            columns = (
+                None
+                if spec.visible_blocks is None
+                else fitted_features[features_key].features.visible_columns(spec.visible_blocks)
+            )
+            estimator = _fit_member(spec, fitted_features[features_key].select(columns), (rounds or {}).get(spec.name), on_round)
+            if spec.early_stopping_rounds:
+                best_rounds[spec.name] = _best_rounds(estimator)
+            members.append(Member(FittedEstimator(estimator), fitted_features[features_key].index, spec.region, columns))
+        reach = _fit_applicability(cfg.model.get("reach"), table.schema, table.matrix[rows])
+    ensemble = Ensemble(table.schema, [each.features for each in fitted_features.values()], members, reach)
+    return Model(ensemble, time.perf_counter() - start, best_rounds)

@@ -12,46 +12,46 @@ from housing.schema.column import Matrix, Vector
 TIMED_ROWS = 50
 
 
-COMPARABLE = ("rmse", "mae")  # scores of which less is better
+RANKING_METRICS = ("rmse", "mae")  # scores of which less is better
 
 
-COSTS = ("fit_seconds", "row_microseconds", "model_bytes")  # less is better there too
+COST_METRICS = ("fit_seconds", "row_microseconds", "model_bytes")  # less is better there too
 
 
-def require_comparable(metric: str) -> None:
+def require_ranking_metric(metric: str) -> None:
     """Raise ConfigError for a metric that runs cannot be ranked by."""
-    if metric not in COMPARABLE:
-        raise ConfigError(f"metric is {metric!r}; allowed: {', '.join(COMPARABLE)}")
+    if metric not in RANKING_METRICS:
+        raise ConfigError(f"metric is {metric!r}; allowed: {', '.join(RANKING_METRICS)}")
 
 
 def score(predicted: Vector, actual: Vector) -> dict[str, float]:
     """Give root mean squared error and mean absolute error (in the target's unit), and the share of variance explained."""
     error = predicted - actual
-    spread = float(np.square(actual - actual.mean()).sum())
+    total_variance = float(np.square(actual - actual.mean()).sum())
     return {
         "rmse": float(np.sqrt(np.mean(np.square(error)))),
         "mae": float(np.mean(np.abs(error))),
-        "r2": 1.0 - float(np.square(error).sum()) / spread if spread else 0.0,
+        "r2": 1.0 - float(np.square(error).sum()) / total_variance if total_variance else 0.0,
     }
 
 
-def cost(bundle: Bundle, matrix: Matrix) -> dict[str, float]:
+def measure_cost(bundle: Bundle, matrix: Matrix) -> dict[str, float]:
     """Measure a bundle in this process: microseconds for one row (median), rows per second in one call, bytes."""
     rows = [matrix[[row % len(matrix)]] for row in range(TIMED_ROWS)]
-    single = [_seconds(bundle, row) for row in rows]
+    single = [_predict_seconds(bundle, row) for row in rows]
     return {
         "row_microseconds": 1e6 * float(np.median(single)),
-        "rows_per_second": len(matrix) / _seconds(bundle, matrix),
-        "model_bytes": float(bundle.size()),
+        "rows_per_second": len(matrix) / _predict_seconds(bundle, matrix),
+        "model_bytes": float(bundle.size_bytes()),
     }
 
 
-def _seconds(bundle: Bundle, matrix: Matrix) -> float:
+def _predict_seconds(bundle: Bundle, matrix: Matrix) -> float:
     start = time.perf_counter()
     bundle.predict(matrix)
     return time.perf_counter() - start
 
 
-def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+def round_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     """Give metrics as a card shows them: six significant digits."""
     return {name: float(f"{value:.6g}") for name, value in metrics.items()}

@@ -19,15 +19,15 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 
-class Grid(BasicSweeper):
+class CachedGridSweeper(BasicSweeper):
     """The basic sweeper with shared compositions; its config is the basic sweeper's."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives, with a loader that remembers."""
-        loader = SharedCompositions(hydra_context.config_loader.get_search_path())
-        remembering = HydraContext(config_loader=loader, callbacks=hydra_context.callbacks)
-        super().setup(hydra_context=remembering, task_function=task_function, config=config)
-        self.launcher = cast(Launcher, _Told(self.launcher))
+        loader = CachingConfigLoader(hydra_context.config_loader.get_search_path())
+        caching_context = HydraContext(config_loader=loader, callbacks=hydra_context.callbacks)
+        super().setup(hydra_context=caching_context, task_function=task_function, config=config)
+        self.launcher = cast(Launcher, _SilentLauncher(self.launcher))
 
     def get_job_batch(self) -> Sequence[Sequence[str]]:
         """Give the next jobs; before the first, tell the sweep how many there are."""
@@ -35,12 +35,12 @@ class Grid(BasicSweeper):
 
         jobs = [job for batch in self.overrides or [] for job in batch]
         if Sweep.current is not None and self.batch_index == 0:
-            Sweep.current.expect(len(jobs), set.intersection(*map(set, jobs)) if len(jobs) > 1 else ())
+            Sweep.current.set_job_count(len(jobs), set.intersection(*map(set, jobs)) if len(jobs) > 1 else ())
         batch: Sequence[Sequence[str]] = super().get_job_batch()
         return batch
 
 
-class _Told:
+class _SilentLauncher:
     """A launcher whose failed jobs are the sweep's to tell: Hydra would end with the traceback of the first alone."""
 
     def __init__(self, launcher: Any) -> None:
@@ -50,11 +50,11 @@ class _Told:
         """Run jobs, and give what came of them where there is no sweep to do so."""
         from housing.sweeps.sweep import Sweep  # pylint: disable=import-outside-toplevel  # Hydra imports this file at each start
 
-        came: Sequence[JobReturn] = self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
-        return came if Sweep.current is None else []
+        results: Sequence[JobReturn] = self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
+        return results if Sweep.current is None else []
 
 
-class SharedCompositions(ConfigLoaderImpl):
+class CachingConfigLoader(ConfigLoaderImpl):
     """A loader that keeps each composition of options, and puts the values of a job into a copy."""
 
     def __init__(self, config_search_path: Any) -> None:
@@ -67,12 +67,12 @@ class SharedCompositions(ConfigLoaderImpl):
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Give the config of one job, equal to what Hydra's own loader gives."""
-        asked = OverridesParser.create().parse_overrides([*master_config.hydra.overrides.hydra, *sweep_overrides])
-        values = [override for override in asked if self._is_value(override)]
-        options = [str(override.input_line) for override in asked if override not in values]
-        config = self._composed(master_config, options)
+        overrides = OverridesParser.create().parse_overrides([*master_config.hydra.overrides.hydra, *sweep_overrides])
+        values = [override for override in overrides if self._is_value(override)]
+        options = [str(override.input_line) for override in overrides if override not in values]
+        config = self._compose_cached(master_config, options)
         self._apply_overrides_to_config(values, config)
-        task = [override for override in asked if not override.is_hydra_override()]
+        task = [override for override in overrides if not override.is_hydra_override()]
         config.hydra.overrides.task = [override.input_line for override in task]
         names = config.hydra.job.config.override_dirname
         config.hydra.job.override_dirname = get_overrides_dirname(
@@ -86,7 +86,7 @@ class SharedCompositions(ConfigLoaderImpl):
         plain = override.type == OverrideType.CHANGE and override.package is None and not override.is_hydra_override()
         return plain and not self.repository.group_exists(override.key_or_group)
 
-    def _composed(self, master_config: DictConfig, options: list[str]) -> DictConfig:
+    def _compose_cached(self, master_config: DictConfig, options: list[str]) -> DictConfig:
         if tuple(options) not in self._compositions:
             name = master_config.hydra.job.config_name
             composed = self.load_configuration(name, options, run_mode=RunMode.RUN)

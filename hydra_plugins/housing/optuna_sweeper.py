@@ -9,10 +9,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.housing.grid_sweeper import SharedCompositions
+from hydra_plugins.housing.grid_sweeper import CachingConfigLoader
 
 
-class Search(Sweeper):
+class OptunaSweeper(Sweeper):
     """Drives a study of `housing.sweeps.search`; what its config says is told in conf/hydra/sweeper/search.yaml."""
 
     def __init__(self, **options: Any) -> None:
@@ -25,12 +25,12 @@ class Search(Sweeper):
         """Take what Hydra gives, with a loader that remembers."""
         from hydra.core.plugins import Plugins  # pylint: disable=import-outside-toplevel  # it imports this file
 
-        loader = SharedCompositions(hydra_context.config_loader.get_search_path())
-        remembering = HydraContext(config_loader=loader, callbacks=hydra_context.callbacks)
+        loader = CachingConfigLoader(hydra_context.config_loader.get_search_path())
+        caching_context = HydraContext(config_loader=loader, callbacks=hydra_context.callbacks)
         self.parser = OverridesParser.create(config_loader=loader)
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=remembering, task_function=task_function, config=config
+            hydra_context=caching_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
@@ -40,8 +40,8 @@ class Search(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        asked = [f"{name}={values}" for name, values in self.options["params"].items()] + list(arguments)
-        search.run(self.config, self.parser.parse_overrides(asked), self._launch, getattr(self.launcher, "stop", None))
+        overrides = [f"{name}={values}" for name, values in self.options["params"].items()] + list(arguments)
+        search.run(self.config, self.parser.parse_overrides(overrides), self._launch, getattr(self.launcher, "stop", None))
 
     def _launch(self, number: int, overrides: Sequence[str]) -> None:
         """Run one job. What came of it is in its folder; that it failed is no reason to end the search."""

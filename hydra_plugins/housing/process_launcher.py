@@ -22,29 +22,29 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 from pebble import ProcessExpired, ProcessPool
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass
 class _Attempt:
     number: int
     overrides: list[str]
-    left: int  # attempts after this one
+    attempts_left: int  # attempts after this one
 
 
-class Processes(Launcher):
+class ProcessLauncher(Launcher):
     """Runs jobs on a pool of spawned processes, which stays for later batches.
 
     A job whose process dies (a crash, a signal, no memory left) or is out of time fails, or is begun again; what it was
     doing is written down for it. Jobs times threads fit the cores, unless the environment says otherwise.
     """
 
-    def __init__(self, n_jobs: int, timeout: float | None, retries: int, memory_gb: float | None) -> None:
-        _check("n_jobs", n_jobs, isinstance(n_jobs, int) and n_jobs >= 1, "1 and more")
-        _check("timeout", timeout, timeout is None or timeout > 0, "seconds above 0, or null")
-        _check("retries", retries, isinstance(retries, int) and retries >= 0, "0 and more")
-        _check("memory_gb", memory_gb, memory_gb is None or memory_gb > 0, "gigabytes above 0, or null")
-        self.n_jobs, self.timeout, self.retries, self.memory_gb = n_jobs, timeout, retries, memory_gb
+    def __init__(self, n_jobs: int, timeout_seconds: float | None, retries: int, memory_gb: float | None) -> None:
+        _require_valid("n_jobs", n_jobs, isinstance(n_jobs, int) and n_jobs >= 1, "1 and more")
+        _require_valid("timeout", timeout_seconds, timeout_seconds is None or timeout_seconds > 0, "seconds above 0, or null")
+        _require_valid("retries", retries, isinstance(retries, int) and retries >= 0, "0 and more")
+        _require_valid("memory_gb", memory_gb, memory_gb is None or memory_gb > 0, "gigabytes above 0, or null")
+        self.n_jobs, self.timeout_seconds, self.retries, self.memory_gb = n_jobs, timeout_seconds, retries, memory_gb
         self._pool: ProcessPool | None = None
         self._lock = threading.Lock()  # a search launches from several threads
         self.config: DictConfig
@@ -63,24 +63,24 @@ class Processes(Launcher):
         todo = [_Attempt(initial_job_idx + place, list(asked), self.retries) for place, asked in enumerate(job_overrides)]
         todo.reverse()
         running: dict[Future[Any], _Attempt] = {}
-        ended: dict[int, JobReturn] = {}
+        results: dict[int, JobReturn] = {}
         try:
             while todo or running:
                 while todo and len(running) < 2 * self.n_jobs:  # one more for each process waits at hand
                     attempt = todo.pop()
-                    running[self._begin(attempt)] = attempt
+                    running[self._submit(attempt)] = attempt
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     attempt = running.pop(future)
-                    came = self._end(future, attempt)
-                    if came is None:
-                        todo.append(_Attempt(attempt.number, attempt.overrides, attempt.left - 1))
+                    result = self._collect(future, attempt)
+                    if result is None:
+                        todo.append(_Attempt(attempt.number, attempt.overrides, attempt.attempts_left - 1))
                     else:
-                        ended[attempt.number] = came
+                        results[attempt.number] = result
         except BaseException:
             self.stop()
             raise
-        return [ended[number] for number in sorted(ended)]
+        return [results[number] for number in sorted(results)]
 
     def stop(self) -> None:
         """End all processes, whatever they are doing."""
@@ -90,64 +90,64 @@ class Processes(Launcher):
             pool.stop()  # type: ignore[no-untyped-call]  # of pebble
             pool.join()
 
-    def _begin(self, attempt: _Attempt) -> "Future[Any]":
+    def _submit(self, attempt: _Attempt) -> "Future[Any]":
         config = self.hydra_context.config_loader.load_sweep_config(self.config, attempt.overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = attempt.number
         package = (self.shared, cloudpickle.dumps(config))
-        future: Future[Any] = self._started_pool().schedule(_work, package, timeout=self.timeout)
+        future: Future[Any] = self._get_pool().schedule(_run_job, package, timeout=self.timeout_seconds)
         return future
 
-    def _started_pool(self) -> ProcessPool:
+    def _get_pool(self) -> ProcessPool:
         with self._lock:
             if self._pool is None:
                 threads = max(1, len(os.sched_getaffinity(0)) // self.n_jobs)
-                for name in THREADS:  # before the processes import what reads them
+                for name in THREAD_VARIABLES:  # before the processes import what reads them
                     os.environ.setdefault(name, str(threads))
                 context: Any = multiprocessing.get_context("spawn")
                 state = cloudpickle.dumps(Singleton.get_state())
-                self._pool = ProcessPool(self.n_jobs, initializer=_prepare, initargs=(state, self.memory_gb), context=context)
+                self._pool = ProcessPool(self.n_jobs, initializer=_init_worker, initargs=(state, self.memory_gb), context=context)
                 atexit.register(self.stop)
             return self._pool
 
-    def _end(self, future: "Future[Any]", attempt: _Attempt) -> JobReturn | None:
+    def _collect(self, future: "Future[Any]", attempt: _Attempt) -> JobReturn | None:
         """Give what came of a job, or None where it is to be begun again."""
         try:
             status, value = future.result()
         except TimeoutError:
-            return self._died(attempt, f"ended after {self.timeout:g} s, the time limit of a job")
+            return self._handle_crash(attempt, f"ended after {self.timeout_seconds:g} s, the time limit of a job")
         except ProcessExpired as error:
-            return self._died(attempt, f"its process {_died_of(error.exitcode)}")
-        return _returned(attempt, JobStatus(status), value if status == JobStatus.COMPLETED.value else HydraException(value))
+            return self._handle_crash(attempt, f"its process {_describe_exit(error.exitcode)}")
+        return _job_return(attempt, JobStatus(status), value if status == JobStatus.COMPLETED.value else HydraException(value))
 
-    def _died(self, attempt: _Attempt, reason: str) -> JobReturn | None:
+    def _handle_crash(self, attempt: _Attempt, reason: str) -> JobReturn | None:
         from housing.sweeps.sweep import Sweep  # pylint: disable=import-outside-toplevel  # Hydra imports this file at each start
 
-        again = attempt.left > 0
+        will_retry = attempt.attempts_left > 0
         if Sweep.current is not None:
-            Sweep.current.job_died(
-                attempt.number, attempt.overrides, reason + ("; begun again" if again else ""), final=not again
+            Sweep.current.record_crash(
+                attempt.number, attempt.overrides, reason + ("; begun again" if will_retry else ""), final=not will_retry
             )
-        return None if again else _returned(attempt, JobStatus.FAILED, HydraException(f"job {attempt.number}: {reason}"))
+        return None if will_retry else _job_return(attempt, JobStatus.FAILED, HydraException(f"job {attempt.number}: {reason}"))
 
 
-def _check(name: str, value: object, fits: bool, allowed: str) -> None:
-    if not fits:
+def _require_valid(name: str, value: object, is_valid: bool, allowed: str) -> None:
+    if not is_valid:
         raise HydraException(f"hydra.launcher.{name} is {value!r}; allowed: {allowed}")
 
 
-def _returned(attempt: _Attempt, status: JobStatus, value: Any) -> JobReturn:
+def _job_return(attempt: _Attempt, status: JobStatus, value: Any) -> JobReturn:
     return JobReturn(overrides=attempt.overrides, status=status, _return_value=value)
 
 
-def _died_of(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name
     return f"was killed by {name}" + (" (was memory short?)" if name == "SIGKILL" else "")
 
 
-def _prepare(state: bytes, memory_gb: float | None) -> None:
+def _init_worker(state: bytes, memory_gb: float | None) -> None:
     """Make a process ready, so that its first job need not wait for imports."""
     Singleton.set_state(cloudpickle.loads(state))
     setup_globals()
@@ -157,18 +157,18 @@ def _prepare(state: bytes, memory_gb: float | None) -> None:
     import housing.runs.run  # pylint: disable=import-outside-toplevel,unused-import  # noqa: F401
 
 
-_shared = lru_cache(maxsize=1)(cloudpickle.loads)  # read by each process once
+_load_shared = lru_cache(maxsize=1)(cloudpickle.loads)  # read by each process once
 
 
-def _work(shared: bytes, own: bytes) -> tuple[int, Any]:
+def _run_job(shared: bytes, own: bytes) -> tuple[int, Any]:
     """Run one job, and give its status with its value or the words of its error: not every error can be pickled."""
-    (hydra_context, task_function), config = _shared(shared), cloudpickle.loads(own)
-    came = run_job(
+    (hydra_context, task_function), config = _load_shared(shared), cloudpickle.loads(own)
+    result = run_job(
         hydra_context=hydra_context,
         task_function=task_function,
         config=config,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
     )
-    value = came._return_value  # pylint: disable=protected-access  # the public name raises it
-    return came.status.value, value if came.status == JobStatus.COMPLETED else f"{type(value).__name__}: {value}"
+    value = result._return_value  # pylint: disable=protected-access  # the public name raises it
+    return result.status.value, value if result.status == JobStatus.COMPLETED else f"{type(value).__name__}: {value}"

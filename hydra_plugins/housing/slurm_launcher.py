@@ -20,11 +20,21 @@ try:
 except ImportError:  # without the extra `slurm`; Hydra imports this file at each start
     SlurmLauncher = Launcher
 
-PERIOD = 5.0  # seconds from one question to Slurm to the next
-LAG = 60.0  # seconds for a result to be seen here that was written on a node
-GRACE = 15.0  # seconds for jobs to close what they have open, when the sweep is interrupted
-FIELDS = ("JobArrayID", "State", "NodeList", "exit_code", "RestartCnt")  # of squeue, which knows of ended jobs for a while
-ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
+POLL_SECONDS = 5.0  # seconds from one question to Slurm to the next
+RESULT_DELAY = 60.0  # seconds for a result to be seen here that was written on a node
+GRACE_SECONDS = 15.0  # seconds for jobs to close what they have open, when the sweep is interrupted
+SQUEUE_FIELDS = ("JobArrayID", "State", "NodeList", "exit_code", "RestartCnt")  # of squeue, which knows of ended jobs for a while
+FINISHED_STATES = (
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "TIMEOUT",
+)
 
 
 class _State(NamedTuple):
@@ -42,19 +52,19 @@ class _State(NamedTuple):
         return f"Slurm says {self.name}" + (f" on {self.node}" if self.node else "") + (f" ({how})" if code else "")
 
 
-RULE = 10 * "-"  # below a traceback in submitit's errors
-GONE = _State("that it knows the job no more")
+TRACEBACK_RULE = 10 * "-"  # below a traceback in submitit's errors
+UNKNOWN = _State("that it knows the job no more")
 
 
 @dataclass
-class _Sent:
+class _SubmittedJob:
     """A job that Slurm has."""
 
     number: int
     overrides: list[str]
     job: Any  # of submitit
     state: _State | None = None
-    ended: float | None = None  # when it was seen to have ended
+    ended_at: float | None = None  # when it was seen to have ended
 
     @property
     def id(self) -> str:
@@ -66,12 +76,12 @@ class _Sent:
         """Whether its result is there."""
         return bool(self.job.paths.result_pickle.exists())
 
-    def is_over(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether nothing more will come of it."""
         if self.has_result:
             return True
         late = self.state is not None and self.state.name == "COMPLETED"  # so its result is on its way
-        return self.ended is not None and time.monotonic() - self.ended > (LAG if late else 0)
+        return self.ended_at is not None and time.monotonic() - self.ended_at > (RESULT_DELAY if late else 0)
 
 
 class Slurm(SlurmLauncher):  # type: ignore[misc]  # it has no types  # pylint: disable=abstract-method  # of Launcher alone
@@ -82,7 +92,7 @@ class Slurm(SlurmLauncher):  # type: ignore[misc]  # it has no types  # pylint: 
 
     def __init__(self, **params: Any) -> None:
         super().__init__(**params)
-        self._live: dict[str, _Sent] = {}
+        self._active: dict[str, _SubmittedJob] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel to the jobs without the jobs."""
@@ -90,31 +100,31 @@ class Slurm(SlurmLauncher):  # type: ignore[misc]  # it has no types  # pylint: 
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs, and give what came of each in their order."""
-        sent = self._submit([list(overrides) for overrides in job_overrides], initial_job_idx)
-        self._live |= {one.id: one for one in sent}
+        jobs = self._submit([list(overrides) for overrides in job_overrides], initial_job_idx)
+        self._active |= {one.id: one for one in jobs}
         try:
-            _wait(sent)
+            _wait(jobs)
         except BaseException:
             self.stop()
             raise
-        for one in sent:
-            self._live.pop(one.id, None)
-        return [_end(one) for one in sent]
+        for job in jobs:
+            self._active.pop(job.id, None)
+        return [_collect(one) for one in jobs]
 
     def stop(self) -> None:
         """Cancel what waits, interrupt what runs, and end what does not end by itself."""
-        left, self._live = list(self._live.values()), {}
-        ids = [one.id for one in left]
+        remaining, self._active = list(self._active.values()), {}
+        ids = [one.id for one in remaining]
         if not ids:
             return
         _scancel("--state=PENDING", *ids)
         _scancel("--signal=INT", *ids)
-        _wait(left, GRACE)
-        _scancel(*(one.id for one in left if not one.is_over()))
-        for one in left:
-            _write_down(one, "interrupted; the same command goes on from here")
+        _wait(remaining, GRACE_SECONDS)
+        _scancel(*(one.id for one in remaining if not one.is_finished()))
+        for job in remaining:
+            _record_outcome(job, "interrupted; the same command goes on from here")
 
-    def _submit(self, job_overrides: list[list[str]], first: int) -> list[_Sent]:
+    def _submit(self, job_overrides: list[list[str]], first: int) -> list[_SubmittedJob]:
         import submitit  # pylint: disable=import-outside-toplevel  # Hydra imports this file at each start
         from hydra.core.singleton import Singleton  # pylint: disable=import-outside-toplevel
 
@@ -128,40 +138,42 @@ class Slurm(SlurmLauncher):  # type: ignore[misc]  # it has no types  # pylint: 
         count, numbers = len(job_overrides), range(first, first + len(job_overrides))
         tasks = (job_overrides, ["hydra.sweep.dir"] * count, numbers, [""] * count, [Singleton.get_state()] * count)
         jobs = executor.map_array(self, *tasks)
-        return [_Sent(number, overrides, job) for number, overrides, job in zip(numbers, job_overrides, jobs, strict=True)]
+        return [
+            _SubmittedJob(number, overrides, job) for number, overrides, job in zip(numbers, job_overrides, jobs, strict=True)
+        ]
 
 
-def _wait(sent: Collection[_Sent], seconds: float = float("inf")) -> None:
+def _wait(jobs: Collection[_SubmittedJob], seconds: float = float("inf")) -> None:
     """Wait until all jobs are over, or the time is."""
-    begun, asked = time.monotonic(), 0.0
-    while left := [one for one in sent if not one.is_over()]:
+    started_at, polled_at = time.monotonic(), 0.0
+    while remaining := [one for one in jobs if not one.is_finished()]:
         now = time.monotonic()
-        if now - begun > seconds:
+        if now - started_at > seconds:
             return
-        if now - asked > PERIOD:
-            asked = now
-            _look(left)
+        if now - polled_at > POLL_SECONDS:
+            polled_at = now
+            _update_states(remaining)
         time.sleep(0.5)
 
 
-def _look(sent: Collection[_Sent]) -> None:
+def _update_states(jobs: Collection[_SubmittedJob]) -> None:
     """Ask Slurm what became of jobs."""
-    states = _ask([one.id for one in sent])
+    states = _query_states([one.id for one in jobs])
     if states is None:  # Slurm is away; the jobs go on without it
         return
-    for one in sent:
-        before, one.state = one.state, states.get(one.id, GONE)
-        if one.state is GONE or one.state.name in ENDED:
-            one.ended = one.ended or time.monotonic()
-        elif before is not None and one.state.restarts > before.restarts:
-            _write_down(one, "Slurm has put it back in the queue", final=False)
+    for job in jobs:
+        previous, job.state = job.state, states.get(job.id, UNKNOWN)
+        if job.state is UNKNOWN or job.state.name in FINISHED_STATES:
+            job.ended_at = job.ended_at or time.monotonic()
+        elif previous is not None and job.state.restarts > previous.restarts:
+            _record_outcome(job, "Slurm has put it back in the queue", final=False)
 
 
-def _ask(ids: Collection[str]) -> dict[str, _State] | None:
+def _query_states(ids: Collection[str]) -> dict[str, _State] | None:
     """Give what Slurm says of jobs it knows, or None where it says nothing."""
     arrays = ",".join(sorted({name.partition("_")[0] for name in ids}))
-    wanted = ",".join(f"{field}:|" for field in FIELDS)
-    squeue = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={arrays}", f"--Format={wanted}"]
+    columns = ",".join(f"{field}:|" for field in SQUEUE_FIELDS)
+    squeue = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={arrays}", f"--Format={columns}"]
     done = subprocess.run(squeue, capture_output=True, text=True, check=False)
     if done.returncode and "Invalid job id" not in done.stderr:
         return None
@@ -174,31 +186,31 @@ def _scancel(*arguments: str) -> None:
         subprocess.run(["scancel", "--quiet", *arguments], capture_output=True, check=False)
 
 
-def _end(one: _Sent) -> JobReturn:
+def _collect(submitted: _SubmittedJob) -> JobReturn:
     """Give what came of a job that is over."""
     try:
-        came = one.job.result() if one.has_result else str(one.state)
+        result = submitted.job.result() if submitted.has_result else str(submitted.state)
     except RuntimeError as error:  # of submitit; all but its last line is where in submitit it was
-        came = f"could not be begun: {str(error).rpartition(RULE)[0].strip().rpartition(chr(10))[2]}"
-    if isinstance(came, str):
-        _write_down(one, came, unbegun=True)
-        return _returned(one, JobStatus.FAILED, HydraException(f"job {one.number}: {came}"))
-    value = came._return_value  # pylint: disable=protected-access  # the public name raises it
-    failed = came.status != JobStatus.COMPLETED
-    return _returned(one, came.status, HydraException(f"{type(value).__name__}: {value}") if failed else value)
+        result = f"could not be begun: {str(error).rpartition(TRACEBACK_RULE)[0].strip().rpartition(chr(10))[2]}"
+    if isinstance(result, str):
+        _record_outcome(submitted, result, never_started=True)
+        return _job_return(submitted, JobStatus.FAILED, HydraException(f"job {submitted.number}: {result}"))
+    value = result._return_value  # pylint: disable=protected-access  # the public name raises it
+    failed = result.status != JobStatus.COMPLETED
+    return _job_return(submitted, result.status, HydraException(f"{type(value).__name__}: {value}") if failed else value)
 
 
-def _returned(one: _Sent, status: JobStatus, value: Any) -> JobReturn:
-    return JobReturn(overrides=one.overrides, status=status, _return_value=value)
+def _job_return(submitted: _SubmittedJob, status: JobStatus, value: Any) -> JobReturn:
+    return JobReturn(overrides=submitted.overrides, status=status, _return_value=value)
 
 
-def _write_down(one: _Sent, reason: str, final: bool = True, unbegun: bool = False) -> None:
+def _record_outcome(submitted: _SubmittedJob, reason: str, final: bool = True, never_started: bool = False) -> None:
     """See that a job that could not say how it ended has it written down; one that left nothing only where `unbegun`."""
     from housing.runs.outcome import Outcome  # pylint: disable=import-outside-toplevel  # Hydra imports this file at each start
     from housing.sweeps.sweep import Sweep  # pylint: disable=import-outside-toplevel
 
     if Sweep.current is None:
         return
-    left = Outcome.read(Sweep.current.folder / str(one.number))
-    if left.status == "RUNNING" if left else unbegun:
-        Sweep.current.job_died(one.number, one.overrides, reason, final)
+    outcome = Outcome.read(Sweep.current.folder / str(submitted.number))
+    if outcome.status == "RUNNING" if outcome else never_started:
+        Sweep.current.record_crash(submitted.number, submitted.overrides, reason, final)

@@ -61,7 +61,7 @@ def build_document(model: Model, max_rows: int, needs_key: bool) -> Spec:
         spec.components.schema(name, component)
     if needs_key:
         spec.components.security_scheme(SECURITY_SCHEME, {"type": "http", "scheme": "bearer"})
-    most = None if interval is None else interval.most
+    most = None if interval is None else interval.max_coverage
     tagged = {
         "predictions": _prediction_paths(schema, example, most, max_rows),
         "the model": _model_paths(),

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from housing.core.errors import Problem
+from housing.core.errors import Violation
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -21,13 +21,13 @@ class RequestError(Exception):
     """What the caller can mend: a status, what is wrong, and (where rows are wrong) each place."""
 
     def __init__(
-        self, status: HTTPStatus, detail: str, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None
+        self, status: HTTPStatus, detail: str, problems: Sequence[Violation] = (), headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(detail)
         self.status, self.detail, self.problems, self.headers = status, detail, problems, dict(headers or {})
 
 
-def problem_body(status: int, detail: str, problems: Sequence[Problem] = ()) -> bytes:
+def problem_body(status: int, detail: str, problems: Sequence[Violation] = ()) -> bytes:
     """Give the body of the answer to a request that cannot be served."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status), "detail": detail}
     errors = {"errors": [asdict(item) for item in problems]} if problems else {}
@@ -57,7 +57,7 @@ def log_failure(error: Exception) -> str:
     return "the server failed; its log has the reason"
 
 
-def _response(status: int, detail: str, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None) -> Response:
+def _response(status: int, detail: str, problems: Sequence[Violation] = (), headers: Mapping[str, str] | None = None) -> Response:
     return Response(
         problem_body(status, detail, problems), status=int(status), mimetype=PROBLEM_MEDIA_TYPE, headers=dict(headers or {})
     )

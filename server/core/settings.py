@@ -10,7 +10,7 @@ from typing import Any, Self
 import yaml
 
 from housing.core.errors import ConfigError
-from housing.core.validators import NOT_NEGATIVE, POSITIVE, Allowed, whole
+from housing.core.validators import NON_NEGATIVE, POSITIVE, Validator, integer
 
 ENV_PREFIX = "HOUSING_"
 
@@ -31,31 +31,31 @@ def _is_origin_list(text: str) -> bool:
     return not text or all(ORIGIN_PATTERN.fullmatch(origin) for origin in text.split(","))
 
 
-ORIGINS = Allowed("origins such as https://a.example, with commas between them and nothing else, or none", _is_origin_list)
+ORIGINS = Validator("origins such as https://a.example, with commas between them and nothing else, or none", _is_origin_list)
 
 
 # What a setting may be where its type alone does not say it.
 VALIDATORS = {
     "poll_seconds": POSITIVE,
-    "verify_memory": whole(1),
+    "verify_memory": integer(1),
     "verify_seconds": POSITIVE,
-    "port": whole(1, 65535),
-    "workers": whole(1, 256),
-    "threads": whole(1),
-    "max_body": whole(1),
-    "max_rows": whole(1),
-    "rate_limit": NOT_NEGATIVE,
+    "port": integer(1, 65535),
+    "workers": integer(1, 256),
+    "threads": integer(1),
+    "max_body": integer(1),
+    "max_rows": integer(1),
+    "rate_limit": NON_NEGATIVE,
     "cors_origins": ORIGINS,
-    "metrics_port": whole(0, 65535),
+    "metrics_port": integer(0, 65535),
     "request_timeout": POSITIVE,
-    "drain_seconds": NOT_NEGATIVE,
-    "explain_max_exact_columns": whole(0, 20),
-    "explain_samples": whole(1),
-    "log_queue": whole(1),
-    "log_max_bytes": whole(1),
-    "log_backups": whole(0),
-    "log_retention_days": whole(0),
-    "feedback_timeout": NOT_NEGATIVE,
+    "drain_seconds": NON_NEGATIVE,
+    "explain_max_exact_columns": integer(0, 20),
+    "explain_samples": integer(1),
+    "log_queue": integer(1),
+    "log_max_bytes": integer(1),
+    "log_backups": integer(0),
+    "log_retention_days": integer(0),
+    "feedback_timeout": NON_NEGATIVE,
 }
 
 
@@ -113,10 +113,10 @@ def _read_setting(name: str, kind: Any, environ: Mapping[str, str]) -> Any:
     try:
         value = PARSERS.get(kind, kind)(text)
     except ValueError as error:
-        allowed = VALIDATORS[name].words if name in VALIDATORS else error
+        allowed = VALIDATORS[name].description if name in VALIDATORS else error
         raise ConfigError(f"{called} is {text!r}; allowed: {allowed}") from error
     if name in VALIDATORS:
-        VALIDATORS[name].require(called, value)
+        VALIDATORS[name].validate(called, value)
     return value
 
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import orjson
 
-from housing.core.files import written_whole
+from housing.core.files import atomic_write
 from server.core import releases
 from server.core.settings import Settings
 from server.feedback import error_totals
@@ -167,7 +167,7 @@ def _joined(entry: Entry, truth: Truth) -> dict[str, Any]:
 
 
 def _write_durably(path: Path, data: bytes) -> None:
-    with written_whole(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -9,7 +9,7 @@ import orjson
 from flask import Blueprint, Response, current_app, request
 from prometheus_client import Counter
 
-from housing.core.errors import Problem
+from housing.core.errors import Violation
 from housing.schema.column import Column
 from server.api.context import json_response, require_model
 from server.core.errors import RequestError
@@ -70,10 +70,10 @@ def _check(items: list[Any]) -> None:
     row = Column("row", "int", min=0, max=current_app.config["MAX_ROWS"] - 1)
     reasons: dict[str, Reason] = {
         "request_id": _id_reason,
-        "row": row.reason,
-        "value": require_model().bundle.schema.target.reason,
+        "row": row.validate,
+        "value": require_model().bundle.schema.target.validate,
     }
-    problems: list[Problem] = []
+    problems: list[Violation] = []
     for place, item in enumerate(items):
         problems += _problems(place, item, reasons)
         if len(problems) > MAX_ERRORS:
@@ -82,12 +82,12 @@ def _check(items: list[Any]) -> None:
         raise validation_error(problems)
 
 
-def _problems(place: int, item: Any, reasons: dict[str, Reason]) -> list[Problem]:
+def _problems(place: int, item: Any, reasons: dict[str, Reason]) -> list[Violation]:
     if not isinstance(item, dict):
-        return [Problem(place, None, "is not an object")]
+        return [Violation(place, None, "is not an object")]
     found = [(name, reason({"row": 0, **item}.get(name))) for name, reason in reasons.items()]
-    problems = [Problem(place, name, why) for name, why in found if why]
-    return problems + [Problem(place, name, "is not known here") for name in item if name not in reasons]
+    problems = [Violation(place, name, why) for name, why in found if why]
+    return problems + [Violation(place, name, "is not known here") for name in item if name not in reasons]
 
 
 def _id_reason(value: Any) -> str | None:

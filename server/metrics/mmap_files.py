@@ -8,7 +8,7 @@ from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from housing.core.errors import ConfigError
-from housing.core.files import written_whole
+from housing.core.files import atomic_write
 
 METRICS_DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # the client's own name for it
 
@@ -37,7 +37,7 @@ def sample_key(metric: str, name: str, description: str, labels: Mapping[str, st
 
 def write_series(path: Path, numbers: Mapping[str, float]) -> None:
     """Write a file of series, whole. What its name begins with says how the client adds up: counter, histogram, gauge_max."""
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         file = MmapedDict(str(partial))  # type: ignore[no-untyped-call]
         for series, number in numbers.items():
             file.write_value(series, number, 0.0)  # type: ignore[no-untyped-call]

@@ -22,5 +22,5 @@ def dry_run(bundle: Bundle, n_rows: int) -> None:
     matrix = np.resize(golden, (n_rows, golden.shape[1]))  # they come again and again
     with tempfile.TemporaryDirectory(prefix="housing-") as place:
         counts = ModelMetrics(Path(place), 0, Path(place) / "bundle", bundle, "0")
-        counts.add(matrix, *bundle.answers(matrix).values())
-    bundle.answers(bundle.background)  # as /explain asks for them
+        counts.add(matrix, *bundle.predict_with_interval(matrix).values())
+    bundle.predict_with_interval(bundle.background)  # as /explain asks for them

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.bundle import onnx_reader
-from housing.bundle.onnx_reader import ML, TREES
+from housing.bundle.onnx_reader import ML_DOMAIN, TREE_OPERATOR
 from housing.core.errors import BundleError
 
 ALLOWED_OPERATORS = {
     *(("", name) for name in ("Add", "Cast", "Div", "Gemm", "Identity", "MatMul", "Mul", "Reshape", "Sub")),
-    *((ML, name) for name in ("LinearRegressor", TREES)),
+    *((ML_DOMAIN, name) for name in ("LinearRegressor", TREE_OPERATOR)),
 }
 
 
@@ -25,7 +25,7 @@ NodeIds = NDArray[np.int64]
 
 def check_graph(graph: bytes) -> None:
     """Look through a graph before any engine reads it. Raises BundleError for what is not allowed in one."""
-    model = onnx_reader.read(graph)
+    model = onnx_reader.read_model(graph)
     if model.functions or model.training or model.graph.sparse:
         raise BundleError("has functions, training steps or sparse tensors; allowed: nodes and dense tensors")
     for node in model.graph.node:
@@ -41,7 +41,7 @@ def _check_node(node: Any) -> None:
     for attribute in node.attribute:
         if attribute.HasField("g") or attribute.graphs or attribute.HasField("sparse") or attribute.sparses:
             raise BundleError(f"has a node {node.op_type} with a graph or a sparse tensor of its own")
-    if node.op_type == TREES:
+    if node.op_type == TREE_OPERATOR:
         _check_trees(node)
 
 

@@ -97,15 +97,15 @@ def main() -> int:
     # pylint: disable=import-outside-toplevel  # what they import is to be limited too
     from housing.bundle.bundle import Bundle
     from housing.bundle.file_format import check_files
-    from housing.bundle.onnx_model import ProvenGraph
+    from housing.bundle.onnx_model import VerifiedOnnxModel
     from server.models import dry_run
 
     try:
         reject_special_files(asked.bundle)
         check_files(asked.bundle)
         inspect_files(asked.bundle, asked.memory * 1_000_000 // 2)
-        candidate = Bundle.read(asked.bundle, ProvenGraph)
-        broken = candidate.schema.broken_for(Bundle.read(asked.in_use).schema) if asked.in_use else []
+        candidate = Bundle.read(asked.bundle, VerifiedOnnxModel)
+        broken = candidate.schema.breaking_changes(Bundle.read(asked.in_use).schema) if asked.in_use else []
         if broken:
             raise BundleError(
                 f"callers would be refused: {'; '.join(broken)}; serve.forbid_breaking_columns=false takes it all the same"

@@ -45,7 +45,7 @@ def examples() -> Response:
 
 
 def _interval_coverage(bundle: Bundle) -> float | None:
-    return None if bundle.interval is None else min(GOLDEN_COVERAGE, bundle.interval.most)
+    return None if bundle.interval is None else min(GOLDEN_COVERAGE, bundle.interval.max_coverage)
 
 
 @pages_blueprint.get("/openapi.json")

@@ -18,7 +18,7 @@ class ColumnField(fields.Field[Any]):
         self.column = column
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> Any:
-        reason = self.column.reason(value)
+        reason = self.column.validate(value)
         if reason:
             raise ValidationError(reason)
         return value

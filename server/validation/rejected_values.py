@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import Counter
 
-from housing.core.errors import Problem
+from housing.core.errors import Violation
 from housing.schema.column import Column
 
 REJECTED_VALUES = Counter("housing_rejected_values_total", "Values that the check of rows refused.", ("column", "reason"))
@@ -30,12 +30,12 @@ class RejectedValues:
             each: REJECTED_VALUES.labels(*each) for each in [*labels, *((NO_COLUMN, reason) for reason in BODY_REASONS)]
         }
 
-    def count(self, problems: Iterable[Problem]) -> None:
+    def count(self, problems: Iterable[Violation]) -> None:
         """Count what is wrong with the rows of a request."""
         for problem in problems:
             self._counters[self._labels(problem)].inc()
 
-    def _labels(self, problem: Problem) -> tuple[str, str]:
+    def _labels(self, problem: Violation) -> tuple[str, str]:
         if problem.field is None or problem.reason == "is there twice":
             return NO_COLUMN, "other"
         column = self._columns.get(problem.field)

@@ -11,7 +11,7 @@ import numpy as np
 from marshmallow import Schema as RowSchema
 from marshmallow import ValidationError
 
-from housing.core.errors import Problem
+from housing.core.errors import Violation
 from housing.schema.column import Column, Matrix, Vector
 from housing.schema.table_schema import Schema
 from server.core.errors import RequestError
@@ -124,7 +124,7 @@ class RowValidator:
 
     def _raise_errors(self, payload: Rows) -> None:
         self._raise_column_errors(payload)
-        problems: list[Problem] = []
+        problems: list[Violation] = []
         for row, values in enumerate(payload.rows):
             problems += self._row_problems(row, payload.columns, values)
             if len(problems) > MAX_ERRORS:
@@ -135,28 +135,28 @@ class RowValidator:
         if payload.columns is None:
             return
         names = [name if isinstance(name, str) else str(name) for name in payload.columns]
-        problems = [Problem(None, name, "is missing") for name in self.column_names if name not in names]
-        problems += [Problem(None, name, "is not a column of this model") for name in names if name not in self.column_names]
-        problems += [Problem(None, name, "is there twice") for name in self.column_names if names.count(name) > 1]
+        problems = [Violation(None, name, "is missing") for name in self.column_names if name not in names]
+        problems += [Violation(None, name, "is not a column of this model") for name in names if name not in self.column_names]
+        problems += [Violation(None, name, "is there twice") for name in self.column_names if names.count(name) > 1]
         self._count_and_raise(problems)
 
-    def _count_and_raise(self, problems: list[Problem]) -> None:
+    def _count_and_raise(self, problems: list[Violation]) -> None:
         self._rejected_values.count(problems)
         if problems:
             raise validation_error(problems)
 
-    def _row_problems(self, row: int, columns: list[Any] | None, values: Any) -> list[Problem]:
+    def _row_problems(self, row: int, columns: list[Any] | None, values: Any) -> list[Violation]:
         if columns is not None:
             if not isinstance(values, list | tuple):
-                return [Problem(row, None, "is not a list")]
+                return [Violation(row, None, "is not a list")]
             if len(values) != len(columns):
-                return [Problem(row, None, f"has {len(values)} values; allowed: {len(columns)}, one for each column")]
+                return [Violation(row, None, f"has {len(values)} values; allowed: {len(columns)}, one for each column")]
             values = dict(zip(columns, values, strict=True))
         try:
             self._schema.load(values)
         except ValidationError as error:
             messages: dict[str, list[str]] = error.normalized_messages()  # type: ignore[no-untyped-call]
-            return [Problem(row, None if name == "_schema" else name, reasons[0]) for name, reasons in messages.items()]
+            return [Violation(row, None if name == "_schema" else name, reasons[0]) for name, reasons in messages.items()]
         return []
 
 
@@ -164,7 +164,7 @@ def _json_types(column: Column) -> set[type]:
     return NUMERIC_TYPES if column.is_number else {bool} if column.type == "bool" else {str}
 
 
-def validation_error(problems: list[Problem]) -> RequestError:
+def validation_error(problems: list[Violation]) -> RequestError:
     """Give the refusal of a body: it names the first hundred of the problems."""
     count, more = f"{len(problems)} values are", ""
     if len(problems) > MAX_ERRORS:

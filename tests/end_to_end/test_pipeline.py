@@ -31,8 +31,8 @@ def test_a_prepared_table_is_the_table_itself(home: Path) -> None:
     said = prepare(config("prepare", "data=rentals", f"out={out}"))
     table, prepared = (data.load(config("train", "data=rentals", *more).data) for more in ((), (f"data.path={out}",)))
     assert prepared.fingerprint == table.fingerprint
-    assert prepared.identities() == table.identities()
-    counts = pd.read_parquet(out)[data.PART].value_counts()
+    assert prepared.row_keys() == table.row_keys()
+    counts = pd.read_parquet(out)[data.SPLIT_COLUMN].value_counts()
     assert said == f"table rentals: {counts.train} rows train, {counts.valid} rows valid, {counts.test} rows test"
     first = out.read_bytes()
     prepare(config("prepare", "data=rentals", f"out={out}"))

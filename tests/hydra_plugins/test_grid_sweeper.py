@@ -8,7 +8,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from housing.core.config import CONF
-from hydra_plugins.housing.grid_sweeper import SharedCompositions
+from hydra_plugins.housing.grid_sweeper import CachingConfigLoader
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_every_job_gets_the_config_that_hydra_composes(jobs: list[list[str]]) ->
     with initialize_config_dir(CONF, version_base="1.3"):
         hydras = GlobalHydra.instance().config_loader()
         assert isinstance(hydras, ConfigLoaderImpl)
-        ours = SharedCompositions(hydras.get_search_path())
+        ours = CachingConfigLoader(hydras.get_search_path())
         master = hydras.load_configuration("train", ["hydra.verbose=true", "hydra/launcher=slurm"], RunMode.MULTIRUN)
         for job in jobs:
             expected, got = hydras.load_sweep_config(master, job), ours.load_sweep_config(master, job)

@@ -18,7 +18,7 @@ from housing.runs.outcome import Outcome
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.tracking.store import Store
-from hydra_plugins.housing.process_launcher import THREADS
+from hydra_plugins.housing.process_launcher import THREAD_VARIABLES
 from tests.support.commands import command
 from tests.support.tables import RENTALS_SWEEP
 from tests.support.waiting import wait_for
@@ -89,7 +89,7 @@ def test_jobs_run_side_by_side_in_processes_that_are_used_again(home: Path, stor
 @pytest.mark.long
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_jobs_times_threads_fit_the_cores(home: Path, store: Store, n_jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in THREADS:
+    for name in THREAD_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     seen = "+tags.threads='${oc.env:OMP_NUM_THREADS,unset}'"  # as the job's process was begun with it
     ended = command(home, *PROCESSES, "model=linear,decision_tree", f"hydra.launcher.n_jobs={n_jobs}", seen)

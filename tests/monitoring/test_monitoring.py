@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from grafana import alerts, generate
-from grafana.asking import Prometheus, panels, queries
+from grafana.asking import Prometheus, read_panels, panel_queries
 from grafana.draw import draw
 from tests.support import prometheus as watching
 from tests.support.monitored_server import Caller, Watched
@@ -74,16 +74,16 @@ def test_every_request_row_and_value_is_counted(watched: Watched) -> None:
 
 
 def test_every_panel_shows_something(watched: Watched) -> None:
-    for path in generate.FOLDER.glob("*.json"):
-        for panel in panels(path):
-            for _, expr in queries(panel, "5m"):
+    for path in generate.DASHBOARD_DIR.glob("*.json"):
+        for panel in read_panels(path):
+            for _, expr in panel_queries(panel, "5m"):
                 assert_shown(watched.prometheus, f"{path.stem}: {panel['title']}", expr)
 
 
 def test_dashboards_are_drawn(watched: Watched, tmp_path: Path) -> None:
     draw(watched.prometheus, tmp_path)
     drawn = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
-    assert set(drawn) == {f"watch-{path.stem}.png" for path in generate.FOLDER.glob("*.json")}
+    assert set(drawn) == {f"watch-{path.stem}.png" for path in generate.DASHBOARD_DIR.glob("*.json")}
     assert all(10_000 < size < 150_000 for size in drawn.values()), drawn
 
 
@@ -92,15 +92,15 @@ def assert_shown(prometheus: Prometheus, panel: str, expr: str) -> None:
     wait_for(lambda: has_data(prometheus, expr), f"{panel}: {expr}")
 
 
-@pytest.mark.parametrize("alert", alerts.read().values(), ids=lambda alert: alert.name)
+@pytest.mark.parametrize("alert", alerts.read_alerts().values(), ids=lambda alert: alert.name)
 def test_no_alert_is_blind(watched: Watched, alert: alerts.Alert) -> None:
-    for vector in alert.vectors:
+    for vector in alert.expressions:
         assert has_data(watched.prometheus, vector), vector
 
 
 def has_data(prometheus: Prometheus, expr: str) -> bool:
     """Whether there is a number, now."""
-    return any(math.isfinite(series.values[0]) for series in prometheus.now(expr))
+    return any(math.isfinite(series.values[0]) for series in prometheus.query(expr))
 
 
 def test_the_index_is_what_numpy_says(watched: Watched) -> None:
@@ -115,14 +115,14 @@ def test_a_killed_worker_changes_no_total(watched: Watched) -> None:
     names = (
         'sum by (__name__) ({__name__=~"housing_(rows|column_bin|prediction_bin|interval_width_count|rejected_values)_total"})'
     )
-    before = watched.prometheus.now(names)
+    before = watched.prometheus.query(names)
     victim, other = watched.caller.server.workers()
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: len({*watched.caller.server.workers()} - {victim, other}) == 1, "another worker is there")
     for seed in range(8):  # both workers answer, from the file that the victim left and from the other's
         watched.caller.predict(rentals_frame(10, seed))
     watched.settle()
-    rise = {one.labels["__name__"]: one.values[0] for one in watched.prometheus.now(names)}
+    rise = {one.labels["__name__"]: one.values[0] for one in watched.prometheus.query(names)}
     for series in before:
         rise[series.labels["__name__"]] -= series.values[0]
     columns = len(watched.bundle.schema.features)
@@ -139,7 +139,7 @@ def test_wrong_truths_raise_the_alert_of_live_error(watched: Watched) -> None:
     promised = watched.bundle.card["metrics"]["rmse"]
     watched.caller.tell(said, predictions + promised * np.resize([1, -1], len(predictions)))  # just as wrong as promised
     enough = 'version:housing_feedback:increase24h{version="1"} >= 600'
-    wait_for(lambda: bool(watched.prometheus.now(enough)), "feedback is counted")
+    wait_for(lambda: bool(watched.prometheus.query(enough)), "feedback is counted")
     watched.settle()
     assert not watched.raised(LIVE)
     said = watched.caller.predict(rentals_frame(600, seed=6))  # a row counts once
@@ -152,7 +152,7 @@ def test_wrong_truths_raise_the_alert_of_live_error(watched: Watched) -> None:
 def test_shifted_rows_raise_the_alert_of_their_column_and_unshifted_do_not(watched: Watched) -> None:
     watched.caller.predict(rentals_frame(1000, seed=4))
     watched.settle()
-    assert watched.prometheus.now("version:housing_rows:increase >= 500")  # it might be raised
+    assert watched.prometheus.query("version:housing_rows:increase >= 500")  # it might be raised
     assert not watched.raised(DRIFT) and not watched.raised(PREDICTED)
     shifted = rentals_frame(9000, seed=5)
     watched.caller.predict(shifted.assign(area=(shifted["area"] * 0.5 + 75).round(1)))  # the upper half of what is known

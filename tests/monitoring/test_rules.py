@@ -13,21 +13,21 @@ import pytest
 import yaml
 
 from grafana import alerts, generate
-from grafana.asking import panels
-from grafana.panels import NEXT_TO_NOTHING
+from grafana.asking import read_panels
+from grafana.panels import MIN_THRESHOLD
 from housing.core.environment import PROJECT
 from tests.support import prometheus as watching
 from tests.support.waiting import wait_for
 
 FOLDER = PROJECT / "prometheus"
 TESTS = sorted((FOLDER / "tests").glob("*.yml"))
-ALERTS = alerts.read()
+ALERTS = alerts.read_alerts()
 SEVERITY = {
     rule["alert"]: rule["labels"]["severity"]
     for group in yaml.safe_load((FOLDER / "alerts.yml").read_text(encoding="utf-8"))["groups"]
     for rule in group["rules"]
 }
-DASHBOARDS = sorted(generate.FOLDER.glob("*.json"))
+DASHBOARDS = sorted(generate.DASHBOARD_DIR.glob("*.json"))
 RULES = [
     rule for group in yaml.safe_load((FOLDER / "rules.yml").read_text(encoding="utf-8"))["groups"] for rule in group["rules"]
 ]
@@ -113,22 +113,22 @@ def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
 
 
 def test_dashboards_are_as_their_description_says() -> None:
-    assert not generate.stale(), "write them again: scripts/dashboards"
+    assert not generate.outdated(), "write them again: scripts/dashboards"
 
 
 def test_a_dashboard_that_was_edited_by_hand_is_stale(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "FOLDER", tmp_path)
-    generate.write()
-    assert not generate.stale()
+    generate.write_dashboards()
+    assert not generate.outdated()
     edited, left = tmp_path / "drift.json", tmp_path / "left.json"
     edited.write_text(edited.read_text(encoding="utf-8").replace("0.2", "0.3"), encoding="utf-8")
     left.write_text("{}", encoding="utf-8")
-    assert generate.stale() == [edited, left]
+    assert generate.outdated() == [edited, left]
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_each_panel_says_what_it_shows(path: Any) -> None:
-    shown = [panel for panel in panels(path) if panel["type"] != "row"]
+    shown = [panel for panel in read_panels(path) if panel["type"] != "row"]
     for panel in shown:
         assert panel["title"] and panel["description"] and panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         assert {target["datasource"]["uid"] for target in panel["targets"]} == {source_uid()}
@@ -139,17 +139,19 @@ def test_each_panel_says_what_it_shows(path: Any) -> None:
 def test_version_and_instance_can_be_chosen(path: Any) -> None:
     variables = {variable["name"]: variable for variable in json.loads(path.read_text(encoding="utf-8"))["templating"]["list"]}
     assert {"version", "instance"} <= set(variables)
-    asked = " ".join(target["expr"] for panel in panels(path) for target in panel.get("targets", ()))
+    asked = " ".join(target["expr"] for panel in read_panels(path) for target in panel.get("targets", ()))
     assert set(re.findall(r"\$(\w+)", asked)) - {"__rate_interval"} <= set(variables)
 
 
 def test_dashboards_show_the_thresholds_of_the_alerts() -> None:
     for alert in ALERTS.values():
-        shown = [panel for path in DASHBOARDS for panel in panels(path) if f"Alert {alert.name} " in panel.get("description", "")]
+        shown = [
+            panel for path in DASHBOARDS for panel in read_panels(path) if f"Alert {alert.name} " in panel.get("description", "")
+        ]
         assert shown or alert.name == "HousingInstanceDown", alert.name
         for panel in shown:
             _, step = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
-            assert step["value"] == {"==": alert.threshold + 1, ">": alert.threshold or NEXT_TO_NOTHING}[alert.comparison]
+            assert step["value"] == {"==": alert.threshold + 1, ">": alert.threshold or MIN_THRESHOLD}[alert.comparison]
             assert alert.runbook in panel["description"]
             assert [link["url"] for link in panel["links"]] == [alert.runbook]
 

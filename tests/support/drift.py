@@ -22,7 +22,7 @@ from tests.support.tables import config
 SIZES = (50, 100, 200, 500, 1000)  # rows in a window
 
 
-ALERT, LIVE = (alerts.read()[name] for name in ("HousingColumnDrift", "HousingLiveError"))
+ALERT, LIVE = (alerts.read_alerts()[name] for name in ("HousingColumnDrift", "HousingLiveError"))
 
 
 LEAST = int(ALERT.conditions[1][2])  # rows

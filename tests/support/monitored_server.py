@@ -15,7 +15,7 @@ import pandas as pd
 from grafana.asking import Prometheus
 from housing.bundle.bundle import Bundle
 from housing.schema.column import Column, Matrix, Vector
-from housing.schema.histogram import binned
+from housing.schema.histogram import bin_counts
 from server.core import releases
 from tests.support import prometheus as watching
 from tests.support.server import Answer, Server, serving
@@ -76,16 +76,16 @@ class Watched:
 
     def total(self, selector: str) -> float:
         """The sum of counters as Prometheus knows them now."""
-        return sum(series.values[0] for series in self.prometheus.now(selector))
+        return sum(series.values[0] for series in self.prometheus.query(selector))
 
     def counts(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
         """A counter's values by labels; what is still 0 is left out."""
-        found = {tuple(one.labels[label] for label in labels): one.values[0] for one in self.prometheus.now(name)}
+        found = {tuple(one.labels[label] for label in labels): one.values[0] for one in self.prometheus.query(name)}
         return {key: value for key, value in found.items() if value}
 
     def raised(self, alert: str) -> list[dict[str, str]]:
         """The labels with which an alert is raised now."""
-        return [one.labels for one in self.prometheus.now(f'ALERTS{{alertname="{alert}", alertstate="firing"}}')]
+        return [one.labels for one in self.prometheus.query(f'ALERTS{{alertname="{alert}", alertstate="firing"}}')]
 
     def settle(self) -> None:
         """Wait until Prometheus has seen all rows, has computed its rules after that, and would have raised an alert."""
@@ -95,7 +95,7 @@ class Watched:
 
     def computed(self) -> float:
         """When the drift rules were computed last."""
-        found = self.prometheus.now("timestamp(version_column:housing_column:psi)")
+        found = self.prometheus.query("timestamp(version_column:housing_column:psi)")
         return max((series.values[0] for series in found), default=0.0)
 
     def bins(self) -> dict[str, dict[str, int]]:
@@ -107,11 +107,11 @@ class Watched:
         """Each column's stability index, and the predictions': by the rule, by numpy on the same rises, and on the rows sent."""
         at = self.computed()
         column = f"sum by (column, bin) (increase(housing_column_bin_total[{WINDOW}]))"
-        rises = {(one.labels["column"], one.labels["bin"]): one.values[0] for one in self.prometheus.now(column, at)}
+        rises = {(one.labels["column"], one.labels["bin"]): one.values[0] for one in self.prometheus.query(column, at)}
         prediction = f"sum by (bin) (increase(housing_prediction_bin_total[{WINDOW}]))"
-        rises |= {("", one.labels["bin"]): one.values[0] for one in self.prometheus.now(prediction, at)}
+        rises |= {("", one.labels["bin"]): one.values[0] for one in self.prometheus.query(prediction, at)}
         rule = f'{{__name__=~"version_column:housing_column:psi|version:housing_prediction:psi", window="{WINDOW}"}}'
-        found = {one.labels.get("column", ""): one.values[0] for one in self.prometheus.now(rule, at)}
+        found = {one.labels.get("column", ""): one.values[0] for one in self.prometheus.query(rule, at)}
         sent, training = self.bins(), training_shares(self.bundle)
         return {
             name: (
@@ -129,12 +129,12 @@ def counted(bundle: Bundle, matrix: Matrix, predictions: Vector) -> dict[str, di
     edges = np.array(bundle.reference["prediction"]["edges"])
     return {
         **{column.name: _counted(bundle, column, values) for column, values in columns},
-        "": _numbered(binned(predictions, edges)),
+        "": _numbered(bin_counts(predictions, edges)),
     }
 
 
 def _counted(bundle: Bundle, column: Column, values: Vector) -> dict[str, int]:
-    counts = binned(values, np.array(bundle.reference["columns"][column.name]["edges"]))
+    counts = bin_counts(values, np.array(bundle.reference["columns"][column.name]["edges"]))
     levels = ("false", "true") if column.type == "bool" else column.categories
     named = dict(zip(levels, counts.tolist(), strict=True)) if levels else _numbered(counts)
     return {**named, **({"missing": int(np.isnan(values).sum())} if column.nullable else {})}
@@ -169,7 +169,7 @@ def watched(home: Path, place: Path, table: str) -> Iterator[Watched]:
         watching.prometheus(folder, server.url.removeprefix("http://"), alertmanager) as prometheus,
     ):
         wait_for(lambda: server.answers("/readyz"), "the model is published")
-        wait_for(lambda: bool(prometheus.now('housing_feedback_matched_total{version="1"} == 0')), "everything was seen at 0")
+        wait_for(lambda: bool(prometheus.query('housing_feedback_matched_total{version="1"} == 0')), "everything was seen at 0")
         used = releases.current_release(home / "serving" / f"{table}-staging")
         assert used is not None
         bundle = Bundle.read(used / releases.BUNDLE)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from housing.bundle.bundle import Bundle
 from housing.data import table as data
 from housing.data.split import split
-from housing.evaluation.slices import Group, groups_of
+from housing.evaluation.slices import SliceMask, make_slices
 from housing.promotion import gate
 from housing.promotion.decision import PROMOTE, REJECT
 from housing.promotion.promotion import promote
@@ -197,7 +197,7 @@ def rollbacks(home: Path) -> None:
 Errors = NDArray[np.float64]
 
 
-def held_out_errors() -> tuple[list[Errors], Errors, list[Group]]:
+def held_out_errors() -> tuple[list[Errors], Errors, list[SliceMask]]:
     """Fit three XGBoosts that differ in their seed, and extra trees, on a third of the real table.
 
     Gives their errors on the rest, and the slices of that.
@@ -212,10 +212,10 @@ def held_out_errors() -> tuple[list[Errors], Errors, list[Group]]:
         return np.asarray(fitted.predict(table.matrix[parts.test]) - table.target[parts.test])
 
     other = errors(config("train", *asked, "model=extra_trees"))
-    return [errors(cfg) for cfg in seeds], other, groups_of(table, parts.test, seeds[0].data)
+    return [errors(cfg) for cfg in seeds], other, make_slices(table, parts.test, seeds[0].data)
 
 
-def decided(champion: Errors, challengers: list[Errors], groups: list[Group], rows: int, better: float) -> Counter[str]:
+def decided(champion: Errors, challengers: list[Errors], groups: list[SliceMask], rows: int, better: float) -> Counter[str]:
     """Count the verdicts over challengers that are better by a share, each on test rows of its own, drawn from the held-out ones.
 
     For each row a coin says which of the two errors is the challenger's. So both are equal in every slice, but for the share.
@@ -226,9 +226,9 @@ def decided(champion: Errors, challengers: list[Errors], groups: list[Group], ro
         drawn, swapped = random.integers(len(champion), size=rows), random.random(rows) < 0.5
         mine, theirs = challengers[number % len(challengers)][drawn], champion[drawn]
         mine, theirs = np.where(swapped, theirs, mine) * (1 - better), np.where(swapped, mine, theirs)
-        here = [Group(group.kind, group.name, group.where[drawn]) for group in groups]
+        here = [SliceMask(group.kind, group.name, group.mask[drawn]) for group in groups]
         checks = gate.slice_checks(rules, "rmse", here, mine, theirs)
-        found[gate.verdict_of(gate.overall(rules, "rmse", mine, theirs), checks)] += 1
+        found[gate.decide_verdict(gate.compare_overall(rules, "rmse", mine, theirs), checks)] += 1
         found["vetoed by a slice"] += not all(check.passed for check in checks)
     return found
 

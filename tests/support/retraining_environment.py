@@ -16,7 +16,7 @@ import pytest
 
 from housing.core.environment import PROJECT
 from housing.data.synthetic import generate
-from housing.data.table import schema_of
+from housing.data.table import parse_schema
 from housing.tracking import store as tracking
 from housing.tracking.store import Store
 from tests.support.cluster import MlflowServer
@@ -121,7 +121,7 @@ def main(rows: int) -> None:
     """Print the seconds from rows that are pushed to a version that knows them, and those of a retraining with nothing to do."""
     table = ("data=synthetic", f"data.rows={rows}")
     asked = config("retrain", *table).data
-    names = [column.name for column in schema_of(asked).columns]
+    names = [column.name for column in parse_schema(asked).columns]
     source = asked.source
     frame = pd.DataFrame(generate(rows, source.seed, source.centres, source.coast, source.value_range), columns=names)
     first = rows // 10

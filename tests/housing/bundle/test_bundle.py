@@ -117,7 +117,7 @@ def test_intervals_survive_writing_and_a_bundle_without_them_has_no_file_of_them
     ):
         np.testing.assert_array_equal(got, expected)
     without = dataclasses.replace(bundle, interval=None)
-    without.pick_golden(rentals.matrix, 8)
+    without.select_golden_rows(rentals.matrix, 8)
     without.write(tmp_path / "without")
     assert not list((tmp_path / "without").glob("interval*"))
     assert Bundle.read(tmp_path / "without").interval is None

@@ -47,7 +47,7 @@ def calibrated(count: int, seed: int = 0) -> Interval:
 @pytest.mark.parametrize("coverage", COVERAGES)
 def test_as_many_targets_are_inside_as_the_coverage_says(coverage: float) -> None:
     x, off = rows(20_000, seed=1)
-    lower, upper = calibrated(2000).ends(OPEN, x, np.zeros(len(x)), coverage)
+    lower, upper = calibrated(2000).bounds(OPEN, x, np.zeros(len(x)), coverage)
     inside = (lower <= off) & (off <= upper)
     assert inside.mean() == pytest.approx(coverage, abs=0.03)
     small = x[:, 0] < 0.5  # the width follows the scale, so that no kind of row pays for another
@@ -60,7 +60,7 @@ def test_with_few_rows_the_mean_coverage_is_still_no_less(count: int) -> None:
     covered = []
     for seed in range(1000):
         x, off = rows(200, seed=seed)
-        lower, upper = calibrated(count, seed + 1000).ends(OPEN, x, np.zeros(len(x)), 0.85)
+        lower, upper = calibrated(count, seed + 1000).bounds(OPEN, x, np.zeros(len(x)), 0.85)
         covered.append(((lower <= off) & (off <= upper)).mean())
     assert 0.85 - 0.01 < np.mean(covered) < 0.85 + 1 / (count + 1) + 0.01
 
@@ -68,15 +68,15 @@ def test_with_few_rows_the_mean_coverage_is_still_no_less(count: int) -> None:
 def test_a_larger_coverage_is_a_wider_interval() -> None:
     x, _ = rows(50, seed=1)
     interval = calibrated(500)
-    widths = [np.subtract(*interval.ends(OPEN, x, np.ones(50), coverage)[::-1]) for coverage in COVERAGES]
+    widths = [np.subtract(*interval.bounds(OPEN, x, np.ones(50), coverage)[::-1]) for coverage in COVERAGES]
     assert (np.diff(widths, axis=0) > 0).all()
-    lower, upper = interval.ends(OPEN, x, np.ones(50), 0.5)
+    lower, upper = interval.bounds(OPEN, x, np.ones(50), 0.5)
     np.testing.assert_allclose((lower + upper) / 2, 1.0)
 
 
 def test_the_ends_keep_within_the_targets_bounds() -> None:
     x, _ = rows(50, seed=1)
-    lower, upper = calibrated(500).ends(BOUND, x, np.full(50, 0.3), 0.99)
+    lower, upper = calibrated(500).bounds(BOUND, x, np.full(50, 0.3), 0.99)
     assert lower.min() == 0.0 and upper.max() == 1.0
     assert (lower <= 0.3).all() and (upper >= 0.3).all()
 
@@ -84,13 +84,13 @@ def test_the_ends_keep_within_the_targets_bounds() -> None:
 @pytest.mark.parametrize("coverage", [0.0, -0.1, 1.0, 1.5, 90, float("nan"), 0.96])
 def test_a_coverage_that_cannot_be_had_is_refused_with_what_can(coverage: float) -> None:
     with pytest.raises(ConfigError, match=f"coverage is {coverage:g}; allowed: above 0, up to 0.95$"):
-        calibrated(19).ends(OPEN, *rows(3, seed=0), coverage)
+        calibrated(19).bounds(OPEN, *rows(3, seed=0), coverage)
 
 
 @pytest.mark.parametrize("count", range(1, 60))
 def test_the_most_that_is_allowed_can_be_had(count: int) -> None:
     interval, (x, _) = calibrated(count), rows(3, seed=0)
-    lower, upper = interval.ends(OPEN, x, np.zeros(3), interval.most)
+    lower, upper = interval.bounds(OPEN, x, np.zeros(3), interval.max_coverage)
     np.testing.assert_allclose(upper - lower, 2 * interval.arrays["scores"][-1] * x[:, 0])
 
 

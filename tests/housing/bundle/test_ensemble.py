@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from housing.bundle.ensemble import FAR, NEAR, Ensemble, Member, restored
+from housing.bundle.ensemble import FAR, NEAR, Ensemble, Member, restore_ensemble
 from housing.core.errors import ConfigError
 from housing.data.split import split
 from housing.data.table import Table
-from housing.features.applicability import Reach
+from housing.features.applicability import ApplicabilityDomain
 from housing.features.pipeline import Features
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
@@ -56,9 +56,9 @@ def features(**changes: Any) -> Features:
     return made
 
 
-def reach() -> Reach:
+def reach() -> ApplicabilityDomain:
     """A reach of one degree."""
-    return Reach((0, 1), quantile=0.5, times=1).fit(TRAIN)
+    return ApplicabilityDomain((0, 1), quantile=0.5, factor=1).fit(TRAIN)
 
 
 def test_members_are_averaged() -> None:
@@ -123,7 +123,7 @@ def test_what_it_declares_puts_it_together_again() -> None:
     members = [Member(Same(10.0), 0, NEAR, [1]), Member(Same(60.0), 1, FAR), Member(Same(7.0), 0)]
     ensemble = Ensemble(SCHEMA, [features(), features(without=["latitude"])], members, reach())
     estimators = [member.estimator for member in members]
-    again = restored(SCHEMA, ensemble.features, estimators, ensemble.declared(), reach().arrays)
+    again = restore_ensemble(SCHEMA, ensemble.features, estimators, ensemble.to_config(), reach().arrays)
     assert again.members == members
     rows = np.array([[0.0, lon] for lon in (2.0, 3.3, 50.0)])
     np.testing.assert_array_equal(again.predict(rows), ensemble.predict(rows))
@@ -150,11 +150,11 @@ FEW_ROUNDS = tuple(f"model.members.{name}.model.estimator.n_estimators=15" for n
 def test_a_blend_has_features_for_each_kind_of_member(towns: Table) -> None:
     parts = split(towns, config("train", *BLEND).split)
     ensemble = fitting.fit(config("train", *BLEND, *FEW_ROUNDS), towns, parts.train).ensemble
-    seen = {member.where: set(ensemble.features[member.features].names) for member in ensemble.members}
+    seen = {member.region: set(ensemble.features[member.features].names) for member in ensemble.members}
     assert "target_of_1_near" in seen[NEAR] and not {"north", "east", "target_of_1_near"} & seen[FAR]
     far_away = towns.matrix[:3] + np.array([12.0, 12.0, 0, 0, 0, 0])
-    only_far = [member for member in ensemble.members if member.where == FAR]
-    expected = np.mean([m.estimate(ensemble.features[m.features].transform(far_away)) for m in only_far], axis=0)
+    only_far = [member for member in ensemble.members if member.region == FAR]
+    expected = np.mean([m.predict(ensemble.features[m.features].transform(far_away)) for m in only_far], axis=0)
     np.testing.assert_allclose(ensemble.predict(far_away), expected)
 
 

@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeRegressor
 from xgboost import XGBRegressor
 
 from housing.bundle.bundle import Bundle
-from housing.bundle.onnx_model import Graph, ProvenGraph, Session
+from housing.bundle.onnx_model import OnnxModel, VerifiedOnnxModel, OnnxRuntimeModel
 from housing.bundle.trees import NODE, TREE, Trees
 from housing.core.config import CONF
 from housing.core.environment import PROJECT
@@ -73,13 +73,13 @@ def rows(count: int, width: int, graph: bytes) -> Matrix:
 
 def assert_same(graph: bytes, width: int, counts: tuple[int, ...] = LARGER_BLOCKS) -> None:
     """Whatever the rows, and however many there are."""
-    walked, session = Trees.read(graph), Session(graph)
+    walked, session = Trees.read(graph), OnnxRuntimeModel(graph)
     assert walked is not None
     for count in counts:
         columns = rows(count, width, graph)
         with np.errstate(over="ignore"):
-            expected = session.estimate(columns)
-        np.testing.assert_array_equal(walked.estimate(columns).view(np.int64), expected.view(np.int64))
+            expected = session.predict(columns)
+        np.testing.assert_array_equal(walked.predict(columns).view(np.int64), expected.view(np.int64))
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -125,20 +125,20 @@ def test_every_graph_of_every_preset_is_the_same_in_every_bit(towns: Table, tmp_
     small(cfg)
     made, _ = build(cfg, towns, split(towns, cfg.split), run_id="none")
     made.write(tmp_path / "bundle")
-    proven = Bundle.read(tmp_path / "bundle", ProvenGraph)
-    proven.answers(towns.matrix)
+    proven = Bundle.read(tmp_path / "bundle", VerifiedOnnxModel)
+    proven.predict_with_interval(towns.matrix)
     for graph in graphs(proven):
-        assert graph.is_walked == (preset != "model=linear" or graph is proven.interval.scale)  # type: ignore[union-attr]
-        if graph.is_walked:
-            width = Session(graph.graph)._session.get_inputs()[0].shape[1]  # pylint: disable=protected-access
+        assert graph.uses_tree_walker == (preset != "model=linear" or graph is proven.interval.error_model)  # type: ignore[union-attr]
+        if graph.uses_tree_walker:
+            width = OnnxRuntimeModel(graph.graph)._session.get_inputs()[0].shape[1]  # pylint: disable=protected-access
             assert_same(graph.graph, width, counts=(1, 33))
 
 
-def graphs(bundle: Bundle) -> Iterator[Graph]:
+def graphs(bundle: Bundle) -> Iterator[OnnxModel]:
     """Give all graphs of a bundle."""
-    for estimator in (*(member.estimator for member in bundle.ensemble.members), bundle.interval and bundle.interval.scale):
+    for estimator in (*(member.estimator for member in bundle.ensemble.members), bundle.interval and bundle.interval.error_model):
         if estimator is not None:
-            assert isinstance(estimator, Graph)
+            assert isinstance(estimator, OnnxModel)
             yield estimator
 
 
@@ -188,7 +188,7 @@ def test_a_value_at_a_threshold_goes_where_onnx_runtime_sends_it(mode: str, thre
     walked = Trees.read(graph)
     assert walked is not None
     with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(walked.estimate(columns), Session(graph).estimate(columns))
+        np.testing.assert_array_equal(walked.predict(columns), OnnxRuntimeModel(graph).predict(columns))
 
 
 @pytest.mark.parametrize(
@@ -312,22 +312,22 @@ def test_an_attribute_that_is_there_twice_is_not_walked() -> None:
 
 
 def test_what_is_not_walked_runs_in_onnx_runtime() -> None:
-    graph = Graph(plain({"aggregate_function": "AVERAGE"}).SerializeToString())
-    assert not graph.is_walked
-    np.testing.assert_allclose(graph.estimate(np.zeros((1, COLUMNS))), [(0.1 + 0.7) / 2], rtol=1e-6)
+    graph = OnnxModel(plain({"aggregate_function": "AVERAGE"}).SerializeToString())
+    assert not graph.uses_tree_walker
+    np.testing.assert_allclose(graph.predict(np.zeros((1, COLUMNS))), [(0.1 + 0.7) / 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3, COLUMNS - 1), (3, COLUMNS + 1), (COLUMNS,)])
 def test_other_columns_than_the_graphs_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=rf"allowed: \(rows, {COLUMNS}\)"):
-        Graph(plain().SerializeToString()).estimate(np.zeros(shape))
+        OnnxModel(plain().SerializeToString()).predict(np.zeros(shape))
 
 
 def test_rows_may_lie_in_memory_as_they_like() -> None:
-    graph = Graph(plain().SerializeToString())
+    graph = OnnxModel(plain().SerializeToString())
     columns = rows(40, 2 * COLUMNS, graph.graph)
     for view in (columns[:, ::2], columns[::3, :COLUMNS], np.asfortranarray(columns[:, COLUMNS:]), columns[:0, :COLUMNS]):
-        np.testing.assert_array_equal(graph.estimate(view), graph.estimate(view.copy(order="C")))
+        np.testing.assert_array_equal(graph.predict(view), graph.predict(view.copy(order="C")))
 
 
 def nodes(*made: tuple[float, int, int, float]) -> bytes:
@@ -395,12 +395,12 @@ def test_the_walker_writes_nowhere_but_into_the_sums() -> None:
 
 @pytest.mark.parametrize("count", [1, 40])
 def test_a_proven_graph_tells_where_the_two_differ(count: int) -> None:
-    graph = ProvenGraph(plain().SerializeToString())
+    graph = VerifiedOnnxModel(plain().SerializeToString())
     columns = np.zeros((count, COLUMNS))
-    graph.estimate(columns)
-    graph._engine = Graph(plain(changed("target_weights", 3, 0.70000005)).SerializeToString())._engine  # pylint: disable=protected-access
+    graph.predict(columns)
+    graph._engine = OnnxModel(plain(changed("target_weights", 3, 0.70000005)).SerializeToString())._engine  # pylint: disable=protected-access
     with pytest.raises(BundleError, match="walked trees give .*, ONNX Runtime .*; allowed: no difference"):
-        graph.estimate(columns)
+        graph.predict(columns)
 
 
 def test_a_bundle_that_onnx_runtime_cannot_run_is_refused_though_it_can_be_walked(bundle: Bundle, tmp_path: Path) -> None:

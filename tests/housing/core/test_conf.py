@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 
 from housing.core.config import CONF
 from housing.core.environment import PROJECT
-from housing.data.table import schema_of
+from housing.data.table import parse_schema
 from housing.features.pipeline import Features
-from housing.training.estimator_specs import asked
+from housing.training.estimator_specs import estimator_specs
 from tests.support.tables import config
 
 GROUPS = [(path.parent.name, path.stem) for path in sorted(Path(CONF).glob("*/*.yaml"))]
@@ -25,10 +25,10 @@ def test_every_option_composes_and_instantiates(group: str, option: str, monkeyp
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     cfg = config("train", f"{'+' if group in ('debug', 'experiment') else ''}{group}={option}".removeprefix("+"))
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    schema = schema_of(cfg.data)
-    for one in asked(cfg):
+    schema = parse_schema(cfg.data)
+    for one in estimator_specs(cfg):
         assert instantiate(one.estimator).fit
-        assert Features(schema, one.features, one.missing).names
+        assert Features(schema, one.features, one.nan_handling).names
     assert cfg.interval.estimator is None or instantiate(cfg.interval.estimator).fit
     assert cfg.evaluation.folds is None or instantiate(cfg.evaluation.folds).split
     assert callable(get_method(cfg.split._target_))  # pylint: disable=protected-access

@@ -92,7 +92,7 @@ def test_a_claim_is_held_by_one_process_and_ends_with_it(child: "subprocess.Pope
         ) as second:
             assert second.stdout is not None and second.stderr is not None and second.stdin is not None
             assert "another process is at this very work" in second.stderr.readline()  # it waits now
-            with locks.claim("another key"):
+            with locks.machine_lock("another key"):
                 pass  # which nobody holds
             assert second.poll() is None
             holder.kill()

@@ -6,7 +6,7 @@ import pytest
 
 from housing.core.errors import ConfigError
 from server.core.settings import Settings
-from server.supervisor import environment
+from server.supervisor import server_environment
 from tests.support.tables import config, train
 
 
@@ -78,13 +78,13 @@ def test_a_parameter_that_the_library_refuses_is_told_in_a_line(home: Path, mode
 )
 def test_a_setting_of_the_server_that_cannot_work_is_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        Settings.from_environment(environment(config("serve", f"serve.{override}").serve))
+        Settings.from_environment(server_environment(config("serve", f"serve.{override}").serve))
     assert message in str(raised.value)
 
 
 def test_what_is_allowed_is_taken() -> None:
     overrides = ("serve.cors_origins='https://a.example,http://[::1]:8000'", "serve.metrics_port=9100", "serve.drain_seconds=0")
-    settings = Settings.from_environment(environment(config("serve", *overrides).serve))
+    settings = Settings.from_environment(server_environment(config("serve", *overrides).serve))
     assert (settings.cors_origins, settings.metrics_port, settings.drain_seconds) == (
         "https://a.example,http://[::1]:8000",
         9100,

@@ -10,26 +10,26 @@ import pandas as pd
 import pytest
 
 from housing.core.environment import PROJECT
-from housing.core.errors import HousingError, SourceError, TableError, VersionError
+from housing.core.errors import HousingError, DownloadError, TableError, DataVersionError
 from housing.data import dvc as versions
-from housing.data.download import fetch
+from housing.data.download import fetch_table
 from tests.support.commands import NO_NETWORK, command, dvc
 from tests.support.tables import TABLES, config
 
 
 def test_synthetic_rows_are_the_same_for_a_seed_and_fit_the_schema_of_california(home: Path) -> None:
-    said = [fetch(config("fetch", "data=synthetic", "data.rows=3000", f"data.seed={seed}").data) for seed in (0, 1)]
+    said = [fetch_table(config("fetch", "data=synthetic", "data.rows=3000", f"data.seed={seed}").data) for seed in (0, 1)]
     first, second = (home / "data" / f"synthetic-3000-{seed}.csv" for seed in (0, 1))
     assert f"rows 3,000\nfingerprint {hashlib.sha256(first.read_bytes()).hexdigest()}" in said[0]
     assert first.read_bytes() != second.read_bytes()
     again = first.read_bytes()
     first.unlink()
-    fetch(config("fetch", "data=synthetic", "data.rows=3000").data)
+    fetch_table(config("fetch", "data=synthetic", "data.rows=3000").data)
     assert first.read_bytes() == again
 
 
 def test_synthetic_has_believable_structure(home: Path) -> None:
-    fetch(config("fetch", "data=synthetic").data)
+    fetch_table(config("fetch", "data=synthetic").data)
     frame = pd.read_csv(home / "data" / "synthetic-20640-0.csv")
     inland = frame.Longitude - (-119 - (frame.Latitude - 36) * 0.8)  # degrees east of a line along the coast
     assert frame.MedInc.corr(frame.MedHouseVal) > 0.5
@@ -42,11 +42,11 @@ def test_a_table_that_is_there_is_left_alone_and_a_change_is_told(home: Path) ->
     cfg = config("fetch", "data=synthetic", "data.rows=50", "data.fingerprint=abc")
     before = sorted((home / "data").iterdir())
     with pytest.raises(HousingError, match="the config pins abc"):
-        fetch(cfg.data)
+        fetch_table(cfg.data)
     assert sorted((home / "data").iterdir()) == before  # nothing half-written
     path = home / "data" / "synthetic-50-0.csv"
     path.write_text("mine\n1\n")
-    assert "(changed: the public source's is abc)" in fetch(cfg.data)
+    assert "(changed: the public source's is abc)" in fetch_table(cfg.data)
     assert path.read_text() == "mine\n1\n"
 
 
@@ -54,14 +54,14 @@ def test_a_source_that_does_not_fit_the_schema_writes_nothing(home: Path) -> Non
     cfg = config("fetch", "data=synthetic", "data.rows=50", "data.columns.HouseAge.max=10")
     before = sorted((home / "data").iterdir())
     with pytest.raises(TableError, match="HouseAge: .* is above 10"):
-        fetch(cfg.data)
+        fetch_table(cfg.data)
     assert sorted((home / "data").iterdir()) == before
 
 
 def test_a_table_without_a_source_says_where_its_file_belongs(home: Path) -> None:
     (home / "data" / "rentals.csv").unlink()
     with pytest.raises(HousingError, match="rentals.csv is not there, and data=rentals names no source"):
-        fetch(config("fetch", "data=rentals").data)
+        fetch_table(config("fetch", "data=rentals").data)
 
 
 def test_the_real_table_is_the_public_one(real_home: Path) -> None:
@@ -94,55 +94,57 @@ def test_a_table_under_dvc_is_pulled_and_checked_to_be_the_version_that_git_name
     dvc(versioned, "push", "--quiet")
     shutil.rmtree(versioned / ".dvc" / "cache")
     table.unlink()
-    assert "rentals.csv pulled by DVC\nrows 600" in fetch(config("fetch", "data=rentals").data)
+    assert "rentals.csv pulled by DVC\nrows 600" in fetch_table(config("fetch", "data=rentals").data)
     assert table.read_bytes() == content
-    assert "rentals.csv is there already" in fetch(config("fetch", "data=rentals").data)
+    assert "rentals.csv is there already" in fetch_table(config("fetch", "data=rentals").data)
 
 
 def test_where_dvc_cannot_give_a_table_the_public_source_may(versioned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg, table = config("fetch", "data=synthetic", "data.rows=50").data, versioned / "data" / "synthetic-50-0.csv"
-    fetch(cfg)
+    fetch_table(cfg)
     dvc(versioned, "add", "--quiet", "data/synthetic-50-0.csv")
     shutil.rmtree(versioned / ".dvc" / "cache")
     table.unlink()
-    assert "written, from housing.data.synthetic.generate" in fetch(cfg)
+    assert "written, from housing.data.synthetic.generate" in fetch_table(cfg)
     assert (
         "not in DVC's cache or remote, so the public source is asked: dvc pull synthetic-50-0.csv: failed"
         in capsys.readouterr().out
     )
-    assert "is there already" in fetch(cfg)
-    place = versions.pointer(table)
+    assert "is there already" in fetch_table(cfg)
+    place = versions.dvc_file(table)
     place.write_text(place.read_text().replace("md5: ", "md5: 0"))
     table.unlink()
-    with pytest.raises(SourceError, match="the public source has another version than synthetic-50-0.csv.dvc names"):
-        fetch(cfg)
+    with pytest.raises(DownloadError, match="the public source has another version than synthetic-50-0.csv.dvc names"):
+        fetch_table(cfg)
     assert not table.exists()
 
 
 def test_a_table_that_no_source_has_says_what_dvc_says(versioned: Path) -> None:
     shutil.rmtree(versioned / ".dvc" / "cache")
     (versioned / "data" / "rentals.csv").unlink()
-    with pytest.raises(VersionError, match="dvc pull rentals.csv: failed to pull data from the cloud"):
-        fetch(config("fetch", "data=rentals").data)
+    with pytest.raises(DataVersionError, match="dvc pull rentals.csv: failed to pull data from the cloud"):
+        fetch_table(config("fetch", "data=rentals").data)
 
 
 def test_a_change_that_is_not_saved_is_never_overwritten(versioned: Path) -> None:
     table = versioned / "data" / "rentals.csv"
     table.write_text("mine\n1\n")
-    with pytest.raises(VersionError, match=r"(?s)is not the version that rentals.csv.dvc names.*unsaved.*To keep .*: dvc add "):
-        fetch(config("fetch", "data=rentals").data)
+    with pytest.raises(
+        DataVersionError, match=r"(?s)is not the version that rentals.csv.dvc names.*unsaved.*To keep .*: dvc add "
+    ):
+        fetch_table(config("fetch", "data=rentals").data)
     assert table.read_text() == "mine\n1\n"
 
 
 def test_a_file_that_names_no_version_is_told(versioned: Path) -> None:
-    versions.pointer(versioned / "data" / "rentals.csv").write_text("outs: []\n")
-    with pytest.raises(VersionError, match="rentals.csv.dvc names no version of rentals.csv: ValueError"):
-        fetch(config("fetch", "data=rentals").data)
+    versions.dvc_file(versioned / "data" / "rentals.csv").write_text("outs: []\n")
+    with pytest.raises(DataVersionError, match="rentals.csv.dvc names no version of rentals.csv: ValueError"):
+        fetch_table(config("fetch", "data=rentals").data)
 
 
 def test_the_version_in_git_is_the_public_table(real_home: Path) -> None:
-    version = versions.named(PROJECT / "data" / "california.csv")
-    assert version is not None and version.is_in(real_home / "data" / "california.csv")
+    version = versions.tracked_version(PROJECT / "data" / "california.csv")
+    assert version is not None and version.matches(real_home / "data" / "california.csv")
 
 
 def test_dvc_tells_nobody_and_no_key_is_in_git() -> None:

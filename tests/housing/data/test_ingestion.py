@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from housing.core.errors import ConfigError, HousingError, TableError, VersionError
+from housing.core.errors import ConfigError, HousingError, TableError, DataVersionError
 from housing.data import dvc as versions
 from housing.data import table as data
-from housing.data.download import fetch
+from housing.data.download import fetch_table
 from housing.data.drift import psi
 from housing.data.ingestion import ingest
 from tests.support.commands import command, dvc, git
@@ -240,11 +240,11 @@ def test_a_table_under_dvc_becomes_a_version_and_the_one_before_can_be_had_again
     assert ended.code == 0, ended.err
     assert f"  git add {versioned / 'data' / 'rentals.csv.dvc'}\n  git commit" in ended.out
     assert git(versioned, "status", "--porcelain") == " M data/rentals.csv.dvc\n"
-    after = versions.named(table(versioned))
-    assert after is not None and after.is_in(table(versioned))
+    after = versions.tracked_version(table(versioned))
+    assert after is not None and after.matches(table(versioned))
     dvc(versioned, "push", "--quiet")
     git(versioned, "checkout", "--quiet", "data/rentals.csv.dvc")
-    assert "pulled by DVC" in fetch(config("fetch", "data=rentals").data)
+    assert "pulled by DVC" in fetch_table(config("fetch", "data=rentals").data)
     assert table(versioned).read_bytes() == before
 
 
@@ -254,8 +254,8 @@ def test_a_killed_ingest_is_saved_by_the_next_but_no_other_change_is(versioned: 
         rows.write("50.25,2,True,hills,,900\n")  # added, and killed before DVC was asked
     assert add(file) == 0
     assert "DVC has the new version" in capsys.readouterr().out
-    version = versions.named(table(versioned))
-    assert version is not None and version.is_in(table(versioned))
+    version = versions.tracked_version(table(versioned))
+    assert version is not None and version.matches(table(versioned))
     rentals_frame(100).to_csv(table(versioned), index=False)
-    with pytest.raises(VersionError, match=r"rentals.csv is not the version that rentals.csv.dvc names"):
+    with pytest.raises(DataVersionError, match=r"rentals.csv is not the version that rentals.csv.dvc names"):
         add(file)

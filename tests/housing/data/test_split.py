@@ -7,7 +7,17 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from housing.core.errors import ConfigError
-from housing.data.split import Rows, Split, by_blocks, by_chance, by_hash, by_place, cells, places, split
+from housing.data.split import (
+    Rows,
+    Split,
+    spatial_block_split,
+    random_split,
+    split_by_hash,
+    split_by_location,
+    grid_cells,
+    locations,
+    split,
+)
 from housing.data.table import Table
 from tests.support.tables import config
 
@@ -32,40 +42,40 @@ def test_parts_are_disjoint_cover_all_rows_and_have_their_shares(towns: Table, n
 
 
 def test_a_row_never_moves_when_rows_come_go_or_are_reordered(rentals: Table) -> None:
-    whole = parts_of(rentals, by_hash(rentals, 0.2, 0.16, "salt"))
+    whole = parts_of(rentals, split_by_hash(rentals, 0.2, 0.16, "salt"))
     half = rows_of(rentals, range(299, -1, -1))
-    for key, part in parts_of(half, by_hash(half, 0.2, 0.16, "salt")).items():
+    for key, part in parts_of(half, split_by_hash(half, 0.2, 0.16, "salt")).items():
         assert whole[key] == part
 
 
 def test_a_row_never_moves_when_its_target_is_corrected(rentals: Table) -> None:
     corrected = dataclasses.replace(rentals, target=rentals.target + 1.0)
-    assert by_hash(corrected, 0.2, 0.16, "s").fingerprint() == by_hash(rentals, 0.2, 0.16, "s").fingerprint()
+    assert split_by_hash(corrected, 0.2, 0.16, "s").fingerprint() == split_by_hash(rentals, 0.2, 0.16, "s").fingerprint()
 
 
 def test_rows_with_one_key_are_in_one_part(rentals: Table) -> None:
     twice = rows_of(rentals, [row for row in range(len(rentals)) for _ in range(2)])
-    for part in dataclasses.astuple(by_hash(twice, 0.2, 0.16, "s")):
+    for part in dataclasses.astuple(split_by_hash(twice, 0.2, 0.16, "s")):
         assert all(np.isin(part ^ 1, part))
 
 
 def test_another_salt_is_another_split(rentals: Table) -> None:
-    assert by_hash(rentals, 0.2, 0.16, "a").fingerprint() != by_hash(rentals, 0.2, 0.16, "b").fingerprint()
+    assert split_by_hash(rentals, 0.2, 0.16, "a").fingerprint() != split_by_hash(rentals, 0.2, 0.16, "b").fingerprint()
 
 
 def test_chance_is_scikit_learns_split_done_twice(rentals: Table) -> None:
     rest, test = train_test_split(np.arange(len(rentals)), test_size=0.2, random_state=42)
     train, valid = train_test_split(rest, test_size=0.2, random_state=7)
-    parts = by_chance(rentals, 0.2, 0.2, [42, 7])
+    parts = random_split(rentals, 0.2, 0.2, [42, 7])
     for got, expected in ((parts.train, train), (parts.valid, valid), (parts.test, test)):
         np.testing.assert_array_equal(got, expected)
 
 
 def test_no_place_is_in_two_parts(towns: Table) -> None:
-    place_of = places(towns)
+    place_of = locations(towns)
     assert len(set(place_of)) < len(towns)
-    assert not shared(place_of, by_place(towns, 0.2, 0.16, "housing"))
-    assert shared(place_of, by_hash(towns, 0.2, 0.16, "housing"))  # by their keys they would be torn apart
+    assert not shared(place_of, split_by_location(towns, 0.2, 0.16, "housing"))
+    assert shared(place_of, split_by_hash(towns, 0.2, 0.16, "housing"))  # by their keys they would be torn apart
 
 
 def shared(group_of: Rows, parts: Split) -> set[int]:
@@ -75,12 +85,12 @@ def shared(group_of: Rows, parts: Split) -> set[int]:
 
 
 def test_a_place_never_moves_when_rows_come_or_their_other_columns_change(towns: Table) -> None:
-    whole = by_place(towns, 0.2, 0.16, "s")
+    whole = split_by_location(towns, 0.2, 0.16, "s")
     matrix = towns.matrix.copy()
     matrix[:, 2] += 1
     other = dataclasses.replace(towns, matrix=matrix, key=matrix)
-    assert by_place(other, 0.2, 0.16, "s").fingerprint() == whole.fingerprint()
-    half = by_place(rows_of(towns, range(300)), 0.2, 0.16, "s")
+    assert split_by_location(other, 0.2, 0.16, "s").fingerprint() == whole.fingerprint()
+    half = split_by_location(rows_of(towns, range(300)), 0.2, 0.16, "s")
     np.testing.assert_array_equal(half.test, whole.test[whole.test < 300])
 
 
@@ -96,15 +106,15 @@ def test_blocks_are_the_cells_of_the_benchmark_in_its_order(towns: Table, draw: 
         rows = [row for row, each in enumerate(cell) if list(each) in allowed]
         np.testing.assert_array_equal(getattr(parts, name), rows)
         assert rows
-    assert not shared(cells(towns, 0.5), parts)
+    assert not shared(grid_cells(towns, 0.5), parts)
 
 
 def test_cells_are_as_wide_as_asked_for_also_south_and_west_of_nothing(towns: Table) -> None:
     matrix = towns.matrix[:6].copy()
     matrix[:, 0], matrix[:, 1] = [-0.1, 0.1, 0.4, 0.6, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1, -0.1, 0.6]
     few = dataclasses.replace(towns, matrix=matrix)
-    assert len(set(cells(few, 0.5))) == 5 and cells(few, 0.5)[1] == cells(few, 0.5)[2]
-    assert len(set(cells(few, 1.0))) == 3
+    assert len(set(grid_cells(few, 0.5))) == 5 and grid_cells(few, 0.5)[1] == grid_cells(few, 0.5)[2]
+    assert len(set(grid_cells(few, 1.0))) == 3
 
 
 @pytest.mark.parametrize("name", ["grouped", "blocks"])
@@ -117,7 +127,7 @@ def test_blocks_so_large_that_a_part_stays_empty_are_refused(towns: Table) -> No
     with pytest.raises(ConfigError, match="the split leaves no rows for valid: the table has 600 rows, split is .*'degrees': 50"):
         split(towns, config("train", "split=blocks", "split.degrees=50").split)
     with pytest.raises(ConfigError, match="degrees is -1; allowed: above 0"):
-        by_blocks(towns, -1, 0.2, 0.16, 0)
+        spatial_block_split(towns, -1, 0.2, 0.16, 0)
 
 
 @pytest.mark.parametrize(
@@ -135,4 +145,4 @@ def test_a_split_that_cannot_be_is_refused(rentals: Table, override: str, messag
 
 def test_seeds_are_two(rentals: Table) -> None:
     with pytest.raises(ConfigError, match=r"split.seeds is \[1\]; allowed: two whole numbers"):
-        by_chance(rentals, 0.2, 0.2, [1])
+        random_split(rentals, 0.2, 0.2, [1])

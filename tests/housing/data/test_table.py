@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from housing.core.errors import ConfigError, HousingError, TableError
-from housing.data.table import Table, load, schema_of
+from housing.data.table import Table, load, parse_schema
 from tests.support.tables import config, rentals_frame
 
 
@@ -90,5 +90,5 @@ def test_the_fingerprint_is_that_of_sha256sum_and_a_head_is_another_table(tmp_pa
 
 def test_a_key_of_a_table_that_is_misspelt_is_named() -> None:
     with pytest.raises(ConfigError, match="table rentals: slcies is not known; is slices meant?"):
-        schema_of(config("train", "data=rentals", "+data.slcies=[area]").data)
-    assert schema_of(config("train", "data=rentals", "+data.rows=5").data).name == "rentals"
+        parse_schema(config("train", "data=rentals", "+data.slcies=[area]").data)
+    assert parse_schema(config("train", "data=rentals", "+data.rows=5").data).name == "rentals"

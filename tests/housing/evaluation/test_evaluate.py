@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 from housing.core.errors import ConfigError
 from housing.data.split import Split, split
 from housing.data.table import Table
-from housing.evaluation.evaluate import bootstrap, by_distance, evaluate, fit_as
-from housing.evaluation.limitations import not_to_trust
-from housing.evaluation.results import Covered, Elsewhere, Honest, Ring
-from housing.evaluation.slices import Group, fifths, groups_of, leading, sliced_by, slices
+from housing.evaluation.evaluate import rmse_interval, score_by_distance, evaluate, refit_config
+from housing.evaluation.limitations import find_limitations
+from housing.evaluation.results import IntervalCoverage, HarderSplitResult, Evaluation, DistanceBand
+from housing.evaluation.slices import SliceMask, quintiles, make_slices, most_correlated_column, slice_columns, score_slices
 from housing.schema.column import Column
 from housing.schema.table_schema import Schema
 from housing.training import fitting
@@ -36,23 +36,23 @@ def names(table: Table, data: Mapping[str, object]) -> dict[str, list[int]]:
     """The rows of each slice, by its kind and name."""
     rows = np.arange(len(table))
     return {
-        f"{one.kind} {one.name}": np.flatnonzero(one.where).tolist() for one in groups_of(table, rows, DictConfig(dict(data)))
+        f"{one.kind} {one.name}": np.flatnonzero(one.mask).tolist() for one in make_slices(table, rows, DictConfig(dict(data)))
     }
 
 
 def test_a_slice_is_scored_against_all_rows() -> None:
     where = np.array([True, True, False, False])
-    (one,) = slices([Group("kind", "name", where)], np.array([1.0, 5.0, 2.0, 2.0]), np.array([0.0, 2.0, 2.0, 2.0]))
+    (one,) = score_slices([SliceMask("kind", "name", where)], np.array([1.0, 5.0, 2.0, 2.0]), np.array([0.0, 2.0, 2.0, 2.0]))
     assert (one.rows, one.mean_error) == (2, 2.0)
-    assert one.rmse == pytest.approx(np.sqrt(5.0)) and one.share == pytest.approx(np.sqrt(5.0) / np.sqrt(2.5))
+    assert one.rmse == pytest.approx(np.sqrt(5.0)) and one.ratio == pytest.approx(np.sqrt(5.0) / np.sqrt(2.5))
 
 
 def test_fifths_keep_equal_values_together_and_name_what_is_missing() -> None:
-    found = dict(fifths(np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10, np.nan])))
+    found = dict(quintiles(np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10, np.nan])))
     assert list(found) == ["1 to 2", "3 to 4", "5 to 6", "7 to 8", "9 to 10", "missing"]
     assert [where.sum() for where in found.values()] == [2, 2, 2, 2, 2, 1]
-    assert list(dict(fifths(np.array([0.0, 0, 0, 0, 0, 0, 0, 0, 0, 7])))) == ["0 to 0", "7 to 7"]
-    assert len(dict(fifths(np.ones(9)))) == len(dict(fifths(np.full(3, np.nan)))) == 1
+    assert list(dict(quintiles(np.array([0.0, 0, 0, 0, 0, 0, 0, 0, 0, 7])))) == ["0 to 0", "7 to 7"]
+    assert len(dict(quintiles(np.ones(9)))) == len(dict(quintiles(np.full(3, np.nan)))) == 1
 
 
 def test_regions_are_the_nearest_declared_places_or_else_quarters_of_the_map() -> None:
@@ -77,50 +77,50 @@ def test_the_leading_column_is_the_one_whose_ranks_go_with_the_target() -> None:
     area = random.uniform(1, 2, 200)
     noise = np.where(random.random(200) < 0.5, np.nan, random.random(200))
     table = table_of(list(np.exp(5 * area)), noise=list(noise), age=[3.0] * 200, area=list(-area))
-    assert leading(table) == "area" and sliced_by(table, DictConfig({})) == ["area"]
-    assert sliced_by(table, DictConfig({"slices": ["age", "noise"]})) == ["age", "noise"]
+    assert most_correlated_column(table) == "area" and slice_columns(table, DictConfig({})) == ["area"]
+    assert slice_columns(table, DictConfig({"slices": ["age", "noise"]})) == ["age", "noise"]
     with pytest.raises(ConfigError, match="data.slices is empty"):
-        sliced_by(table, DictConfig({"slices": []}))
+        slice_columns(table, DictConfig({"slices": []}))
     with pytest.raises(ConfigError, match="has no column size"):
-        groups_of(table, np.arange(200), DictConfig({"slices": ["size"]}))
+        make_slices(table, np.arange(200), DictConfig({"slices": ["size"]}))
 
 
 def test_a_category_is_sliced_by_its_levels(rentals: Table) -> None:
-    found = groups_of(rentals, np.arange(len(rentals)), DictConfig({"slices": ["quarter", "built"]}))
+    found = make_slices(rentals, np.arange(len(rentals)), DictConfig({"slices": ["quarter", "built"]}))
     assert [one.name for one in found if one.kind == "quarter"] == ["old town", "harbour", "hills"]
     assert [one.name for one in found if one.kind == "built"][-1] == "missing"
 
 
 def test_the_bootstrap_is_as_wide_as_theory_says_and_the_same_each_time() -> None:
     error = np.random.default_rng(1).normal(0, 1, 4000)
-    low, high = bootstrap(error)
-    assert (low, high) == bootstrap(error)
+    low, high = rmse_interval(error)
+    assert (low, high) == rmse_interval(error)
     assert low < np.sqrt(np.mean(error**2)) < high
     assert high - low == pytest.approx(2 * 1.96 / np.sqrt(2 * 4000), rel=0.15)  # the standard error of a spread
-    assert bootstrap(np.full(10, 3.0)) == (3.0, 3.0)
+    assert rmse_interval(np.full(10, 3.0)) == (3.0, 3.0)
 
 
 def test_rings_end_at_round_numbers_and_have_rows_enough() -> None:
     km = np.array([0.0] * 60 + [0.9] * 60 + [3.0] * 60 + [30.0] * 49)
-    rings = by_distance(km, np.repeat([1.0, 2.0, -4.0, 8.0], [60, 60, 60, 49]))
-    assert [(ring.above, ring.up_to, ring.rows) for ring in rings] == [(0.0, 0.001, 60), (0.001, 1.0, 60), (1.0, None, 109)]
+    rings = score_by_distance(km, np.repeat([1.0, 2.0, -4.0, 8.0], [60, 60, 60, 49]))
+    assert [(ring.min_km, ring.max_km, ring.rows) for ring in rings] == [(0.0, 0.001, 60), (0.001, 1.0, 60), (1.0, None, 109)]
     assert (rings[0].rmse, rings[1].rmse) == (1.0, 2.0)
     assert rings[2].mean_error == pytest.approx((60 * -4 + 49 * 8) / 109)
-    assert [ring.rows for ring in by_distance(np.zeros(70), np.ones(70))] == [70]
+    assert [ring.rows for ring in score_by_distance(np.zeros(70), np.ones(70))] == [70]
 
 
-def figures(**changes: object) -> Honest:
+def figures(**changes: object) -> Evaluation:
     """Figures of a model of which there is nothing to say."""
     plain = {"rows": 1000, "scores": {"rmse": 1.0}, "low": 0.9, "high": 1.1, "slices": [], "elsewhere": [], "coverage": []}
-    return Honest(**{**plain, "not_to_trust": [], "left_out": [], **changes})  # type: ignore[arg-type]
+    return Evaluation(**{**plain, "not_to_trust": [], "left_out": [], **changes})  # type: ignore[arg-type]
 
 
 def test_what_must_not_be_trusted_follows_from_the_figures() -> None:
     target = Column("price", "float", "target", unit="EUR")
     error = np.concatenate([np.full(40, 3.0), np.full(40, -0.8), np.zeros(920), np.full(20, 9.0)])
 
-    def cut(kind: str, name: str, start: int, stop: int) -> Group:
-        return Group(kind, name, (np.arange(len(error)) >= start) & (np.arange(len(error)) < stop))
+    def cut(kind: str, name: str, start: int, stop: int) -> SliceMask:
+        return SliceMask(kind, name, (np.arange(len(error)) >= start) & (np.arange(len(error)) < stop))
 
     groups = [
         cut("region", "hills", 0, 40),
@@ -128,24 +128,27 @@ def test_what_must_not_be_trusted_follows_from_the_figures() -> None:
         cut("age", "few", 1000, 1020),
         cut("capped", "at 5", 40, 80),
     ]
-    scored = slices(groups, error, np.zeros(len(error)))
+    scored = score_slices(groups, error, np.zeros(len(error)))
     rings = [
-        Ring(0, 1, 50, 1.0, 0),
-        Ring(1, 2, 50, 1.6, 0),
-        Ring(2, 5, 50, 1.4, 0),
-        Ring(5, 9, 50, 1.6, 0),
-        Ring(9, None, 50, 2, 0),
+        DistanceBand(0, 1, 50, 1.0, 0),
+        DistanceBand(1, 2, 50, 1.6, 0),
+        DistanceBand(2, 5, 50, 1.4, 0),
+        DistanceBand(5, 9, 50, 1.6, 0),
+        DistanceBand(9, None, 50, 2, 0),
     ]
     found = figures(
         slices=scored,
-        elsewhere=[Elsewhere("grouped", 1, 100, {"rmse": 1.2}), Elsewhere("blocks", 1, 200, {"rmse": 1.8}, rings)],
+        elsewhere=[
+            HarderSplitResult("grouped", 1, 100, {"rmse": 1.2}),
+            HarderSplitResult("blocks", 1, 200, {"rmse": 1.8}, rings),
+        ],
         coverage=[
-            Covered("all", "all rows", 1000, 0.9, 1.0),
-            Covered("age", "1 to 2", 200, 0.8, 1.0),
-            Covered("age", "3", 9, 0, 1.0),
+            IntervalCoverage("all", "all rows", 1000, 0.9, 1.0),
+            IntervalCoverage("age", "1 to 2", 200, 0.8, 1.0),
+            IntervalCoverage("age", "3", 9, 0, 1.0),
         ],
     )
-    assert not_to_trust(found, target) == [
+    assert find_limitations(found, target) == [
         "Rows with price capped at 5 are underestimated by 0.8 on average (in EUR),"
         " and their true value may lie farther out (40 rows).",
         f"Region hills: the RMSE is 3, {3.0 / np.sqrt(np.mean(error**2)):.1f} times that of all rows (40 rows).",
@@ -154,7 +157,7 @@ def test_what_must_not_be_trusted_follows_from_the_figures() -> None:
         "Rows more than 5 km from the nearest known one: the RMSE is over 1.5 times the 1 of those within 1 km.",
         "age 1 to 2: intervals that ask for 90% cover 80.0% (200 rows).",
     ]
-    assert not_to_trust(figures(), target) == []
+    assert find_limitations(figures(), target) == []
 
 
 def test_a_table_with_coordinates_is_fitted_again_on_harder_splits(towns: Table) -> None:
@@ -163,31 +166,34 @@ def test_a_table_with_coordinates_is_fitted_again_on_harder_splits(towns: Table)
     bundle = build(cfg, towns, parts, run_id="none")[0]
     asked = config("promote", "data=towns")
     found = evaluate(asked, cfg, towns, parts, bundle)
-    assert not found.left_out
+    assert not found.skipped
     error = bundle.predict(towns.matrix[parts.test]) - towns.target[parts.test]
-    assert found.scores["rmse"] == pytest.approx(np.sqrt(np.mean(error**2))) and found.low < found.scores["rmse"] < found.high
-    for one in found.elsewhere:
+    assert (
+        found.scores["rmse"] == pytest.approx(np.sqrt(np.mean(error**2)))
+        and found.rmse_lower < found.scores["rmse"] < found.rmse_upper
+    )
+    for one in found.harder_splits:
         its = split(towns, asked.honest[one.split])
-        predicted = fit_as(cfg, towns, its).predict(towns.matrix[its.test])
+        predicted = refit_config(cfg, towns, its).predict(towns.matrix[its.test])
         assert one.scores["rmse"] == pytest.approx(np.sqrt(np.mean((predicted - towns.target[its.test]) ** 2)))
         assert (one.train_rows, one.test_rows) == (len(its.train) + len(its.valid), len(its.test))
-    assert [one.split for one in found.elsewhere] == ["grouped", "blocks"]
-    assert sum(ring.rows for ring in found.elsewhere[1].rings) == found.elsewhere[1].test_rows
+    assert [one.split for one in found.harder_splits] == ["grouped", "blocks"]
+    assert sum(ring.rows for ring in found.harder_splits[1].distance_bands) == found.harder_splits[1].test_rows
     assert {one.kind for one in found.slices} >= {"region", "price band"}
     lower, upper = bundle.predict_interval(towns.matrix[parts.test], 0.9)[1:]
     actual = towns.target[parts.test]
-    assert found.coverage[0].share == np.mean((lower <= actual) & (actual <= upper))
+    assert found.coverage[0].coverage == np.mean((lower <= actual) & (actual <= upper))
     assert sum(one.rows for one in found.coverage[1:]) == found.coverage[0].rows == len(parts.test)
-    assert Honest.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
-    assert found.metrics()["honest_blocks_rmse"] == found.elsewhere[1].scores["rmse"]
+    assert Evaluation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+    assert found.metrics()["honest_blocks_rmse"] == found.harder_splits[1].scores["rmse"]
 
 
 def test_what_cannot_be_had_is_left_out_and_said(rentals: Table, towns: Table) -> None:
     cfg = config("train", "data=rentals", "features=none", "interval=none", *SMALL[:1])
     parts = split(rentals, cfg.split)
     found = evaluate(config("promote", "data=rentals"), cfg, rentals, parts, build(cfg, rentals, parts, run_id="none")[0])
-    assert (found.elsewhere, found.coverage) == ([], [])
-    assert found.left_out == [
+    assert (found.harder_splits, found.coverage) == ([], [])
+    assert found.skipped == [
         "grouped and blocks splits: table rentals has no coordinates",
         "intervals: this model has no intervals: it was trained with interval=none",
     ]
@@ -195,8 +201,8 @@ def test_what_cannot_be_had_is_left_out_and_said(rentals: Table, towns: Table) -
     cfg = config("train", "data=towns", "features=none", *SMALL)
     parts = split(towns, cfg.split)
     of_one_cell = evaluate(asked, cfg, towns, parts, build(cfg, towns, parts, run_id="none")[0])
-    assert [one.split for one in of_one_cell.elsewhere] == ["grouped"]
-    assert of_one_cell.left_out[0].startswith("blocks split: the split leaves no rows for")
+    assert [one.split for one in of_one_cell.harder_splits] == ["grouped"]
+    assert of_one_cell.skipped[0].startswith("blocks split: the split leaves no rows for")
 
 
 @pytest.mark.parametrize("refit", [True, False])
@@ -204,7 +210,7 @@ def test_a_fit_on_another_split_is_as_the_runs(towns: Table, refit: bool) -> Non
     parts = Split(np.arange(300), np.arange(300, 400), np.arange(400, 600))
     cfg = config("train", "data=towns", "features=none", f"refit={refit}", "model.early_stopping=5", *SMALL)
     first = fitting.fit(cfg, towns, parts.train, parts.valid)
-    expected = fitting.fit(cfg, towns, np.arange(400), rounds=first.rounds) if refit else first
-    given = fit_as(cfg, towns, parts).predict(towns.matrix[parts.test])
+    expected = fitting.fit(cfg, towns, np.arange(400), rounds=first.best_rounds) if refit else first
+    given = refit_config(cfg, towns, parts).predict(towns.matrix[parts.test])
     assert np.array_equal(given, expected.predict(towns.matrix[parts.test]))
     assert np.array_equal(given, first.predict(towns.matrix[parts.test])) != refit

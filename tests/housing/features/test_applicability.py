@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from housing.core.errors import ConfigError
 from housing.data.split import split
-from housing.data.table import Table, check, schema_of
-from housing.features.applicability import Reach
+from housing.data.table import Table, validate_frame, parse_schema
+from housing.features.applicability import ApplicabilityDomain
 from housing.features.pipeline import Features
 from housing.schema.column import Matrix
 from housing.training import fitting
@@ -33,41 +33,41 @@ def of_geo(**changes: Any) -> dict[str, Any]:
 
 
 def test_it_is_so_many_times_a_quantile_of_how_far_training_rows_are_from_each_other() -> None:
-    reach = Reach((0, 1), quantile=0.5, times=3).fit(at(0.0, 1.0, 2.0, 3.0, 8.0))  # 1, 1, 1, 1 and 5 degrees
+    reach = ApplicabilityDomain((0, 1), quantile=0.5, factor=3).fit(at(0.0, 1.0, 2.0, 3.0, 8.0))  # 1, 1, 1, 1 and 5 degrees
     assert reach.arrays["km"] == pytest.approx([3 * KM])
-    np.testing.assert_array_equal(reach.is_away(at(0.0, 5.5, 5.9, 11.5, -2.9, -3.1)), [False, False, False, True, False, True])
+    np.testing.assert_array_equal(reach.is_outside(at(0.0, 5.5, 5.9, 11.5, -2.9, -3.1)), [False, False, False, True, False, True])
 
 
 def test_nearness_falls_on_a_line_from_the_reach_to_twice_of_it() -> None:
-    reach = Reach((0, 1), quantile=0.5, times=1).fit(at(0.0, 1.0, 2.0, 3.0))
-    np.testing.assert_allclose(reach.nearness(at(3.0, 4.0, 4.25, 4.5, 5.0, 50.0)), [1.0, 1.0, 0.75, 0.5, 0.0, 0.0], atol=1e-9)
+    reach = ApplicabilityDomain((0, 1), quantile=0.5, factor=1).fit(at(0.0, 1.0, 2.0, 3.0))
+    np.testing.assert_allclose(reach.proximity(at(3.0, 4.0, 4.25, 4.5, 5.0, 50.0)), [1.0, 1.0, 0.75, 0.5, 0.0, 0.0], atol=1e-9)
 
 
 def test_it_does_not_hang_on_the_size_of_the_map() -> None:
-    city, country = (Reach((0, 1), 0.9, 2).fit(size * at(0.0, 1.0, 1.5, 4.0)) for size in (0.01, 1.0))
-    np.testing.assert_array_equal(city.is_away(0.01 * at(6.0, 9.0, 10.0)), country.is_away(at(6.0, 9.0, 10.0)))
+    city, country = (ApplicabilityDomain((0, 1), 0.9, 2).fit(size * at(0.0, 1.0, 1.5, 4.0)) for size in (0.01, 1.0))
+    np.testing.assert_array_equal(city.is_outside(0.01 * at(6.0, 9.0, 10.0)), country.is_outside(at(6.0, 9.0, 10.0)))
 
 
 def test_rows_at_the_same_places_leave_a_reach_of_nothing() -> None:
-    reach = Reach((0, 1), quantile=0.5, times=1).fit(at(0.0, 0.0, 1.0, 1.0))
-    np.testing.assert_array_equal(reach.nearness(at(0.0, 0.5, 1.0)), [1.0, 0.0, 1.0])
-    np.testing.assert_array_equal(reach.is_away(at(0.0, 0.5, 1.0)), [False, True, False])
+    reach = ApplicabilityDomain((0, 1), quantile=0.5, factor=1).fit(at(0.0, 0.0, 1.0, 1.0))
+    np.testing.assert_array_equal(reach.proximity(at(0.0, 0.5, 1.0)), [1.0, 0.0, 1.0])
+    np.testing.assert_array_equal(reach.is_outside(at(0.0, 0.5, 1.0)), [False, True, False])
 
 
 @pytest.mark.parametrize(("quantile", "times"), [(0.0, 1.0), (1.0, 1.0), (0.5, 0.0), (95.0, 1.0)])
 def test_what_is_no_quantile_or_no_number_of_times_is_refused(quantile: float, times: float) -> None:
     with pytest.raises(ConfigError, match="reach is quantile .*; allowed: 0 < quantile < 1, times > 0"):
-        Reach((0, 1), quantile, times)
+        ApplicabilityDomain((0, 1), quantile, times)
 
 
 @pytest.mark.parametrize("declared", [{"quantile": 0.5}, {"quantile": 0.5, "times": 1, "far": 2}, {"quantile": "x", "times": 1}])
 def test_a_reach_with_other_parameters_is_refused(towns: Table, declared: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="reach: "):
-        Reach.declared(towns.schema, declared)
+        ApplicabilityDomain.from_config(towns.schema, declared)
 
 
 def test_a_table_without_coordinates_has_none(rentals: Table) -> None:
-    assert Reach.declared(rentals.schema, {"quantile": 0.5, "times": 1}) is None
+    assert ApplicabilityDomain.from_config(rentals.schema, {"quantile": 0.5, "times": 1}) is None
 
 
 def test_far_rows_lack_what_hangs_on_near_ones_and_only_that(towns: Table) -> None:
@@ -108,7 +108,7 @@ def test_where_no_training_row_is_near_a_model_with_a_reach_still_knows_the_rest
     frame["price"] = 1000 + 4 * frame["area"] + 300 * np.sin(5 * frame["north"]) + 300 * np.cos(5 * frame["east"])
     no_landmarks = ("features.blocks.distance.points={}", "features.blocks.distance.lines={}")
     small = (*no_landmarks, "data=towns", "features=geo", *SMALL_GEO, "model.estimator.n_estimators=150")
-    table = check(schema_of(config("train", *small).data), frame, "made up")
+    table = validate_frame(parse_schema(config("train", *small).data), frame, "made up")
     west, far = np.flatnonzero(table.matrix[:, 1] < 6.2), table.matrix[table.matrix[:, 1] > 7.5]
 
     def skill(*overrides: str) -> float:

@@ -7,8 +7,8 @@ import pytest
 
 from housing.core.errors import ConfigError
 from housing.data.table import Table
-from housing.features.gaussian_process import LocalProcess
-from housing.features.spatial_index import search_others, tree
+from housing.features.gaussian_process import LocalGaussianProcess
+from housing.features.spatial_index import query_leave_one_out, build_kd_tree
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 from tests.support.tables import COORDINATES, rentals_frame
@@ -26,10 +26,10 @@ SCHEMA = Schema.from_dict(
 OF_ROWS = ("rows", "targets")  # arrays with a line for each training row
 
 
-def process(schema: Schema = SCHEMA, **changes: Any) -> LocalProcess:
+def process(schema: Schema = SCHEMA, **changes: Any) -> LocalGaussianProcess:
     """A small process, not on logarithms unless told otherwise."""
     asked = {"neighbours": 12, "targets_of": [1, 12], "log_target": False, "learned_on": 60, "rounds": 8, "seed": 0}
-    return LocalProcess(schema, **{**asked, **changes})
+    return LocalGaussianProcess(schema, **{**asked, **changes})
 
 
 def smooth(rows: int, seed: int) -> tuple[Matrix, Vector]:
@@ -43,11 +43,11 @@ def test_the_slope_of_the_likelihood_is_that_of_small_steps(towns: Table) -> Non
     # pylint: disable=protected-access  # nothing outside shows a wrong slope: the climb would only end lower
     fitted = process(towns.schema).fit(towns.matrix, towns.target)
     rows, metric = fitted.arrays["rows"], fitted.arrays["metric"] + np.linspace(-0.3, 0.3, len(fitted.arrays["metric"]))
-    near = search_others(tree(rows), 12)[1][:50]
-    slope = fitted._loss(metric, rows[:50], near, fitted._worked[:50])[1]
+    near = query_leave_one_out(build_kd_tree(rows), 12)[1][:50]
+    slope = fitted._loss(metric, rows[:50], near, fitted._transformed_target[:50])[1]
     for place in range(len(metric)):
         step = 1e-5 * (np.arange(len(metric)) == place)
-        up, down = (fitted._loss(metric + sign * step, rows[:50], near, fitted._worked[:50])[0] for sign in (1, -1))
+        up, down = (fitted._loss(metric + sign * step, rows[:50], near, fitted._transformed_target[:50])[0] for sign in (1, -1))
         assert slope[place] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-7), place
 
 

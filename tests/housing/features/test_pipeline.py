@@ -40,7 +40,7 @@ def declared(**blocks: dict[str, Any]) -> dict[str, Any]:
 
 def derived(**block: dict[str, Any]) -> dict[str, list[float]]:
     """What one block adds to the rows, by name."""
-    features = Features(MAP, declared(**block), missing="keep")
+    features = Features(MAP, declared(**block), nan_handling="keep")
     columns = features.fit_transform(ROWS, Y)
     assert features.names[:4] == ["lat", "lon", "a", "b"]
     return dict(zip(features.names[4:], columns[:, 4:].T.tolist(), strict=True))
@@ -89,7 +89,7 @@ def test_the_landmarks_of_a_table_are_used_and_its_coordinates_are_not_shown(tow
 
 
 def test_imputing_gives_medians_flags_and_levels(rentals: Table) -> None:
-    features = Features(rentals.schema, declared(), missing="impute")
+    features = Features(rentals.schema, declared(), nan_handling="impute")
     columns = features.fit_transform(rentals.matrix, rentals.target)
     assert features.names == [
         "area",
@@ -110,7 +110,7 @@ def test_imputing_gives_medians_flags_and_levels(rentals: Table) -> None:
 
 
 def test_keeping_leaves_nan_to_the_estimator(rentals: Table) -> None:
-    columns = Features(rentals.schema, declared(), missing="keep").fit_transform(rentals.matrix, rentals.target)
+    columns = Features(rentals.schema, declared(), nan_handling="keep").fit_transform(rentals.matrix, rentals.target)
     np.testing.assert_array_equal(np.isnan(columns[:, 3]), np.isnan(rentals.matrix[:, 4]))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from housing.core.errors import ConfigError
 from housing.data.table import Table
-from housing.features.target_encoding import Cells, k_means
+from housing.features.target_encoding import SpatialTargetEncoding, k_means
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 from tests.support.tables import COORDINATES
@@ -18,9 +18,9 @@ TRAIN = np.array([[0.0, lon] for lon in (0.0, 0.1, 1.0, 1.1, 50.0, 50.1, 51.0, 5
 Y = np.array([1.0, 3.0, 5.0, 7.0, 20.0, 22.0, 24.0, 26.0])
 
 
-def cells(**changes: Any) -> Cells:
+def cells(**changes: Any) -> SpatialTargetEncoding:
     """Two cells in a fold of two, next to no prior, unless told otherwise."""
-    return Cells(SCHEMA, **{"counts": [2], "folds": 2, "prior_rows": 1e-9, "seed": 0, **changes})
+    return SpatialTargetEncoding(SCHEMA, **{"counts": [2], "folds": 2, "prior_rows": 1e-9, "seed": 0, **changes})
 
 
 def test_a_new_row_gets_the_mean_target_of_its_cell() -> None:
@@ -48,7 +48,9 @@ def test_a_training_row_gets_the_mean_of_the_rows_in_other_folds() -> None:
 
 def test_a_training_rows_own_target_never_moves_its_own_columns(towns: Table) -> None:
     def columns(target: Vector) -> Matrix:
-        return Cells(towns.schema, counts=[5, 20], folds=5, prior_rows=10, seed=3).fit_transform(towns.matrix, target)
+        return SpatialTargetEncoding(towns.schema, n_clusters=[5, 20], folds=5, smoothing=10, seed=3).fit_transform(
+            towns.matrix, target
+        )
 
     before = columns(towns.target)
     for row in range(0, 600, 30):
@@ -62,7 +64,9 @@ def test_a_training_rows_own_target_never_moves_its_own_columns(towns: Table) ->
 
 def test_folds_and_cells_hang_on_the_seed_alone(towns: Table) -> None:
     def columns(seed: int) -> Matrix:
-        return Cells(towns.schema, counts=[20], folds=5, prior_rows=10, seed=seed).fit_transform(towns.matrix, towns.target)
+        return SpatialTargetEncoding(towns.schema, n_clusters=[20], folds=5, smoothing=10, seed=seed).fit_transform(
+            towns.matrix, towns.target
+        )
 
     np.testing.assert_array_equal(columns(1), columns(1))
     assert not np.array_equal(columns(1), columns(2))

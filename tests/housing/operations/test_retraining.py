@@ -18,11 +18,11 @@ from filelock import FileLock
 
 from housing.core.errors import ConfigError
 from housing.data import table as data
-from housing.operations.retraining import KEY, NEW_ROWS, OURS, RETRAINED, ROWS, key_of, retrain
+from housing.operations.retraining import KEY_TAG, NEW_ROWS_TAG, RETRAIN_TAGS, RETRAINED_TAG, ROWS_TAG, compute_key, retrain
 from housing.promotion.promotion import promote
 from housing.runs.outcome import Outcome
 from housing.runs.run_key import retraining_key
-from housing.sweeps.sweep import LIST
+from housing.sweeps.sweep import JOBS_FILE
 from housing.tracking import tags as tracking
 from housing.tracking.store import Store
 from tests.support.commands import command, git
@@ -114,24 +114,24 @@ def opened(home: Path) -> Store:
 def swept(home: Path, tags: Mapping[str, str], best: Outcome | None = None, rows: int = 600) -> None:
     """Leave what the finished sweep of a retraining leaves, whose only job was `best`; of the present table unless told."""
     cfg = config("retrain", "data=rentals")
-    known = {KEY: key_of(cfg, data.load(cfg.data).fingerprint), ROWS: str(rows), NEW_ROWS: "0"}
+    known = {KEY_TAG: compute_key(cfg, data.load(cfg.data).fingerprint), ROWS_TAG: str(rows), NEW_ROWS_TAG: "0"}
     known |= {tracking.BEST_RUN: str(best.run_id)} if best else {}
-    with opened(home).runs.start("rentals", "sweep", {**OURS, **known, **tags}) as sweep:
-        sweep.log_text(LIST, json.dumps([asdict(best)] if best else []))
+    with opened(home).runs.start("rentals", "sweep", {**RETRAIN_TAGS, **known, **tags}) as sweep:
+        sweep.log_text(JOBS_FILE, json.dumps([asdict(best)] if best else []))
 
 
 def test_a_table_that_has_lost_rows_waits_for_no_new_ones(home: Path) -> None:
-    swept(home, {RETRAINED: "PROMOTE"})
-    swept(home, {RETRAINED: "PROMOTE", KEY: "the rows that are gone"}, rows=700)
+    swept(home, {RETRAINED_TAG: "PROMOTE"})
+    swept(home, {RETRAINED_TAG: "PROMOTE", KEY_TAG: "the rows that are gone"}, rows=700)
     result = retrain(config("retrain", "data=rentals"))
     assert (result.verdict, result.new_rows) == ("NOTHING NEW", -100)
     assert retrain(config("retrain", "data=rentals", "min_new_rows=1")).verdict == "DRIFT, NO NEW TRUTH"
 
 
 def test_rows_are_new_since_the_last_retraining_that_came_to_its_end(home: Path) -> None:
-    swept(home, {RETRAINED: "PROMOTE"})
-    swept(home, {RETRAINED: "REJECT", KEY: "fewer rows"}, rows=250)
-    swept(home, {KEY: "no gate has judged this one"}, rows=590)
+    swept(home, {RETRAINED_TAG: "PROMOTE"})
+    swept(home, {RETRAINED_TAG: "REJECT", KEY_TAG: "fewer rows"}, rows=250)
+    swept(home, {KEY_TAG: "no gate has judged this one"}, rows=590)
     assert retrain(config("retrain", "data=rentals")).new_rows == 350
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from housing.promotion import decision_log
-from housing.promotion.decision_log import Past
+from housing.promotion.decision_log import DecisionRecord
 from housing.promotion.printing import show_history
 from housing.promotion.rolling_back import rollback
 from tests.housing.promotion.test_promotion import gate
@@ -18,7 +18,7 @@ from tests.support.tables import config, train
 COLUMNS = "when decision alias from to who challenger champion difference served why".split()
 
 
-def past(**changed: object) -> Past:
+def past(**changed: object) -> DecisionRecord:
     """A decision of the past."""
     given = {
         "at": datetime(2026, 11, 27, 8, 40, 43, tzinfo=UTC),
@@ -33,14 +33,14 @@ def past(**changed: object) -> Past:
         "served": "2026-11-27T08:40:45+00:00",
         "metrics": {"challenger_rmse": 0.4809, "champion_rmse": 0.5011, "difference": -0.0202},
     }
-    return Past(**{**given, **changed})  # type: ignore[arg-type]
+    return DecisionRecord(**{**given, **changed})  # type: ignore[arg-type]
 
 
-def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, *decided: Past) -> str:
+def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, *decided: DecisionRecord) -> str:
     """What a terminal of so many columns shows, without colours."""
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("FORCE_COLOR", "1")
-    show_history(decided, plain=False)
+    show_history(decided, tsv=False)
     return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
 
 
@@ -56,7 +56,7 @@ def test_a_terminal_of_any_width_shows_who_when_from_to_and_why(
 
 
 def test_a_program_gets_one_line_a_decision(capsys: pytest.CaptureFixture[str]) -> None:
-    show_history([past(why="two\nlines"), past(before="", by="", metrics={}, served="")], plain=True)
+    show_history([past(why="two\nlines"), past(before="", by="", metrics={}, served="")], tsv=True)
     header, *lines = (line.split("\t") for line in capsys.readouterr().out.splitlines())
     assert header == COLUMNS and [len(line) for line in lines] == [len(COLUMNS)] * 2
     first, second = (dict(zip(header, line, strict=True)) for line in lines)
@@ -83,6 +83,6 @@ def test_history_tells_every_decision_newest_first(home: Path) -> None:
         ["PROMOTE", "staging", "", "1", "ann"],
     ]
     assert rows[0][-1] == "too high" and rows[2][-1].startswith("better: test rmse")
-    of_one = decision_log.past(store := opened(home), "rentals-decisions", "production")
-    assert [(one.alias, one.by) for one in of_one] == [("production", "ann")]
-    assert len(decision_log.past(store, "rentals-decisions", limit=3)) == 3
+    of_one = decision_log.list_decisions(store := opened(home), "rentals-decisions", "production")
+    assert [(one.alias, one.actor) for one in of_one] == [("production", "ann")]
+    assert len(decision_log.list_decisions(store, "rentals-decisions", limit=3)) == 3

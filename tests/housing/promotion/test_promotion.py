@@ -18,17 +18,17 @@ from housing.bundle.bundle import Bundle
 from housing.core.errors import ConfigError, StoreError
 from housing.data.split import split
 from housing.data.table import load
-from housing.evaluation.results import Honest
+from housing.evaluation.results import Evaluation
 from housing.predict import predict
 from housing.promotion.decision import Decision
-from housing.promotion.decision_log import past
+from housing.promotion.decision_log import list_decisions
 from housing.promotion.promotion import promote
 from housing.promotion.rolling_back import rollback
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.tracking.store import Store
 from housing.training.metrics import score
-from server.rehearsal import rehearse
+from server.rehearsal import run_smoke_test
 from tests.support.commands import command
 from tests.support.promotions import (
     BETTER,
@@ -89,7 +89,7 @@ def test_a_better_run_replaces_the_champion_and_a_worse_one_does_not(home: Path,
     assert (decision.run_id, decision.champion, decision.verdict) == (better.run_id, "version 1", "PROMOTE")
     assert decision.challenger_metrics["rmse"] < decision.champion_metrics["rmse"]
     back = gate(f"run_id={worse.run_id}")
-    assert (back.verdict, back.version, back.before) == ("REJECT", "2", "2")
+    assert (back.verdict, back.version, back.previous_version) == ("REJECT", "2", "2")
     assert back.reasons[-1].startswith("worse: test rmse")
     assert store.registry.version_at(MODEL, "staging") == "2"
 
@@ -100,8 +100,8 @@ def test_force_moves_the_alias_all_the_same_and_its_reason_is_kept(home: Path, s
     train(home, *BETTER)
     gate()
     decision = gate(f"run_id={worse.run_id}", "force=true", "reason=the other one is biased")
-    assert (decision.verdict, decision.forced) == ("PROMOTE", "the other one is biased")
-    assert (decision.before, decision.version) == ("2", "1")  # the same bundle stays the same version
+    assert (decision.verdict, decision.force_reason) == ("PROMOTE", "the other one is biased")
+    assert (decision.previous_version, decision.version) == ("2", "1")  # the same bundle stays the same version
     assert decision.reasons[-1] == "forced, and the gate says REJECT: the other one is biased"
     assert store.registry.version_at(MODEL, "staging") == "1"
     (newest, *_) = store.runs.find_latest("rentals-decisions", {}, 1)
@@ -114,7 +114,7 @@ def test_an_equal_run_is_held(home: Path, store: Store) -> None:
     again = train(home, *BETTER, "rerun=true")
     decision = gate(f"run_id={again.run_id}")
     assert (decision.verdict, decision.version) == ("HOLD", "1")
-    assert decision.difference is not None and decision.difference.value == 0.0
+    assert decision.difference is not None and decision.difference.difference == 0.0
     assert decision.reasons[-1].startswith("not proven better: test rmse")
     assert store.registry.version_at(MODEL, "staging") == "1"
 
@@ -132,7 +132,7 @@ def test_production_takes_what_is_at_staging_and_nothing_else(home: Path, store:
     train(home, *BETTER)
     gate()
     second = gate("to=production", "evaluate=quick")
-    assert (second.verdict, second.champion, second.before, second.version) == ("PROMOTE", "version 1", "1", "2")
+    assert (second.verdict, second.champion, second.previous_version, second.version) == ("PROMOTE", "version 1", "1", "2")
     assert store.registry.version_at(MODEL, "production") == store.registry.version_at(MODEL, "staging") == "2"
     kept = store.client.api.get_model_version(MODEL, "2").tags
     assert {json.loads(kept[f"housing.decision.{alias}"])["alias"] for alias in ("staging", "production")} == {
@@ -158,7 +158,7 @@ def test_a_rehearsal_has_a_real_server_answer_the_golden_rows(home: Path, store:
     assert "a server with it refuses the golden rows: 4" in refused.reasons[-1]
     assert store.registry.version_at(MODEL, "staging") is None
     late = gate("gate.rehearsal=0.01", "force=true", "reason=now")  # force does not make it work
-    assert (late.verdict, late.forced) == ("REJECT", "")
+    assert (late.verdict, late.force_reason) == ("REJECT", "")
     assert "a server with it is not ready within 0.01 s" in late.reasons[-1]
     decision = gate("gate.rehearsal=60")
     assert decision.verdict == "PROMOTE" and decision.checks[-1].name == "rehearsal"
@@ -167,7 +167,7 @@ def test_a_rehearsal_has_a_real_server_answer_the_golden_rows(home: Path, store:
 def test_a_rehearsal_asks_for_no_key(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOUSING_KEYS", new_key("one", "predict")[1])
     bundle.write(tmp_path / "bundle")
-    rehearse(config("promote", "data=rentals").serve, bundle, tmp_path / "bundle", 60)
+    run_smoke_test(config("promote", "data=rentals").serve, bundle, tmp_path / "bundle", 60)
 
 
 def test_a_limit_vetoes_whatever_the_score(home: Path) -> None:
@@ -205,17 +205,17 @@ def test_every_decision_is_a_run_with_its_figures(home: Path, store: Store) -> N
 def test_an_honest_evaluation_is_recorded_and_changes_no_verdict(home: Path, store: Store) -> None:
     train(home, *BETTER)
     quick, honest = gate(), gate("to=production")
-    assert quick.honest is None and honest.honest is not None
+    assert quick.evaluation is None and honest.evaluation is not None
     assert (quick.verdict, quick.challenger_metrics) == (honest.verdict, honest.challenger_metrics)
     newest, older = store.client.api.search_runs(
         [store.client.experiment_id("rentals-decisions")], order_by=["attributes.start_time DESC"]
     )
-    kept = Honest.from_dict(json.loads(store.artifacts.read_text(newest.info.run_id, "honest.json")))
-    assert kept == honest.honest and kept.scores == honest.challenger_metrics
+    kept = Evaluation.from_dict(json.loads(store.artifacts.read_text(newest.info.run_id, "honest.json")))
+    assert kept == honest.evaluation and kept.scores == honest.challenger_metrics
     assert kept.metrics().items() <= newest.data.metrics.items()
     assert newest.data.tags["housing.evaluated"] == "honest" and "housing.evaluated" not in older.data.tags
     assert [item.path for item in store.client.api.list_artifacts(older.info.run_id)] == ["decision.json"]
-    assert gate("to=production", "evaluate=quick").honest is None
+    assert gate("to=production", "evaluate=quick").evaluation is None
 
 
 def test_an_honest_evaluation_is_printed(home: Path) -> None:
@@ -426,7 +426,7 @@ def test_killed_at_any_step_the_alias_is_at_a_version_that_works_and_the_next_pr
     assert (decision.verdict, decision.version) == ("HOLD" if left.version == "2" else "PROMOTE", "2")
     store = opened(home)
     assert len(store.client.api.search_model_versions(f"name = '{MODEL}'")) == 2  # what was registered is used
-    assert all(one.at and one.verdict for one in past(store, "rentals-decisions"))
+    assert all(one.decided_at and one.verdict for one in list_decisions(store, "rentals-decisions"))
     assert not store.client.api.search_runs([store.client.experiment_id("rentals-decisions")], "attributes.status = 'RUNNING'")
     assert rollback(config("rollback", "data=rentals")).version == "1"
 

@@ -7,7 +7,7 @@ import pytest
 
 from housing.core.errors import StoreError
 from housing.promotion.decision import Decision
-from housing.promotion.decision_log import Past, past, stood_before
+from housing.promotion.decision_log import DecisionRecord, list_decisions, previous_versions
 from housing.promotion.rolling_back import rollback
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
@@ -31,9 +31,9 @@ def back(*overrides: str) -> Decision:
     return rollback(config("rollback", "data=rentals", *overrides))
 
 
-def one(verdict: str, before: str, version: str, finished: bool = True) -> Past:
+def one(verdict: str, before: str, version: str, finished: bool = True) -> DecisionRecord:
     """A decision of the past."""
-    return Past(datetime.now(UTC), finished, verdict, "staging", before, version, "", "", False, "", {})
+    return DecisionRecord(datetime.now(UTC), finished, verdict, "staging", before, version, "", "", False, "", {})
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,10 @@ def one(verdict: str, before: str, version: str, finished: bool = True) -> Past:
         ([one("PROMOTE", "", "1"), one("PROMOTE", "1", "2"), one("REJECT", "2", "2"), one("HOLD", "2", "2")], "2", ["1"]),
     ],
 )
-def test_the_versions_before_follow_from_what_was_decided(oldest_first: list[Past], current: str, expected: list[str]) -> None:
-    assert stood_before(oldest_first[::-1], current) == expected
+def test_the_versions_before_follow_from_what_was_decided(
+    oldest_first: list[DecisionRecord], current: str, expected: list[str]
+) -> None:
+    assert previous_versions(oldest_first[::-1], current) == expected
 
 
 def test_the_alias_goes_back_to_the_version_before_and_that_is_a_decision(home: Path, store: Store) -> None:
@@ -71,18 +73,18 @@ def test_the_alias_goes_back_to_the_version_before_and_that_is_a_decision(home: 
     train(home, *BETTER)
     gate()
     decision = back("reason=too high in the north", "by=somebody")
-    assert (decision.verdict, decision.before, decision.version) == ("ROLLBACK", "2", "1")
+    assert (decision.verdict, decision.previous_version, decision.version) == ("ROLLBACK", "2", "1")
     assert store.registry.version_at(MODEL, "staging") == "1"
-    newest = past(store, "rentals-decisions")[0]
-    assert (newest.verdict, newest.before, newest.version, newest.finished) == ("ROLLBACK", "2", "1", True)
-    assert (newest.by, newest.why) == ("somebody", "too high in the north")
+    newest = list_decisions(store, "rentals-decisions")[0]
+    assert (newest.verdict, newest.previous_version, newest.version, newest.finished) == ("ROLLBACK", "2", "1", True)
+    assert (newest.actor, newest.reason) == ("somebody", "too high in the north")
     with pytest.raises(StoreError, match="before version 1"):
         back()
     assert back("version=2").version == "2"
     with pytest.raises(StoreError, match="version 9 cannot be used: .*"):
         back("version=9")
     unseen = back("serve.url=http://127.0.0.1:9", "serve.wait=0")  # no server was ever asked
-    assert (unseen.version, unseen.served) == ("1", "")
+    assert (unseen.version, unseen.served_at) == ("1", "")
     assert unseen.reasons[0] == "of version 1 nobody has seen that a server answered with it"
     assert "http://127.0.0.1:9 does NOT answer with version 1 after 0 s: URLError" in unseen.reasons[1]
 
@@ -94,7 +96,7 @@ def test_a_version_that_is_damaged_is_passed_over_and_told(home: Path, store: St
         gate(f"run_id={runs[-1]}", "force=true", "reason=to have three")
     spoil(bundle_files(store, str(runs[1])) / "card.json")
     decision = back()
-    assert (decision.before, decision.version) == ("3", "1")
+    assert (decision.previous_version, decision.version) == ("3", "1")
     assert decision.reasons[0].startswith("version 2 cannot be used: bundle ") and "card.json" in decision.reasons[0]
     spoil(bundle_files(store, str(runs[0])) / "card.json")
     with pytest.raises(StoreError, match="staging stays where it is: version 1 cannot be used"):
@@ -109,7 +111,7 @@ def test_a_version_that_nobody_saw_serve_is_passed_over_and_told(home: Path, sto
     (first,) = store.runs.find_latest("rentals-decisions", {tags.TO: "1"}, 1)
     store.client.api.set_tag(first.id, tags.SERVED, "2026-01-01T00:00:00+00:00")
     decision = back("serve.url=http://127.0.0.1:9", "serve.wait=0")
-    assert (decision.before, decision.version) == ("3", "1")
+    assert (decision.previous_version, decision.version) == ("3", "1")
     assert decision.reasons[0] == "of version 2 nobody has seen that a server answered with it"
 
 
@@ -119,10 +121,10 @@ def test_what_served_is_written_down_and_a_rollback_goes_back_to_that(home: Path
         wait_for(lambda: server.answers("/healthz"), "the server lives")
         train(home, *WORSE)
         first = gate(f"serve.url={server.url}")
-        assert first.served and f"{server.url} answers with version 1, after" in first.reasons[-1]
-        assert store.client.api.get_model_version(MODEL, "1").tags["housing.served.staging"] == first.served
+        assert first.served_at and f"{server.url} answers with version 1, after" in first.reasons[-1]
+        assert store.client.api.get_model_version(MODEL, "1").tags["housing.served.staging"] == first.served_at
         unseen = train(home, *WORSE, "model.estimator.max_depth=3")
-        assert not gate(f"run_id={unseen.run_id}", "force=true", "reason=nobody asks the server").served
+        assert not gate(f"run_id={unseen.run_id}", "force=true", "reason=nobody asks the server").served_at
         train(home, *BETTER)
         ended = promoted(home, f"serve.url={server.url}")
         assert ended.code == 0 and f"{server.url} answers with version 3" in ended.out
@@ -131,8 +133,8 @@ def test_what_served_is_written_down_and_a_rollback_goes_back_to_that(home: Path
         assert server.ask("/model").json["version"] == "1"  # version 2 never was seen to serve
     away = command(home, "housing.rollback", *TABLE, f"serve.url={server.url}", "serve.wait=1", "version=3")
     assert away.code == 1 and f"{server.url} does NOT answer with version 3 after 1 s" in away.out
-    newest, *older = past(store, "rentals-decisions")
-    assert (newest.verdict, newest.version, newest.served) == ("ROLLBACK", "3", "") and older[0].served
+    newest, *older = list_decisions(store, "rentals-decisions")
+    assert (newest.verdict, newest.version, newest.served_at) == ("ROLLBACK", "3", "") and older[0].served_at
 
 
 @pytest.mark.long
@@ -142,5 +144,5 @@ def test_a_server_that_follows_another_alias_is_told(home: Path) -> None:
     with serving(home) as server:
         wait_for(lambda: server.answers("/readyz"), "version 1 is served")
         decision = gate("to=production", "evaluate=quick", f"serve.url={server.url}", "serve.wait=1")
-        assert (decision.verdict, decision.served) == ("PROMOTE", "")
+        assert (decision.verdict, decision.served_at) == ("PROMOTE", "")
         assert decision.reasons[-1].endswith("does NOT answer with version 1 after 1 s: it has alias staging")

@@ -13,18 +13,18 @@ from housing.data import table as data
 from housing.data.split import split
 from housing.data.table import Table
 from housing.evaluation.contributions import explain
-from housing.evaluation.slices import rmse_of
+from housing.evaluation.slices import compute_rmse
 from housing.promotion.promotion import promote
 from housing.report import report
-from housing.reports.comparison_page import differences, paired
+from housing.reports.comparison_page import config_diff, paired_bootstrap
 from housing.reports.run_data import read
-from housing.reports.run_figures import covered
+from housing.reports.run_figures import covered_by_level
 from housing.schema.column import Matrix
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.tracking.store import Store
 from housing.training.build import build
-from housing.training.holdout import Evidence
+from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import score
 from tests.support.commands import command
 from tests.support.tables import TABLES, config, train
@@ -105,9 +105,11 @@ def test_a_table_without_coordinates_and_a_model_without_trees_give_what_they_ca
 def test_the_errors_are_those_that_the_run_was_scored_by(home: Path, store: Store) -> None:
     run = train(home, "data=towns", *FEW, "model.estimator.n_estimators=100")
     subject = read(config("report", f"run_id={run.run_id}"), store, str(run.run_id))
-    assert score(subject.predicted, subject.actual) == pytest.approx({name: run.metrics[name] for name in ("rmse", "mae", "r2")})
-    flattered = subject.bundle.predict(subject.table.matrix[subject.evidence.rows]) - subject.actual
-    assert rmse_of(flattered) < 0.9 * run.metrics["rmse"]  # the bundle knows these rows
+    assert score(subject.predictions, subject.actual) == pytest.approx(
+        {name: run.metrics[name] for name in ("rmse", "mae", "r2")}
+    )
+    flattered = subject.bundle.predict(subject.table.matrix[subject.holdout.rows]) - subject.actual
+    assert compute_rmse(flattered) < 0.9 * run.metrics["rmse"]  # the bundle knows these rows
 
 
 def test_a_decision_brings_its_honest_evaluation_and_its_test_figures(home: Path, store: Store) -> None:
@@ -115,9 +117,9 @@ def test_a_decision_brings_its_honest_evaluation_and_its_test_figures(home: Path
     promote(config("promote", "data=rentals"))
     assert "test RMSE, by the gate" in page_of(run.run_id)
     decision = promote(config("promote", "data=rentals", "evaluate=honest"))
-    assert decision.honest is not None
+    assert decision.evaluation is not None
     page = page_of(run.run_id)
-    assert "by the gate" not in page and f"({decision.honest.low:.3f} – {decision.honest.high:.3f})" in page
+    assert "by the gate" not in page and f"({decision.evaluation.rmse_lower:.3f} – {decision.evaluation.rmse_upper:.3f})" in page
     assert "Left out: grouped and blocks splits: table rentals has no coordinates" in page
     assert stands_alone(page, store.client.ui)
 
@@ -125,12 +127,12 @@ def test_a_decision_brings_its_honest_evaluation_and_its_test_figures(home: Path
 def explained(cfg_overrides: tuple[str, ...], table: Table) -> tuple[Matrix, Matrix, list[str]]:
     """What the contributions of a model add up to, its predictions, and the columns."""
     cfg = config("train", f"data={table.schema.name}", *cfg_overrides)
-    left: list[Evidence] = []
+    left: list[HoldoutPredictions] = []
     parts = split(table, cfg.split)
-    bundle = build(cfg, table, parts, run_id="none", after_fit=left.append)[0]
-    found = explain(bundle, left[0].native, table.matrix[parts.test])
+    bundle = build(cfg, table, parts, run_id="none", on_fit=left.append)[0]
+    found = explain(bundle, left[0].boosters, table.matrix[parts.test])
     assert found is not None
-    return found.contributions.sum(axis=1) + found.base, bundle.predict(table.matrix[parts.test]), found.columns
+    return found.contributions.sum(axis=1) + found.base_values, bundle.predict(table.matrix[parts.test]), found.columns
 
 
 @pytest.mark.parametrize(
@@ -163,17 +165,17 @@ def test_a_model_with_a_member_of_another_library_is_not_explained_by_half(towns
 
 def test_what_is_kept_of_a_fit_is_read_as_it_was_written(tmp_path: Path) -> None:
     for scales in (None, np.array([1.0, 2.0])):
-        kept = Evidence(np.array([3, 5]), np.array([1.0, 2.0]), scales, {0: b"trees"})
+        kept = HoldoutPredictions(np.array([3, 5]), np.array([1.0, 2.0]), scales, {0: b"trees"})
         kept.write(tmp_path / str(scales is None))
-        read_again = Evidence.read(tmp_path / str(scales is None))
-        assert read_again.rows.tolist() == [3, 5] and read_again.native == {0: b"trees"}
-        assert (read_again.scales is None) == (scales is None)
+        read_again = HoldoutPredictions.read(tmp_path / str(scales is None))
+        assert read_again.rows.tolist() == [3, 5] and read_again.boosters == {0: b"trees"}
+        assert (read_again.error_scales is None) == (scales is None)
 
 
 def test_coverage_is_counted_with_intervals_that_other_rows_calibrated(home: Path, store: Store) -> None:
     run = train(home, *FEW)
     subject = read(config("report", f"run_id={run.run_id}"), store, str(run.run_id))
-    inside = covered(subject)
+    inside = covered_by_level(subject)
     assert inside is not None
     shares = [rows.mean() for rows in inside.values()]
     assert shares == sorted(shares) and all(abs(share - level) < 0.1 for level, share in zip(inside, shares, strict=True))
@@ -200,19 +202,19 @@ def test_a_comparison_shows_runs_side_by_side(home: Path, store: Store) -> None:
 def test_configs_differ_in_values_and_in_parts_that_are_not_there() -> None:
     one = {"seed": 0, "model": {"depth": 3, "rate": 0.1}, "blocks": {"far": {"degrees": [1, 2]}}}
     other = {"seed": 0, "model": {"depth": 4, "rate": 0.1}, "blocks": {}, "limit": None}
-    found = list(differences([one, other]))
+    found = list(config_diff([one, other]))
     assert found == [("model.depth", "3", "4"), ("blocks.far", "{'degrees': [1, 2]}", "–"), ("limit", "–", "None")]
-    assert not list(differences([one, one]))
-    (cut,) = differences(["a" * 500, "b"], "name")
+    assert not list(config_diff([one, one]))
+    (cut,) = config_diff(["a" * 500, "b"], "name")
     assert len(cut[1]) == 120 and cut[1].endswith("…")
 
 
 def test_a_difference_of_runs_comes_with_what_chance_allows() -> None:
     random = np.random.default_rng(0)
     error = random.normal(0, 1, 2000)
-    difference, low, high = paired(error, 1.1 * error)
-    assert difference == pytest.approx(0.1 * rmse_of(error)) and 0.08 < low < difference < high < 0.12
-    assert paired(error, error) == (0.0, 0.0, 0.0)
+    difference, low, high = paired_bootstrap(error, 1.1 * error)
+    assert difference == pytest.approx(0.1 * compute_rmse(error)) and 0.08 < low < difference < high < 0.12
+    assert paired_bootstrap(error, error) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(

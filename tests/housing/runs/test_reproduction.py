@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from housing.core.errors import HousingError
-from housing.runs.past_run import Original
+from housing.runs.past_run import PastRun
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.tracking.store import Store
@@ -79,13 +79,13 @@ def test_a_table_that_dvc_has_is_brought_back_by_the_lines_of_the_message(versio
     rentals_frame(700).to_csv(versioned / "data" / "rentals.csv", index=False)
     dvc(versioned, "add", "--quiet", "data/rentals.csv")
     git(versioned, "commit", "--quiet", "--all", "--message=more")
-    original = Original.read(store, run_id)
+    original = PastRun.read(store, run_id)
     with pytest.raises(HousingError, match="the table is under DVC; this brings the version at the run's commit") as refused:
-        original.find_table(versioned / "data")
+        original.locate_table(versioned / "data")
     there, back = (line.strip() for line in str(refused.value).splitlines() if line.startswith("  git"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["bash", "-c", there], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
-    assert original.find_table(versioned / "data").name == "rentals.csv"
+    assert original.locate_table(versioned / "data").name == "rentals.csv"
     subprocess.run(["bash", "-c", back], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
     assert git(versioned, "status", "--porcelain") == ""
 

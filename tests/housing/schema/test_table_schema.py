@@ -10,7 +10,7 @@ from marshmallow import ValidationError
 
 from housing.core.errors import ConfigError, TableError
 from housing.data.table import Table
-from housing.schema.histogram import reference
+from housing.schema.histogram import histogram_reference
 from housing.schema.table_schema import Schema
 from server.validation.marshmallow_schema import make_row_schema
 
@@ -73,7 +73,7 @@ def test_frame_check_and_request_check_refuse_the_same_with_the_same_words(
         make_row_schema(rentals.schema).load(rows, many=True)
     messages: Any = in_request.value.messages
     assert reason in messages[1][column][0]
-    assert [(problem.row, problem.field, problem.reason) for problem in in_frame.value.problems] == [
+    assert [(problem.row, problem.field, problem.reason) for problem in in_frame.value.violations] == [
         (1, column, messages[1][column][0])
     ]
 
@@ -83,7 +83,7 @@ def test_numeric_frames_are_checked_like_objects(rentals: Table) -> None:
     frame["area"] = [50.0, 4.0, np.nan]
     with pytest.raises(TableError) as refused:
         rentals.schema.encode_frame(frame)
-    assert [str(problem) for problem in refused.value.problems] == ["row 1, area: 4.0 is below 5", "row 2, area: is missing"]
+    assert [str(problem) for problem in refused.value.violations] == ["row 1, area: 4.0 is below 5", "row 2, area: is missing"]
 
 
 def test_a_frame_with_a_missing_or_undeclared_column_is_refused_by_name(rentals: Table) -> None:
@@ -143,7 +143,7 @@ def test_key_and_target_are_not_features() -> None:
 
 
 def test_shares_of_the_reference_add_up_and_know_missing_values(rentals: Table) -> None:
-    bins = reference(rentals.schema, rentals.matrix, rentals.target)
+    bins = histogram_reference(rentals.schema, rentals.matrix, rentals.target)
     for name, column in bins["columns"].items():
         assert sum(column["shares"]) + column["missing"] == pytest.approx(1.0), name
         assert len(column["shares"]) == len(column["edges"]) + 1, name
@@ -193,13 +193,13 @@ def test_what_callers_would_be_refused_for_is_named(
 ) -> None:
     declared = rentals.schema.to_dict()
     declared["columns"][column] |= change
-    assert Schema.from_dict(declared).broken_for(rentals.schema) == ([] if reason is None else [reason])
+    assert Schema.from_dict(declared).breaking_changes(rentals.schema) == ([] if reason is None else [reason])
 
 
 def test_a_column_that_is_gone_or_new_is_named(rentals: Table) -> None:
     declared = rentals.schema.to_dict()
     declared["columns"]["floor"] = declared["columns"].pop("rooms")
-    assert Schema.from_dict(declared).broken_for(rentals.schema) == ["column floor is new", "column rooms is gone"]
+    assert Schema.from_dict(declared).breaking_changes(rentals.schema) == ["column floor is new", "column rooms is gone"]
 
 
 def test_a_table_without_columns_is_refused() -> None:

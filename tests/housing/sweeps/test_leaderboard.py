@@ -10,8 +10,8 @@ import pytest
 
 from housing.runs.outcome import Outcome
 from housing.sweeps import leaderboard
-from housing.sweeps.figures import importances
-from housing.sweeps.ranking import Ranking, pareto
+from housing.sweeps.figures import parameter_importances
+from housing.sweeps.ranking import Ranking, pareto_optimal
 
 COSTS = {"mae": 0.3, "r2": 0.8, "fit_seconds": 1.0, "model_bytes": 1e5}
 
@@ -66,7 +66,7 @@ def test_the_same_jobs_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_importance_is_where_the_score_comes_from() -> None:
     board = Ranking("", searched(60), ["rmse"])
-    shares = importances(board, board.parameters)
+    shares = parameter_importances(board, board.parameters)
     assert shares is not None and shares["depth"] > 0.9 and sum(shares.values()) == pytest.approx(1.0)
 
 
@@ -88,7 +88,7 @@ def test_one_score_that_went_astray_does_not_flatten_the_rest(tmp_path: Path) ->
 
 def test_the_pareto_set_is_what_no_other_job_beats(tmp_path: Path) -> None:
     jobs = [job(0.5, 100, d=1), job(0.4, 200, d=2), job(0.45, 300, d=3), job(0.5, 100, d=4), Outcome(["model.d=5"], "PRUNED")]
-    assert pareto(jobs, ("rmse", "row_microseconds")) == [jobs[0], jobs[1], jobs[3]]
+    assert pareto_optimal(jobs, ("rmse", "row_microseconds")) == [jobs[0], jobs[1], jobs[3]]
     page = written(jobs, tmp_path, ("rmse", "row_microseconds"))[1]
     assert "rmse against row_microseconds" in titles(page) and page.count("*</td>") == 3
 

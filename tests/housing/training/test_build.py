@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from housing.bundle.bundle import Bundle
-from housing.bundle.onnx_model import Graph
+from housing.bundle.onnx_model import OnnxModel
 from housing.data.split import split
 from housing.data.table import Table
 from housing.training import fitting
@@ -26,7 +26,7 @@ STOPPED = (
 def trees(bundle: Bundle) -> int:
     """How many trees the first member has."""
     graph = bundle.ensemble.members[0].estimator
-    assert isinstance(graph, Graph)
+    assert isinstance(graph, OnnxModel)
     (node,) = [node for node in onnx.load_from_string(graph.graph).graph.node if node.op_type.startswith("TreeEnsemble")]
     ids: Any = next(onnx.helper.get_attribute_value(each) for each in node.attribute if each.name == "nodes_treeids")
     return len(set(ids))
@@ -37,7 +37,7 @@ def test_the_refit_takes_the_rounds_that_were_best_on_validation_rows(rentals: T
     parts = split(rentals, cfg.split)
     first = fitting.fit(cfg, rentals, parts.train, parts.valid)
     bundle, metrics = build(cfg, rentals, parts, run_id="none")
-    assert trees(bundle) == first.rounds["xgboost"]
+    assert trees(bundle) == first.best_rounds["xgboost"]
     assert metrics["rmse"] == score(first.predict(rentals.matrix[parts.valid]), rentals.target[parts.valid])["rmse"]
     assert metrics["refit_seconds"] > 0
 
@@ -107,7 +107,7 @@ def test_a_blend_predicts_the_same_when_read(towns: Table, tmp_path: Path) -> No
     bundle.write(tmp_path / "bundle")
     here_and_far = np.vstack([towns.matrix + np.array([away, away, 0, 0, 0, 0]) for away in (0.0, 0.1, 0.3, 9.0)])
     np.testing.assert_array_equal(Bundle.read(tmp_path / "bundle").predict(here_and_far), bundle.predict(here_and_far))
-    assert len(bundle.ensemble.features) == 2 and bundle.ensemble.reach is not None
+    assert len(bundle.ensemble.features) == 2 and bundle.ensemble.applicability is not None
 
 
 def test_a_run_repeats_to_the_last_digit(towns: Table) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from housing.core.config import make
+from housing.core.config import instantiate
 from housing.core.errors import ConfigError
-from housing.data.split import cells, places, split
+from housing.data.split import grid_cells, locations, split
 from housing.data.table import Table
 from housing.training import cross_validation, fitting
 from housing.training.build import build
@@ -21,8 +21,8 @@ LINEAR = ("data=towns", "features=none", "model=linear")
 def folds(table: Table, evaluation: str) -> list[tuple[Any, Any]]:
     """The folds of an evaluation, as numbers of the table's rows."""
     cfg = config("train", *LINEAR, f"evaluation={evaluation}").evaluation
-    groups = None if cfg.groups is None else make(cfg.groups, table)
-    return list(make(cfg.folds).split(np.arange(len(table)), groups=groups))
+    groups = None if cfg.groups is None else instantiate(cfg.groups, table)
+    return list(instantiate(cfg.folds).split(np.arange(len(table)), groups=groups))
 
 
 @pytest.mark.parametrize("evaluation", ["kfold", "grouped", "blocks"])
@@ -32,7 +32,7 @@ def test_each_row_is_held_out_once(towns: Table, evaluation: str) -> None:
     assert len(folds(towns, evaluation)) == 5
 
 
-@pytest.mark.parametrize(("evaluation", "group_of"), [("grouped", places), ("blocks", lambda table: cells(table, 0.5))])
+@pytest.mark.parametrize(("evaluation", "group_of"), [("grouped", locations), ("blocks", lambda table: grid_cells(table, 0.5))])
 def test_no_place_and_no_cell_is_in_two_folds(towns: Table, evaluation: str, group_of: Any) -> None:
     group = group_of(towns)
     assert len(set(group)) < len(towns)  # some rows go together
@@ -47,9 +47,9 @@ def test_the_score_is_that_of_models_that_did_not_see_the_fold(towns: Table, eva
     cfg = config("train", *LINEAR, f"evaluation={evaluation}")
     parts = split(towns, cfg.split)
     rows = np.sort(np.concatenate([parts.train, parts.valid]))
-    groups = None if cfg.evaluation.groups is None else make(cfg.evaluation.groups, towns)[rows]
+    groups = None if cfg.evaluation.groups is None else instantiate(cfg.evaluation.groups, towns)[rows]
     predicted = np.empty(len(rows))
-    for others, fold in make(cfg.evaluation.folds).split(rows, groups=groups):
+    for others, fold in instantiate(cfg.evaluation.folds).split(rows, groups=groups):
         predicted[fold] = fitting.fit(cfg, towns, rows[others]).predict(towns.matrix[rows[fold]])
     told: list[tuple[int, int]] = []
     scored = cross_validation.cross_validate(cfg, towns, parts, lambda number, all_of_them, _: told.append((number, all_of_them)))

@@ -13,7 +13,7 @@ from housing.data import table as data
 from housing.data.split import Rows, Split, split
 from housing.data.table import Table
 from housing.training import fitting
-from housing.training.build import build, to_bundle
+from housing.training.build import build, build_bundle
 from housing.training.estimators import Model
 from housing.training.metrics import score
 from tests.support.tables import SMALL, config
@@ -53,7 +53,7 @@ def test_the_bundle_predicts_what_the_estimator_predicts_on_rows_it_never_saw(re
     cfg = config("train", "data=rentals", "features=none", f"model={model}")
     parts = split(rentals, cfg.split)
     fitted = fitting.fit(cfg, rentals, parts.train)
-    bundle = to_bundle(fitted, rentals, parts.train, parts.valid, parity=1e-4)
+    bundle = build_bundle(fitted, rentals, parts.train, parts.valid, parity_tolerance=1e-4)
     for rows in (parts.test, parts.valid, parts.train):
         np.testing.assert_allclose(bundle.predict(rentals.matrix[rows]), fitted.predict(rentals.matrix[rows]), rtol=1e-5)
 
@@ -71,7 +71,7 @@ def test_a_conversion_that_differs_is_refused_with_row_and_value(rentals: Table)
     parts = split(rentals, cfg.split)
     fitted = fitting.fit(cfg, rentals, parts.train)
     with pytest.raises(HousingError, match="the bundle differs from the fitted estimator by .* on validation row"):
-        to_bundle(fitted, rentals, parts.train, parts.valid, parity=0.0)
+        build_bundle(fitted, rentals, parts.train, parts.valid, parity_tolerance=0.0)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -127,8 +127,8 @@ def test_early_stopping_ends_where_the_watched_rows_were_told_best(rentals: Tabl
     cfg = config("train", *BOOSTED, "model.early_stopping=20")
     parts = split(rentals, cfg.split)
     model = fitting.fit(cfg, rentals, parts.train, parts.valid)
-    rounds = model.rounds["xgboost"]
-    assert 5 < rounds < 380 and len(model.rounds) == 1
+    rounds = model.best_rounds["xgboost"]
+    assert 5 < rounds < 380 and len(model.best_rounds) == 1
     assert len(trees(model)) == rounds + 20  # those that made it no better are there, and do not count
     scores = {count: rmse_of(config("train", *BOOSTED), rentals, count) for count in (rounds - 20, rounds, rounds + 20)}
     assert scores[rounds] == min(scores.values())
@@ -172,7 +172,7 @@ def test_members_stop_each_where_it_is_best(rentals: Table) -> None:
     )
     cfg = config("train", *given)
     parts = split(rentals, cfg.split)
-    rounds = fitting.fit(cfg, rentals, parts.train, parts.valid).rounds
+    rounds = fitting.fit(cfg, rentals, parts.train, parts.valid).best_rounds
     assert set(rounds) == {"trees 0", "trees 1"} and len(set(rounds.values())) == 2
     again = fitting.fit(cfg, rentals, parts.train, rounds=rounds)
     counts = [len(member.estimator.estimator.get_booster().get_dump()) for member in again.ensemble.members]  # type: ignore[attr-defined]
@@ -192,11 +192,11 @@ def test_rounds_are_told_while_they_go_on(rentals: Table) -> None:
         told.append((name, done, rounds, watched is not None))
 
     cfg = config("train", "data=rentals", "features=none", "model.estimator.n_estimators=75")
-    fitting.fit(cfg, rentals, np.arange(400), after_round=hear)
+    fitting.fit(cfg, rentals, np.arange(400), on_round=hear)
     assert told == [("xgboost", 25, 75, False), ("xgboost", 50, 75, False), ("xgboost", 75, 75, False)]
     told.clear()
     stopping = config("train", "data=rentals", "features=none", "model.estimator.n_estimators=30", "model.early_stopping=30")
-    fitting.fit(stopping, rentals, np.arange(400), after_round=hear)
+    fitting.fit(stopping, rentals, np.arange(400), on_round=hear)
     assert told == [("xgboost", 25, 30, True)]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from housing.data.table import Table
 from housing.schema.column import Vector
-from housing.schema.histogram import binned, reference
+from housing.schema.histogram import bin_counts, histogram_reference
 from housing.schema.table_schema import Schema
 from server.metrics.histograms import Binning
 from tests.support.tables import rentals_frame
@@ -27,7 +27,7 @@ def counted(schema: Schema, known: Any, matrix: Any, predictions: Any) -> dict[t
 def one_column(attributes: dict[str, Any], training: Any, values: Any) -> dict[str, int]:
     """What is counted of the values of a table's only column."""
     schema = Schema.from_dict({"name": "t", "columns": {"x": attributes, **TARGET}})
-    known = reference(schema, np.array(training, dtype=float)[:, None], np.zeros(len(training)))
+    known = histogram_reference(schema, np.array(training, dtype=float)[:, None], np.zeros(len(training)))
     found = counted(schema, known, np.array(values, dtype=float)[:, None], np.zeros(len(values)))
     return {bin_: count for (column, bin_), count in found.items() if column == "x" and count}
 
@@ -35,19 +35,19 @@ def one_column(attributes: dict[str, Any], training: Any, values: Any) -> dict[s
 @pytest.mark.parametrize("rows", [1, 2, 700])
 def test_any_rows_are_counted_as_numpy_counts_them(rentals: Table, rows: int) -> None:
     schema, random = rentals.schema, np.random.default_rng(rows)
-    known = reference(schema, rentals.matrix, rentals.target)
+    known = histogram_reference(schema, rentals.matrix, rentals.target)
     matrix = schema.encode_frame(rentals_frame(rows, seed=rows).assign(area=random.uniform(5, 300, rows)))
     predictions = random.normal(rentals.target.mean(), 2 * rentals.target.std(), rows)
     found = counted(schema, known, matrix, predictions)
     for place, column in enumerate(schema.features):
         numbers = matrix[:, place]
         bins = [count for (name, bin_), count in found.items() if name == column.name and bin_ not in ("outside", "missing")]
-        assert bins == binned(numbers, np.array(known["columns"][column.name]["edges"])).tolist()
+        assert bins == bin_counts(numbers, np.array(known["columns"][column.name]["edges"])).tolist()
         if column.is_number:
             assert found[column.name, "outside"] == outside(numbers, rentals.matrix[:, place])
         assert found.get((column.name, "missing"), 0) == np.isnan(numbers).sum()
     bins = [count for (name, _), count in found.items() if name is None]
-    assert bins == binned(predictions, np.array(known["prediction"]["edges"])).tolist()
+    assert bins == bin_counts(predictions, np.array(known["prediction"]["edges"])).tolist()
 
 
 def outside(numbers: Vector, training: Vector) -> int:
@@ -78,13 +78,13 @@ def test_odd_columns_are_counted(attributes: dict[str, Any], training: Any, valu
 
 def test_a_level_that_is_called_missing_shares_the_bin_of_missing_values() -> None:
     schema = Schema.from_dict({"name": "t", "columns": {"x": LEVELS, **TARGET}})
-    known = reference(schema, np.array([[0], [1], [np.nan], [np.nan]]), np.zeros(4))
+    known = histogram_reference(schema, np.array([[0], [1], [np.nan], [np.nan]]), np.zeros(4))
     bins = Binning(schema, known, FIRST).bins
     assert [(bin_.name, bin_.share) for bin_ in bins if bin_.column == "x"] == [("a", 0.25), ("missing", 0.75)]
 
 
 def test_training_rows_have_their_own_shares(rentals: Table) -> None:
-    known = reference(rentals.schema, rentals.matrix, rentals.target)
+    known = histogram_reference(rentals.schema, rentals.matrix, rentals.target)
     found = counted(rentals.schema, known, rentals.matrix, rentals.target)
     shares = {(bin_.column, bin_.name): bin_.share for bin_ in Binning(rentals.schema, known, FIRST).bins}
     assert {name: count / len(rentals) for name, count in found.items() if name in shares} == pytest.approx(shares)

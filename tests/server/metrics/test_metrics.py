@@ -28,7 +28,7 @@ from housing.data import table as data
 from housing.data.split import split
 from housing.promotion.promotion import promote
 from housing.schema.column import Vector
-from housing.schema.histogram import binned
+from housing.schema.histogram import bin_counts
 from housing.tracking import store as tracking
 from server.core import releases
 from server.metrics.mmap_counters import MmapCounters
@@ -128,14 +128,14 @@ def expected(bundle_: Bundle, flats: list[dict[str, Any]], predictions: Vector, 
     for place, column in enumerate(bundle_.schema.features):
         numbers, edges = matrix[:, place], np.array(bundle_.reference["columns"][column.name]["edges"])
         names = column.categories or (("false", "true") if column.type == "bool" else [f"{bin_:02d}" for bin_ in range(10)])
-        for name, count in zip(names, binned(numbers, edges), strict=False):
+        for name, count in zip(names, bin_counts(numbers, edges), strict=False):
             counted[f'housing_column_bin_total{{bin="{name}",column="{column.name}",version="1"}}'] = int(count)
         counted[f'housing_column_bin_total{{bin="missing",column="{column.name}",version="1"}}'] = int(np.isnan(numbers).sum())
         if column.is_number:
             known = training[column.name]
             outside = int(((numbers < known.min()) | (numbers > known.max())).sum())
             counted[f'housing_out_of_range_total{{column="{column.name}",version="1"}}'] = outside
-    for bin_, count in enumerate(binned(predictions, np.array(bundle_.reference["prediction"]["edges"]))):
+    for bin_, count in enumerate(bin_counts(predictions, np.array(bundle_.reference["prediction"]["edges"]))):
         counted[f'housing_prediction_bin_total{{bin="{bin_:02d}",version="1"}}'] = int(count)
     return {name: count for name, count in counted.items() if count}
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from housing.bundle.bundle import Bundle
 from housing.bundle.ensemble import Ensemble, Member
-from housing.bundle.onnx_model import Graph
+from housing.bundle.onnx_model import OnnxModel
 from housing.core.errors import BundleError
 from housing.data.table import Table
 from housing.promotion.promotion import promote
@@ -224,9 +224,9 @@ def test_what_takes_too_much_for_the_largest_request_alone_is_refused(bundle: Bu
     ]
     (tmp_path / GRAPH).parent.mkdir(parents=True)
     graph(nodes, weights)(tmp_path)
-    members = [Member(Graph((tmp_path / GRAPH).read_bytes()), 0)]
+    members = [Member(OnnxModel((tmp_path / GRAPH).read_bytes()), 0)]
     greedy = dataclasses.replace(bundle, ensemble=Ensemble(bundle.schema, bundle.ensemble.features, members), interval=None)
-    greedy.pick_golden(rentals.matrix[~np.isnan(rentals.matrix).any(axis=1)], 16)
+    greedy.select_golden_rows(rentals.matrix[~np.isnan(rentals.matrix).any(axis=1)], 16)
     greedy.write(tmp_path / "bundle")
     verify(tmp_path / "bundle", None, memory_mb=1000, seconds=60, n_rows=100)
     with pytest.raises(BundleError, match="it may take 1000 MB.*allocate"):

@@ -12,7 +12,7 @@ from housing.tracking import store as tracking
 from server.core import releases
 from server.core.settings import Settings
 from server.models import puller
-from server.supervisor import environment
+from server.supervisor import server_environment
 from tests.support.tables import config, train
 from tests.support.waiting import wait_for
 
@@ -31,7 +31,7 @@ def registered(home_: Path) -> Settings:
     run_id = str(train(home_, "model=linear", "interval=none", "figures=false").run_id)
     for _ in range(2):
         store().registry.register("housing-rentals", run_id)
-    settings = Settings.from_environment(environment(config("serve", "data=rentals", "serve.poll_seconds=0.3").serve))
+    settings = Settings.from_environment(server_environment(config("serve", "data=rentals", "serve.poll_seconds=0.3").serve))
     mlflow.set_tracking_uri(settings.tracking_uri)
     return settings
 
