@@ -14,7 +14,7 @@ from housing.tracking import store as tracking
 def main(cfg: DictConfig) -> None:
     """Print the newest decisions, newest first."""
     store = tracking.connect(cfg.mlflow)
-    printing.show_history(decision_log.list_decisions(store, cfg.decisions, cfg.alias, cfg.last), cfg.plain)
+    printing.show_history(decision_log.list_decisions(store, cfg.decisions_experiment, cfg.alias, cfg.limit), cfg.tsv)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ def report(cfg: DictConfig) -> Path:
 
     Raises HousingError where a run is not there, did not finish, kept no bundle, or cannot be compared with the others.
     """
-    if cfg.evaluate not in (None, "honest"):
-        raise ConfigError(f"evaluate is {cfg.evaluate!r}; allowed: honest, or null for what a promotion has found")
+    if cfg.evaluate not in (None, "full"):
+        raise ConfigError(f"evaluate is {cfg.evaluate!r}; allowed: full, or null for what a promotion has found")
     wanted = [str(one) for one in cfg.run_id] if isinstance(cfg.run_id, ListConfig) else [str(cfg.run_id)]
     if not 1 <= len(set(wanted)) == len(wanted) <= len(SERIES_COLORS):
         raise ConfigError(f"run_id is {', '.join(wanted) or 'empty'}; allowed: one to {len(SERIES_COLORS)} different runs")

@@ -4,7 +4,7 @@
     features/<n>/features.json  the blocks as declared, and the names of what they give
     features/<n>/arrays.npz     what the blocks learned
     members/<n>/model.onnx      an estimator
-    combine.json, combine.npz   which features each member sees, and how the members become one prediction
+    ensemble.json, ensemble.npz   which features each member sees, and how the members become one prediction
     interval.npz, interval.onnx how far predictions are off, and the model of it; only where the run made intervals
     reference.json              training share of each bin of each column and of the prediction, and their ends
     card.json                   what the run knew when it made the bundle
@@ -124,7 +124,7 @@ class Bundle:
     def _write_files(self, folder: Path) -> None:
         shared = {
             "schema.json": {"format": FORMAT, **self.schema.to_dict()},
-            "combine.json": self.ensemble.to_config(),
+            "ensemble.json": self.ensemble.to_config(),
             "reference.json": self.reference,
             "card.json": self.card,
             "golden.json": self.golden,
@@ -169,7 +169,7 @@ class Bundle:
         _validate_card(shared["card.json"])
         features = [_read_features(schema, home) for home in _numbered_dirs(folder / "features")]
         graphs: list[Estimator] = [model_type((home / GRAPH).read_bytes()) for home in _numbered_dirs(folder / "members")]
-        ensemble = restore_ensemble(schema, features, graphs, shared["combine.json"], _read_arrays(folder / ENSEMBLE))
+        ensemble = restore_ensemble(schema, features, graphs, shared["ensemble.json"], _read_arrays(folder / ENSEMBLE))
         background = _read_background(schema, folder / BACKGROUND)
         interval = None
         if (folder / INTERVAL[0]).is_file():

@@ -12,7 +12,7 @@ from housing.features.pipeline import Features
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
-ALL, NEAR, FAR = "everywhere", "near", "far"
+ALL, NEAR, FAR = "all", "near", "far"
 
 
 REGIONS = (ALL, NEAR, FAR)
@@ -36,7 +36,7 @@ class Member:
 
     def __post_init__(self) -> None:
         if self.region not in REGIONS:
-            raise ConfigError(f"where is {self.region!r}; allowed: {', '.join(REGIONS)}")
+            raise ConfigError(f"region is {self.region!r}; allowed: {', '.join(REGIONS)}")
 
     def predict(self, columns: Matrix) -> Vector:
         """Give the estimator's number for each row of what its features gave."""
@@ -45,7 +45,7 @@ class Member:
     @property
     def config(self) -> dict[str, Any]:
         """All but the estimator."""
-        return {"features": self.features, "where": self.region, "columns": self.columns}
+        return {"features": self.features, "region": self.region, "columns": self.columns}
 
 
 @dataclass
@@ -59,7 +59,9 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         if self.applicability is None and any(member.region != ALL for member in self.members):
-            raise ConfigError("a member counts only near or only far, and model.reach is missing or the table has no coordinates")
+            raise ConfigError(
+                "a member counts only near or only far, and model.applicability is missing or the table has no coordinates"
+            )
         for where in (NEAR, FAR):
             if not any(member.region in (ALL, where) for member in self.members):
                 raise ConfigError(f"no member of the model counts {where} training rows")
@@ -95,9 +97,9 @@ class Ensemble:
         return cache[index]
 
     def to_config(self) -> dict[str, Any]:
-        """Give how the members come together, for `combine.json`."""
+        """Give how the members come together, for `ensemble.json`."""
         reach = None if self.applicability is None else self.applicability.parameters
-        return {"members": [member.config for member in self.members], "reach": reach}
+        return {"members": [member.config for member in self.members], "applicability": reach}
 
 
 def clip_to_bounds(schema: Schema, raw: Vector) -> Vector:
@@ -111,7 +113,7 @@ def restore_ensemble(
 ) -> Ensemble:
     """Put an ensemble together again from its parts and its declaration."""
     members = [Member(estimator, **one) for estimator, one in zip(estimators, config["members"], strict=True)]
-    reach = ApplicabilityDomain.from_config(schema, config["reach"])
+    reach = ApplicabilityDomain.from_config(schema, config["applicability"])
     if reach is not None:
         reach.arrays |= dict(arrays)
     return Ensemble(schema, features, members, reach)

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from housing.core.errors import BundleError
 from housing.core.files import sha256
 
-FORMAT = 4
+FORMAT = 5
 
 
 CHECKSUMS = "SHA256SUMS"
 
 
-SHARED_FILES = ("schema.json", "combine.json", "reference.json", "card.json", "golden.json")
+SHARED_FILES = ("schema.json", "ensemble.json", "reference.json", "card.json", "golden.json")
 
 
-ENSEMBLE, BACKGROUND, GRAPH = "combine.npz", "background.npz", "model.onnx"
+ENSEMBLE, BACKGROUND, GRAPH = "ensemble.npz", "background.npz", "model.onnx"
 
 
 INTERVAL = ("interval.npz", "interval.onnx")

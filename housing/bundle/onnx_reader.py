@@ -54,7 +54,7 @@ MESSAGES = {
 }
 
 
-PACKAGE = "housing.onnx_reader"
+PACKAGE = "housing.bundle.onnx_reader"
 
 
 def _make_model_class() -> Any:

@@ -153,5 +153,5 @@ static struct PyModuleDef walker = {PyModuleDef_HEAD_INIT, "tree_walker", "Walks
 
 PyMODINIT_FUNC PyInit_tree_walker(void)
 {
-    return PyModule_Create(&walker);
+    return PyModule_Create(&tree_walker);
 }

@@ -26,7 +26,7 @@ MAX_DEPTH = 64  # a walk takes as many steps as its tree is deep: chains are for
 MAX_ID = 2**31  # every id is smaller: ONNX Runtime holds them so
 
 
-MAX_FEATURES = 2**20  # columns are fewer, as walker.c asks for
+MAX_FEATURES = 2**20  # columns are fewer, as tree_walker.c asks for
 
 
 LESS, LESS_OR_EQUAL, LEAF = b"BRANCH_LT", b"BRANCH_LEQ", b"LEAF"
@@ -54,7 +54,7 @@ IGNORED_ATTRIBUTES = {"nodes_hitrates"}
 DTYPES = {"ints": np.int64, "floats": np.float32, "strings": np.bytes_}
 
 
-# As walker.c has them.
+# As tree_walker.c has them.
 NODE = np.dtype([("threshold", np.float32), ("feature", np.uint32), ("left", np.uint32), ("weight", np.float32)])
 
 

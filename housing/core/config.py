@@ -4,7 +4,7 @@ from http.client import HTTPException
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from housing.core.environment import PROJECT, project_home
@@ -23,7 +23,7 @@ def instantiate(node: DictConfig, *arguments: Any) -> Any:
     Raises ConfigError where the target is not there or does not take what the node gives it.
     """
     try:
-        return instantiate(node, *arguments)
+        return hydra_instantiate(node, *arguments)
     except InstantiationException as error:
         if isinstance(error.__cause__, HousingError | OSError | HTTPException):
             raise error.__cause__ from None

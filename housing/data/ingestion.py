@@ -32,7 +32,7 @@ def ingest(cfg: DictConfig) -> int:
     VersionError where the table is another one than git names.
     """
     path, (source, read) = Path(cfg.data.path), _select_reader(cfg)
-    with _exclusive(path, cfg.patience):
+    with _exclusive(path, cfg.lock_timeout):
         present, version = data.load(cfg.data), _expected_version(path)
         new = read(source, present.schema)
         print(
@@ -44,7 +44,7 @@ def ingest(cfg: DictConfig) -> int:
         _report_duplicates(present, new.table, new_indices)
         if new_indices:
             added = new.table.take(new_indices)
-            printing.show_drift(measure_drift(present, added, cfg.drift.risk), len(added), len(present), cfg)
+            printing.show_drift(measure_drift(present, added, cfg.drift.significance), len(added), len(present), cfg)
             if version is not None and version.matches(path):
                 dvc.add(path)  # what came from the public source is not in the cache yet
             _append(path, present.schema, new.header, [new.cells[row] for row in new_indices])
@@ -58,11 +58,11 @@ def ingest(cfg: DictConfig) -> int:
 
 def _select_reader(cfg: DictConfig) -> tuple[Path, Callable[[Path, Schema], NewRows]]:
     """Give where the new rows are, and what reads them there."""
-    if cfg["from"] not in ("file", "feedback"):
-        raise ConfigError(f"from is {cfg['from']!r}; allowed: file, feedback")
-    if (cfg["from"] == "file") != (cfg.file is not None):
-        raise ConfigError(f"file is {cfg.file} and from={cfg['from']}; allowed: file=new.csv, or from=feedback without a file")
-    return (Path(cfg.file), NewRows.read) if cfg["from"] == "file" else (Path(cfg.feedback), feedback_rows.read_joined_rows)
+    if cfg.source not in ("file", "feedback"):
+        raise ConfigError(f"source is {cfg.source!r}; allowed: file, feedback")
+    if (cfg.source == "file") != (cfg.file is not None):
+        raise ConfigError(f"file is {cfg.file} and source={cfg.source}; allowed: file=new.csv, or source=feedback without a file")
+    return (Path(cfg.file), NewRows.read) if cfg.source == "file" else (Path(cfg.feedback), feedback_rows.read_joined_rows)
 
 
 def _expected_version(path: Path) -> Version | None:

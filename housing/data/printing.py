@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.table import Table as Grid
+from rich.table import Table
 
 from housing.core.console import _console
 from housing.data.drift import Drift
@@ -23,7 +23,7 @@ def show_bad_rows(bad_rows: Sequence[BadRow], file: Path) -> None:
 def show_drift(drifts: Sequence[Drift], rows: int, present: int, cfg: DictConfig) -> None:
     """Print how new rows differ from the present ones, column by column, and a sentence for each that does."""
     console = _console()
-    grid = Grid(title=f"how {rows:,} new rows differ from the {present:,} present ones", title_justify="left")
+    grid = Table(title=f"how {rows:,} new rows differ from the {present:,} present ones", title_justify="left")
     for name in ("column", "PSI", "by chance up to", "present", "new", "out of range", ""):
         grid.add_column(name, justify="right" if name in ("PSI", "by chance up to", "out of range") else "left", overflow="fold")
     for one in drifts:
@@ -40,6 +40,6 @@ def show_drift(drifts: Sequence[Drift], rows: int, present: int, cfg: DictConfig
 
 def _drift_level(drift: Drift, cfg: DictConfig) -> str:
     """Say in words how far a column is off: not at all where chance can do that."""
-    if drift.psi <= max(drift.psi_threshold, cfg.drift.notable):
+    if drift.psi <= max(drift.psi_threshold, cfg.drift.moderate):
         return NO_DRIFT
-    return "very different" if drift.psi > cfg.drift.strong else "different"
+    return "very different" if drift.psi > cfg.drift.large else "different"

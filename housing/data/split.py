@@ -114,7 +114,7 @@ def locations(table: Table) -> Rows:
 def grid_cells(table: Table, cell_degrees: float) -> Rows:
     """Give a number for each row that is equal for rows in the same cell of the map, `degrees` wide and high."""
     if not cell_degrees > 0:
-        raise ConfigError(f"degrees is {cell_degrees}; allowed: above 0")
+        raise ConfigError(f"cell_degrees is {cell_degrees}; allowed: above 0")
     return _group_ids(np.floor(_coordinates(table) / cell_degrees))
 
 

@@ -25,7 +25,7 @@ TRUE_CELLS, FALSE_CELLS = (
 
 
 SPLIT_COLUMN, FINGERPRINT_ATTRIBUTE = (
-    "housing.part",
+    "housing.split",
     "housing.fingerprint",
 )  # in a prepared table: a column, and what its source's SHA-256 was
 
@@ -90,7 +90,7 @@ def load(data: DictConfig, max_rows: int | None = None) -> Table:
     Raises HousingError where the file is not there, TableError where it does not fit the schema.
     """
     if max_rows is not None and max_rows < 1:
-        raise ConfigError(f"limit is {max_rows}; allowed: 1 and more, or null")
+        raise ConfigError(f"max_rows is {max_rows}; allowed: 1 and more, or null")
     path = Path(data.path)
     if not path.is_file():
         raise HousingError(f"{path} is not there. Get it with: python -m housing.fetch data={data.name}")

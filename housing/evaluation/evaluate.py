@@ -45,7 +45,7 @@ def evaluate(cfg: DictConfig, run_cfg: DictConfig, table: Table, parts: Split, b
         rmse_lower=low,
         rmse_upper=high,
         slices=score_slices(make_slices(table, parts.test, cfg.data), predicted, actual),
-        harder_splits=_evaluate_harder_splits(cfg.honest, run_cfg, table, left_out),
+        harder_splits=_evaluate_harder_splits(cfg.harder_splits, run_cfg, table, left_out),
         coverage=_interval_coverage(cfg.data, table, parts, bundle, left_out),
         limitations=[],
         skipped=left_out,

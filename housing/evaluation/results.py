@@ -57,12 +57,14 @@ class Evaluation:
 
     def metrics(self) -> dict[str, float]:
         """Give the figures by name, as MLflow takes them."""
-        found = {"honest_rmse_low": self.rmse_lower, "honest_rmse_high": self.rmse_upper}
-        found |= {f"honest_{one.split}_{name}": value for one in self.harder_splits for name, value in one.scores.items()}
-        found |= {f"honest_slice_rmse/{_sanitize(one.kind)}/{_sanitize(one.name)}": one.rmse for one in self.slices}
+        found = {"evaluation_rmse_lower": self.rmse_lower, "evaluation_rmse_upper": self.rmse_upper}
+        found |= {f"evaluation_{one.split}_{name}": value for one in self.harder_splits for name, value in one.scores.items()}
+        found |= {f"evaluation_slice_rmse/{_sanitize(one.kind)}/{_sanitize(one.name)}": one.rmse for one in self.slices}
         for one in self.coverage[:1]:
-            found |= {"honest_coverage_90": one.coverage, "honest_width_90": one.mean_width}
-        found |= {f"honest_coverage_90/{_sanitize(one.kind)}/{_sanitize(one.name)}": one.coverage for one in self.coverage[1:]}
+            found |= {"evaluation_coverage_90": one.coverage, "evaluation_width_90": one.mean_width}
+        found |= {
+            f"evaluation_coverage_90/{_sanitize(one.kind)}/{_sanitize(one.name)}": one.coverage for one in self.coverage[1:]
+        }
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,8 +81,8 @@ class Evaluation:
         parts = {
             "slices": [SliceScore(**one) for one in content["slices"]],
             "elsewhere": [
-                HarderSplitResult(**{**one, "rings": [DistanceBand(**ring) for ring in one["rings"]]})
-                for one in content["elsewhere"]
+                HarderSplitResult(**{**one, "distance_bands": [DistanceBand(**ring) for ring in one["distance_bands"]]})
+                for one in content["harder_splits"]
             ],
             "coverage": [IntervalCoverage(**one) for one in content["coverage"]],
         }

@@ -72,7 +72,7 @@ def make_slices(table: Table, rows: Rows, data: DictConfig) -> list[SliceMask]:
     matrix, actual = table.matrix[rows], table.target[rows]
     columns = {name: table.schema.index(name) for name in slice_columns(table, data)}
     kinds = [
-        _region_slices(table, matrix, data.get("places")),
+        _region_slices(table, matrix, data.get("landmarks")),
         _quintile_slices(TARGET_BAND, actual),
         *(_column_slices(table.schema.features[place], matrix[:, place]) for place in columns.values()),
     ]
@@ -81,11 +81,11 @@ def make_slices(table: Table, rows: Rows, data: DictConfig) -> list[SliceMask]:
 
 def slice_columns(table: Table, data: DictConfig) -> list[str]:
     """Give the columns that slices are made of: the declared ones, or else the one whose ranks go best with the target."""
-    declared = data.get("slices")
+    declared = data.get("slice_columns")
     if declared is None:
         return [most_correlated_column(table)]
     if not declared:
-        raise ConfigError("data.slices is empty; allowed: names of columns, or no slices at all for the leading one")
+        raise ConfigError("data.slice_columns is empty; allowed: names of columns, or no slices at all for the leading one")
     return [str(name) for name in declared]
 
 

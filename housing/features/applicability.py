@@ -23,7 +23,9 @@ class ApplicabilityDomain:
 
     def __init__(self, coordinates: tuple[int, int], quantile: float, factor: float) -> None:
         if not (0.0 < quantile < 1.0 and factor > 0.0):
-            raise ConfigError(f"features.reach is quantile {quantile}, times {factor}; allowed: 0 < quantile < 1, times > 0")
+            raise ConfigError(
+                f"features.applicability is quantile {quantile}, factor {factor}; allowed: 0 < quantile < 1, factor > 0"
+            )
         self.quantile, self.factor = quantile, factor
         self.index = SpatialIndex(coordinates)
         self.arrays = self.index.arrays
@@ -37,24 +39,24 @@ class ApplicabilityDomain:
         try:
             return cls(coordinates, **parameters)
         except TypeError as error:
-            raise ConfigError(f"reach: {error}; allowed: quantile and times, both numbers") from error
+            raise ConfigError(f"features.applicability: {error}; allowed: quantile and factor, both numbers") from error
 
     def fit(self, matrix: Matrix) -> Self:
         """Learn from the places of training rows."""
         apart = SpatialIndex((self.index.coordinates[0], self.index.coordinates[1])).fit(matrix).nearest_leave_one_out(1)[0]
         self.index.fit(matrix, unique=True)
-        self.arrays["km"] = np.array([self.factor * np.quantile(apart, self.quantile)])
+        self.arrays["threshold_km"] = np.array([self.factor * np.quantile(apart, self.quantile)])
         return self
 
     @property
     def parameters(self) -> dict[str, float]:
         """What `declared` takes."""
-        return {"quantile": self.quantile, "times": self.factor}
+        return {"quantile": self.quantile, "factor": self.factor}
 
     def proximity(self, matrix: Matrix) -> NDArray[np.float64]:
         """Give 1 within the reach, 0 beyond twice of it, and what lies between on a line."""
-        return np.clip(2.0 - self.index.distance_to_nearest(matrix) / max(self.arrays["km"][0], MIN_KM), 0.0, 1.0)
+        return np.clip(2.0 - self.index.distance_to_nearest(matrix) / max(self.arrays["threshold_km"][0], MIN_KM), 0.0, 1.0)
 
     def is_outside(self, matrix: Matrix) -> NDArray[np.bool_]:
         """Tell it for each row."""
-        return self.index.distance_to_nearest(matrix) > self.arrays["km"][0]
+        return self.index.distance_to_nearest(matrix) > self.arrays["threshold_km"][0]

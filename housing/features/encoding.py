@@ -10,20 +10,20 @@ from housing.core.errors import ConfigError
 from housing.schema.column import Column, Matrix
 from housing.schema.table_schema import Schema
 
-NAN_HANDLING = ("impute", "keep")
+NAN_HANDLING = ("impute", "native")
 
 
 class Encoder:
     """One-hot for categories (missing is a level of its own); missing numbers imputed and flagged, or kept as NaN.
 
-    `missing="impute"` puts the training median for a missing number and adds a flag for each nullable column: linear
-    models and scikit-learn's trees need it, since their ONNX graphs are silently wrong for NaN. `missing="keep"`
+    `nan_handling="impute"` puts the training median for a missing number and adds a flag for each nullable column: linear
+    models and scikit-learn's trees need it, since their ONNX graphs are silently wrong for NaN. `nan_handling="native"`
     leaves NaN to an estimator that knows what to do with it.
     """
 
     def __init__(self, schema: Schema, visible: Sequence[int], derived: list[str], nan_handling: str) -> None:
         if nan_handling not in NAN_HANDLING:
-            raise ConfigError(f"model.missing is {nan_handling!r}; allowed: {', '.join(NAN_HANDLING)}")
+            raise ConfigError(f"model.nan_handling is {nan_handling!r}; allowed: {', '.join(NAN_HANDLING)}")
         places = [(place, schema.features[place]) for place in visible]
         self.impute = nan_handling == "impute"
         self.numbers = [place for place, column in places if column.type != "category"]

@@ -30,7 +30,15 @@ CHUNK = 400  # rows at a time: each solves a system of equations
 EPSILON = 1e-10
 
 
-INITIAL = {"column": 0.35, "place": 3.0, "places": 4.0, "a": 0.6, "noise": 0.2, "b": 0.4, "c": 0.4}  # before anything is learned
+INITIAL = {
+    "column_scale": 0.35,
+    "coordinate_scale": 3.0,
+    "spatial_scale": 4.0,
+    "a": 0.6,
+    "noise": 0.2,
+    "b": 0.4,
+    "c": 0.4,
+}  # before anything is learned
 
 
 class LocalGaussianProcess:
@@ -53,11 +61,11 @@ class LocalGaussianProcess:
         seed: int,
     ) -> None:
         require_counts(
-            "local_process", neighbours=[neighbours], targets_of=target_means, learned_on=[n_fit_rows], rounds=[max_iter]
+            "local_process", neighbours=[neighbours], target_means=target_means, n_fit_rows=[n_fit_rows], max_iter=[max_iter]
         )
         if max(target_means) > neighbours:
             raise ConfigError(
-                f"features: block local_process: targets_of is {list(target_means)}; allowed: up to {neighbours} neighbours"
+                f"features: block gaussian_process: target_means is {list(target_means)}; allowed: up to {neighbours} neighbours"
             )
         coordinates = schema.coordinates()
         self.arrays: dict[str, NDArray[np.float64]] = {}
@@ -65,8 +73,8 @@ class LocalGaussianProcess:
         self.columns = [p for p, c in enumerate(schema.features) if c.type != "category" and p not in (coordinates or ())]
         self.neighbours, self.target_means, self.log_target = neighbours, np.asarray(target_means, dtype=int), log_target
         self.n_fit_rows, self.max_iter, self.seed = n_fit_rows, max_iter, seed
-        kind = "log_process" if log_target else "process"
-        self.names = [f"{kind}_mean", f"{kind}_spread", *(f"{kind}_target_of_{count}_alike" for count in target_means)]
+        kind = "log_gp" if log_target else "gp"
+        self.names = [f"{kind}_mean", f"{kind}_std", *(f"{kind}_target_mean_of_{count}" for count in target_means)]
         self.names = [] if coordinates is None else self.names
 
     def fit(self, matrix: Matrix, target: Vector) -> Self:
@@ -90,7 +98,7 @@ class LocalGaussianProcess:
         random = np.random.default_rng(self.seed)
         for part in (1, 2):  # the nearest rows hang on the metric, and are found again
             self.__dict__.pop("_tree", None)
-            self.__dict__.pop("_worked", None)
+            self.__dict__.pop("_transformed_target", None)
             self._maximise_likelihood(random, self.max_iter // part)
         self.__dict__.pop("_tree", None)
         return self
@@ -136,8 +144,8 @@ class LocalGaussianProcess:
         return np.exp(self.arrays["metric"][: len(self.columns) + 2])
 
     def _initial_metric(self) -> Vector:
-        scales = [INITIAL["column"]] * len(self.columns) + [INITIAL["place"]] * 2
-        return np.log([*scales, *(INITIAL[name] for name in ("places", "a", "noise", "b", "c"))])
+        scales = [INITIAL["column_scale"]] * len(self.columns) + [INITIAL["coordinate_scale"]] * 2
+        return np.log([*scales, *(INITIAL[name] for name in ("spatial_scale", "a", "noise", "b", "c"))])
 
     def _maximise_likelihood(self, random: np.random.Generator, max_iter: int) -> None:
         """Climb the likelihood of some rows, each given its nearest ones."""

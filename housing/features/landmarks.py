@@ -33,7 +33,7 @@ class LandmarkDistances:
         """Learn the latitude at which a degree of longitude is measured."""
         if self.coordinates is not None:
             self.arrays["latitude"] = np.array([matrix[:, self.coordinates[0]].mean()])
-            self.__dict__.pop("_km", None)
+            self.__dict__.pop("_projected", None)
         return self
 
     @cached_property

@@ -52,9 +52,13 @@ class NearestNeighbours:
             (place, c.name) for place, c in enumerate(schema.features) if c.type != "category" and place not in coordinates
         ]
         require_counts(
-            "neighbours", km_to=distances_to, columns_of=feature_means, targets_of=target_means, spreads_of=target_stds
+            "neighbours",
+            distances_to=distances_to,
+            feature_means=feature_means,
+            target_means=target_means,
+            target_stds=target_stds,
         )
-        require_positive("neighbours", decay_km=decay_km, alike_km=[similarity_km])
+        require_positive("neighbours", decay_km=decay_km, similarity_km=[similarity_km])
         self.columns = [place for place, _ in numbers]
         self.distances_to, self.feature_means = np.asarray(distances_to, dtype=int), list(feature_means)
         self.target_means, self.target_stds = np.asarray(target_means, dtype=int), np.asarray(target_stds, dtype=int)
@@ -62,12 +66,12 @@ class NearestNeighbours:
         self.similarity_km = similarity_km
         self.n_neighbours = max(*distances_to, *feature_means, *target_means, *target_stds)
         self.names = [f"km_to_neighbour_{count}" for count in distances_to]
-        self.names += [f"{name}_of_{count}_near" for count in feature_means for _, name in numbers]
-        self.names += [f"{name}_against_{feature_means[0]}_near" for _, name in numbers]
-        self.names += [f"target_of_{count}_near" for count in target_means]
-        self.names += [f"target_spread_of_{count}_near" for count in target_stds]
-        self.names += [f"target_within_{km:g}_km" for km in decay_km]
-        self.names += ["target_of_alike", "target_here", "rows_here"]
+        self.names += [f"{name}_mean_of_{count}_nearest" for count in feature_means for _, name in numbers]
+        self.names += [f"{name}_minus_mean_of_{feature_means[0]}_nearest" for _, name in numbers]
+        self.names += [f"target_mean_of_{count}_nearest" for count in target_means]
+        self.names += [f"target_std_of_{count}_nearest" for count in target_stds]
+        self.names += [f"target_mean_decay_{km:g}_km" for km in decay_km]
+        self.names += ["target_mean_of_similar", "target_mean_colocated", "rows_colocated"]
 
     def fit(self, matrix: Matrix, target: Vector) -> Self:
         """Keep the training rows: places, columns (a missing number is its median), targets."""
@@ -79,7 +83,7 @@ class NearestNeighbours:
             self.arrays["columns"], self.arrays["targets"] = columns, target
             self.arrays["medians"] = medians
             leading, spread = _most_correlated(columns, target)
-            self.arrays["leading"] = np.array([leading, spread])
+            self.arrays["most_correlated"] = np.array([leading, spread])
         return self
 
     def transform(self, matrix: Matrix) -> Matrix:
@@ -111,7 +115,7 @@ class NearestNeighbours:
         """Give how far each neighbour is from a row in the leading column."""
         if not self.columns:
             return np.zeros(columns.shape[:2])
-        leading, scale = int(self.arrays["leading"][0]), self.arrays["leading"][1]
+        leading, scale = int(self.arrays["most_correlated"][0]), self.arrays["most_correlated"][1]
         mine = query[:, [leading]]
         mine = np.where(np.isnan(mine), self.arrays["medians"][leading], mine)
         return np.abs(columns[:, :, leading] - mine) / scale

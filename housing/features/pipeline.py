@@ -52,15 +52,15 @@ BLOCKS: dict[str, Callable[..., Block]] = {
     "distance": LandmarkDistances,
     "ratio": Ratios,
     "neighbours": NearestNeighbours,
-    "cells": SpatialTargetEncoding,
-    "local_process": LocalGaussianProcess,
+    "target_encoding": SpatialTargetEncoding,
+    "gaussian_process": LocalGaussianProcess,
 }
 
 
-CONFIG_KEYS = ("blocks", "without", "reach")
+CONFIG_KEYS = ("blocks", "exclude_roles", "applicability")
 
 
-RESERVED_LABELS = ("encode", "reach")  # of the features themselves, among the arrays of their state
+RESERVED_LABELS = ("encoder", "applicability")  # of the features themselves, among the arrays of their state
 
 
 class Features:
@@ -69,18 +69,20 @@ class Features:
     def __init__(self, schema: Schema, config: Mapping[str, Any], nan_handling: str) -> None:
         """Take what a config of the group `features` declares.
 
-        Of each of `blocks`, by label, `block` names the class (else the label does), the rest are its parameters. `without`
-        names roles of columns that the estimator is not shown; `reach` says from where on columns that hang on near
+        Of each of `blocks`, by label, `block` names the class (else the label does), the rest are its parameters. `exclude_roles`
+        names roles of columns that the estimator is not shown; `applicability` says from where on columns that hang on near
         training rows are missing. Raises ConfigError for a block, a parameter or a column that is not known.
         """
         _validate_config(config)
         self.config = {name: config[name] for name in CONFIG_KEYS}
         self.nan_handling = nan_handling
         self.blocks = {label: _make_block(schema, label, block) for label, block in config["blocks"].items()}
-        shown = [place for place, column in enumerate(schema.features) if column.role not in config["without"]]
+        shown = [place for place, column in enumerate(schema.features) if column.role not in config["exclude_roles"]]
         self.encoder = Encoder(schema, shown, [name for block in self.blocks.values() for name in block.names], nan_handling)
         _validate_names(schema, self.names)
-        self.applicability = None if nan_handling == "impute" else ApplicabilityDomain.from_config(schema, config["reach"])
+        self.applicability = (
+            None if nan_handling == "impute" else ApplicabilityDomain.from_config(schema, config["applicability"])
+        )
         coordinates = schema.coordinates() or ()
         local = {name for block in self.blocks.values() if block.is_local for name in block.names}
         local |= {schema.features[place].name for place in coordinates}
@@ -127,20 +129,20 @@ class Features:
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Give the declaration (JSON) and the fitted arrays; `restore` takes both."""
         arrays = {f"{label}.{name}": array for label, owned in self._arrays().items() for name, array in owned.items()}
-        return {**self.config, "missing": self.nan_handling, "names": self.names}, arrays
+        return {**self.config, "nan_handling": self.nan_handling, "names": self.names}, arrays
 
     def _arrays(self) -> dict[str, Arrays]:
         parts: dict[str, Any] = {
             **self.blocks,
-            "encode": self.encoder,
-            **({"reach": self.applicability} if self.applicability else {}),
+            "encoder": self.encoder,
+            **({"applicability": self.applicability} if self.applicability else {}),
         }
         return {name: part.arrays for name, part in parts.items()}
 
     @classmethod
     def restore(cls, schema: Schema, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Rebuild fitted features from their state. Raises ConfigError where the state does not fit together."""
-        features = cls(schema, state, state["missing"])
+        features = cls(schema, state, state["nan_handling"])
         owned = features._arrays()
         for name, array in arrays.items():
             label, _, key = name.partition(".")
@@ -156,9 +158,9 @@ def _validate_config(config: Mapping[str, Any]) -> None:
     for part in CONFIG_KEYS:
         if part not in config:
             raise ConfigError(f"features.{part} is missing; a preset has {', '.join(CONFIG_KEYS)}")
-    for role in config["without"]:
+    for role in config["exclude_roles"]:
         if role not in ROLES:
-            raise ConfigError(f"features.without has {role!r}; allowed: {', '.join(ROLES)}")
+            raise ConfigError(f"features.exclude_roles has {role!r}; allowed: {', '.join(ROLES)}")
     for label in config["blocks"]:
         if label in RESERVED_LABELS or "." in label:
             raise ConfigError(
@@ -168,7 +170,9 @@ def _validate_config(config: Mapping[str, Any]) -> None:
 
 def _validate_names(schema: Schema, names: Sequence[str]) -> None:
     if not names:
-        raise ConfigError(f"no column of table {schema.name} is left for the estimator: features.without leaves all of them out")
+        raise ConfigError(
+            f"no column of table {schema.name} is left for the estimator: features.exclude_roles leaves all of them out"
+        )
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ConfigError(f"features: column {twice[0]} is given twice; allowed: once")

@@ -27,14 +27,14 @@ class SpatialIndex:
     def fit(self, matrix: Matrix, unique: bool = False) -> Self:
         """Take the places of training rows; with `once` a place where many rows lie is kept once."""
         degrees = matrix[:, self.coordinates]
-        self.arrays["places"] = np.unique(degrees, axis=0) if unique else degrees
+        self.arrays["points"] = np.unique(degrees, axis=0) if unique else degrees
         self.arrays["latitude"] = np.array([degrees[:, 0].mean()])
         self.__dict__.pop("_tree", None)
         return self
 
     @cached_property
     def _tree(self) -> "cKDTree":
-        return build_kd_tree(self.project(self.arrays["places"]))
+        return build_kd_tree(self.project(self.arrays["points"]))
 
     def project(self, degrees: NDArray[np.float64]) -> NDArray[np.float64]:
         """Give places in degrees as km north and east."""

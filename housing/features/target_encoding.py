@@ -36,15 +36,15 @@ class SpatialTargetEncoding:
     is_local = True
 
     def __init__(self, schema: Schema, n_clusters: Sequence[int], folds: int, smoothing: float, seed: int) -> None:
-        require_counts("cells", counts=n_clusters)
-        require_positive("cells", prior_rows=[smoothing])
+        require_counts("target_encoding", n_clusters=n_clusters)
+        require_positive("target_encoding", smoothing=[smoothing])
         if folds < 2:
-            raise ConfigError(f"features: block cells: folds is {folds}; allowed: 2 and more")
+            raise ConfigError(f"features: block target_encoding: folds is {folds}; allowed: 2 and more")
         coordinates = schema.coordinates()
         self.coordinates = [] if coordinates is None else list(coordinates)
         self.n_clusters = [] if coordinates is None else sorted(n_clusters, reverse=True)
         self.folds, self.smoothing, self.seed = folds, smoothing, seed
-        self.names = [f"target_of_cell_of_{count}" for count in self.n_clusters]
+        self.names = [f"target_encoding_{count}_clusters" for count in self.n_clusters]
         self.arrays: dict[str, NDArray[Any]] = {}
 
     def fit(self, matrix: Matrix, target: Vector) -> Self:

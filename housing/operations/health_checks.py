@@ -27,7 +27,7 @@ from housing.tracking.store import Store
 EXTRAS = ("train", "data")  # the extras of setup.cfg that these commands need
 
 
-PASSED, SKIPPED, FAILED = "good", "absent", "ill"
+PASSED, SKIPPED, FAILED = "passed", "skipped", "failed"
 
 
 SERVE_COMMAND = "./scripts/serve"
@@ -90,8 +90,10 @@ def threads(_cfg: DictConfig) -> str:
 def disk(cfg: DictConfig) -> str:
     """There is room where results go."""
     free = shutil.disk_usage(project_home()).free // 1_000_000
-    if free < cfg.disk:
-        raise CheckFailed(f"{free:,} MB free in {project_home()}", f"free some: {cfg.disk:,} MB are wanted (disk=)")
+    if free < cfg.min_free_disk_mb:
+        raise CheckFailed(
+            f"{free:,} MB free in {project_home()}", f"free some: {cfg.min_free_disk_mb:,} MB are wanted (min_free_disk_mb=)"
+        )
     return f"{free:,} MB free in {project_home()}"
 
 
@@ -127,7 +129,7 @@ def _store(cfg: DictConfig) -> Store:
     if file is not None and not file.is_file():
         raise CheckFailed(f"{file} is not there", TRAIN_COMMAND)
     if file is None:
-        _require_allowed_host(uri, cfg.patience)
+        _require_allowed_host(uri, cfg.timeout)
     return tracking.connect(cfg.mlflow)
 
 
@@ -229,7 +231,7 @@ def _configured_url(cfg: DictConfig, name: str) -> str:
 
 def _fetch_text(url: str, route: str, cfg: DictConfig, hint: str) -> str:
     try:
-        return _http_get(url + route, cfg.patience, cfg.serve.key if url == cfg.serve.url else "")
+        return _http_get(url + route, cfg.timeout, cfg.serve.key if url == cfg.serve.url else "")
     except urllib.error.HTTPError as error:
         said = error.read().decode(errors="replace")[:300]
         hint = "name a key with the rights predict and metrics: serve.key=" if error.code in (401, 403) else "mend what it says"

@@ -39,7 +39,7 @@ KEY_TAG, STARTED_BY_TAG, ROWS_TAG, NEW_ROWS_TAG, RETRAINED_TAG = (
 )
 
 
-RESERVED_OVERRIDES = ("run_id=", "sweep=", "candidates=", "to=")  # follow from the sweep and `alias`
+RESERVED_OVERRIDES = ("run_id=", "sweep=", "metrics_files=", "alias=")  # follow from the sweep and `alias`
 
 
 OVERRIDE_LIST = Validator(
@@ -59,13 +59,20 @@ PROMOTE_OVERRIDES = Validator(
 )
 
 
-ALLOWED = {"sweep": OVERRIDE_LIST, "gate": PROMOTE_OVERRIDES, "min_new_rows": integer(0), "patience": NON_NEGATIVE}
+ALLOWED = {
+    "sweep_overrides": OVERRIDE_LIST,
+    "promote_overrides": PROMOTE_OVERRIDES,
+    "min_new_rows": integer(0),
+    "lock_timeout": NON_NEGATIVE,
+}
 
 
 FORWARDED = re.compile(r"\+*(data|mlflow|paths|experiment_name)[.=]|hydra\.searchpath=")  # what each step is told too
 
 
-GATE_FORWARDED = re.compile(r"\+*(registered_model|decisions|by|serve)[.=]")  # of the command line, what the gate is told too
+GATE_FORWARDED = re.compile(
+    r"\+*(registered_model|decisions_experiment|actor|serve)[.=]"
+)  # of the command line, what the gate is told too
 
 
 def retrain(cfg: DictConfig) -> RetrainingSummary:
@@ -92,14 +99,14 @@ def _retrain(cfg: DictConfig) -> RetrainingSummary:
         return _finish(cfg, store, sweep or _run_sweep(cfg, store, key, result), result)
     result.verdict, reason = idle
     result.reasons.append(reason)
-    result.append_to_files(Path(cfg.summary), Path(cfg.outputs))
+    result.append_to_files(Path(cfg.summary_file), Path(cfg.output_file))
     return result
 
 
 def compute_key(cfg: DictConfig, fingerprint: str) -> str:
     """Give what a retraining of a config on a version of the table is known by."""
     declared: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    return retraining_key(fingerprint, declared, cfg.sweep)
+    return retraining_key(fingerprint, declared, cfg.sweep_overrides)
 
 
 def _idle_verdict(cfg: DictConfig, sweep: RunRecord | None, new_rows: int) -> tuple[str, str] | None:
@@ -127,9 +134,9 @@ def _finish(cfg: DictConfig, store: Store, sweep: RunRecord, result: RetrainingS
         moved=version is not None and _was_moved(cfg, store, sweep, version),
         sweep=sweep.id,
         jobs=[Outcome(**job) for job in json.loads(store.artifacts.read_text(sweep.id, JOBS_FILE))],
-        tested=decision.metrics,
+        gate_metrics=decision.metrics,
     )
-    result.append_to_files(Path(cfg.summary), Path(cfg.outputs))
+    result.append_to_files(Path(cfg.summary_file), Path(cfg.output_file))
     sweep.run.log(tags={RETRAINED_TAG: result.verdict})
     return result
 
@@ -150,7 +157,7 @@ def _run_sweep(cfg: DictConfig, store: Store, key: str, result: RetrainingSummar
     tags = {STARTED_BY_TAG: RETRAIN_TAGS[STARTED_BY_TAG], KEY_TAG: key, tracking_tags.DATA: result.fingerprint}
     tags |= {ROWS_TAG: str(result.rows), NEW_ROWS_TAG: str(result.new_rows)}
     quoted = (f"+tags.{name.removeprefix(TAG_PREFIX)}='{value}'" for name, value in tags.items())
-    _run_command("housing.train", "-m", *cfg.sweep, *quoted)
+    _run_command("housing.train", "-m", *cfg.sweep_overrides, *quoted)
     sweep = _find_sweep(store, cfg, {KEY_TAG: key})
     if sweep is None:
         raise HousingError("the sweep is not finished; it says above why. The same command goes on from here")
@@ -166,11 +173,11 @@ def _run_gate(cfg: DictConfig, store: Store, sweep: RunRecord, fingerprint: str)
         tracking_tags.DATA: fingerprint,
         tracking_tags.ALIAS: cfg.alias,
     }
-    before = store.runs.find_first(cfg.decisions, about, NEWEST_FIRST)
+    before = store.runs.find_first(cfg.decisions_experiment, about, NEWEST_FIRST)
     _run_command(
-        "housing.promote", f"run_id={best}", f"to={cfg.alias}", *_forwarded_overrides(GATE_FORWARDED), *cfg.gate
+        "housing.promote", f"run_id={best}", f"alias={cfg.alias}", *_forwarded_overrides(GATE_FORWARDED), *cfg.promote_overrides
     )  # its exit code is 1 for a REJECT and for an error
-    decision = store.runs.find_first(cfg.decisions, about, NEWEST_FIRST)
+    decision = store.runs.find_first(cfg.decisions_experiment, about, NEWEST_FIRST)
     if decision is None or (before is not None and decision.id == before.id):
         raise StoreError("the gate came to no decision; it says above why. The same command asks it again")
     return decision
@@ -178,7 +185,7 @@ def _run_gate(cfg: DictConfig, store: Store, sweep: RunRecord, fingerprint: str)
 
 def _was_moved(cfg: DictConfig, store: Store, sweep: RunRecord, version: str) -> bool:
     """Whether the alias came to a version of this sweep since that began; the promotion may have been cut off afterwards."""
-    past = decision_log.list_decisions(store, cfg.decisions, cfg.alias)
+    past = decision_log.list_decisions(store, cfg.decisions_experiment, cfg.alias)
     promoted = any(one.verdict == PROMOTE and one.version == version and one.decided_at >= sweep.started_at for one in past)
     return promoted and store.registry.run_of_version(cfg.registered_model, version) == sweep.tags[tracking_tags.BEST_RUN]
 
@@ -217,9 +224,9 @@ def _exclusive(cfg: DictConfig) -> Iterator[None]:
     """Keep others from retraining in this clone. Raises HousingError where one takes longer than `patience` seconds."""
     Path(cfg.lock).parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(cfg.lock, timeout=cfg.patience):
+        with FileLock(cfg.lock, timeout=cfg.lock_timeout):
             yield
     except Timeout as error:
         raise HousingError(
-            f"another process has been retraining on table {cfg.data.name} for {cfg.patience} s; try again when it is through"
+            f"another process has been retraining on table {cfg.data.name} for {cfg.lock_timeout} s; try again when it is through"
         ) from error

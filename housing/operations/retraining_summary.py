@@ -6,7 +6,7 @@ from pathlib import Path
 
 from housing.runs.outcome import Outcome
 
-UP_TO_DATE, NO_NEW_LABELS = "NOTHING NEW", "DRIFT, NO NEW TRUTH"  # beside the gate's verdicts
+UP_TO_DATE, NO_NEW_LABELS = "UP TO DATE", "NO NEW LABELS"  # beside the gate's verdicts
 
 
 REPORTED_METRICS = ("rmse", "mae", "r2")

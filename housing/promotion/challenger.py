@@ -17,7 +17,7 @@ from housing.tracking import tags as tracking
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
 
-SELECTORS = ("run_id", "sweep", "candidates")
+SELECTORS = ("run_id", "sweep", "metrics_files")
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ def find_challenger(cfg: DictConfig, store: Store, table: Table, parts: Split) -
     Raises StoreError where there is none, or where it may have been fitted on some of the test rows.
     """
     asked = [name for name in SELECTORS if cfg[name]]
-    before = cfg.after.get(cfg.to)
+    before = cfg.promotes_from.get(cfg.alias)
     if before is not None:
         if asked:
-            raise ConfigError(f"{asked[0]} is given; to={cfg.to} takes the version at {before} and nothing else")
+            raise ConfigError(f"{asked[0]} is given; alias={cfg.alias} takes the version at {before} and nothing else")
         return _version_at_alias(before, cfg, store, table, parts)
     if len(asked) > 1:
         raise ConfigError(f"{' and '.join(asked)} are given; allowed: one of them")
@@ -48,7 +48,7 @@ def _version_at_alias(alias: str, cfg: DictConfig, store: Store, table: Table, p
     version = store.registry.version_at(cfg.registered_model, alias)
     if version is None:
         raise StoreError(
-            f"{cfg.registered_model} has no version at {alias}, and {cfg.to} takes the one that is there;"
+            f"{cfg.registered_model} has no version at {alias}, and {cfg.alias} takes the one that is there;"
             f" first: python -m housing.promote data={cfg.data.name}"
         )
     run = store.runs.get(store.registry.run_of_version(cfg.registered_model, version))
@@ -88,7 +88,9 @@ def _best_run(cfg: DictConfig, store: Store, table: Table, parts: Split) -> RunR
 
 
 def _requested_run(cfg: DictConfig, store: Store, table: Table, parts: Split) -> RunRecord:
-    run = _best_of_metrics_files(cfg, store) if cfg.candidates else store.runs.get(cfg.run_id or _best_run_of_sweep(cfg, store))
+    run = (
+        _best_of_metrics_files(cfg, store) if cfg.metrics_files else store.runs.get(cfg.run_id or _best_run_of_sweep(cfg, store))
+    )
     _require_comparable(run, table, parts)
     return run
 
@@ -105,12 +107,12 @@ def _best_run_of_sweep(cfg: DictConfig, store: Store) -> str:
 def _best_of_metrics_files(cfg: DictConfig, store: Store) -> RunRecord:
     """Give the run with the least metric of those that files name. Raises StoreError where this store does not know it."""
     try:
-        read = {name: json.loads(Path(name).read_text(encoding="utf-8")) for name in cfg.candidates}
+        read = {name: json.loads(Path(name).read_text(encoding="utf-8")) for name in cfg.metrics_files}
         best = min(read, key=lambda name: float(read[name][cfg.metric]))
         run_id = str(read[best][RUN_ID_KEY])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"candidates={list(cfg.candidates)}: {type(error).__name__}: {error}; allowed: files that housing.train export= wrote"
+            f"metrics_files={list(cfg.metrics_files)}: {type(error).__name__}: {error}; allowed: files that housing.train export= wrote"
         ) from error
     try:
         return store.runs.get(run_id)

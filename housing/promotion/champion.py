@@ -45,7 +45,8 @@ def find_champion(cfg: DictConfig, store: Store, table: Table, parts: Split, dec
             bundle = Bundle.read(folder)
     except BundleError as error:
         return replace(
-            mean, unread=f"version {version} at {cfg.to} cannot be read, so nobody knows what there is to beat: {error}"
+            mean,
+            unreadable_reason=f"version {version} at {cfg.alias} cannot be read, so nobody knows what there is to beat: {error}",
         )
     if bundle.schema.target.name != table.schema.target.name:
         raise StoreError(

@@ -50,4 +50,4 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # all that is k
 
     def to_json(self) -> str:
         """Give all of it but the honest evaluation as JSON."""
-        return json.dumps({**asdict(self), "honest": None}, indent=2, allow_nan=False) + "\n"
+        return json.dumps({**asdict(self), "evaluation": None}, indent=2, allow_nan=False) + "\n"

@@ -42,13 +42,13 @@ class DecisionRecord:
 def exclusive(cfg: DictConfig, store: Store) -> Iterator[None]:
     """Let nobody else on this machine decide about the model; wait where somebody does. What was cut off is closed."""
     with machine_lock(f"{store.client.uri} {cfg.registered_model}", "promotions"):
-        store.runs.close_dead(cfg.decisions)
+        store.runs.close_dead(cfg.decisions_experiment)
         yield
 
 
 def current_user(cfg: DictConfig) -> str:
     """Give who decides."""
-    return str(cfg.by or getpass.getuser())
+    return str(cfg.actor or getpass.getuser())
 
 
 def save_decision(record: Run, decision: Decision) -> None:
@@ -71,7 +71,7 @@ def _metrics(decision: Decision) -> dict[str, float]:
     metrics |= {f"champion_{name}": value for name, value in decision.champion_metrics.items()}
     if decision.difference is not None:
         found = decision.difference
-        metrics |= {"difference": found.difference, "difference_low": found.lower, "difference_high": found.upper}
+        metrics |= {"difference": found.difference, "difference_lower": found.lower, "difference_upper": found.upper}
     return metrics
 
 

@@ -16,7 +16,7 @@ from housing.schema.table_schema import Schema
 
 def compare_overall(gate: DictConfig, metric: str, challenger_error: Vector, champion_error: Vector) -> PairedDifference:
     """Compare the errors of challenger and champion on all rows that both take."""
-    return paired_bootstrap(challenger_error, champion_error, metric, gate.certainty, gate.resamples, gate.seed)
+    return paired_bootstrap(challenger_error, champion_error, metric, gate.confidence, gate.n_resamples, gate.seed)
 
 
 def decide_verdict(difference: PairedDifference, checks: Sequence[Check]) -> str:
@@ -44,7 +44,7 @@ def slice_checks(
 
     With many slices one of them looks worse by chance, so each has to be as much more certain (Bonferroni).
     """
-    judged = [group for group in slices if group.mask.sum() >= gate.slices.rows]
+    judged = [group for group in slices if group.mask.sum() >= gate.slices.min_rows]
     return [
         _slice_check(gate, metric, group, len(judged), challenger_error[group.mask], champion_error[group.mask])
         for group in judged
@@ -57,7 +57,7 @@ def _slice_check(
     my_score, their_score, margin = (
         compute_score(challenger_error, metric),
         compute_score(champion_error, metric),
-        gate.slices.margin,
+        gate.slices.max_regression,
     )
     share = my_score / their_score - 1 if their_score else 0.0
     found = f"{metric} {my_score:.4f} against {their_score:.4f} ({share:+.1%}) on {len(challenger_error):,} rows"
@@ -66,13 +66,13 @@ def _slice_check(
 
 
 def _is_significant(gate: DictConfig, metric: str, n_slices: int, challenger_error: Vector, champion_error: Vector) -> bool:
-    certainty = 1 - (1 - gate.certainty) / n_slices  # so far out there are as many resamples as for all rows
-    return paired_bootstrap(challenger_error, champion_error, metric, certainty, gate.resamples * n_slices, gate.seed).is_worse
+    certainty = 1 - (1 - gate.confidence) / n_slices  # so far out there are as many resamples as for all rows
+    return paired_bootstrap(challenger_error, champion_error, metric, certainty, gate.n_resamples * n_slices, gate.seed).is_worse
 
 
 def coverage_check(gate: DictConfig, bundle: Bundle, matrix: Matrix, actual: Vector) -> Iterator[Check]:
     """Check that about as many targets lie in their interval as it promises. A bundle without intervals promises nothing."""
-    asked, least, most = gate.coverage.asked, gate.coverage.least, gate.coverage.most
+    asked, least, most = gate.coverage.nominal, gate.coverage.min, gate.coverage.max
     try:
         _, lower, upper = bundle.predict_interval(matrix, asked)
     except (BundleError, ConfigError):  # no intervals, or none that wide: `asked` is a share, as promote has seen to
@@ -84,7 +84,7 @@ def coverage_check(gate: DictConfig, bundle: Bundle, matrix: Matrix, actual: Vec
 
 def cost_checks(gate: DictConfig, costs: Mapping[str, float]) -> Iterator[Check]:
     """Check what a bundle costs against the limits of the config, where there are any."""
-    for name in ("row_microseconds", "model_bytes"):
+    for name in ("latency_us", "model_bytes"):
         limit = gate[name]
         allowed = "no limit" if limit is None else f"up to {limit:,.0f}"
         yield Check(name, f"{costs[name]:,.0f}", allowed, limit is None or costs[name] <= limit, costs[name])

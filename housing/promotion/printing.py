@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as Grid
+from rich.table import Table
 
 from housing.core.console import _console
 from housing.evaluation.limitations import MIN_ROWS
@@ -44,8 +44,8 @@ def show_decision(decision: Decision, model: str) -> None:
     console.print(f"{decision.alias} is {here}" + (" now" if decision.moves else ", as before"))
 
 
-def _scores_table(decision: Decision) -> Grid:
-    grid = Grid(title=f"on {decision.test_rows:,} test rows", title_justify="left")
+def _scores_table(decision: Decision) -> Table:
+    grid = Table(title=f"on {decision.test_rows:,} test rows", title_justify="left")
     for name in ("", *decision.challenger_metrics):
         grid.add_column(name, justify="right" if name else "left", overflow="fold")
     grid.add_row(f"challenger: run {decision.run_id}", *(f"{value:.4f}" for value in decision.challenger_metrics.values()))
@@ -53,11 +53,11 @@ def _scores_table(decision: Decision) -> Grid:
     return grid
 
 
-def _checks_table(checks: Sequence[Check]) -> Grid:
+def _checks_table(checks: Sequence[Check]) -> Table:
     """Give what was checked as a table: all that failed, and of slices that passed the worst."""
     slices = sorted((one for one in checks if one.name.startswith("slice ")), key=lambda one: -(one.value or 0.0))
     shown = [one for one in checks if one not in slices or not one.passed or one in slices[:MAX_SLICES]]
-    grid = Grid(title=f"{len(checks)} checks" + (", the worst slices among them" if slices else ""), title_justify="left")
+    grid = Table(title=f"{len(checks)} checks" + (", the worst slices among them" if slices else ""), title_justify="left")
     for name in ("check", "found", "allowed", ""):
         grid.add_column(name, overflow="fold")
     for one in shown:
@@ -76,8 +76,8 @@ def show_history(decisions: Sequence[DecisionRecord], tsv: bool) -> None:
         console.print(_wide_history_table(decisions) if console.width >= WIDE_TERMINAL else _narrow_history_table(decisions))
 
 
-def _wide_history_table(decisions: Sequence[DecisionRecord]) -> Grid:
-    grid = Grid(show_lines=True)
+def _wide_history_table(decisions: Sequence[DecisionRecord]) -> Table:
+    grid = Table(show_lines=True)
     for name in ("when", "decision", "from → to", "figures", "who", "served", "why"):
         grid.add_column(name, overflow="fold")
     for one in decisions:
@@ -89,9 +89,9 @@ def _wide_history_table(decisions: Sequence[DecisionRecord]) -> Grid:
     return grid
 
 
-def _narrow_history_table(decisions: Sequence[DecisionRecord]) -> Grid:
+def _narrow_history_table(decisions: Sequence[DecisionRecord]) -> Table:
     """Give decisions in two columns; the reason has the figures too."""
-    grid = Grid(show_lines=True, show_header=False)
+    grid = Table(show_lines=True, show_header=False)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for one in decisions:
@@ -136,7 +136,7 @@ def _to_tsv(decision: DecisionRecord) -> list[str]:
 
 
 def _show_evaluation(console: Console, evaluation: Evaluation) -> None:
-    grid = Grid(title="honest evaluation", title_justify="left")
+    grid = Table(title="honest evaluation", title_justify="left")
     for name in ("on", "rows", "rmse", ""):
         grid.add_column(name, justify="right" if name in ("rows", "rmse") else "left")
     certain = f"95 % of resamples: {evaluation.rmse_lower:.4f} to {evaluation.rmse_upper:.4f}"

@@ -34,7 +34,7 @@ from server.rehearsal import run_smoke_test
 ALIAS_PATTERN = re.compile(r"(?!(latest|v\d+)$)[\w-]+", re.ASCII | re.IGNORECASE)  # what MLflow takes for none of its own words
 
 
-QUICK, FULL = "quick", "honest"  # how much is found out about a challenger
+QUICK, FULL = "quick", "full"  # how much is found out about a challenger
 
 
 FRACTION = Validator("a number from 0 to 1", lambda value: NON_NEGATIVE.is_valid(value) and value <= 1)
@@ -43,19 +43,19 @@ FRACTION = Validator("a number from 0 to 1", lambda value: NON_NEGATIVE.is_valid
 ALLOWED = {
     "evaluate": optional(choice(QUICK, FULL)),
     "force": BOOLEAN,
-    "limit": optional(integer(1)),
-    "gate.certainty": Validator("a number from 0.5 to below 1", lambda value: FRACTION.is_valid(value) and 0.5 <= value < 1),
-    "gate.resamples": integer(1),
+    "max_rows": optional(integer(1)),
+    "gate.confidence": Validator("a number from 0.5 to below 1", lambda value: FRACTION.is_valid(value) and 0.5 <= value < 1),
+    "gate.n_resamples": integer(1),
     "gate.seed": integer(0),
-    "gate.slices.margin": NON_NEGATIVE,
-    "gate.slices.rows": integer(1),
-    "gate.coverage.asked": Validator("a number above 0 and below 1", lambda value: FRACTION.is_valid(value) and 0 < value < 1),
-    "gate.coverage.least": FRACTION,
-    "gate.coverage.most": FRACTION,
-    "gate.row_microseconds": optional(POSITIVE),
+    "gate.slices.max_regression": NON_NEGATIVE,
+    "gate.slices.min_rows": integer(1),
+    "gate.coverage.nominal": Validator("a number above 0 and below 1", lambda value: FRACTION.is_valid(value) and 0 < value < 1),
+    "gate.coverage.min": FRACTION,
+    "gate.coverage.max": FRACTION,
+    "gate.latency_us": optional(POSITIVE),
     "gate.model_bytes": optional(POSITIVE),
-    "gate.rehearsal": optional(POSITIVE),
-    "serve.wait": NON_NEGATIVE,
+    "gate.smoke_test_seconds": optional(POSITIVE),
+    "serve.wait_seconds": NON_NEGATIVE,
 }
 
 
@@ -67,7 +67,7 @@ def promote(cfg: DictConfig) -> Decision:
     _validate(cfg)
     store = tracking_store.connect(cfg.mlflow)
     with decision_log.exclusive(cfg, store):
-        table = data.load(cfg.data, cfg.limit)
+        table = data.load(cfg.data, cfg.max_rows)
         parts = split(table, cfg.split)
         found = challenger.find_challenger(cfg, store, table, parts)
         tags = {
@@ -76,7 +76,7 @@ def promote(cfg: DictConfig) -> Decision:
             tracking_tags.SPLIT: parts.fingerprint(),
         }
         tags |= {tracking_tags.CHALLENGER: found.run.id}
-        with store.runs.start(cfg.decisions, f"{cfg.to} {found.run.id[:8]}", tags) as record:
+        with store.runs.start(cfg.decisions_experiment, f"{cfg.alias} {found.run.id[:8]}", tags) as record:
             decision = decide(cfg, store, table, parts, found)
             _apply(cfg, store, record, found, decision)
         if decision.moves:
@@ -87,15 +87,15 @@ def promote(cfg: DictConfig) -> Decision:
 def _validate(cfg: DictConfig) -> None:
     """Raise ConfigError for values that make no sense, before anything is asked of the store."""
     require_ranking_metric(cfg.metric)
-    if not ALIAS_PATTERN.fullmatch(str(cfg.to)):
-        raise ConfigError(f"to is {cfg.to!r}; allowed: letters, digits, - and _, but neither latest nor v and a number")
+    if not ALIAS_PATTERN.fullmatch(str(cfg.alias)):
+        raise ConfigError(f"alias is {cfg.alias!r}; allowed: letters, digits, - and _, but neither latest nor v and a number")
     validate({name: OmegaConf.select(cfg, name) for name in ALLOWED}, ALLOWED)
-    if cfg.gate.coverage.least > cfg.gate.coverage.most:
-        raise ConfigError(f"gate.coverage.least is {cfg.gate.coverage.least}; allowed: up to most, {cfg.gate.coverage.most}")
-    if cfg.force and not str(cfg.reason or "").strip():
-        raise ConfigError('force=true wants a reason, which is kept with the decision: force=true reason="..."')
-    if cfg.reason and not cfg.force:
-        raise ConfigError("reason is given without force=true; the gate gives its own reasons")
+    if cfg.gate.coverage.min > cfg.gate.coverage.max:
+        raise ConfigError(f"gate.coverage.min is {cfg.gate.coverage.min}; allowed: up to max, {cfg.gate.coverage.max}")
+    if cfg.force and not str(cfg.force_reason or "").strip():
+        raise ConfigError('force=true wants a reason, which is kept with the decision: force=true force_reason="..."')
+    if cfg.force_reason and not cfg.force:
+        raise ConfigError("force_reason is given without force=true; the gate gives its own reasons")
 
 
 def _apply(cfg: DictConfig, store: Store, record: Run, candidate: Challenger, decision: Decision) -> None:
@@ -119,9 +119,9 @@ def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, candidate:
 
     With an honest evaluation more is found out about the challenger; the verdict does not hang on it.
     """
-    before = store.registry.version_at(cfg.registered_model, cfg.to)
+    before = store.registry.version_at(cfg.registered_model, cfg.alias)
     decision = Decision(
-        candidate.run.id, cfg.to, decision_log.current_user(cfg), before, version=before, test_rows=len(parts.test)
+        candidate.run.id, cfg.alias, decision_log.current_user(cfg), before, version=before, test_rows=len(parts.test)
     )
     try:
         with _challenger_bundle(cfg, store, table, parts, candidate, decision) as (bundle, folder):
@@ -131,11 +131,11 @@ def decide(cfg: DictConfig, store: Store, table: Table, parts: Split, candidate:
             if decision.difference is not None:  # it is not the champion itself
                 _downgrade_to_hold(decision, [against.unreadable_reason, _rollback_concern(cfg, store, candidate, before)])
                 _apply_force(cfg, decision)
-            if cfg.evaluate == FULL or (cfg.evaluate is None and cfg.to in cfg.after):
+            if cfg.evaluate == FULL or (cfg.evaluate is None and cfg.alias in cfg.promotes_from):
                 decision.evaluation = evaluate.evaluate(cfg, store.artifacts.read_config(candidate.run.id), table, parts, bundle)
-            if decision.moves and cfg.gate.rehearsal is not None:
-                run_smoke_test(cfg.serve, bundle, folder, cfg.gate.rehearsal)
-                decision.checks.append(Check("rehearsal", "a server answers its golden rows", "what the bundle says", True))
+            if decision.moves and cfg.gate.smoke_test_seconds is not None:
+                run_smoke_test(cfg.serve, bundle, folder, cfg.gate.smoke_test_seconds)
+                decision.checks.append(Check("smoke test", "a server answers its golden rows", "what the bundle says", True))
     except BundleError as error:  # no server could use it, so force does not help either
         decision.verdict, decision.force_reason = REJECT, ""
         decision.reasons.append(str(error))
@@ -151,7 +151,7 @@ def _judge_challenger(
     decision.challenger_metrics = score(predicted[current_champion.predictable], actual[current_champion.predictable])
     decision.champion_metrics = score(current_champion.predictions, actual[current_champion.predictable])
     if current_champion.run_id == decision.run_id:
-        decision.reasons.append(f"this run is {current_champion.name} at {cfg.to} already")
+        decision.reasons.append(f"this run is {current_champion.name} at {cfg.alias} already")
         return
     mine, theirs = (
         (predicted - actual)[current_champion.predictable],
@@ -168,7 +168,7 @@ def _judge_challenger(
         decision.checks += gate.slice_checks(cfg.gate, cfg.metric, groups, mine, theirs)
     decision.verdict = gate.decide_verdict(decision.difference, decision.checks)
     decision.reasons += [f"{one.name}: {one.actual}; allowed: {one.limit}" for one in decision.checks if not one.passed]
-    decision.reasons.append(gate.describe(decision.difference, cfg.metric, current_champion.name, cfg.gate.certainty))
+    decision.reasons.append(gate.describe(decision.difference, cfg.metric, current_champion.name, cfg.gate.confidence))
 
 
 def _downgrade_to_hold(decision: Decision, concerns: list[str]) -> None:
@@ -182,7 +182,7 @@ def _downgrade_to_hold(decision: Decision, concerns: list[str]) -> None:
 def _rollback_concern(cfg: DictConfig, store: Store, candidate: Challenger, current_version: str | None) -> str:
     """Say that the challenger was at the alias and was rolled back, where that is so."""
     version = candidate.version or store.registry.version_of_run(cfg.registered_model, candidate.run.id)
-    past = decision_log.list_decisions(store, cfg.decisions, cfg.to)
+    past = decision_log.list_decisions(store, cfg.decisions_experiment, cfg.alias)
     then = decision_log.find_rollback(past, version, current_version or "") if version else None
     return (
         f"version {version} was rolled back by {then.actor} ({then.decided_at:%Y-%m-%d %H:%M}): {then.reason or 'no reason'}"
@@ -193,8 +193,8 @@ def _rollback_concern(cfg: DictConfig, store: Store, candidate: Challenger, curr
 
 def _apply_force(cfg: DictConfig, decision: Decision) -> None:
     if cfg.force:
-        decision.reasons.append(f"forced, and the gate says {decision.verdict}: {cfg.reason}")
-        decision.verdict, decision.force_reason = PROMOTE, str(cfg.reason)
+        decision.reasons.append(f"forced, and the gate says {decision.verdict}: {cfg.force_reason}")
+        decision.verdict, decision.force_reason = PROMOTE, str(cfg.force_reason)
 
 
 @contextmanager

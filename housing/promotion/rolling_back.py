@@ -20,7 +20,7 @@ def rollback(cfg: DictConfig) -> Decision:
     with decision_log.exclusive(cfg, store):
         decision = _decide(cfg, store)
         tags = {tracking_tags.RUN_TYPE: "decision", tracking_tags.CHALLENGER: decision.run_id}
-        with store.runs.start(cfg.decisions, f"{cfg.alias} back to {decision.version}", tags) as record:
+        with store.runs.start(cfg.decisions_experiment, f"{cfg.alias} back to {decision.version}", tags) as record:
             decision_log.apply_decision(cfg, store, record, decision)
         decision_log.wait_for_server(cfg, store, record, decision)
     return decision
@@ -42,7 +42,7 @@ def _candidates(cfg: DictConfig, store: Store, current: str, reasons: list[str])
     """Give the versions to go back to, the best first. Raises StoreError where there is none."""
     if cfg.version is not None:
         return [str(cfg.version)]
-    past = decision_log.list_decisions(store, cfg.decisions, cfg.alias)
+    past = decision_log.list_decisions(store, cfg.decisions_experiment, cfg.alias)
     before = decision_log.previous_versions(past, current)
     if not before:
         raise StoreError(

@@ -32,8 +32,8 @@ def wait_for_version(serve: DictConfig, model: str, alias: str, version: str) ->
         if not told:
             since = datetime.now(UTC).isoformat(timespec="seconds")
             return ServerStatus(since, f"{serve.url} answers with version {version}, after {seconds:.1f} s")
-        if seconds > serve.wait:
-            return ServerStatus("", f"{serve.url} does NOT answer with version {version} after {serve.wait:g} s: {told}")
+        if seconds > serve.wait_seconds:
+            return ServerStatus("", f"{serve.url} does NOT answer with version {version} after {serve.wait_seconds:g} s: {told}")
         time.sleep(POLL_SECONDS)
 
 

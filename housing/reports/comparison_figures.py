@@ -24,7 +24,7 @@ def metric_bars(runs: Sequence[RunData], shown: Sequence[tuple[str, str, float]]
         row = figure.subplots(1, len(shown), sharey=True)
         places = range(len(runs))[::-1]
         for axes, (name, label, divisor) in zip(row, shown, strict=True):
-            values = [subject.past_run.run.metrics[name] / divisor for subject in runs]
+            values = [run.past_run.run.metrics[name] / divisor for run in runs]
             axes.barh(places, values, color=SERIES_COLORS[: len(runs)], height=0.6)
             for place, value in zip(places, values, strict=True):
                 axes.annotate(_format_number(value), (value, place), (3, 0), textcoords="offset points", va="center", fontsize=9)
@@ -54,20 +54,18 @@ def compare_calibration(runs: Sequence[RunData]) -> SvgFigure:
 
 def compare_error_maps(runs: Sequence[RunData]) -> list[SvgFigure]:
     """Draw the error map of each run, all with the same colours."""
-    limit = float(np.quantile(np.abs(np.concatenate([subject.error for subject in runs])), 0.95)) or 1.0
+    limit = float(np.quantile(np.abs(np.concatenate([run.error for run in runs])), 0.95)) or 1.0
 
-    def drawn(subject: RunData, places: Matrix) -> SvgFigure:
+    def drawn(run: RunData, places: Matrix) -> SvgFigure:
         def plot(figure: "Figure") -> None:
             axes = figure.subplots()
-            plot_map(axes, places, subject.error, subject.target_label, limit)
-            _draw_landmarks(axes, subject)
+            plot_map(axes, places, run.error, run.target_label, limit)
+            _draw_landmarks(axes, run)
             axes.set_title("")
 
-        return draw_svg(
-            f"Error map of {subject.label}", f"{subject.rows_description}; the same colours in each map.", plot, (5.5, 5.6)
-        )
+        return draw_svg(f"Error map of {run.label}", f"{run.rows_description}; the same colours in each map.", plot, (5.5, 5.6))
 
-    return [drawn(subject, subject.coordinates) for subject in runs if subject.coordinates is not None]
+    return [drawn(run, run.coordinates) for run in runs if run.coordinates is not None]
 
 
 def prediction_differences(first: RunData, other: RunData, colour: str) -> list[SvgFigure]:

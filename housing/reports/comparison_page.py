@@ -20,7 +20,7 @@ COMPARED_METRICS = (
     ("rmse", "RMSE", 1.0),
     ("mae", "MAE", 1.0),
     ("fit_seconds", "fit, s", 1.0),
-    ("row_microseconds", "one row, µs", 1.0),
+    ("latency_us", "one row, µs", 1.0),
 )
 
 

@@ -61,7 +61,7 @@ def _add_colorbar(axes: "Axes", mappable: Any, label: str) -> None:
 
 def _draw_landmarks(axes: "Axes", run: RunData) -> None:
     """Draw the lines and name the places that the table declares."""
-    places = run.cfg.data.get("places") or {}
+    places = run.cfg.data.get("landmarks") or {}
     ends = axes.axis()
     for line in (places.get("lines") or {}).values():
         latitude, longitude = parse_coordinates(line).T

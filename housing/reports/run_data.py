@@ -101,12 +101,12 @@ def read(cfg: DictConfig, store: Store, run_id: str, label: str = "") -> RunData
         )
     original.cfg.data.path = str(original.locate_table(Path(cfg.paths.data)))
     cfg = _with_data(cfg, original.cfg)
-    table = data.load(original.cfg.data, original.cfg.limit)
+    table = data.load(original.cfg.data, original.cfg.max_rows)
     parts = split(table, original.cfg.split)
     with store.artifacts.bundle(f"models:/{original.run.tags[tags.MODEL_ID]}") as folder:
         bundle = Bundle.read(folder)
     decision, kept = _latest_decision(cfg, store, original)
-    if cfg.evaluate == "honest" and kept is None:
+    if cfg.evaluate == "full" and kept is None:
         kept = evaluate(cfg, original.cfg, table, parts, bundle)
     name = label or f"{original.cfg.model.name} on features {original.cfg.features.name}"
     return RunData(name, original, table, parts, bundle, _read_holdout(store, run_id), decision, kept)
@@ -117,14 +117,16 @@ def _read_holdout(store: Store, run_id: str) -> HoldoutPredictions:
         with store.artifacts.directory(run_id, HOLDOUT) as folder:
             return HoldoutPredictions.read(folder)
     except StoreError as error:
-        raise StoreError(f"{error}: it was made by an older version; housing.train with rerun=true makes it again") from error
+        raise StoreError(
+            f"{error}: it was made by an older version; housing.train with force_rerun=true makes it again"
+        ) from error
 
 
 def _latest_decision(cfg: DictConfig, store: Store, past_run: PastRun) -> tuple[RunRecord | None, Evaluation | None]:
     """Give the newest decision about a run, and the honest evaluation of the newest that has one."""
     about = {tags.CHALLENGER: past_run.run.id}
-    newest = store.runs.find_first(cfg.decisions, about, "attributes.start_time DESC")
-    evaluated = store.runs.find_first(cfg.decisions, about | {tags.EVALUATED: "honest"}, "attributes.start_time DESC")
+    newest = store.runs.find_first(cfg.decisions_experiment, about, "attributes.start_time DESC")
+    evaluated = store.runs.find_first(cfg.decisions_experiment, about | {tags.EVALUATED: "full"}, "attributes.start_time DESC")
     kept = (
         None
         if evaluated is None

@@ -69,23 +69,23 @@ def _plot_untitled(plot: Any, figure: "Figure", *values: Any) -> None:
 
 def calibration(run: RunData) -> SvgFigure:
     """Draw the mean target over the mean prediction, by decile of the prediction."""
-    subjects = [run]
+    runs = [run]
     caption = (
         f"Mean target by decile of the prediction, with 95 % of what chance allows. On the line, predictions are right on"
         f" average. {run.rows_description}."
     )
-    return draw_svg("Calibration", caption, lambda figure: _plot_calibration(figure, subjects), SMALL_SIZE)
+    return draw_svg("Calibration", caption, lambda figure: _plot_calibration(figure, runs), SMALL_SIZE)
 
 
 def _plot_calibration(figure: "Figure", runs: Sequence[RunData]) -> None:
     axes = figure.subplots()
     ends = [math.inf, -math.inf]
-    for subject, colour in zip(runs, SERIES_COLORS, strict=False):
-        groups = np.array_split(np.argsort(subject.predictions, kind="stable"), min(N_DECILES, len(subject.predictions)))
-        x = np.array([subject.predictions[rows].mean() for rows in groups])
-        y = np.array([subject.actual[rows].mean() for rows in groups])
-        chance = np.array([1.96 * subject.actual[rows].std() / math.sqrt(len(rows)) for rows in groups])
-        axes.errorbar(x, y, chance, fmt="o-", color=colour, markersize=5, linewidth=1, capsize=2, label=subject.label)
+    for run, colour in zip(runs, SERIES_COLORS, strict=False):
+        groups = np.array_split(np.argsort(run.predictions, kind="stable"), min(N_DECILES, len(run.predictions)))
+        x = np.array([run.predictions[rows].mean() for rows in groups])
+        y = np.array([run.actual[rows].mean() for rows in groups])
+        chance = np.array([1.96 * run.actual[rows].std() / math.sqrt(len(rows)) for rows in groups])
+        axes.errorbar(x, y, chance, fmt="o-", color=colour, markersize=5, linewidth=1, capsize=2, label=run.label)
         ends = [min(ends[0], x.min(), y.min()), max(ends[1], x.max(), y.max())]
     axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle="--", zorder=0)
     axes.set(xlabel=f"mean prediction, {runs[0].target_label}", ylabel="mean actual")

@@ -91,7 +91,7 @@ def _facts(run: RunData) -> dict[str, str]:
         facts |= {f"{other.split} RMSE": f"{other.scores['rmse']:.4f}" for other in run.evaluation.harder_splits}
     elif run.decision is not None and "challenger_rmse" in run.decision.metrics:
         facts["test RMSE, by the gate"] = f"{run.decision.metrics['challenger_rmse']:.4f}"
-    facts |= {"fit": f"{known['fit_seconds']:.1f} s", "one row": f"{known['row_microseconds']:,.0f} µs"}
+    facts |= {"fit": f"{known['fit_seconds']:.1f} s", "one row": f"{known['latency_us']:,.0f} µs"}
     return facts | {"bundle": f"{known['model_bytes'] / 1e6:.3g} MB", "unit": run.table.schema.target.unit or "none"}
 
 
@@ -155,7 +155,7 @@ def _evaluation_section(evaluation: Evaluation | None, run: RunData) -> Section:
         return Section(
             title,
             "Not done for this run. It scores the test rows, so do it when the choice is made:"
-            f" python -m housing.promote evaluate=honest run_id={run.id}, or evaluate=honest here.",
+            f" python -m housing.promote evaluate=full run_id={run.id}, or evaluate=full here.",
         )
     figure = run_figures.errors_by_slice(
         ["test"], [evaluation.slices], [evaluation.scores["rmse"]], f"{evaluation.rows:,} test rows, by the bundle"

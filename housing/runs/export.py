@@ -23,7 +23,7 @@ def export(cfg: DictConfig, outcome: Outcome, folder: Path) -> None:
     """
     with store.connect(cfg.mlflow).artifacts.directory(str(outcome.run_id), HOLDOUT) as kept:
         evidence = HoldoutPredictions.read(kept)
-    actual = table.load(cfg.data, cfg.limit).target[evidence.rows]
+    actual = table.load(cfg.data, cfg.max_rows).target[evidence.rows]
     with atomic_write(folder / PREDICTIONS_FILE) as partial:
         pd.DataFrame({"actual": actual, "predicted": evidence.predicted}).to_csv(partial, index=False)
     with atomic_write(folder / METRICS_FILE) as partial:

@@ -28,7 +28,7 @@ class Trial:
 
         described = json.loads((sweep / SEARCH_FILE).read_text(encoding="utf-8"))
         pruner = instantiate(OmegaConf.create(described["pruner"]))
-        study = optuna.load_study(study_name=described["study"], storage=described["storage"], pruner=pruner)
+        study = optuna.load_study(study_name=described["study_name"], storage=described["storage"], pruner=pruner)
         return cls(resume_trial(study, number))
 
     def should_prune(self, step: int, value: float) -> bool:

@@ -24,7 +24,7 @@ def reproduce(cfg: DictConfig) -> list[Comparison]:
     repeated_cfg = original.cfg
     repeated_cfg.data.path = str(original.locate_table(Path(cfg.paths.data)))
     repeated_cfg.mlflow, repeated_cfg.experiment_name = cfg.mlflow, f"{repeated_cfg.experiment_name}-reproduced"
-    repeated_cfg.threads, repeated_cfg.rerun, repeated_cfg.trial, repeated_cfg.figures = cfg.threads, True, None, False
+    repeated_cfg.n_threads, repeated_cfg.force_rerun, repeated_cfg.trial, repeated_cfg.figures = cfg.n_threads, True, None, False
     repeated_cfg.tags = {**repeated_cfg.tags, "reproduces": cfg.run_id}
     with tempfile.TemporaryDirectory(prefix="housing-") as folder:
         outcome = run(repeated_cfg, Job([f"run_id={cfg.run_id}"], Path(folder) / "run"))

@@ -35,24 +35,29 @@ from housing.training.build import build
 from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import RANKING_METRICS
 
-UNLOGGED_PARAMS = ("data.columns", "data.places", "data.ratios", "data.source")  # in config.yaml; too long for a table of runs
+UNLOGGED_PARAMS = (
+    "data.columns",
+    "data.landmarks",
+    "data.derived_products",
+    "data.source",
+)  # in config.yaml; too long for a table of runs
 
 
-BUNDLE, CONFIG, FIGURES, HOLDOUT = "bundle", "config", "figures", "evidence"  # in a job's folder
+BUNDLE, CONFIG, FIGURES, HOLDOUT = "bundle", "config", "figures", "holdout"  # in a job's folder
 
 
 ALLOWED = {
     "seed": integer(0, 2**32 - 1),
-    "limit": optional(integer(1)),
+    "max_rows": optional(integer(1)),
     "refit": BOOLEAN,
-    "threads": integer(0),
+    "n_threads": integer(0),
     "figures": BOOLEAN,
     "log_model": choice("all", "best"),
-    "rerun": BOOLEAN,
+    "force_rerun": BOOLEAN,
     "fail_fast": BOOLEAN,
-    "parity": POSITIVE,
-    "golden_rows": integer(1),
-    "background_rows": integer(1),
+    "parity_tolerance": POSITIVE,
+    "n_golden_rows": integer(1),
+    "n_background_rows": integer(1),
     "metric": choice(*RANKING_METRICS),
 }
 
@@ -128,14 +133,14 @@ def _run(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> Outcome:
         store.runs.close_dead(cfg.experiment_name)
     try:
         validate(cfg, ALLOWED)
-        table = data.load(cfg.data, cfg.limit)
+        table = data.load(cfg.data, cfg.max_rows)
         parts = split(table, cfg.split)
         key = run_key(resolved, table, parts)
     except Exception:
         store.runs.open(cfg.experiment_name, name, tags).fail()  # so that it is seen there too
         raise
     with machine_lock(f"{store.client.uri} {cfg.experiment_name} {key}"):
-        existing = None if cfg.rerun else store.runs.find_finished(cfg.experiment_name, key)
+        existing = None if cfg.force_rerun else store.runs.find_finished(cfg.experiment_name, key)
         if existing is not None:
             seconds = time.time() - started.started_at
             return replace(

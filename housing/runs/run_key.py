@@ -18,11 +18,11 @@ EXCLUDED_FROM_KEY = (
     "paths",
     "mlflow",
     "experiment_name",
-    "threads",
+    "n_threads",
     "figures",
     "log_model",
     "export",
-    "rerun",
+    "force_rerun",
     "fail_fast",
     "trial",
     "tags",
@@ -43,7 +43,7 @@ CODE_PATHS = (
 def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
     """Give the hash of all that decides what a run gives: config, data, split, code, libraries."""
     config = {name: _without_threads(value) for name, value in resolved.items() if name not in EXCLUDED_FROM_KEY}
-    config["data"] = {name: value for name, value in config["data"].items() if name not in ("path", "slices")}
+    config["data"] = {name: value for name, value in config["data"].items() if name not in ("path", "slice_columns")}
     key_parts = {
         "config": config,
         "data": table.fingerprint,

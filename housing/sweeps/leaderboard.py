@@ -47,4 +47,4 @@ def _write_table(ranking: Ranking, path: Path) -> Path:
 
 def _write_page(ranking: Ranking, path: Path, figures: bool) -> Path:
     drawn = sweep_figures.draw(ranking) if figures else []
-    return write_page(PAGE_FILE, path, ranking=ranking, figures=drawn, shown=MAX_JOBS)
+    return write_page(PAGE_FILE, path, ranking=ranking, figures=drawn, max_jobs=MAX_JOBS)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table as Grid
+from rich.table import Table
 
 from housing.core.console import _console
 from housing.promotion.printing import WIDE_TERMINAL
@@ -36,8 +36,8 @@ def show_leaderboard(outcomes: list[Outcome], cfg: DictConfig, objectives: Seque
         console.print(f"sweep {run_id}   {advice}", soft_wrap=True)
 
 
-def _ranking_table(title: str, finished: list[Outcome], front: list[Outcome], common: set[str], wide: bool) -> Grid:
-    grid = Grid(title=title + (", * the Pareto set" if front else ""), title_justify="left")
+def _ranking_table(title: str, finished: list[Outcome], front: list[Outcome], common: set[str], wide: bool) -> Table:
+    grid = Table(title=title + (", * the Pareto set" if front else ""), title_justify="left")
     scores = ("rmse", "mae", "r2") if wide else ("rmse",)
     for name in ("", "run", *scores, "fit s", "row µs", "MB", "state", "run id"):
         grid.add_column(name, justify="left" if name in ("run", "state", "run id") else "right", overflow="fold")
@@ -52,7 +52,7 @@ def _ranking_table(title: str, finished: list[Outcome], front: list[Outcome], co
 
 def _metric_cells(outcome: Outcome, scores: Sequence[str]) -> list[str]:
     metrics = outcome.metrics
-    cost = [f"{metrics['fit_seconds']:.2f}", f"{metrics['row_microseconds']:,.0f}", f"{metrics['model_bytes'] / 1e6:.2f}"]
+    cost = [f"{metrics['fit_seconds']:.2f}", f"{metrics['latency_us']:,.0f}", f"{metrics['model_bytes'] / 1e6:.2f}"]
     return [f"{metrics[name]:.4f}" for name in scores] + cost
 
 

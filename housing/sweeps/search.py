@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-FINGERPRINT_ATTR = "housing.about"  # attribute of a study: all that decides what a trial gives
+FINGERPRINT_ATTR = "housing.search_fingerprint"  # attribute of a study: all that decides what a trial gives
 
 
 OUTCOME_ATTR = "housing.outcome"  # attribute of a trial: what came of its job
@@ -48,7 +48,7 @@ def run(cfg: DictConfig, overrides: Sequence[Override], launch: Launch, stop: Ca
     """Search until the study has its number of trials; an error that the user can mend ends the process with its words."""
     try:
         search = Search(cfg, overrides, launch)
-        with machine_lock(search.name, of="searches"):
+        with machine_lock(search.name, kind="searches"):
             search.run(stop)
     except USER_ERRORS as error:
         raise SystemExit(f"error: {error}") from error
@@ -101,7 +101,7 @@ class Search:
         """All that decides what a trial gives: the run that is varied, the space, the objectives, how they are searched."""
         names = [str(name) for name in self.cfg if name != "hydra"]
         resolved: Any = OmegaConf.to_container(OmegaConf.masked_copy(self.cfg, names), resolve=True)
-        table = data.load(self.cfg.data, self.cfg.limit)
+        table = data.load(self.cfg.data, self.cfg.max_rows)
         return {
             "base run": run_key(resolved, table, split(table, self.cfg.split)),
             "space": {name: repr(distribution) for name, distribution in self.space.items()},
@@ -114,7 +114,7 @@ class Search:
     def name(self) -> str:
         """The study's name, which another search does not have unless the user says so."""
         digest = hashlib.sha256(json.dumps(self.fingerprint, sort_keys=True).encode()).hexdigest()
-        return self.options.study or f"{self.cfg.experiment_name} {self.cfg.model.name} {digest[:12]}"
+        return self.options.study_name or f"{self.cfg.experiment_name} {self.cfg.model.name} {digest[:12]}"
 
     @cached_property
     def study(self) -> "optuna.Study":
@@ -146,7 +146,7 @@ class Search:
             differs = [what for what, value in self.fingerprint.items() if (known or {}).get(what) != value]
             raise ConfigError(
                 f"study {self.name!r} in {self.options.storage} is of another search: its {', '.join(differs)} differ;"
-                " allowed: another hydra.sweeper.study or hydra.sweeper.storage"
+                " allowed: another hydra.sweeper.study_name or hydra.sweeper.storage"
             )
         return study
 
@@ -178,7 +178,7 @@ class Search:
             raise
 
     def _write_search_file(self) -> None:
-        described = {"storage": self.options.storage, "study": self.name, "pruner": self.fingerprint["pruner"]}
+        described = {"storage": self.options.storage, "study_name": self.name, "pruner": self.fingerprint["pruner"]}
         with atomic_write(self.folder / SEARCH_FILE) as partial:
             partial.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 

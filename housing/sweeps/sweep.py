@@ -34,7 +34,7 @@ from housing.tracking import tags as tracking_tags
 from housing.tracking.runs import Run
 from housing.training.holdout import HoldoutPredictions
 
-JOBS_FILE = "sweep.json"
+JOBS_FILE = "jobs.json"
 
 
 COMPLETED = ("FINISHED", "PRUNED")  # what a job may end as in a sweep that is complete
@@ -161,7 +161,7 @@ class Sweep(Callback):
             log_bundle(record.run, folder, bundle.schema)
         if self.cfg.figures:
             job = OmegaConf.load(folder / CONFIG / "config.yaml")
-            table = data.load(job.data, job.limit)
+            table = data.load(job.data, job.max_rows)
             holdout = HoldoutPredictions.read(folder / HOLDOUT)
             record.run.log_directory(run_figures.draw(bundle, holdout, table, split(table, job.split), folder / FIGURES), FIGURES)
 

@@ -36,4 +36,4 @@ def connect(cfg: DictConfig) -> Store:
     StoreError
         If it is unavailable.
     """
-    return _connect(cfg.tracking_uri, cfg.artifacts, cfg.ui, cfg.patience)
+    return _connect(cfg.tracking_uri, cfg.artifacts, cfg.ui, cfg.retry_seconds)

@@ -1,15 +1,15 @@
 """Names of tags, artifacts and limits in the store."""
 
 RUN_TYPE, DATA, COLUMNS, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
-    f"housing.{name}" for name in ("kind", "data", "columns", "split", "model_id", "evaluation", "code", "folder", "error")
+    f"housing.{name}" for name in ("run_type", "data", "columns", "split", "model_id", "evaluation", "code", "folder", "error")
 )
 CHALLENGER, EVALUATED = "housing.challenger", "housing.evaluated"  # of a decision
 ALIAS, VERDICT, FROM, TO, ACTOR, REASON, FORCED, SERVED = (
-    f"housing.{name}" for name in ("alias", "verdict", "from", "to", "by", "why", "forced", "served")
+    f"housing.{name}" for name in ("alias", "verdict", "from", "to", "actor", "reason", "forced", "served_at")
 )
 DECISION = "housing.decision"  # of a version, with the alias behind it: the decision by which it came there, as JSON
-BEST_RUN = "housing.best"  # of a sweep
-EVALUATION_FILE = "honest.json"  # artefact of a decision
+BEST_RUN = "housing.best_run"  # of a sweep
+EVALUATION_FILE = "evaluation.json"  # artefact of a decision
 PARENT = "mlflow.parentRunId"
 ARTIFACT = "bundle"
 PARAM_LENGTH = 6000  # MLflow's own limits

@@ -58,11 +58,11 @@ def build(
         model = fitting.fit(cfg, table, fit_rows, rounds=model.best_rounds, on_round=on_round)
         metrics["refit_seconds"] = model.fit_seconds
     on_fit(HoldoutPredictions(parts.valid, predicted, scales, export_boosters(model)))
-    bundle = build_bundle(model, table, fit_rows, parts.valid, cfg.parity)
+    bundle = build_bundle(model, table, fit_rows, parts.valid, cfg.parity_tolerance)
     bundle.interval = interval
     known = table.matrix[fit_rows]
-    bundle.background = known[select_background(table.schema, known, cfg.background_rows, cfg.seed)]
-    bundle.select_golden_rows(table.matrix[parts.valid], cfg.golden_rows)
+    bundle.background = known[select_background(table.schema, known, cfg.n_background_rows, cfg.seed)]
+    bundle.select_golden_rows(table.matrix[parts.valid], cfg.n_golden_rows)
     metrics |= measure_cost(bundle, table.matrix[parts.valid])
     bundle.card = model_card(cfg, table, parts, run_id, metrics)
     return bundle, metrics

@@ -31,11 +31,11 @@ def estimator_specs(cfg: DictConfig) -> list[EstimatorSpec]:
 
 
 def _expand_copies(name: str, member: Mapping[str, Any], cfg: DictConfig) -> Iterator[EstimatorSpec]:
-    copies, model = member.get("copies", 1), member["model"]
+    copies, model = member.get("n_seeds", 1), member["model"]
     if not isinstance(copies, int) or copies < 1:
-        raise ConfigError(f"member {name}: copies is {copies}; allowed: whole numbers above 0")
+        raise ConfigError(f"member {name}: n_seeds is {copies}; allowed: whole numbers above 0")
     if copies > 1 and model.estimator.get("random_state") is None:
-        raise ConfigError(f"member {name} has {copies} copies and its estimator no random_state to differ in; allowed: copies=1")
+        raise ConfigError(f"member {name} has {copies} copies and its estimator no random_state to differ in; allowed: n_seeds=1")
     for copy in range(copies):
         estimator: Any = OmegaConf.to_container(model.estimator, resolve=True)
         if copy:
@@ -44,8 +44,8 @@ def _expand_copies(name: str, member: Mapping[str, Any], cfg: DictConfig) -> Ite
             name if copies == 1 else f"{name} {copy}",
             OmegaConf.create(estimator),
             member.get("features") or cfg.features,
-            model.missing,
-            member.get("where", ALL),
-            member.get("sees"),
+            model.nan_handling,
+            member.get("region", ALL),
+            member.get("visible_blocks"),
             model.get("early_stopping"),
         )

@@ -60,7 +60,7 @@ class _FittedFeatures:
         if columns is None:
             return self
         validation = None if self.validation is None else (self.validation[0][:, columns], self.validation[1])
-        return replace(self, columns=self.columns[:, columns], watched=validation)
+        return replace(self, columns=self.columns[:, columns], validation=validation)
 
 
 def _fit_features(spec: EstimatorSpec, index: int, table: Table, rows: Rows, validation: Rows | None) -> _FittedFeatures:

@@ -43,7 +43,7 @@ def fit(
         validation, rows = rows[::HOLDOUT_EVERY], np.delete(rows, np.s_[::HOLDOUT_EVERY])
     fitted_features: dict[str, _FittedFeatures] = {}
     members, best_rounds = [], {}
-    with threadpool_limits(cfg.threads or None):
+    with threadpool_limits(cfg.n_threads or None):
         for spec in specs:
             features_key = f"{OmegaConf.to_container(spec.features, resolve=True)} {spec.nan_handling}"
             if features_key not in fitted_features:
@@ -57,6 +57,6 @@ def fit(
             if spec.early_stopping_rounds:
                 best_rounds[spec.name] = _best_rounds(estimator)
             members.append(Member(FittedEstimator(estimator), fitted_features[features_key].index, spec.region, columns))
-        reach = _fit_applicability(cfg.model.get("reach"), table.schema, table.matrix[rows])
+        reach = _fit_applicability(cfg.model.get("applicability"), table.schema, table.matrix[rows])
     ensemble = Ensemble(table.schema, [each.features for each in fitted_features.values()], members, reach)
     return Model(ensemble, time.perf_counter() - start, best_rounds)

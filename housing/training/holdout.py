@@ -15,7 +15,7 @@ from housing.data.split import Rows
 from housing.schema.column import Vector
 from housing.training.estimators import FittedEstimator, Model
 
-PREDICTIONS_FILE, BOOSTERS_FOLDER = "held_out.npz", "native"
+PREDICTIONS_FILE, BOOSTERS_FOLDER = "holdout_predictions.npz", "boosters"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class HoldoutPredictions:
     def write(self, folder: Path) -> None:
         """Write it as files that hold no code."""
         (folder / BOOSTERS_FOLDER).mkdir(parents=True)
-        arrays = {"rows": self.rows, "predicted": self.predicted, "scales": self.error_scales}
+        arrays = {"rows": self.rows, "predicted": self.predicted, "error_scales": self.error_scales}
         np.savez(folder / PREDICTIONS_FILE, **{name: array for name, array in arrays.items() if array is not None})  # type: ignore[arg-type]
         for place, trees in self.boosters.items():
             (folder / BOOSTERS_FOLDER / f"{place}.ubj").write_bytes(trees)
@@ -45,7 +45,7 @@ class HoldoutPredictions:
         with np.load(folder / PREDICTIONS_FILE, allow_pickle=False) as stored:
             arrays: dict[str, Any] = dict(stored)
         native = {int(path.stem): path.read_bytes() for path in (folder / BOOSTERS_FOLDER).glob("*.ubj")}
-        return cls(arrays["rows"], arrays["predicted"], arrays.get("scales"), native)
+        return cls(arrays["rows"], arrays["predicted"], arrays.get("error_scales"), native)
 
 
 def export_boosters(model: Model) -> dict[int, bytes]:

@@ -15,7 +15,7 @@ TIMED_ROWS = 50
 RANKING_METRICS = ("rmse", "mae")  # scores of which less is better
 
 
-COST_METRICS = ("fit_seconds", "row_microseconds", "model_bytes")  # less is better there too
+COST_METRICS = ("fit_seconds", "latency_us", "model_bytes")  # less is better there too
 
 
 def require_ranking_metric(metric: str) -> None:
@@ -40,7 +40,7 @@ def measure_cost(bundle: Bundle, matrix: Matrix) -> dict[str, float]:
     rows = [matrix[[row % len(matrix)]] for row in range(TIMED_ROWS)]
     single = [_predict_seconds(bundle, row) for row in rows]
     return {
-        "row_microseconds": 1e6 * float(np.median(single)),
+        "latency_us": 1e6 * float(np.median(single)),
         "rows_per_second": len(matrix) / _predict_seconds(bundle, matrix),
         "model_bytes": float(bundle.size_bytes()),
     }

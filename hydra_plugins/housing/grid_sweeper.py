@@ -98,5 +98,5 @@ class CachingConfigLoader(ConfigLoaderImpl):
 
 # Under the name of Hydra's own, which is every command's default: a search can then take its place.
 ConfigStore.instance().store(
-    group="hydra/sweeper", name="basic", node=BasicSweeperConf(_target_=f"{__name__}.Grid"), provider="housing"
+    group="hydra/sweeper", name="basic", node=BasicSweeperConf(_target_=f"{__name__}.CachedGridSweeper"), provider="housing"
 )

@@ -41,7 +41,9 @@ class ProcessLauncher(Launcher):
 
     def __init__(self, n_jobs: int, timeout_seconds: float | None, retries: int, memory_gb: float | None) -> None:
         _require_valid("n_jobs", n_jobs, isinstance(n_jobs, int) and n_jobs >= 1, "1 and more")
-        _require_valid("timeout", timeout_seconds, timeout_seconds is None or timeout_seconds > 0, "seconds above 0, or null")
+        _require_valid(
+            "timeout_seconds", timeout_seconds, timeout_seconds is None or timeout_seconds > 0, "seconds above 0, or null"
+        )
         _require_valid("retries", retries, isinstance(retries, int) and retries >= 0, "0 and more")
         _require_valid("memory_gb", memory_gb, memory_gb is None or memory_gb > 0, "gigabytes above 0, or null")
         self.n_jobs, self.timeout_seconds, self.retries, self.memory_gb = n_jobs, timeout_seconds, retries, memory_gb

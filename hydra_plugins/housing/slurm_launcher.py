@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 
 try:
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf  # type: ignore[import-untyped]
-    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher  # type: ignore[import-untyped]
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher  # type: ignore[import-untyped]
 except ImportError:  # without the extra `slurm`; Hydra imports this file at each start
-    SlurmLauncher = Launcher
+    SubmititLauncher = Launcher
 
 POLL_SECONDS = 5.0  # seconds from one question to Slurm to the next
 RESULT_DELAY = 60.0  # seconds for a result to be seen here that was written on a node
@@ -84,7 +84,7 @@ class _SubmittedJob:
         return self.ended_at is not None and time.monotonic() - self.ended_at > (RESULT_DELAY if late else 0)
 
 
-class Slurm(SlurmLauncher):  # type: ignore[misc]  # it has no types  # pylint: disable=abstract-method  # of Launcher alone
+class SlurmLauncher(SubmititLauncher):  # type: ignore[misc]  # it has no types  # pylint: disable=abstract-method  # of Launcher alone
     """The published launcher, which waits here for every job, and writes down for one that died what it cannot any more.
 
     It asks squeue, so that clusters without accounting will do. An interrupt ends the jobs that it has submitted.

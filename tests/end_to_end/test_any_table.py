@@ -13,7 +13,7 @@ from tests.support.tables import TABLES, rentals_frame
 from tests.support.waiting import wait_for
 
 DATA = (f"--config-dir={TABLES}", "data=rentals")
-FORCED = ("force=true", "reason=each of them is to be served")
+FORCED = ("force=true", "force_reason=each of them is to be served")
 FLAT = {"area": 80.0, "rooms": 3, "furnished": False, "quarter": "harbour", "built": 1980}
 
 
@@ -26,7 +26,7 @@ def test_from_file_to_answer(home: Path) -> None:
         fitted = command(home, "housing.train", *DATA, f"model={model}")  # reused: the sweep has fitted it
         assert "reused" in fitted.out
     (sweep,) = (home / "outputs" / "sweeps").iterdir()
-    jobs = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
+    jobs = json.loads((sweep / "jobs.json").read_text(encoding="utf-8"))
     with serving(home) as server:
         for version, job in enumerate(jobs, start=1):
             judged = command(home, "housing.promote", *DATA, f"run_id={job['run_id']}", *FORCED)
@@ -50,7 +50,7 @@ def serves(server: Server, version: int) -> bool:
 def sweep_run(home: Path) -> str:
     """The run of the only sweep."""
     store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="")
-    (run,) = store.client.api.search_runs([store.client.experiment_id("rentals")], "tags.`housing.kind` = 'sweep'")
+    (run,) = store.client.api.search_runs([store.client.experiment_id("rentals")], "tags.`housing.run_type` = 'sweep'")
     return str(run.info.run_id)
 
 

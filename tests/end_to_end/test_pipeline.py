@@ -66,7 +66,7 @@ def test_the_best_of_some_files_is_judged_and_a_run_of_another_store_is_told(hom
         export(config("train", "data=rentals", "features=none", *asked), outcome, home / model)
         files.append((json.loads((home / model / "metrics.json").read_text(encoding="utf-8")), home / model / "metrics.json"))
     best, place = min(files, key=lambda file: float(file[0]["rmse"]))
-    asked = ["data=rentals", f"candidates=[{files[0][1]},{files[1][1]}]"]
+    asked = ["data=rentals", f"metrics_files=[{files[0][1]},{files[1][1]}]"]
     assert promote(config("promote", *asked)).run_id == best["run_id"]
     with pytest.raises(ConfigError, match="run_id and candidates are given; allowed: one of them"):
         promote(config("promote", *asked, "run_id=abc"))

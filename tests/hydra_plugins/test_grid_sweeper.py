@@ -21,7 +21,7 @@ from hydra_plugins.housing.grid_sweeper import CachingConfigLoader
             ["data=synthetic", "seed=2", "+tags.why=x", "data.rows=60"],
         ],
         [["experiment=baseline", "model.estimator.n_estimators=3"], ["experiment=baseline", "model.estimator.n_estimators=4"]],
-        [["debug=fast", "features=none", "limit=7"], ["debug=fast", "features=static", "limit=7"]],
+        [["debug=fast", "features=none", "max_rows=7"], ["debug=fast", "features=static", "max_rows=7"]],
         [["split=random", "split.seeds=[1,2]"], ["split=random", "split.seeds=[3,4]"], ["split=random"]],
     ],
 )

@@ -36,13 +36,13 @@ def store(home: Path) -> Store:
 
 def jobs(home: Path, sweep: int = -1) -> list[dict[str, Any]]:
     """The list that a sweep has left."""
-    found: list[dict[str, Any]] = json.loads((sorted((home / "outputs" / "sweeps").iterdir())[sweep] / "sweep.json").read_text())
+    found: list[dict[str, Any]] = json.loads((sorted((home / "outputs" / "sweeps").iterdir())[sweep] / "jobs.json").read_text())
     return found
 
 
 def runs(store: Store, kind: str = "run") -> list[Run]:
     """All runs of the rentals that are of a kind."""
-    return list(store.client.api.search_runs([store.client.experiment_id("rentals")], f"tags.`housing.kind` = '{kind}'"))
+    return list(store.client.api.search_runs([store.client.experiment_id("rentals")], f"tags.`housing.run_type` = '{kind}'"))
 
 
 def running(home: Path) -> list[Outcome]:
@@ -114,7 +114,7 @@ def test_what_one_launcher_and_sweeper_have_finished_others_reuse(home: Path) ->
     ("model", "option", "status", "reason"),
     [
         ("crash", "hydra.launcher.retries=1", "KILLED", "its process ended with exit code 3"),
-        ("hang", "hydra.launcher.timeout=12", "KILLED", "ended after 12 s, the time limit of a job"),
+        ("hang", "hydra.launcher.timeout_seconds=12", "KILLED", "ended after 12 s, the time limit of a job"),
         ("hungry", "hydra.launcher.memory_gb=4", "FAILED", "MemoryError"),
     ],
 )
@@ -186,7 +186,7 @@ def test_fail_fast_begins_no_further_job(home: Path, launcher: str, beside: int)
     ("option", "message"),
     [
         ("hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs is 0; allowed: 1 and more"),
-        ("hydra.launcher.timeout=-1", "hydra.launcher.timeout is -1; allowed: seconds above 0, or null"),
+        ("hydra.launcher.timeout_seconds=-1", "hydra.launcher.timeout_seconds is -1; allowed: seconds above 0, or null"),
         ("hydra.launcher.magic=1", "Key 'magic' is not in struct"),
     ],
 )
@@ -207,7 +207,7 @@ def test_two_equal_sweeps_at_once_fit_each_job_once(home: Path, store: Store) ->
 def test_the_folder_of_an_earlier_sweep_is_not_overwritten(home: Path) -> None:
     arguments = ("housing.train", *QUICK, "model=linear", f"hydra.sweep.dir={home}/outputs/sweeps/mine")
     assert command(home, *arguments).code == 0
-    before = (home / "outputs" / "sweeps" / "mine" / "sweep.json").read_bytes()
+    before = (home / "outputs" / "sweeps" / "mine" / "jobs.json").read_bytes()
     again = command(home, *arguments)
     assert again.code == 1 and "holds a sweep already; give another hydra.sweep.dir" in again.err
-    assert (home / "outputs" / "sweeps" / "mine" / "sweep.json").read_bytes() == before
+    assert (home / "outputs" / "sweeps" / "mine" / "jobs.json").read_bytes() == before

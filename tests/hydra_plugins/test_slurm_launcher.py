@@ -36,7 +36,7 @@ class Parts:
     def runs(self, experiment: str, kind: str = "run") -> list[Run]:
         """All runs of an experiment that are of a kind."""
         found = self.store.client.api.search_runs(
-            [self.store.client.experiment_id(experiment)], f"tags.`housing.kind` = '{kind}'"
+            [self.store.client.experiment_id(experiment)], f"tags.`housing.run_type` = '{kind}'"
         )
         return list(found)
 
@@ -78,7 +78,7 @@ def test_a_sweep_spreads_over_the_nodes_and_is_whole_in_the_store(shared: Path, 
     assert {(run.info.status, run.data.tags[tags.PARENT]) for run in runs} == {("FINISHED", sweep.info.run_id)}
     assert sweep.info.status == "FINISHED"
     [best] = [run for run in runs if tags.MODEL_ID in run.data.tags]
-    assert best.info.run_id == sweep.data.tags["housing.best"]
+    assert best.info.run_id == sweep.data.tags["housing.best_run"]
     with parts.store.artifacts.bundle(f"models:/{best.data.tags[tags.MODEL_ID]}") as bundle:
         assert any(bundle.iterdir())
 
@@ -105,7 +105,7 @@ def test_a_job_killed_on_its_node_fails_alone_and_another_node_makes_it_good(sha
 
 
 def test_a_store_that_is_away_for_a_while_costs_no_job(shared: Path, parts: Parts) -> None:
-    with started(shared, *SWEEP, "experiment_name=away", "model=slow", "seed=1,2", "mlflow.patience=60") as sweep:
+    with started(shared, *SWEEP, "experiment_name=away", "model=slow", "seed=1,2", "mlflow.retry_seconds=60") as sweep:
         wait_for(lambda: bool(running(shared)), "a job runs")
         parts.mlflow.stop()
         parts.mlflow.start()

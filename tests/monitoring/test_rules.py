@@ -117,7 +117,7 @@ def test_dashboards_are_as_their_description_says() -> None:
 
 
 def test_a_dashboard_that_was_edited_by_hand_is_stale(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "FOLDER", tmp_path)
+    monkeypatch.setattr(generate, "DASHBOARD_DIR", tmp_path)
     generate.write_dashboards()
     assert not generate.outdated()
     edited, left = tmp_path / "drift.json", tmp_path / "left.json"

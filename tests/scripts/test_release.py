@@ -13,7 +13,7 @@ from tests.support.promotions import BETTER, MODEL, TABLE, WORSE, opened
 from tests.support.server import new_key, serving
 from tests.support.tables import config, train
 
-QUICK = ("evaluate=quick", "gate.rehearsal=null", "serve.wait=5")
+QUICK = ("evaluate=quick", "gate.smoke_test_seconds=null", "serve.wait_seconds=5")
 
 
 def released(*arguments: str, **environment: str) -> Ended:
@@ -41,8 +41,8 @@ def test_wherever_production_moved_the_server_is_tested_and_what_fails_goes_back
         assert broken.code == 1 and '"version": "1"' in broken.out  # an error after the alias had moved
         train(home, *BETTER)
         promote(config("promote", "data=rentals"))
-        keyless = released(server.url, *TABLE, *QUICK, "force=true", "reason=to see it fail", HOUSING_KEY="")
+        keyless = released(server.url, *TABLE, *QUICK, "force=true", "force_reason=to see it fail", HOUSING_KEY="")
         assert keyless.code == 1 and "ROLLBACK  housing-rentals at alias production" in keyless.out
         assert opened(home).registry.version_at(MODEL, "production") == "1"
-        assert released(server.url, *TABLE, *QUICK, "force=true", "reason=it has a key now", HOUSING_KEY=key).code == 0
+        assert released(server.url, *TABLE, *QUICK, "force=true", "force_reason=it has a key now", HOUSING_KEY=key).code == 0
         assert opened(home).registry.version_at(MODEL, "production") == "2"

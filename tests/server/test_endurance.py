@@ -21,7 +21,7 @@ def _all_say(load: Load, version: int) -> bool:
 
 @pytest.mark.long
 def test_no_request_fails_while_versions_change_and_workers_are_replaced(home: Path) -> None:
-    runs = [str(train(home, "model=linear", "figures=false", *options).run_id) for options in ((), ("limit=300",))]
+    runs = [str(train(home, "model=linear", "figures=false", *options).run_id) for options in ((), ("max_rows=300",))]
     store = tracking.connect(config("train", "data=rentals").mlflow)
     for run in runs:
         store.registry.register("housing-rentals", run)

@@ -284,12 +284,12 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
         assert "callers would be refused: column rooms is of type float, it was int; serve.forbid_breaking_columns=false" in log_
         wait_for(lambda: scraped(running)["housing_version_rejected"] == 1, "the refusal stands")
         assert running.predict(FLAT).json["version"] == "1"
-        better = train(home, *BETTER, "limit=500")
+        better = train(home, *BETTER, "max_rows=500")
         store.registry.set_alias("housing-rentals", "staging", store.registry.register("housing-rentals", str(better.run_id)))
         wait_for(lambda: scraped(running).get("housing_versions_published_total") == 2, "the next version is published")
         assert scraped(running)["housing_versions_rejected_total"] == 1  # though it was at the alias for many looks
 
-        gone = train(home, *BETTER, "limit=400")
+        gone = train(home, *BETTER, "max_rows=400")
         shutil.rmtree(graph_of(home, str(gone.run_id)).parents[4])
         store.registry.set_alias("housing-rentals", "staging", store.registry.register("housing-rentals", str(gone.run_id)))
         wait_for(lambda: scraped(running)["housing_versions_rejected_total"] == 2, "what cannot be had is counted")

@@ -154,7 +154,7 @@ def scrapes(columns: int) -> None:
         for seed in (0, 1):
             train(home, *overrides, f"seed={seed}")
         store = Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="")
-        runs = store.client.api.search_runs([store.client.experiment_id("wide")], "tags.`housing.kind` = 'run'")
+        runs = store.client.api.search_runs([store.client.experiment_id("wide")], "tags.`housing.run_type` = 'run'")
         with serving(home, "serve.model=housing-wide") as server:
             for run in runs:
                 number = store.registry.register("housing-wide", run.info.run_id)

@@ -66,7 +66,7 @@ import pickle, sys
 from hydra import compose, initialize_config_dir
 from housing import data
 from housing.core.config import CONF
-from housing.models import make
+from housing.core.config import instantiate
 from housing.data.split import split
 
 with initialize_config_dir(CONF, version_base="1.3"):
@@ -74,7 +74,7 @@ with initialize_config_dir(CONF, version_base="1.3"):
 table = data.load(cfg.data)
 train = split(table, cfg.split).train
 with open(sys.argv[1], "wb") as file:
-    pickle.dump(make(cfg.model.estimator).fit(table.matrix[train], table.target[train]), file)
+    pickle.dump(instantiate(cfg.model.estimator).fit(table.matrix[train], table.target[train]), file)
 """
 
 

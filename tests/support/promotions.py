@@ -156,7 +156,7 @@ def _works(store: Store, version: str | None) -> bool:
 
 def promoted(home: Path, *overrides: str) -> Ended:
     """Promote as a user does."""
-    return command(home, "housing.promote", *TABLE, "gate.rehearsal=null", *overrides)
+    return command(home, "housing.promote", *TABLE, "gate.smoke_test_seconds=null", *overrides)
 
 
 def rolled_back(home: Path, url: str) -> tuple[float, Ended]:
@@ -186,7 +186,7 @@ def rollbacks(home: Path) -> None:
     took = []
     with serving(home, "serve.poll_seconds=1") as server:
         for _ in range(3):
-            assert promoted(home, f"serve.url={server.url}", "force=true", "reason=to go back from").code == 0
+            assert promoted(home, f"serve.url={server.url}", "force=true", "force_reason=to go back from").code == 0
             seconds, ended = rolled_back(home, server.url)
             assert ended.code == 0, ended.out + ended.err
             took.append(seconds)

@@ -95,7 +95,7 @@ def published(place: Path, frame: pd.DataFrame, file: str, sweep: str | None) ->
     shutil.copy(TABLES / "data" / "rentals.yaml", laptop / "conf" / "data")
     if sweep is not None:
         conf = laptop / "conf" / "retrain.yaml"
-        text = re.sub(r"sweep: .*", f"sweep: {sweep}", conf.read_text(encoding="utf-8"), count=1)
+        text = re.sub(r"sweep_overrides: .*", f"sweep_overrides: {sweep}", conf.read_text(encoding="utf-8"), count=1)
         conf.write_text(text, encoding="utf-8")
     (laptop / "data").mkdir()
     frame.to_csv(laptop / "data" / file, index=False)

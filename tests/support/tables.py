@@ -27,7 +27,9 @@ FLAT = {"area": 50.5, "rooms": 2, "furnished": True, "quarter": "hills", "built"
 COORDINATES = {"lat": {"type": "float", "role": "latitude"}, "lon": {"type": "float", "role": "longitude"}}  # of a made-up table
 
 
-WITHOUT_REHEARSAL = {"promote": ("gate.rehearsal=null",)}  # unless a test asks for it: starting a server takes some seconds
+WITHOUT_REHEARSAL = {
+    "promote": ("gate.smoke_test_seconds=null",)
+}  # unless a test asks for it: starting a server takes some seconds
 
 
 def rentals_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
@@ -65,11 +67,11 @@ def config(name: str, *overrides: str) -> DictConfig:
 
 # For tables of some hundred rows: fewer cells, fewer neighbours, a shorter climb.
 SMALL_GEO = (
-    "features.blocks.cells.counts=[40,10]",
-    "features.blocks.neighbours.km_to=[5]",
-    "features.blocks.neighbours.columns_of=[8]",
-    "features.blocks.neighbours.targets_of=[1,3,10]",
-    "features.blocks.neighbours.spreads_of=[10]",
+    "features.blocks.target_encoding.n_clusters=[40,10]",
+    "features.blocks.neighbours.distances_to=[5]",
+    "features.blocks.neighbours.feature_means=[8]",
+    "features.blocks.neighbours.target_means=[1,3,10]",
+    "features.blocks.neighbours.target_stds=[10]",
 )
 
 
@@ -77,8 +79,8 @@ SMALL_FULL = (
     *SMALL_GEO,
     *(
         f"features.blocks.{process}.{what}"
-        for process in ("process", "log_process")
-        for what in ("neighbours=12", "targets_of=[5,12]", "learned_on=60", "rounds=5")
+        for process in ("gaussian_process", "log_gaussian_process")
+        for what in ("neighbours=12", "target_means=[5,12]", "n_fit_rows=60", "max_iter=5")
     ),
 )
 

@@ -26,8 +26,8 @@ from tests.support.tables import config, rentals_frame
 FILES = [
     "background.npz",
     "card.json",
-    "combine.json",
-    "combine.npz",
+    "ensemble.json",
+    "ensemble.npz",
     "features/0/arrays.npz",
     "features/0/features.json",
     "golden.json",
@@ -46,7 +46,7 @@ def folder(bundle: Bundle, tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
-def sum_again(folder: Path) -> None:
+def rewrite_checksums(folder: Path) -> None:
     """Write the sums of a folder that was changed, as one who knows the format would."""
     names = sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS"
@@ -92,7 +92,7 @@ def test_members_that_share_features_survive_writing(bundle: Bundle, rentals: Ta
 def test_twelve_members_come_back_in_their_order(towns: Table, tmp_path: Path) -> None:
     trees = "model.members.trees"
     cfg = config(
-        "train", "data=towns", "model=mean", "features=none", f"{trees}.copies=12", f"{trees}.model.estimator.n_estimators=2"
+        "train", "data=towns", "model=mean", "features=none", f"{trees}.n_seeds=12", f"{trees}.model.estimator.n_estimators=2"
     )
     many = build(cfg, towns, split(towns, cfg.split), run_id="none")[0]
     many.write(tmp_path / "many")
@@ -139,18 +139,18 @@ def test_a_missing_file_is_refused_by_name(folder: Path, name: str) -> None:
         Bundle.read(folder)
 
 
-def pickled(folder: Path) -> None:
+def put_pickle(folder: Path) -> None:
     """Put an array in that only a pickle can hold."""
     with (folder / "features/0/arrays.npz").open("wb") as file:
         np.savez(file, np.array([print], dtype=object))
 
 
-def background(rows: Any) -> Callable[[Path], None]:
+def replace_background(rows: Any) -> Callable[[Path], None]:
     """Put other background rows in: area, rooms, furnished, quarter, built."""
     return lambda folder: np.savez(folder / "background.npz", rows=np.asarray(rows))
 
 
-def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+def edit_json(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     """Make a change of a JSON file."""
 
     def apply(folder: Path) -> None:
@@ -166,48 +166,54 @@ def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Pat
     [
         (lambda folder: (folder / "extra.py").write_text("import os"), "extra.py is not part of a bundle"),
         (lambda folder: (folder / "members/0/deep").symlink_to("/etc/passwd"), "deep is a link"),
-        (edit("golden.json", lambda golden: golden.update(predictions=[0.0] * 16)), "golden row .*: expected 0, got"),
-        (edit("golden.json", lambda golden: golden.update(predictions=[1.0])), "golden.json has 16 rows and 1 predictions"),
-        (edit("golden.json", lambda golden: golden.clear()), "KeyError"),
+        (edit_json("golden.json", lambda golden: golden.update(predictions=[0.0] * 16)), "golden row .*: expected 0, got"),
+        (edit_json("golden.json", lambda golden: golden.update(predictions=[1.0])), "golden.json has 16 rows and 1 predictions"),
+        (edit_json("golden.json", lambda golden: golden.clear()), "KeyError"),
         (lambda folder: (folder / "features/0/arrays.npz").write_bytes(b"no archive"), "arrays.npz|ValueError"),
-        (edit("schema.json", lambda schema: schema.update(format=99)), "format is 99; this program reads 4"),
-        (edit("combine.json", lambda combine: combine.update(members=[])), "shorter than"),
-        (edit("combine.json", lambda combine: combine["members"][0].update(where="nearby")), "where is 'nearby'; allowed"),
-        (edit("combine.json", lambda combine: combine["members"][0].update(where="near")), "model.reach is missing or"),
-        (edit("combine.json", lambda combine: combine["members"][0].update(features=7)), "IndexError"),
-        (edit("features/0/features.json", lambda state: state.update(blocks={"magic": {}})), "block 'magic' is not known"),
-        (edit("features/0/features.json", lambda state: state["names"].reverse()), "the blocks give the columns"),
-        (edit("golden.json", lambda golden: golden.update(lower=[0.0] * 16)), "golden row .*: expected 0, got"),
+        (edit_json("schema.json", lambda schema: schema.update(format=99)), "format is 99; this program reads 5"),
+        (edit_json("ensemble.json", lambda combine: combine.update(members=[])), "shorter than"),
+        (
+            edit_json("ensemble.json", lambda combine: combine["members"][0].update(region="nearby")),
+            "region is 'nearby'; allowed",
+        ),
+        (
+            edit_json("ensemble.json", lambda combine: combine["members"][0].update(region="near")),
+            "model.applicability is missing or",
+        ),
+        (edit_json("ensemble.json", lambda combine: combine["members"][0].update(features=7)), "IndexError"),
+        (edit_json("features/0/features.json", lambda state: state.update(blocks={"magic": {}})), "block 'magic' is not known"),
+        (edit_json("features/0/features.json", lambda state: state["names"].reverse()), "the blocks give the columns"),
+        (edit_json("golden.json", lambda golden: golden.update(lower=[0.0] * 16)), "golden row .*: expected 0, got"),
         (lambda folder: (folder / "interval.npz").unlink(), "interval.npz is missing"),
         (lambda folder: shutil.copytree(folder / "members/0", folder / "members/2"), "members/1/model.onnx is missing"),
         (lambda folder: shutil.copytree(folder / "features/0", folder / "features/x"), "features/1/arrays.npz is missing"),
-        (pickled, "pickle"),
+        (put_pickle, "pickle"),
         (
             lambda folder: np.savez(folder / "background.npz", other=np.ones(3)),
             "background.npz has no array rows; allowed: float64",
         ),
-        (background(np.ones((2, 4))), r"float64 of shape \(2, 4\); allowed: float64 of shape \(at least 1, 5\)"),
-        (background(np.ones((0, 5))), r"float64 of shape \(0, 5\)"),
-        (background(np.ones((2, 5), dtype=np.int64)), "int64 of shape"),
+        (replace_background(np.ones((2, 4))), r"float64 of shape \(2, 4\); allowed: float64 of shape \(at least 1, 5\)"),
+        (replace_background(np.ones((0, 5))), r"float64 of shape \(0, 5\)"),
+        (replace_background(np.ones((2, 5), dtype=np.int64)), "int64 of shape"),
         (
-            background([[50.0, 2, 1, 0, 1950], [np.nan, 2, 1, 0, 1950]]),
+            replace_background([[50.0, 2, 1, 0, 1950], [np.nan, 2, 1, 0, 1950]]),
             "background.npz: row 1 holds what the schema does not allow",
         ),
-        (background([[50.0, 2.5, 1, 0, 1950]]), "row 0 holds"),
-        (background([[50.0, 2, 1, -1, 1950]]), "row 0 holds"),
-        (background([[900.0, 2, 1, 0, 1950]]), "row 0 holds"),
+        (replace_background([[50.0, 2.5, 1, 0, 1950]]), "row 0 holds"),
+        (replace_background([[50.0, 2, 1, -1, 1950]]), "row 0 holds"),
+        (replace_background([[900.0, 2, 1, 0, 1950]]), "row 0 holds"),
         (lambda folder: (folder / "members/0/model.onnx").write_bytes(b"no graph"), "[Pp]rotobuf"),
         (lambda folder: (folder / "card.json").write_text("{"), "JSONDecodeError"),
-        (edit("card.json", lambda card: card["metrics"].pop("rmse")), "KeyError: 'rmse'"),
-        (edit("card.json", lambda card: card.update(created="yesterday")), "ValueError: .*yesterday"),
-        (edit("reference.json", lambda known: known["columns"].pop("area")), "KeyError: 'area'"),
-        (edit("reference.json", lambda known: known["prediction"].pop("lowest")), "the bins of the prediction lack lowest"),
-        (edit("reference.json", lambda known: known["columns"]["rooms"]["shares"].pop()), "the bins of rooms lack a share"),
+        (edit_json("card.json", lambda card: card["metrics"].pop("rmse")), "KeyError: 'rmse'"),
+        (edit_json("card.json", lambda card: card.update(created="yesterday")), "ValueError: .*yesterday"),
+        (edit_json("reference.json", lambda known: known["columns"].pop("area")), "KeyError: 'area'"),
+        (edit_json("reference.json", lambda known: known["prediction"].pop("lowest")), "the bins of the prediction lack lowest"),
+        (edit_json("reference.json", lambda known: known["columns"]["rooms"]["shares"].pop()), "the bins of rooms lack a share"),
     ],
 )
 def test_what_is_wrong_is_refused_though_its_sums_are_right(folder: Path, change: Callable[[Path], object], message: str) -> None:
     change(folder)
-    sum_again(folder)
+    rewrite_checksums(folder)
     with pytest.raises(BundleError, match=message):
         Bundle.read(folder)
 

@@ -26,7 +26,7 @@ COVERAGES = (0.1, 0.5, 0.8, 0.9, 0.95, 0.99)
 class GrowsWithX:
     """Says that errors are as large as the first column."""
 
-    def estimate(self, columns: Matrix) -> Vector:
+    def predict(self, columns: Matrix) -> Vector:
         """Say its logarithm."""
         return np.asarray(np.log(columns[:, 0]))
 
@@ -38,7 +38,7 @@ def rows(count: int, seed: int) -> tuple[Matrix, Vector]:
     return x[:, None], x * random.standard_t(4, count)
 
 
-def calibrated(count: int, seed: int = 0) -> Interval:
+def calibrated_interval(count: int, seed: int = 0) -> Interval:
     """An interval that has seen so many rows."""
     x, off = rows(count, seed)
     return Interval({"scores": np.sort(np.abs(off) / x[:, 0])}, GrowsWithX())
@@ -47,7 +47,7 @@ def calibrated(count: int, seed: int = 0) -> Interval:
 @pytest.mark.parametrize("coverage", COVERAGES)
 def test_as_many_targets_are_inside_as_the_coverage_says(coverage: float) -> None:
     x, off = rows(20_000, seed=1)
-    lower, upper = calibrated(2000).bounds(OPEN, x, np.zeros(len(x)), coverage)
+    lower, upper = calibrated_interval(2000).bounds(OPEN, x, np.zeros(len(x)), coverage)
     inside = (lower <= off) & (off <= upper)
     assert inside.mean() == pytest.approx(coverage, abs=0.03)
     small = x[:, 0] < 0.5  # the width follows the scale, so that no kind of row pays for another
@@ -60,14 +60,14 @@ def test_with_few_rows_the_mean_coverage_is_still_no_less(count: int) -> None:
     covered = []
     for seed in range(1000):
         x, off = rows(200, seed=seed)
-        lower, upper = calibrated(count, seed + 1000).bounds(OPEN, x, np.zeros(len(x)), 0.85)
+        lower, upper = calibrated_interval(count, seed + 1000).bounds(OPEN, x, np.zeros(len(x)), 0.85)
         covered.append(((lower <= off) & (off <= upper)).mean())
     assert 0.85 - 0.01 < np.mean(covered) < 0.85 + 1 / (count + 1) + 0.01
 
 
 def test_a_larger_coverage_is_a_wider_interval() -> None:
     x, _ = rows(50, seed=1)
-    interval = calibrated(500)
+    interval = calibrated_interval(500)
     widths = [np.subtract(*interval.bounds(OPEN, x, np.ones(50), coverage)[::-1]) for coverage in COVERAGES]
     assert (np.diff(widths, axis=0) > 0).all()
     lower, upper = interval.bounds(OPEN, x, np.ones(50), 0.5)
@@ -76,7 +76,7 @@ def test_a_larger_coverage_is_a_wider_interval() -> None:
 
 def test_the_ends_keep_within_the_targets_bounds() -> None:
     x, _ = rows(50, seed=1)
-    lower, upper = calibrated(500).bounds(BOUND, x, np.full(50, 0.3), 0.99)
+    lower, upper = calibrated_interval(500).bounds(BOUND, x, np.full(50, 0.3), 0.99)
     assert lower.min() == 0.0 and upper.max() == 1.0
     assert (lower <= 0.3).all() and (upper >= 0.3).all()
 
@@ -84,12 +84,12 @@ def test_the_ends_keep_within_the_targets_bounds() -> None:
 @pytest.mark.parametrize("coverage", [0.0, -0.1, 1.0, 1.5, 90, float("nan"), 0.96])
 def test_a_coverage_that_cannot_be_had_is_refused_with_what_can(coverage: float) -> None:
     with pytest.raises(ConfigError, match=f"coverage is {coverage:g}; allowed: above 0, up to 0.95$"):
-        calibrated(19).bounds(OPEN, *rows(3, seed=0), coverage)
+        calibrated_interval(19).bounds(OPEN, *rows(3, seed=0), coverage)
 
 
 @pytest.mark.parametrize("count", range(1, 60))
 def test_the_most_that_is_allowed_can_be_had(count: int) -> None:
-    interval, (x, _) = calibrated(count), rows(3, seed=0)
+    interval, (x, _) = calibrated_interval(count), rows(3, seed=0)
     lower, upper = interval.bounds(OPEN, x, np.zeros(3), interval.max_coverage)
     np.testing.assert_allclose(upper - lower, 2 * interval.arrays["scores"][-1] * x[:, 0])
 
@@ -128,12 +128,12 @@ def test_a_run_without_intervals_says_so(rentals: Table) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("limit=40",), r"interval: \d+ validation rows for 5 folds; allowed: interval=none, or more rows"),
+        (("max_rows=40",), r"interval: \d+ validation rows for 5 folds; allowed: interval=none, or more rows"),
         (("interval.folds=1",), "interval.folds is 1; allowed: 2 and more"),
     ],
 )
 def test_intervals_that_cannot_be_learned_are_refused(rentals: Table, overrides: tuple[str, ...], message: str) -> None:
     cfg = config("train", "data=rentals", "features=none", "model=linear", *overrides)
-    table = rentals if cfg.limit is None else rentals.head(cfg.limit)
+    table = rentals if cfg.max_rows is None else rentals.head(cfg.max_rows)
     with pytest.raises(ConfigError, match=message):
         build(cfg, table, split(table, cfg.split), run_id="none")

@@ -27,61 +27,69 @@ SCHEMA = Schema.from_dict(
     }
 )
 TRAIN = np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
-NOTHING: dict[str, Any] = {"blocks": {}, "without": [], "reach": None}
+NO_BLOCKS: dict[str, Any] = {"blocks": {}, "exclude_roles": [], "applicability": None}
 
 
 @dataclass
-class Same:
+class ConstantEstimator:
     """An estimator that says the same of every row."""
 
     value: float
 
-    def estimate(self, columns: Matrix) -> Vector:
+    def predict(self, columns: Matrix) -> Vector:
         """Say it."""
         return np.full(len(columns), self.value)
 
 
-class Width:
+class ColumnCounter:
     """An estimator that says how many columns it sees."""
 
-    def estimate(self, columns: Matrix) -> Vector:
+    def predict(self, columns: Matrix) -> Vector:
         """Say it."""
         return np.full(len(columns), float(columns.shape[1]))
 
 
 def features(**changes: Any) -> Features:
     """The columns of the table as they are, unless told otherwise."""
-    made = Features(SCHEMA, {**NOTHING, **changes}, "keep")
+    made = Features(SCHEMA, {**NO_BLOCKS, **changes}, "native")
     made.fit_transform(TRAIN, np.zeros(3))
     return made
 
 
-def reach() -> ApplicabilityDomain:
+def applicability() -> ApplicabilityDomain:
     """A reach of one degree."""
     return ApplicabilityDomain((0, 1), quantile=0.5, factor=1).fit(TRAIN)
 
 
 def test_members_are_averaged() -> None:
-    ensemble = Ensemble(SCHEMA, [features()], [Member(Same(value), 0) for value in (1.0, 2.0, 6.0)])
+    ensemble = Ensemble(SCHEMA, [features()], [Member(ConstantEstimator(value), 0) for value in (1.0, 2.0, 6.0)])
     np.testing.assert_array_equal(ensemble.predict(TRAIN), [3.0] * 3)
 
 
 def test_near_and_far_members_are_blended_by_the_distance_to_the_nearest_training_row() -> None:
-    members = [Member(Same(10.0), 0, NEAR), Member(Same(30.0), 0, NEAR), Member(Same(60.0), 0, FAR)]
-    ensemble = Ensemble(SCHEMA, [features()], members, reach())
+    members = [
+        Member(ConstantEstimator(10.0), 0, NEAR),
+        Member(ConstantEstimator(30.0), 0, NEAR),
+        Member(ConstantEstimator(60.0), 0, FAR),
+    ]
+    ensemble = Ensemble(SCHEMA, [features()], members, applicability())
     rows = np.array([[0.0, lon] for lon in (2.0, 3.0, 3.25, 3.5, 4.0, 50.0)])
     np.testing.assert_allclose(ensemble.predict(rows), [20.0, 20.0, 30.0, 40.0, 60.0, 60.0])
 
 
 def test_a_member_that_counts_everywhere_counts_in_both_means() -> None:
-    members = [Member(Same(10.0), 0, NEAR), Member(Same(20.0), 0), Member(Same(40.0), 0, FAR)]
-    ensemble = Ensemble(SCHEMA, [features()], members, reach())
+    members = [
+        Member(ConstantEstimator(10.0), 0, NEAR),
+        Member(ConstantEstimator(20.0), 0),
+        Member(ConstantEstimator(40.0), 0, FAR),
+    ]
+    ensemble = Ensemble(SCHEMA, [features()], members, applicability())
     np.testing.assert_allclose(ensemble.predict(np.array([[0.0, 2.0], [0.0, 9.0]])), [15.0, 30.0])
 
 
 def test_a_row_is_predicted_alone_as_among_others() -> None:
-    members = [Member(Same(10.0), 0, NEAR), Member(Same(60.0), 0, FAR)]
-    ensemble = Ensemble(SCHEMA, [features()], members, reach())
+    members = [Member(ConstantEstimator(10.0), 0, NEAR), Member(ConstantEstimator(60.0), 0, FAR)]
+    ensemble = Ensemble(SCHEMA, [features()], members, applicability())
     rows = np.array([[0.0, lon] for lon in (2.0, 3.3, 50.0)])
     np.testing.assert_array_equal([ensemble.predict(row[None])[0] for row in rows], ensemble.predict(rows))
     assert ensemble.predict(rows[:0]).shape == (0,)
@@ -89,7 +97,7 @@ def test_a_row_is_predicted_alone_as_among_others() -> None:
 
 def test_each_member_sees_its_own_features_and_of_them_the_columns_it_asks_for() -> None:
     turned = features(blocks={"rotation": {"degrees": [30, 60]}})
-    members = [Member(Width(), 0), Member(Width(), 1), Member(Width(), 1, columns=[0, 2, 3])]
+    members = [Member(ColumnCounter(), 0), Member(ColumnCounter(), 1), Member(ColumnCounter(), 1, columns=[0, 2, 3])]
     predicted, columns = Ensemble(SCHEMA, [features(), turned], members).predict_with_columns(TRAIN)
     np.testing.assert_array_equal(predicted, [(2 + 6 + 3) / 3] * 3)
     np.testing.assert_array_equal(columns, TRAIN)  # of the first features
@@ -97,33 +105,44 @@ def test_each_member_sees_its_own_features_and_of_them_the_columns_it_asks_for()
 
 def test_predictions_keep_within_the_targets_bounds() -> None:
     for value, kept in ((-5.0, 0.0), (50.0, 50.0), (500.0, 100.0)):
-        np.testing.assert_array_equal(Ensemble(SCHEMA, [features()], [Member(Same(value), 0)]).predict(TRAIN), [kept] * 3)
+        np.testing.assert_array_equal(
+            Ensemble(SCHEMA, [features()], [Member(ConstantEstimator(value), 0)]).predict(TRAIN), [kept] * 3
+        )
 
 
 @pytest.mark.parametrize(
-    ("wheres", "has_reach", "message"),
+    ("regions", "has_reach", "message"),
     [
         ([NEAR], True, "no member of the model counts far training rows"),
         ([FAR], True, "no member of the model counts near training rows"),
         ([], True, "no member of the model counts near training rows"),
-        ([NEAR, FAR], False, "model.reach is missing or the table has no coordinates"),
+        ([NEAR, FAR], False, "model.applicability is missing or the table has no coordinates"),
     ],
 )
-def test_members_that_leave_rows_without_a_word_are_refused(wheres: list[str], has_reach: bool, message: str) -> None:
+def test_members_that_leave_rows_without_a_word_are_refused(regions: list[str], has_reach: bool, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Ensemble(SCHEMA, [features()], [Member(Same(1.0), 0, where) for where in wheres], reach() if has_reach else None)
+        Ensemble(
+            SCHEMA,
+            [features()],
+            [Member(ConstantEstimator(1.0), 0, where) for where in regions],
+            applicability() if has_reach else None,
+        )
 
 
 def test_a_place_that_is_not_known_is_refused() -> None:
-    with pytest.raises(ConfigError, match="where is 'nearby'; allowed: everywhere, near, far"):
-        Member(Same(1.0), 0, "nearby")
+    with pytest.raises(ConfigError, match="region is 'nearby'; allowed: all, near, far"):
+        Member(ConstantEstimator(1.0), 0, "nearby")
 
 
 def test_what_it_declares_puts_it_together_again() -> None:
-    members = [Member(Same(10.0), 0, NEAR, [1]), Member(Same(60.0), 1, FAR), Member(Same(7.0), 0)]
-    ensemble = Ensemble(SCHEMA, [features(), features(without=["latitude"])], members, reach())
+    members = [
+        Member(ConstantEstimator(10.0), 0, NEAR, [1]),
+        Member(ConstantEstimator(60.0), 1, FAR),
+        Member(ConstantEstimator(7.0), 0),
+    ]
+    ensemble = Ensemble(SCHEMA, [features(), features(exclude_roles=["latitude"])], members, applicability())
     estimators = [member.estimator for member in members]
-    again = restore_ensemble(SCHEMA, ensemble.features, estimators, ensemble.to_config(), reach().arrays)
+    again = restore_ensemble(SCHEMA, ensemble.features, estimators, ensemble.to_config(), applicability().arrays)
     assert again.members == members
     rows = np.array([[0.0, lon] for lon in (2.0, 3.3, 50.0)])
     np.testing.assert_array_equal(again.predict(rows), ensemble.predict(rows))
@@ -151,7 +170,7 @@ def test_a_blend_has_features_for_each_kind_of_member(towns: Table) -> None:
     parts = split(towns, config("train", *BLEND).split)
     ensemble = fitting.fit(config("train", *BLEND, *FEW_ROUNDS), towns, parts.train).ensemble
     seen = {member.region: set(ensemble.features[member.features].names) for member in ensemble.members}
-    assert "target_of_1_near" in seen[NEAR] and not {"north", "east", "target_of_1_near"} & seen[FAR]
+    assert "target_mean_of_1_nearest" in seen[NEAR] and not {"north", "east", "target_mean_of_1_nearest"} & seen[FAR]
     far_away = towns.matrix[:3] + np.array([12.0, 12.0, 0, 0, 0, 0])
     only_far = [member for member in ensemble.members if member.region == FAR]
     expected = np.mean([m.predict(ensemble.features[m.features].transform(far_away)) for m in only_far], axis=0)
@@ -165,7 +184,7 @@ def test_a_blend_needs_coordinates(rentals: Table) -> None:
 
 
 def test_a_member_sees_the_blocks_that_it_names_alone(towns: Table) -> None:
-    asked = (*MEAN[:3], MEAN[3], "model.members.trees.copies=1", "+model.members.trees.sees=[ratio]")
+    asked = (*MEAN[:3], MEAN[3], "model.members.trees.n_seeds=1", "+model.members.trees.visible_blocks=[ratio]")
     parts = split(towns, config("train", *asked).split)
     (member,) = fitting.fit(config("train", *asked), towns, parts.train).ensemble.members
     fitted: Any = member.estimator
@@ -173,7 +192,7 @@ def test_a_member_sees_the_blocks_that_it_names_alone(towns: Table) -> None:
         ["north", "east", "area", "rooms", "garden", "rooms_per_area", "3 kinds", "", ""]
     )
     with pytest.raises(ConfigError, match="a member sees block 'magic'; its features have: rotation, distance, ratio"):
-        fitting.fit(config("train", *asked[:-1], "+model.members.trees.sees=[magic]"), towns, parts.train)
+        fitting.fit(config("train", *asked[:-1], "+model.members.trees.visible_blocks=[magic]"), towns, parts.train)
 
 
 def test_copies_need_a_seed_to_differ_in(rentals: Table) -> None:

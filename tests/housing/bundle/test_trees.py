@@ -30,18 +30,18 @@ from housing.schema.column import Matrix
 from housing.training.build import build
 from housing.training.onnx_export import to_onnx
 from server.models.verification import verify
-from tests.housing.bundle.test_bundle import sum_again
+from tests.housing.bundle.test_bundle import rewrite_checksums
 from tests.support.tables import SMALL, config
 
 walker = pytest.importorskip("housing.bundle.tree_walker", reason="the walker is not built: no C compiler")
 
 COLUMNS = 5
 LARGEST = float(np.nextafter(np.float32(np.inf), np.float32(0)))
-ODD = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-310, 1e300, -1e300, LARGEST, -LARGEST)
+EDGE_VALUES = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-310, 1e300, -1e300, LARGEST, -LARGEST)
 LARGER_BLOCKS = (1, 2, 3, 15, 16, 17, 31, 127, 128, 129, 143, 1000, 4099)
 
 
-def learned(estimator: Any, missing: bool = False) -> bytes:
+def fitted_graph(estimator: Any, missing: bool = False) -> bytes:
     """Fit an estimator, and give its graph."""
     random = np.random.default_rng(0)
     columns = random.normal(size=(700, COLUMNS))
@@ -66,7 +66,7 @@ def rows(count: int, width: int, graph: bytes) -> Matrix:
     hit = random.choice(thresholds, made.shape)
     with np.errstate(over="ignore"):
         beside = np.nextafter(hit, random.choice(np.array([-np.inf, np.inf], dtype=np.float32), made.shape))
-    for values in (hit, beside, np.nextafter(hit.astype(float), np.inf), random.choice(ODD, made.shape)):
+    for values in (hit, beside, np.nextafter(hit.astype(float), np.inf), random.choice(EDGE_VALUES, made.shape)):
         made = np.where(random.random(made.shape) < 0.15, values, made)
     return made
 
@@ -87,7 +87,7 @@ def assert_same(graph: bytes, width: int, counts: tuple[int, ...] = LARGER_BLOCK
     "parameters", [{"max_depth": 6}, {"max_depth": 1}, {"max_depth": 9, "grow_policy": "lossguide"}], ids=str
 )
 def test_boosted_trees_are_the_same_in_every_bit(parameters: dict[str, Any], missing: bool) -> None:
-    assert_same(learned(XGBRegressor(n_estimators=70, **parameters), missing), COLUMNS)
+    assert_same(fitted_graph(XGBRegressor(n_estimators=70, **parameters), missing), COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -103,16 +103,16 @@ def test_boosted_trees_are_the_same_in_every_bit(parameters: dict[str, Any], mis
     ids=str,
 )
 def test_trees_of_scikit_learn_are_the_same_in_every_bit(estimator: Any) -> None:
-    assert_same(learned(estimator), COLUMNS)
+    assert_same(fitted_graph(estimator), COLUMNS)
 
 
-def small(node: Any) -> None:
+def shrink(node: Any) -> None:
     """Make all estimators of a config small."""
     if isinstance(node, DictConfig):
         if "n_estimators" in node:
             node.n_estimators = 9
         for name in node:
-            small(None if OmegaConf.is_missing(node, name) else node[name])
+            shrink(None if OmegaConf.is_missing(node, name) else node[name])
 
 
 PRESETS = [f"{group}={path.stem}" for group in ("model", "experiment") for path in sorted(Path(CONF, group).glob("*.yaml"))]
@@ -122,7 +122,7 @@ PRESETS = [f"{group}={path.stem}" for group in ("model", "experiment") for path 
 def test_every_graph_of_every_preset_is_the_same_in_every_bit(towns: Table, tmp_path: Path, preset: str) -> None:
     changes = SMALL[config("train", "data=towns", preset).features.name]
     cfg = config("train", "data=towns", preset, *changes)
-    small(cfg)
+    shrink(cfg)
     made, _ = build(cfg, towns, split(towns, cfg.split), run_id="none")
     made.write(tmp_path / "bundle")
     proven = Bundle.read(tmp_path / "bundle", VerifiedOnnxModel)
@@ -144,7 +144,7 @@ def graphs(bundle: Bundle) -> Iterator[OnnxModel]:
 
 # A tree of three levels and one of a leaf alone.
 Changes = dict[str, Any]
-PLAIN: Changes = {
+TREE_ATTRIBUTES: Changes = {
     "n_targets": 1,
     "nodes_treeids": [0, 0, 0, 0, 0, 4],
     "nodes_nodeids": [0, 1, 2, 3, 4, 0],
@@ -161,9 +161,9 @@ PLAIN: Changes = {
 }
 
 
-def plain(*changes: Changes, kind: int = TensorProto.FLOAT, shape: tuple[Any, ...] = (None, COLUMNS)) -> onnx.ModelProto:
+def tree_model(*changes: Changes, kind: int = TensorProto.FLOAT, shape: tuple[Any, ...] = (None, COLUMNS)) -> onnx.ModelProto:
     """Give a graph of two trees, with some attributes changed or, where None, left out."""
-    said = {name: value for name, value in functools.reduce(operator.or_, changes, PLAIN).items() if value is not None}
+    said = {name: value for name, value in functools.reduce(operator.or_, changes, TREE_ATTRIBUTES).items() if value is not None}
     node = helper.make_node("TreeEnsembleRegressor", ["columns"], ["y"], domain="ai.onnx.ml", **said)
     taken = helper.make_tensor_value_info("columns", kind, shape)
     given = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
@@ -171,20 +171,20 @@ def plain(*changes: Changes, kind: int = TensorProto.FLOAT, shape: tuple[Any, ..
     return helper.make_model(helper.make_graph([node], "trees", [taken], [given]), opset_imports=versions, ir_version=8)
 
 
-def changed(name: str, place: int, value: Any) -> Changes:
+def change(name: str, place: int, value: Any) -> Changes:
     """Give an attribute with one of its values changed."""
-    return {name: [*PLAIN[name][:place], value, *PLAIN[name][place + 1 :]]}
+    return {name: [*TREE_ATTRIBUTES[name][:place], value, *TREE_ATTRIBUTES[name][place + 1 :]]}
 
 
 @pytest.mark.parametrize("mode", ["BRANCH_LT", "BRANCH_LEQ"])
 @pytest.mark.parametrize("threshold", [0.0, -0.0, 1e-45, -1e-45, LARGEST, -LARGEST, 1.5])
 @pytest.mark.parametrize("tracks", [0, 1])
 def test_a_value_at_a_threshold_goes_where_onnx_runtime_sends_it(mode: str, threshold: float, tracks: int) -> None:
-    changes = changed("nodes_modes", 0, mode), changed("nodes_values", 0, threshold)
-    graph = plain(*changes, changed("nodes_missing_value_tracks_true", 0, tracks)).SerializeToString()
+    changes = change("nodes_modes", 0, mode), change("nodes_values", 0, threshold)
+    graph = tree_model(*changes, change("nodes_missing_value_tracks_true", 0, tracks)).SerializeToString()
     assert_same(graph, COLUMNS)
-    columns = np.zeros((len(ODD) + 3, COLUMNS))
-    columns[:, 0] = [*ODD, threshold, np.nextafter(np.float32(threshold), np.float32(1)), np.nextafter(threshold, -1)]
+    columns = np.zeros((len(EDGE_VALUES) + 3, COLUMNS))
+    columns[:, 0] = [*EDGE_VALUES, threshold, np.nextafter(np.float32(threshold), np.float32(1)), np.nextafter(threshold, -1)]
     walked = Trees.read(graph)
     assert walked is not None
     with np.errstate(over="ignore"):
@@ -206,11 +206,11 @@ def test_a_value_at_a_threshold_goes_where_onnx_runtime_sends_it(mode: str, thre
     ids=str,
 )
 def test_what_is_said_in_another_way_is_walked_too(changes: dict[str, Any]) -> None:
-    assert_same(plain(changes).SerializeToString(), COLUMNS)
+    assert_same(tree_model(changes).SerializeToString(), COLUMNS)
 
 
 CHAIN = 70
-DEEP: Changes = {
+CHAIN_ATTRIBUTES: Changes = {
     "nodes_treeids": [0] * (2 * CHAIN + 1),
     "nodes_nodeids": list(range(2 * CHAIN + 1)),
     "nodes_featureids": [0] * (2 * CHAIN + 1),
@@ -233,10 +233,10 @@ def with_another_node(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def emptied() -> Iterator[onnx.ModelProto]:
+def empty_models() -> Iterator[onnx.ModelProto]:
     """Give graphs without a node, and without a node and a leaf."""
     for prefixes in (("nodes_",), ("target_",), ("nodes_", "target_")):
-        model = plain()
+        model = tree_model()
         for attribute in model.graph.node[0].attribute:
             if attribute.name.startswith(prefixes):
                 for field in ("ints", "floats", "strings"):
@@ -247,56 +247,56 @@ def emptied() -> Iterator[onnx.ModelProto]:
 @pytest.mark.parametrize(
     "model",
     [
-        plain(changed("nodes_truenodeids", 2, 0)),  # a circle
-        plain(changed("nodes_truenodeids", 2, 2)),
-        plain(changed("nodes_falsenodeids", 2, 3)),  # twice the same child
-        plain(changed("nodes_falsenodeids", 2, 1)),  # of two parents
-        plain(changed("nodes_truenodeids", 0, 5)),  # out of range
-        plain(changed("nodes_truenodeids", 0, -1)),
-        plain(changed("nodes_truenodeids", 0, 2**63 - 1)),
-        plain(changed("nodes_nodeids", 3, 2**40)),
-        plain(changed("nodes_treeids", 5, -(2**63))),
-        plain({"nodes_treeids": [-1] * 6, "target_treeids": [-1] * 4}),
-        plain(changed("nodes_treeids", 5, 2**32), changed("target_treeids", 3, 2**32)),
-        plain(changed("nodes_nodeids", 4, 3)),  # there twice
-        plain(changed("nodes_treeids", 1, 4)),  # a tree in two parts
-        plain(changed("nodes_modes", 2, "LEAF")),  # nodes without a parent
-        plain(changed("nodes_featureids", 2, COLUMNS)),
-        plain(changed("nodes_featureids", 2, -1)),
-        plain(changed("nodes_featureids", 2, 2**32)),
-        *(plain({name: value[:-1]}) for name, value in PLAIN.items() if name != "n_targets"),
-        *(plain({name: None}) for name in PLAIN if name != "nodes_missing_value_tracks_true"),
-        *emptied(),
-        plain(changed("nodes_modes", 0, "BRANCH_EQ")),
-        plain(changed("nodes_modes", 0, "BRANCH_GT")),
-        plain(changed("nodes_values", 0, np.nan)),
-        plain(changed("nodes_values", 2, np.inf)),
-        plain(changed("nodes_missing_value_tracks_true", 0, 2)),
-        plain(changed("target_weights", 0, np.nan)),
-        plain(changed("target_weights", 0, -np.inf)),
-        plain(changed("target_ids", 0, 1)),
-        plain(changed("target_nodeids", 0, 3)),  # two weights for one leaf, none for another
-        plain(changed("target_nodeids", 0, 0)),  # a weight of a node that is no leaf
-        plain(changed("target_treeids", 3, 3)),
-        plain({"n_targets": 2}),
-        plain({"base_values": [1.0, 2.0]}),
-        plain({"base_values": [np.inf]}),
-        plain({"post_transform": "LOGISTIC"}),
-        plain({"aggregate_function": "AVERAGE"}),
-        plain({"nodes_values_as_tensor": helper.make_tensor("v", TensorProto.DOUBLE, [6], [0.0] * 6)}),
-        plain(kind=TensorProto.DOUBLE),
-        plain(kind=TensorProto.INT64),
-        plain(shape=(1, COLUMNS)),
-        plain(shape=(None, None)),
-        plain(shape=(None, -5)),
-        plain(shape=(None, 2**62)),
-        plain(shape=(COLUMNS,)),
-        plain(DEEP),
-        with_another_node(plain()),
+        tree_model(change("nodes_truenodeids", 2, 0)),  # a circle
+        tree_model(change("nodes_truenodeids", 2, 2)),
+        tree_model(change("nodes_falsenodeids", 2, 3)),  # twice the same child
+        tree_model(change("nodes_falsenodeids", 2, 1)),  # of two parents
+        tree_model(change("nodes_truenodeids", 0, 5)),  # out of range
+        tree_model(change("nodes_truenodeids", 0, -1)),
+        tree_model(change("nodes_truenodeids", 0, 2**63 - 1)),
+        tree_model(change("nodes_nodeids", 3, 2**40)),
+        tree_model(change("nodes_treeids", 5, -(2**63))),
+        tree_model({"nodes_treeids": [-1] * 6, "target_treeids": [-1] * 4}),
+        tree_model(change("nodes_treeids", 5, 2**32), change("target_treeids", 3, 2**32)),
+        tree_model(change("nodes_nodeids", 4, 3)),  # there twice
+        tree_model(change("nodes_treeids", 1, 4)),  # a tree in two parts
+        tree_model(change("nodes_modes", 2, "LEAF")),  # nodes without a parent
+        tree_model(change("nodes_featureids", 2, COLUMNS)),
+        tree_model(change("nodes_featureids", 2, -1)),
+        tree_model(change("nodes_featureids", 2, 2**32)),
+        *(tree_model({name: value[:-1]}) for name, value in TREE_ATTRIBUTES.items() if name != "n_targets"),
+        *(tree_model({name: None}) for name in TREE_ATTRIBUTES if name != "nodes_missing_value_tracks_true"),
+        *empty_models(),
+        tree_model(change("nodes_modes", 0, "BRANCH_EQ")),
+        tree_model(change("nodes_modes", 0, "BRANCH_GT")),
+        tree_model(change("nodes_values", 0, np.nan)),
+        tree_model(change("nodes_values", 2, np.inf)),
+        tree_model(change("nodes_missing_value_tracks_true", 0, 2)),
+        tree_model(change("target_weights", 0, np.nan)),
+        tree_model(change("target_weights", 0, -np.inf)),
+        tree_model(change("target_ids", 0, 1)),
+        tree_model(change("target_nodeids", 0, 3)),  # two weights for one leaf, none for another
+        tree_model(change("target_nodeids", 0, 0)),  # a weight of a node that is no leaf
+        tree_model(change("target_treeids", 3, 3)),
+        tree_model({"n_targets": 2}),
+        tree_model({"base_values": [1.0, 2.0]}),
+        tree_model({"base_values": [np.inf]}),
+        tree_model({"post_transform": "LOGISTIC"}),
+        tree_model({"aggregate_function": "AVERAGE"}),
+        tree_model({"nodes_values_as_tensor": helper.make_tensor("v", TensorProto.DOUBLE, [6], [0.0] * 6)}),
+        tree_model(kind=TensorProto.DOUBLE),
+        tree_model(kind=TensorProto.INT64),
+        tree_model(shape=(1, COLUMNS)),
+        tree_model(shape=(None, None)),
+        tree_model(shape=(None, -5)),
+        tree_model(shape=(None, 2**62)),
+        tree_model(shape=(COLUMNS,)),
+        tree_model(CHAIN_ATTRIBUTES),
+        with_another_node(tree_model()),
     ],
 )
 def test_what_is_not_plain_is_not_walked(model: onnx.ModelProto) -> None:
-    assert Trees.read(plain().SerializeToString()) is not None
+    assert Trees.read(tree_model().SerializeToString()) is not None
     assert Trees.read(model.SerializeToString()) is None
 
 
@@ -306,13 +306,13 @@ def test_bytes_that_are_no_graph_are_not_walked() -> None:
 
 
 def test_an_attribute_that_is_there_twice_is_not_walked() -> None:
-    model = plain()
+    model = tree_model()
     model.graph.node[0].attribute.append(model.graph.node[0].attribute[0])
     assert Trees.read(model.SerializeToString()) is None
 
 
 def test_what_is_not_walked_runs_in_onnx_runtime() -> None:
-    graph = OnnxModel(plain({"aggregate_function": "AVERAGE"}).SerializeToString())
+    graph = OnnxModel(tree_model({"aggregate_function": "AVERAGE"}).SerializeToString())
     assert not graph.uses_tree_walker
     np.testing.assert_allclose(graph.predict(np.zeros((1, COLUMNS))), [(0.1 + 0.7) / 2], rtol=1e-6)
 
@@ -320,11 +320,11 @@ def test_what_is_not_walked_runs_in_onnx_runtime() -> None:
 @pytest.mark.parametrize("shape", [(3, COLUMNS - 1), (3, COLUMNS + 1), (COLUMNS,)])
 def test_other_columns_than_the_graphs_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=rf"allowed: \(rows, {COLUMNS}\)"):
-        OnnxModel(plain().SerializeToString()).predict(np.zeros(shape))
+        OnnxModel(tree_model().SerializeToString()).predict(np.zeros(shape))
 
 
 def test_rows_may_lie_in_memory_as_they_like() -> None:
-    graph = OnnxModel(plain().SerializeToString())
+    graph = OnnxModel(tree_model().SerializeToString())
     columns = rows(40, 2 * COLUMNS, graph.graph)
     for view in (columns[:, ::2], columns[::3, :COLUMNS], np.asfortranarray(columns[:, COLUMNS:]), columns[:0, :COLUMNS]):
         np.testing.assert_array_equal(graph.predict(view), graph.predict(view.copy(order="C")))
@@ -395,10 +395,10 @@ def test_the_walker_writes_nowhere_but_into_the_sums() -> None:
 
 @pytest.mark.parametrize("count", [1, 40])
 def test_a_proven_graph_tells_where_the_two_differ(count: int) -> None:
-    graph = VerifiedOnnxModel(plain().SerializeToString())
+    graph = VerifiedOnnxModel(tree_model().SerializeToString())
     columns = np.zeros((count, COLUMNS))
     graph.predict(columns)
-    graph._engine = OnnxModel(plain(changed("target_weights", 3, 0.70000005)).SerializeToString())._engine  # pylint: disable=protected-access
+    graph._engine = OnnxModel(tree_model(change("target_weights", 3, 0.70000005)).SerializeToString())._engine  # pylint: disable=protected-access
     with pytest.raises(BundleError, match="walked trees give .*, ONNX Runtime .*; allowed: no difference"):
         graph.predict(columns)
 
@@ -410,20 +410,20 @@ def test_a_bundle_that_onnx_runtime_cannot_run_is_refused_though_it_can_be_walke
     model = onnx.load(place)
     model.opset_import[0].version = 99
     place.write_bytes(model.SerializeToString())
-    sum_again(tmp_path / "bundle")
+    rewrite_checksums(tmp_path / "bundle")
     assert Bundle.read(tmp_path / "bundle").golden == bundle.golden
     with pytest.raises(BundleError, match="99"):
         verify(tmp_path / "bundle", None, memory_mb=1000, seconds=60, n_rows=100)
 
 
-WITHOUT = """
+WITHOUT_WALKER = """
 import sys
 sys.modules["housing.bundle.tree_walker"] = {module}
 from pathlib import Path
 from housing.bundle.bundle import Bundle
 bundle = Bundle.read(Path({folder!r}))
 Bundle.read(Path({folder!r}))
-answers = bundle.answers(bundle.schema.encode_records(bundle.golden["rows"]))
+answers = bundle.predict_with_interval(bundle.schema.encode_records(bundle.golden["rows"]))
 print([values.tolist() for values in answers.values()], "onnxruntime" in sys.modules)
 """
 
@@ -432,7 +432,7 @@ def test_without_the_walker_predictions_are_the_same_and_it_is_told_once(bundle:
     bundle.write(tmp_path / "bundle")
     said: list[Any] = []
     for module in ("None", "__import__('housing.bundle.tree_walker', fromlist=['walk'])"):
-        code = WITHOUT.format(module=module, folder=str(tmp_path / "bundle"))
+        code = WITHOUT_WALKER.format(module=module, folder=str(tmp_path / "bundle"))
         said.append(subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True))
     assert said[0].stdout.replace("True", "False") == said[1].stdout
     assert (

@@ -18,7 +18,7 @@ from housing.tracking import tags as tracking_tags
 from housing.tracking.store import Store
 from tests.support.waiting import wait_for
 
-ELSEWHERE = {HOST: "another", PROCESS: "1 1 another boot"}
+OTHER_HOST_TAGS = {HOST: "another", PROCESS: "1 1 another boot"}
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def store(home: Path) -> Store:
 @pytest.fixture
 def child() -> Iterator["subprocess.Popen[str]"]:
     """Another process, which has told who it is and waits."""
-    code = "from housing import claims; import json; print(json.dumps(claims.identity()), flush=True); input()"
+    code = "from housing import claims; import json; print(json.dumps(claims.process_tags()), flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()
 
 
-def ago(minutes: float) -> str:
+def heartbeat_minutes_ago(minutes: float) -> str:
     """A heartbeat of some minutes ago."""
     return (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(timespec="seconds")
 
@@ -44,7 +44,7 @@ def ago(minutes: float) -> str:
 def test_a_process_of_this_host_is_judged_by_its_pid_and_start_time(child: "subprocess.Popen[str]") -> None:
     assert child.stdout is not None
     tags = json.loads(child.stdout.readline())
-    assert not processes.is_dead({**tags, HEARTBEAT: ago(60)})  # it lives, whatever its heart says
+    assert not processes.is_dead({**tags, HEARTBEAT: heartbeat_minutes_ago(60)})  # it lives, whatever its heart says
     pid, start, rest = tags[PROCESS].split(" ", 2)
     assert processes.is_dead({**tags, PROCESS: f"{pid} {int(start) - 1} {rest}"})  # an earlier process of that pid
     os.kill(child.pid, signal.SIGKILL)
@@ -53,7 +53,7 @@ def test_a_process_of_this_host_is_judged_by_its_pid_and_start_time(child: "subp
 
 @pytest.mark.parametrize(("minutes", "dead"), [(0.0, False), (4.5, False), (5.5, True)])
 def test_a_process_elsewhere_is_judged_by_its_heartbeat(minutes: float, dead: bool) -> None:
-    assert processes.is_dead({**ELSEWHERE, HEARTBEAT: ago(minutes)}) is dead
+    assert processes.is_dead({**OTHER_HOST_TAGS, HEARTBEAT: heartbeat_minutes_ago(minutes)}) is dead
 
 
 @pytest.mark.parametrize("tags", [{}, {HEARTBEAT: "yesterday"}, {HOST: "another"}])
@@ -63,7 +63,11 @@ def test_a_run_that_says_nothing_of_its_process_is_left_alone(tags: dict[str, st
 
 def test_only_runs_of_dead_processes_are_closed(store: Store) -> None:
     mine = store.runs.open("rentals", "mine", {})
-    tags = {"silent": {**ELSEWHERE, HEARTBEAT: ago(6)}, "beating": {**ELSEWHERE, HEARTBEAT: ago(1)}, "foreign": {}}
+    tags = {
+        "silent": {**OTHER_HOST_TAGS, HEARTBEAT: heartbeat_minutes_ago(6)},
+        "beating": {**OTHER_HOST_TAGS, HEARTBEAT: heartbeat_minutes_ago(1)},
+        "foreign": {},
+    }
     made = {name: store.client.api.create_run(mine.experiment_id, tags=given, run_name=name) for name, given in tags.items()}
     assert store.runs.close_dead("rentals") == 1
     assert {name: store.runs.get(run.info.run_id).status for name, run in made.items()} == {
@@ -76,7 +80,7 @@ def test_only_runs_of_dead_processes_are_closed(store: Store) -> None:
 
 
 def test_a_run_that_is_open_beats(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "BEAT", 0.05)
+    monkeypatch.setattr(processes, "HEARTBEAT_SECONDS", 0.05)
     run = store.runs.open("rentals", "mine", {HEARTBEAT: "never"})
     first = store.runs.get(run.id).tags[HEARTBEAT]
     wait_for(lambda: store.runs.get(run.id).tags[HEARTBEAT] > first, "the heart beats")
@@ -84,7 +88,7 @@ def test_a_run_that_is_open_beats(store: Store, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_claim_is_held_by_one_process_and_ends_with_it(child: "subprocess.Popen[str]") -> None:
-    code = "from housing.core.locks import claim\nwith claim('a key'):\n print('held', flush=True)\n input()"
+    code = "from housing.core.locks import machine_lock\nwith machine_lock('a key'):\n print('held', flush=True)\n input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with subprocess.Popen(

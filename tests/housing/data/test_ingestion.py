@@ -169,7 +169,7 @@ def test_feedback_becomes_rows_of_the_table_once_and_the_last_word_counts(home: 
     ]
     joined(home, *lines[:2])
     joined(home, lines[2], lines[2], lines[3][:-1], name="joined-20261125T100000.000000Z.jsonl")  # the last is being written
-    asked = config("ingest", "data=rentals", "from=feedback")
+    asked = config("ingest", "data=rentals", "source=feedback")
     assert ingest(asked) == 2
     assert ingest(asked) == 0
     table_ = data.load(config("train", "data=rentals").data)
@@ -178,7 +178,7 @@ def test_feedback_becomes_rows_of_the_table_once_and_the_last_word_counts(home: 
 
 
 def test_feedback_goes_through_the_same_check(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ("data=rentals", "from=feedback")
+    asked = ("data=rentals", "source=feedback")
     with pytest.raises(HousingError, match="rentals-staging.log has no joined rows"):
         ingest(config("ingest", *asked))
     joined(home, told("a", 0, 900, 1.0), told("b", 0, -5, 2.0))
@@ -191,7 +191,7 @@ def test_feedback_goes_through_the_same_check(home: Path, capsys: pytest.Capture
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.parametrize("overrides", [[], ["from=feedback", "file=new.csv"], ["from=there", "file=new.csv"]])
+@pytest.mark.parametrize("overrides", [[], ["source=feedback", "file=new.csv"], ["source=there", "file=new.csv"]])
 def test_rows_come_from_one_place(overrides: list[str]) -> None:
     with pytest.raises(ConfigError, match="from.*allowed: "):
         ingest(config("ingest", "data=rentals", *overrides))
@@ -229,7 +229,7 @@ def test_two_at_once_both_add_their_rows(home: Path) -> None:
 
 def test_who_waits_too_long_is_told(home: Path) -> None:
     with FileLock(home / "data" / ".rentals.csv.lock"), pytest.raises(HousingError, match="another process has been adding rows"):
-        add(write(home, "50.25,2,True,hills,,900"), "patience=0.1")
+        add(write(home, "50.25,2,True,hills,,900"), "lock_timeout=0.1")
 
 
 def test_a_table_under_dvc_becomes_a_version_and_the_one_before_can_be_had_again(versioned: Path) -> None:

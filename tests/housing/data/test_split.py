@@ -101,7 +101,7 @@ def test_blocks_are_the_cells_of_the_benchmark_in_its_order(towns: Table, draw: 
     drawn = np.random.RandomState(draw).permutation(np.unique(cell, axis=0)).tolist()  # pylint: disable=no-member
     ends = int(0.2 * len(drawn)), int(0.36 * len(drawn))
     expected = {"test": drawn[: ends[0]], "valid": drawn[ends[0] : ends[1]], "train": drawn[ends[1] :]}
-    parts = split(towns, config("train", "split=blocks", f"split.draw={draw}").split)
+    parts = split(towns, config("train", "split=blocks", f"split.seed={draw}").split)
     for name, allowed in expected.items():
         rows = [row for row, each in enumerate(cell) if list(each) in allowed]
         np.testing.assert_array_equal(getattr(parts, name), rows)
@@ -124,9 +124,11 @@ def test_a_table_without_coordinates_cannot_be_split_by_them(rentals: Table, nam
 
 
 def test_blocks_so_large_that_a_part_stays_empty_are_refused(towns: Table) -> None:
-    with pytest.raises(ConfigError, match="the split leaves no rows for valid: the table has 600 rows, split is .*'degrees': 50"):
-        split(towns, config("train", "split=blocks", "split.degrees=50").split)
-    with pytest.raises(ConfigError, match="degrees is -1; allowed: above 0"):
+    with pytest.raises(
+        ConfigError, match="the split leaves no rows for valid: the table has 600 rows, split is .*'cell_degrees': 50"
+    ):
+        split(towns, config("train", "split=blocks", "split.cell_degrees=50").split)
+    with pytest.raises(ConfigError, match="cell_degrees is -1; allowed: above 0"):
         spatial_block_split(towns, -1, 0.2, 0.16, 0)
 
 

@@ -57,11 +57,11 @@ def test_fifths_keep_equal_values_together_and_name_what_is_missing() -> None:
 
 def test_regions_are_the_nearest_declared_places_or_else_quarters_of_the_map() -> None:
     table = table_of([1, 2, 3, 4], north=[10, 10, 20, 20], east=[10, 20, 10, 20])
-    points = {"slices": ["north"], "places": {"points": {"old_town": "10 10", "harbour": "20 20"}}}
+    points = {"slice_columns": ["north"], "landmarks": {"points": {"old_town": "10 10", "harbour": "20 20"}}}
     found = names(table, points)
     assert found["region old town"][0] == 0 and found["region harbour"][-1] == 3
     quarters = {f"region {name}": [row] for row, name in enumerate(("south-west", "south-east", "north-west", "north-east"))}
-    assert quarters.items() <= names(table, {"slices": ["north"]}).items()
+    assert quarters.items() <= names(table, {"slice_columns": ["north"]}).items()
     assert not any(name.startswith("region") for name in names(table_of([1, 2], area=[1, 2]), {}))
 
 
@@ -78,15 +78,15 @@ def test_the_leading_column_is_the_one_whose_ranks_go_with_the_target() -> None:
     noise = np.where(random.random(200) < 0.5, np.nan, random.random(200))
     table = table_of(list(np.exp(5 * area)), noise=list(noise), age=[3.0] * 200, area=list(-area))
     assert most_correlated_column(table) == "area" and slice_columns(table, DictConfig({})) == ["area"]
-    assert slice_columns(table, DictConfig({"slices": ["age", "noise"]})) == ["age", "noise"]
-    with pytest.raises(ConfigError, match="data.slices is empty"):
-        slice_columns(table, DictConfig({"slices": []}))
+    assert slice_columns(table, DictConfig({"slice_columns": ["age", "noise"]})) == ["age", "noise"]
+    with pytest.raises(ConfigError, match="data.slice_columns is empty"):
+        slice_columns(table, DictConfig({"slice_columns": []}))
     with pytest.raises(ConfigError, match="has no column size"):
-        make_slices(table, np.arange(200), DictConfig({"slices": ["size"]}))
+        make_slices(table, np.arange(200), DictConfig({"slice_columns": ["size"]}))
 
 
 def test_a_category_is_sliced_by_its_levels(rentals: Table) -> None:
-    found = make_slices(rentals, np.arange(len(rentals)), DictConfig({"slices": ["quarter", "built"]}))
+    found = make_slices(rentals, np.arange(len(rentals)), DictConfig({"slice_columns": ["quarter", "built"]}))
     assert [one.name for one in found if one.kind == "quarter"] == ["old town", "harbour", "hills"]
     assert [one.name for one in found if one.kind == "built"][-1] == "missing"
 
@@ -111,8 +111,16 @@ def test_rings_end_at_round_numbers_and_have_rows_enough() -> None:
 
 def figures(**changes: object) -> Evaluation:
     """Figures of a model of which there is nothing to say."""
-    plain = {"rows": 1000, "scores": {"rmse": 1.0}, "low": 0.9, "high": 1.1, "slices": [], "elsewhere": [], "coverage": []}
-    return Evaluation(**{**plain, "not_to_trust": [], "left_out": [], **changes})  # type: ignore[arg-type]
+    plain = {
+        "rows": 1000,
+        "scores": {"rmse": 1.0},
+        "rmse_lower": 0.9,
+        "rmse_upper": 1.1,
+        "slices": [],
+        "harder_splits": [],
+        "coverage": [],
+    }
+    return Evaluation(**{**plain, "limitations": [], "skipped": [], **changes})  # type: ignore[arg-type]
 
 
 def test_what_must_not_be_trusted_follows_from_the_figures() -> None:
@@ -138,7 +146,7 @@ def test_what_must_not_be_trusted_follows_from_the_figures() -> None:
     ]
     found = figures(
         slices=scored,
-        elsewhere=[
+        harder_splits=[
             HarderSplitResult("grouped", 1, 100, {"rmse": 1.2}),
             HarderSplitResult("blocks", 1, 200, {"rmse": 1.8}, rings),
         ],
@@ -173,7 +181,7 @@ def test_a_table_with_coordinates_is_fitted_again_on_harder_splits(towns: Table)
         and found.rmse_lower < found.scores["rmse"] < found.rmse_upper
     )
     for one in found.harder_splits:
-        its = split(towns, asked.honest[one.split])
+        its = split(towns, asked.harder_splits[one.split])
         predicted = refit_config(cfg, towns, its).predict(towns.matrix[its.test])
         assert one.scores["rmse"] == pytest.approx(np.sqrt(np.mean((predicted - towns.target[its.test]) ** 2)))
         assert (one.train_rows, one.test_rows) == (len(its.train) + len(its.valid), len(its.test))
@@ -185,7 +193,7 @@ def test_a_table_with_coordinates_is_fitted_again_on_harder_splits(towns: Table)
     assert found.coverage[0].coverage == np.mean((lower <= actual) & (actual <= upper))
     assert sum(one.rows for one in found.coverage[1:]) == found.coverage[0].rows == len(parts.test)
     assert Evaluation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
-    assert found.metrics()["honest_blocks_rmse"] == found.harder_splits[1].scores["rmse"]
+    assert found.metrics()["evaluation_blocks_rmse"] == found.harder_splits[1].scores["rmse"]
 
 
 def test_what_cannot_be_had_is_left_out_and_said(rentals: Table, towns: Table) -> None:
@@ -197,7 +205,7 @@ def test_what_cannot_be_had_is_left_out_and_said(rentals: Table, towns: Table) -
         "grouped and blocks splits: table rentals has no coordinates",
         "intervals: this model has no intervals: it was trained with interval=none",
     ]
-    asked = config("promote", "data=towns", "honest.blocks.degrees=90")
+    asked = config("promote", "data=towns", "harder_splits.blocks.cell_degrees=90")
     cfg = config("train", "data=towns", "features=none", *SMALL)
     parts = split(towns, cfg.split)
     of_one_cell = evaluate(asked, cfg, towns, parts, build(cfg, towns, parts, run_id="none")[0])

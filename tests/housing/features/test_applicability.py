@@ -17,69 +17,93 @@ from housing.training.metrics import score
 from tests.support.tables import SMALL_GEO, config, towns_frame
 
 KM = 111.2  # of a degree on the equator
-LOCAL_OF_GEO = {"north", "east", "rotated_15_x", "km_to_neighbour_5", "target_of_1_near", "target_of_cell_of_40", "rows_here"}
-LASTING = {"area", "rooms", "garden", "km_to_market", "km_to_river", "rooms_per_area", "kind=flat", "kind=house", "kind=barn"}
+LOCAL_COLUMNS = {
+    "north",
+    "east",
+    "rotated_15_x",
+    "km_to_neighbour_5",
+    "target_mean_of_1_nearest",
+    "target_encoding_40_clusters",
+    "rows_colocated",
+}
+NON_LOCAL_COLUMNS = {
+    "area",
+    "rooms",
+    "garden",
+    "km_to_market",
+    "km_to_river",
+    "rooms_per_area",
+    "kind=flat",
+    "kind=house",
+    "kind=barn",
+}
 
 
-def at(*longitudes: float) -> Matrix:
+def rows_at(*longitudes: float) -> Matrix:
     """Rows on the equator."""
     return np.array([[0.0, longitude] for longitude in longitudes])
 
 
-def of_geo(**changes: Any) -> dict[str, Any]:
+def geo_features(**changes: Any) -> dict[str, Any]:
     """The features geo, small enough for the towns."""
     cfg: Any = OmegaConf.to_container(config("train", "data=towns", "features=geo", *SMALL_GEO).features, resolve=True)
     return {**cfg, **changes}
 
 
 def test_it_is_so_many_times_a_quantile_of_how_far_training_rows_are_from_each_other() -> None:
-    reach = ApplicabilityDomain((0, 1), quantile=0.5, factor=3).fit(at(0.0, 1.0, 2.0, 3.0, 8.0))  # 1, 1, 1, 1 and 5 degrees
-    assert reach.arrays["km"] == pytest.approx([3 * KM])
-    np.testing.assert_array_equal(reach.is_outside(at(0.0, 5.5, 5.9, 11.5, -2.9, -3.1)), [False, False, False, True, False, True])
+    reach = ApplicabilityDomain((0, 1), quantile=0.5, factor=3).fit(rows_at(0.0, 1.0, 2.0, 3.0, 8.0))  # 1, 1, 1, 1 and 5 degrees
+    assert reach.arrays["threshold_km"] == pytest.approx([3 * KM])
+    np.testing.assert_array_equal(
+        reach.is_outside(rows_at(0.0, 5.5, 5.9, 11.5, -2.9, -3.1)), [False, False, False, True, False, True]
+    )
 
 
 def test_nearness_falls_on_a_line_from_the_reach_to_twice_of_it() -> None:
-    reach = ApplicabilityDomain((0, 1), quantile=0.5, factor=1).fit(at(0.0, 1.0, 2.0, 3.0))
-    np.testing.assert_allclose(reach.proximity(at(3.0, 4.0, 4.25, 4.5, 5.0, 50.0)), [1.0, 1.0, 0.75, 0.5, 0.0, 0.0], atol=1e-9)
+    reach = ApplicabilityDomain((0, 1), quantile=0.5, factor=1).fit(rows_at(0.0, 1.0, 2.0, 3.0))
+    np.testing.assert_allclose(
+        reach.proximity(rows_at(3.0, 4.0, 4.25, 4.5, 5.0, 50.0)), [1.0, 1.0, 0.75, 0.5, 0.0, 0.0], atol=1e-9
+    )
 
 
 def test_it_does_not_hang_on_the_size_of_the_map() -> None:
-    city, country = (ApplicabilityDomain((0, 1), 0.9, 2).fit(size * at(0.0, 1.0, 1.5, 4.0)) for size in (0.01, 1.0))
-    np.testing.assert_array_equal(city.is_outside(0.01 * at(6.0, 9.0, 10.0)), country.is_outside(at(6.0, 9.0, 10.0)))
+    city, country = (ApplicabilityDomain((0, 1), 0.9, 2).fit(size * rows_at(0.0, 1.0, 1.5, 4.0)) for size in (0.01, 1.0))
+    np.testing.assert_array_equal(city.is_outside(0.01 * rows_at(6.0, 9.0, 10.0)), country.is_outside(rows_at(6.0, 9.0, 10.0)))
 
 
 def test_rows_at_the_same_places_leave_a_reach_of_nothing() -> None:
-    reach = ApplicabilityDomain((0, 1), quantile=0.5, factor=1).fit(at(0.0, 0.0, 1.0, 1.0))
-    np.testing.assert_array_equal(reach.proximity(at(0.0, 0.5, 1.0)), [1.0, 0.0, 1.0])
-    np.testing.assert_array_equal(reach.is_outside(at(0.0, 0.5, 1.0)), [False, True, False])
+    reach = ApplicabilityDomain((0, 1), quantile=0.5, factor=1).fit(rows_at(0.0, 0.0, 1.0, 1.0))
+    np.testing.assert_array_equal(reach.proximity(rows_at(0.0, 0.5, 1.0)), [1.0, 0.0, 1.0])
+    np.testing.assert_array_equal(reach.is_outside(rows_at(0.0, 0.5, 1.0)), [False, True, False])
 
 
-@pytest.mark.parametrize(("quantile", "times"), [(0.0, 1.0), (1.0, 1.0), (0.5, 0.0), (95.0, 1.0)])
-def test_what_is_no_quantile_or_no_number_of_times_is_refused(quantile: float, times: float) -> None:
-    with pytest.raises(ConfigError, match="reach is quantile .*; allowed: 0 < quantile < 1, times > 0"):
-        ApplicabilityDomain((0, 1), quantile, times)
+@pytest.mark.parametrize(("quantile", "factor"), [(0.0, 1.0), (1.0, 1.0), (0.5, 0.0), (95.0, 1.0)])
+def test_what_is_no_quantile_or_no_number_of_times_is_refused(quantile: float, factor: float) -> None:
+    with pytest.raises(ConfigError, match="applicability is quantile .*; allowed: 0 < quantile < 1, factor > 0"):
+        ApplicabilityDomain((0, 1), quantile, factor)
 
 
-@pytest.mark.parametrize("declared", [{"quantile": 0.5}, {"quantile": 0.5, "times": 1, "far": 2}, {"quantile": "x", "times": 1}])
+@pytest.mark.parametrize(
+    "declared", [{"quantile": 0.5}, {"quantile": 0.5, "factor": 1, "far": 2}, {"quantile": "x", "factor": 1}]
+)
 def test_a_reach_with_other_parameters_is_refused(towns: Table, declared: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="reach: "):
+    with pytest.raises(ConfigError, match="features.applicability: "):
         ApplicabilityDomain.from_config(towns.schema, declared)
 
 
 def test_a_table_without_coordinates_has_none(rentals: Table) -> None:
-    assert ApplicabilityDomain.from_config(rentals.schema, {"quantile": 0.5, "times": 1}) is None
+    assert ApplicabilityDomain.from_config(rentals.schema, {"quantile": 0.5, "factor": 1}) is None
 
 
 def test_far_rows_lack_what_hangs_on_near_ones_and_only_that(towns: Table) -> None:
-    features = Features(towns.schema, of_geo(), "keep")
+    features = Features(towns.schema, geo_features(), "native")
     features.fit_transform(towns.matrix, towns.target)
-    assert LOCAL_OF_GEO | LASTING <= set(features.names)
+    assert LOCAL_COLUMNS | NON_LOCAL_COLUMNS <= set(features.names)
     near, far = towns.matrix[~np.isnan(towns.matrix).any(axis=1)][:5], towns.matrix[~np.isnan(towns.matrix).any(axis=1)][:5]
     far[:, :2] += 10
     for name, of_near, of_far in zip(features.names, features.transform(near).T, features.transform(far).T, strict=True):
-        if name in LOCAL_OF_GEO:
+        if name in LOCAL_COLUMNS:
             assert np.isnan(of_far).all() and not np.isnan(of_near).any(), name
-        if name in LASTING:
+        if name in NON_LOCAL_COLUMNS:
             assert not np.isnan(of_far).any() and not np.isnan(of_near).any(), name
     mixed = features.transform(np.vstack([near, far]))
     np.testing.assert_array_equal(mixed, np.vstack([features.transform(near), features.transform(far)]))
@@ -87,17 +111,17 @@ def test_far_rows_lack_what_hangs_on_near_ones_and_only_that(towns: Table) -> No
 
 def test_without_a_reach_and_for_estimators_that_take_no_nan_nothing_is_missing(towns: Table) -> None:
     far = towns.matrix[:5] + np.array([10.0, 10.0, 0, 0, 0, 0])
-    for missing, reach in (("impute", {"quantile": 0.95, "times": 1}), ("keep", None)):
-        features = Features(towns.schema, of_geo(reach=reach), missing)
+    for missing, reach in (("impute", {"quantile": 0.95, "factor": 1}), ("native", None)):
+        features = Features(towns.schema, geo_features(applicability=reach), missing)
         features.fit_transform(towns.matrix, towns.target)
         columns = dict(zip(features.names, features.transform(far).T, strict=True))
-        assert not np.isnan([columns[name] for name in LOCAL_OF_GEO]).any()
+        assert not np.isnan([columns[name] for name in LOCAL_COLUMNS]).any()
 
 
 def test_estimators_see_each_training_row_as_it_is_and_as_if_it_were_far(towns: Table) -> None:
-    tree = ("model=decision_tree", "model.missing=keep", "data=towns", "features=geo", *SMALL_GEO)
+    tree = ("model=decision_tree", "model.nan_handling=native", "data=towns", "features=geo", *SMALL_GEO)
     parts = split(towns, config("train", *tree).split)
-    for reach, times in ((), 2), (("features.reach=null",), 1):
+    for reach, times in ((), 2), (("features.applicability=null",), 1):
         model = fitting.fit(config("train", *tree, *reach), towns, parts.train)
         fitted: Any = model.ensemble.members[0].estimator
         assert fitted.estimator.tree_.n_node_samples[0] == times * len(parts.train)
@@ -115,4 +139,4 @@ def test_where_no_training_row_is_near_a_model_with_a_reach_still_knows_the_rest
         model = fitting.fit(config("train", *small, *overrides), table, west)
         return score(model.predict(far), 1000 + 4 * far[:, 2])["r2"]
 
-    assert skill() > max(0.5, skill("features.reach=null"))
+    assert skill() > max(0.5, skill("features.applicability=null"))

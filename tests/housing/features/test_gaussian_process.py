@@ -23,12 +23,12 @@ SCHEMA = Schema.from_dict(
         },
     }
 )
-OF_ROWS = ("rows", "targets")  # arrays with a line for each training row
+ROW_ARRAYS = ("rows", "targets")  # arrays with a line for each training row
 
 
 def process(schema: Schema = SCHEMA, **changes: Any) -> LocalGaussianProcess:
     """A small process, not on logarithms unless told otherwise."""
-    asked = {"neighbours": 12, "targets_of": [1, 12], "log_target": False, "learned_on": 60, "rounds": 8, "seed": 0}
+    asked = {"neighbours": 12, "target_means": [1, 12], "log_target": False, "n_fit_rows": 60, "max_iter": 8, "seed": 0}
     return LocalGaussianProcess(schema, **{**asked, **changes})
 
 
@@ -56,7 +56,7 @@ def test_learning_finds_the_column_that_matters() -> None:
     target = np.sin(4 * matrix[:, 2])
 
     def off(rounds: int) -> float:
-        learned = process(rounds=rounds).fit(matrix[:300], target[:300])
+        learned = process(max_iter=rounds).fit(matrix[:300], target[:300])
         return float(np.abs(learned.transform(matrix[300:])[:, 0] - target[300:]).mean())
 
     assert off(20) < 0.5 * off(1)
@@ -64,11 +64,11 @@ def test_learning_finds_the_column_that_matters() -> None:
 
 @pytest.mark.parametrize("log_target", [False, True])
 def test_its_mean_goes_through_a_smooth_function(log_target: bool) -> None:
-    block = process(log_target=log_target, rounds=20).fit(*smooth(400, seed=0))
+    block = process(log_target=log_target, max_iter=20).fit(*smooth(400, seed=0))
     matrix, target = smooth(100, seed=1)
     columns = block.transform(matrix)
     assert np.std(columns[:, 0] - target) < 0.1 * np.std(target)
-    assert block.names[0] == ("log_process_mean" if log_target else "process_mean")
+    assert block.names[0] == ("log_gp_mean" if log_target else "gp_mean")
     assert (columns[:, 1] > 0).all()
 
 
@@ -88,7 +88,7 @@ def test_a_target_that_is_not_above_0_has_no_logarithm_and_is_taken_as_it_is() -
 def test_targets_of_the_rows_that_are_most_alike_are_averaged() -> None:
     matrix, target = smooth(200, seed=0)
     block = process().fit(matrix, target)
-    assert block.names[2:] == ["process_target_of_1_alike", "process_target_of_12_alike"]
+    assert block.names[2:] == ["gp_target_mean_of_1", "gp_target_mean_of_12"]
     got = block.transform(matrix[:5])
     np.testing.assert_allclose(got[:, 2], target[:5])  # as new rows they are like themselves
     rows = block.arrays["rows"] * np.exp(block.arrays["metric"][:3])
@@ -105,7 +105,7 @@ def test_a_training_rows_columns_are_those_it_would_have_as_a_new_row(towns: Tab
     columns = block.fit_transform(matrix, towns.target)
     others = process(towns.schema, log_target=log_target)
     others.arrays = {
-        name: np.delete(array, left_out, axis=0) if name in OF_ROWS else array for name, array in block.arrays.items()
+        name: np.delete(array, left_out, axis=0) if name in ROW_ARRAYS else array for name, array in block.arrays.items()
     }
     np.testing.assert_allclose(others.transform(matrix[[left_out]])[0], columns[left_out], rtol=1e-6)
 
@@ -113,7 +113,7 @@ def test_a_training_rows_columns_are_those_it_would_have_as_a_new_row(towns: Tab
 def test_of_many_rows_at_one_place_none_sees_itself() -> None:
     matrix, target = smooth(40, seed=0)
     target[:15], matrix[:15] = 2.0 ** np.arange(15), matrix[0]
-    nearest = process(targets_of=[1]).fit_transform(matrix, target)[:15, 2]
+    nearest = process(target_means=[1]).fit_transform(matrix, target)[:15, 2]
     assert (nearest != target[:15]).all()
 
 
@@ -179,8 +179,8 @@ def test_fewer_rows_than_neighbours_are_refused_with_both_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"neighbours": 0}, {"targets_of": [13]}, {"targets_of": [0]}, {"learned_on": 0}, {"rounds": 0}]
+    "change", [{"neighbours": 0}, {"target_means": [13]}, {"target_means": [0]}, {"n_fit_rows": 0}, {"max_iter": 0}]
 )
 def test_what_cannot_be_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"block local_process: {next(iter(change))} is .*; allowed: "):
+    with pytest.raises(ConfigError, match=f"block gaussian_process: {next(iter(change))} is .*; allowed: "):
         process(**change)

@@ -33,26 +33,26 @@ ROWS = np.array([[10.0, 20.0, 6.0, 3.0], [10.0, 21.0, 1.0, 0.0]])
 Y = np.array([1.0, 2.0])
 
 
-def declared(**blocks: dict[str, Any]) -> dict[str, Any]:
+def features_config(**blocks: dict[str, Any]) -> dict[str, Any]:
     """Features of these blocks, as a config declares them."""
-    return {"blocks": blocks, "without": [], "reach": None}
+    return {"blocks": blocks, "exclude_roles": [], "applicability": None}
 
 
-def derived(**block: dict[str, Any]) -> dict[str, list[float]]:
+def derived_columns(**block: dict[str, Any]) -> dict[str, list[float]]:
     """What one block adds to the rows, by name."""
-    features = Features(MAP, declared(**block), nan_handling="keep")
+    features = Features(MAP, features_config(**block), nan_handling="native")
     columns = features.fit_transform(ROWS, Y)
     assert features.names[:4] == ["lat", "lon", "a", "b"]
     return dict(zip(features.names[4:], columns[:, 4:].T.tolist(), strict=True))
 
 
 def test_rotation_turns_the_axes() -> None:
-    turned = derived(rotation={"degrees": [90]})
+    turned = derived_columns(rotation={"degrees": [90]})
     assert turned == {"rotated_90_x": pytest.approx([10.0, 10.0]), "rotated_90_y": pytest.approx([-20.0, -21.0])}
 
 
 def test_distance_is_in_km_to_points_and_lines() -> None:
-    km = derived(distance={"points": {"here": "10 20", "north": "11 20"}, "lines": {"meridian": "0 20, 90 20"}})
+    km = derived_columns(distance={"points": {"here": "10 20", "north": "11 20"}, "lines": {"meridian": "0 20, 90 20"}})
     east = 111.2 * np.cos(np.radians(10.0))
     assert km["km_to_here"] == pytest.approx([0.0, east])
     assert km["km_to_north"] == pytest.approx([111.2, np.hypot(111.2, east)])
@@ -61,12 +61,12 @@ def test_distance_is_in_km_to_points_and_lines() -> None:
 
 
 def test_distance_to_a_line_ends_at_its_ends() -> None:
-    km = derived(distance={"points": {}, "lines": {"short": "10 23, 10 24"}})
+    km = derived_columns(distance={"points": {}, "lines": {"short": "10 23, 10 24"}})
     assert km["km_to_short"] == pytest.approx(111.2 * np.cos(np.radians(10.0)) * np.array([3.0, 2.0]))
 
 
 def test_ratio_multiplies_powers_and_gives_nan_where_there_is_no_value() -> None:
-    made = derived(ratio={"columns": {"a_per_b": {"a": 1, "b": -1}, "a_squared": {"a": 2}}})
+    made = derived_columns(ratio={"columns": {"a_per_b": {"a": 1, "b": -1}, "a_squared": {"a": 2}}})
     assert made["a_per_b"] == pytest.approx([2.0, np.nan], nan_ok=True)
     assert made["a_squared"] == pytest.approx([36.0, 1.0])
 
@@ -74,14 +74,14 @@ def test_ratio_multiplies_powers_and_gives_nan_where_there_is_no_value() -> None
 def test_blocks_of_geography_give_nothing_for_a_table_without_coordinates(rentals: Table) -> None:
     for name in ("static", "geo", "full"):
         given = config("train", "data=rentals", f"features={name}").features
-        features = Features(rentals.schema, given, "keep")
-        assert features.names == Features(rentals.schema, declared(), "keep").names
+        features = Features(rentals.schema, given, "native")
+        assert features.names == Features(rentals.schema, features_config(), "native").names
         assert features.fit_transform(rentals.matrix, rentals.target).shape == (len(rentals), len(features.names))
 
 
 def test_the_landmarks_of_a_table_are_used_and_its_coordinates_are_not_shown(towns: Table) -> None:
     given = config("train", "data=towns", "features=landmarks").features
-    names = Features(towns.schema, given, "keep").names
+    names = Features(towns.schema, given, "native").names
     assert names == [
         *("area", "rooms", "garden", "km_to_market", "km_to_harbour", "km_to_nearest", "km_to_river", "rooms_per_area"),
         *("kind=flat", "kind=house", "kind=barn"),
@@ -89,7 +89,7 @@ def test_the_landmarks_of_a_table_are_used_and_its_coordinates_are_not_shown(tow
 
 
 def test_imputing_gives_medians_flags_and_levels(rentals: Table) -> None:
-    features = Features(rentals.schema, declared(), nan_handling="impute")
+    features = Features(rentals.schema, features_config(), nan_handling="impute")
     columns = features.fit_transform(rentals.matrix, rentals.target)
     assert features.names == [
         "area",
@@ -110,37 +110,37 @@ def test_imputing_gives_medians_flags_and_levels(rentals: Table) -> None:
 
 
 def test_keeping_leaves_nan_to_the_estimator(rentals: Table) -> None:
-    columns = Features(rentals.schema, declared(), nan_handling="keep").fit_transform(rentals.matrix, rentals.target)
+    columns = Features(rentals.schema, features_config(), nan_handling="native").fit_transform(rentals.matrix, rentals.target)
     np.testing.assert_array_equal(np.isnan(columns[:, 3]), np.isnan(rentals.matrix[:, 4]))
 
 
 def test_a_missing_category_is_a_level_of_its_own() -> None:
     columns = {"c": {"type": "category", "categories": ["p", "q"], "nullable": True}, "y": {"type": "float", "role": "target"}}
-    features = Features(Schema.from_dict({"name": "t", "columns": columns}), declared(), "impute")
+    features = Features(Schema.from_dict({"name": "t", "columns": columns}), features_config(), "impute")
     matrix = np.array([[0.0], [np.nan], [1.0]])
     np.testing.assert_array_equal(features.fit_transform(matrix, np.zeros(3)), [[1, 0, 0], [0, 0, 1], [0, 1, 0]])
     assert features.names == ["c=p", "c=q", "c=missing"]
 
 
 @pytest.mark.parametrize("name", ["static", "geo", "full"])
-@pytest.mark.parametrize("missing", ["impute", "keep"])
-def test_restored_features_give_the_same_also_row_by_row(towns: Table, name: str, missing: str) -> None:
-    fitted = Features(towns.schema, of_towns(name), missing)
+@pytest.mark.parametrize("nan_handling", ["impute", "native"])
+def test_restored_features_give_the_same_also_row_by_row(towns: Table, name: str, nan_handling: str) -> None:
+    fitted = Features(towns.schema, towns_features(name), nan_handling)
     fitted.fit_transform(towns.matrix[:300], towns.target[:300])
     columns = fitted.transform(towns.matrix[300:360])
-    restored = Features.restore(towns.schema, *through_json(fitted))
+    restored = Features.restore(towns.schema, *json_round_trip(fitted))
     np.testing.assert_array_equal(restored.transform(towns.matrix[300:360]), columns)
     alone = np.vstack([restored.transform(row[None]) for row in towns.matrix[300:360]])
     np.testing.assert_allclose(alone, columns, rtol=1e-9, atol=1e-9)
 
 
-def of_towns(name: str) -> dict[str, Any]:
+def towns_features(name: str) -> dict[str, Any]:
     """Features of the project's config, small enough for the towns."""
     given: Any = OmegaConf.to_container(config("train", "data=towns", f"features={name}", *SMALL[name]).features, resolve=True)
     return dict(given)
 
 
-def through_json(features: Features) -> tuple[dict[str, Any], dict[str, Any]]:
+def json_round_trip(features: Features) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state as a file holds it."""
     stated, arrays = features.state()
     return json.loads(json.dumps(stated)), arrays
@@ -148,7 +148,7 @@ def through_json(features: Features) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["static", "geo", "full"])
 def test_no_row_at_all_gives_no_row(towns: Table, name: str) -> None:
-    features = Features(towns.schema, of_towns(name), "keep")
+    features = Features(towns.schema, towns_features(name), "native")
     features.fit_transform(towns.matrix[:300], towns.target[:300])
     assert features.transform(towns.matrix[:0]).shape == (0, len(features.names))
 
@@ -185,7 +185,7 @@ def test_targets_without_meaning_give_no_skill(towns: Table, name: str) -> None:
 @pytest.mark.parametrize("name", ["geo", "full"])
 def test_a_training_row_is_shown_as_good_a_guess_of_its_target_as_a_new_row(towns: Table, name: str) -> None:
     """Whoever sees a column that knows its row's own target learns to trust it too much."""
-    features = Features(towns.schema, of_towns(name), "keep")
+    features = Features(towns.schema, towns_features(name), "native")
     noise = np.random.default_rng(2).permutation(towns.target)  # so that only a leak can tell
     columns = features.fit_transform(towns.matrix, noise)
     for column, label in zip(columns.T, features.names, strict=True):
@@ -197,7 +197,10 @@ def test_a_training_row_is_shown_as_good_a_guess_of_its_target_as_a_new_row(town
 @pytest.mark.parametrize(
     ("blocks", "message"),
     [
-        ({"magic": {}}, "block 'magic' is not known; allowed: rotation, distance, ratio, neighbours, cells, local_process"),
+        (
+            {"magic": {}},
+            "block 'magic' is not known; allowed: rotation, distance, ratio, neighbours, target_encoding, gaussian_process",
+        ),
         ({"mine": {"block": "magic"}}, "block 'magic' is not known"),
         ({"rotation": {}}, "block rotation: .*degrees"),
         ({"rotation": {"degrees": [1], "speed": 2}}, "block rotation: .*speed"),
@@ -208,42 +211,42 @@ def test_a_training_row_is_shown_as_good_a_guess_of_its_target_as_a_new_row(town
 )
 def test_a_wrong_block_is_refused_with_what_is_allowed(blocks: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Features(MAP, declared(**blocks), "keep")
+        Features(MAP, features_config(**blocks), "native")
 
 
 def test_an_unknown_treatment_of_missing_values_is_refused() -> None:
-    with pytest.raises(ConfigError, match="model.missing is 'drop'; allowed: impute, keep"):
-        Features(MAP, declared(), "drop")
+    with pytest.raises(ConfigError, match="model.nan_handling is 'drop'; allowed: impute, native"):
+        Features(MAP, features_config(), "drop")
 
 
 def test_a_role_that_does_not_exist_cannot_be_left_out() -> None:
-    with pytest.raises(ConfigError, match="features.without has 'lattitude'; allowed: feature, latitude, longitude"):
-        Features(MAP, {**declared(), "without": ["lattitude"]}, "keep")
+    with pytest.raises(ConfigError, match="features.exclude_roles has 'lattitude'; allowed: feature, latitude, longitude"):
+        Features(MAP, {**features_config(), "exclude_roles": ["lattitude"]}, "native")
 
 
 def test_a_preset_that_lacks_a_part_is_refused_by_its_name() -> None:
-    with pytest.raises(ConfigError, match="features.reach is missing"):
-        Features(MAP, {"blocks": {}, "without": []}, "keep")
+    with pytest.raises(ConfigError, match="features.applicability is missing"):
+        Features(MAP, {"blocks": {}, "exclude_roles": []}, "native")
 
 
 def test_features_that_show_nothing_are_refused() -> None:
     roles = ["latitude", "longitude", "feature"]
     with pytest.raises(ConfigError, match="no column of table map is left for the estimator"):
-        Features(MAP, {**declared(), "without": roles}, "keep")
+        Features(MAP, {**features_config(), "exclude_roles": roles}, "native")
 
 
-@pytest.mark.parametrize("label", ["encode", "reach", "a.b"])
+@pytest.mark.parametrize("label", ["encoder", "applicability", "a.b"])
 def test_a_label_that_a_state_cannot_hold_is_refused(label: str) -> None:
     with pytest.raises(ConfigError, match=f"a block is labelled '{label}'; allowed: a word that is not"):
-        Features(MAP, declared(**{label: {"block": "rotation", "degrees": [1]}}), "keep")
+        Features(MAP, features_config(**{label: {"block": "rotation", "degrees": [1]}}), "native")
 
 
 def test_two_blocks_cannot_give_the_same_column() -> None:
     twins = {label: {"block": "rotation", "degrees": [15]} for label in ("one", "other")}
     with pytest.raises(ConfigError, match="column rotated_15_x is given twice"):
-        Features(MAP, declared(**twins), "keep")
+        Features(MAP, features_config(**twins), "native")
 
 
 def test_a_category_is_no_part_of_a_ratio(towns: Table) -> None:
     with pytest.raises(ConfigError, match="ratio: column kind is a category"):
-        Features(towns.schema, declared(ratio={"columns": {"odd": {"kind": 1}}}), "keep")
+        Features(towns.schema, features_config(ratio={"columns": {"odd": {"kind": 1}}}), "native")

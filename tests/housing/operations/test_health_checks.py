@@ -49,8 +49,8 @@ def test_what_is_right_is_told_with_what_was_found(well: Server) -> None:
     home = well.log.parent
     said = found(home, f"serve.url={well.url}")
     states = {name: one.state for name, one in said.items()}
-    assert {name for name, state in states.items() if state == "absent"} == {"remote", "prometheus", "grafana"}
-    assert {name for name, state in states.items() if state == "ill"} == set(), said
+    assert {name for name, state in states.items() if state == "skipped"} == {"remote", "prometheus", "grafana"}
+    assert {name for name, state in states.items() if state == "failed"} == set(), said
     assert said["registry"].message == "housing-rentals version 1 at staging"
     assert said["bundle"].message == "version 1 is whole and gives its golden rows: xgboost on none"
     assert said["server"].message == f"{well.url} is ready and serves version 1"
@@ -71,7 +71,7 @@ def test_the_command_ends_with_1_where_something_is_not_right_and_tells_each_cau
 def test_a_server_that_serves_another_version_is_told(well: Server) -> None:
     home = well.log.parent
     said = found(home, f"serve.url={well.url}", "serve.alias=other")
-    assert (said["registry"].state, said["registry"].hint) == ("ill", "python -m housing.promote data=rentals")
+    assert (said["registry"].state, said["registry"].hint) == ("failed", "python -m housing.promote data=rentals")
     assert "has no version at other" in said["server"].message
 
 
@@ -81,7 +81,7 @@ def test_threads_beyond_the_cores_are_told(home: Path, monkeypatch: pytest.Monke
 
 
 def test_a_full_disk_is_told(home: Path) -> None:
-    assert "MB free in" in found(home, "disk=1000000000")["disk"].message
+    assert "MB free in" in found(home, "min_free_disk_mb=1000000000")["disk"].message
 
 
 def test_a_table_that_is_not_the_version_of_git_is_told(versioned: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_table_that_is_not_the_version_of_git_is_told(versioned: Path) -> None
 def test_artefacts_that_cannot_be_written_are_told(home: Path) -> None:
     (home / "a file").touch()
     said = found(home, f"mlflow.artifacts={home}/a file")["artefacts"]
-    assert said.state == "ill" and "artefacts cannot be kept in file://" in said.message
+    assert said.state == "failed" and "artefacts cannot be kept in file://" in said.message
 
 
 @pytest.mark.long
@@ -102,7 +102,7 @@ def test_an_mlflow_server_that_does_not_know_its_name_is_told(home: Path, monkey
     with MlflowServer(home, f"sqlite:///{home}/mlflow.db", environment={"MLFLOW_SERVER_ALLOWED_HOSTS": "else.where"}) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
         said = found(home, "mlflow=server")["store"]
-    assert said.state == "ill" and said.message.endswith("answers 403: it does not know itself by that name")
+    assert said.state == "failed" and said.message.endswith("answers 403: it does not know itself by that name")
     assert "--allowed-hosts" in said.hint
 
 

@@ -76,7 +76,7 @@ def test_a_retraining_is_known_by_its_data_and_by_what_is_asked() -> None:
     others = {
         retraining_key("abd", table, linear),
         retraining_key("abc", table, ["model=xgboost"]),
-        retraining_key("abc", {**table, "slices": ["a"]}, linear),
+        retraining_key("abc", {**table, "slice_columns": ["a"]}, linear),
     }
     assert len({key, *others}) == 4
 
@@ -84,11 +84,14 @@ def test_a_retraining_is_known_by_its_data_and_by_what_is_asked() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sweep=linear", "sweep is 'linear'; allowed: a list of texts"),
-        ("gate=[1]", r"gate is \[1\]"),
-        ('gate=["to=production"]', r"gate is \['to=production'\]; allowed: a list of texts that begin with none of .* to="),
+        ("sweep_overrides=linear", "sweep_overrides is 'linear'; allowed: a list of texts"),
+        ("promote_overrides=[1]", r"promote_overrides is \[1\]"),
+        (
+            'promote_overrides=["alias=production"]',
+            r"promote_overrides is \['alias=production'\]; allowed: a list of texts that begin with none of .* alias=",
+        ),
         ("min_new_rows=-1", "min_new_rows is -1; allowed: a whole number, 0 or above"),
-        ("patience=abc", "patience is 'abc'; allowed: a number, 0 or above"),
+        ("lock_timeout=abc", "lock_timeout is 'abc'; allowed: a number, 0 or above"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named(home: Path, override: str, message: str) -> None:
@@ -100,7 +103,7 @@ def test_a_setting_that_cannot_work_is_named(home: Path, override: str, message:
 def test_who_comes_while_another_retrains_waits_and_is_told(home: Path) -> None:
     (home / "outputs").mkdir()
     with FileLock(home / "outputs" / ".retrain-rentals.lock"):
-        ended = command(home, "housing.retrain", *RENTALS, "patience=0.1")
+        ended = command(home, "housing.retrain", *RENTALS, "lock_timeout=0.1")
     assert ended.code == 1
     assert "error: another process has been retraining on table rentals for 0.1 s; try again when it is through" in ended.err
     assert not (home / "outputs" / "sweeps").exists()
@@ -124,8 +127,8 @@ def test_a_table_that_has_lost_rows_waits_for_no_new_ones(home: Path) -> None:
     swept(home, {RETRAINED_TAG: "PROMOTE"})
     swept(home, {RETRAINED_TAG: "PROMOTE", KEY_TAG: "the rows that are gone"}, rows=700)
     result = retrain(config("retrain", "data=rentals"))
-    assert (result.verdict, result.new_rows) == ("NOTHING NEW", -100)
-    assert retrain(config("retrain", "data=rentals", "min_new_rows=1")).verdict == "DRIFT, NO NEW TRUTH"
+    assert (result.verdict, result.new_rows) == ("UP TO DATE", -100)
+    assert retrain(config("retrain", "data=rentals", "min_new_rows=1")).verdict == "NO NEW LABELS"
 
 
 def test_rows_are_new_since_the_last_retraining_that_came_to_its_end(home: Path) -> None:
@@ -140,7 +143,7 @@ def test_the_gate_judges_the_best_of_the_sweep_at_the_alias_that_is_asked_for(ho
     train(home, "model=linear", "figures=false")  # has less of any error
     best = train(home, "model=decision_tree", "figures=false", "model.estimator.max_depth=2")
     swept(home, {}, best)
-    asked = ("alias=shadow", "by=somebody", 'gate=["metric=mae","gate.rehearsal=null"]')
+    asked = ("alias=shadow", "actor=somebody", 'promote_overrides=["metric=mae","gate.smoke_test_seconds=null"]')
     ended = command(home, "housing.retrain", *RENTALS, *asked)
     assert ended.code == 0, ended.err
     (decision,) = opened(home).runs.find_latest("rentals-decisions", {tracking.ALIAS: "shadow"}, 2)
@@ -164,7 +167,7 @@ def test_new_rows_that_are_pushed_are_learned_from_and_served_once(tmp_path: Pat
     with scene(tmp_path, empty_store, rentals_frame(150), ("data=rentals",), TREES) as here:
         with here.retraining(), here.retraining():  # two at once: one waits, and has nothing to do
             wait_for(lambda: here.serves("1"), "the first version is served")
-        assert sorted(told["verdict"] for told in outputs(here.ci)) == ["NOTHING NEW", "PROMOTE"]
+        assert sorted(told["verdict"] for told in outputs(here.ci)) == ["UP TO DATE", "PROMOTE"]
         assert (runs(here.store, "sweep"), runs(here.store, "run"), versions(here.store)) == (1, 2, 1)
         assert git(here.ci, "status", "--porcelain") == "?? .venv\n"  # nothing to commit, so no loop
 
@@ -177,7 +180,7 @@ def test_new_rows_that_are_pushed_are_learned_from_and_served_once(tmp_path: Pat
         assert (runs(here.store, "sweep"), runs(here.store, "run"), versions(here.store)) == (2, 4, 2)
 
         told = workflow(here, "repository_dispatch", MIN_NEW_ROWS="5")
-        assert {"verdict=DRIFT, NO NEW TRUTH", "moved=false"} <= set(re.findall(r"set-output:: (.*)", told))
+        assert {"verdict=NO NEW LABELS", "moved=false"} <= set(re.findall(r"set-output:: (.*)", told))
         assert runs(here.store, "sweep") == 2
 
 
@@ -208,7 +211,7 @@ def workflow(here: Scene, event: str, **variables: str) -> str:
 @pytest.mark.long
 def test_a_retraining_that_is_killed_goes_on_and_does_nothing_twice(home: Path) -> None:
     store = Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
-    asked = ("housing.retrain", *RENTALS, f"sweep={sweep('model=slow', 'seed=1,2,3')}")
+    asked = ("housing.retrain", *RENTALS, f"sweep_overrides={sweep('model=slow', 'seed=1,2,3')}")
     with killed_in_the_end(home, asked):
         wait_for(lambda: runs(store, "run") == 1 and runs(store, "run", status="RUNNING") == 1, "one is fitted, another is being")
     with killed_in_the_end(home, asked):
@@ -239,10 +242,10 @@ def killed_in_the_end(home: Path, asked: tuple[str, ...]) -> Iterator[None]:
 def test_a_worse_model_is_rejected_and_drift_without_new_truth_stops_at_once(home: Path) -> None:
     train(home, "model=linear", "figures=false")
     assert promote(config("promote", "data=rentals")).verdict == "PROMOTE"
-    asked = ("housing.retrain", *RENTALS, f"sweep={sweep('model=decision_tree', 'model.estimator.max_depth=1')}")
+    asked = ("housing.retrain", *RENTALS, f"sweep_overrides={sweep('model=decision_tree', 'model.estimator.max_depth=1')}")
     for more in ((), ("min_new_rows=1",)):
         ended = command(home, *asked, *more)
         assert ended.code == 0, ended.err
-    assert [told["verdict"] for told in outputs(home)] == ["REJECT", "DRIFT, NO NEW TRUTH"]
+    assert [told["verdict"] for told in outputs(home)] == ["REJECT", "NO NEW LABELS"]
     assert outputs(home)[0] == {"verdict": "REJECT", "moved": "false", "version": "1"}
     assert "a retraining takes 1 new labelled rows" in ended.out

@@ -21,7 +21,7 @@ ROWS, ROUNDS, ALIKE = 1000, 200, 0.2  # test rows; challengers; spread of the di
 @pytest.fixture(scope="module")
 def rules() -> DictConfig:
     """The gate's config, with fewer resamples."""
-    return config("promote", "data=rentals", "gate.resamples=500").gate
+    return config("promote", "data=rentals", "gate.n_resamples=500").gate
 
 
 def errors(random: np.random.Generator, better: float, rows: int = ROWS) -> tuple[Vector, Vector]:
@@ -64,9 +64,9 @@ def test_the_resamples_spread_as_the_difference_of_fresh_rows_does() -> None:
 
 def test_many_rows_are_resampled_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     mine, theirs = errors(np.random.default_rng(0), 0.02, rows=100)
-    monkeypatch.setattr("housing.evaluation.bootstrap.AT_ONCE", 100 * 1000)
+    monkeypatch.setattr("housing.evaluation.bootstrap.BATCH_SIZE", 100 * 1000)
     whole = paired_bootstrap(mine, theirs, "rmse", 0.975, n_resamples=1000, seed=0)
-    monkeypatch.setattr("housing.evaluation.bootstrap.AT_ONCE", 100 * 7)
+    monkeypatch.setattr("housing.evaluation.bootstrap.BATCH_SIZE", 100 * 7)
     assert paired_bootstrap(mine, theirs, "rmse", 0.975, n_resamples=1000, seed=0) == whole
 
 
@@ -91,13 +91,13 @@ def test_a_slice_vetoes_where_it_is_worse_by_more_than_the_margin_and_no_chance(
     mine[groups[2].mask] *= 1.4  # better over all rows, and much worse on a fifth of them
     checks = gate.slice_checks(rules, "rmse", groups, mine, theirs)
     assert [check.name for check in checks if not check.passed] == ["slice part 2"]
-    lenient = config("promote", "data=rentals", "gate.resamples=500", "gate.slices.margin=0.5").gate
+    lenient = config("promote", "data=rentals", "gate.n_resamples=500", "gate.slices.max_regression=0.5").gate
     assert all(check.passed for check in gate.slice_checks(lenient, "rmse", groups, mine, theirs))
 
 
 def test_a_slice_of_few_rows_says_nothing(rules: DictConfig) -> None:
     mine, theirs = errors(np.random.default_rng(3), 0.0)
-    few = [SliceMask("part", "few", np.arange(ROWS) < rules.slices.rows - 1)]
+    few = [SliceMask("part", "few", np.arange(ROWS) < rules.slices.min_rows - 1)]
     assert gate.slice_checks(rules, "rmse", few, 3 * mine, theirs) == []
 
 
@@ -105,7 +105,7 @@ def test_many_slices_do_not_veto_equal_challengers_by_chance(rules: DictConfig) 
     random, groups = np.random.default_rng(4), in_slices(20, 1200)
     rounds = [gate.slice_checks(rules, "rmse", groups, *errors(random, 0.0, 1200)) for _ in range(100)]
     assert sum(not all(check.passed for check in checks) for checks in rounds) <= 8
-    over_margin = sum(any((check.value or 0.0) > rules.slices.margin for check in checks) for checks in rounds)
+    over_margin = sum(any((check.value or 0.0) > rules.slices.max_regression for check in checks) for checks in rounds)
     assert over_margin > 30  # the margin alone would have
 
 

@@ -21,16 +21,16 @@ COLUMNS = "when decision alias from to who challenger champion difference served
 def past(**changed: object) -> DecisionRecord:
     """A decision of the past."""
     given = {
-        "at": datetime(2026, 11, 27, 8, 40, 43, tzinfo=UTC),
+        "decided_at": datetime(2026, 11, 27, 8, 40, 43, tzinfo=UTC),
         "finished": True,
         "verdict": "PROMOTE",
         "alias": "staging",
-        "before": "2",
+        "previous_version": "2",
         "version": "3",
-        "by": "somebody",
-        "why": "better: test rmse 0.4809 against 0.5011 of version 2 [see the report], lower by 0.0101 at least",
+        "actor": "somebody",
+        "reason": "better: test rmse 0.4809 against 0.5011 of version 2 [see the report], lower by 0.0101 at least",
         "forced": False,
-        "served": "2026-11-27T08:40:45+00:00",
+        "served_at": "2026-11-27T08:40:45+00:00",
         "metrics": {"challenger_rmse": 0.4809, "champion_rmse": 0.5011, "difference": -0.0202},
     }
     return DecisionRecord(**{**given, **changed})  # type: ignore[arg-type]
@@ -48,7 +48,9 @@ def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, w
 def test_a_terminal_of_any_width_shows_who_when_from_to_and_why(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
-    text = shown(capsys, monkeypatch, width, past(), past(verdict="ROLLBACK", forced=True, finished=False, metrics={}, served=""))
+    text = shown(
+        capsys, monkeypatch, width, past(), past(verdict="ROLLBACK", forced=True, finished=False, metrics={}, served_at="")
+    )
     assert max(map(len, text.splitlines())) <= width
     for expected in ("2026-11-27 08:40:43", "somebody", "2 → 3", "PROMOTE staging", "0.4809", "[see"):
         assert expected in text
@@ -56,7 +58,7 @@ def test_a_terminal_of_any_width_shows_who_when_from_to_and_why(
 
 
 def test_a_program_gets_one_line_a_decision(capsys: pytest.CaptureFixture[str]) -> None:
-    show_history([past(why="two\nlines"), past(before="", by="", metrics={}, served="")], tsv=True)
+    show_history([past(reason="two\nlines"), past(previous_version="", actor="", metrics={}, served_at="")], tsv=True)
     header, *lines = (line.split("\t") for line in capsys.readouterr().out.splitlines())
     assert header == COLUMNS and [len(line) for line in lines] == [len(COLUMNS)] * 2
     first, second = (dict(zip(header, line, strict=True)) for line in lines)
@@ -68,11 +70,11 @@ def test_a_program_gets_one_line_a_decision(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.long
 def test_history_tells_every_decision_newest_first(home: Path) -> None:
     train(home, *WORSE)
-    gate("by=ann")
+    gate("actor=ann")
     train(home, *BETTER)
-    gate("by=bob")
-    gate("to=production", "evaluate=quick", "by=ann")
-    rollback(config("rollback", "data=rentals", "reason=too high", "by=cleo"))
+    gate("actor=bob")
+    gate("alias=production", "evaluate=quick", "actor=ann")
+    rollback(config("rollback", "data=rentals", "reason=too high", "actor=cleo"))
     ended = command(home, "housing.history", *TABLE)
     assert ended.code == 0 and not ended.err
     rows = [line.split("\t") for line in ended.out.splitlines()[1:]]

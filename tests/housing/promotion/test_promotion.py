@@ -51,8 +51,8 @@ def store(home: Path) -> Store:
     return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=str(home / "mlartifacts"), ui="")
 
 
-FORCED = ("force=true", "reason=a person says so")
-COVERED = "gate.coverage={asked: 0.9, least: 0.995, most: 1.0}"
+FORCED = ("force=true", "force_reason=a person says so")
+COVERED = "gate.coverage={nominal: 0.9, min: 0.995, max: 1.0}"
 
 
 def gate(*overrides: str) -> Decision:
@@ -99,19 +99,19 @@ def test_force_moves_the_alias_all_the_same_and_its_reason_is_kept(home: Path, s
     gate()
     train(home, *BETTER)
     gate()
-    decision = gate(f"run_id={worse.run_id}", "force=true", "reason=the other one is biased")
+    decision = gate(f"run_id={worse.run_id}", "force=true", "force_reason=the other one is biased")
     assert (decision.verdict, decision.force_reason) == ("PROMOTE", "the other one is biased")
     assert (decision.previous_version, decision.version) == ("2", "1")  # the same bundle stays the same version
     assert decision.reasons[-1] == "forced, and the gate says REJECT: the other one is biased"
     assert store.registry.version_at(MODEL, "staging") == "1"
     (newest, *_) = store.runs.find_latest("rentals-decisions", {}, 1)
-    assert newest.tags["housing.forced"] == "true" and "the other one is biased" in newest.tags["housing.why"]
+    assert newest.tags["housing.forced"] == "true" and "the other one is biased" in newest.tags["housing.reason"]
 
 
 def test_an_equal_run_is_held(home: Path, store: Store) -> None:
     train(home, *BETTER)
     gate()
-    again = train(home, *BETTER, "rerun=true")
+    again = train(home, *BETTER, "force_rerun=true")
     decision = gate(f"run_id={again.run_id}")
     assert (decision.verdict, decision.version) == ("HOLD", "1")
     assert decision.difference is not None and decision.difference.difference == 0.0
@@ -122,16 +122,16 @@ def test_an_equal_run_is_held(home: Path, store: Store) -> None:
 def test_production_takes_what_is_at_staging_and_nothing_else(home: Path, store: Store) -> None:
     run = train(home, *WORSE)
     with pytest.raises(StoreError, match="has no version at staging, and production takes the one that is there"):
-        gate("to=production")
+        gate("alias=production")
     gate()
-    with pytest.raises(ConfigError, match="run_id is given; to=production takes the version at staging and nothing else"):
-        gate("to=production", f"run_id={run.run_id}")
-    first = gate("to=production", "evaluate=quick")
+    with pytest.raises(ConfigError, match="run_id is given; alias=production takes the version at staging and nothing else"):
+        gate("alias=production", f"run_id={run.run_id}")
+    first = gate("alias=production", "evaluate=quick")
     assert (first.verdict, first.champion, first.version) == ("PROMOTE", "the training mean", "1")
-    assert gate("to=production", "evaluate=quick").verdict == "HOLD"
+    assert gate("alias=production", "evaluate=quick").verdict == "HOLD"
     train(home, *BETTER)
     gate()
-    second = gate("to=production", "evaluate=quick")
+    second = gate("alias=production", "evaluate=quick")
     assert (second.verdict, second.champion, second.previous_version, second.version) == ("PROMOTE", "version 1", "1", "2")
     assert store.registry.version_at(MODEL, "production") == store.registry.version_at(MODEL, "staging") == "2"
     kept = store.client.api.get_model_version(MODEL, "2").tags
@@ -146,22 +146,22 @@ def test_new_rows_do_not_keep_the_version_at_staging_from_production(home: Path)
     gate()
     more = pd.concat([rentals_frame(), rentals_frame(200, seed=5)])
     more.to_csv(home / "data" / "rentals.csv", index=False)
-    assert gate("to=production", "evaluate=quick").verdict == "PROMOTE"  # a row of split=hash never moves
+    assert gate("alias=production", "evaluate=quick").verdict == "PROMOTE"  # a row of split=hash never moves
     with pytest.raises(StoreError, match="version 1 at staging was fitted on other data or another split"):
-        gate("to=production", "split=random")
+        gate("alias=production", "split=random")
 
 
 def test_a_rehearsal_has_a_real_server_answer_the_golden_rows(home: Path, store: Store) -> None:
     train(home, *BETTER)
-    refused = gate("gate.rehearsal=60", "serve.max_rows=3")
+    refused = gate("gate.smoke_test_seconds=60", "serve.max_rows=3")
     assert (refused.verdict, refused.version) == ("REJECT", None)
     assert "a server with it refuses the golden rows: 4" in refused.reasons[-1]
     assert store.registry.version_at(MODEL, "staging") is None
-    late = gate("gate.rehearsal=0.01", "force=true", "reason=now")  # force does not make it work
+    late = gate("gate.smoke_test_seconds=0.01", "force=true", "force_reason=now")  # force does not make it work
     assert (late.verdict, late.force_reason) == ("REJECT", "")
     assert "a server with it is not ready within 0.01 s" in late.reasons[-1]
-    decision = gate("gate.rehearsal=60")
-    assert decision.verdict == "PROMOTE" and decision.checks[-1].name == "rehearsal"
+    decision = gate("gate.smoke_test_seconds=60")
+    assert decision.verdict == "PROMOTE" and decision.checks[-1].name == "smoke test"
 
 
 def test_a_rehearsal_asks_for_no_key(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_a_rehearsal_asks_for_no_key(tmp_path: Path, bundle: Bundle, monkeypatch
 
 def test_a_limit_vetoes_whatever_the_score(home: Path) -> None:
     train(home, *BETTER)
-    limits = {"model_bytes": "gate.model_bytes=10", "row_microseconds": "gate.row_microseconds=0.1", "coverage": COVERED}
+    limits = {"model_bytes": "gate.model_bytes=10", "latency_us": "gate.latency_us=0.1", "coverage": COVERED}
     for name, limit in limits.items():
         decision = gate(limit)
         assert decision.verdict == "REJECT"
@@ -204,23 +204,23 @@ def test_every_decision_is_a_run_with_its_figures(home: Path, store: Store) -> N
 
 def test_an_honest_evaluation_is_recorded_and_changes_no_verdict(home: Path, store: Store) -> None:
     train(home, *BETTER)
-    quick, honest = gate(), gate("to=production")
+    quick, honest = gate(), gate("alias=production")
     assert quick.evaluation is None and honest.evaluation is not None
     assert (quick.verdict, quick.challenger_metrics) == (honest.verdict, honest.challenger_metrics)
     newest, older = store.client.api.search_runs(
         [store.client.experiment_id("rentals-decisions")], order_by=["attributes.start_time DESC"]
     )
-    kept = Evaluation.from_dict(json.loads(store.artifacts.read_text(newest.info.run_id, "honest.json")))
+    kept = Evaluation.from_dict(json.loads(store.artifacts.read_text(newest.info.run_id, "evaluation.json")))
     assert kept == honest.evaluation and kept.scores == honest.challenger_metrics
     assert kept.metrics().items() <= newest.data.metrics.items()
-    assert newest.data.tags["housing.evaluated"] == "honest" and "housing.evaluated" not in older.data.tags
+    assert newest.data.tags["housing.evaluated"] == "full" and "housing.evaluated" not in older.data.tags
     assert [item.path for item in store.client.api.list_artifacts(older.info.run_id)] == ["decision.json"]
-    assert gate("to=production", "evaluate=quick").evaluation is None
+    assert gate("alias=production", "evaluate=quick").evaluation is None
 
 
 def test_an_honest_evaluation_is_printed(home: Path) -> None:
     train(home, *BETTER)
-    ended = command(home, "housing.promote", f"--config-dir={TABLES}", "data=rentals", "evaluate=honest")
+    ended = command(home, "housing.promote", f"--config-dir={TABLES}", "data=rentals", "evaluate=full")
     assert ended.code == 0, ended.err
     assert "honest evaluation" in ended.out and "95 % of resamples" in ended.out and "intervals at 90 % cover" in ended.out
     assert "left out: grouped and blocks splits: table rentals has no coordinates" in ended.out
@@ -261,7 +261,7 @@ def test_a_champion_that_cannot_be_read_is_replaced_by_force_alone(home: Path, s
     assert (decision.verdict, decision.champion, decision.version) == ("HOLD", "the training mean", "1")
     assert "version 1 at staging cannot be read, so nobody knows what there is to beat: bundle " in decision.reasons[-1]
     assert store.registry.version_at(MODEL, "staging") == "1"
-    assert gate(asked, "force=true", "reason=it is broken").reasons[-1] == "forced, and the gate says HOLD: it is broken"
+    assert gate(asked, "force=true", "force_reason=it is broken").reasons[-1] == "forced, and the gate says HOLD: it is broken"
     assert store.registry.version_at(MODEL, "staging") == "2"
 
 
@@ -270,9 +270,9 @@ def test_what_was_rolled_back_comes_again_by_force_alone(home: Path, store: Stor
     gate()
     better = train(home, *BETTER)
     for alias in ("staging", "production"):
-        assert gate(f"to={alias}", "~after.production", f"run_id={better.run_id}", *FORCED).version == "2"
-        rollback(config("rollback", "data=rentals", f"alias={alias}", "version=1", "by=somebody", "reason=prices are off"))
-        decision = gate(f"to={alias}", "~after.production", f"run_id={better.run_id}")
+        assert gate(f"alias={alias}", "~promotes_from.production", f"run_id={better.run_id}", *FORCED).version == "2"
+        rollback(config("rollback", "data=rentals", f"alias={alias}", "version=1", "actor=somebody", "reason=prices are off"))
+        decision = gate(f"alias={alias}", "~promotes_from.production", f"run_id={better.run_id}")
         assert (decision.verdict, decision.version) == ("HOLD", "1")
         assert re.search(r"version 2 was rolled back by somebody \(.*\): prices are off", decision.reasons[-1])
         assert store.registry.version_at(MODEL, alias) == "1"
@@ -333,7 +333,7 @@ def test_callers_of_the_champion_may_go_on_sending_what_they_send(home: Path, st
     gone = gate(removed)
     assert (gone.verdict, gone.champion) == ("REJECT", "the training mean")
     assert "columns: column area is gone; allowed: what callers of the champion send" in gone.reasons
-    assert gate(removed, "force=true", "reason=nobody measures it any more").verdict == "PROMOTE"
+    assert gate(removed, "force=true", "force_reason=nobody measures it any more").verdict == "PROMOTE"
     assert store.registry.version_at(MODEL, "staging") == "2"
 
 
@@ -365,25 +365,25 @@ def test_a_champion_that_is_out_of_reach_ends_the_promotion(home: Path, store: S
     ("overrides", "error", "message"),
     [
         (["run_id=nope"], StoreError, "knows no run nope"),
-        (["sweep=nope"], StoreError, "cannot give runs:/nope/sweep.json"),
-        (["gate.slices.margin=abc"], ConfigError, "gate.slices.margin is 'abc'; allowed: a number, 0 or above"),
-        (["gate.certainty=1.0"], ConfigError, "gate.certainty is 1.0; allowed: a number from 0.5 to below 1"),
-        (["gate.coverage.asked=90"], ConfigError, "gate.coverage.asked is 90; allowed: a number above 0 and below 1"),
-        (["gate.coverage.least=80"], ConfigError, "gate.coverage.least is 80; allowed: a number from 0 to 1"),
-        (["gate.coverage.least=0.99"], ConfigError, "gate.coverage.least is 0.99; allowed: up to most, 0.98"),
-        (["gate.resamples=0"], ConfigError, "gate.resamples is 0; allowed: a whole number, 1 or above"),
+        (["sweep=nope"], StoreError, "cannot give runs:/nope/jobs.json"),
+        (["gate.slices.max_regression=abc"], ConfigError, "gate.slices.max_regression is 'abc'; allowed: a number, 0 or above"),
+        (["gate.confidence=1.0"], ConfigError, "gate.confidence is 1.0; allowed: a number from 0.5 to below 1"),
+        (["gate.coverage.nominal=90"], ConfigError, "gate.coverage.nominal is 90; allowed: a number above 0 and below 1"),
+        (["gate.coverage.min=80"], ConfigError, "gate.coverage.min is 80; allowed: a number from 0 to 1"),
+        (["gate.coverage.min=0.99"], ConfigError, "gate.coverage.min is 0.99; allowed: up to max, 0.98"),
+        (["gate.n_resamples=0"], ConfigError, "gate.n_resamples is 0; allowed: a whole number, 1 or above"),
         (["gate.seed=x"], ConfigError, "gate.seed is 'x'"),
-        (["gate.slices.rows=0.5"], ConfigError, "gate.slices.rows is 0.5"),
-        (["gate.rehearsal=soon"], ConfigError, "gate.rehearsal is 'soon'; allowed: a number above 0, or null"),
-        (["serve.wait=long"], ConfigError, "serve.wait is 'long'; allowed: a number, 0 or above"),
-        (["to='a b'"], ConfigError, "to is 'a b'; allowed: letters, digits"),
-        (["to=latest"], ConfigError, "to is 'latest'; allowed: .*neither latest nor v and a number"),
+        (["gate.slices.min_rows=0.5"], ConfigError, "gate.slices.min_rows is 0.5"),
+        (["gate.smoke_test_seconds=soon"], ConfigError, "gate.smoke_test_seconds is 'soon'; allowed: a number above 0, or null"),
+        (["serve.wait_seconds=long"], ConfigError, "serve.wait_seconds is 'long'; allowed: a number, 0 or above"),
+        (["alias='a b'"], ConfigError, "alias is 'a b'; allowed: letters, digits"),
+        (["alias=latest"], ConfigError, "alias is 'latest'; allowed: .*neither latest nor v and a number"),
         (["force=true"], ConfigError, "force=true wants a reason"),
-        (["force=true", "reason='  '"], ConfigError, "force=true wants a reason"),
-        (["reason=because"], ConfigError, "reason is given without force=true"),
+        (["force=true", "force_reason='  '"], ConfigError, "force=true wants a reason"),
+        (["force_reason=because"], ConfigError, "force_reason is given without force=true"),
         (["metric=r2"], ConfigError, "metric is 'r2'; allowed: rmse, mae"),
         (["run_id=a", "sweep=b"], ConfigError, "allowed: one of them"),
-        (["evaluate=thorough"], ConfigError, "evaluate is 'thorough'; allowed: quick, honest"),
+        (["evaluate=thorough"], ConfigError, "evaluate is 'thorough'; allowed: quick, full"),
     ],
 )
 @pytest.mark.usefixtures("home")

@@ -72,7 +72,7 @@ def test_the_alias_goes_back_to_the_version_before_and_that_is_a_decision(home: 
         back()
     train(home, *BETTER)
     gate()
-    decision = back("reason=too high in the north", "by=somebody")
+    decision = back("reason=too high in the north", "actor=somebody")
     assert (decision.verdict, decision.previous_version, decision.version) == ("ROLLBACK", "2", "1")
     assert store.registry.version_at(MODEL, "staging") == "1"
     newest = list_decisions(store, "rentals-decisions")[0]
@@ -83,7 +83,7 @@ def test_the_alias_goes_back_to_the_version_before_and_that_is_a_decision(home: 
     assert back("version=2").version == "2"
     with pytest.raises(StoreError, match="version 9 cannot be used: .*"):
         back("version=9")
-    unseen = back("serve.url=http://127.0.0.1:9", "serve.wait=0")  # no server was ever asked
+    unseen = back("serve.url=http://127.0.0.1:9", "serve.wait_seconds=0")  # no server was ever asked
     assert (unseen.version, unseen.served_at) == ("1", "")
     assert unseen.reasons[0] == "of version 1 nobody has seen that a server answered with it"
     assert "http://127.0.0.1:9 does NOT answer with version 1 after 0 s: URLError" in unseen.reasons[1]
@@ -93,7 +93,7 @@ def test_a_version_that_is_damaged_is_passed_over_and_told(home: Path, store: St
     runs = []
     for depth in (1, 2, 3):
         runs.append(train(home, *WORSE[:2], f"model.estimator.max_depth={depth}").run_id)
-        gate(f"run_id={runs[-1]}", "force=true", "reason=to have three")
+        gate(f"run_id={runs[-1]}", "force=true", "force_reason=to have three")
     spoil(bundle_files(store, str(runs[1])) / "card.json")
     decision = back()
     assert (decision.previous_version, decision.version) == ("3", "1")
@@ -107,10 +107,10 @@ def test_a_version_that_is_damaged_is_passed_over_and_told(home: Path, store: St
 def test_a_version_that_nobody_saw_serve_is_passed_over_and_told(home: Path, store: Store) -> None:
     for depth in (1, 2, 3):
         run = train(home, *WORSE[:2], f"model.estimator.max_depth={depth}")
-        gate(f"run_id={run.run_id}", "force=true", "reason=to have three")
+        gate(f"run_id={run.run_id}", "force=true", "force_reason=to have three")
     (first,) = store.runs.find_latest("rentals-decisions", {tags.TO: "1"}, 1)
     store.client.api.set_tag(first.id, tags.SERVED, "2026-01-01T00:00:00+00:00")
-    decision = back("serve.url=http://127.0.0.1:9", "serve.wait=0")
+    decision = back("serve.url=http://127.0.0.1:9", "serve.wait_seconds=0")
     assert (decision.previous_version, decision.version) == ("3", "1")
     assert decision.reasons[0] == "of version 2 nobody has seen that a server answered with it"
 
@@ -122,16 +122,16 @@ def test_what_served_is_written_down_and_a_rollback_goes_back_to_that(home: Path
         train(home, *WORSE)
         first = gate(f"serve.url={server.url}")
         assert first.served_at and f"{server.url} answers with version 1, after" in first.reasons[-1]
-        assert store.client.api.get_model_version(MODEL, "1").tags["housing.served.staging"] == first.served_at
+        assert store.client.api.get_model_version(MODEL, "1").tags["housing.served_at.staging"] == first.served_at
         unseen = train(home, *WORSE, "model.estimator.max_depth=3")
-        assert not gate(f"run_id={unseen.run_id}", "force=true", "reason=nobody asks the server").served_at
+        assert not gate(f"run_id={unseen.run_id}", "force=true", "force_reason=nobody asks the server").served_at
         train(home, *BETTER)
         ended = promoted(home, f"serve.url={server.url}")
         assert ended.code == 0 and f"{server.url} answers with version 3" in ended.out
         _, went = rolled_back(home, server.url)
         assert went.code == 0 and "ROLLBACK  housing-rentals at alias staging" in went.out
         assert server.ask("/model").json["version"] == "1"  # version 2 never was seen to serve
-    away = command(home, "housing.rollback", *TABLE, f"serve.url={server.url}", "serve.wait=1", "version=3")
+    away = command(home, "housing.rollback", *TABLE, f"serve.url={server.url}", "serve.wait_seconds=1", "version=3")
     assert away.code == 1 and f"{server.url} does NOT answer with version 3 after 1 s" in away.out
     newest, *older = list_decisions(store, "rentals-decisions")
     assert (newest.verdict, newest.version, newest.served_at) == ("ROLLBACK", "3", "") and older[0].served_at
@@ -143,6 +143,6 @@ def test_a_server_that_follows_another_alias_is_told(home: Path) -> None:
     gate()
     with serving(home) as server:
         wait_for(lambda: server.answers("/readyz"), "version 1 is served")
-        decision = gate("to=production", "evaluate=quick", f"serve.url={server.url}", "serve.wait=1")
+        decision = gate("alias=production", "evaluate=quick", f"serve.url={server.url}", "serve.wait_seconds=1")
         assert (decision.verdict, decision.served_at) == ("PROMOTE", "")
         assert decision.reasons[-1].endswith("does NOT answer with version 1 after 1 s: it has alias staging")

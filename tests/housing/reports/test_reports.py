@@ -73,7 +73,7 @@ SHAP = ["Importance", "What values do", "Dependence"]
 
 def test_the_page_of_a_run_has_each_figure_names_its_rows_and_stands_alone(home: Path, store: Store) -> None:
     run = train(home, "data=towns", *FEW)
-    page = page_of(run.run_id, "learning_curve=true", "sizes=[0.25,0.5]", "evaluate=honest", "honest.blocks.test=0.4")
+    page = page_of(run.run_id, "learning_curve=true", "sizes=[0.25,0.5]", "evaluate=full", "harder_splits.blocks.test=0.4")
     found = titles(page, 3)
     assert found[:-1] == [*RUN, *MAPS, "Calibration", "Coverage of intervals", *SHAP, "Learning curve", *2 * ["Error by slice"]]
     assert found[-1] == "Error by distance"
@@ -116,7 +116,7 @@ def test_a_decision_brings_its_honest_evaluation_and_its_test_figures(home: Path
     run = train(home, *FEW)
     promote(config("promote", "data=rentals"))
     assert "test RMSE, by the gate" in page_of(run.run_id)
-    decision = promote(config("promote", "data=rentals", "evaluate=honest"))
+    decision = promote(config("promote", "data=rentals", "evaluate=full"))
     assert decision.evaluation is not None
     page = page_of(run.run_id)
     assert "by the gate" not in page and f"({decision.evaluation.rmse_lower:.3f} – {decision.evaluation.rmse_upper:.3f})" in page
@@ -237,7 +237,7 @@ def test_what_cannot_be_shown_is_refused(home: Path, store: Store, asked: str, m
     if "elsewhere" in asked:
         runs["elsewhere"] = train(home, *LINEAR, "split=random").run_id
     if "fewer" in asked:
-        runs["fewer"] = train(home, *LINEAR, "limit=500").run_id
+        runs["fewer"] = train(home, *LINEAR, "max_rows=500").run_id
     if "bare" in asked:
         runs["bare"] = runs["one"]
         store.client.api.delete_tag(str(runs["bare"]), tags.MODEL_ID)
@@ -252,7 +252,7 @@ def test_what_cannot_be_shown_is_refused(home: Path, store: Store, asked: str, m
         store.client.api.set_terminated(str(runs["failed"]), "FAILED")
     if "older" in asked:
         runs["older"] = runs["one"]
-        (kept,) = (home / "mlartifacts").rglob("evidence")
+        (kept,) = (home / "mlartifacts").rglob("holdout")
         shutil.rmtree(kept)
     with pytest.raises(HousingError, match=message):
         page_of(asked.format(**runs))

@@ -35,7 +35,7 @@ def trained(home: Path, store: Store, *overrides: str) -> str:
 
 @pytest.mark.parametrize("evaluation", ["holdout", "kfold"])
 def test_a_run_is_the_same_to_the_last_digit(home: Path, store: Store, evaluation: str) -> None:
-    model = ("model=xgboost", "model.estimator.n_estimators=20", "model.estimator.subsample=0.5", "threads=1")
+    model = ("model=xgboost", "model.estimator.n_estimators=20", "model.estimator.subsample=0.5", "n_threads=1")
     run_id = trained(home, store, *model, f"evaluation={evaluation}")
     again = command(home, "housing.reproduce", f"run_id={run_id}")
     assert again.code == 0, again.out + again.err

@@ -37,7 +37,7 @@ def test_a_run_carries_what_the_contract_lists(home: Path, store: Store) -> None
     assert run.info.status == "FINISHED"
     assert run.data.params["model.estimator.n_estimators"] == "30"
     assert run.data.params["split.salt"] == "housing"
-    times = {"fit_seconds", "refit_seconds", "rows_per_second", "row_microseconds"}
+    times = {"fit_seconds", "refit_seconds", "rows_per_second", "latency_us"}
     assert set(run.data.metrics) == {"rmse", "mae", "r2", "model_bytes", *times}
     assert all(np.isfinite(value) and value != 0 for value in run.data.metrics.values())
     names = (
@@ -102,8 +102,8 @@ def test_validation_metrics_are_those_of_the_bundle_and_test_rows_do_not_matter(
 
 def test_the_same_run_is_reused_and_rerun_forces_it(home: Path) -> None:
     first = train(home, *TREE)
-    again = train(home, *TREE, "threads=1", "+tags.why=again")
-    forced = train(home, *TREE, "rerun=true")
+    again = train(home, *TREE, "n_threads=1", "+tags.why=again")
+    forced = train(home, *TREE, "force_rerun=true")
     assert (first.reused, again.reused, forced.reused) == (False, True, False)
     assert again.run_id == first.run_id != forced.run_id
     assert again.metrics == first.metrics
@@ -111,7 +111,7 @@ def test_the_same_run_is_reused_and_rerun_forces_it(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["seed=1", "model.estimator.max_depth=3", "split.salt=x", "limit=500", "data.columns.area.max=400"]
+    "change", ["seed=1", "model.estimator.max_depth=3", "split.salt=x", "max_rows=500", "data.columns.area.max=400"]
 )
 def test_what_changes_the_model_is_another_run(home: Path, change: str) -> None:
     first = train(home, *TREE)

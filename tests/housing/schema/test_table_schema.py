@@ -14,10 +14,10 @@ from housing.schema.histogram import histogram_reference
 from housing.schema.table_schema import Schema
 from server.validation.marshmallow_schema import make_row_schema
 
-GOOD = {"area": 50.5, "rooms": 2, "furnished": True, "quarter": "hills", "built": None}
+VALID_ROW = {"area": 50.5, "rooms": 2, "furnished": True, "quarter": "hills", "built": None}
 BEYOND_FLOAT = 10**400
 
-ALLOWED = [
+VALID_VALUES = [
     ("area", 5),
     ("area", 500.0),
     ("rooms", 3.0),
@@ -26,7 +26,7 @@ ALLOWED = [
     ("built", None),
     ("built", 1999),
 ]
-REFUSED = [
+INVALID_VALUES = [
     ("area", None, "is missing"),
     ("area", 4.999, "is below 5"),
     ("area", 500.1, "is above 500"),
@@ -45,9 +45,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("column", "value"), ALLOWED)
+@pytest.mark.parametrize(("column", "value"), VALID_VALUES)
 def test_frame_check_codec_and_request_check_allow_the_same(rentals: Table, column: str, value: Any) -> None:
-    row = {**GOOD, column: value}
+    row = {**VALID_ROW, column: value}
     schema = rentals.schema
     from_frame = schema.encode_frame(pd.DataFrame([row], dtype=object))
     assert make_row_schema(schema).validate([row], many=True) == {}
@@ -62,11 +62,11 @@ def test_frame_check_codec_and_request_check_allow_the_same(rentals: Table, colu
     }
 
 
-@pytest.mark.parametrize(("column", "value", "reason"), REFUSED)
+@pytest.mark.parametrize(("column", "value", "reason"), INVALID_VALUES)
 def test_frame_check_and_request_check_refuse_the_same_with_the_same_words(
     rentals: Table, column: str, value: Any, reason: str
 ) -> None:
-    rows = [GOOD, {**GOOD, column: value}]
+    rows = [VALID_ROW, {**VALID_ROW, column: value}]
     with pytest.raises(TableError, match=f"row 1, {column}: .*") as in_frame:
         rentals.schema.encode_frame(pd.DataFrame(rows, dtype=object))
     with pytest.raises(ValidationError) as in_request:
@@ -79,7 +79,7 @@ def test_frame_check_and_request_check_refuse_the_same_with_the_same_words(
 
 
 def test_numeric_frames_are_checked_like_objects(rentals: Table) -> None:
-    frame = pd.DataFrame([GOOD, GOOD, GOOD]).astype({"built": "float64"})
+    frame = pd.DataFrame([VALID_ROW, VALID_ROW, VALID_ROW]).astype({"built": "float64"})
     frame["area"] = [50.0, 4.0, np.nan]
     with pytest.raises(TableError) as refused:
         rentals.schema.encode_frame(frame)
@@ -87,7 +87,7 @@ def test_numeric_frames_are_checked_like_objects(rentals: Table) -> None:
 
 
 def test_a_frame_with_a_missing_or_undeclared_column_is_refused_by_name(rentals: Table) -> None:
-    frame = pd.DataFrame([GOOD]).drop(columns="rooms").assign(bogus=1)
+    frame = pd.DataFrame([VALID_ROW]).drop(columns="rooms").assign(bogus=1)
     with pytest.raises(TableError, match="rooms: the column is missing"):
         rentals.schema.encode_frame(frame)
     with pytest.raises(TableError, match="bogus: the column is not declared"):

@@ -59,7 +59,7 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on_from_there(home: Path)
 def test_a_store_without_room_is_told(home: Path) -> None:
     size = sum(path.stat().st_size for path in home.rglob("*") if path.is_file()) // 1024
     for more in (20, 60, 100):  # at its beginning, on its way
-        full = on_a_small_disk(home, home, size + more, *TREES, "mlflow.patience=1")
+        full = on_a_small_disk(home, home, size + more, *TREES, "mlflow.retry_seconds=1")
         assert full.code == 1
         assert "disk is full" in full.err or "No space left on device" in full.err
         assert "Traceback" not in full.err and "Warning" not in full.err
@@ -77,7 +77,7 @@ def test_a_store_that_goes_away_is_waited_for_and_then_told(home: Path) -> None:
     environ = {**os.environ, "HOUSING_HOME": str(home), "MLFLOW_TRACKING_URI": server.address}
 
     def sweep(patience: int) -> "subprocess.Popen[str]":
-        arguments = [sys.executable, "-m", *SLOW, f"mlflow.patience={patience}"]
+        arguments = [sys.executable, "-m", *SLOW, f"mlflow.retry_seconds={patience}"]
         return subprocess.Popen(arguments, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     with server:
@@ -101,6 +101,6 @@ def test_a_store_that_goes_away_is_waited_for_and_then_told(home: Path) -> None:
         assert patient.returncode == 0, err
         assert "4 of 4 runs finished" in out and "reused" in out
         store = tracking.Store(server.address, artifact_root=None, ui="", retry_seconds=5)
-        runs = store.client.api.search_runs([store.client.experiment_id("rentals")], "tags.`housing.kind` = 'run'")
+        runs = store.client.api.search_runs([store.client.experiment_id("rentals")], "tags.`housing.run_type` = 'run'")
         done = sorted(run.data.params["model.estimator.n_estimators"] for run in runs if run.info.status == "FINISHED")
         assert done == ["500", "501", "502", "503"] and "RUNNING" not in {run.info.status for run in runs}

@@ -18,7 +18,7 @@ COSTS = {"mae": 0.3, "r2": 0.8, "fit_seconds": 1.0, "model_bytes": 1e5}
 
 def job(rmse: float, microseconds: float = 100.0, **asked: object) -> Outcome:
     """A finished job with these parameters."""
-    metrics = {"rmse": rmse, "row_microseconds": microseconds, **COSTS}
+    metrics = {"rmse": rmse, "latency_us": microseconds, **COSTS}
     return Outcome(
         [f"model.{name}={value}" for name, value in asked.items()], "FINISHED", "ab" * 16, "http://x/run", metrics=metrics
     )
@@ -88,9 +88,9 @@ def test_one_score_that_went_astray_does_not_flatten_the_rest(tmp_path: Path) ->
 
 def test_the_pareto_set_is_what_no_other_job_beats(tmp_path: Path) -> None:
     jobs = [job(0.5, 100, d=1), job(0.4, 200, d=2), job(0.45, 300, d=3), job(0.5, 100, d=4), Outcome(["model.d=5"], "PRUNED")]
-    assert pareto_optimal(jobs, ("rmse", "row_microseconds")) == [jobs[0], jobs[1], jobs[3]]
-    page = written(jobs, tmp_path, ("rmse", "row_microseconds"))[1]
-    assert "rmse against row_microseconds" in titles(page) and page.count("*</td>") == 3
+    assert pareto_optimal(jobs, ("rmse", "latency_us")) == [jobs[0], jobs[1], jobs[3]]
+    page = written(jobs, tmp_path, ("rmse", "latency_us"))[1]
+    assert "rmse against latency_us" in titles(page) and page.count("*</td>") == 3
 
 
 @pytest.mark.parametrize(

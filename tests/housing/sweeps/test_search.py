@@ -23,7 +23,7 @@ PROCESSES = "hydra/launcher=processes"
 
 def jobs(home: Path) -> list[dict[str, Any]]:
     """The list of the newest sweep."""
-    found: list[dict[str, Any]] = json.loads((max((home / "outputs" / "sweeps").iterdir()) / "sweep.json").read_text())
+    found: list[dict[str, Any]] = json.loads((max((home / "outputs" / "sweeps").iterdir()) / "jobs.json").read_text())
     return found
 
 
@@ -76,7 +76,7 @@ def test_a_search_that_is_killed_ends_what_it_had_begun(home: Path, launcher: st
     assert trials(home) == {"COMPLETE": 6}
     assert [job["status"] for job in jobs(home)] == ["FINISHED"] * 6 and any(job["reused"] for job in jobs(home))
     store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
-    runs = store.client.api.search_runs([store.client.experiment_id("rentals")], "tags.`housing.kind` = 'run'")
+    runs = store.client.api.search_runs([store.client.experiment_id("rentals")], "tags.`housing.run_type` = 'run'")
     done = Counter(run.data.params["model.estimator.n_estimators"] for run in runs if run.info.status == "FINISHED")
     assert set(done.values()) == {1} and "RUNNING" not in {run.info.status for run in runs}
 
@@ -112,12 +112,12 @@ def test_several_objectives_give_a_pareto_set(home: Path) -> None:
 
 @pytest.mark.long
 def test_a_study_of_another_search_is_refused(home: Path) -> None:
-    named = (*SEARCH, "hydra.sweeper.study=mine", "hydra.sweeper.n_trials=1")
+    named = (*SEARCH, "hydra.sweeper.study_name=mine", "hydra.sweeper.n_trials=1")
     assert command(home, *named).code == 0
     changed = command(home, *named, "model.estimator.max_depth=range(2,5)")
     assert changed.code == 1 and "Traceback" not in changed.err
     assert "study 'mine' in sqlite:///" in changed.err and "its space differ" in changed.err
-    rows = command(home, *named, "limit=300")
+    rows = command(home, *named, "max_rows=300")
     assert rows.code == 1 and "its base run differ" in rows.err
 
 

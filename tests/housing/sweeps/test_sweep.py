@@ -22,7 +22,7 @@ QUICK = (f"--config-dir={TABLES}", "data=rentals", "features=none", "refit=false
 def listed(home: Path) -> list[dict[str, Any]]:
     """The list of the newest sweep."""
     newest = max((home / "outputs" / "sweeps").iterdir())
-    found: list[dict[str, Any]] = json.loads((newest / "sweep.json").read_text())
+    found: list[dict[str, Any]] = json.loads((newest / "jobs.json").read_text())
     return found
 
 
@@ -44,7 +44,7 @@ def test_a_sweep_lists_its_jobs_in_order_keeps_the_best_and_is_reused(home: Path
     parents = {run.data.tags["mlflow.parentRunId"] for run in runs.values()}
     (parent,) = parents
     assert store.runs.get(parent).status == "FINISHED"
-    assert json.loads(store.artifacts.read_text(parent, "sweep.json")) == jobs
+    assert json.loads(store.artifacts.read_text(parent, "jobs.json")) == jobs
     for run_id, run in runs.items():
         kept = run_id == best["run_id"]
         assert (tags.MODEL_ID in run.data.tags) == kept  # log_model=best
@@ -66,7 +66,7 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(home: Path) -> None:
     assert "FAILED max_depth=-1: ConfigError: model.estimator of decision_tree cannot be fitted" in ended.out.replace("\n", " ")
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
     (failed,) = store.client.api.search_runs(
-        [store.client.experiment_id("rentals")], "attributes.status = 'FAILED' and tags.`housing.kind` = 'run'"
+        [store.client.experiment_id("rentals")], "attributes.status = 'FAILED' and tags.`housing.run_type` = 'run'"
     )
     assert "max_depth" in store.artifacts.read_text(failed.info.run_id, "traceback.txt")
     again = command(home, "housing.train", "-m", *QUICK, "model=decision_tree", "model.estimator.max_depth=2,-1,3")
@@ -117,7 +117,7 @@ def test_a_store_that_is_away_ends_the_sweep_before_its_jobs(home: Path) -> None
         "-m",
         *QUICK,
         "mlflow=server",
-        "mlflow.patience=1",
+        "mlflow.retry_seconds=1",
         MLFLOW_TRACKING_URI="http://127.0.0.1:9",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
     )

@@ -81,7 +81,7 @@ def test_the_reference_is_of_the_rows_that_the_bundle_was_fitted_on(rentals: Tab
 
 
 def test_the_background_is_of_rows_that_the_bundle_was_fitted_on(rentals: Table) -> None:
-    cfg = config("train", "data=rentals", "features=none", "model=linear", "refit=false", "interval=none", "background_rows=7")
+    cfg = config("train", "data=rentals", "features=none", "model=linear", "refit=false", "interval=none", "n_background_rows=7")
     parts = split(rentals, cfg.split)
     bundle = build(cfg, rentals, parts, run_id="none")[0]
     known = {row.tobytes() for row in rentals.matrix[parts.train]}
@@ -111,7 +111,7 @@ def test_a_blend_predicts_the_same_when_read(towns: Table, tmp_path: Path) -> No
 
 
 def test_a_run_repeats_to_the_last_digit(towns: Table) -> None:
-    cfg = config("train", "data=towns", "features=full", *SMALL["full"], "model.estimator.n_estimators=10", "threads=1")
+    cfg = config("train", "data=towns", "features=full", *SMALL["full"], "model.estimator.n_estimators=10", "n_threads=1")
     parts = split(towns, cfg.split)
     one, other = (build(cfg, towns, parts, run_id="none") for _ in range(2))
     np.testing.assert_array_equal(one[0].predict(towns.matrix), other[0].predict(towns.matrix))

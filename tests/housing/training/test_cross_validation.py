@@ -102,10 +102,10 @@ def test_a_table_without_coordinates_has_no_groups(rentals: Table, evaluation: s
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("evaluation=blocks", "evaluation.groups.degrees=90"), "evaluation=blocks: .*n_splits=5 .*groups: 1"),
+        (("evaluation=blocks", "evaluation.groups.cell_degrees=90"), "evaluation=blocks: .*n_splits=5 .*groups: 1"),
         (("evaluation=kfold", "evaluation.folds.n_splits=5000"), "evaluation=kfold: .*5000"),
         (("evaluation=kfold", "evaluation.folds.n_splits=1"), "n_splits=1"),
-        (("evaluation=blocks", "evaluation.groups.degrees=0"), "degrees is 0; allowed: above 0"),
+        (("evaluation=blocks", "evaluation.groups.cell_degrees=0"), "cell_degrees is 0; allowed: above 0"),
     ],
 )
 def test_folds_that_cannot_be_are_refused(towns: Table, overrides: tuple[str, ...], message: str) -> None:

@@ -41,7 +41,7 @@ def test_the_test_rmse_on_the_real_table_is_the_known_one(
     bundle, metrics = build(cfg, table, parts, run_id="none")
     scored = score(bundle.predict(table.matrix[parts.test]), table.target[parts.test])
     assert rmse[0] < scored["rmse"] < rmse[1]
-    assert metrics["row_microseconds"] > 0
+    assert metrics["latency_us"] > 0
 
 
 MODELS = ["linear", "decision_tree", "xgboost"]
@@ -167,7 +167,7 @@ def test_without_watched_rows_a_tenth_is_held_back(rentals: Table) -> None:
 def test_members_stop_each_where_it_is_best(rentals: Table) -> None:
     members = "model.members.trees"
     given = (
-        *("data=rentals", "features=none", "model=mean", f"{members}.copies=2", f"{members}.model.early_stopping=10"),
+        *("data=rentals", "features=none", "model=mean", f"{members}.n_seeds=2", f"{members}.model.early_stopping=10"),
         *(f"{members}.model.estimator.n_estimators=300", f"{members}.model.estimator.learning_rate=0.3"),
     )
     cfg = config("train", *given)

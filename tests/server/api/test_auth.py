@@ -116,7 +116,9 @@ def test_which_version_a_server_answers_with_is_asked_without_a_proxy(
     monkeypatch.setattr("urllib.request._opener", None)  # else what the process asked before knows no proxy
     for name, value in {**NO_NETWORK, "no_proxy": ""}.items():
         monkeypatch.setenv(name, value)
-    serve = config("rollback", "data=rentals", f"serve.url={server.url}", f"serve.key={keys['old'][0]}", "serve.wait=5").serve
+    serve = config(
+        "rollback", "data=rentals", f"serve.url={server.url}", f"serve.key={keys['old'][0]}", "serve.wait_seconds=5"
+    ).serve
     assert server_status.wait_for_version(serve, "housing-rentals", "staging", "1").since
 
 

@@ -406,7 +406,7 @@ def are_new(server: Server, old: set[int]) -> bool:
 
 @pytest.mark.long
 def test_a_swap_keeps_the_version_before_and_no_other_and_no_scrape_fails(home: Path) -> None:
-    runs = [train(home, "model=linear", "figures=false", *fewer) for fewer in ((), ("limit=500",), ("limit=400",))]
+    runs = [train(home, "model=linear", "figures=false", *fewer) for fewer in ((), ("max_rows=500",), ("max_rows=400",))]
     with serving(home) as running:
         assert scraped(running)["housing_ready"] == 0
         assert not any("model_info" in name for name in scraped(running))

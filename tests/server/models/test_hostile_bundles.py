@@ -22,7 +22,7 @@ from housing.promotion.promotion import promote
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from server.models.verification import verify
-from tests.housing.bundle.test_bundle import sum_again
+from tests.housing.bundle.test_bundle import rewrite_checksums
 from tests.support.server import scraped, serving
 from tests.support.tables import FLAT, config, train
 from tests.support.waiting import wait_for
@@ -210,7 +210,7 @@ def test_what_is_meant_to_harm_is_refused_though_its_sums_are_right(
 ) -> None:
     change(folder)
     if change not in (link, pipe):
-        sum_again(folder)
+        rewrite_checksums(folder)
     with pytest.raises(BundleError, match=message):
         verify(folder, None, memory_mb=1000, seconds=60, n_rows=10_000)
 
@@ -252,7 +252,7 @@ def test_workers_see_nothing_of_what_the_puller_refuses(home: Path) -> None:
         wait_for(lambda: running.answers("/readyz"), "version 1 is served")
         place = Path(model.artifact_location.removeprefix("file://")) / "data" / "bundle"
         graph([endless()])(place)
-        sum_again(place)
+        rewrite_checksums(place)
         store.registry.set_alias("housing-rentals", "staging", store.registry.register("housing-rentals", str(good.run_id)))
         wait_for(lambda: scraped(running).get("housing_versions_rejected_total") == 1, "the puller refuses version 2")
         assert "has the operator 'Loop'" in running.log.read_text(encoding="utf-8")

@@ -21,14 +21,14 @@ from tests.support.waiting import wait_for
 WRITER = """
 import os, signal, sys, time
 from pathlib import Path
-from server import slot
+from server.core import worker_id
 from server.prediction_log.writer import DROPPED, FileHandler, PredictionLog
-from server.request_id import request_ids
-from server.rotating import RotatingFile
+from server.prediction_log.request_id import make_id_generator
+from server.prediction_log.rotating_file import RotatingFile
 
 folder = Path(sys.argv[1])
-number = slot.take(folder)
-next_id = request_ids(number)
+number = worker_id.acquire_worker_id(folder)
+next_id = make_id_generator(number)
 
 def log(max_bytes=10**9, keep=100, days=30, queue=10**6):
     return PredictionLog(FileHandler(RotatingFile(folder, f"predictions-{number}", max_bytes, keep, days)), queue)
