@@ -18,10 +18,10 @@ from grafana.panels import (
     SOURCE,
     PanelSpec,
     distribution_panel,
-    status_history_panel,
-    timeseries_panel,
     stat_panel,
     state_timeline_panel,
+    status_history_panel,
+    timeseries_panel,
 )
 
 ALERTS = alerts.read_alerts()

@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from grafana.asking import Prometheus, Series, read_panels, panel_queries
+from grafana.asking import Prometheus, Series, panel_queries, read_panels
 from grafana.generate import DASHBOARD_DIR
 from housing.core.environment import PROJECT
 from housing.core.files import atomic_write
-from housing.plots.svg import PRIMARY, MUTED, TEXT, SERIES_COLORS, ACCENT, project_style
+from housing.plots.svg import ACCENT, MUTED, PRIMARY, SERIES_COLORS, TEXT, project_style
 
 INTERVAL, WINDOW = "1m", "1h"  # what Grafana would fill in for $__rate_interval and $window
 MAX_SPAN_SECONDS, N_STEPS = 6 * 3600, 120

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from housing.core.command import command
 from housing.operations import printing
-from housing.operations.health_checks import SKIPPED, CHECKS, FAILED, CheckResult, run_check
+from housing.operations.health_checks import CHECKS, FAILED, SKIPPED, CheckResult, run_check
 
 
 @command("doctor")

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from housing.core.command import command
 from housing.promotion import printing
 from housing.promotion.decision import REJECT
-from housing.promotion.promotion import write_decision, promote
+from housing.promotion.promotion import promote, write_decision
 
 
 @command("promote")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from housing.core.command import command
 from server.core.settings import Settings
-from server.supervisor import server_environment, require_free_port, supervise
+from server.supervisor import require_free_port, server_environment, supervise
 
 
 @command("serve")

@@ -11,7 +11,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 
-from server.api.auth import RIGHTS, KEYS_VARIABLE, ApiKey
+from server.api.auth import KEYS_VARIABLE, RIGHTS, ApiKey
 
 
 def main(arguments: Sequence[str]) -> None:

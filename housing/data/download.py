@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from housing.core.config import instantiate
-from housing.core.errors import HousingError, DownloadError, DataVersionError
-from housing.core.files import sha256, atomic_write
+from housing.core.errors import DataVersionError, DownloadError, HousingError
+from housing.core.files import atomic_write, sha256
 from housing.data import dvc
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _download(data: DictConfig) -> "pd.DataFrame":
 
 
 def _write(path: Path, frame: "pd.DataFrame", data: DictConfig, version: dvc.Version | None) -> None:
-    from housing.data.table import validate_frame, parse_schema  # pylint: disable=import-outside-toplevel
+    from housing.data.table import parse_schema, validate_frame  # pylint: disable=import-outside-toplevel
 
     validate_frame(parse_schema(data), frame, digest="")
     with atomic_write(path) as partial:

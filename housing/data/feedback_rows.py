@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from housing.core.errors import HousingError, TableError
-from housing.data.new_rows import RowCells, NewRows
+from housing.data.new_rows import NewRows, RowCells
 from housing.schema.table_schema import Schema
-from server.prediction_log.rotating_file import JOINED, list_files, iter_lines
+from server.prediction_log.rotating_file import JOINED, iter_lines, list_files
 
 
 def read_joined_rows(folder: Path, schema: Schema) -> NewRows:

@@ -11,13 +11,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from housing.core.errors import ConfigError, HousingError, TableError, DataVersionError
+from housing.core.errors import ConfigError, DataVersionError, HousingError, TableError
 from housing.core.files import atomic_write
 from housing.data import dvc, feedback_rows, printing
 from housing.data import table as data
 from housing.data.drift import measure_drift
 from housing.data.dvc import Version
-from housing.data.new_rows import BadRow, RowCells, NewRows
+from housing.data.new_rows import BadRow, NewRows, RowCells
 from housing.data.table import Table
 from housing.schema.table_schema import Schema
 

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from housing.core.errors import HousingError, TableError
-from housing.data.table import Table, parse_cell, make_table
+from housing.data.table import Table, make_table, parse_cell
 from housing.schema.column import Record
 from housing.schema.table_schema import Schema
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from housing.core.errors import ConfigError, HousingError, Violation, TableError
+from housing.core.errors import ConfigError, HousingError, TableError, Violation
 from housing.core.files import sha256
 from housing.schema.column import Column, Matrix, Value, Vector
 from housing.schema.table_schema import Schema

@@ -12,8 +12,8 @@ from housing.core.errors import BundleError, ConfigError
 from housing.data.split import Split, split
 from housing.data.table import Table
 from housing.evaluation.limitations import find_limitations
-from housing.evaluation.results import IntervalCoverage, HarderSplitResult, Evaluation, DistanceBand
-from housing.evaluation.slices import quintiles, make_slices, compute_rmse, slice_columns, score_slices
+from housing.evaluation.results import DistanceBand, Evaluation, HarderSplitResult, IntervalCoverage
+from housing.evaluation.slices import compute_rmse, make_slices, quintiles, score_slices, slice_columns
 from housing.features.spatial_index import SpatialIndex
 from housing.schema.column import Vector
 from housing.training import estimator_specs, estimators, fitting

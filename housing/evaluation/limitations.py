@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from housing.evaluation.results import HarderSplitResult, Evaluation
-from housing.evaluation.slices import TARGET_BAND, CAPPED, SliceScore
+from housing.evaluation.results import Evaluation, HarderSplitResult
+from housing.evaluation.slices import CAPPED, TARGET_BAND, SliceScore
 from housing.schema.column import Column
 
 RMSE_RATIO = 1.5  # times the RMSE that it is compared with, from which on a figure is told

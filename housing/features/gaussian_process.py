@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
 from housing.features.encoding import median
-from housing.features.spatial_index import Indices, require_counts, query, query_leave_one_out, project_to_km, build_kd_tree
+from housing.features.spatial_index import Indices, build_kd_tree, project_to_km, query, query_leave_one_out, require_counts
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.features.encoding import median
-from housing.features.spatial_index import Indices, SpatialIndex, require_positive, require_counts
+from housing.features.spatial_index import Indices, SpatialIndex, require_counts, require_positive
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from housing.core.errors import ConfigError
 from housing.features.spatial_index import (
     Indices,
-    require_positive,
-    require_counts,
-    require_rows,
-    query,
-    project_to_km,
     build_kd_tree,
+    project_to_km,
+    query,
+    require_counts,
+    require_positive,
+    require_rows,
 )
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema

@@ -1,7 +1,7 @@
 """TODO docstring."""
 
 from housing.core.console import _console
-from housing.operations.health_checks import SKIPPED, PASSED, CheckResult
+from housing.operations.health_checks import PASSED, SKIPPED, CheckResult
 
 
 def show_check(name: str, result: CheckResult) -> None:

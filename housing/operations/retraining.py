@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from housing.core.environment import PROJECT
 from housing.core.errors import HousingError, StoreError
-from housing.core.validators import NON_NEGATIVE, Validator, validate, integer
+from housing.core.validators import NON_NEGATIVE, Validator, integer, validate
 from housing.data import dvc
 from housing.data import table as data
 from housing.data.download import fetch_table

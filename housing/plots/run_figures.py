@@ -9,7 +9,7 @@ import numpy as np
 from housing.bundle.bundle import Bundle
 from housing.data.split import Split
 from housing.data.table import Table
-from housing.plots.svg import PRIMARY, MUTED, TEXT, ACCENT, project_style
+from housing.plots.svg import ACCENT, MUTED, PRIMARY, TEXT, project_style
 from housing.schema.column import Matrix, Vector
 from housing.training.holdout import HoldoutPredictions
 

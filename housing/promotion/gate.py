@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError, ConfigError
-from housing.evaluation.bootstrap import PairedDifference, paired_bootstrap, compute_score
+from housing.evaluation.bootstrap import PairedDifference, compute_score, paired_bootstrap
 from housing.evaluation.slices import SliceMask
 from housing.promotion.decision import HOLD, PROMOTE, REJECT, Check
 from housing.schema.column import Matrix, Vector

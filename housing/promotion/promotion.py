@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError, ConfigError, StoreError
 from housing.core.files import atomic_write
-from housing.core.validators import BOOLEAN, NON_NEGATIVE, POSITIVE, Validator, choice, optional, validate, integer
+from housing.core.validators import BOOLEAN, NON_NEGATIVE, POSITIVE, Validator, choice, integer, optional, validate
 from housing.data import table as data
 from housing.data.split import Split, split
 from housing.data.table import Table

@@ -7,7 +7,7 @@ import numpy as np
 
 from housing.evaluation.slices import SliceScore, score_slices
 from housing.plots.run_figures import plot_map
-from housing.plots.svg import TEXT, SERIES_COLORS, SvgFigure, draw_svg
+from housing.plots.svg import SERIES_COLORS, TEXT, SvgFigure, draw_svg
 from housing.reports.run_data import RunData
 from housing.schema.column import Matrix
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from housing.evaluation.slices import compute_rmse
 from housing.plots.svg import SERIES_COLORS
 from housing.reports import comparison_figures, run_figures
-from housing.reports.page import MISSING, MAX_CELL_CHARS, HtmlTable, Page, Section
+from housing.reports.page import MAX_CELL_CHARS, MISSING, HtmlTable, Page, Section
 from housing.reports.run_data import RunData
 from housing.runs.run import flatten
 from housing.runs.run_key import EXCLUDED_FROM_KEY

@@ -12,7 +12,7 @@ from housing.evaluation.limitations import MIN_ROWS
 from housing.evaluation.results import Evaluation
 from housing.evaluation.slices import CAPPED, SliceScore, quintiles
 from housing.plots.run_figures import plot_importance, plot_predicted, plot_residuals
-from housing.plots.svg import PRIMARY, MUTED, SERIES_COLORS, ACCENT, SvgFigure, draw_svg
+from housing.plots.svg import ACCENT, MUTED, PRIMARY, SERIES_COLORS, SvgFigure, draw_svg
 from housing.reports.run_data import RunData
 from housing.schema.column import Matrix, Vector
 

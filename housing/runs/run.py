@@ -14,10 +14,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from housing.core.environment import commit
-from housing.core.errors import TrialPruned, JobSkipped, StoreError
+from housing.core.errors import JobSkipped, StoreError, TrialPruned
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
-from housing.core.validators import BOOLEAN, POSITIVE, choice, optional, validate, integer
+from housing.core.validators import BOOLEAN, POSITIVE, choice, integer, optional, validate
 from housing.data import table as data
 from housing.data.split import Split, split
 from housing.data.table import Table

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from housing.core.errors import ConfigError, Violation, TableError
+from housing.core.errors import ConfigError, TableError, Violation
 from housing.schema.column import TYPES, Column, Matrix, Record, _breaking_column_changes
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from housing.plots.svg import PRIMARY, RASTERIZE_ABOVE, MUTED, TEXT, ACCENT, SvgFigure, draw_svg
+from housing.plots.svg import ACCENT, MUTED, PRIMARY, RASTERIZE_ABOVE, TEXT, SvgFigure, draw_svg
 from housing.schema.column import Vector
 from housing.sweeps.ranking import Parameter, Ranking
 

@@ -29,7 +29,7 @@ from housing.runs.pruning import SEARCH_FILE, resume_trial
 from housing.runs.run import STOP_FILE
 from housing.runs.run_key import run_key
 from housing.sweeps.sweep import COMPLETED, Sweep
-from housing.training.metrics import RANKING_METRICS, COST_METRICS
+from housing.training.metrics import COST_METRICS, RANKING_METRICS
 
 if TYPE_CHECKING:
     import optuna

@@ -26,7 +26,7 @@ from housing.data import table as data
 from housing.data.split import split
 from housing.plots import run_figures
 from housing.runs.outcome import OUTCOME_FILE, Outcome
-from housing.runs.run import BUNDLE, CONFIG, HOLDOUT, FIGURES, STOP_FILE, log_bundle
+from housing.runs.run import BUNDLE, CONFIG, FIGURES, HOLDOUT, STOP_FILE, log_bundle
 from housing.sweeps import leaderboard, printing
 from housing.sweeps.live_view import LiveView
 from housing.tracking import store as tracking_store

@@ -21,7 +21,7 @@ from mlflow.types import ColSpec
 from mlflow.types import Schema as MlflowSchema
 
 from housing.core import processes
-from housing.core.errors import TrialPruned, StoreError
+from housing.core.errors import StoreError, TrialPruned
 from housing.schema.table_schema import Schema
 from housing.tracking.client import Client
 from housing.tracking.heartbeat import Heartbeat

@@ -16,11 +16,11 @@ from housing.training.estimators import (
     HOLDOUT_EVERY,
     FittedEstimator,
     Model,
-    _fit_member,
-    _fit_features,
-    _FittedFeatures,
-    _fit_applicability,
     _best_rounds,
+    _fit_applicability,
+    _fit_features,
+    _fit_member,
+    _FittedFeatures,
 )
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from flask import Blueprint, Response, current_app
 
 from server.api import shapley
-from server.api.context import json_response, require_model, parse_row
+from server.api.context import json_response, parse_row, require_model
 
 explanation_blueprint = Blueprint("explanations", __name__)
 

@@ -7,7 +7,7 @@ import numpy as np
 from flask import Blueprint, Response, current_app
 
 from housing.schema.column import Column, Matrix, Vector
-from server.api.context import json_response, require_model, parse_row
+from server.api.context import json_response, parse_row, require_model
 from server.models.current_model import Model
 
 GRID_POINTS = 41  # of a number's curve

@@ -1,209 +1,171 @@
-"""The joiner: its own process, which matches feedback with the prediction log and counts how far predictions were off.
+"""The joiner: a process that matches feedback with the prediction log and adds up the errors of predictions.
 
-What it knows is in one small file, replaced whole after each step, which says how far the files of counted rows hold:
-killed at any point it counts nothing twice and forgets nothing. Only a line of joined rows may then be there twice.
+Each step is one transaction of `feedback.db`: a joiner that is killed counts no label twice and forgets none.
+Only a line of the joined rows may then appear twice.
 """
 
 import fcntl
-import json
 import logging
 import os
+import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import orjson
 
-from housing.core.files import atomic_write
 from server.core import releases
 from server.core.settings import Settings
 from server.feedback import error_totals
-from server.feedback.deduplication import Counted, remove_gone
-from server.feedback.error_totals import Tally
-from server.prediction_log.index import files_of, search
+from server.feedback.database import DUPLICATES, UNMATCHED, FeedbackDatabase, Label
+from server.feedback.error_totals import OTHER, ErrorTotals
+from server.prediction_log.index import candidate_files, scan
 from server.prediction_log.reader import Entry
-from server.prediction_log.rotating_file import FEEDBACK, JOINED, RotatingFile, list_files, iter_lines
+from server.prediction_log.rotating_file import FEEDBACK, JOINED, PREDICTIONS, RotatingFile, iter_lines, list_files
 
-STATE, LOCK = "joiner.json", "joiner.lock"
-
-
-PAUSE = 0.5  # seconds between two steps, at least
-
-
-SHARE = 4  # steps rest as many times longer than they work: at most a fifth of a core
-
-
-MOST_WAITING = 10_000  # true values held in memory; what came later stays in its file until there is room
-
+LOCK_FILE = "joiner.lock"
+MIN_PAUSE_SECONDS = 0.5  # between two steps
+REST_RATIO = 4  # the pause is at least so many times the duration of a step: at most a fifth of a core
+MAX_PENDING = 10_000  # labels held in memory; later ones stay in their file until there is room
 
 log = logging.getLogger("joiner")
 
 
-@dataclass(frozen=True)
-class Truth:
-    """The true value of a row of a request, and when it came (unix seconds)."""
+@dataclass
+class Published:
+    """What the metrics file shows."""
 
-    id: str
-    row: int
-    value: float
-    time: float
-
-
-@dataclass(frozen=True)
-class State:
-    """How far feedback is read, by file; what waits for its prediction; how far files of counted rows hold; the counts."""
-
-    read: dict[str, int] = field(default_factory=dict)
-    waiting: list[Truth] = field(default_factory=list)
-    counted: dict[str, int] = field(default_factory=dict)
-    unmatched: int = 0
-    repeated: int = 0
-    tallies: dict[str, Tally] = field(default_factory=dict)
-
-    @classmethod
-    def of_bytes(cls, kept: bytes) -> Self:
-        """Read what `to_bytes` gave; one that was kept before rows were marked as counted knows of none."""
-        found = json.loads(kept)
-        tallies = {version: Tally(**sums) for version, sums in found.pop("tallies").items()}
-        return cls(waiting=[Truth(**truth) for truth in found.pop("waiting")], tallies=tallies, **found)
-
-    def to_bytes(self) -> bytes:
-        """Give all of it as JSON; sums may have grown to infinity, which `orjson` would forget."""
-        return json.dumps(asdict(self)).encode()
+    totals: dict[str, ErrorTotals]
+    counts: dict[str, int]
 
 
 class Joiner:
-    """Takes one step after the other: what came is read, matched, counted and kept."""
+    """Reads new feedback, matches it with predictions, and publishes the totals, one step after the other."""
 
-    def __init__(self, settings: Settings, metrics: Path) -> None:
-        self._folder, self._published, self._metrics = settings.log_dir, settings.release_dir, metrics
-        self._patience = settings.feedback_timeout
+    def __init__(self, settings: Settings, metrics_dir: Path) -> None:
+        self._log_dir, self._release_dir, self._metrics_dir = settings.log_dir, settings.release_dir, metrics_dir
+        self._timeout = settings.feedback_timeout
         self._joined = RotatingFile(
             settings.log_dir, JOINED, settings.log_max_bytes, settings.log_backups, settings.log_retention_days
         )
-        self._shown = b""
+        self._database = FeedbackDatabase(settings.log_dir)
+        self._published: Published | None = None
 
     def step(self) -> None:
-        """Take a step. Raises OSError where something cannot be read or written: then it is as if nothing had been done."""
-        kept = self._kept()
-        state = State.of_bytes(kept) if kept else State()
-        came, read = self._came(state)
-        after = self._match(state, came, read)
-        found = after.to_bytes()
-        if found != kept:
-            _write_durably(self._folder / STATE, found)
-        if found != self._shown:
-            error_totals.show(self._metrics, after.tallies, after.unmatched, after.repeated)
-            self._shown = found
+        """Take one step, whole or not at all. Raises OSError or sqlite3.Error if a file cannot be read or written."""
+        with self._database.transaction():
+            labels = self._database.pending() + self._read_new_feedback()
+            self._match(labels)
+        current = Published(self._database.totals(), self._database.counts())
+        if current != self._published:
+            counts = current.counts
+            error_totals.publish(self._metrics_dir, current.totals, counts[UNMATCHED], counts[DUPLICATES])
+            self._published = current
 
-    def _kept(self) -> bytes:
-        try:
-            return (self._folder / STATE).read_bytes()
-        except FileNotFoundError:
-            return b""
-
-    def _came(self, state: State) -> tuple[list[Truth], dict[str, int]]:
-        """Give the feedback that came since, as much as there is room for, and how far each file is read then."""
-        came: list[Truth] = []
+    def _read_new_feedback(self) -> list[Label]:
+        """Return the labels that arrived since the last step, as many as there is room for."""
+        labels: list[Label] = []
+        offsets = self._database.offsets()
+        room = MAX_PENDING - len(self._database.pending())
         read: dict[str, int] = {}
-        for path in list_files(self._folder, FEEDBACK):
-            read[path.name] = state.read.get(path.name, 0)
+        for path in list_files(self._log_dir, FEEDBACK):
+            read[path.name] = offsets.get(path.name, 0)
             for line in iter_lines(path, read[path.name]):
-                if len(state.waiting) + len(came) >= MOST_WAITING:
+                if len(labels) >= room:
                     break
                 read[path.name] += len(line)
-                sent = orjson.loads(line)
-                came += [Truth(item["request_id"], item["row"], item["value"], sent["time"]) for item in sent["feedback"]]
-        return came, read
+                message = orjson.loads(line)
+                labels += [Label(item["request_id"], item["row"], item["value"], message["time"]) for item in message["feedback"]]
+        self._database.set_offsets(read)
+        return labels
 
-    def _match(self, state: State, came: list[Truth], read: dict[str, int]) -> State:
-        tallies, unmatched, repeated = self._with_version_in_use(state.tallies), state.unmatched, state.repeated
-        ends = remove_gone(self._folder, state.counted)
-        waiting: dict[str, list[Truth]] = defaultdict(list)
-        for truth in sorted([*state.waiting, *came], key=lambda truth: truth.time):
-            waiting[truth.id].append(truth)
-        wanted = {(truth.id, truth.row) for truths in waiting.values() for truth in truths}
+    def _match(self, labels: list[Label]) -> None:
+        self._database.forget_files_except({path.name for path in list_files(self._log_dir, PREDICTIONS)})
+        totals = self._with_current_version(self._database.totals())
+        waiting: dict[str, list[Label]] = defaultdict(list)
+        for label in sorted(labels, key=lambda label: label.time):
+            waiting[label.request_id].append(label)
         joined: list[bytes] = []
-        for path, names in files_of(self._folder, list(waiting), self._patience).items():
-            counted = Counted(path, ends, names, wanted)
-            for entry in search(path, names):
-                for truth in waiting.pop(entry["id"]):
-                    if truth.row >= len(entry["predictions"]):
-                        unmatched += 1
-                        continue
-                    joined.append(orjson.dumps(_joined(entry, truth)) + b"\n")
-                    if counted.add(truth.id, truth.row):
-                        version = entry["version"] if entry["version"] in tallies else error_totals.OTHER
-                        tallies[version] += Tally.of(entry, truth.row, truth.value)
-                    else:
-                        repeated += 1
-            ends[counted.path.name] = counted.keep()
+        for path, request_ids in candidate_files(self._log_dir, list(waiting), self._timeout).items():
+            for entry in scan(path, request_ids):
+                joined += self._count(path, entry, waiting.pop(entry["id"], []), totals)
         if joined:
             self._joined.append_durably(b"".join(joined))
-        late = time.time() - self._patience
-        left = [truth for truths in waiting.values() for truth in truths]
-        still = [truth for truth in left if truth.time > late]
-        return State(read, still, ends, unmatched + len(left) - len(still), repeated, tallies)
+        unmatched = [label for labels_of_request in waiting.values() for label in labels_of_request]
+        deadline = time.time() - self._timeout
+        pending = [label for label in unmatched if label.time > deadline]
+        self._database.set_pending(pending)
+        self._database.increase(UNMATCHED, len(unmatched) - len(pending))
+        self._database.set_totals(totals)
 
-    def _with_version_in_use(self, tallies: Mapping[str, Tally]) -> dict[str, Tally]:
-        """Let the version in use be counted from 0 on, before the first feedback for it."""
-        folder = releases.current_release(self._published)
-        if folder is None:
-            return {error_totals.OTHER: Tally(), **tallies}
-        return error_totals.put_in_use(tallies, releases.release_info(folder)["version"])
+    def _count(self, path: Path, entry: Entry, labels: list[Label], totals: dict[str, ErrorTotals]) -> list[bytes]:
+        """Add the labels of one request to the totals, and return its joined rows as lines."""
+        joined: list[bytes] = []
+        for label in labels:
+            if label.row >= len(entry["predictions"]):
+                self._database.increase(UNMATCHED, 1)
+                continue
+            joined.append(orjson.dumps(_joined_row(entry, label)) + b"\n")
+            if self._database.count_once(label.request_id, label.row, path.name):
+                version = entry["version"] if entry["version"] in totals else OTHER
+                totals[version] += ErrorTotals.from_label(entry, label.row, label.value)
+            else:
+                self._database.increase(DUPLICATES, 1)
+        return joined
+
+    def _with_current_version(self, totals: dict[str, ErrorTotals]) -> dict[str, ErrorTotals]:
+        """Add the served version at 0, before its first label: Prometheus sees no increase in a series that begins above 0."""
+        release = releases.current_release(self._release_dir)
+        if release is None:
+            return {OTHER: ErrorTotals(), **totals}
+        return error_totals.track_version(totals, releases.release_info(release)["version"])
 
 
-def _joined(entry: Entry, truth: Truth) -> dict[str, Any]:
-    """Give a predicted row with its true value, from which a model can learn."""
+def _joined_row(entry: Entry, label: Label) -> dict[str, Any]:
+    """Return a predicted row with its label, from which a model can learn."""
+    row = asdict(label)
     return {
-        **asdict(truth),
-        "prediction": entry["predictions"][truth.row],
+        "id": row.pop("request_id"),
+        **row,
+        "prediction": entry["predictions"][label.row],
         "version": entry["version"],
-        "columns": dict(zip(entry["columns"], entry["rows"][truth.row], strict=True)),
+        "columns": dict(zip(entry["columns"], entry["rows"][label.row], strict=True)),
     }
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    with atomic_write(path) as partial, partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _wait_for_our_turn(folder: Path) -> None:
-    """Take the lock of a folder, which is ours until this process ends: two joiners would count everything twice."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _wait_for_lock(directory: Path) -> None:
+    """Take the lock of a log directory until this process ends: the file of joined rows has one writer."""
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        log.info("another joiner works in %s; this one waits until that has ended", folder)
+        log.info("another joiner works in %s; waiting until it ends", directory)
         fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def main() -> None:
-    """Join the feedback of the folder that the environment names."""
+    """Join the feedback of the log directory that the environment names, until this process is stopped."""
     logging.basicConfig(format="joiner: %(message)s", level=logging.INFO)
     settings = Settings.from_environment()
-    said = ""
+    last_error = ""
     try:
-        _wait_for_our_turn(settings.log_dir)
+        _wait_for_lock(settings.log_dir)
         joiner = Joiner(settings, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         while True:
-            begun, news = time.monotonic(), ""
+            started, error_message = time.monotonic(), ""
             try:
                 joiner.step()
-            except OSError as error:  # a full disk: it goes on where it was
-                news = f"feedback is not counted now: {error}"
-            if news and news != said:
-                log.error("%s", news)
-            said = news
-            time.sleep(max(PAUSE, SHARE * (time.monotonic() - begun)))
+            except (OSError, sqlite3.Error) as error:  # such as a full disk: the next step tries again
+                error_message = f"feedback is not counted at present: {error}"
+            if error_message and error_message != last_error:
+                log.error("%s", error_message)
+            last_error = error_message
+            time.sleep(max(MIN_PAUSE_SECONDS, REST_RATIO * (time.monotonic() - started)))
     except KeyboardInterrupt:
-        pass  # this is how a joiner in a terminal ends
+        pass  # Ctrl-C in a terminal
 
 
 if __name__ == "__main__":

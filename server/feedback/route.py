@@ -1,4 +1,4 @@
-"""`POST /feedback`: what a predicted target turned out to be, kept on the disk for the joiner."""
+"""`POST /feedback`: the true value of a predicted row, stored on disk for the joiner."""
 
 import time
 from collections.abc import Callable
@@ -19,80 +19,81 @@ from server.validation import request_body
 from server.validation.request_body import JSON
 from server.validation.rows import MAX_ERRORS, validation_error
 
-RECEIVED = Counter("housing_feedback_received_total", "True values that were taken and kept.")
-
-
-Reason = Callable[[Any], str | None]
-
+RECEIVED = Counter("housing_feedback_received_total", "Labels that were accepted and stored.")
+Validator = Callable[[Any], str | None]
 
 feedback = Blueprint("feedback", __name__)
 
 
 @feedback.post("/feedback")
-def keep() -> Response:
-    """Keep true values. 202: they are on the disk; 503: they may not be, and should be sent again."""
+def submit_feedback() -> Response:
+    """Store labels. 202: they are on the disk; 503: they may not be, and must be sent again."""
     request_body.require_media_type(request.headers.get("Content-Type", ""), JSON)
-    items = _items(request_body.loads_strict(request.get_data()), current_app.config["MAX_ROWS"])
-    _check(items)
-    kept = [{"request_id": item["request_id"], "row": int(item.get("row", 0)), "value": float(item["value"])} for item in items]
+    entries = _entries(request_body.loads_strict(request.get_data()), current_app.config["MAX_ROWS"])
+    _validate(entries)
+    labels = [
+        {"request_id": entry["request_id"], "row": int(entry.get("row", 0)), "value": float(entry["value"])} for entry in entries
+    ]
     file: RotatingFile = current_app.extensions["feedback"]
     try:
-        file.append_durably(orjson.dumps({"time": time.time(), "feedback": kept}) + b"\n")
+        file.append_durably(orjson.dumps({"time": time.time(), "feedback": labels}) + b"\n")
     except OSError as error:
         raise RequestError(
-            HTTPStatus.SERVICE_UNAVAILABLE, f"feedback cannot be kept now: {error.strerror}; send it again later"
+            HTTPStatus.SERVICE_UNAVAILABLE, f"Feedback cannot be stored at present: {error.strerror}. Send it again later."
         ) from error
-    RECEIVED.inc(len(kept))
-    return json_response({"accepted": len(kept)}, HTTPStatus.ACCEPTED)
+    RECEIVED.inc(len(labels))
+    return json_response({"accepted": len(labels)}, HTTPStatus.ACCEPTED)
 
 
-def _items(body: Any, most: int) -> list[Any]:
-    """Give the true values of a body. Raises RequestError for another form, and for too many."""
+def _entries(body: Any, max_rows: int) -> list[Any]:
+    """Return the labels of a body. Raises RequestError for another form, and for too many."""
     if not isinstance(body, dict):
         raise RequestError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
-            'the body is not an object; allowed: {"request_id": ..., "row": 0, "value": ...}, {"feedback": [such objects]}',
+            'Request body must be a JSON object: {"request_id": ..., "row": 0, "value": ...} or {"feedback": [such objects]}.',
         )
     if "feedback" not in body:
         return [body]
-    items = body["feedback"]
-    if not isinstance(items, list) or not items or len(body) > 1:
+    entries = body["feedback"]
+    if not isinstance(entries, list) or not entries or len(body) > 1:
         raise RequestError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, "feedback must be a list of at least one object, and the body's only key"
+            HTTPStatus.UNPROCESSABLE_ENTITY, "feedback must be a list of at least one object, and the body's only key."
         )
-    if len(items) > most:
-        raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has {len(items)} true values; allowed: {most}")
-    return items
+    if len(entries) > max_rows:
+        raise RequestError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Request body must have at most {max_rows} labels (got {len(entries)})."
+        )
+    return entries
 
 
-def _check(items: list[Any]) -> None:
-    """Raise RequestError where a value is not allowed: it names the place in the list, the field and the reason."""
+def _validate(entries: list[Any]) -> None:
+    """Raise RequestError unless each label is valid; it names the index in the list, the field and the reason."""
     row = Column("row", "int", min=0, max=current_app.config["MAX_ROWS"] - 1)
-    reasons: dict[str, Reason] = {
-        "request_id": _id_reason,
+    validators: dict[str, Validator] = {
+        "request_id": _request_id_error,
         "row": row.validate,
         "value": require_model().bundle.schema.target.validate,
     }
-    problems: list[Violation] = []
-    for place, item in enumerate(items):
-        problems += _problems(place, item, reasons)
-        if len(problems) > MAX_ERRORS:
+    violations: list[Violation] = []
+    for index, entry in enumerate(entries):
+        violations += _violations(index, entry, validators)
+        if len(violations) > MAX_ERRORS:
             break
-    if problems:
-        raise validation_error(problems)
+    if violations:
+        raise validation_error(violations)
 
 
-def _problems(place: int, item: Any, reasons: dict[str, Reason]) -> list[Violation]:
-    if not isinstance(item, dict):
-        return [Violation(place, None, "is not an object")]
-    found = [(name, reason({"row": 0, **item}.get(name))) for name, reason in reasons.items()]
-    problems = [Violation(place, name, why) for name, why in found if why]
-    return problems + [Violation(place, name, "is not known here") for name in item if name not in reasons]
+def _violations(index: int, entry: Any, validators: dict[str, Validator]) -> list[Violation]:
+    if not isinstance(entry, dict):
+        return [Violation(index, None, "Must be an object.")]
+    messages = [(name, validate({"row": 0, **entry}.get(name))) for name, validate in validators.items()]
+    violations = [Violation(index, name, message) for name, message in messages if message]
+    return violations + [Violation(index, name, "Unknown field.") for name in entry if name not in validators]
 
 
-def _id_reason(value: Any) -> str | None:
+def _request_id_error(value: Any) -> str | None:
     if value is None:
-        return "is missing"
+        return "Missing required field."
     try:
         request_id.parse_request_id(value if isinstance(value, str) else "")
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""Finds predictions in the log by the ids of their requests: an id tells when and which worker, so one file is searched.
+"""Search of the prediction log by request id: an id names the time and the worker, so one file, rarely two, is scanned.
 
-Or two, where another was begun soon after: an entry is written some moments later than its id is made.
+Two files are candidates if another was started soon after the request: an entry is written some moments after its id is made.
 """
 
 from bisect import bisect_right
@@ -12,36 +12,36 @@ import orjson
 
 from server.prediction_log import request_id
 from server.prediction_log.reader import Entry
-from server.prediction_log.rotating_file import PREDICTIONS, started_at, list_files, iter_lines
+from server.prediction_log.rotating_file import PREDICTIONS, iter_lines, list_files, started_at
 
-ID = slice(len('{"id":"'), len('{"id":"0193f5c2a1b3-01-0000002a'))  # of a line: its entry's id
+ID_SLICE = slice(len('{"id":"'), len('{"id":"0193f5c2a1b3-01-0000002a'))  # the position of the id in a line
 
 
-def files_of(folder: Path, ids: Iterable[str], delay: float) -> dict[Path, set[bytes]]:
-    """Give the files that can hold the entries of requests, with the ids to be looked for in each.
+def candidate_files(directory: Path, request_ids: Iterable[str], max_delay: float) -> dict[Path, set[bytes]]:
+    """Return the files that may hold the entries of requests, with the ids to look for in each.
 
-    It may have taken `delay` seconds until an entry was written.
+    An entry may have been written up to `max_delay` seconds after its id was made.
     """
-    wanted: dict[Path, set[bytes]] = defaultdict(set)
-    of_slot: dict[int, list[Path]] = {}
-    for name in ids:
-        moment, slot = request_id.parse_request_id(name)
-        if slot not in of_slot:
-            of_slot[slot] = list_files(folder, f"{PREDICTIONS}-{slot}")
-        for path in _candidates(of_slot[slot], moment, delay):
-            wanted[path].add(name.encode())
-    return wanted
+    candidates: dict[Path, set[bytes]] = defaultdict(set)
+    files_of_worker: dict[int, list[Path]] = {}
+    for name in request_ids:
+        moment, worker = request_id.parse_request_id(name)
+        if worker not in files_of_worker:
+            files_of_worker[worker] = list_files(directory, f"{PREDICTIONS}-{worker}")
+        for path in _files_around(files_of_worker[worker], moment, max_delay):
+            candidates[path].add(name.encode())
+    return candidates
 
 
-def search(path: Path, names: set[bytes]) -> Iterator[Entry]:
-    """Give the entries of requests that a file of the log holds."""
+def scan(path: Path, request_ids: set[bytes]) -> Iterator[Entry]:
+    """Yield the entries of these requests in a file of the log."""
     for line in iter_lines(path):
-        if line[ID] in names:
+        if line[ID_SLICE] in request_ids:
             yield orjson.loads(line)
 
 
-def _candidates(paths: list[Path], moment: float, delay: float) -> list[Path]:
-    """Give those of a worker's files, oldest first, that can hold what was predicted at a moment."""
+def _files_around(paths: list[Path], moment: float, max_delay: float) -> list[Path]:
+    """Return those of a worker's files, oldest first, that may hold an entry of this moment."""
     starts = [started_at(path) for path in paths]
     first = max(bisect_right(starts, moment) - 1, 0)
-    return paths[first : bisect_right(starts, moment + delay)]
+    return paths[first : bisect_right(starts, moment + max_delay)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-PREDICTIONS, FEEDBACK, JOINED, COUNTED = "predictions", "feedback", "joined", "counted"  # kinds of files
+PREDICTIONS, FEEDBACK, JOINED = "predictions", "feedback", "joined"  # kinds of files
 
 
 TIMESTAMP_FORMAT = "%Y%m%dT%H%M%S.%fZ"

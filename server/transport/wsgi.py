@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from server.api.auth import bearer_token
-from server.api.prediction import FAST_ROUTES, PredictionResponse, PredictionApi, PredictionRequest
+from server.api.prediction import FAST_ROUTES, PredictionApi, PredictionRequest, PredictionResponse
 from server.core.errors import RequestError
 
 STATUS_LINES = {int(status): f"{int(status)} {status.phrase}" for status in HTTPStatus}

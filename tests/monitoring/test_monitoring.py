@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from grafana import alerts, generate
-from grafana.asking import Prometheus, read_panels, panel_queries
+from grafana.asking import Prometheus, panel_queries, read_panels
 from grafana.draw import draw
 from tests.support import prometheus as watching
 from tests.support.monitored_server import Caller, Watched

@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeRegressor
 from xgboost import XGBRegressor
 
 from housing.bundle.bundle import Bundle
-from housing.bundle.onnx_model import OnnxModel, VerifiedOnnxModel, OnnxRuntimeModel
+from housing.bundle.onnx_model import OnnxModel, OnnxRuntimeModel, VerifiedOnnxModel
 from housing.bundle.trees import NODE, TREE, Trees
 from housing.core.config import CONF
 from housing.core.environment import PROJECT

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from housing.core.environment import PROJECT
-from housing.core.errors import HousingError, DownloadError, TableError, DataVersionError
+from housing.core.errors import DataVersionError, DownloadError, HousingError, TableError
 from housing.data import dvc as versions
 from housing.data.download import fetch_table
 from tests.support.commands import NO_NETWORK, command, dvc

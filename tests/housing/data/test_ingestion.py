@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from housing.core.errors import ConfigError, HousingError, TableError, DataVersionError
+from housing.core.errors import ConfigError, DataVersionError, HousingError, TableError
 from housing.data import dvc as versions
 from housing.data import table as data
 from housing.data.download import fetch_table

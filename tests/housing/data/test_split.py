@@ -10,13 +10,13 @@ from housing.core.errors import ConfigError
 from housing.data.split import (
     Rows,
     Split,
-    spatial_block_split,
-    random_split,
-    split_by_hash,
-    split_by_location,
     grid_cells,
     locations,
+    random_split,
+    spatial_block_split,
     split,
+    split_by_hash,
+    split_by_location,
 )
 from housing.data.table import Table
 from tests.support.tables import config

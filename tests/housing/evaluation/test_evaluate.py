@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 from housing.core.errors import ConfigError
 from housing.data.split import Split, split
 from housing.data.table import Table
-from housing.evaluation.evaluate import rmse_interval, score_by_distance, evaluate, refit_config
+from housing.evaluation.evaluate import evaluate, refit_config, rmse_interval, score_by_distance
 from housing.evaluation.limitations import find_limitations
-from housing.evaluation.results import IntervalCoverage, HarderSplitResult, Evaluation, DistanceBand
-from housing.evaluation.slices import SliceMask, quintiles, make_slices, most_correlated_column, slice_columns, score_slices
+from housing.evaluation.results import DistanceBand, Evaluation, HarderSplitResult, IntervalCoverage
+from housing.evaluation.slices import SliceMask, make_slices, most_correlated_column, quintiles, score_slices, slice_columns
 from housing.schema.column import Column
 from housing.schema.table_schema import Schema
 from housing.training import fitting

@@ -8,7 +8,7 @@ import pytest
 from housing.core.errors import ConfigError
 from housing.data.table import Table
 from housing.features.gaussian_process import LocalGaussianProcess
-from housing.features.spatial_index import query_leave_one_out, build_kd_tree
+from housing.features.spatial_index import build_kd_tree, query_leave_one_out
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 from tests.support.tables import COORDINATES, rentals_frame

@@ -5,11 +5,12 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from housing.core.environment import PROJECT
 from server.core import releases
 from server.feedback import error_totals
-from server.feedback.error_totals import OTHER, VERSIONS, Tally
-from server.prediction_log.rotating_file import RotatingFile
+from server.feedback.database import DATABASE_FILE
+from server.feedback.error_totals import MAX_VERSIONS, OTHER, ErrorTotals
+from server.prediction_log.rotating_file import RotatingFile, iter_lines, list_files
 from tests.server.test_server import gunicorn_alone
 from tests.support.server import Answer, Server, assert_problem, children, scraped, serving
 from tests.support.tables import FLAT, config
@@ -91,10 +93,8 @@ def folder_of(home: Path) -> Path:
 
 
 def lines(folder: Path, kind: str) -> list[Any]:
-    """The lines of all files of a kind."""
-    return [
-        json.loads(line) for path in sorted(folder.glob(f"{kind}-*")) for line in path.read_text(encoding="utf-8").splitlines()
-    ]
+    """The whole lines of all files of a kind; a process that was killed may have left half a line at the end of one."""
+    return [json.loads(line) for path in list_files(folder, kind) for line in iter_lines(path)]
 
 
 def test_errors_and_hits_are_counted_to_the_last_digit(server: Server, served_home: Path) -> None:
@@ -214,7 +214,7 @@ GOOD = {"request_id": NOBODY, "row": 0, "value": 500.0}
 @pytest.mark.parametrize(
     ("change", "field", "reason"),
     [
-        ({"request_id": None}, "request_id", "is missing"),
+        ({"request_id": None}, "request_id", "Missing"),
         ({"request_id": 5}, "request_id", "is not a request id, such as 0193f5c2a1b3-01-0000002a"),
         ({"request_id": NOBODY.upper()}, "request_id", "is not a request id"),
         ({"request_id": f"../{NOBODY}"}, "request_id", "is not a request id"),
@@ -232,7 +232,7 @@ GOOD = {"request_id": NOBODY, "row": 0, "value": 500.0}
         ({"value": 10**400}, "value", "not a finite number"),
         ({"value": [1]}, "value", "[1] is not a number"),
         ({"value": -1.5}, "value", "-1.5 is below 0"),  # no rent is
-        ({"values": 1}, "values", "is not known here"),
+        ({"values": 1}, "values", "Unknown field"),
     ],
 )
 def test_a_bad_value_is_refused_with_row_field_and_reason(
@@ -253,14 +253,14 @@ def test_a_bad_value_is_refused_with_row_field_and_reason(
         (b'{"value": NaN}', 400, "NaN is not a JSON number"),
         (b'{"value": 1, "value": 2}', 400, "the key 'value' is there twice"),
         (b"[" * 19_000, 400, "nested too deeply"),
-        (b"[]", 422, "the body is not an object"),
+        (b"[]", 422, "must be a JSON object"),
         (b"{}", 422, "2 values are not allowed"),
         (b'{"feedback": []}', 422, "a list of at least one object"),
         (b'{"feedback": {}}', 422, "a list of at least one object"),
         (b'{"feedback": [1], "row": 2}', 422, "the body's only key"),
         (b'{"feedback": [1]}', 422, "1 value is not allowed"),
         (json.dumps({"feedback": [{}] * 200}).encode(), 422, "more than 100 values are not allowed; the first 100 are named"),
-        (json.dumps({"feedback": [GOOD] * 201}).encode(), 413, "the body has 201 true values; allowed: 200"),
+        (json.dumps({"feedback": [GOOD] * 201}).encode(), 413, "at most 200 labels"),
         (b" " * 20_001, 413, ""),
     ],
 )
@@ -318,7 +318,7 @@ def test_on_a_full_disk_feedback_is_refused_whole(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No space left"):
             (disk / "ballast").write_bytes(b"x" * 100_000)
         assert_problem(
-            send(running, {"feedback": [GOOD] * 200}), 503, "cannot be kept now: No space left on device; send it again"
+            send(running, {"feedback": [GOOD] * 200}), 503, "cannot be stored at present: No space left on device"
         )
         assert lines(disk, "feedback")[0]["feedback"] == [GOOD]
         (disk / "ballast").unlink()
@@ -367,7 +367,7 @@ def joining(place: Path, patience: float = 60) -> Iterator["subprocess.Popen[byt
 
 def shown(place: Path) -> dict[str, float]:
     """What Prometheus is shown of a joiner's counters."""
-    if not (place / "metrics" / error_totals.FILE).exists():
+    if not (place / "metrics" / error_totals.METRICS_FILE).exists():
         return {}
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(place / "metrics"))  # type: ignore[no-untyped-call]
@@ -383,11 +383,10 @@ def test_feedback_that_is_there_before_its_prediction_waits_for_it(tmp_path: Pat
     put(tmp_path / "log", "predictions-0", entry(NOBODY, [1.0]))
     truths = [{"request_id": name, "row": 1, "value": 5.0}, {"request_id": never, "row": 0, "value": 5.0}]
     serve_version(tmp_path, "1")
-    state = tmp_path / "log" / "joiner.json"
     with joining(tmp_path, patience=4):
-        wait_for(state.exists, "it looks")
+        wait_for(lambda: bool(shown(tmp_path)), "it looks")
         put(tmp_path / "log", "feedback-0", {"time": time.time(), "feedback": truths})
-        wait_for(lambda: len(json.loads(state.read_text(encoding="utf-8"))["waiting"]) == 2, "it has looked for both")
+        wait_for(lambda: query(tmp_path, "SELECT count(*) FROM pending") == [(2,)], "it has looked for both")
         put(tmp_path / "log", "predictions-0", entry(name, [1.0, 2.0]))
         wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1") == 1, "it is matched")
         assert shown(tmp_path)["housing_feedback_absolute_error_total 1"] == 3.0
@@ -425,77 +424,65 @@ def truth(name: str, row: int = 0, value: float = 4.0) -> Truth:
     return {"time": time.time(), "feedback": [{"request_id": name, "row": row, "value": value}]}
 
 
-def test_rows_of_a_step_that_was_cut_off_are_not_taken_for_counted(tmp_path: Path) -> None:
-    known, other = new_id(0), new_id(1)
-    put(tmp_path / "log", "predictions-0", entry(known, [1.0]), entry(other, [1.0]))
-    put(tmp_path / "log", "feedback-0", truth(known))
+def query(place: Path, sql: str) -> list[Any]:
+    """Rows of the joiner's database."""
+    with closing(sqlite3.connect(place / "log" / DATABASE_FILE)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_a_step_that_fails_changes_nothing_and_the_next_one_takes_it_whole(tmp_path: Path) -> None:
+    """The step fails after it has counted: the joined rows cannot be written where a directory has the file's place."""
+    known, log = new_id(0), tmp_path / "log"
+    put(log, "predictions-0", entry(known, [1.0]))
     serve_version(tmp_path, "1")
+    blocker = log / "joined-99991231T000000.000000Z.jsonl"
+    blocker.mkdir()
     with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1") == 1, "it is counted")
-    (path,) = (tmp_path / "log").glob("counted-0-*.jsonl")
-    with path.open("ab") as file:
-        file.write(json.dumps({"id": other, "rows": [0]}, separators=(",", ":")).encode() + b'\n{"id":"half')
-    put(tmp_path / "log", "feedback-0", truth(known), truth(other))
-    with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path)["housing_feedback_duplicates_total"] == 1, "what was counted is known")
-        assert shown(tmp_path)["housing_feedback_matched_total 1"] == 2
-    assert lines(tmp_path / "log", "counted") == [{"id": name, "rows": [0]} for name in (known, other)]
+        wait_for(lambda: bool(shown(tmp_path)), "it works")
+        put(log, "feedback-0", truth(known))
+        wait_for(lambda: b"feedback is not counted at present" in (tmp_path / "said").read_bytes(), "the step fails")
+        assert query(tmp_path, "SELECT * FROM counted") == query(tmp_path, "SELECT * FROM offsets WHERE bytes_read > 0") == []
+        blocker.rmdir()
+        wait_for(lambda: shown(tmp_path)["housing_feedback_matched_total 1"] == 1, "it is counted")
+        assert shown(tmp_path)["housing_feedback_duplicates_total"] == 0
 
 
-def test_what_is_kept_of_counted_rows_goes_with_their_predictions(tmp_path: Path) -> None:
+def test_marks_of_counted_rows_are_removed_with_their_predictions(tmp_path: Path) -> None:
     name, log = new_id(0), tmp_path / "log"
     put(log, "predictions-0", entry(name, [1.0]))
     put(log, "feedback-0", truth(name))
     serve_version(tmp_path, "1")
     with joining(tmp_path, patience=2):
         wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1") == 1, "it is counted")
+        assert query(tmp_path, "SELECT request_id, row FROM counted") == [(name, 0)]
         (predictions,) = log.glob("predictions-*")
         predictions.unlink()
-        wait_for(lambda: not list(log.glob("counted-*")), "the file is removed")
+        wait_for(lambda: not query(tmp_path, "SELECT * FROM counted"), "the mark is removed")
         put(log, "feedback-0", truth(name))
         wait_for(lambda: shown(tmp_path)["housing_feedback_unmatched_total"] == 1, "it is sent again")
         figures = shown(tmp_path)
         assert (figures["housing_feedback_matched_total 1"], figures["housing_feedback_duplicates_total"]) == (1, 0)
-    assert json.loads((log / "joiner.json").read_text(encoding="utf-8"))["counted"] == {}
 
 
-def test_a_state_that_was_kept_before_rows_were_marked_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_row_is_counted_once_across_restarts(tmp_path: Path) -> None:
     name = new_id(0)
     put(tmp_path / "log", "predictions-0", entry(name, [1.0, 2.0]))
     put(tmp_path / "log", "feedback-0", truth(name))
     serve_version(tmp_path, "1")
     with joining(tmp_path):
         wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1") == 1, "it is counted")
-    path = tmp_path / "log" / "joiner.json"
-    known = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({key: known[key] for key in ("read", "waiting", "unmatched", "tallies")}), encoding="utf-8")
-    put(tmp_path / "log", "feedback-0", truth(name, row=1))
+    put(tmp_path / "log", "feedback-0", truth(name), truth(name, row=1))
     with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path)["housing_feedback_matched_total 1"] == 2, "it goes on")
-
-
-def test_a_file_of_counted_rows_that_lost_its_end_is_gone_on_with(tmp_path: Path) -> None:
-    name = new_id(0)
-    put(tmp_path / "log", "predictions-0", entry(name, [1.0, 2.0]))
-    put(tmp_path / "log", "feedback-0", truth(name))
-    serve_version(tmp_path, "1")
-    with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1") == 1, "it is counted")
-    (counted,) = (tmp_path / "log").glob("counted-*")
-    counted.write_bytes(b"")
-    put(tmp_path / "log", "feedback-0", truth(name, row=1))
-    with joining(tmp_path):
-        wait_for(lambda: shown(tmp_path)["housing_feedback_matched_total 1"] == 2, "another row is counted")
-        put(tmp_path / "log", "feedback-0", truth(name, row=1))
-        wait_for(lambda: shown(tmp_path)["housing_feedback_duplicates_total"] == 1, "it is known when it is sent again")
+        wait_for(lambda: shown(tmp_path)["housing_feedback_duplicates_total"] == 1, "the first row is known")
+        assert shown(tmp_path)["housing_feedback_matched_total 1"] == 2
 
 
 def test_a_second_joiner_of_a_folder_waits_for_its_turn(tmp_path: Path) -> None:
     with joining(tmp_path) as first:
         wait_for(lambda: bool(shown(tmp_path)), "the first works")
         with joining(tmp_path) as second:
-            wait_for(lambda: b"this one waits" in (tmp_path / "said").read_bytes(), "the second waits")
-            (tmp_path / "metrics" / error_totals.FILE).unlink()
+            wait_for(lambda: b"waiting until it ends" in (tmp_path / "said").read_bytes(), "the second waits")
+            (tmp_path / "metrics" / error_totals.METRICS_FILE).unlink()
             first.kill()
             first.wait(60)
             wait_for(lambda: bool(shown(tmp_path)), "the second works")
@@ -516,8 +503,8 @@ def test_each_version_is_counted_for_itself_from_zero_and_old_ones_together(tmp_
 
 
 def test_the_versions_that_were_in_use_last_are_kept() -> None:
-    tallies: dict[str, Tally] = {}
+    tallies: dict[str, ErrorTotals] = {}
     for version in range(20):
-        tallies = error_totals.put_in_use(tallies, str(version))
-        tallies = error_totals.put_in_use(tallies, "0")  # rolled back to, again and again
-    assert list(tallies) == [OTHER, *map(str, range(20 - VERSIONS + 1, 20)), "0"]
+        tallies = error_totals.track_version(tallies, str(version))
+        tallies = error_totals.track_version(tallies, "0")  # rolled back to, again and again
+    assert list(tallies) == [OTHER, *map(str, range(20 - MAX_VERSIONS + 1, 20)), "0"]

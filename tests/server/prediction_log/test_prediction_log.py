@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from housing.core.environment import PROJECT
-from server.prediction_log.request_id import parse_request_id, make_id_generator
+from server.prediction_log.request_id import make_id_generator, parse_request_id
 from tests.support.commands import Ended, command
 from tests.support.waiting import wait_for
 
