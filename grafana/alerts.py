@@ -1,4 +1,4 @@
-"""What prometheus/alerts.yml says: panels show the thresholds that stand there."""
+"""Alerts as prometheus/alerts.yml defines them: panels show their thresholds."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ CONJUNCTION = re.compile(r"\s+and on \([a-z, ]+\)\s+")
 
 @dataclass(frozen=True)
 class Alert:
-    """An alert: its conditions, all of which must hold, each a vector that is compared with a number."""
+    """An alert and its conditions, all of which must hold; each compares a vector with a number."""
 
     name: str
     conditions: tuple[tuple[str, str, float], ...]
@@ -22,22 +22,22 @@ class Alert:
 
     @property
     def comparison(self) -> str:
-        """How the vector is compared with the threshold."""
+        """The operator of the first condition."""
         return self.conditions[0][1]
 
     @property
     def threshold(self) -> float:
-        """The number that decides: the first."""
+        """The number of the first condition."""
         return self.conditions[0][2]
 
     @property
     def expressions(self) -> list[str]:
-        """What is compared, without the comparisons: it must always be there, or the alert is blind."""
+        """The vectors without their comparisons. Each must always have a value, or the alert can never fire."""
         return [vector for vector, _, _ in self.conditions]
 
 
 def read_alerts() -> dict[str, Alert]:
-    """Give all alerts by name."""
+    """Return all alerts by name."""
     groups = yaml.safe_load(ALERTS_FILE.read_text(encoding="utf-8"))["groups"]
     return {rule["alert"]: _parse_alert(rule) for group in groups for rule in group["rules"]}
 
@@ -50,9 +50,9 @@ def _parse_alert(rule: dict[str, str | dict[str, str]]) -> Alert:
 
 
 def _parse_condition(text: str) -> tuple[str, str, float]:
-    found = COMPARISON.search(text)
-    if found is None:
+    match = COMPARISON.search(text)
+    if match is None:
         raise ValueError(
-            f"{ALERTS_FILE}: {text!r} ends with no comparison; allowed: VECTOR > NUMBER, and on (LABELS) VECTOR >= NUMBER"
+            f"{ALERTS_FILE}: {text!r} must end with a comparison, such as VECTOR > NUMBER, and on (LABELS) VECTOR >= NUMBER"
         )
-    return text[: found.start()], found[1], float(found[2])
+    return text[: match.start()], match[1], float(match[2])

@@ -1,7 +1,7 @@
-"""What each dashboard shows. This is the one description: scripts/dashboards writes Grafana's files from it.
+"""The dashboards: their panels and queries, from which scripts/dashboards writes Grafana's files.
 
-Thresholds come from prometheus/alerts.yml. Everything follows the variables `version` and `instance` where a figure has
-them: what is recorded for the service as a whole does not follow `instance`.
+Thresholds come from prometheus/alerts.yml. Panels follow the variables `version` and `instance` if their series have these
+labels; what is recorded for the whole service has no `instance`.
 """
 
 from grafana_foundation_sdk.builders import dashboard
@@ -33,40 +33,40 @@ LIVE_RMSE_RATIO = "version:housing_live_rmse:ratio_to_promoted"
 
 
 def all_dashboards() -> dict[str, dashboard.Dashboard]:
-    """Give all dashboards by the name of their file."""
+    """Return all dashboards by the name of their file."""
     return {"service": _service(), "model": _model(), "drift": _drift()}
 
 
 def _service() -> dashboard.Dashboard:
-    board = _dashboard("Service", "Is it healthy? Traffic, errors, latency, saturation.")
+    board = _dashboard("Service", "Health of the service: traffic, errors, latency, saturation.")
     return _saturation(_latency(_traffic(_health(board))))
 
 
 def _health(board: dashboard.Dashboard) -> dashboard.Dashboard:
-    answer = PanelSpec("Servers that answer", "short", "Targets that Prometheus reaches.", 4, ALERTS["HousingDown"], 4)
-    ready = PanelSpec("Servers with a model", "short", "A server without a model answers /predict with 503.", 4, None, 4)
-    asked = PanelSpec("Requests", "reqps", "Requests a second to all routes.", 4, None, 4)
-    failed = PanelSpec("Failed", "percentunit", "Share of answers with 5xx: our fault.", 4, ALERTS["HousingErrors"], 4)
-    slow = PanelSpec("Slowest in a hundred", "s", "99th percentile of /predict and /invocations.", 4, ALERTS["HousingSlow"], 4)
-    raised = PanelSpec("Alerts", "short", "Alerts that are raised now.", 4, None, 4)
+    up = PanelSpec("Servers up", "short", "Targets that Prometheus can scrape.", 4, ALERTS["HousingDown"], 4)
+    ready = PanelSpec("Servers ready", "short", "Servers with a model; without one, /predict answers 503.", 4, None, 4)
+    requests = PanelSpec("Requests", "reqps", "Requests per second, all routes.", 4, None, 4)
+    errors = PanelSpec("Errors", "percentunit", "Share of responses with status 5xx.", 4, ALERTS["HousingErrors"], 4)
+    latency = PanelSpec("Latency p99", "s", "99th percentile of /predict and /invocations.", 4, ALERTS["HousingSlow"], 4)
+    firing = PanelSpec("Alerts", "short", "Alerts that are firing.", 4, None, 4)
     return (
         board.with_row(dashboard.Row("Now"))
-        .with_panel(stat_panel(answer, 'sum(up{job="housing", instance=~"$instance"})'))
+        .with_panel(stat_panel(up, 'sum(up{job="housing", instance=~"$instance"})'))
         .with_panel(stat_panel(ready, 'sum(housing_ready{instance=~"$instance"})'))
-        .with_panel(stat_panel(asked, 'sum(rate(housing_request_seconds_count{instance=~"$instance"}[$__rate_interval]))'))
-        .with_panel(stat_panel(failed, "housing:errors:ratio5m"))
-        .with_panel(stat_panel(slow, P99_LATENCY))
-        .with_panel(stat_panel(raised, 'count(ALERTS{alertstate="firing", alertname=~"Housing.+"}) or vector(0)'))
+        .with_panel(stat_panel(requests, 'sum(rate(housing_request_seconds_count{instance=~"$instance"}[$__rate_interval]))'))
+        .with_panel(stat_panel(errors, "housing:errors:ratio5m"))
+        .with_panel(stat_panel(latency, P99_LATENCY))
+        .with_panel(stat_panel(firing, 'count(ALERTS{alertstate="firing", alertname=~"Housing.+"}) or vector(0)'))
     )
 
 
 def _traffic(board: dashboard.Dashboard) -> dashboard.Dashboard:
-    requests = PanelSpec("Requests by route and status", "reqps", "What callers ask for, and what they are answered.", 12)
-    rows = PanelSpec("Rows by version", "rowsps", "Rows predicted a second; a promotion moves them to the next version.", 12)
-    ours = PanelSpec("Share that fails: our fault", "percentunit", "Answers with 5xx.", 6, ALERTS["HousingErrors"])
-    theirs = PanelSpec("Share that is refused: the caller's", "percentunit", "Answers with 4xx.", 6)
-    refused = PanelSpec("Refused values", "cps", "What the check of rows refuses, by column and reason.", 6)
-    ready = PanelSpec("Readiness", "short", "1 where a server has a model in use.", 6, ALERTS["HousingNotReady"])
+    requests = PanelSpec("Requests by route and status", "reqps", "Requests per second.", 12)
+    rows = PanelSpec("Rows by version", "rowsps", "Rows predicted per second. A promotion moves traffic to the new version.", 12)
+    server_errors = PanelSpec("Server errors", "percentunit", "Share of responses with status 5xx.", 6, ALERTS["HousingErrors"])
+    client_errors = PanelSpec("Client errors", "percentunit", "Share of responses with status 4xx.", 6)
+    rejected = PanelSpec("Rejected values", "cps", "Values that fail validation, by column and reason.", 6)
+    ready = PanelSpec("Readiness", "short", "1 if a server has a model.", 6, ALERTS["HousingNotReady"])
     by_route = 'sum by (route, status) (rate(housing_request_seconds_count{instance=~"$instance"}[$__rate_interval])) > 0'
     by_version = 'sum by (version) (rate(housing_rows_total{version=~"$version", instance=~"$instance"}[$__rate_interval]))'
     by_reason = 'sum by (column, reason) (rate(housing_rejected_values_total{instance=~"$instance"}[$__rate_interval])) > 0'
@@ -75,19 +75,19 @@ def _traffic(board: dashboard.Dashboard) -> dashboard.Dashboard:
         board.with_row(dashboard.Row("Traffic and errors"))
         .with_panel(timeseries_panel(requests, {"{{route}} {{status}}": by_route}, stacked=True))
         .with_panel(timeseries_panel(rows, {"version {{version}}": by_version}, stacked=True))
-        .with_panel(timeseries_panel(ours, {"5xx": "housing:errors:ratio5m"}))
-        .with_panel(timeseries_panel(theirs, {"4xx": callers}))
-        .with_panel(timeseries_panel(refused, {"{{column}} {{reason}}": by_reason}))
+        .with_panel(timeseries_panel(server_errors, {"5xx": "housing:errors:ratio5m"}))
+        .with_panel(timeseries_panel(client_errors, {"4xx": callers}))
+        .with_panel(timeseries_panel(rejected, {"{{column}} {{reason}}": by_reason}))
         .with_panel(timeseries_panel(ready, {"{{instance}}": 'min by (instance) (housing_ready{instance=~"$instance"})'}))
     )
 
 
 def _latency(board: dashboard.Dashboard) -> dashboard.Dashboard:
     predict = PanelSpec(
-        "How long callers wait for predictions", "s", "Of a hundred requests 50, 95, 99 are faster.", 12, ALERTS["HousingSlow"]
+        "Prediction latency", "s", "50th, 95th and 99th percentile of /predict and /invocations.", 12, ALERTS["HousingSlow"]
     )
-    routes = PanelSpec("Slowest in a hundred by route", "s", "99th percentile of every route, over 5 minutes.", 6)
-    stages = PanelSpec("Where the time of a prediction goes", "s", "Mean of each part of a request, one on top of the other.", 6)
+    routes = PanelSpec("Latency p99 by route", "s", "99th percentile of each route over 5 minutes.", 6)
+    stages = PanelSpec("Time by stage", "s", "Mean time of each stage of a prediction request, stacked.", 6)
     percentiles = {f"{share:.0%}": f"histogram_quantile({share}, {LATENCY_BUCKETS})" for share in (0.5, 0.95, 0.99)}
     return (
         board.with_row(dashboard.Row("Latency"))
@@ -98,11 +98,15 @@ def _latency(board: dashboard.Dashboard) -> dashboard.Dashboard:
 
 
 def _saturation(board: dashboard.Dashboard) -> dashboard.Dashboard:
-    busy = PanelSpec("Requests at the same time", "short", "Mean number in work; up to workers x threads can be.", 8)
+    busy = PanelSpec("Concurrent requests", "short", "Mean number of requests in progress; at most workers x threads.", 8)
     dropped = PanelSpec(
-        "Answers that are not logged", "short", "Dropped from the prediction log in 15 minutes.", 8, ALERTS["HousingLogDropped"]
+        "Dropped log entries",
+        "short",
+        "Predictions missing from the prediction log, over 15 minutes.",
+        8,
+        ALERTS["HousingLogDropped"],
     )
-    scrape = PanelSpec("Time of a scrape", "s", "How long Prometheus waits for /metrics.", 8)
+    scrape = PanelSpec("Scrape duration", "s", "Time that Prometheus waits for /metrics.", 8)
     return (
         board.with_row(dashboard.Row("Saturation"))
         .with_panel(
@@ -118,18 +122,20 @@ def _sum_by_instance(before: str, after: str) -> str:
 
 
 def _model() -> dashboard.Dashboard:
-    board = _dashboard("Model", "Which version answers, and is it still good?")
+    board = _dashboard("Model", "The served version and its live error.")
     return _predictions(_live_error(_versions(board)))
 
 
 def _versions(board: dashboard.Dashboard) -> dashboard.Dashboard:
-    served = PanelSpec("Version in use", "short", "Which version each server uses, with the alias it follows.", 12, None, 6)
-    age = PanelSpec("Age", "s", "Since the model was made.", 4, ALERTS["HousingModelStale"], 6)
-    promised = PanelSpec("RMSE when promoted", "short", "Of its validation rows, in the target's unit.", 4, None, 6)
-    refused = PanelSpec(
-        "Version refused",
+    served = PanelSpec(
+        "Served version", "short", "The version that each server uses, and the alias that it follows.", 12, None, 6
+    )
+    age = PanelSpec("Model age", "s", "Time since the model was trained.", 4, ALERTS["HousingModelStale"], 6)
+    validation = PanelSpec("Validation RMSE", "short", "RMSE on validation rows, in the target's unit.", 4, None, 6)
+    rejected = PanelSpec(
+        "Version rejected",
         "short",
-        "Servers for which the version at the alias could not be had or proven.",
+        "Servers that could not download or verify the version at the alias.",
         4,
         ALERTS["HousingModelRejected"],
         6,
@@ -143,47 +149,50 @@ def _versions(board: dashboard.Dashboard) -> dashboard.Dashboard:
             )
         )
         .with_panel(stat_panel(age, 'max(version:housing_model:age_seconds{version=~"$version"})'))
-        .with_panel(stat_panel(promised, f"max(housing_model_validation_rmse and on (instance, version) {info} == 1)"))
-        .with_panel(stat_panel(refused, "sum(housing_version_rejected)"))
+        .with_panel(stat_panel(validation, f"max(housing_model_validation_rmse and on (instance, version) {info} == 1)"))
+        .with_panel(stat_panel(rejected, "sum(housing_version_rejected)"))
     )
 
 
 def _live_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
     ratio = PanelSpec(
-        "RMSE now, times that when promoted",
+        "Live RMSE / validation RMSE",
         "short",
-        "By feedback of a day; 1 is as good as promised.",
+        "Live RMSE over one day of feedback, divided by the validation RMSE. 1 means as good as at validation.",
         12,
         ALERTS["HousingLiveError"],
     )
-    error = PanelSpec("Error by feedback", "short", "RMSE and mean absolute error of a day, in the target's unit.", 12)
-    told = PanelSpec(
-        "True values that came", "short", "Matched with a prediction within a day, by version; unmatched; sent again.", 8
+    error = PanelSpec("Live error", "short", "RMSE and mean absolute error over one day of feedback, in the target's unit.", 12)
+    labels = PanelSpec(
+        "Labels received", "short", "Labels of one day: matched with a prediction, by version; unmatched; duplicates.", 8
     )
     coverage = PanelSpec(
-        "Intervals that hold the truth", "percentunit", "Share of a day; compare with the coverage that callers asked for.", 8
+        "Interval coverage",
+        "percentunit",
+        "Share of labels inside their interval over one day. Compare with the requested coverage.",
+        8,
     )
-    width = PanelSpec("Width of intervals", "short", "Mean of an hour, in the target's unit.", 8)
+    width = PanelSpec("Interval width", "short", "Mean over one hour, in the target's unit.", 8)
     of_version = '{version=~"$version"}'
     return (
-        board.with_row(dashboard.Row("Is it still good?"))
+        board.with_row(dashboard.Row("Live error"))
         .with_panel(timeseries_panel(ratio, {"version {{version}}": f"{LIVE_RMSE_RATIO}{of_version}"}))
         .with_panel(
             timeseries_panel(
                 error,
                 {
                     "RMSE of {{version}}": f"version:housing_live_rmse:24h{of_version}",
-                    "mean absolute of {{version}}": f"version:housing_live_mae:24h{of_version}",
+                    "MAE of {{version}}": f"version:housing_live_mae:24h{of_version}",
                 },
             )
         )
         .with_panel(
             timeseries_panel(
-                told,
+                labels,
                 {
                     "version {{version}}": f"version:housing_feedback:increase24h{of_version}",
                     "unmatched": "sum(increase(housing_feedback_unmatched_total[24h]))",
-                    "sent again": "sum(increase(housing_feedback_duplicates_total[24h]))",
+                    "duplicates": "sum(increase(housing_feedback_duplicates_total[24h]))",
                 },
             )
         )
@@ -194,64 +203,80 @@ def _live_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
 
 def _predictions(board: dashboard.Dashboard) -> dashboard.Dashboard:
     bins = PanelSpec(
-        "Predictions now, and for training rows", "percentunit", "Share in each tenth of the training rows' predictions.", 12
+        "Distribution of predictions",
+        "percentunit",
+        "Share in each decile of the training predictions: now, and in training.",
+        12,
     )
-    psi = PanelSpec(
-        "How far predictions have moved", "short", "Population stability index.", 12, ALERTS["HousingPredictionDrift"]
-    )
+    psi = PanelSpec("Prediction drift", "short", "Population stability index (PSI).", 12, ALERTS["HousingPredictionDrift"])
     now = 'avg by (bin) (version_bin:housing_prediction:share{version=~"$version", window=~"$window"})'
     training = 'avg by (bin) (housing_prediction_bin_share{version=~"$version"})'
-    moved = 'version:housing_prediction:psi{version=~"$version", window=~"$window"}'
+    psi_now = 'version:housing_prediction:psi{version=~"$version", window=~"$window"}'
     return (
         board.with_row(dashboard.Row("Predictions"))
         .with_panel(distribution_panel(bins, now, training))
-        .with_panel(timeseries_panel(psi, {"version {{version}}, {{window}}": moved}))
+        .with_panel(timeseries_panel(psi, {"version {{version}}, {{window}}": psi_now}))
         .with_variable(_window_variable())
     )
 
 
 def _drift() -> dashboard.Dashboard:
-    board = _dashboard("Drift", "Has the world moved away from the training rows?")
+    board = _dashboard("Drift", "Drift of columns and predictions from the training data.")
     return _columns(_overview(board)).with_variable(_window_variable()).with_variable(_column_variable())
 
 
 def _overview(board: dashboard.Dashboard) -> dashboard.Dashboard:
-    worst = PanelSpec("Column that moved most", "short", "Population stability index.", 8, ALERTS["HousingColumnDrift"], 4)
-    predictions = PanelSpec("Predictions", "short", "Population stability index.", 8, ALERTS["HousingPredictionDrift"], 4)
+    worst = PanelSpec(
+        "Largest column drift",
+        "short",
+        "Largest population stability index (PSI) of all columns.",
+        8,
+        ALERTS["HousingColumnDrift"],
+        4,
+    )
+    predictions = PanelSpec(
+        "Prediction drift", "short", "Population stability index (PSI).", 8, ALERTS["HousingPredictionDrift"], 4
+    )
     rows = PanelSpec(
-        "Rows in the window", "short", "With fewer than 500 chance alone moves the index, and no alert is raised.", 8, None, 4
+        "Rows in the window", "short", "With fewer than 500 rows the index is mostly noise, and no alert fires.", 8, None, 4
     )
     of_window = '{version=~"$version", window=~"$window"}'
     columns = 'version_column:housing_column:psi{version=~"$version", column=~"$column", window=~"$window"}'
-    heated = PanelSpec(
-        "Each column over time",
+    by_column = PanelSpec(
+        "Column drift over time",
         "short",
-        "Population stability index; red from where the alert is raised.",
+        "Population stability index (PSI) by column; red above the alert's threshold.",
         24,
         ALERTS["HousingColumnDrift"],
     )
     return (
-        board.with_row(dashboard.Row("How far from the training rows?"))
+        board.with_row(dashboard.Row("Overview"))
         .with_panel(stat_panel(worst, f"max({columns})"))
         .with_panel(stat_panel(predictions, f"max(version:housing_prediction:psi{of_window})"))
         .with_panel(stat_panel(rows, f"sum(version:housing_rows:increase{of_window})"))
-        .with_panel(status_history_panel(heated, columns, "{{column}}, version {{version}}"))
+        .with_panel(status_history_panel(by_column, columns, "{{column}}, version {{version}}"))
     )
 
 
 def _columns(board: dashboard.Dashboard) -> dashboard.Dashboard:
-    beyond = PanelSpec(
-        "Out of the training rows' range", "percentunit", "Share of an hour's rows: allowed by the schema, but never seen.", 24
+    out_of_range = PanelSpec(
+        "Values out of the training range",
+        "percentunit",
+        "Share of rows over one hour: valid, but outside the range of the training data.",
+        24,
     )
     bins = PanelSpec(
-        "$column now, and in the training rows", "percentunit", "Share in each bin: tenths of the training rows, or levels.", 8
+        "Distribution of $column",
+        "percentunit",
+        "Share in each bin (deciles of the training data, or categories): now, and in training.",
+        8,
     )
     now = 'avg by (bin) (version_column_bin:housing_column:share{version=~"$version", column=~"$column", window=~"$window"})'
     training = 'avg by (bin) (housing_column_bin_share{version=~"$version", column=~"$column"})'
-    outside = 'version_column:housing_out_of_range:ratio1h{version=~"$version", column=~"$column"}'
+    ratio = 'version_column:housing_out_of_range:ratio1h{version=~"$version", column=~"$column"}'
     return (
-        board.with_row(dashboard.Row("Each column"))
-        .with_panel(timeseries_panel(beyond, {"{{column}}, version {{version}}": outside}))
+        board.with_row(dashboard.Row("Columns"))
+        .with_panel(timeseries_panel(out_of_range, {"{{column}}, version {{version}}": ratio}))
         .with_panel(distribution_panel(bins, now, training).repeat("column").repeat_direction("h"))
     )
 
@@ -280,7 +305,7 @@ def _label_variable(name: str, metric: str) -> dashboard.QueryVariable:
 
 
 def _column_variable() -> dashboard.QueryVariable:
-    return _label_variable("column", "housing_column_bin_share").all_value("")  # panels repeat for each
+    return _label_variable("column", "housing_column_bin_share").all_value("")  # a panel repeats for each column
 
 
 def _window_variable() -> dashboard.CustomVariable:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from grafana import alerts, generate
-from grafana.asking import read_panels
+from grafana.prometheus_api import read_panels
 from grafana.panels import MIN_THRESHOLD
 from housing.core.environment import PROJECT
 from tests.support import prometheus as watching

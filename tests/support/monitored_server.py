@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grafana.asking import Prometheus
+from grafana.prometheus_api import Prometheus
 from housing.bundle.bundle import Bundle
 from housing.schema.column import Column, Matrix, Vector
 from housing.schema.histogram import bin_counts

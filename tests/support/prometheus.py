@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from grafana.asking import Prometheus
+from grafana.prometheus_api import Prometheus
 from housing.core.environment import PROJECT
 from tests.support.server import free_port
 from tests.support.waiting import SECONDS, wait_for

@@ -317,9 +317,7 @@ def test_on_a_full_disk_feedback_is_refused_whole(tmp_path: Path) -> None:
         accepted(running, [GOOD])
         with pytest.raises(OSError, match="No space left"):
             (disk / "ballast").write_bytes(b"x" * 100_000)
-        assert_problem(
-            send(running, {"feedback": [GOOD] * 200}), 503, "cannot be stored at present: No space left on device"
-        )
+        assert_problem(send(running, {"feedback": [GOOD] * 200}), 503, "cannot be stored at present: No space left on device")
         assert lines(disk, "feedback")[0]["feedback"] == [GOOD]
         (disk / "ballast").unlink()
         accepted(running, [GOOD] * 200)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from grafana.asking import Prometheus, Series, panel_queries, read_panels
+from grafana.prometheus_api import Prometheus, Series, panel_queries, read_panels
 from grafana.generate import DASHBOARD_DIR
 from housing.core.environment import PROJECT
 from housing.core.files import atomic_write
