@@ -108,7 +108,9 @@ def test_each_alert_leads_to_its_section_of_the_runbook(alert: alerts.Alert) -> 
 
 
 def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
-    named = re.findall(r"^## (\w+)$", (PROJECT / "docs" / "how-to" / "runbook.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    named = re.findall(
+        r"^## (\w+)$", (PROJECT / "docs" / "how-to" / "runbook.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     assert named == list(ALERTS)
 
 

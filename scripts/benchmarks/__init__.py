@@ -1,0 +1,1 @@
+"""Benchmarks: the programs that measure what docs/explanation/benchmarks.md reports."""

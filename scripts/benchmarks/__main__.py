@@ -1,0 +1,99 @@
+"""Command that measures and prints the tables of docs/explanation/benchmarks.md.
+
+    scripts/bench [NAME ...]      without a name: all of them
+
+All need the real table in data/ (python -m housing.fetch). ROUNDS=5 changes the number of rounds (default 3).
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+
+from scripts.benchmarks import code_size, quality, server, sweeps
+from scripts.benchmarks.processes import PROJECT, PYTHON, ROUNDS, project_environment
+
+
+def kills() -> None:
+    """Print what is lost when sweeps are killed and started again, and how many cold starts fail."""
+    _run_program("kills", "5")
+
+
+def serving() -> None:
+    """Print requests per second of the server and of its peers, side by side in one run. Needs wrk."""
+    _require("wrk")
+    _run_program("peers", str(ROUNDS))
+
+
+def endurance() -> None:
+    """Print failed requests and latency while versions change, workers are replaced, and a million requests arrive. Needs wrk."""
+    _require("wrk")
+    _run_program("endurance")
+
+
+def metrics() -> None:
+    """Print what metrics and the prediction log cost a request, and the time of a scrape."""
+    with tempfile.TemporaryDirectory() as directory:
+        _run_program("metrics_cost", str(ROUNDS), PROMETHEUS_MULTIPROC_DIR=directory)
+
+
+def gate() -> None:
+    """Print verdicts of the gate for challengers of known quality, what a kill leaves, and the duration of a rollback."""
+    _run_program("promotions")
+
+
+def drift() -> None:
+    """Print false alarms of the drift alert, the rows that a shift needs, and the accuracy of its rule. Needs Prometheus."""
+    _require("prometheus", "prometheus-alertmanager")
+    _run_program("drift", "1000")
+
+
+def retrain() -> None:
+    """Print the time from pushed rows to a served version that was trained on them. Needs weed (locks/s3.txt)."""
+    _run_program("retraining_environment", "20000")
+
+
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "quality": quality.print_quality,
+    "sweep": sweeps.print_overhead,
+    "search": sweeps.print_search,
+    "kills": kills,
+    "store": sweeps.print_large_store,
+    "nodes": sweeps.print_two_nodes,
+    "server": server.print_footprint,
+    "serving": serving,
+    "endurance": endurance,
+    "metrics": metrics,
+    "gate": gate,
+    "drift": drift,
+    "retrain": retrain,
+    "code": code_size.print_code_size,
+}
+
+
+def _require(*programs: str) -> None:
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        sys.exit(f"error: missing programs: {', '.join(missing)}. On Debian and Ubuntu: apt install {' '.join(programs)}")
+
+
+def _run_program(name: str, *arguments: str, **environment: str) -> None:
+    """Run a program of tests/support, which the tests use as well."""
+    environ = project_environment(OMP_NUM_THREADS="1", **environment)
+    subprocess.run([PYTHON, "-m", f"tests.support.{name}", *arguments], env=environ, cwd=PROJECT, check=True)
+
+
+def main() -> None:
+    """Print the tables of the named benchmarks, or of all."""
+    names = sys.argv[1:] or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.exit(f"error: unknown benchmark: {', '.join(unknown)}. Use: scripts/bench [{' | '.join(BENCHMARKS)}]")
+    for name in names:
+        print(f"\n{name}\n", flush=True)
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main()
