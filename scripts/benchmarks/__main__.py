@@ -11,8 +11,9 @@ import sys
 import tempfile
 from collections.abc import Callable
 
+from housing.core.environment import PROJECT
 from scripts.benchmarks import code_size, quality, server, sweeps
-from scripts.benchmarks.processes import PROJECT, PYTHON, ROUNDS, project_environment
+from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
 
 
 def kills() -> None:

@@ -34,7 +34,7 @@ def _print_preset(home: str, preset: str, seeds: int) -> None:
         f"\n| experiment={preset} | test RMSE | each | 90 % covers | least of an income quintile | width | fit s | row ms | MB |"
     )
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|", flush=True)
-    splits = {
+    splits: dict[str, list[tuple[str, ...]]] = {
         f"P1, {seeds} seeds": [(*P1, f"seed={seed}") for seed in range(seeds)],
         f"the papers' split, {seeds} seeds": [(*PAPERS, f"seed={seed}") for seed in range(seeds)],
         f"blocks, {N_BLOCK_SPLITS} seeds": [("split=blocks", f"split.seed={seed}") for seed in range(N_BLOCK_SPLITS)],

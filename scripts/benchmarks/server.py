@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 import time
 
+from housing.core.environment import PROJECT
 from scripts.benchmarks.processes import (
-    PROJECT,
     PYTHON,
     ROUNDS,
     children_of,

@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.benchmarks.processes import PROJECT, PYTHON, ROUNDS, TABLE, make_home, measure, project_environment, run
+from housing.core.environment import PROJECT
+from scripts.benchmarks.processes import PYTHON, ROUNDS, TABLE, make_home, measure, project_environment, run
 from scripts.benchmarks.quality import P1
 
 SINGLE_FIT = ("refit=false", "interval=none")  # the loop beside it fits once as well
