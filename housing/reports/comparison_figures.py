@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Figures that compare runs, as SVG."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,30 +13,33 @@ from housing.schema.column import Matrix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from housing.reports.map_figures import _draw_landmarks
-from housing.reports.run_figures import SMALL_SIZE, _plot_calibration
+
+from housing.reports.map_figures import draw_landmarks
+from housing.reports.run_figures import SMALL_SIZE, plot_calibration
 
 
 def metric_bars(runs: Sequence[RunData], shown: Sequence[tuple[str, str, float]]) -> SvgFigure:
-    """Draw metrics and costs of runs side by side. `shown`: name, label, and by what to divide."""
+    """Draw metrics and costs of runs side by side. `shown` has name, label and divisor of each."""
 
     def plot(figure: "Figure") -> None:
         row = figure.subplots(1, len(shown), sharey=True)
-        places = range(len(runs))[::-1]
+        positions = range(len(runs))[::-1]
         for axes, (name, label, divisor) in zip(row, shown, strict=True):
             values = [run.past_run.run.metrics[name] / divisor for run in runs]
-            axes.barh(places, values, color=SERIES_COLORS[: len(runs)], height=0.6)
-            for place, value in zip(places, values, strict=True):
-                axes.annotate(_format_number(value), (value, place), (3, 0), textcoords="offset points", va="center", fontsize=9)
+            axes.barh(positions, values, color=SERIES_COLORS[: len(runs)], height=0.6)
+            for position, value in zip(positions, values, strict=True):
+                axes.annotate(
+                    _format_number(value), (value, position), (3, 0), textcoords="offset points", va="center", fontsize=9
+                )
             axes.margins(x=0.35)
             axes.set_title(label, fontsize=10)
             axes.xaxis.set_visible(False)
             axes.spines["bottom"].set_visible(False)
-        row[0].set_yticks(places, [f"{one.label}  {one.cfg.model.name} {one.cfg.features.name}" for one in runs])
+        row[0].set_yticks(positions, [f"{run.label}  {run.cfg.model.name} {run.cfg.features.name}" for run in runs])
 
     return draw_svg(
-        "Figures side by side",
-        f"Scores of the validation rows and costs, as each run measured them; less is better in all. {runs[0].target_label}.",
+        "Scores and costs",
+        f"Scores on validation rows and costs, as each run measured them. Lower is better. {runs[0].target_label}.",
         plot,
         (11.2, 0.9 + 0.42 * len(runs)),
     )
@@ -49,50 +52,52 @@ def _format_number(value: float) -> str:
 def compare_calibration(runs: Sequence[RunData]) -> SvgFigure:
     """Draw the calibration of several runs."""
     caption = f"Mean target by decile of the prediction. {runs[0].rows_description}."
-    return draw_svg("Calibration", caption, lambda figure: _plot_calibration(figure, runs), SMALL_SIZE)
+    return draw_svg("Calibration", caption, lambda figure: plot_calibration(figure, runs), SMALL_SIZE)
 
 
 def compare_error_maps(runs: Sequence[RunData]) -> list[SvgFigure]:
-    """Draw the error map of each run, all with the same colours."""
+    """Draw the error map of each run, all with the same colour scale."""
     limit = float(np.quantile(np.abs(np.concatenate([run.error for run in runs])), 0.95)) or 1.0
 
-    def drawn(run: RunData, places: Matrix) -> SvgFigure:
+    def draw_map(run: RunData, coordinates: Matrix) -> SvgFigure:
         def plot(figure: "Figure") -> None:
             axes = figure.subplots()
-            plot_map(axes, places, run.error, run.target_label, limit)
-            _draw_landmarks(axes, run)
+            plot_map(axes, coordinates, run.error, run.target_label, limit)
+            draw_landmarks(axes, run)
             axes.set_title("")
 
-        return draw_svg(f"Error map of {run.label}", f"{run.rows_description}; the same colours in each map.", plot, (5.5, 5.6))
+        return draw_svg(
+            f"Error map of {run.label}", f"{run.rows_description}; the same colour scale in each map.", plot, (5.5, 5.6)
+        )
 
-    return [drawn(run, run.coordinates) for run in runs if run.coordinates is not None]
+    return [draw_map(run, run.coordinates) for run in runs if run.coordinates is not None]
 
 
 def prediction_differences(first: RunData, other: RunData, colour: str) -> list[SvgFigure]:
-    """Draw where two runs do not predict the same."""
-    apart = other.predictions - first.predictions
+    """Draw the difference between the predictions of two runs."""
+    difference = other.predictions - first.predictions
 
-    def over(figure: "Figure") -> None:
+    def scatter(figure: "Figure") -> None:
         axes = figure.subplots()
-        axes.scatter(first.predictions, apart, s=5, color=colour, alpha=0.35, linewidths=0, rasterized=True)
+        axes.scatter(first.predictions, difference, s=5, color=colour, alpha=0.35, linewidths=0, rasterized=True)
         axes.axhline(0, color=TEXT, linewidth=0.8)
-        axes.set(xlabel=f"predicted by {first.label}, {first.target_label}", ylabel=f"{other.label} less {first.label}")
+        axes.set(xlabel=f"predicted by {first.label}, {first.target_label}", ylabel=f"{other.label} minus {first.label}")
 
     title = f"{other.label} against {first.label}"
-    caption = f"{len(apart):,} validation rows; root mean square of the difference {np.sqrt(np.mean(apart**2)):.4g}."
-    drawn = [draw_svg(title, caption, over, SMALL_SIZE)]
-    places = first.coordinates
-    if places is not None:
+    caption = f"{len(difference):,} validation rows; root mean square difference {np.sqrt(np.mean(difference**2)):.4g}."
+    figures = [draw_svg(title, caption, scatter, SMALL_SIZE)]
+    coordinates = first.coordinates
+    if coordinates is not None:
 
-        def of_places(figure: "Figure") -> None:
+        def on_map(figure: "Figure") -> None:
             axes = figure.subplots()
-            plot_map(axes, places, apart, first.target_label)
-            _draw_landmarks(axes, first)
+            plot_map(axes, coordinates, difference, first.target_label)
+            draw_landmarks(axes, first)
             axes.set_title("")
-            axes.figure.axes[-1].set_ylabel(f"{other.label} less {first.label}, {first.target_label}")
+            axes.figure.axes[-1].set_ylabel(f"{other.label} minus {first.label}, {first.target_label}")
 
-        drawn.append(draw_svg(f"{title}, on the map", caption, of_places, (5.5, 5.6)))
-    return drawn
+        figures.append(draw_svg(f"{title}, on the map", caption, on_map, (5.5, 5.6)))
+    return figures
 
 
 def score_run_slices(run: RunData) -> list[SliceScore]:

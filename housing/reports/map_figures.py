@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Maps of errors, as SVG."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -15,38 +15,36 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MIN_LABEL_GAP = 0.09  # of the map's height: places nearer to each other share one name
+MIN_LABEL_GAP = 0.09  # of the map's height; of landmarks closer than this only the first is named
 
 
 def error_maps(run: RunData) -> list[SvgFigure]:
-    """Draw where the model errs, and by how much; nothing for a table without coordinates."""
-    places = run.coordinates
-    if places is None:
+    """Draw the errors on a map; return nothing if the table has no coordinates."""
+    coordinates = run.coordinates
+    if coordinates is None:
         return []
 
-    def of_errors(figure: "Figure") -> None:
+    def scatter(figure: "Figure") -> None:
         axes = figure.subplots()
-        plot_map(axes, places, run.error, run.target_label)
-        _draw_landmarks(axes, run)
+        plot_map(axes, coordinates, run.error, run.target_label)
+        draw_landmarks(axes, run)
         axes.set_title("")
 
-    def of_size(figure: "Figure") -> None:
+    def hexagon_map(figure: "Figure") -> None:
         axes = figure.subplots()
-        latitude, longitude = places.T
+        latitude, longitude = coordinates.T
         hexagons = axes.hexbin(
             longitude, latitude, run.error**2, gridsize=24, mincnt=3, cmap="YlOrRd", linewidths=0.2,
             reduce_C_function=lambda squares: float(np.sqrt(np.mean(squares))),
         )  # fmt: skip
         axes.set(xlabel="longitude", ylabel="latitude")
         axes.set_aspect(_aspect(latitude))
-        _draw_landmarks(axes, run)
+        draw_landmarks(axes, run)
         _add_colorbar(axes, hexagons, f"RMSE, {run.target_label}")
 
     return [
-        draw_svg("Error map", f"Each dot is a row. {run.rows_description}.", of_errors, (5.5, 5.6)),
-        draw_svg(
-            "Where errors are large", f"RMSE in each cell with three rows and more. {run.rows_description}.", of_size, (5.5, 5.6)
-        ),
+        draw_svg("Error map", f"Each dot is a row. {run.rows_description}.", scatter, (5.5, 5.6)),
+        draw_svg("Error size", f"RMSE in each cell with at least three rows. {run.rows_description}.", hexagon_map, (5.5, 5.6)),
     ]
 
 
@@ -59,21 +57,21 @@ def _add_colorbar(axes: "Axes", mappable: Any, label: str) -> None:
     scale.set_label(label)
 
 
-def _draw_landmarks(axes: "Axes", run: RunData) -> None:
-    """Draw the lines and name the places that the table declares."""
-    places = run.cfg.data.get("landmarks") or {}
-    ends = axes.axis()
-    for line in (places.get("lines") or {}).values():
+def draw_landmarks(axes: "Axes", run: RunData) -> None:
+    """Draw the landmarks that the table declares: lines, and points with their names."""
+    landmarks = run.cfg.data.get("landmarks") or {}
+    limits = axes.axis()
+    for line in (landmarks.get("lines") or {}).values():
         latitude, longitude = parse_coordinates(line).T
         axes.plot(longitude, latitude, color=MUTED, linewidth=0.8, zorder=0)
     named: list[Vector] = []
-    for name, place in (places.get("points") or {}).items():
-        here = parse_coordinates(place)[0]
-        if all(np.hypot(*(here - other)) > MIN_LABEL_GAP * (ends[3] - ends[2]) for other in named):
-            named.append(here)
-            axes.plot(here[1], here[0], ".", color=TEXT, markersize=3)
-            _label_point(axes, name.replace("_", " ").title(), here)
-    axes.axis(ends)
+    for name, point in (landmarks.get("points") or {}).items():
+        location = parse_coordinates(point)[0]
+        if all(np.hypot(*(location - other)) > MIN_LABEL_GAP * (limits[3] - limits[2]) for other in named):
+            named.append(location)
+            axes.plot(location[1], location[0], ".", color=TEXT, markersize=3)
+            _label_point(axes, name.replace("_", " ").title(), location)
+    axes.axis(limits)
 
 
 def _label_point(axes: "Axes", name: str, location: Vector) -> None:

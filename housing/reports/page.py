@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The page as data: sections, tables and figures that the template shows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,36 +6,35 @@ from dataclasses import dataclass, field
 from housing.plots.svg import SvgFigure
 
 TEMPLATE = "report.html"
-
-
-MAX_CELL_CHARS, MISSING = 120, "–"  # letters of a value in a table of configs; what stands where there is none
+MAX_CELL_CHARS = 120  # of a value in a table
+MISSING = "–"  # in place of a value that does not exist
 
 
 @dataclass(frozen=True)
 class HtmlTable:
-    """A table of the page; the first `text` columns are words, the others numbers."""
+    """A table; the first `n_text_columns` columns are text, the others numbers."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     n_text_columns: int = 1
-    summary: str = ""  # the words to click on, for a table that only some will read
+    summary: str = ""  # if set, the table is folded behind these words
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page, in the order in which its parts are shown."""
+    """A section of the page; its parts are shown in the order of these fields."""
 
     title: str
     text: str = ""
-    figures: Sequence[SvgFigure] = ()
     bullets: Sequence[str] = ()
     tables: Sequence[HtmlTable] = ()
+    figures: Sequence[SvgFigure] = ()
     code: str = ""
 
 
 @dataclass(frozen=True)
 class Page:
-    """All that the template shows."""
+    """The content of the page."""
 
     title: str
     intro: str

@@ -1,4 +1,4 @@
-"""A run as a report looks at it: what the store has of it, its table, and the rows that its figures are of."""
+"""The data of a report: a run, its table, its held-out predictions and its evaluation."""
 
 import json
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from housing.training.holdout import HoldoutPredictions
 
 @dataclass(frozen=True)
 class RunData:
-    """One run. Its errors are those of the validation rows, predicted by a fit on the training rows alone."""
+    """One run. Its errors are those of the validation rows, predicted by a model fitted on the training rows only."""
 
     label: str
     past_run: PastRun
@@ -35,81 +35,88 @@ class RunData:
     parts: Split
     bundle: Bundle
     holdout: HoldoutPredictions
-    decision: RunRecord | None  # the newest about the run
+    decision: RunRecord | None  # the latest about this run
     evaluation: Evaluation | None
 
     @property
     def id(self) -> str:
-        """MLflow's name for the run."""
+        """MLflow's id of the run."""
         return self.past_run.run.id
 
     @property
     def cfg(self) -> DictConfig:
-        """The config that the run was made from."""
+        """The config of the run."""
         return self.past_run.cfg
 
     @property
     def predictions(self) -> Vector:
-        """What is predicted for the validation rows."""
+        """Predictions for the validation rows."""
         return self.holdout.predicted
 
     @property
     def actual(self) -> Vector:
-        """Their targets."""
+        """Targets of the validation rows."""
         return self.table.target[self.holdout.rows]
 
     @property
     def error(self) -> Vector:
-        """By how much predictions are too high."""
+        """Prediction minus target."""
         return self.predictions - self.actual
 
     @property
     def coordinates(self) -> Matrix | None:
-        """Latitude and longitude of the validation rows, where the table has them."""
+        """Latitude and longitude of the validation rows in degrees, or None if the table has none."""
         coordinates = self.table.schema.coordinates()
         return None if coordinates is None else self.table.matrix[self.holdout.rows][:, coordinates]
 
     @cached_property
     def slices(self) -> list[SliceMask]:
-        """The slices of the validation rows."""
+        """Slices of the validation rows."""
         return make_slices(self.table, self.holdout.rows, self.cfg.data)
 
     @property
     def target_label(self) -> str:
-        """The target with its unit."""
+        """Name and unit of the target, for axes."""
         target = self.table.schema.target
         return f"{target.name} ({target.unit})" if target.unit else target.name
 
     @property
     def rows_description(self) -> str:
-        """Say which rows figures of errors are of."""
-        return f"{len(self.holdout.rows):,} validation rows, by a fit on the {len(self.parts.train):,} training rows alone"
+        """The rows whose errors are shown, for captions."""
+        return f"{len(self.holdout.rows):,} validation rows, predicted by a model fitted on the {len(self.parts.train):,} training rows"
+
+    @property
+    def test_rmse(self) -> float | None:
+        """RMSE on test rows by the full evaluation or the gate, or None if neither has scored this run."""
+        if self.evaluation is not None:
+            return self.evaluation.scores["rmse"]
+        return None if self.decision is None else self.decision.metrics.get("challenger_rmse")
 
     @property
     def uses_early_stopping(self) -> bool:
-        """Whether the validation rows said how many trees there are."""
-        return any(one.early_stopping_rounds for one in estimator_specs(self.cfg))
+        """Whether the number of trees was chosen on the validation rows."""
+        return any(spec.early_stopping_rounds for spec in estimator_specs(self.cfg))
 
 
 def read(cfg: DictConfig, store: Store, run_id: str, label: str = "") -> RunData:
-    """Read all that a report needs of a run. Raises HousingError where something is missing, and says what makes it."""
-    original = PastRun.read(store, run_id)
-    if tags.MODEL_ID not in original.run.tags:
+    """Read a run for a report. Raises HousingError if a part is missing; the message names the command that makes it."""
+    past_run = PastRun.read(store, run_id)
+    if tags.MODEL_ID not in past_run.run.tags:
         raise HousingError(
-            f"run {run_id} kept no bundle (log_model=best keeps that of the best run of a sweep alone);"
-            f" this fits it again: python -m housing.promote data={original.cfg.data.name} run_id={run_id}"
+            f"Run {run_id} has no bundle (log_model=best keeps only the bundle of a sweep's best run)."
+            f" To refit it: python -m housing.promote data={past_run.cfg.data.name} run_id={run_id}"
         )
-    original.cfg.data.path = str(original.locate_table(Path(cfg.paths.data)))
-    cfg = _with_data(cfg, original.cfg)
-    table = data.load(original.cfg.data, original.cfg.max_rows)
-    parts = split(table, original.cfg.split)
-    with store.artifacts.bundle(f"models:/{original.run.tags[tags.MODEL_ID]}") as folder:
+    past_run.cfg.data.path = str(past_run.locate_table(Path(cfg.paths.data)))
+    cfg = _with_data(cfg, past_run.cfg)
+    table = data.load(past_run.cfg.data, past_run.cfg.max_rows)
+    parts = split(table, past_run.cfg.split)
+    with store.artifacts.bundle(f"models:/{past_run.run.tags[tags.MODEL_ID]}") as folder:
         bundle = Bundle.read(folder)
-    decision, kept = _latest_decision(cfg, store, original)
-    if cfg.evaluate == "full" and kept is None:
-        kept = evaluate(cfg, original.cfg, table, parts, bundle)
-    name = label or f"{original.cfg.model.name} on features {original.cfg.features.name}"
-    return RunData(name, original, table, parts, bundle, _read_holdout(store, run_id), decision, kept)
+    decision, evaluation = _latest_decision(cfg, store, past_run)
+    if cfg.evaluate == "full" and evaluation is None:
+        evaluation = evaluate(cfg, past_run.cfg, table, parts, bundle)
+    name = label or f"{past_run.cfg.model.name} on features {past_run.cfg.features.name}"
+    return RunData(name, past_run, table, parts, bundle, _read_holdout(store, run_id), decision, evaluation)
 
 
 def _read_holdout(store: Store, run_id: str) -> HoldoutPredictions:
@@ -118,25 +125,25 @@ def _read_holdout(store: Store, run_id: str) -> HoldoutPredictions:
             return HoldoutPredictions.read(folder)
     except StoreError as error:
         raise StoreError(
-            f"{error}: it was made by an older version; housing.train with force_rerun=true makes it again"
+            f"{error} An older version of this project made the run. Train it again with force_rerun=true."
         ) from error
 
 
 def _latest_decision(cfg: DictConfig, store: Store, past_run: PastRun) -> tuple[RunRecord | None, Evaluation | None]:
-    """Give the newest decision about a run, and the honest evaluation of the newest that has one."""
+    """Return the latest decision about a run, and the full evaluation of the latest decision that has one."""
     about = {tags.CHALLENGER: past_run.run.id}
-    newest = store.runs.find_first(cfg.decisions_experiment, about, "attributes.start_time DESC")
+    latest = store.runs.find_first(cfg.decisions_experiment, about, "attributes.start_time DESC")
     evaluated = store.runs.find_first(cfg.decisions_experiment, about | {tags.EVALUATED: "full"}, "attributes.start_time DESC")
-    kept = (
+    evaluation = (
         None
         if evaluated is None
         else Evaluation.from_dict(json.loads(store.artifacts.read_text(evaluated.id, tags.EVALUATION_FILE)))
     )
-    return newest, kept
+    return latest, evaluation
 
 
 def _with_data(cfg: DictConfig, run_cfg: DictConfig) -> DictConfig:
-    """Give the report's config with the table of the run."""
+    """Return the report's config with the table of the run."""
     cfg = cfg.copy()
     cfg.data = run_cfg.data
     return cfg
