@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gunicorn import version_info
+
 from server.api import auth
 from server.api.auth import Access
 from server.core import shutdown, worker_id
 from server.core.settings import Settings
 from server.metrics import mmap_files
+from server.transport.worker_class import choose
 
 OPEN_SERVER_WARNING = """
 WARNING: this server can be reached from other machines, and asks nobody for a key.
@@ -30,7 +33,7 @@ _settings = Settings.from_environment()
 wsgi_app = "server.app:create_app()"
 bind = [f"{_settings.host}:{port}" for port in (_settings.port, _settings.metrics_port) if port]
 workers = _settings.workers
-worker_class = "server.transport.gunicorn_worker.Worker"
+worker_class = choose(version_info)
 threads = _settings.threads
 keepalive = 30
 graceful_timeout = 10  # an idle connection that a client keeps open holds a worker until then

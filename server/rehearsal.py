@@ -8,12 +8,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 
 from housing.bundle.bundle import Bundle
 from housing.core.environment import PROJECT
@@ -33,7 +33,7 @@ POLL_SECONDS = 0.1  # seconds between two looks
 REQUEST_TIMEOUT = 10  # for an answer
 
 
-def run_smoke_test(serve: DictConfig, bundle: Bundle, folder: Path, timeout: float) -> None:
+def run_smoke_test(serve: Mapping[str, Any], bundle: Bundle, folder: Path, timeout: float) -> None:
     """Have a real server answer a bundle's golden rows. `folder` is where the bundle lies.
 
     Raises BundleError where it is not ready within `seconds`, refuses a row, or predicts something else.
@@ -46,7 +46,7 @@ def run_smoke_test(serve: DictConfig, bundle: Bundle, folder: Path, timeout: flo
 
 
 @contextmanager
-def _running_server(serve: DictConfig, directory: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]", Path]]:
+def _running_server(serve: Mapping[str, Any], directory: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]", Path]]:
     """Serve what is published in `place`, on a free port of this machine, for nobody else."""
     port, log, metrics = _free_port(), directory / "log", directory / "metrics"
     metrics.mkdir()
@@ -59,10 +59,7 @@ def _running_server(serve: DictConfig, directory: Path) -> Iterator[tuple[str, "
         "keys_file": "",
         "rate_limit": 0,
     }
-    settings = OmegaConf.merge(
-        serve, own, {"release_dir": str(directory / "published"), "log_dir": str(directory / "predictions")}
-    )
-    assert isinstance(settings, DictConfig)
+    settings = {**serve, **own, "release_dir": str(directory / "published"), "log_dir": str(directory / "predictions")}
     environ = {**server_environment(settings), "PROMETHEUS_MULTIPROC_DIR": str(metrics), "HOUSING_KEYS": ""}
     command = ["sh", "-c", TIED_SCRIPT, "sh", sys.executable, *GUNICORN]
     with (

@@ -9,8 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
-
-from omegaconf import DictConfig
+from typing import Any
 
 from housing.core.environment import PROJECT
 from housing.core.errors import ConfigError
@@ -27,9 +26,9 @@ POLL_SECONDS = 1.0  # seconds between two looks at the processes
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
-def server_environment(serve: DictConfig) -> dict[str, str]:
+def server_environment(serve: Mapping[str, Any]) -> dict[str, str]:
     """Give the environment in which the server's processes find their settings."""
-    settings = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
+    settings = {f"HOUSING_{name.upper()}": str(value) for name, value in serve.items()}
     return {**os.environ, **settings}
 
 

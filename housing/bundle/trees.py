@@ -35,7 +35,8 @@ LESS, LESS_OR_EQUAL, LEAF = b"BRANCH_LT", b"BRANCH_LEQ", b"LEAF"
 # The attributes of an ensemble: as many as nodes, as many as leaves, and what can only be so.
 NODE_ATTRIBUTES = {
     **dict.fromkeys(("nodes_treeids", "nodes_nodeids", "nodes_featureids", "nodes_truenodeids", "nodes_falsenodeids"), "ints"),
-    **{"nodes_modes": "strings", "nodes_values": "floats"},
+    "nodes_modes": "strings",
+    "nodes_values": "floats",
 }
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+WIDE_TERMINAL = 120  # columns of a terminal in which the whole leaderboard, or history, has room
+
 
 def _console() -> Console:
     console = Console(highlight=False)

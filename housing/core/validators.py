@@ -24,9 +24,6 @@ class Validator:
 BOOLEAN = Validator("true, false", lambda value: isinstance(value, bool))
 
 
-ANY_NUMBER = Validator("a finite number", lambda value: _is_number(value))
-
-
 POSITIVE = Validator("a number above 0", lambda value: _is_number(value) and value > 0)
 
 

@@ -4,9 +4,10 @@ import csv
 import io
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
@@ -23,15 +24,17 @@ from housing.schema.table_schema import Schema
 
 QUARANTINE_HEADER = ("file", "line", "reason", "row")
 
+ReadJoinedRows = Callable[[Path], Iterable[Mapping[str, Any]]]  # of the log folder of a server
 
-def ingest(cfg: DictConfig) -> int:
+
+def ingest(cfg: DictConfig, read_joined_rows: ReadJoinedRows) -> int:
     """Add the rows of `file`, or of feedback, whole or not at all, and save the table as a version where it is under DVC.
 
     Says which rows do not fit, which are there already, and how the others differ from the present ones; gives the
     number of rows that were added. Raises TableError where a row does not fit and `quarantine` does not take it,
-    VersionError where the table is another one than git names.
+    DataVersionError where the table is another one than git names.
     """
-    path, (source, read) = Path(cfg.data.path), _select_reader(cfg)
+    path, (source, read) = Path(cfg.data.path), _select_reader(cfg, read_joined_rows)
     with _exclusive(path, cfg.lock_timeout):
         present, version = data.load(cfg.data), _expected_version(path)
         new = read(source, present.schema)
@@ -56,13 +59,15 @@ def ingest(cfg: DictConfig) -> int:
     return len(new_indices)
 
 
-def _select_reader(cfg: DictConfig) -> tuple[Path, Callable[[Path, Schema], NewRows]]:
+def _select_reader(cfg: DictConfig, read_joined_rows: ReadJoinedRows) -> tuple[Path, Callable[[Path, Schema], NewRows]]:
     """Give where the new rows are, and what reads them there."""
     if cfg.source not in ("file", "feedback"):
         raise ConfigError(f"source is {cfg.source!r}; allowed: file, feedback")
     if (cfg.source == "file") != (cfg.file is not None):
         raise ConfigError(f"file is {cfg.file} and source={cfg.source}; allowed: file=new.csv, or source=feedback without a file")
-    return (Path(cfg.file), NewRows.read) if cfg.source == "file" else (Path(cfg.feedback), feedback_rows.read_joined_rows)
+    if cfg.source == "file":
+        return Path(cfg.file), NewRows.read
+    return Path(cfg.feedback), lambda folder, schema: feedback_rows.to_new_rows(read_joined_rows(folder), folder, schema)
 
 
 def _expected_version(path: Path) -> Version | None:

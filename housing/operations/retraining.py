@@ -113,7 +113,7 @@ def _idle_verdict(cfg: DictConfig, sweep: RunRecord | None, new_rows: int) -> tu
     """Say what there is instead of a retraining, and why; None where there is something to do, or to go on with."""
     if sweep is not None and RETRAINED_TAG not in sweep.tags:
         return None
-    if 0 < cfg.min_new_rows and new_rows < cfg.min_new_rows:  # a table may lose rows, and is learned from all the same
+    if cfg.min_new_rows > 0 and new_rows < cfg.min_new_rows:  # a table may lose rows, and is learned from all the same
         return NO_NEW_LABELS, f"a retraining takes {cfg.min_new_rows:,} new labelled rows"
     if sweep is not None:
         return UP_TO_DATE, "this table was swept and judged already, with the same config, code and libraries"

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from housing.core.console import _console
+from housing.core.console import WIDE_TERMINAL, _console
 from housing.evaluation.limitations import MIN_ROWS
 from housing.evaluation.results import Evaluation
 from housing.promotion.decision import Check, Decision
@@ -23,9 +23,6 @@ HISTORY_METRICS = {
 
 
 TSV_HEADER = "when\tdecision\talias\tfrom\tto\twho\tchallenger\tchampion\tdifference\tserved\twhy"
-
-
-WIDE_TERMINAL = 120  # columns of a terminal in which the whole leaderboard, or history, has room
 
 
 def show_decision(decision: Decision, model: str) -> None:

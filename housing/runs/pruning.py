@@ -44,5 +44,6 @@ def resume_trial(study: "optuna.Study", number: int) -> "optuna.Trial":
     import optuna  # pylint: disable=import-outside-toplevel
 
     # Optuna has no public way from a number to a trial that can still be reported to
-    storage, study_id = study._storage, study._study_id  # pylint: disable=protected-access
+    storage = study._storage  # pylint: disable=protected-access
+    study_id = storage.get_study_id_from_name(study.study_name)
     return optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))

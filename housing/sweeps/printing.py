@@ -6,8 +6,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from housing.core.console import _console
-from housing.promotion.printing import WIDE_TERMINAL
+from housing.core.console import WIDE_TERMINAL, _console
 from housing.runs.outcome import Outcome
 from housing.sweeps import ranking
 

@@ -139,7 +139,9 @@ def _require_valid(name: str, value: object, is_valid: bool, allowed: str) -> No
 
 
 def _job_return(attempt: _Attempt, status: JobStatus, value: Any) -> JobReturn:
-    return JobReturn(overrides=attempt.overrides, status=status, _return_value=value)
+    ended = JobReturn(overrides=attempt.overrides, status=status)
+    ended.return_value = value
+    return ended
 
 
 def _describe_exit(code: int) -> str:

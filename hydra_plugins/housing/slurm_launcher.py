@@ -201,7 +201,9 @@ def _collect(submitted: _SubmittedJob) -> JobReturn:
 
 
 def _job_return(submitted: _SubmittedJob, status: JobStatus, value: Any) -> JobReturn:
-    return JobReturn(overrides=submitted.overrides, status=status, _return_value=value)
+    ended = JobReturn(overrides=submitted.overrides, status=status)
+    ended.return_value = value
+    return ended
 
 
 def _record_outcome(submitted: _SubmittedJob, reason: str, final: bool = True, never_started: bool = False) -> None:

@@ -1,12 +1,11 @@
 """Counters of a worker as one array: a request adds all its numbers at once, where the client takes a microsecond for each."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client.mmap_dict import MmapedDict
 
 from server.metrics import mmap_files
 
@@ -18,12 +17,11 @@ class MmapCounters:
 
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
         """Open the file; what is not in it begins at 0, and what else is in it stays."""
-        known = {key: number for key, number, _, _ in _read_series(path)} if path.exists() else {}
+        known = {key: number for key, number, _, _ in mmap_files.read_series(path)} if path.exists() else {}
         if not known.keys() >= set(keys):
             mmap_files.write_series(path, dict.fromkeys(keys, 0.0) | known)
-        places = {
-            key: place // 8 for key, _, _, place in _read_series(path)
-        }  # the client keeps each number at a multiple of 8 bytes
+        # the client keeps each number at a multiple of 8 bytes
+        places = {key: place // 8 for key, _, _, place in mmap_files.read_series(path)}
         self._values = np.asarray(np.memmap(path, np.float64, "r+"))
         self._offsets = np.array([places[key] for key in keys])
         self._lock = threading.Lock()
@@ -32,9 +30,3 @@ class MmapCounters:
         """Add a number to each series, in the order of the keys."""
         with self._lock:
             self._values[self._offsets] += numbers
-
-
-def _read_series(path: Path) -> Iterable[tuple[str, float, float, int]]:
-    """Give key, number, time and place in the file of each series."""
-    found: Iterable[tuple[str, float, float, int]] = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
-    return found

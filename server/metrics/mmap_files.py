@@ -1,7 +1,7 @@
 """The files in which processes keep their metrics, and from which Prometheus' client adds them up at /metrics."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from prometheus_client import values
@@ -22,7 +22,7 @@ def use_process_name(name: str) -> None:
         raise ConfigError(
             f"the environment variable {METRICS_DIR_VARIABLE} is missing: a folder for metrics; python -m housing.serve makes one"
         )
-    values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: name)  # type: ignore[no-untyped-call]
 
 
 def series_key(name: str, description: str, labels: Mapping[str, str]) -> str:
@@ -42,3 +42,9 @@ def write_series(path: Path, numbers: Mapping[str, float]) -> None:
         for series, number in numbers.items():
             file.write_value(series, number, 0.0)  # type: ignore[no-untyped-call]
         file.close()  # type: ignore[no-untyped-call]
+
+
+def read_series(path: Path) -> Iterable[tuple[str, float, float, int]]:
+    """Yield key, number, time and place in the file of each series."""
+    found: Iterable[tuple[str, float, float, int]] = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
+    return found

@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -165,10 +166,8 @@ def main() -> None:
     settings = Settings.from_environment()
     mmap_files.use_process_name("puller")
     mlflow.set_tracking_uri(settings.tracking_uri)
-    try:
+    with suppress(KeyboardInterrupt):  # this is how a puller in a terminal ends
         Puller(settings).run()
-    except KeyboardInterrupt:
-        pass  # this is how a puller in a terminal ends
 
 
 if __name__ == "__main__":

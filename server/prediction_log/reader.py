@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from server.prediction_log.rotating_file import PREDICTIONS, list_files
+from server.prediction_log.rotating_file import JOINED, PREDICTIONS, iter_lines, list_files
 
 Entry = dict[str, Any]
 
@@ -47,6 +47,12 @@ def read_entries(folder: Path, log_filter: LogFilter) -> tuple[list[Entry], int]
         except (ValueError, KeyError, TypeError):
             broken += 1
     return sorted(entries, key=lambda entry: (entry["time"], entry["id"])), broken
+
+
+def read_joined_rows(folder: Path) -> Iterator[Entry]:
+    """Yield the rows of a log folder that were predicted and then told the true value of."""
+    for path in list_files(folder, JOINED):
+        yield from map(orjson.loads, iter_lines(path))
 
 
 def _lines(folder: Path) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """The plain path of the hot routes: in front of Flask, which costs more than a prediction of one row."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -47,10 +48,8 @@ class FastPath:
         """
         if length.isdecimal() and int(length) > self._max_body:
             return
-        try:
+        with suppress(OSError):  # the client has gone, or says nothing
             environ["wsgi.input"].read(self._max_body)
-        except OSError:
-            pass  # the client has gone, or says nothing
 
     def _handle(self, route: str, length: int, environ: Environ) -> PredictionResponse:
         try:

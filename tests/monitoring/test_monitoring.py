@@ -13,8 +13,8 @@ import pytest
 
 from grafana import alerts, generate
 from grafana.prometheus_api import Prometheus, panel_queries, read_panels
-from tests.support.dashboard_pictures import draw
 from tests.support import prometheus as watching
+from tests.support.dashboard_pictures import draw
 from tests.support.monitored_server import Caller, Watched
 from tests.support.monitored_server import watched as being_watched
 from tests.support.server import promoted

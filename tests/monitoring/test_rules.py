@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from grafana import alerts, generate
-from grafana.prometheus_api import read_panels
 from grafana.panels import MIN_THRESHOLD
+from grafana.prometheus_api import read_panels
 from housing.core.environment import PROJECT
 from tests.support import prometheus as watching
 from tests.support.waiting import wait_for

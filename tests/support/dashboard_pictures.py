@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from grafana.prometheus_api import Prometheus, Series, panel_queries, read_panels
 from grafana.generate import DASHBOARD_DIR
+from grafana.prometheus_api import Prometheus, Series, panel_queries, read_panels
 from housing.core.environment import PROJECT
 from housing.core.files import atomic_write
 from housing.plots.svg import ACCENT, MUTED, PRIMARY, SERIES_COLORS, TEXT, project_style

@@ -219,7 +219,7 @@ def test_what_is_wrong_is_refused_though_its_sums_are_right(folder: Path, change
 
 
 def test_writing_over_a_bundle_fails_and_leaves_it_whole(bundle: Bundle, folder: Path) -> None:
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="not empty"):
         bundle.write(folder)
     Bundle.read(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]

@@ -19,6 +19,7 @@ from housing.data import table as data
 from housing.data.download import fetch_table
 from housing.data.drift import psi
 from housing.data.ingestion import ingest
+from server.prediction_log.reader import read_joined_rows
 from tests.support.commands import command, dvc, git
 from tests.support.tables import FLAT, TABLES, config, rentals_frame
 from tests.support.waiting import wait_for
@@ -43,7 +44,7 @@ def write(home: Path, *lines: str, header: str = HEADER, name: str = "new.csv") 
 
 def add(file: Path, *overrides: str) -> int:
     """Add the rows of a file to the rentals."""
-    return ingest(config("ingest", "data=rentals", f"file={file}", *overrides))
+    return ingest(config("ingest", "data=rentals", f"file={file}", *overrides), read_joined_rows)
 
 
 def table(home: Path) -> Path:
@@ -170,8 +171,8 @@ def test_feedback_becomes_rows_of_the_table_once_and_the_last_word_counts(home: 
     joined(home, *lines[:2])
     joined(home, lines[2], lines[2], lines[3][:-1], name="joined-20261125T100000.000000Z.jsonl")  # the last is being written
     asked = config("ingest", "data=rentals", "source=feedback")
-    assert ingest(asked) == 2
-    assert ingest(asked) == 0
+    assert ingest(asked, read_joined_rows) == 2
+    assert ingest(asked, read_joined_rows) == 0
     table_ = data.load(config("train", "data=rentals").data)
     np.testing.assert_array_equal(table_.matrix[-2:], [[50.5, 2, 1, 2, 1950], [33.1, 2, 1, 2, np.nan]])
     np.testing.assert_array_equal(table_.target[-2:], [900.5, 700])
@@ -180,21 +181,21 @@ def test_feedback_becomes_rows_of_the_table_once_and_the_last_word_counts(home: 
 def test_feedback_goes_through_the_same_check(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ("data=rentals", "source=feedback")
     with pytest.raises(HousingError, match="rentals-staging.log has no joined rows"):
-        ingest(config("ingest", *asked))
+        ingest(config("ingest", *asked), read_joined_rows)
     joined(home, told("a", 0, 900, 1.0), told("b", 0, -5, 2.0))
     with pytest.raises(TableError, match="1 rows of .* do not fit"):
-        ingest(config("ingest", *asked))
+        ingest(config("ingest", *asked), read_joined_rows)
     assert "rentals-staging.log, line 2: rent: -5.0 is below 0" in capsys.readouterr().out
     joined(home, told("a", 0, 900, 1.0, colour="red"))
     with pytest.raises(TableError, match="do not have the columns of table rentals: colour"):
-        ingest(config("ingest", *asked))
+        ingest(config("ingest", *asked), read_joined_rows)
 
 
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("overrides", [[], ["source=feedback", "file=new.csv"], ["source=there", "file=new.csv"]])
 def test_rows_come_from_one_place(overrides: list[str]) -> None:
-    with pytest.raises(ConfigError, match="from.*allowed: "):
-        ingest(config("ingest", "data=rentals", *overrides))
+    with pytest.raises(ConfigError, match="source.*allowed: "):
+        ingest(config("ingest", "data=rentals", *overrides), read_joined_rows)
 
 
 def started(home: Path, file: Path) -> "subprocess.Popen[bytes]":

@@ -157,8 +157,10 @@ def test_what_must_not_be_trusted_follows_from_the_figures() -> None:
         ],
     )
     assert find_limitations(found, target) == [
-        "Rows with price capped at 5 are underestimated by 0.8 on average (in EUR),"
-        " and their true value may lie farther out (40 rows).",
+        (
+            "Rows with price capped at 5 are underestimated by 0.8 on average (in EUR),"
+            " and their true value may lie farther out (40 rows)."
+        ),
         f"Region hills: the RMSE is 3, {3.0 / np.sqrt(np.mean(error**2)):.1f} times that of all rows (40 rows).",
         "Region coast: predictions are too low by 0.8 on average (in EUR) (40 rows).",
         "Rows in areas of which no row is known: the RMSE is 1.8 instead of 1 (200 rows held out).",

@@ -15,7 +15,7 @@ from tests.support.commands import command
 from tests.support.promotions import BETTER, TABLE, WORSE, opened
 from tests.support.tables import config, train
 
-COLUMNS = "when decision alias from to who challenger champion difference served why".split()
+COLUMNS = ["when", "decision", "alias", "from", "to", "who", "challenger", "champion", "difference", "served", "why"]
 
 
 def past(**changed: object) -> DecisionRecord:

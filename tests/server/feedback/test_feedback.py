@@ -492,9 +492,10 @@ def test_each_version_is_counted_for_itself_from_zero_and_old_ones_together(tmp_
     put(tmp_path / "log", "predictions-0", *(entry(name, [1.0], version) for version, name in names.items()))
     with joining(tmp_path):
         wait_for(lambda: "housing_feedback_matched_total other" in shown(tmp_path), "it counts, though no version is in use")
-        for version in ("1", "2"):
-            serve_version(tmp_path, version)
-            wait_for(lambda: shown(tmp_path).get(f"housing_feedback_matched_total {version}") == 0, "it begins at 0")  # pylint: disable=cell-var-from-loop
+        serve_version(tmp_path, "1")
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1") == 0, "version 1 begins at 0")
+        serve_version(tmp_path, "2")
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 2") == 0, "version 2 begins at 0")
         truths = [{"request_id": name, "row": 0, "value": 4.0} for name in names.values()]
         put(tmp_path / "log", "feedback-0", {"time": time.time(), "feedback": truths})
         wait_for(lambda: all(shown(tmp_path)[f"housing_feedback_matched_total {name}"] == 1 for name in ("1", "2", OTHER)), "all")

@@ -43,7 +43,6 @@ ADDED_UP = re.compile(r"\w+_(total|bucket|count|sum)\b")
 TOTALS = re.compile(
     r"housing_(rows|column_bin|prediction_bin|out_of_range|rejected_values|interval_width_\w+|versions_\w+)_total"
 )
-QUARTERS = ("old town", "harbour", "hills")
 SWEPT = 600  # rows: enough for each bin of each column
 
 

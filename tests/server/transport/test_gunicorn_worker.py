@@ -1,6 +1,7 @@
 """The short way of the hot routes: what has arrived whole on a kept connection is answered without a thread."""
 
 import json
+import os
 import re
 import select
 import socket
@@ -359,3 +360,21 @@ def test_a_client_that_leaves_before_its_answer_ends_no_worker(served: Server) -
         client.send(GOOD)
         assert client.told()[0] == 200
     assert served.workers() == workers
+
+
+def test_an_untested_gunicorn_serves_with_its_own_worker(served: Server, tmp_path: Path, empty_store: Path) -> None:
+    home = promoted(tmp_path, "rentals", empty_store)
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "sitecustomize.py").write_text(
+        "import gunicorn\ngunicorn.version_info = (99, 1, 0)\n", encoding="utf-8"
+    )
+    path = os.pathsep.join([str(tmp_path / "newer"), os.environ.get("PYTHONPATH", "")])
+    environment = {"PYTHONPATH": path, "GUNICORN_CMD_ARGS": "--log-level=info"}
+    with serving(home, "serve.workers=1", environment=environment) as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        answer = running.predict(FLAT)
+        assert (answer.status, answer.json["predictions"]) == (200, served.predict(FLAT).json["predictions"])
+    log = running.log.read_text(encoding="utf-8")
+    assert log.count("WARNING: gunicorn 99.1.0 was not tested with server.transport.gunicorn_worker.Worker") == 1
+    assert "Using worker: gthread" in log
+    assert "WARNING: gunicorn" not in served.log.read_text(encoding="utf-8")  # the version of the lock is a tested one
