@@ -1,4 +1,4 @@
-"""The kinds of panel that the dashboards are made of, written with Grafana's own SDK."""
+"""Kinds of panels, built with Grafana's own SDK."""
 
 from dataclasses import dataclass
 
@@ -19,13 +19,13 @@ from grafana.alerts import Alert
 SOURCE = DataSourceRef(type_val="prometheus", uid="housing-prometheus")
 GOOD, BAD, PLAIN = "green", "red", "blue"
 NOW, TRAINING = "now", "training"
-MAX_DATA_POINTS = 120  # of a map of colours, from left to right
-MIN_THRESHOLD = 0.001  # a colour begins at its value, and 0 is not above 0
+MAX_DATA_POINTS = 120  # of a heat map, from left to right
+MIN_THRESHOLD = 0.001  # a color begins at its value, so 0 must stay below it
 
 
 @dataclass(frozen=True)
 class PanelSpec:
-    """What every panel says: title, unit, meaning, and the alert whose threshold it shows. A dashboard is 24 wide."""
+    """Title, unit and description of a panel, and the alert whose threshold it shows. A dashboard is 24 units wide."""
 
     title: str
     unit: str
@@ -36,7 +36,7 @@ class PanelSpec:
 
 
 def stat_panel(spec: PanelSpec, expr: str) -> dashboard.Panel:
-    """One number now, with its course behind it."""
+    """Return a panel of one current number, with its history behind it."""
     options = stat.Options(
         reduce_options=common.ReduceDataOptions(values=False, calcs=["lastNotNull"]),
         color_mode=common.BigValueColorMode.BACKGROUND if spec.alert else common.BigValueColorMode.VALUE,
@@ -45,7 +45,7 @@ def stat_panel(spec: PanelSpec, expr: str) -> dashboard.Panel:
 
 
 def timeseries_panel(spec: PanelSpec, queries: dict[str, str], stacked: bool = False) -> dashboard.Panel:
-    """Lines over time; queries by the name of their series, in which {{label}} stands for a label's value."""
+    """Return a panel of lines over time. `queries` has them by legend, in which {{label}} is the value of a label."""
     custom = timeseries.FieldConfig(
         line_width=2,
         fill_opacity=30 if stacked else 5,
@@ -63,7 +63,7 @@ def timeseries_panel(spec: PanelSpec, queries: dict[str, str], stacked: bool = F
 
 
 def status_history_panel(spec: PanelSpec, expr: str, legend: str) -> dashboard.Panel:
-    """A map of colours, from green at 0 to red at the alert's threshold: a row for each series, time from left to right."""
+    """Return a heat map over time with a row for each series, from green at 0 to red at the alert's threshold."""
     options = statushistory.Options(show_value=common.VisibilityMode.NEVER, legend=_legend(), row_height=0.9, col_width=1.0)
     panel = _panel("status-history", spec).options(options).custom(statushistory.FieldConfig(fill_opacity=80, line_width=0))
     panel = panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.CONTINUOUS_GR_YL_RD)).min(0)
@@ -108,10 +108,10 @@ def _with_alert(description: str, alert: Alert) -> str:
 
 
 def _thresholds(alert: Alert | None) -> dashboard.ThresholdsConfig:
-    """Give the colours: red where the alert would be raised."""
+    """Return the colors: red if the alert would fire."""
     if alert is None:
         steps = [Threshold(color=PLAIN)]
-    elif alert.comparison == "==":  # of what counts upwards from nothing
+    elif alert.comparison == "==":  # the alert fires at the lowest value
         steps = [Threshold(color=BAD), Threshold(color=GOOD, value=alert.threshold + 1)]
     else:
         steps = [Threshold(color=GOOD), Threshold(color=BAD, value=alert.threshold or MIN_THRESHOLD)]

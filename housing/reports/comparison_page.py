@@ -134,4 +134,5 @@ def flatten_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def to_yaml(cfg: DictConfig) -> str:
+    """Return the resolved config as YAML."""
     return str(yaml.dump(OmegaConf.to_container(cfg, resolve=True), sort_keys=False, allow_unicode=True, width=120))

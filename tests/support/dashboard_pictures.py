@@ -1,4 +1,4 @@
-"""Entry: draw what the dashboards show, out of a running Prometheus.   scripts/dashboards draw http://127.0.0.1:9090"""
+"""Pictures of the dashboards, drawn without Grafana from the answers of a running Prometheus."""
 
 import sys
 import time
@@ -87,21 +87,21 @@ class PanelData:
 
 
 def main() -> None:
-    """Draw all dashboards into docs/."""
+    """Draw all dashboards into docs/images/."""
     match sys.argv[1:]:
         case [url]:
-            draw(Prometheus(url.rstrip("/")), PROJECT / "docs")
+            draw(Prometheus(url.rstrip("/")), PROJECT / "docs" / "images")
         case _:
             sys.exit("error: of which Prometheus? scripts/dashboards draw http://127.0.0.1:9090")
 
 
 def draw(prometheus: Prometheus, folder: Path) -> None:
-    """Draw all dashboards as `watch-<name>.png`: the last hours, or what there is of them."""
+    """Draw all dashboards as `dashboard-<name>.png`: the last hours, or what there is of them."""
     end = time.time()
     begin = max(end - MAX_SPAN_SECONDS, int(prometheus.get("status/tsdb")["headStats"]["minTime"]) / 1000)
     for path in sorted(DASHBOARD_DIR.glob("*.json")):
         with project_style():
-            _save(_draw_dashboard(list(_query_panels(prometheus, path, begin, end))), folder / f"watch-{path.stem}.png")
+            _save(_draw_dashboard(list(_query_panels(prometheus, path, begin, end))), folder / f"dashboard-{path.stem}.png")
 
 
 def _query_panels(prometheus: Prometheus, path: Path, begin: float, end: float) -> Iterator[PanelData]:
