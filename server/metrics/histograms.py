@@ -1,4 +1,4 @@
-"""Which counters a row counts in: for each value that of its bin, and one more where all training rows were higher or lower."""
+"""Histograms of served rows: which counters a row increases, by the bins of the training data."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +11,7 @@ from housing.schema.column import Column, Matrix, Vector
 from housing.schema.table_schema import Schema
 
 MISSING = "missing"
-
-
-UNCOUNTED = 0  # the place of a counter that the caller sets itself: what counts nowhere may count there
+UNCOUNTED = 0  # index of a counter that the caller sets itself, so values without a counter may be added there
 
 
 CounterIndices = NDArray[np.intp]
@@ -28,7 +26,7 @@ class Bin(NamedTuple):
 
 
 class ReferenceColumn(NamedTuple):
-    """A column, or the prediction, with what the bundle's reference says of it."""
+    """A column, or the prediction (None), with its reference of the bundle."""
 
     name: str | None
     column: Column
@@ -36,50 +34,51 @@ class ReferenceColumn(NamedTuple):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest value of the training rows; where all were missing, every value is outside."""
+        """Lowest and highest value of the training rows; if all were missing, every value is out of range."""
         low, high = self.reference["lowest"], self.reference["highest"]
         return (np.inf, -np.inf) if low is None else (low, high)
 
     @property
     def levels(self) -> Sequence[str]:
-        """Names of the levels, in the order of their numbers."""
+        """Names of the levels, in the order of their codes."""
         return self.column.categories or ("false", "true")
 
     def bins(self) -> list[Bin]:
-        """Give the bins in order; the one of missing values is the last."""
+        """Return the bins in order; the bin of missing values is the last."""
         shares = self.reference["shares"]
-        names = [f"{place:02d}" for place in range(len(shares))] if self.column.is_number else self.levels
+        names = [f"{index:02d}" for index in range(len(shares))] if self.column.is_number else self.levels
         bins = [Bin(self.name, name, share) for name, share in zip(names, shares, strict=False)]
         return [*bins, Bin(self.name, MISSING, self.reference["missing"])] if self.column.nullable else bins
 
 
 class Binning:
-    """Counts rows and their predictions in counters that lie in a row: `first` others, each of `bins`, each of `ranged`."""
+    """Counts rows and predictions in a vector of counters: `n_reserved` of the caller, `bins`, then `numeric_columns`."""
 
     def __init__(self, schema: Schema, reference: Mapping[str, Any], n_reserved: int) -> None:
         columns = [ReferenceColumn(column.name, column, reference["columns"][column.name]) for column in schema.features]
-        every = [*columns, ReferenceColumn(None, schema.target, reference["prediction"])]
-        self.bins = _merge_same_name(bin_ for known in every for bin_ in known.bins())
+        all_columns = [*columns, ReferenceColumn(None, schema.target, reference["prediction"])]
+        self.bins = _merge_same_name(bin_ for column in all_columns for bin_ in column.bins())
         self.numeric_columns = [column.name for column in schema.features if column.is_number]
         self._size = n_reserved + len(self.bins) + len(self.numeric_columns)
-        places = {(bin_.column, bin_.name): place for place, bin_ in enumerate(self.bins, n_reserved)}
-        outside = {name: place for place, name in enumerate(self.numeric_columns, n_reserved + len(self.bins))}
+        indices = {(bin_.column, bin_.name): index for index, bin_ in enumerate(self.bins, n_reserved)}
+        out_of_range = {name: index for index, name in enumerate(self.numeric_columns, n_reserved + len(self.bins))}
         is_number = np.array([column.is_number for column in schema.features])
         self._numeric_positions, self._categorical_positions = np.flatnonzero(is_number), np.flatnonzero(~is_number)
-        self._numeric = _NumericCounters([known for known in every if known.column.is_number], places, outside)
-        self._categorical = _CategoricalCounters([known for known in columns if not known.column.is_number], places)
+        self._numeric = _NumericCounters([column for column in all_columns if column.column.is_number], indices, out_of_range)
+        self._categorical = _CategoricalCounters([column for column in columns if not column.column.is_number], indices)
 
     def count(self, matrix: Matrix, predictions: Vector) -> CounterIndices:
-        """Give what rows and their predictions add to each counter. What stands at NOWHERE means nothing."""
+        """Return the increments of all counters. The value at UNCOUNTED has no meaning."""
         numbers = np.concatenate((matrix.take(self._numeric_positions, axis=1), predictions[:, None]), axis=1)
-        places = self._numeric.counter_indices(numbers)
+        indices = self._numeric.counter_indices(numbers)
         if self._categorical_positions.size:
-            places = np.concatenate((places, self._categorical.counter_indices(matrix.take(self._categorical_positions, axis=1))))
-        return np.bincount(places, minlength=self._size)
+            levels = matrix.take(self._categorical_positions, axis=1)
+            indices = np.concatenate((indices, self._categorical.counter_indices(levels)))
+        return np.bincount(indices, minlength=self._size)
 
 
 def _merge_same_name(bins: Iterable[Bin]) -> list[Bin]:
-    """Make one bin of two with the same name: a level may be called missing, too."""
+    """Merge bins of the same name: a category may be called "missing", too."""
     shares: dict[tuple[str | None, str], float] = defaultdict(float)
     for bin_ in bins:
         shares[bin_.column, bin_.name] += bin_.share
@@ -87,37 +86,38 @@ def _merge_same_name(bins: Iterable[Bin]) -> list[Bin]:
 
 
 class _NumericCounters:
-    """Where numbers count. Each column's line is cut at its inner edges and at the ends of the training rows."""
+    """Counters of numbers. The number line of each column is cut at the inner edges of its bins and at its training range."""
 
     def __init__(self, columns: Sequence[ReferenceColumn], indices: Mapping[Any, int], out_of_range: Mapping[Any, int]) -> None:
         cuts = [
-            np.unique([*known.reference["edges"], np.nextafter(known.bounds[0], -np.inf), known.bounds[1]]) for known in columns
+            np.unique([*column.reference["edges"], np.nextafter(column.bounds[0], -np.inf), column.bounds[1]])
+            for column in columns
         ]
-        width = max(map(len, cuts)) + 1  # infinity ends each line, so that nothing but NaN is at the left of no cut
+        width = max(map(len, cuts)) + 1  # infinity ends each line, so only NaN is left of no cut
         lines = [np.pad(cut, (0, width - len(cut)), constant_values=np.inf) for cut in cuts]
-        self._cuts = np.stack(lines, axis=1)[:, None, :]  # (cuts, 1, columns): this order is the quick one
+        self._cuts = np.stack(lines, axis=1)[:, None, :]  # (cuts, 1, columns): the fastest order
         self._last_segments = np.arange(len(columns)) * (width + 1) + width
         self._counters = np.array(
             [
-                piece
-                for known, line in zip(columns, lines, strict=True)
-                for piece in [
-                    *_segments(known, line, indices, out_of_range),
-                    (indices.get((known.name, MISSING), UNCOUNTED), UNCOUNTED),
+                segment
+                for column, line in zip(columns, lines, strict=True)
+                for segment in [
+                    *_segments(column, line, indices, out_of_range),
+                    (indices.get((column.name, MISSING), UNCOUNTED), UNCOUNTED),
                 ]
             ]
         )
 
     def counter_indices(self, numbers: Matrix) -> CounterIndices:
-        """Give two counters for each number: of its bin, and of values outside or NOWHERE."""
-        cuts_right_of_it = np.add.reduce((numbers <= self._cuts).view(np.int8), axis=0, dtype=np.int16)
-        return self._counters.take(self._last_segments - cuts_right_of_it, axis=0).ravel()
+        """Return two counters for each number: that of its bin, and that of values out of range or UNCOUNTED."""
+        cuts_to_the_right = np.add.reduce((numbers <= self._cuts).view(np.int8), axis=0, dtype=np.int16)
+        return self._counters.take(self._last_segments - cuts_to_the_right, axis=0).ravel()
 
 
 def _segments(
     column: ReferenceColumn, line: Vector, indices: Mapping[Any, int], out_of_range: Mapping[Any, int]
 ) -> list[tuple[int, int]]:
-    """Give the two counters of each piece of a line, which belongs to its right end."""
+    """Return the two counters of each segment of a line; a segment includes its right end."""
     low, high = column.bounds
     bins = np.searchsorted(column.reference["edges"], line, side="left")
     beyond = (line < low) | (line > high)
@@ -128,19 +128,23 @@ def _segments(
 
 
 class _CategoricalCounters:
-    """Where categories and truth values count: each level is a bin."""
+    """Counters of categories and booleans: each level is a bin."""
 
     def __init__(self, columns: Sequence[ReferenceColumn], indices: Mapping[Any, int]) -> None:
-        levels = [[*known.levels, MISSING] for known in columns]
+        levels = [[*column.levels, MISSING] for column in columns]
         ends = np.cumsum([len(names) for names in levels], dtype=np.intp)
         self._missing_segments = ends - 1
         self._first_segments = ends - [len(names) for names in levels]
         self._counters = np.array(
-            [indices.get((known.name, name), UNCOUNTED) for known, names in zip(columns, levels, strict=True) for name in names],
+            [
+                indices.get((column.name, name), UNCOUNTED)
+                for column, names in zip(columns, levels, strict=True)
+                for name in names
+            ],
             dtype=np.intp,
         )
 
     def counter_indices(self, levels: Matrix) -> CounterIndices:
-        """Give the counter of each level."""
-        pieces = np.where(np.isnan(levels), self._missing_segments, levels + self._first_segments)
-        return self._counters.take(pieces.astype(np.intp)).ravel()
+        """Return the counter of each level."""
+        segments = np.where(np.isnan(levels), self._missing_segments, levels + self._first_segments)
+        return self._counters.take(segments.astype(np.intp)).ravel()

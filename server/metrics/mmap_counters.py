@@ -1,4 +1,4 @@
-"""Counters of a worker as one array: a request adds all its numbers at once, where the client takes a microsecond for each."""
+"""Counters of a worker as one array: a request adds all its numbers at once; the client takes a microsecond for each."""
 
 import threading
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ Numbers = NDArray[np.float64] | NDArray[np.intp]
 
 
 class MmapCounters:
-    """The numbers of some series, in a file of their own, which a replaced worker's successor opens again."""
+    """The values of series in a file, which the successor of a replaced worker continues."""
 
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
-        """Open the file; what is not in it begins at 0, and what else is in it stays."""
-        known = {key: number for key, number, _, _ in mmap_files.read_series(path)} if path.exists() else {}
-        if not known.keys() >= set(keys):
-            mmap_files.write_series(path, dict.fromkeys(keys, 0.0) | known)
-        # the client keeps each number at a multiple of 8 bytes
-        places = {key: place // 8 for key, _, _, place in mmap_files.read_series(path)}
+        """Open the file. A series that it lacks starts at 0; other series in it stay."""
+        present = {key: number for key, number, _, _ in mmap_files.read_series(path)} if path.exists() else {}
+        if not present.keys() >= set(keys):
+            mmap_files.write_series(path, dict.fromkeys(keys, 0.0) | present)
+        # the client stores each number at a multiple of 8 bytes
+        offsets = {key: offset // 8 for key, _, _, offset in mmap_files.read_series(path)}
         self._values = np.asarray(np.memmap(path, np.float64, "r+"))
-        self._offsets = np.array([places[key] for key in keys])
+        self._offsets = np.array([offsets[key] for key in keys])
         self._lock = threading.Lock()
 
     def add(self, numbers: Numbers) -> None:

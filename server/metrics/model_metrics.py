@@ -1,7 +1,7 @@
-"""What is counted of a version: rows, values and predictions by bin beside the training shares, values outside, intervals.
+"""Metrics of a served version: rows, histograms of columns and predictions, values out of range, intervals.
 
-Each worker has a file for each version, and a version's constants are in a file of their own. Those of versions that are
-not published any more are removed.
+Each worker has a file for each version; constants of a version, such as training shares, are in one file. Files of versions
+that are no longer published are removed.
 """
 
 from collections.abc import Mapping
@@ -16,36 +16,26 @@ from server.metrics.histograms import UNCOUNTED, Bin, Binning
 from server.metrics.mmap_counters import MmapCounters
 from server.metrics.mmap_files import series_key
 
-VERSION_MARK = "-version-"  # in the names of these files, before the name under which the version is published
+VERSION_MARK = "-version-"  # in the names of these files, before the name of the release
 
 
 ROWS, WIDTH_SUM, WIDTH_COUNT = range(3)
-
-
 COUNTERS = {
     "housing_rows_total": "Rows predicted.",
-    "housing_interval_width_sum_total": "Sum of the widths of the intervals that were given, in the target's unit.",
-    "housing_interval_width_count_total": "Intervals that were given.",
+    "housing_interval_width_sum_total": "Sum of the widths of returned intervals, in the target's unit.",
+    "housing_interval_width_count_total": "Intervals returned.",
 }
-
-
 OUT_OF_RANGE = "housing_out_of_range_total", "Values below the lowest or above the highest of the training rows."
-
-
-CREATED = "housing_model_created_seconds", "When the model was made, as unix time."
-
-
-RMSE = "housing_model_validation_rmse", "The error on validation rows, as the model's card says."
-
-
-assert UNCOUNTED == ROWS  # the rows are known without counting
+CREATED = "housing_model_created_seconds", "Creation time of the model, in unix seconds."
+RMSE = "housing_model_validation_rmse", "RMSE on validation rows, from the model card."
+assert UNCOUNTED == ROWS  # the number of rows needs no counting
 
 
 class ModelMetrics:
-    """A worker's counters of one version. They exist, at 0 or where a predecessor left them, as soon as this is made."""
+    """Counters of one version in one worker. Once constructed, all series exist, at 0 or at the values of a predecessor."""
 
     def __init__(self, metrics: Path, worker_id: int, folder: Path, bundle: Bundle, version: str) -> None:
-        """Open the counters of the version that is published in a folder; remove those of versions that are gone."""
+        """Open the counters of the release in `folder`; remove those of releases that no longer exist."""
         self._binning = Binning(bundle.schema, bundle.reference, len(COUNTERS))
         _remove_stale_files(metrics, folder, version)
         mmap_files.write_series(
@@ -56,7 +46,7 @@ class ModelMetrics:
         )
 
     def add(self, matrix: Matrix, predictions: Vector, lower: Vector | None = None, upper: Vector | None = None) -> None:
-        """Count predicted rows, with the ends of intervals where they were given."""
+        """Count predicted rows, and the bounds of their intervals if there are any."""
         numbers = self._binning.count(matrix, predictions)
         numbers[ROWS] = len(matrix)
         if lower is None or upper is None:
@@ -69,7 +59,7 @@ class ModelMetrics:
 
 def _counter_keys(binning: Binning, version: str) -> list[str]:
     version_labels = {"version": version}
-    first = [series_key(name, meaning, version_labels) for name, meaning in COUNTERS.items()]
+    first = [series_key(name, description, version_labels) for name, description in COUNTERS.items()]
     ranged = [series_key(*OUT_OF_RANGE, {**version_labels, "column": name}) for name in binning.numeric_columns]
     return [*first, *(_bin_key(bin_, "total", "Values", version_labels) for bin_ in binning.bins), *ranged]
 
@@ -93,14 +83,14 @@ def _bin_key(bin_: Bin, kind: str, subject: str, version_labels: Mapping[str, st
 
 
 def _remove_stale_files(metrics: Path, folder: Path, version: str) -> None:
-    """Keep the files of the version in a folder and of those published beside it, and no others.
+    """Remove the files of all releases except this one and those published beside it.
 
-    A number comes again in a new store, and two models cannot have the same series: the one beside it goes.
+    A new store numbers its versions from 1 again. Two models cannot share series, so another release of the same version goes.
     """
-    kept = {
+    current = {
         folder.name,
         *(name for name, origin in releases.list_releases(folder.parent).items() if origin["version"] != version),
     }
     for path in metrics.glob(f"*{VERSION_MARK}*.db"):
-        if path.stem.partition(VERSION_MARK)[2] not in kept:
-            path.unlink(missing_ok=True)  # another worker may be as far
+        if path.stem.partition(VERSION_MARK)[2] not in current:
+            path.unlink(missing_ok=True)  # another worker may remove it at the same time

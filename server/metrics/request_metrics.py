@@ -1,4 +1,4 @@
-"""Prometheus metrics of requests, and of what is served. No label takes a value from a caller."""
+"""Prometheus metrics of requests. No label takes a value from a client."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -12,37 +12,27 @@ from prometheus_client.utils import floatToGoString
 from server.metrics.mmap_counters import MmapCounters
 from server.metrics.mmap_files import sample_key
 
-# Seconds; an edge on each target, where the default ones begin at 5 ms.
+# Seconds, with an edge on each latency target; the default buckets start at 5 ms.
 BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0)
-
-
 STAGES = ("parse", "validate", "predict", "serialise")
-
-
 STAGE_BUCKETS = (0.00001, 0.000025, *BUCKETS)
-
-
 STAGE_METRIC = "housing_stage_seconds"
-
-
-PRESET_STATUSES = (200, 422, 500, 503)  # statuses of the hot routes that are there at 0: what is new is no rise to Prometheus
-
-
+PRESET_STATUSES = (200, 422, 500, 503)  # series of the fast routes that start at 0: Prometheus sees no increase in a new series
 REQUEST_SECONDS = Histogram("housing_request_seconds", "Time to answer a request.", ("route", "status"), buckets=BUCKETS)
 
 
 def observe_request(route: str, status: int, seconds: float) -> None:
-    """Count a request and the time it took."""
+    """Count a request and its duration."""
     _request_histogram(route, status).observe(seconds)
 
 
-@cache  # looking the labels up takes longer than counting; there are few
+@cache  # a lookup of labels takes longer than counting, and there are few
 def _request_histogram(route: str, status: int) -> Histogram:
     return REQUEST_SECONDS.labels(route, str(status))
 
 
 class StageHistogram:
-    """The histogram of how long each stage of a prediction took, of one worker."""
+    """Histogram of the duration of each stage of a prediction, in one worker."""
 
     def __init__(self, metrics: Path, worker_id: int) -> None:
         keys = [series for stage in STAGES for series in _stage_keys(stage)]
@@ -51,17 +41,17 @@ class StageHistogram:
         self._offsets = range(0, len(keys), len(STAGE_BUCKETS) + 2)
 
     def observe(self, seconds: Sequence[float]) -> None:
-        """Count a prediction by the seconds of each of its stages."""
+        """Count a prediction, given the seconds of each stage."""
         numbers = np.zeros(self._size)
-        for start, took in zip(self._offsets, seconds, strict=True):
-            numbers[start] = took
-            numbers[start + 1 + bisect_left(STAGE_BUCKETS, took)] = 1.0
+        for start, duration in zip(self._offsets, seconds, strict=True):
+            numbers[start] = duration
+            numbers[start + 1 + bisect_left(STAGE_BUCKETS, duration)] = 1.0
         self._counters.add(numbers)
 
 
 def _stage_keys(stage: str) -> Iterator[str]:
-    """Give the sum's series, then one for each bucket, as the client's own histogram has them."""
-    meaning, labels = "Time that the stages of a prediction took.", {"stage": stage}
-    yield sample_key(STAGE_METRIC, f"{STAGE_METRIC}_sum", meaning, labels)
+    """Yield the series of the sum, then those of the buckets, as in the client's own histogram."""
+    description, labels = "Duration of the stages of a prediction.", {"stage": stage}
+    yield sample_key(STAGE_METRIC, f"{STAGE_METRIC}_sum", description, labels)
     for edge in (*STAGE_BUCKETS, np.inf):
-        yield sample_key(STAGE_METRIC, f"{STAGE_METRIC}_bucket", meaning, {**labels, "le": floatToGoString(edge)})  # type: ignore[no-untyped-call]
+        yield sample_key(STAGE_METRIC, f"{STAGE_METRIC}_bucket", description, {**labels, "le": floatToGoString(edge)})  # type: ignore[no-untyped-call]

@@ -83,7 +83,7 @@ def test_every_panel_shows_something(watched: Watched) -> None:
 def test_dashboards_are_drawn(watched: Watched, tmp_path: Path) -> None:
     draw(watched.prometheus, tmp_path)
     drawn = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
-    assert set(drawn) == {f"watch-{path.stem}.png" for path in generate.DASHBOARD_DIR.glob("*.json")}
+    assert set(drawn) == {f"dashboard-{path.stem}.png" for path in generate.DASHBOARD_DIR.glob("*.json")}
     assert all(10_000 < size < 150_000 for size in drawn.values()), drawn
 
 
