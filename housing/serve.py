@@ -1,4 +1,4 @@
-"""Entry: serve the model at an alias: a puller that follows the alias, gunicorn workers that predict, a joiner of feedback.
+"""Serve the model at an alias with gunicorn, a puller that follows the alias, and a joiner of feedback.
 
 python -m housing.serve serve.port=9000
 """
@@ -11,27 +11,26 @@ from housing.core.command import command
 from server.core.settings import Settings
 from server.supervisor import require_free_port, server_environment, supervise
 
+ROUTES = {
+    "": "try the model in a browser",
+    "docs": "API documentation",
+    "predict": "POST a row",
+    "model": "the served model",
+    "readyz": "readiness check",
+    "metrics": "Prometheus metrics",
+}
+
 
 @command("serve")
 def main(cfg: DictConfig) -> None:
-    """Serve until interrupted, or until gunicorn ends."""
+    """Serve until interrupted, or until gunicorn exits."""
     environ = server_environment(cfg.serve)
     settings = Settings.from_environment(environ)
-    for port in (settings.port, settings.metrics_port):
-        if port:
-            require_free_port(settings.host, port)
-    url = f"http://{settings.host}:{settings.port}"
-    print(f"serving {cfg.serve.model} at alias {cfg.serve.alias}; Ctrl-C ends it\n")
-    for route, meaning in (
-        ("", "try the model in a browser"),
-        ("docs", "the API, to read and to try"),
-        ("predict", "POST a row"),
-        ("model", "what is served"),
-        ("readyz", "is there a model?"),
-        ("metrics", "for Prometheus"),
-    ):
-        print(f"  {url}/{route:8} {meaning}")
-    sys.stdout.flush()
+    for port in filter(None, (settings.port, settings.metrics_port)):
+        require_free_port(settings.host, port)
+    print(f"Serving {settings.model} at alias {settings.alias}. Press Ctrl-C to stop.\n")
+    for route, meaning in ROUTES.items():
+        print(f"  http://{settings.host}:{settings.port}/{route:8} {meaning}", flush=True)
     sys.exit(supervise(environ))
 
 

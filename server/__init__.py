@@ -1,1 +1,1 @@
-"""The thin server: it reads what was published and knows no table by name."""
+"""The server: serves the released model over HTTP, knowing its table only from the bundle."""

@@ -1,9 +1,9 @@
-"""Who may ask: API keys with rights of their own, and how often each may.
+"""API keys: create a key with rights.
 
     python -m server.access NAME predict,metrics
 
-makes a key, prints it once, and prints the line that lets it in: for the file that `serve.keys_file` names, or for the
-environment variable HOUSING_KEYS. Only the line, which holds a hash, has to be kept; several keys are good at once.
+prints the key once, and the line that admits it: for the file in `serve.keys_file` or for the environment variable
+HOUSING_KEYS. Store only the line; it holds a hash. Several keys can be valid at once.
 """
 
 import hashlib
@@ -15,16 +15,16 @@ from server.api.auth import KEYS_VARIABLE, RIGHTS, ApiKey
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Make a key."""
+    """Create a key and print it with its line."""
     if len(arguments) != 2 or len(arguments[0].split()) != 1:
-        sys.exit(f"usage: python -m server.access NAME RIGHTS      rights: some of {','.join(RIGHTS)}")
+        sys.exit(f"usage: python -m server.access NAME RIGHTS\nRIGHTS: any of {','.join(RIGHTS)}, separated by commas")
     key = secrets.token_urlsafe(32)
     line = f"{arguments[0]} {arguments[1]} {hashlib.sha256(key.encode()).hexdigest()}"
     try:
         ApiKey.parse(line)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    print(f"the key, which is shown this once:\n  {key}\nthe line for serve.keys_file or {KEYS_VARIABLE}:\n  {line}")
+    print(f"Key (shown only once):\n  {key}\nLine for serve.keys_file or {KEYS_VARIABLE}:\n  {line}")
 
 
 if __name__ == "__main__":

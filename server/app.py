@@ -1,4 +1,4 @@
-"""The app: wires the parts of the server."""
+"""The application factory, which wires the parts of the server."""
 
 import os
 from functools import partial
@@ -29,7 +29,7 @@ from server.ui.pages import pages_blueprint
 
 
 def create_app() -> Application:
-    """Make the app that the environment describes."""
+    """Return the application that the environment describes."""
     settings = Settings.from_environment()
     app = Flask(__name__, root_path=str(Path(__file__).parent / "ui"))
     app.config.update(
@@ -41,27 +41,23 @@ def create_app() -> Application:
         EXPLAIN_SAMPLES=settings.explain_samples,
     )
     worker, metrics = worker_id.acquire_worker_id(settings.log_dir), Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    in_use = CurrentModel(settings.release_dir, settings.poll_seconds, partial(ModelMetrics, metrics, worker))
+    current_model = CurrentModel(settings.release_dir, settings.poll_seconds, partial(ModelMetrics, metrics, worker))
     access = Access.from_settings(settings.keys_file, settings.rate_limit / settings.workers)
-    log = PredictionLog(FileHandler(_file(settings, PREDICTIONS, worker)), settings.log_queue)
-    answers = PredictionApi(
-        in_use, access, settings.max_rows, make_id_generator(worker), log.write, StageHistogram(metrics, worker).observe
-    )
-    app.extensions |= {"current_model": in_use, "access": access, "api": answers, "feedback": _file(settings, FEEDBACK, worker)}
-    install_metrics(app, in_use, FAST_ROUTES)  # before what may refuse a request
-    app.register_blueprint(api_blueprint)
-    app.register_blueprint(explanation_blueprint)
-    app.register_blueprint(feedback)
-    app.register_blueprint(curves_blueprint)
-    app.register_blueprint(pages_blueprint)
+    log = PredictionLog(FileHandler(_log_file(settings, PREDICTIONS, worker)), settings.log_queue)
+    observe_stages = StageHistogram(metrics, worker).observe
+    api = PredictionApi(current_model, access, settings.max_rows, make_id_generator(worker), log.write, observe_stages)
+    feedback_file = _log_file(settings, FEEDBACK, worker)
+    app.extensions |= {"current_model": current_model, "access": access, "api": api, "feedback": feedback_file}
+    install_metrics(app, current_model, FAST_ROUTES)  # first, so that it also counts rejected requests
+    for blueprint in (api_blueprint, explanation_blueprint, feedback, curves_blueprint, pages_blueprint):
+        app.register_blueprint(blueprint)
     register_error_handlers(app)
-    served: Application = FastPath(app, answers, settings.max_body)
+    application: Application = FastPath(app, api, settings.max_body)
     if settings.cors_origins:
-        served = CorsMiddleware(served, settings.cors_origins.split(","))
-    return MetricsPortGuard(served, settings.metrics_port) if settings.metrics_port else served
+        application = CorsMiddleware(application, settings.cors_origins.split(","))
+    return MetricsPortGuard(application, settings.metrics_port) if settings.metrics_port else application
 
 
-def _file(settings: Settings, kind: str, worker: int) -> RotatingFile:
-    return RotatingFile(
-        settings.log_dir, f"{kind}-{worker}", settings.log_max_bytes, settings.log_backups, settings.log_retention_days
-    )
+def _log_file(settings: Settings, kind: str, worker: int) -> RotatingFile:
+    limits = settings.log_max_bytes, settings.log_backups, settings.log_retention_days
+    return RotatingFile(settings.log_dir, f"{kind}-{worker}", *limits)

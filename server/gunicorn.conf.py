@@ -1,6 +1,6 @@
-"""Gunicorn's settings; it reads this file itself."""
+"""Gunicorn's configuration file."""
 
-# pylint: disable=invalid-name  # gunicorn names its settings
+# pylint: disable=invalid-name  # gunicorn chose the names of its settings
 
 import ipaddress
 import os
@@ -21,11 +21,11 @@ from server.metrics import mmap_files
 from server.transport.worker_class import choose
 
 OPEN_SERVER_WARNING = """
-WARNING: this server can be reached from other machines, and asks nobody for a key.
-Make keys with python -m server.access, and name their file in serve.keys_file.
+WARNING: this server can be reached from other machines and requires no API key.
+Create keys with python -m server.access and set serve.keys_file to their file.
 """
 
-# Seconds that a worker which is replaced goes on: its successor needs about as long to start.
+# Seconds for which a replaced worker keeps answering: its successor needs about as long to start.
 HANDOVER_SECONDS = 2.0
 
 _settings = Settings.from_environment()
@@ -36,20 +36,19 @@ workers = _settings.workers
 worker_class = choose(version_info)
 threads = _settings.threads
 keepalive = 30
-graceful_timeout = 10  # an idle connection that a client keeps open holds a worker until then
-control_socket_disable = True  # two masters of one user would take it from each other
+graceful_timeout = 10  # seconds for which an idle keep-alive connection can delay the exit of a worker
+control_socket_disable = True  # two masters of one user would share its path
 loglevel = "warning"
 
 
 def on_starting(_server: Any) -> None:
-    """Hold the keys for all workers; end before anything begins where they cannot be read."""
-    wrong = _load_keys_error()
-    if wrong:
-        sys.exit(f"error: {wrong}")
+    """Load the API keys for all workers, or exit if that fails."""
+    if error := _load_keys_error():
+        sys.exit(f"error: {error}")
 
 
 def _load_keys_error() -> str:
-    """Hold the keys that are there now, or say why those held before stay."""
+    """Load the API keys. Return "" on success, or else why the previous keys stay in use."""
     try:
         auth.load_keys(_settings.keys_file)
     except (OSError, ValueError) as error:
@@ -58,20 +57,20 @@ def _load_keys_error() -> str:
 
 
 def when_ready(server: Any) -> None:
-    """Prepare what the workers inherit, once the port is ours and before the first of them."""
+    """Prepare what workers inherit: signal handlers, socket timeouts and the metrics directory."""
     Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)
     _install_drain_handler(server)
     _install_reload_handler(server)
-    patience = struct.pack("ll", *divmod(int(1e6 * _settings.request_timeout), 1_000_000))  # seconds, microseconds
-    for listener in server.LISTENERS:  # what is accepted from it inherits this
-        for wait in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            listener.sock.setsockopt(socket.SOL_SOCKET, wait, patience)
+    timeout = struct.pack("ll", *divmod(int(1e6 * _settings.request_timeout), 1_000_000))  # seconds, microseconds
+    for listener in server.LISTENERS:  # accepted connections inherit the timeouts of their listener
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, timeout)
     if _is_public(_settings.host) and Access.from_settings(_settings.keys_file, 0).allows_anonymous:
         print(OPEN_SERVER_WARNING, file=sys.stderr, flush=True)
 
 
 def _install_drain_handler(server: Any) -> None:
-    """Have SIGTERM make /readyz say 503 first, so that no more requests are sent here when the listening sockets close."""
+    """Make SIGTERM fail /readyz first, so that load balancers stop sending requests before the sockets close."""
 
     def stop(*_: Any) -> None:
         server.signal(signal.SIGTERM, None)
@@ -88,33 +87,32 @@ def _install_drain_handler(server: Any) -> None:
 
 
 def _install_reload_handler(server: Any) -> None:
-    """Have SIGHUP read the keys again, and change nothing where they cannot be read."""
+    """Make SIGHUP reload the API keys. If they cannot be read, nothing changes."""
 
-    def replace(*_: Any) -> None:
-        wrong = _load_keys_error()
-        if wrong:
-            print(f"error: {wrong}; the keys in use stay", file=sys.stderr, flush=True)
+    def reload(*_: Any) -> None:
+        if error := _load_keys_error():
+            print(f"error: {error} The previous keys stay in use.", file=sys.stderr, flush=True)
         else:
             server.signal(signal.SIGHUP, None)
 
-    signal.signal(signal.SIGHUP, replace)
+    signal.signal(signal.SIGHUP, reload)
 
 
 def post_fork(_server: Any, _worker: Any) -> None:
-    """Have a worker's metrics go by its number, and so by that of its successor, before it makes the first of them."""
+    """Name a worker's metric files after its id, which its successor takes over, before the first metric is created."""
     mmap_files.use_process_name(str(worker_id.acquire_worker_id(_settings.log_dir)))
 
 
 def pre_request(worker: Any, _request: Any) -> None:
-    """End each connection with its next answer once the server is about to stop."""
+    """During a shutdown, close each connection after its next response."""
     if shutdown.is_shutting_down():
-        worker.max_keepalived = 0  # those that were promised to stay do, for one more request
+        worker.max_keepalived = 0  # a connection that was promised keep-alive gets one more request
 
 
 def post_worker_init(worker: Any) -> None:
-    """Have a worker that is replaced (SIGHUP to the master) answer on for a while, and end each connection with its next answer.
+    """Let a replaced worker (SIGHUP to the master) keep answering for a while, closing each connection after its next response.
 
-    Gunicorn alone would close connections whose last answer promised that they stay, and the next request on them fails.
+    Gunicorn alone closes connections that were promised keep-alive, and the next request on them fails.
     """
 
     def exit_worker(*_: Any) -> None:
@@ -132,5 +130,5 @@ def post_worker_init(worker: Any) -> None:
 
 
 def _is_public(host: str) -> bool:
-    found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
-    return not all(ipaddress.ip_address(address).is_loopback for address in found)
+    addresses = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
+    return not all(ipaddress.ip_address(address).is_loopback for address in addresses)

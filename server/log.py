@@ -1,7 +1,4 @@
-"""Reads the prediction log.
-
-python -m server.log read outputs/predictions
-"""
+"""The prediction log: `python -m server.log read outputs/predictions` prints its entries."""
 
 import sys
 

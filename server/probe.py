@@ -1,9 +1,9 @@
 """Probes of a running server, for health checks and deployments.
 
-    python -m server.probe            the process answers: /healthz
-    python -m server.probe predict    a model is ready, and predicts the row that it gives as an example
+    python -m server.probe            check that the process is alive (/healthz)
+    python -m server.probe predict    check that a model is ready, and predict its example row
 
-HOUSING_KEY is a key with the right `predict`, if the server asks for keys.
+If the server requires API keys, set HOUSING_KEY to one with the right `predict`.
 """
 
 import json
@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 5.0
 
 
 def live() -> None:
-    """Exit with an error unless `/healthz` answers with 200. Raises OSError if no worker answers."""
+    """Exit with an error unless `/healthz` answers 200. Raises OSError if no worker answers."""
     _request("GET", "/healthz")
 
 

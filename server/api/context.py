@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Request context: the current model, the request's row and JSON responses, for Flask routes."""
 
 import json
 from http import HTTPStatus
@@ -14,21 +14,21 @@ from server.validation.request_body import JSON, Rows
 
 
 def json_response(body: object, status: int = HTTPStatus.OK) -> Response:
-    """Give a body as JSON."""
+    """Return a body as a JSON response."""
     return Response(json.dumps(body, allow_nan=False), status=status, mimetype="application/json")
 
 
 def require_model() -> Model:
-    """Give the model in use. Raises RequestError (503), which says why there is none."""
-    in_use: CurrentModel = current_app.extensions["current_model"]
+    """Return the current model. Raises RequestError (503), with the reason, if there is none."""
+    current_model: CurrentModel = current_app.extensions["current_model"]
     try:
-        return in_use.get()
+        return current_model.get()
     except BundleError as error:
-        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {error}") from error
+        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
 
 
 def parse_row(model: Model) -> Vector:
-    """Read and check the one row of the body. Raises RequestError, as `/predict` does."""
+    """Return the single row of the request body, encoded. Raises RequestError, as `/predict` does."""
     request_body.require_media_type(request.headers.get("Content-Type", ""), JSON)
     row: Vector = model.validator.encode(Rows(None, [request_body.loads_strict(request.get_data())], 0))[0]
     return row

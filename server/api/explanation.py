@@ -1,4 +1,4 @@
-"""`POST /explain`: what each column of a row adds to the mean prediction of the bundle's background rows."""
+"""Explanations: `POST /explain` returns the Shapley values of one row."""
 
 from functools import partial
 
@@ -12,22 +12,20 @@ explanation_blueprint = Blueprint("explanations", __name__)
 
 @explanation_blueprint.post("/explain")
 def explain() -> Response:
-    """Explain one row: contributions in the target's unit, which add up to prediction - base."""
+    """Return each column's contribution, in the target's unit. They add up to prediction - base value."""
     model = require_model()
     row, config = parse_row(model), current_app.config
     predict = partial(model.predict, batch_size=config["MAX_ROWS"])
-    found = shapley.shapley_values(
-        predict, row, model.bundle.background, config["EXPLAIN_MAX_EXACT_COLUMNS"], config["EXPLAIN_SAMPLES"]
-    )
+    limits = config["EXPLAIN_MAX_EXACT_COLUMNS"], config["EXPLAIN_SAMPLES"]
+    explanation = shapley.shapley_values(predict, row, model.bundle.background, *limits)
     names = [column.name for column in model.bundle.schema.features]
     return json_response(
         {
-            "method": found.method,
-            "prediction": found.prediction,
-            "base_value": found.base_value,
-            "contributions": dict(zip(names, found.values.tolist(), strict=True)),
-            "rows_evaluated": found.rows_evaluated,
-            "model": model.info["model"],
-            "version": model.info["version"],
+            "method": explanation.method,
+            "prediction": explanation.prediction,
+            "base_value": explanation.base_value,
+            "contributions": dict(zip(names, explanation.values.tolist(), strict=True)),
+            "rows_evaluated": explanation.rows_evaluated,
+            **model.info,
         }
     )

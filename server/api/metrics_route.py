@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The metrics route: `GET /metrics` sums the metrics of all workers for Prometheus."""
 
 import logging
 import time
@@ -16,49 +16,48 @@ from housing.core.errors import BundleError
 from server.metrics.request_metrics import PRESET_STATUSES, _request_histogram, observe_request
 from server.models.current_model import CurrentModel
 
-MAX_READS = 5  # to read files of which one is removed now and then
-
+MAX_READS = 5  # attempts, since a metric file may be removed during a read
+INFO_LABELS = ("version", "run_id", "data", "alias", "model")
 
 log = logging.getLogger(__name__)
 
 
 class ModelInfoCollector(Collector):
-    """What is served, as the worker that is asked knows it: nothing of a worker that is gone, or of a version before."""
+    """Collects readiness and the current version from the answering worker, never from old metric files."""
 
     def __init__(self, current_model: CurrentModel) -> None:
         self._current_model = current_model
 
     def collect(self) -> Iterator[Metric]:
-        """Give whether there is a model, and which one."""
-        labels = ("version", "run_id", "data", "alias", "model")
-        info = GaugeMetricFamily("housing_model_info", "The version in use, where it came from and its data.", labels=labels)
+        """Yield whether there is a model, and its version and origin."""
+        info = GaugeMetricFamily("housing_model_info", "The current version, its origin and its data.", labels=INFO_LABELS)
         try:
             model = self._current_model.get()
-            card, served = model.bundle.card, model.release
-            told = [served["version"], card["run_id"], card["data"]["fingerprint"], served["alias"], served["model"]]
-            info.add_metric(told, 1.0)
+            card, release = model.bundle.card, model.release
+            values = (release["version"], card["run_id"], card["data"]["fingerprint"], release["alias"], release["model"])
+            info.add_metric(values, 1.0)
         except BundleError:
-            pass  # then there is none, which the next one says
-        yield GaugeMetricFamily("housing_ready", "Whether a model is in use.", value=float(bool(info.samples)))
+            pass  # housing_ready reports it
+        yield GaugeMetricFamily("housing_ready", "Whether a model is available.", value=float(bool(info.samples)))
         yield info
 
 
 class _Exporter(GunicornInternalPrometheusMetrics):  # type: ignore[misc]  # the exporter has no types
-    """Gives all workers' sums, and what is served. Of the files in the folder, those of an old version may go meanwhile."""
+    """Exports the sums of all workers. Files of old versions may disappear during a read."""
 
     def generate_metrics(self, accept_header: str | None = None, names: Any = None) -> tuple[str, str]:
-        """Give all metrics, whichever names are asked for, and their content type."""
+        """Return all metrics, whatever `names` are requested, and their content type."""
         encode, content_type = choose_encoder(accept_header or "")
         for _ in range(MAX_READS):
             try:
                 return encode(self.registry).decode(), content_type
             except FileNotFoundError as error:
-                log.info("metrics are read again: %s", error)
-        raise RuntimeError(f"the files of metrics changed {MAX_READS} times while they were read")
+                log.info("Reading the metric files again: %s", error)
+        raise RuntimeError(f"The metric files changed during each of {MAX_READS} reads.")
 
 
 def install_metrics(app: Flask, current_model: CurrentModel, fast_routes: Sequence[str]) -> None:
-    """Time every request of the app that is not counted already, and give all workers' sums at /metrics."""
+    """Time every request that the fast routes do not count themselves, and serve /metrics."""
     for route in fast_routes:
         for status in PRESET_STATUSES:
             _request_histogram(route, status)
@@ -68,11 +67,11 @@ def install_metrics(app: Flask, current_model: CurrentModel, fast_routes: Sequen
         g.start, g.counted = time.perf_counter(), False
 
     @app.after_request
-    def stop(answer: Response) -> Response:
+    def stop(response: Response) -> Response:
         if not g.counted:
             route = request.url_rule.rule if request.url_rule else "unknown"
-            observe_request(route, answer.status_code, time.perf_counter() - g.start)
-        return answer
+            observe_request(route, response.status_code, time.perf_counter() - g.start)
+        return response
 
     registry = CollectorRegistry()
     registry.register(ModelInfoCollector(current_model))

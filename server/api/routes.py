@@ -1,4 +1,4 @@
-"""The HTTP API, all of it: what is not asked a thousand times a second answers here alone."""
+"""Flask's API routes, and the fast routes for requests that the fast path does not take."""
 
 from http import HTTPStatus
 
@@ -14,22 +14,21 @@ from server.core.errors import RequestError
 
 api_blueprint = Blueprint("api", __name__)
 
+# The right that a key needs for each route. The other routes need no key, except the fast ones, which check it themselves.
+RIGHTS = {**dict.fromkeys(("/model", "/explain", "/curves", "/examples"), PREDICT), "/feedback": FEEDBACK, "/metrics": METRICS}
 
-# What a key must be allowed to for each route; who asks for another needs no key.
-RIGHTS = {
-    **dict.fromkeys(("/model", "/explain", "/curves", "/examples"), PREDICT),
-    "/feedback": FEEDBACK,
-    "/metrics": METRICS,
-}
-
-
-# What a browser may load for a page: files of this server, and pictures that stand in them.
+# Browsers may load files of this server and inline images for a page, and nothing else.
 CONTENT_SECURITY_POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+SECURITY_HEADERS = {
+    **prediction.DEFAULT_HEADERS,
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Referrer-Policy": "no-referrer",
+}
 
 
 @api_blueprint.before_app_request
 def authorize() -> None:
-    """Refuse a request whose key lacks the right for its route. The hot routes see to that themselves."""
+    """Reject a request whose key lacks the right for its route."""
     access: Access = current_app.extensions["access"]
     right = RIGHTS.get(request.path)
     if right is not None:
@@ -38,63 +37,60 @@ def authorize() -> None:
 
 @api_blueprint.after_app_request
 def add_security_headers(response: Response) -> Response:
-    """Tell browsers to guess and to embed nothing, and to load what comes from here alone."""
-    for name, value in (
-        *prediction.DEFAULT_HEADERS.items(),
-        ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
-        ("Referrer-Policy", "no-referrer"),
-    ):
+    """Add the security headers that a response does not set itself."""
+    for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     return response
 
 
 @api_blueprint.get("/healthz")
 def healthz() -> Response:
-    """Say that this worker lives."""
+    """Answer 200: this worker is alive."""
     return json_response({"status": "alive"})
 
 
 @api_blueprint.get("/readyz")
 def readyz() -> Response:
-    """Say whether requests should be sent here; 503 where there is no model yet, or the server is about to stop."""
+    """Answer 200 if this server wants requests, or 503 if it has no model or is shutting down."""
     if shutdown.is_shutting_down():
-        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "draining: this server is about to stop")
+        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "The server is shutting down.")
     return json_response({"status": "ready", "version": require_model().info["version"]})
 
 
 @api_blueprint.get("/ping")
 @api_blueprint.get("/health")
 def ping() -> Response:
-    """Say as MLflow's server does that there is a model; 503 where there is none."""
+    """Answer 200 if there is a model, or else 503, as MLflow's server does."""
     require_model()
     return Response("\n", mimetype="application/json")
 
 
 @api_blueprint.get("/version")
 def mlflow_version() -> Response:
-    """Give, as MLflow's server does, the version of MLflow: of the one that published the model."""
+    """Return the version of the MLflow that published the model. MLflow's server returns its own."""
     return Response(require_model().release["mlflow"], mimetype="text/plain")
 
 
 @api_blueprint.get("/model")
 def model_info() -> Response:
-    """Give the model's card, where it came from, its columns, and a row that can be sent as it is."""
-    used = require_model()
-    columns = used.bundle.schema.to_dict()
-    return json_response({**used.release, "card": used.bundle.card, "schema": columns, "example": used.example})
+    """Return the model's origin, card, schema and a valid example row."""
+    model = require_model()
+    details = {"card": model.bundle.card, "schema": model.bundle.schema.to_dict(), "example": model.example}
+    return json_response({**model.release, **details})
 
 
 @api_blueprint.post(prediction.PREDICT_ROUTE)
 @api_blueprint.post(prediction.SCORING_ROUTE)
 def predict() -> Response:
-    """Answer a hot route that did not come by the plain path: its body is chunked, or too long."""
-    answers: PredictionApi = current_app.extensions["api"]
+    """Answer a request of a fast route with a chunked or an oversized body."""
+    api: PredictionApi = current_app.extensions["api"]
     try:
         body = request.get_data()
     except ClientDisconnected as error:
-        raise RequestError(HTTPStatus.BAD_REQUEST, "the body is not whole: a chunk is missing, or is none") from error
+        detail = "Incomplete request body: a chunk is missing or malformed."
+        raise RequestError(HTTPStatus.BAD_REQUEST, detail) from error
     key = bearer_token(request.headers.get("Authorization"))
     content_type, query = request.headers.get("Content-Type", ""), request.query_string.decode("latin-1")
-    answer = answers.handle(PredictionRequest(request.path, content_type, query, key, body))
+    response = api.handle(PredictionRequest(request.path, content_type, query, key, body))
     g.counted = True
-    return Response(answer.body, status=answer.status, headers=answer.headers)
+    return Response(response.body, status=response.status, headers=response.headers)

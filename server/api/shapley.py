@@ -1,8 +1,8 @@
-"""Shapley values of one prediction against background rows: what each column adds to the mean prediction of these.
+"""Interventional Shapley values of one prediction against background rows.
 
-Interventional: a coalition takes its columns from the row, the others from a background row. Lundberg and Lee, "A Unified
+A coalition takes its columns from the row and the others from a background row. Lundberg and Lee, "A Unified
 Approach to Interpreting Model Predictions", NIPS 2017; Strumbelj and Kononenko, "Explaining prediction models and
-individual predictions with feature contributions", Knowledge and Information Systems 41 (2014) 647-665, for the samples.
+individual predictions with feature contributions", Knowledge and Information Systems 41 (2014) 647-665, for sampling.
 """
 
 import math
@@ -15,17 +15,13 @@ from numpy.typing import NDArray
 from housing.schema.column import Matrix, Vector
 
 Predict = Callable[[Matrix], Vector]
-
-
 Flags = NDArray[np.bool_]
-
-
 EXACT, SAMPLED = "exact", "sampled"
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Values that add up to prediction - base, one for each column; `evaluated` rows were predicted for them."""
+    """Shapley values, one per column, which add up to prediction - base value."""
 
     method: str
     prediction: float
@@ -35,18 +31,18 @@ class Explanation:
 
 
 def shapley_values(predict: Predict, row: Vector, background: Matrix, max_exact_features: int, n_samples: int) -> Explanation:
-    """Explain the prediction of a row: exactly where at most `most_exact` columns differ from the background's.
+    """Explain the prediction of a row, exactly if at most `max_exact_features` columns differ from the background.
 
-    Beyond, permutations are sampled (the same ones each time), with about `evaluations` predicted rows; each background
-    row is taken equally often, so that the values add up here too. A column that never differs has the value 0.
+    Otherwise sample permutations with a fixed seed, predicting about `n_samples` rows. Each background row is used equally
+    often, so that these values add up too. A column that never differs has the value 0.
     """
     differs = (background != row) & ~(np.isnan(background) & np.isnan(row))
-    played = np.flatnonzero(differs.any(axis=0))
+    varying = np.flatnonzero(differs.any(axis=0))
     values = np.zeros(len(row))
-    if len(played) <= max_exact_features:
-        method, (values[played], evaluated) = EXACT, _exact_values(predict, row, background, differs, played)
+    if len(varying) <= max_exact_features:
+        method, (values[varying], evaluated) = EXACT, _exact_values(predict, row, background, differs, varying)
     else:
-        method, (values[played], evaluated) = SAMPLED, _sampled_values(predict, row, background, played, n_samples)
+        method, (values[varying], evaluated) = SAMPLED, _sampled_values(predict, row, background, varying, n_samples)
     base = float(predict(background).mean())
     return Explanation(method, float(predict(row[None])[0]), base, values, evaluated)
 
@@ -54,37 +50,37 @@ def shapley_values(predict: Predict, row: Vector, background: Matrix, max_exact_
 def _exact_values(
     predict: Predict, row: Vector, background: Matrix, differs: Flags, varying: NDArray[np.intp]
 ) -> tuple[Vector, int]:
-    """Give the values from all coalitions, each mixed row predicted once: where row and background agree, many are the same."""
+    """Return the values from all coalitions. Identical mixed rows are predicted once."""
     count = len(varying)
     coalitions = np.arange(2**count)
     bits = 1 << np.arange(count)
-    differing = differs[:, varying] @ bits  # of each background row, as a coalition
-    mixed, place = np.unique((coalitions[:, None] & differing) + (np.arange(len(background)) << count), return_inverse=True)
+    differing = differs[:, varying] @ bits  # the differing columns of each background row, as a coalition
+    mixed, inverse = np.unique((coalitions[:, None] & differing) + (np.arange(len(background)) << count), return_inverse=True)
     rows = background[mixed >> count]
     rows[:, varying] = np.where(mixed[:, None] & bits, row[varying], rows[:, varying])
-    worth = predict(rows)[place].reshape(len(coalitions), len(background)).mean(axis=1)
+    value = predict(rows)[inverse].reshape(len(coalitions), len(background)).mean(axis=1)
     sizes = (coalitions[:, None] & bits != 0).sum(axis=1)
     shares = np.array([1 / (count * math.comb(count - 1, size)) for size in range(count)])
     values = np.empty(count)
     for column, bit in enumerate(bits):
         without = coalitions[coalitions & bit == 0]
-        values[column] = shares[sizes[without]] @ (worth[without | bit] - worth[without])
+        values[column] = shares[sizes[without]] @ (value[without | bit] - value[without])
     return values, len(rows)
 
 
 def _sampled_values(
     predict: Predict, row: Vector, background: Matrix, varying: NDArray[np.intp], n_samples: int
 ) -> tuple[Vector, int]:
-    """Give the mean of what each column adds as the row's columns replace a background row's one by one.
+    """Return the mean change by each column as the row's columns replace those of a background row one by one.
 
-    Each order is walked backwards too, which evens out what hangs on being early or late.
+    Each order is also used reversed (antithetic sampling), which reduces the variance.
     """
     count, random = len(varying), np.random.default_rng(0)
     pairs = max(n_samples // (2 * len(background) * (count + 1)), 1)
     orders = random.permuted(np.tile(np.arange(count), (pairs * len(background), 1)), axis=1)
     orders = np.vstack([orders, orders[:, ::-1]])
     starts = np.tile(np.arange(len(background)), 2 * pairs)
-    turn = np.argsort(orders, axis=1)  # when each column is replaced
+    turn = np.argsort(orders, axis=1)  # the step at which each column is replaced
     replaced = turn[:, None, :] < np.arange(count + 1)[:, None]
     rows = np.repeat(background[starts], count + 1, axis=0)
     rows[:, varying] = np.where(replaced.reshape(-1, count), row[varying], rows[:, varying])

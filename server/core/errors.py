@@ -1,7 +1,8 @@
-"""One shape for every error: application/problem+json (RFC 9457)."""
+"""Error responses: every error is answered as application/problem+json (RFC 9457)."""
 
 import json
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
@@ -13,12 +14,11 @@ from housing.core.errors import Violation
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
-
 log = logging.getLogger(__name__)
 
 
 class RequestError(Exception):
-    """What the caller can mend: a status, what is wrong, and (where rows are wrong) each place."""
+    """An error that the client can fix: status, message and, for invalid rows, each violation."""
 
     def __init__(
         self, status: HTTPStatus, detail: str, problems: Sequence[Violation] = (), headers: Mapping[str, str] | None = None
@@ -28,14 +28,14 @@ class RequestError(Exception):
 
 
 def problem_body(status: int, detail: str, problems: Sequence[Violation] = ()) -> bytes:
-    """Give the body of the answer to a request that cannot be served."""
+    """Return the JSON body of an error response."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status), "detail": detail}
-    errors = {"errors": [asdict(item) for item in problems]} if problems else {}
+    errors = {"errors": [asdict(problem) for problem in problems]} if problems else {}
     return json.dumps({**body, **errors}).encode()
 
 
 def register_error_handlers(app: Flask) -> None:
-    """Answer every error of the app in the one shape; ours goes to the log with its trace, never into the answer."""
+    """Answer every error of the app with a problem body. Tracebacks go to the log, never to the client."""
 
     @app.errorhandler(RequestError)
     def handle_request_error(error: RequestError) -> Response:
@@ -52,12 +52,12 @@ def register_error_handlers(app: Flask) -> None:
 
 
 def log_failure(error: Exception) -> str:
-    """Log an error that is ours; give what its caller may know."""
-    log.error("a request failed", exc_info=error)
-    return "the server failed; its log has the reason"
+    """Log an unexpected error with its traceback. Return the message for the client, with an ID that finds it in the log."""
+    error_id = secrets.token_hex(4)
+    log.error("Request failed (error ID %s)", error_id, exc_info=error)
+    return f"Internal server error. See the server log (error ID {error_id})."
 
 
 def _response(status: int, detail: str, problems: Sequence[Violation] = (), headers: Mapping[str, str] | None = None) -> Response:
-    return Response(
-        problem_body(status, detail, problems), status=int(status), mimetype=PROBLEM_MEDIA_TYPE, headers=dict(headers or {})
-    )
+    body = problem_body(status, detail, problems)
+    return Response(body, status=int(status), mimetype=PROBLEM_MEDIA_TYPE, headers=dict(headers or {}))

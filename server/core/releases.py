@@ -1,8 +1,8 @@
-"""What is published: a folder that the puller writes and the workers read.
+"""Releases on disk: the puller writes them, the workers read them.
 
-<folder>/<name>/bundle/       the bundle, verified
-<folder>/<name>/release.json   model, version and alias it came from
-<folder>/current              a link to the one in use, replaced in one step
+<folder>/<name>/bundle/        the verified bundle
+<folder>/<name>/release.json   its model, version and alias
+<folder>/current               a link to the current release, replaced atomically
 """
 
 import json
@@ -15,53 +15,53 @@ from pathlib import Path
 from typing import Any
 
 CURRENT = "current"
-
-
 RELEASE_FILE = "release.json"
-
-
 BUNDLE = "bundle"
 
 
 def current_release(folder: Path) -> Path | None:
-    """Give the folder of what is in use, or None where there is none."""
+    """Return the directory of the current release, or None if there is none."""
     try:
-        used = folder / os.readlink(folder / CURRENT)
+        release = folder / os.readlink(folder / CURRENT)
     except FileNotFoundError:
         return None
-    return used if used.is_dir() else None
+    return release if release.is_dir() else None
 
 
 def list_releases(folder: Path) -> dict[str, dict[str, Any]]:
-    """Give the names of all that is published, which are in use or were so before, and where each came from."""
-    found = {}
-    for place in folder.iterdir():
-        if place.is_dir() and not place.is_symlink() and place.name[0] != ".":
+    """Return the info of the current and the previous release, by release name."""
+    releases = {}
+    for path in _release_dirs(folder):
+        if path.name[0] != ".":
             with suppress(FileNotFoundError):  # it is being removed
-                found[place.name] = release_info(place)
-    return found
+                releases[path.name] = release_info(path)
+    return releases
 
 
 def release_info(release: Path) -> dict[str, Any]:
-    """Give where the version in a folder came from."""
-    found: dict[str, Any] = json.loads((release / RELEASE_FILE).read_text(encoding="utf-8"))
-    return found
+    """Read model, version and alias of a release."""
+    info: dict[str, Any] = json.loads((release / RELEASE_FILE).read_text(encoding="utf-8"))
+    return info
 
 
 def publish(folder: Path, name: str, bundle: Path, info: Mapping[str, str]) -> None:
-    """Put a verified bundle beside the one in use, remove what lay there before these two, then turn the link."""
+    """Make a verified bundle the current release. The previous release stays, older ones are removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    before = current_release(folder)
-    if folder / name != before:
-        shutil.rmtree(folder / name, ignore_errors=True)  # it was in use once; what lies there may be damaged by now
-        _write_release(folder / name, bundle, info)
-    for old in folder.iterdir():  # first, since who sees the link turned takes what is here for published
-        if old.is_dir() and not old.is_symlink() and old not in (folder / name, before):
-            shutil.rmtree(old)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as place:
-        link = Path(place) / CURRENT
+    target, previous = folder / name, current_release(folder)
+    if target != previous:
+        shutil.rmtree(target, ignore_errors=True)  # left from an earlier use of this version, and possibly damaged since
+        _write_release(target, bundle, info)
+    for path in _release_dirs(folder):  # before the link moves: a worker that sees the new link counts what it finds here
+        if path not in (target, previous):
+            shutil.rmtree(path)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:
+        link = Path(scratch) / CURRENT
         link.symlink_to(name)
         link.rename(folder / CURRENT)
+
+
+def _release_dirs(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
 
 
 def _write_release(target: Path, bundle: Path, info: Mapping[str, str]) -> None:

@@ -1,11 +1,11 @@
-"""The server's settings, each from an environment variable, or else as conf/serve.yaml says; it says what they mean too."""
+"""Server settings from environment variables, with the defaults of conf/serve.yaml, which describes each of them."""
 
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, get_args, get_type_hints
 
 import yaml
 
@@ -13,11 +13,7 @@ from housing.core.errors import ConfigError
 from housing.core.validators import NON_NEGATIVE, POSITIVE, Validator, integer
 
 ENV_PREFIX = "HOUSING_"
-
-
 DEFAULTS_FILE = Path(__file__).resolve().parents[2] / "conf" / "serve.yaml"
-
-
 ORIGIN_PATTERN = re.compile(r"https?://[\w.-]+(:\d+)?|https?://\[[\da-f:]+\](:\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -31,96 +27,76 @@ def _is_origin_list(text: str) -> bool:
     return not text or all(ORIGIN_PATTERN.fullmatch(origin) for origin in text.split(","))
 
 
-ORIGINS = Validator("origins such as https://a.example, with commas between them and nothing else, or none", _is_origin_list)
-
-
-# What a setting may be where its type alone does not say it.
-VALIDATORS = {
-    "poll_seconds": POSITIVE,
-    "verify_memory": integer(1),
-    "verify_seconds": POSITIVE,
-    "port": integer(1, 65535),
-    "workers": integer(1, 256),
-    "threads": integer(1),
-    "max_body": integer(1),
-    "max_rows": integer(1),
-    "rate_limit": NON_NEGATIVE,
-    "cors_origins": ORIGINS,
-    "metrics_port": integer(0, 65535),
-    "request_timeout": POSITIVE,
-    "drain_seconds": NON_NEGATIVE,
-    "explain_max_exact_columns": integer(0, 20),
-    "explain_samples": integer(1),
-    "log_queue": integer(1),
-    "log_max_bytes": integer(1),
-    "log_backups": integer(0),
-    "log_retention_days": integer(0),
-    "feedback_timeout": NON_NEGATIVE,
-}
-
-
-PARSERS: dict[Any, Callable[[str], Any]] = {bool: _parse_bool}  # of types that are not made from their text
+ORIGINS = Validator("origins such as https://a.example, separated by commas without spaces, or empty", _is_origin_list)
+PARSERS: dict[Any, Callable[[str], Any]] = {bool: _parse_bool}  # other types are built from their text
 
 
 @dataclass(frozen=True)
-class Settings:  # pylint: disable=too-many-instance-attributes  # one for each setting
-    """What a worker and the puller have to know."""
+class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute per setting
+    """Settings of the workers, the puller and the joiner."""
 
     model: str
     alias: str
     tracking_uri: str
     release_dir: Path
-    poll_seconds: float
+    poll_seconds: Annotated[float, POSITIVE]
     forbid_breaking_columns: bool
-    verify_memory: int
-    verify_seconds: float
+    verify_memory: Annotated[int, integer(1)]
+    verify_seconds: Annotated[float, POSITIVE]
     host: str
-    port: int
-    workers: int
-    threads: int
-    max_body: int
-    max_rows: int
+    port: Annotated[int, integer(1, 65535)]
+    workers: Annotated[int, integer(1, 256)]
+    threads: Annotated[int, integer(1)]
+    max_body: Annotated[int, integer(1)]
+    max_rows: Annotated[int, integer(1)]
     keys_file: str
-    rate_limit: float
-    cors_origins: str
-    metrics_port: int
-    request_timeout: float
-    drain_seconds: float
-    explain_max_exact_columns: int
-    explain_samples: int
+    rate_limit: Annotated[float, NON_NEGATIVE]
+    cors_origins: Annotated[str, ORIGINS]
+    metrics_port: Annotated[int, integer(0, 65535)]
+    request_timeout: Annotated[float, POSITIVE]
+    drain_seconds: Annotated[float, NON_NEGATIVE]
+    explain_max_exact_columns: Annotated[int, integer(0, 20)]
+    explain_samples: Annotated[int, integer(1)]
     log_dir: Path
-    log_queue: int
-    log_max_bytes: int
-    log_backups: int
-    log_retention_days: int
-    feedback_timeout: float
+    log_queue: Annotated[int, integer(1)]
+    log_max_bytes: Annotated[int, integer(1)]
+    log_backups: Annotated[int, integer(0)]
+    log_retention_days: Annotated[int, integer(0)]
+    feedback_timeout: Annotated[float, NON_NEGATIVE]
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read all settings. Raises ConfigError, which names the one that is missing, cannot be read or is not allowed."""
-        given = {**_default_variables(), **environ}
-        return cls(**{item.name: _read_setting(item.name, item.type, given) for item in fields(cls)})
+        """Read all settings.
+
+        Raises
+        ------
+        ConfigError
+            If a setting is missing, cannot be parsed or is out of range.
+        """
+        variables = {**_default_variables(), **environ}
+        return cls(
+            **{name: _read_setting(name, hint, variables) for name, hint in get_type_hints(cls, include_extras=True).items()}
+        )
 
 
-def _read_setting(name: str, kind: Any, environ: Mapping[str, str]) -> Any:
+def _read_setting(name: str, hint: Any, environ: Mapping[str, str]) -> Any:
     variable = ENV_PREFIX + name.upper()
     if variable not in environ:
         raise ConfigError(
-            f"the environment variable {variable} is missing, and conf/serve.yaml makes its value of others;"
-            " python -m housing.serve sets it"
+            f"The environment variable {variable} is missing. It has no fixed default; python -m housing.serve sets it."
         )
-    called, text = f"serve.{name} ({variable})", environ[variable]
+    kind, validator = get_args(hint) or (hint, None)
+    label, text = f"serve.{name} ({variable})", environ[variable]
     try:
         value = PARSERS.get(kind, kind)(text)
     except ValueError as error:
-        allowed = VALIDATORS[name].description if name in VALIDATORS else error
-        raise ConfigError(f"{called} is {text!r}; allowed: {allowed}") from error
-    if name in VALIDATORS:
-        VALIDATORS[name].validate(called, value)
+        raise ConfigError(f"{label} is {text!r}; allowed: {validator.description if validator else error}") from error
+    if validator:
+        validator.validate(label, value)
     return value
 
 
 def _default_variables() -> dict[str, str]:
-    """Give the variables of the values that conf/serve.yaml says outright; the others are made by Hydra of the table's name."""
-    said = yaml.safe_load(DEFAULTS_FILE.read_text(encoding="utf-8"))["serve"]
-    return {ENV_PREFIX + name.upper(): str(value) for name, value in said.items() if "${" not in str(value)}
+    """Return the literal values of conf/serve.yaml as variables. Values with an interpolation need Hydra."""
+    defaults = yaml.safe_load(DEFAULTS_FILE.read_text(encoding="utf-8"))["serve"]
+    return {ENV_PREFIX + name.upper(): str(value) for name, value in defaults.items() if "${" not in str(value)}

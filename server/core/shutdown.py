@@ -1,4 +1,4 @@
-"""Whether this server is about to stop: told by gunicorn's master, seen by all workers that it forks."""
+"""The shutdown flag, which gunicorn's master shares with all workers."""
 
 import mmap
 
@@ -6,10 +6,10 @@ _flag = mmap.mmap(-1, 1)  # memory that forked processes share
 
 
 def start() -> None:
-    """Have /readyz say that no more requests should be sent here."""
+    """Set the flag: /readyz answers 503 from now on."""
     _flag[0] = 1
 
 
 def is_shutting_down() -> bool:
-    """Whether it says so."""
+    """Return whether the flag is set."""
     return bool(_flag[0])

@@ -1,18 +1,25 @@
-"""A small number for each worker process, which a replacement takes over from its predecessor."""
+"""Worker ids: a small number per worker process, which a replacement takes over from its predecessor."""
 
 import fcntl
 import os
 from functools import cache
 from pathlib import Path
 
-MAX_WORKERS = 256  # an id has two hexadecimal digits for it
+MAX_WORKERS = 256  # a request id has two hexadecimal digits for it
 
 
-@cache  # a process keeps its number
+@cache  # a process keeps its id
 def acquire_worker_id(folder: Path) -> int:
-    """Take the smallest number that no living process holds; it is ours until this process ends, however it ends.
+    """Return the smallest id that no living process holds. This process holds it until it exits.
 
-    Call it after the fork. Raises RuntimeError where all numbers are taken, OSError where the folder cannot be written.
+    Call it after the fork.
+
+    Raises
+    ------
+    RuntimeError
+        If all ids are taken.
+    OSError
+        If the folder is not writable.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(MAX_WORKERS):
@@ -22,5 +29,5 @@ def acquire_worker_id(folder: Path) -> int:
         except BlockingIOError:
             os.close(handle)
         else:
-            return number  # the handle stays open: the kernel lets go of the lock when the process ends
-    raise RuntimeError(f"{folder}: all {MAX_WORKERS} slots are taken; do so many workers share it?")
+            return number  # the handle stays open, so that the kernel releases the lock when the process exits
+    raise RuntimeError(f"All {MAX_WORKERS} worker ids in {folder} are taken. Do several servers share this log folder?")

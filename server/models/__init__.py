@@ -1,1 +1,1 @@
-"""Which version is served: pull, verify and swap."""
+"""Model lifecycle: pull, verify and swap versions."""

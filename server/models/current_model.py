@@ -1,4 +1,4 @@
-"""The model in use, swapped between requests when the puller publishes another."""
+"""The current model of a worker, swapped between requests when a new release is published."""
 
 import ctypes
 import logging
@@ -19,14 +19,15 @@ from server.metrics.model_metrics import ModelMetrics
 from server.validation.rows import RowValidator
 
 MetricsFactory = Callable[[Path, Bundle, str], ModelMetrics]
-
+NO_MODEL = "No model is available yet. Promote one with: python -m housing.promote"
+DAMAGED_RELEASE = "No model is available: the published release is damaged. See the server log."
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A bundle, where it came from, the check of rows that was made from its schema, and what is counted of it."""
+    """A released bundle with its origin, row validator and metrics."""
 
     bundle: Bundle
     release: dict[str, Any]
@@ -35,65 +36,65 @@ class Model:
 
     @property
     def info(self) -> dict[str, Any]:
-        """Which model this is, as each answer says."""
+        """The model's name and version, which each response includes."""
         return {"model": self.release["model"], "version": self.release["version"]}
 
     @property
     def example(self) -> Record:
-        """A row that can be sent as it is: the golden row in the middle of the predictions."""
+        """A valid request row: the golden row with the median prediction."""
         rows: list[Record] = self.bundle.golden["rows"]
         return rows[len(rows) // 2]
 
     def predict(self, rows: Matrix, batch_size: int) -> Vector:
-        """Predict rows of the schema's matrix, `most` at once: so many were tried when the bundle was proven."""
-        pieces = np.array_split(rows, range(batch_size, len(rows), batch_size))
-        return np.concatenate([self.bundle.predict(piece) for piece in pieces])
+        """Predict encoded rows in batches of at most `batch_size`, the size that was tested during verification."""
+        batches = np.array_split(rows, range(batch_size, len(rows), batch_size))
+        return np.concatenate([self.bundle.predict(batch) for batch in batches])
 
     @classmethod
     def read(cls, folder: Path, metrics_factory: MetricsFactory) -> "Model":
-        """Read a published version. Raises BundleError where it is damaged."""
-        bundle, served = Bundle.read(folder / releases.BUNDLE), releases.release_info(folder)
-        return cls(bundle, served, RowValidator(bundle.schema), metrics_factory(folder, bundle, served["version"]))
+        """Load a release. Raises BundleError if it is damaged."""
+        bundle, release = Bundle.read(folder / releases.BUNDLE), releases.release_info(folder)
+        return cls(bundle, release, RowValidator(bundle.schema), metrics_factory(folder, bundle, release["version"]))
 
 
 class CurrentModel:
-    """Holds the model in use; a thread looks for a newly published one and loads it before it lets go of the old."""
+    """Holds the current model. A thread watches for new releases and loads each before it drops the old one."""
 
     def __init__(self, folder: Path, poll_seconds: float, metrics_factory: MetricsFactory) -> None:
         self._folder, self._poll_seconds, self._metrics_factory = folder, poll_seconds, metrics_factory
         self._last_release: tuple[Path, int] | None = None
         self._model: Model | None = None
-        self._unavailable_reason = "nothing is published yet; promote a model: python -m housing.promote"
+        self._unavailable_reason = NO_MODEL
         self._lock = threading.Lock()
         self._reload_if_new()
-        threading.Thread(target=self._poll_forever, name="look for a new model", daemon=True).start()
+        threading.Thread(target=self._poll_forever, name="model reload", daemon=True).start()
 
     def get(self) -> Model:
-        """Give the model in use. Raises BundleError, which says why there is none."""
+        """Return the current model. Raises BundleError, with the reason, if there is none."""
         if self._model is None:
-            self._reload_if_new()  # another worker may have said already that it is ready
+            self._reload_if_new()  # another worker may have reported readiness already
         if self._model is None:
             raise BundleError(self._unavailable_reason)
         return self._model
 
     def _reload_if_new(self) -> None:
-        """Load what is published, where it is not what was seen last."""
+        """Load the published release unless it is the last one that was tried."""
         with self._lock:
-            newest = releases.current_release(self._folder)
-            if newest is None:
+            release = releases.current_release(self._folder)
+            if release is None:
                 return
-            seen = (newest, newest.stat().st_mtime_ns)  # a damaged one comes again under its name
-            if seen == self._last_release:
+            release_id = (release, release.stat().st_mtime_ns)  # a repaired release keeps its name
+            if release_id == self._last_release:
                 return
             try:
-                self._model = Model.read(newest, self._metrics_factory)
+                self._model = Model.read(release, self._metrics_factory)
                 _trim_memory()
-            except Exception as error:  # pylint: disable=broad-exception-caught  # no new model may end the one in use
-                self._unavailable_reason = "what is published is damaged; the server's log says where"
-                log.error("refused, the model in use stays: %s: %s", type(error).__name__, error)
-                if isinstance(error.__cause__ or error, OSError):  # a bundle tells of it as its own error
-                    return  # the disk, or a free file descriptor, may be back at the next look
-            self._last_release = seen
+            except Exception as error:  # pylint: disable=broad-exception-caught  # a bad release must not stop the current model
+                self._unavailable_reason = DAMAGED_RELEASE
+                log.error("Rejected release %s; the current model stays: %s: %s", release.name, type(error).__name__, error)
+                if isinstance(error.__cause__ or error, OSError):  # a BundleError may wrap one
+                    return  # retry: the disk may recover, or file descriptors become free
+            self._last_release = release_id
 
     def _poll_forever(self) -> None:
         while True:
@@ -101,11 +102,11 @@ class CurrentModel:
             try:
                 self._reload_if_new()
             except OSError as error:
-                log.error("the published model cannot be read now: %s", error)
+                log.error("Cannot read the release folder: %s", error)
 
 
 def _trim_memory() -> None:
-    """Have the C library return what loading took and let go; glibc would keep it, a tenth of what a worker needs."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+    """Return freed memory to the system. glibc would keep what loading needed, a tenth of a worker's size."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""The trial of a bundle: what a worker does with one, before any worker has it."""
+"""The dry run of a bundle: exercise it as a worker does, before any worker loads it."""
 
 import tempfile
 from pathlib import Path
@@ -12,15 +12,15 @@ from server.validation.rows import RowValidator
 
 
 def dry_run(bundle: Bundle, n_rows: int) -> None:
-    """Make the check and the counters of a bundle, and answer and count a request of so many rows.
+    """Create the bundle's validator and metrics, and predict and count a request of `n_rows` rows.
 
     Raises whatever a worker would raise.
     """
-    orjson.dumps(bundle.card)  # as /model tells it
+    orjson.dumps(bundle.card)  # as /model does
     RowValidator(bundle.schema)
     golden = bundle.schema.encode_records(bundle.golden["rows"])
-    matrix = np.resize(golden, (n_rows, golden.shape[1]))  # they come again and again
-    with tempfile.TemporaryDirectory(prefix="housing-") as place:
-        counts = ModelMetrics(Path(place), 0, Path(place) / "bundle", bundle, "0")
-        counts.add(matrix, *bundle.predict_with_interval(matrix).values())
-    bundle.predict_with_interval(bundle.background)  # as /explain asks for them
+    matrix = np.resize(golden, (n_rows, golden.shape[1]))  # repeats the golden rows
+    with tempfile.TemporaryDirectory(prefix="housing-") as scratch:
+        metrics = ModelMetrics(Path(scratch), 0, Path(scratch) / "bundle", bundle, "0")
+        metrics.add(matrix, *bundle.predict_with_interval(matrix).values())
+    bundle.predict_with_interval(bundle.background)  # as /explain does

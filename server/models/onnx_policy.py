@@ -1,6 +1,6 @@
-"""What an ONNX graph of a bundle may hold: arithmetic of trees and linear models, with all its numbers in the file itself.
+"""The ONNX policy: which graphs a bundle may contain (trees and linear models, with all numbers inside the file).
 
-A graph is no code, but ONNX has loops, functions, operators of other libraries, and tensors in other files.
+ONNX also has loops, functions, custom operators and tensors in external files, which could hang or attack a worker.
 """
 
 import math
@@ -18,16 +18,16 @@ ALLOWED_OPERATORS = {
     *(("", name) for name in ("Add", "Cast", "Div", "Gemm", "Identity", "MatMul", "Mul", "Reshape", "Sub")),
     *((ML_DOMAIN, name) for name in ("LinearRegressor", TREE_OPERATOR)),
 }
-
+NODE_PARTS = ("treeids", "nodeids", "truenodeids", "falsenodeids")
 
 NodeIds = NDArray[np.int64]
 
 
 def check_graph(graph: bytes) -> None:
-    """Look through a graph before any engine reads it. Raises BundleError for what is not allowed in one."""
+    """Check a serialised graph before any engine reads it. Raises BundleError if it breaks the policy."""
     model = onnx_reader.read_model(graph)
     if model.functions or model.training or model.graph.sparse:
-        raise BundleError("has functions, training steps or sparse tensors; allowed: nodes and dense tensors")
+        raise BundleError("has functions, training steps or sparse tensors; only nodes and dense tensors are allowed")
     for node in model.graph.node:
         _check_node(node)
     for tensor in (*model.graph.initializer, *_tensors(model.graph.node)):
@@ -37,27 +37,27 @@ def check_graph(graph: bytes) -> None:
 def _check_node(node: Any) -> None:
     if (node.domain, node.op_type) not in ALLOWED_OPERATORS:
         names = ", ".join(name for _, name in sorted(ALLOWED_OPERATORS))
-        raise BundleError(f"has the operator {node.op_type!r} of {node.domain or 'ai.onnx'!r}; allowed: {names}")
+        raise BundleError(f"has the operator {node.op_type!r} of {node.domain or 'ai.onnx'!r}; allowed operators: {names}")
     for attribute in node.attribute:
         if attribute.HasField("g") or attribute.graphs or attribute.HasField("sparse") or attribute.sparses:
-            raise BundleError(f"has a node {node.op_type} with a graph or a sparse tensor of its own")
+            raise BundleError(f"has a node {node.op_type} with a subgraph or a sparse tensor, which is not allowed")
     if node.op_type == TREE_OPERATOR:
         _check_trees(node)
 
 
 def _check_trees(node: Any) -> None:
-    """Refuse trees that are none: in a circle no row comes to an end. Raises BundleError."""
-    found = {attribute.name: attribute for attribute in node.attribute}
-    parts = ("treeids", "nodeids", "truenodeids", "falsenodeids")
-    numbers = [np.array(found[f"nodes_{part}"].ints if f"nodes_{part}" in found else (), dtype=np.int64) for part in parts]
-    modes = found["nodes_modes"].strings if "nodes_modes" in found else ()
-    if len(found) < len(node.attribute) or {len(modes), *map(len, numbers)} != {len(modes)}:
-        raise BundleError("has trees with an attribute twice, or not as many of each part of a node")
-    tree, name, true, false = numbers
-    inner, first = np.array([mode != b"LEAF" for mode in modes], dtype=bool), np.diff(tree, prepend=tree[:1] - 1) != 0
-    entered = np.concatenate((name[first], true[inner], false[inner]))
-    if _has_duplicates(tree, name) or _has_duplicates(np.concatenate((tree[first], tree[inner], tree[inner])), entered):
-        raise BundleError("has a tree with a node that is there twice, or that has two parents, or one where it is the first")
+    """Raise BundleError unless every tree is a proper tree: evaluation of a cycle never ends."""
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    ids = [attributes[f"nodes_{part}"].ints if f"nodes_{part}" in attributes else () for part in NODE_PARTS]
+    tree, node_id, true, false = (np.array(values, dtype=np.int64) for values in ids)
+    modes = attributes["nodes_modes"].strings if "nodes_modes" in attributes else ()
+    if len(attributes) < len(node.attribute) or {len(modes), *map(len, ids)} != {len(modes)}:
+        raise BundleError("has trees with a duplicate attribute, or with node attributes of different lengths")
+    inner, root = np.array([mode != b"LEAF" for mode in modes], dtype=bool), np.diff(tree, prepend=tree[:1] - 1) != 0
+    entered = np.concatenate((node_id[root], true[inner], false[inner]))
+    entered_trees = np.concatenate((tree[root], tree[inner], tree[inner]))
+    if _has_duplicates(tree, node_id) or _has_duplicates(entered_trees, entered):
+        raise BundleError("has a tree with a duplicate node, a node with two parents, or a root with a parent")
 
 
 def _has_duplicates(tree_ids: NodeIds, node_ids: NodeIds) -> bool:
@@ -74,6 +74,6 @@ def _tensors(nodes: Any) -> Iterator[Any]:
 
 def _check_tensor(tensor: Any, size: int) -> None:
     if tensor.external_data or tensor.data_location:
-        raise BundleError("has numbers in another file; allowed: in the graph itself")
+        raise BundleError("has numbers in an external file; they must be inside the graph")
     if any(length < 0 for length in tensor.dims) or math.prod(tensor.dims) > size:
         raise BundleError(f"has a tensor of shape {tuple(tensor.dims)}, which a file of {size} bytes cannot hold")

@@ -1,6 +1,6 @@
-"""The puller: its own process, which follows the alias and publishes each new version once it is proven.
+"""The puller: a process that follows the alias and publishes each new version once it is verified.
 
-Workers read what it published; MLflow being slow, wrong or away reaches no request.
+Workers read only releases on disk, so an MLflow store that is slow, wrong or unavailable affects no request.
 """
 
 import logging
@@ -29,64 +29,57 @@ from server.metrics import mmap_files
 from server.models.verification import verify
 
 RELEASE_NAME = re.compile(r"[0-9]+-[0-9a-zA-Z]+")
-
-
-MAX_BACKOFF = 60.0  # seconds before a version that could not be had is tried again
-
-
+MAX_BACKOFF = 60.0  # seconds between two attempts at a version that could not be downloaded
 NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-
 
 log = logging.getLogger("puller")
 
 
 class Puller:
-    """Follows the alias. A version that cannot be proven is not tried again until another one has been at the alias."""
+    """Follows the alias. A version that fails verification is not retried until the alias has moved."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._failed_release = ""  # the version that could not be published
-        self._backoff, self._retry_at = 0.0, 0.0  # before it is tried again, and when that is
+        self._failed_release = ""
+        self._backoff, self._retry_at = 0.0, 0.0
         self._last_message = ""
-        self._published_total = Counter(
-            "housing_versions_published_total", "Versions that the puller proved and gave to the workers."
-        )
-        self._rejected_total = Counter(
-            "housing_versions_rejected_total", "Versions that could not be had or proven; the one before stays in use."
-        )
-        self._is_rejected = Gauge(
-            "housing_version_rejected",
-            "Whether the version at the alias could not be had or proven.",
-            multiprocess_mode="mostrecent",
-        )
+        self._published_total = Counter("housing_versions_published_total", "Versions verified and published to the workers.")
+        self._rejected_total = Counter("housing_versions_rejected_total", "Versions that could not be downloaded or verified.")
+        help_text = "Whether the version at the alias could not be downloaded or verified."
+        self._is_rejected = Gauge("housing_version_rejected", help_text, multiprocess_mode="mostrecent")
 
     def run(self) -> None:
-        """Look at the alias again and again; what fails is logged once, and the version in use stays."""
+        """Follow the alias forever. Log each failure once; the current version stays."""
         remove_damaged(self._settings.release_dir)
         while True:
             try:
-                news = self.poll_once()
+                message = self.poll_once()
             except Exception as error:  # pylint: disable=broad-exception-caught  # no store and no bundle may end this process
-                news = f"refused, the version in use stays: {type(error).__name__}: {error}"
-            if news and news != self._last_message:
-                log.info("%s", news)
-                self._last_message = news
+                message = f"Version rejected; the current version stays: {type(error).__name__}: {error}"
+            if message and message != self._last_message:
+                log.info("%s", message)
+                self._last_message = message
             time.sleep(self._settings.poll_seconds)
 
     def poll_once(self) -> str:
-        """Publish the version at the alias where it is not the one in use; give what there is to say, or nothing.
+        """Publish the version at the alias unless it is current. Return a log message, or "" if nothing changed.
 
-        Raises BundleError for a version that cannot be proven, MlflowException or OSError where the store is away.
+        Raises
+        ------
+        BundleError
+            If the version fails verification.
+        MlflowException, OSError
+            If the store is unavailable.
         """
         settings = self._settings
         version = _version_at_alias(settings)
         if version is None:
             self._clear_failure()
-            return f"waiting: {settings.model} has no version at alias {settings.alias} in {settings.tracking_uri}"
-        name = f"{version.version}-{version.run_id}"  # the number alone comes again in a new store
+            return f"Waiting: {settings.model} has no version at alias {settings.alias} in {settings.tracking_uri}"
+        name = f"{version.version}-{version.run_id}"  # a new store starts again at version 1
         if name == self._failed_release and time.monotonic() < self._retry_at:
             return ""
-        news = ""
+        message = ""
         if releases.current_release(settings.release_dir) != settings.release_dir / name:
             try:
                 _publish(settings, version, name)
@@ -94,53 +87,52 @@ class Puller:
                 self._record_failure(name, is_final=isinstance(error, BundleError))
                 raise
             self._published_total.inc()
-            news = f"published {settings.model} version {version.version}"
+            message = f"Published {settings.model} version {version.version}"
         self._clear_failure()
-        return news
+        return message
 
     def _clear_failure(self) -> None:
-        """Forget what failed: it is not at the alias any more, or is published."""
+        """Forget the failed release: it is published now, or the alias has moved."""
         self._failed_release, self._backoff = "", 0.0
         self._is_rejected.set(0.0)
 
     def _record_failure(self, name: str, is_final: bool) -> None:
-        """Count a version that cannot be published, once however often it is tried, and say when it is tried again."""
+        """Count a failed release once, however often it is retried, and schedule the next attempt."""
         if name != self._failed_release:
             self._rejected_total.inc()
             self._backoff = 0.0
         pause = math.inf if is_final else min(max(2.0 * self._backoff, self._settings.poll_seconds), MAX_BACKOFF)
         if pause not in (self._backoff, math.inf):
-            log.info("%s is tried again every %g s" if pause == MAX_BACKOFF else "%s is tried again in %g s", name, pause)
+            log.info("Retrying %s every %g s" if pause == MAX_BACKOFF else "Retrying %s in %g s", name, pause)
         self._failed_release, self._backoff, self._retry_at = name, pause, time.monotonic() + pause
         self._is_rejected.set(1.0)
 
 
 def _publish(settings: Settings, version: ModelVersion, name: str) -> None:
-    """Raises BundleError for a version that will never do, and whatever the store raises."""
+    """Download, verify and publish a version. Raises BundleError if it is invalid, and the store's own errors."""
     if not RELEASE_NAME.fullmatch(name):
-        raise BundleError(f"version {version.version} names the run {version.run_id!r}, which no MLflow has made")
-    remove_damaged(settings.release_dir)  # what its callers send could not be read
-    used = releases.current_release(settings.release_dir)
-    with tempfile.TemporaryDirectory(prefix="housing-") as place:
+        raise BundleError(f"Version {version.version} has the run ID {version.run_id!r}, which is not an MLflow run ID.")
+    remove_damaged(settings.release_dir)  # its schema could not be read for the comparison of columns
+    current = releases.current_release(settings.release_dir)
+    with tempfile.TemporaryDirectory(prefix="housing-") as scratch:
         source = f"models:/{settings.model}/{version.version}"
-        model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=place))
-        bundle = bundle_directory(model)
-        before = used / releases.BUNDLE if used and settings.forbid_breaking_columns else None
-        verify(bundle, before, settings.verify_memory, settings.verify_seconds, settings.max_rows)
-        served = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
-        releases.publish(settings.release_dir, name, bundle, served)
+        bundle = bundle_directory(Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=scratch)))
+        compatible_with = current / releases.BUNDLE if current and settings.forbid_breaking_columns else None
+        verify(bundle, compatible_with, settings.verify_memory, settings.verify_seconds, settings.max_rows)
+        info = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
+        releases.publish(settings.release_dir, name, bundle, info)
 
 
 def remove_damaged(folder: Path) -> None:
-    """Remove what is published where it was damaged since: what is at the alias is pulled in its place."""
-    used = releases.current_release(folder)
-    if used is None:
+    """Remove the current release if its files are damaged. The version at the alias is then pulled again."""
+    current = releases.current_release(folder)
+    if current is None:
         return
     try:
-        Bundle.read(used / releases.BUNDLE)
+        Bundle.read(current / releases.BUNDLE)
     except BundleError as error:
-        log.warning("what is published is damaged, and is removed: %s", error)
-        shutil.rmtree(used, ignore_errors=True)
+        log.warning("Removing the damaged release %s: %s", current.name, error)
+        shutil.rmtree(current, ignore_errors=True)
 
 
 def _version_at_alias(settings: Settings) -> ModelVersion | None:
@@ -157,16 +149,16 @@ def _version_at_alias(settings: Settings) -> ModelVersion | None:
 
 
 def main() -> None:
-    """Follow the alias that the environment names."""
+    """Run the puller with the settings of the environment."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a log is no terminal
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the output is a log file
     logging.basicConfig(format="puller: %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
     settings = Settings.from_environment()
     mmap_files.use_process_name("puller")
     mlflow.set_tracking_uri(settings.tracking_uri)
-    with suppress(KeyboardInterrupt):  # this is how a puller in a terminal ends
+    with suppress(KeyboardInterrupt):  # Ctrl-C in a terminal
         Puller(settings).run()
 
 

@@ -1,4 +1,4 @@
-"""The proof of a bundle that comes from elsewhere, in a process of its own: it can take no more memory and time than allowed.
+"""The verification of an untrusted bundle, in a child process with limits on memory and time.
 
 python -m server.models.verification BUNDLE --in-use BUNDLE --memory 1000 --rows 10000
 """
@@ -14,58 +14,56 @@ from pathlib import Path
 from housing.core.errors import BundleError
 from server.models import onnx_policy
 
-EXIT_REJECTED = 3  # exit code: the last line says why
+EXIT_REJECTED = 3  # the last line of the output has the reason
 
 
 def verify(candidate: Path, current: Path | None, memory_mb: int, seconds: float, n_rows: int) -> None:
-    """Prove a bundle: that it can answer a request of `rows` rows, and takes what callers of the one in use send.
+    """Check that a bundle can answer a request of `n_rows` rows and accepts the rows that `current` accepts.
 
-    Raises BundleError, which says what is wrong with it, or that it took more than `memory` MB or `seconds`.
+    Raises
+    ------
+    BundleError
+        If a check fails, or if it takes more than `memory_mb` MB or `seconds` seconds.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "server.models.verification",
-        str(candidate),
-        "--memory",
-        str(memory_mb),
-        "--rows",
-        str(n_rows),
-    ]
-    command += ["--in-use", str(current)] if current else []
+    command = [sys.executable, "-m", "server.models.verification", str(candidate)]
+    command += ["--memory", str(memory_mb), "--rows", str(n_rows), *(["--in-use", str(current)] if current else [])]
+    environ = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}  # count no requests
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=_child_environment())
+        child = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=environ)
     except subprocess.TimeoutExpired as error:
-        raise BundleError(f"its proof took more than {seconds:g} s") from error
-    if done.returncode == EXIT_REJECTED:
-        raise BundleError(done.stdout.strip().rpartition("\n")[2])
-    if done.returncode:
-        last = (done.stdout + done.stderr).strip().rpartition("\n")[2]
-        raise BundleError(f"its proof ended with {done.returncode} (it may take {memory_mb} MB): {last}")
+        raise BundleError(
+            f"Verification took more than {seconds:g} s. Raise serve.verify_seconds if that is expected."
+        ) from error
+    if child.returncode == EXIT_REJECTED:
+        raise BundleError(_last_line(child.stdout))
+    if child.returncode:
+        raise BundleError(
+            f"Verification exited with code {child.returncode} (memory limit {memory_mb} MB, serve.verify_memory):"
+            f" {_last_line(child.stdout + child.stderr)}"
+        )
 
 
-def _child_environment() -> dict[str, str]:
-    """Give ours without the folder of metrics: what the child counts is no request."""
-    return {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
 
 
 def reject_special_files(bundle: Path) -> None:
-    """Refuse links, which lead elsewhere, and pipes, whose reader waits for ever. Raises BundleError."""
+    """Raise BundleError for symbolic links, which can point outside, and for pipes, whose readers block forever."""
     for path in sorted(bundle.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise BundleError(f"{path.relative_to(bundle)} is no plain file")
+            raise BundleError(f"{path.relative_to(bundle)} is not a regular file.")
 
 
 def inspect_files(bundle: Path, max_bytes: int) -> None:
-    """Look into the files of a bundle before they are used. Raises BundleError for what no bundle has.
+    """Check a bundle's files before they are loaded. Raises BundleError.
 
-    Unpacked they may have `most` bytes: workers read them without a limit of their own.
+    Workers load them without a memory limit, so their unpacked size may not exceed `max_bytes`.
     """
     files = [path for path in sorted(bundle.rglob("*")) if path.is_file()]
     unpacked = sum(_unpacked_size(path) for path in files)
     if unpacked > max_bytes:
         raise BundleError(
-            f"its files have {unpacked} bytes when they are unpacked; allowed: {max_bytes}, half of serve.verify_memory"
+            f"The unpacked files must have at most {max_bytes} bytes, half of serve.verify_memory (got {unpacked})."
         )
     for path in (path for path in files if path.suffix == ".onnx"):
         try:
@@ -79,38 +77,38 @@ def _unpacked_size(path: Path) -> int:
         return path.stat().st_size
     try:
         with zipfile.ZipFile(path) as archive:
-            return sum(item.file_size for item in archive.infolist())
+            return sum(member.file_size for member in archive.infolist())
     except zipfile.BadZipFile as error:
-        raise BundleError(f"{path.name} is no archive: {error}") from error
+        raise BundleError(f"{path.name} is not a ZIP archive: {error}") from error
 
 
 def main() -> int:
-    """Prove a bundle; print why not."""
-    parser = argparse.ArgumentParser(prog="python -m server.models.verification", description="Prove a bundle within limits.")
+    """Verify a bundle. On failure, print the reason and return EXIT_REJECTED."""
+    parser = argparse.ArgumentParser(prog="python -m server.models.verification", description="Verify a bundle within limits.")
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--in-use", type=Path)
-    parser.add_argument("--memory", type=int, required=True, metavar="MB")
-    parser.add_argument("--rows", type=int, required=True, help="of the largest request")
-    asked = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_AS, (asked.memory * 1_000_000,) * 2)
+    parser.add_argument("--in-use", type=Path, metavar="BUNDLE", help="current bundle, whose rows must stay valid")
+    parser.add_argument("--memory", type=int, required=True, metavar="MB", help="memory limit")
+    parser.add_argument("--rows", type=int, required=True, help="rows of the largest request")
+    arguments = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (arguments.memory * 1_000_000,) * 2)
 
-    # pylint: disable=import-outside-toplevel  # what they import is to be limited too
+    # pylint: disable=import-outside-toplevel  # the limit applies to these imports as well
     from housing.bundle.bundle import Bundle
     from housing.bundle.file_format import check_files
     from housing.bundle.onnx_model import VerifiedOnnxModel
     from server.models import dry_run
 
     try:
-        reject_special_files(asked.bundle)
-        check_files(asked.bundle)
-        inspect_files(asked.bundle, asked.memory * 1_000_000 // 2)
-        candidate = Bundle.read(asked.bundle, VerifiedOnnxModel)
-        broken = candidate.schema.breaking_changes(Bundle.read(asked.in_use).schema) if asked.in_use else []
-        if broken:
+        reject_special_files(arguments.bundle)
+        check_files(arguments.bundle)
+        inspect_files(arguments.bundle, arguments.memory * 1_000_000 // 2)
+        candidate = Bundle.read(arguments.bundle, VerifiedOnnxModel)
+        changes = candidate.schema.breaking_changes(Bundle.read(arguments.in_use).schema) if arguments.in_use else []
+        if changes:
             raise BundleError(
-                f"callers would be refused: {'; '.join(broken)}; serve.forbid_breaking_columns=false takes it all the same"
+                f"Breaking column changes: {'; '.join(changes)}. To publish anyway, set serve.forbid_breaking_columns=false."
             )
-        dry_run.dry_run(candidate, asked.rows)
+        dry_run.dry_run(candidate, arguments.rows)
     except BundleError as error:
         print(error)
         return EXIT_REJECTED

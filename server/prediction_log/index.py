@@ -1,6 +1,6 @@
-"""Search of the prediction log by request id: an id names the time and the worker, so one file, rarely two, is scanned.
+"""Search of the prediction log by request ID. An ID names time and worker, so only one or two files are read.
 
-Two files are candidates if another was started soon after the request: an entry is written some moments after its id is made.
+It takes some moments from the ID to its entry in the log; if the file is rotated meanwhile, the next one is read too.
 """
 
 from bisect import bisect_right
@@ -10,38 +10,38 @@ from pathlib import Path
 
 import orjson
 
-from server.prediction_log import request_id
 from server.prediction_log.reader import Entry
+from server.prediction_log.request_id import parse_request_id
 from server.prediction_log.rotating_file import PREDICTIONS, iter_lines, list_files, started_at
 
-ID_SLICE = slice(len('{"id":"'), len('{"id":"0193f5c2a1b3-01-0000002a'))  # the position of the id in a line
+ID_SLICE = slice(len('{"id":"'), len('{"id":"0193f5c2a1b3-01-0000002a'))  # the ID within a line
 
 
-def candidate_files(directory: Path, request_ids: Iterable[str], max_delay: float) -> dict[Path, set[bytes]]:
-    """Return the files that may hold the entries of requests, with the ids to look for in each.
+def candidate_files(folder: Path, request_ids: Iterable[str], delay: float) -> dict[Path, set[bytes]]:
+    """Return the files that can hold the entries of requests, with the IDs to search for in each.
 
-    An entry may have been written up to `max_delay` seconds after its id was made.
+    `delay` is the longest time in seconds between an ID and its entry.
     """
     candidates: dict[Path, set[bytes]] = defaultdict(set)
-    files_of_worker: dict[int, list[Path]] = {}
-    for name in request_ids:
-        moment, worker = request_id.parse_request_id(name)
-        if worker not in files_of_worker:
-            files_of_worker[worker] = list_files(directory, f"{PREDICTIONS}-{worker}")
-        for path in _files_around(files_of_worker[worker], moment, max_delay):
-            candidates[path].add(name.encode())
+    files_by_worker: dict[int, list[Path]] = {}
+    for request_id in request_ids:
+        moment, worker = parse_request_id(request_id)
+        if worker not in files_by_worker:
+            files_by_worker[worker] = list_files(folder, f"{PREDICTIONS}-{worker}")
+        for path in _files_at(files_by_worker[worker], moment, delay):
+            candidates[path].add(request_id.encode())
     return candidates
 
 
 def scan(path: Path, request_ids: set[bytes]) -> Iterator[Entry]:
-    """Yield the entries of these requests in a file of the log."""
+    """Yield the entries of requests from a file of the log."""
     for line in iter_lines(path):
         if line[ID_SLICE] in request_ids:
             yield orjson.loads(line)
 
 
-def _files_around(paths: list[Path], moment: float, max_delay: float) -> list[Path]:
-    """Return those of a worker's files, oldest first, that may hold an entry of this moment."""
+def _files_at(paths: list[Path], moment: float, delay: float) -> list[Path]:
+    """Select from a worker's files, oldest first, those written between a moment and `delay` seconds later."""
     starts = [started_at(path) for path in paths]
     first = max(bisect_right(starts, moment) - 1, 0)
-    return paths[first : bisect_right(starts, moment + max_delay)]
+    return paths[first : bisect_right(starts, moment + delay)]

@@ -1,4 +1,4 @@
-"""Reads the prediction log: the files of all workers as one, ordered by time."""
+"""The prediction log reader: merges the files of all workers, ordered by time."""
 
 import argparse
 import sys
@@ -17,7 +17,7 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class LogFilter:
-    """Which entries are asked for; times are unix seconds, and `until` is not part of the span."""
+    """Selects log entries. Times are Unix seconds; `until` is exclusive."""
 
     since: float = float("-inf")
     until: float = float("inf")
@@ -25,28 +25,25 @@ class LogFilter:
     id: str | None = None
 
     def matches(self, entry: Entry) -> bool:
-        """Whether an entry is asked for."""
-        return (
-            self.since <= entry["time"] < self.until
-            and self.version in (None, entry["version"])
-            and self.id in (None, entry["id"])
-        )
+        """Return whether an entry is selected."""
+        is_in_time = self.since <= entry["time"] < self.until
+        return is_in_time and self.version in (None, entry["version"]) and self.id in (None, entry["id"])
 
 
 def read_entries(folder: Path, log_filter: LogFilter) -> tuple[list[Entry], int]:
-    """Give the entries that are asked for, ordered by time, and how many lines could not be read.
+    """Return the selected entries, ordered by time, and the number of malformed lines.
 
-    A worker that is killed may leave half a line. What is asked for has to fit into memory.
+    A killed worker may leave half a line. The selected entries must fit into memory.
     """
-    entries, broken = [], 0
+    entries, malformed = [], 0
     for line in _lines(folder):
         try:
             entry = orjson.loads(line)
             if log_filter.matches(entry):
                 entries.append(entry)
         except (ValueError, KeyError, TypeError):
-            broken += 1
-    return sorted(entries, key=lambda entry: (entry["time"], entry["id"])), broken
+            malformed += 1
+    return sorted(entries, key=lambda entry: (entry["time"], entry["id"])), malformed
 
 
 def read_joined_rows(folder: Path) -> Iterator[Entry]:
@@ -61,28 +58,28 @@ def _lines(folder: Path) -> Iterator[bytes]:
             with path.open("rb") as file:
                 yield from file
         except FileNotFoundError:
-            pass  # it was removed meanwhile
+            pass  # it was removed for its age
 
 
 def flatten_entry(entry: Entry) -> Iterator[dict[str, Any]]:
-    """Give one flat row for each prediction of an entry; columns of the table are named `column.<name>`."""
-    listed = ("columns", "rows", "predictions", "lower", "upper")
-    shared = {name: value for name, value in entry.items() if name not in listed}
-    for place, (values, prediction) in enumerate(zip(entry["rows"], entry["predictions"], strict=True)):
-        ends: Entry = {name: entry[name][place] for name in ("lower", "upper") if name in entry}
+    """Yield one flat row per prediction of an entry. Columns of the table are named `column.<name>`."""
+    per_row = ("columns", "rows", "predictions", "lower", "upper")
+    shared = {name: value for name, value in entry.items() if name not in per_row}
+    for index, (values, prediction) in enumerate(zip(entry["rows"], entry["predictions"], strict=True)):
+        bounds: Entry = {name: entry[name][index] for name in ("lower", "upper") if name in entry}
         columns = {f"column.{name}": value for name, value in zip(entry["columns"], values, strict=True)}
-        yield {**shared, "row": place, "prediction": prediction, **ends, **columns}
+        yield {**shared, "row": index, "prediction": prediction, **bounds, **columns}
 
 
 def write_parquet(entries: Sequence[Entry], path: Path) -> None:
-    """Write one row for each prediction. Raises SystemExit where pyarrow is not installed."""
+    """Write one row per prediction. Raises SystemExit if pyarrow is not installed."""
     try:
-        import pyarrow  # pylint: disable=import-outside-toplevel  # workers do not have it
+        import pyarrow  # pylint: disable=import-outside-toplevel  # the server image does not have it
         import pyarrow.parquet  # pylint: disable=import-outside-toplevel
     except ImportError:
-        sys.exit("Parquet needs pyarrow, which is not installed here; without --out the log is printed as JSON lines")
+        sys.exit("error: --out needs pyarrow, which is not installed. Without --out, the log is printed as JSON lines.")
     flat = [row for entry in entries for row in flatten_entry(entry)]
-    names = list(dict.fromkeys(name for row in flat for name in row))  # of all rows: not each has an interval
+    names = list(dict.fromkeys(name for row in flat for name in row))  # of all rows: some have no interval
     pyarrow.parquet.write_table(pyarrow.table({name: [row.get(name) for row in flat] for name in names}), path)
 
 
@@ -92,28 +89,28 @@ def _parse_time(text: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what is asked for as JSON lines, or write it as Parquet."""
+    """Print the selected entries as JSON lines, or write them as Parquet."""
     parser = argparse.ArgumentParser(prog="python -m server.log", description="Read the prediction log of all workers.")
     command = parser.add_subparsers(required=True).add_parser("read", help="print entries, ordered by time")
-    command.add_argument("folder", type=Path)
-    command.add_argument("--since", type=_parse_time, default=float("-inf"), help="ISO 8601; without a zone it is UTC")
-    command.add_argument("--until", type=_parse_time, default=float("inf"), help="ISO 8601; not part of the span")
-    command.add_argument("--version", help="of the model")
-    command.add_argument("--id", help="of the request")
-    command.add_argument("--out", type=Path, help="a Parquet file, one row for each prediction")
-    asked = parser.parse_args(arguments)
-    if not asked.folder.is_dir():
-        parser.error(f"{asked.folder} is not a folder; allowed: a server's log folder, serve.log_dir")
-    if asked.out is not None and not asked.out.parent.is_dir():
-        parser.error(f"--out {asked.out}: the folder {asked.out.parent} is not there")
-    if asked.out is not None and asked.out.suffix != ".parquet":
-        parser.error(f"--out {asked.out} is not the name of a Parquet file; allowed: a name that ends with .parquet")
-    entries, broken = read_entries(asked.folder, LogFilter(asked.since, asked.until, asked.version, asked.id))
-    if asked.out is not None:
-        write_parquet(entries, asked.out)
+    command.add_argument("folder", type=Path, help="log folder of a server (serve.log_dir)")
+    command.add_argument("--since", type=_parse_time, default=float("-inf"), help="ISO 8601; UTC if it has no time zone")
+    command.add_argument("--until", type=_parse_time, default=float("inf"), help="ISO 8601, exclusive")
+    command.add_argument("--version", help="model version")
+    command.add_argument("--id", help="request ID")
+    command.add_argument("--out", type=Path, help="Parquet file to write, with one row per prediction")
+    options = parser.parse_args(arguments)
+    if not options.folder.is_dir():
+        parser.error(f"{options.folder} is not a folder; pass the server's log folder (serve.log_dir)")
+    if options.out is not None and not options.out.parent.is_dir():
+        parser.error(f"--out {options.out}: the folder {options.out.parent} does not exist")
+    if options.out is not None and options.out.suffix != ".parquet":
+        parser.error(f"--out must end with .parquet (got {options.out})")
+    entries, malformed = read_entries(options.folder, LogFilter(options.since, options.until, options.version, options.id))
+    if options.out is not None:
+        write_parquet(entries, options.out)
     else:
         for entry in entries:
             sys.stdout.buffer.write(orjson.dumps(entry) + b"\n")
-    if broken:
-        print(f"skipped {broken} lines that are not whole", file=sys.stderr)
+    if malformed:
+        print(f"Skipped {malformed} malformed line{'s' if malformed > 1 else ''}.", file=sys.stderr)
     return 0

@@ -1,6 +1,6 @@
-"""Ids of requests: when, by which worker, and which of that worker's.
+"""Request IDs: time, worker id and counter.
 
-0193f5c2a1b3-01-0000002a: milliseconds since 1970, the worker's slot, a counter, all hexadecimal.
+0193f5c2a1b3-01-0000002a: milliseconds since 1970, the worker id and a counter, all hexadecimal.
 """
 
 import itertools
@@ -12,7 +12,7 @@ REQUEST_ID_PATTERN = re.compile(r"([0-9a-f]{12})-([0-9a-f]{2})-[0-9a-f]{8}", re.
 
 
 def make_id_generator(worker_id: int) -> Callable[[], str]:
-    """Give a function that makes the next id of a worker; any thread may call it."""
+    """Return a thread-safe function that returns the next request ID of a worker."""
     counter = itertools.count()
 
     def next_id() -> str:
@@ -22,8 +22,8 @@ def make_id_generator(worker_id: int) -> Callable[[], str]:
 
 
 def parse_request_id(request_id: str) -> tuple[float, int]:
-    """Give the time (unix seconds) and the slot that an id names. Raises ValueError for what is not an id."""
-    found = REQUEST_ID_PATTERN.fullmatch(request_id)
-    if found is None:
-        raise ValueError("is not a request id, such as 0193f5c2a1b3-01-0000002a")
-    return int(found[1], 16) / 1000, int(found[2], 16)
+    """Return the time (Unix seconds) and the worker id of a request ID. Raises ValueError for an invalid one."""
+    match = REQUEST_ID_PATTERN.fullmatch(request_id)
+    if match is None:
+        raise ValueError("Not a request ID such as 0193f5c2a1b3-01-0000002a.")
+    return int(match[1], 16) / 1000, int(match[2], 16)

@@ -1,1 +1,1 @@
-"""From the socket to the app."""
+"""Transport: from the socket to the app."""

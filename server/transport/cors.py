@@ -1,14 +1,18 @@
-"""Cross-origin requests, for the origins that are configured."""
+"""Cross-origin resource sharing (CORS) for the configured origins."""
 
 from collections.abc import Iterable, Sequence
 
 from server.transport.wsgi import Application, Environ, StartResponse
 
-ALLOWED_METHODS, ALLOWED_HEADERS, MAX_AGE = "GET, POST", "Authorization, Content-Type", "600"
+PREFLIGHT_HEADERS = [
+    ("Access-Control-Allow-Methods", "GET, POST"),
+    ("Access-Control-Allow-Headers", "Authorization, Content-Type"),
+    ("Access-Control-Max-Age", "600"),
+]
 
 
 class CorsMiddleware:
-    """A WSGI application that lets pages of some origins read what another answers."""
+    """A WSGI application that lets pages of the allowed origins read the responses of another application."""
 
     def __init__(self, app: Application, origins: Sequence[str]) -> None:
         self._app, self._origins = app, frozenset(origins)
@@ -20,9 +24,7 @@ class CorsMiddleware:
             return self._app(environ, start_response)
         allow = [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
         if environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
-            asked = [("Methods", ALLOWED_METHODS), ("Headers", ALLOWED_HEADERS)]
-            allow += [(f"Access-Control-Allow-{name}", value) for name, value in asked]
-            start_response("204 No Content", [*allow, ("Access-Control-Max-Age", MAX_AGE)])
+            start_response("204 No Content", allow + PREFLIGHT_HEADERS)
             return []
 
         def start(status: str, headers: list[tuple[str, str]], *error: object) -> object:

@@ -1,6 +1,6 @@
-"""A request of a hot route that has arrived whole, read from its bytes in the one form in which clients send it.
+"""The parser of fast requests: complete requests of a fast route, in the plain form in which clients send them.
 
-Whatever has another form, or is not allowed, is left to gunicorn's own parser: there is no second opinion on what HTTP is.
+Requests of any other form are left to gunicorn's parser, so there is only one interpretation of HTTP.
 """
 
 import io
@@ -10,59 +10,43 @@ from functools import lru_cache
 from server.api.prediction import FAST_ROUTES
 from server.transport.wsgi import Environ
 
-MAX_REQUEST_BYTES = 16_384  # bytes of a request that is read here
-
-
+MAX_REQUEST_BYTES = 16_384
+MAX_HEAD_BYTES = 4000
 HEADER_END = b"\r\n\r\n"
 
-
-# No list of fields that gunicorn would refuse for its length or number fits in here, and none that it might read otherwise.
+# Excludes every request that gunicorn would reject for its headers, and every header that it might interpret differently.
 REQUEST_HEAD = re.compile(
     rf"POST ({'|'.join(FAST_ROUTES)})(?:\?([\w.=&%-]*))? HTTP/1\.1((?:\r\n[A-Za-z][A-Za-z0-9-]*:[ -~]*){{1,100}})", re.ASCII
 )
-
-
-MAX_HEAD_BYTES = 4000
-
-
 FRAMING_HEADERS = {"HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_UPGRADE"}
-
-
-SCHEME_HEADERS = {
-    "HTTP_X_FORWARDED_PROTOCOL",
-    "HTTP_X_FORWARDED_PROTO",
-    "HTTP_X_FORWARDED_SSL",
-}  # which may contradict each other
+SCHEME_HEADERS = {"HTTP_X_FORWARDED_PROTOCOL", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_SSL"}  # may contradict each other
 
 
 class IncompleteRequest(Exception):
-    """More of the request is to come."""
+    """Part of the request body has not arrived yet."""
 
 
 def parse_request(data: bytes) -> Environ | None:
-    """Give what WSGI says of a request, or None where it has another form. Raises NotYet where a part of its body is missing."""
+    """Return the WSGI environ of a request, or None if it has another form. Raises IncompleteRequest."""
     end = data.find(HEADER_END, 0, MAX_HEAD_BYTES)
     head = REQUEST_HEAD.fullmatch(data[:end].decode("latin-1")) if end > 0 else None
     fields = _parse_headers(head[3]) if head else None
     if head is None or fields is None or fields.get("HTTP_CONNECTION", "keep-alive") != "keep-alive":
         return None
     length = fields.get("CONTENT_LENGTH", "")
-    whole = end + len(HEADER_END) + int(length) if length.isdecimal() and len(length) < 10 else MAX_REQUEST_BYTES + 1
-    if (
-        len(data) > whole
-        or whole > MAX_REQUEST_BYTES
-        or FRAMING_HEADERS & fields.keys()
-        or len(SCHEME_HEADERS & fields.keys()) > 1
-    ):
+    total = end + len(HEADER_END) + int(length) if length.isdecimal() and len(length) < 10 else MAX_REQUEST_BYTES + 1
+    if len(data) > total or total > MAX_REQUEST_BYTES:
         return None
-    if len(data) < whole:
+    if FRAMING_HEADERS & fields.keys() or len(SCHEME_HEADERS & fields.keys()) > 1:
+        return None
+    if len(data) < total:
         raise IncompleteRequest
     body = io.BytesIO(data[end + len(HEADER_END) :])
     return {"REQUEST_METHOD": "POST", "PATH_INFO": head[1], "QUERY_STRING": head[2] or "", "wsgi.input": body, **fields}
 
 
 def _parse_headers(lines: str) -> Environ | None:
-    """Give the header's fields by WSGI's names for them, or None where one is there twice."""
+    """Return the headers by their WSGI names, or None if one occurs twice."""
     fields: Environ = {}
     for line in lines.split("\r\n")[1:]:
         name, _, value = line.partition(":")

@@ -1,7 +1,6 @@
-"""Gunicorn's threaded worker with a short way for the hot routes.
+"""Gunicorn's threaded worker, which answers fast requests inline in its event loop.
 
-A request that has arrived whole is answered where its arrival is noticed: to hand it to a thread, and its connection back,
-takes several times as long as to predict a row.
+Passing a request to a thread, and its connection back, takes several times as long as predicting one row.
 """
 
 import socket
@@ -22,18 +21,16 @@ from server.core import shutdown
 from server.transport import fast_request
 from server.transport.wsgi import Environ
 
-BODY_WAIT_SECONDS = 0.01  # seconds for the rest of a body, before a thread waits for it
-
-
-RECV_SIZE = 65_536  # bytes to receive
+BODY_WAIT_SECONDS = 0.01  # the loop waits this long for the rest of a body, then a thread does
+RECV_SIZE = 65_536  # bytes
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Answers hot requests in its own loop, and all others in its threads, as gunicorn does."""
+    """Answers fast requests in its event loop, and all others in threads, as gunicorn does."""
 
-    def __init__(self, *given: Any) -> None:
-        """Take what gunicorn's master gives a worker."""
-        super().__init__(*given)
+    def __init__(self, *arguments: Any) -> None:
+        """Take the arguments of gunicorn's master."""
+        super().__init__(*arguments)
         self._base_environ = {
             **base_environ(self.cfg),
             "wsgi.url_scheme": "http",
@@ -41,56 +38,54 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             "SCRIPT_NAME": "",
         }
         self._inline_enabled = not self.cfg.is_ssl and not self.cfg.accesslog
-        self._partial_requests: dict[
-            TConn, float
-        ] = {}  # connections with a part of a body, and until when the rest is awaited here
+        self._partial_requests: dict[TConn, float] = {}  # connections with an incomplete body, and until when the loop waits
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Do what there is to do, or wait for it."""
+        """Wait for events and dispatch them; wake up early if the rest of a body is awaited."""
         super().wait_for_and_dispatch_events(min(timeout, BODY_WAIT_SECONDS) if self._partial_requests else timeout)
 
     def on_client_socket_readable(self, conn: TConn, client: Any) -> None:
-        """Answer what came on a connection that was kept: here, or in a thread."""
+        """Answer a request on a keep-alive connection, inline or in a thread."""
         if not self._can_handle_inline() or not self._handle_inline(conn):
             self._partial_requests.pop(conn, None)
             super().on_client_socket_readable(conn, client)
 
     def handle_request(self, req: Any, conn: TConn) -> bool:
-        """Answer in a thread. Where a body breaks off, nobody knows where the next request begins: the connection ends."""
+        """Answer in a thread. A truncated body closes the connection, since the start of the next request is unknown."""
         body, read = req.body, req.body.read
 
         def read_or_end(size: int | None = None) -> Any:
             try:
-                # of a known length: in one piece, where gunicorn takes it apart and puts it together, 1024 bytes at a time
+                # read a body of known length at once: gunicorn would copy it in pieces of 1024 bytes
                 if size and size > 0 and isinstance(body.reader, LengthReader) and not body.buf.tell():
                     return body.reader.read(size)
                 return read(size)
-            except (OSError, ParseException) as error:  # nothing comes, or what is no chunk; what came before may be lost
+            except (OSError, ParseException) as error:  # a timeout or a malformed chunk; buffered data may be lost
                 req.force_close()
-                raise OSError(str(error)) from error  # which the app knows as the client's fault
+                raise OSError(str(error)) from error  # the app reports it as a client error
 
         body.read = read_or_end
         try:
             return bool(super().handle_request(req, conn))
         finally:
-            del body.read  # it refers to itself, and would stay until Python looks for circles
+            del body.read  # breaks a reference cycle
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
-        """Keep or close a connection that a thread has answered; what came behind the request needs no more to come."""
+        """Keep or close a connection after a thread has answered; answer a pipelined request at once."""
         if not self.alive or fs.exception() is not None or not fs.result():
             self._close(conn)
             return
         super().finish_request(conn, fs)
         if self.keepalived_conns and self.keepalived_conns[-1] is conn:
-            came = conn.parser.unreader.take_buffered()
-            conn.parser.unreader.unread(came)
-            if came:
+            data = conn.parser.unreader.take_buffered()
+            conn.parser.unreader.unread(data)
+            if data:
                 self.on_client_socket_readable(conn, conn.sock)
 
     def _close(self, conn: TConn) -> None:
-        """Close a connection; a thread waits for the client's end, where gunicorn's loop would."""
-        with suppress(OSError):  # the client may have gone
-            conn.sock.shutdown(socket.SHUT_WR)  # at once, whatever the threads are busy with
+        """Close a connection. A thread waits for the client to close it; gunicorn would block its loop."""
+        with suppress(OSError):  # the client may have disconnected
+            conn.sock.shutdown(socket.SHUT_WR)  # at once, even if all threads are busy
         closed = self.tpool.submit(conn.close, graceful=True)
         closed.add_done_callback(lambda _: self.method_queue.defer(self._forget_connection))
 
@@ -98,68 +93,68 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.nr_conns -= 1
 
     def murder_keepalived(self) -> None:
-        """Leave bodies that do not come to a thread, which tells the client; close connections that were kept for too long."""
+        """Pass overdue bodies to threads, which report the timeout, and close connections that were idle for too long."""
         now = time.monotonic()
-        for conn in [conn for conn, until in self._partial_requests.items() if until < now]:
+        for conn in [conn for conn, deadline in self._partial_requests.items() if deadline < now]:
             del self._partial_requests[conn]
             super().on_client_socket_readable(conn, conn.sock)
         super().murder_keepalived()
 
     def _can_handle_inline(self) -> bool:
-        """Whether a connection stays after its answer, and nothing but the answer is asked for."""
-        stays = self.alive and not shutdown.is_shutting_down() and len(self.keepalived_conns) <= self.max_keepalived
-        return stays and self._inline_enabled and self.nr + 1 < self.max_requests
+        """Return whether the connection stays open after the response, and no gunicorn feature needs a thread."""
+        stays_open = self.alive and not shutdown.is_shutting_down() and len(self.keepalived_conns) <= self.max_keepalived
+        return stays_open and self._inline_enabled and self.nr + 1 < self.max_requests
 
     def _handle_inline(self, conn: TConn) -> bool:
-        """Answer a hot request, or wait for the rest of it once. Gives whether a thread has nothing to do."""
-        came = conn.parser.unreader.take_buffered()
-        if len(came) <= fast_request.MAX_REQUEST_BYTES:  # else a client that never waits for an answer fills the memory
-            came += _receive(conn.sock)
+        """Answer a fast request, or wait once for the rest of it. Return False if a thread must handle it."""
+        data = conn.parser.unreader.take_buffered()
+        if len(data) <= fast_request.MAX_REQUEST_BYTES:  # otherwise a client that pipelines endlessly fills the memory
+            data += _receive(conn.sock)
         try:
-            environ = fast_request.parse_request(came)
+            environ = fast_request.parse_request(data)
         except fast_request.IncompleteRequest:
-            conn.parser.unreader.unread(came)
+            conn.parser.unreader.unread(data)
             self._keep_alive(conn)
-            return self._partial_requests.setdefault(conn, until := time.monotonic() + BODY_WAIT_SECONDS) == until
+            return self._partial_requests.setdefault(conn, deadline := time.monotonic() + BODY_WAIT_SECONDS) == deadline
         if environ is None:
-            conn.parser.unreader.unread(came)
+            conn.parser.unreader.unread(data)
             return False
         self._partial_requests.pop(conn, None)
         self.nr += 1
-        self.notify()  # the loop tells the master once a round, which may have many answers
+        self.notify()  # heartbeat: the loop sends only one per round, which may have many responses
         self._send(conn, self._call_app(environ, conn))
         return True
 
     def _call_app(self, environ: Environ, conn: TConn) -> bytes:
-        """Have the app answer; give the bytes to send."""
-        place = {"SERVER_NAME": conn.server[0], "SERVER_PORT": str(conn.server[1])}
+        """Call the app and return the response as bytes."""
+        address = {"SERVER_NAME": conn.server[0], "SERVER_PORT": str(conn.server[1])}
         lines: list[str] = []
 
         def start_response(status: str, headers: list[tuple[str, str]]) -> None:
             lines.extend((f"HTTP/1.1 {status}", "Server: gunicorn", _date_header(int(time.time())), "Connection: keep-alive"))
             lines.extend(f"{name}: {value}" for name, value in headers if name != "Content-Length")
 
-        parts: Iterable[bytes] = self.wsgi({**self._base_environ, **place, **environ}, start_response)
-        body = b"".join(parts)
-        lines.append(f"Content-Length: {len(body)}")  # whatever the app says, since the next answer begins after so many
+        chunks: Iterable[bytes] = self.wsgi({**self._base_environ, **address, **environ}, start_response)
+        body = b"".join(chunks)
+        lines.append(f"Content-Length: {len(body)}")  # must match, since the next response follows
         return "\r\n".join(lines).encode("latin-1") + fast_request.HEADER_END + body
 
-    def _send(self, conn: TConn, answer: bytes) -> None:
-        """Send an answer; what the client does not take at once is sent by a thread."""
+    def _send(self, conn: TConn, response: bytes) -> None:
+        """Send a response. If the socket buffer is full, a thread sends the rest."""
         try:
-            sent = conn.sock.send(answer)
-        except OSError:  # the thread will meet it too
+            sent = conn.sock.send(response)
+        except OSError:  # the thread will get the same error
             sent = 0
-        if sent == len(answer):
+        if sent == len(response):
             self._keep_alive(conn)
             return
         self.keepalived_conns.remove(conn)
         self.poller.unregister(conn.sock)
-        rest = self.tpool.submit(_send_rest, conn, answer[sent:])
+        rest = self.tpool.submit(_send_rest, conn, response[sent:])
         rest.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def _keep_alive(self, conn: TConn) -> None:
-        """Let the time for which a connection is kept begin anew; they stand in the order in which it ends."""
+        """Restart the idle timeout of a connection. The connections are ordered by its end."""
         self.keepalived_conns.remove(conn)
         conn.set_timeout()
         self.keepalived_conns.append(conn)
@@ -168,7 +163,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 def _receive(sock: Any) -> bytes:
     try:
         return sock.recv(RECV_SIZE)
-    except OSError:  # the thread will meet it too
+    except OSError:  # the thread will get the same error
         return b""
 
 

@@ -1,4 +1,4 @@
-"""Metrics on a port of their own, where one is configured."""
+"""The metrics port: serves /metrics on a port of its own, if one is configured."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ METRICS_ROUTE = "/metrics"
 
 
 class MetricsPortGuard:
-    """A WSGI application that gives metrics on one port alone, and everything else on the others alone."""
+    """A WSGI application that serves only /metrics on the metrics port, and everything else on other ports."""
 
     def __init__(self, app: Application, metrics_port: int) -> None:
         self._app, self._metrics_port = app, str(metrics_port)
@@ -19,8 +19,7 @@ class MetricsPortGuard:
         """Answer a request."""
         if (environ["SERVER_PORT"] == self._metrics_port) == (environ["PATH_INFO"] == METRICS_ROUTE):
             return self._app(environ, start_response)
-        body = problem_body(404, f"metrics are at port {self._metrics_port}, and nothing else is")
-        start_response(
-            "404 Not Found", [("Content-Type", PROBLEM_MEDIA_TYPE), *DEFAULT_HEADERS.items(), ("Content-Length", str(len(body)))]
-        )
+        body = problem_body(404, f"Not found: /metrics, and no other route, is on port {self._metrics_port}.")
+        headers = [("Content-Type", PROBLEM_MEDIA_TYPE), *DEFAULT_HEADERS.items(), ("Content-Length", str(len(body)))]
+        start_response("404 Not Found", headers)
         return [body]

@@ -1,4 +1,4 @@
-"""What people open in a browser, and what its scripts ask for: the page, the documentation, rows to show."""
+"""The prediction page and the API documentation, with the data that their scripts load."""
 
 from http import HTTPStatus
 from pathlib import Path
@@ -13,20 +13,14 @@ from server.api.openapi import build_document
 from server.core.errors import RequestError
 
 SWAGGER_DIR = Path(flask_swagger_ui.__file__).parent / "dist"
-
-
 SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
-
-
 CACHE_SECONDS = 3600
-
-
 pages_blueprint = Blueprint("pages", __name__)
 
 
 @pages_blueprint.get("/")
 def page() -> tuple[str, int]:
-    """Give the page to try the model on; where there is no model yet, how to get one."""
+    """Return the prediction page, or instructions if there is no model yet."""
     try:
         require_model()
     except RequestError as error:
@@ -37,7 +31,7 @@ def page() -> tuple[str, int]:
 
 @pages_blueprint.get("/examples")
 def examples() -> Response:
-    """Give the rows that the model knows, with its predictions, and the coverage of its intervals."""
+    """Return known rows with their predictions, and the coverage of the intervals."""
     bundle = require_model().bundle
     background = {"rows": bundle.schema.decode(bundle.background), "predictions": bundle.predict(bundle.background).tolist()}
     golden = {name: bundle.golden[name] for name in ("rows", "predictions")}
@@ -50,20 +44,20 @@ def _interval_coverage(bundle: Bundle) -> float | None:
 
 @pages_blueprint.get("/openapi.json")
 def openapi() -> Response:
-    """Describe the API for the model in use."""
+    """Return the OpenAPI document of the current model."""
     access: Access = current_app.extensions["access"]
     return json_response(build_document(require_model(), current_app.config["MAX_ROWS"], not access.allows_anonymous))
 
 
 @pages_blueprint.get("/docs")
 def docs() -> str:
-    """Show the description of the API, to read and to try."""
+    """Return the interactive API documentation."""
     return render_template("docs.html")
 
 
 @pages_blueprint.get("/docs/<name>")
 def swagger(name: str) -> Response:
-    """Give a file of Swagger UI, from its package on this machine."""
+    """Return a file of Swagger UI from its installed package."""
     if name not in SWAGGER_FILES:
         abort(HTTPStatus.NOT_FOUND)
     return send_from_directory(SWAGGER_DIR, name, max_age=CACHE_SECONDS)

@@ -1,1 +1,1 @@
-"""From a request body to a matrix, or to a list of problems."""
+"""Validation: from a request body to a matrix, or to a list of violations."""

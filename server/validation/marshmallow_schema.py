@@ -1,4 +1,4 @@
-"""The bundle's schema as Marshmallow: it decides nothing itself, `Column.reason` does."""
+"""The Marshmallow schema of one row, whose fields delegate every decision to the bundle's columns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,12 +8,15 @@ from marshmallow import RAISE, Schema, ValidationError, fields
 from housing.schema.column import Column
 from housing.schema.table_schema import Schema as TableSchema
 
+MISSING = "Missing required field."
+UNKNOWN = "Not a column of this model."
+
 
 class ColumnField(fields.Field[Any]):
-    """A field that takes what a column allows. A nullable column's missing value is null; its key must be there."""
+    """A field that accepts the values of a column. A missing value of a nullable column is null; its key is required."""
 
     def __init__(self, column: Column) -> None:
-        messages: Any = {"required": "is missing", "null": "is missing"}
+        messages: Any = {"required": MISSING, "null": MISSING}
         super().__init__(required=True, allow_none=column.nullable, error_messages=messages, data_key=column.name)
         self.column = column
 
@@ -25,16 +28,16 @@ class ColumnField(fields.Field[Any]):
 
 
 class RowSchema(Schema):
-    """One row; unknown keys are refused."""
+    """One row; unknown keys are rejected."""
 
-    error_messages = {"unknown": "is not a column of this model", "type": "is not an object"}
+    error_messages = {"unknown": UNKNOWN, "type": "Must be a JSON object."}
 
     class Meta:
-        """Marshmallow reads its options here."""
+        """Marshmallow's options."""
 
         unknown = RAISE
 
 
 def make_row_schema(table: TableSchema) -> Schema:
-    """Make the schema of one row of a table. What it loads is not for use: a name may mean something to Marshmallow."""
-    return RowSchema.from_dict({f"column_{place}": ColumnField(column) for place, column in enumerate(table.features)})()
+    """Return the schema of one row of a table. Use it only to validate: its attributes have generic names."""
+    return RowSchema.from_dict({f"column_{index}": ColumnField(column) for index, column in enumerate(table.features)})()

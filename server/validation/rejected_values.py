@@ -1,4 +1,4 @@
-"""Counts values that the check refuses, by column and reason. Both labels are from closed lists: a caller makes no series."""
+"""Rejected values, counted by column and reason. Both labels come from closed lists, so clients cannot create series."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,39 +7,34 @@ from prometheus_client import Counter
 
 from housing.core.errors import Violation
 from housing.schema.column import Column
+from server.validation.marshmallow_schema import MISSING
 
-REJECTED_VALUES = Counter("housing_rejected_values_total", "Values that the check of rows refused.", ("column", "reason"))
-
-
+REJECTED_VALUES = Counter("housing_rejected_values_total", "Values that the validation of rows rejected.", ("column", "reason"))
 NO_COLUMN = "other"
-
-
-BODY_REASONS = ("unknown", "other")  # a name that the schema does not have; a row or a list of columns that is none
-
-
-BOUNDS_MESSAGE = re.compile(r"\S+ is (below|above) \S+")
+BODY_REASONS = ("unknown", "other")  # an unknown column; an invalid row or list of columns
+DUPLICATE = "Duplicate column."
+BOUNDS_MESSAGE = re.compile(r"\S+ is (below|above) \S+|Must be at (least|most) .*")
 
 
 class RejectedValues:
-    """The counters of a schema's columns; they exist at 0 as soon as this is made."""
+    """The counters of a schema's columns, which exist from the start with the value 0."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = {column.name: column for column in columns}
         labels = [(column.name, reason) for column in columns for reason in _reasons(column)]
-        self._counters = {
-            each: REJECTED_VALUES.labels(*each) for each in [*labels, *((NO_COLUMN, reason) for reason in BODY_REASONS)]
-        }
+        labels += [(NO_COLUMN, reason) for reason in BODY_REASONS]
+        self._counters = {label: REJECTED_VALUES.labels(*label) for label in labels}
 
-    def count(self, problems: Iterable[Violation]) -> None:
-        """Count what is wrong with the rows of a request."""
-        for problem in problems:
-            self._counters[self._labels(problem)].inc()
+    def count(self, violations: Iterable[Violation]) -> None:
+        """Count the violations of a request."""
+        for violation in violations:
+            self._counters[self._labels(violation)].inc()
 
-    def _labels(self, problem: Violation) -> tuple[str, str]:
-        if problem.field is None or problem.reason == "is there twice":
+    def _labels(self, violation: Violation) -> tuple[str, str]:
+        if violation.field is None or violation.reason == DUPLICATE:
             return NO_COLUMN, "other"
-        column = self._columns.get(problem.field)
-        return (NO_COLUMN, "unknown") if column is None else (column.name, _reason(column, problem.reason))
+        column = self._columns.get(violation.field)
+        return (NO_COLUMN, "unknown") if column is None else (column.name, _reason(column, violation.reason))
 
 
 def _reasons(column: Column) -> Iterator[str]:
@@ -50,7 +45,7 @@ def _reasons(column: Column) -> Iterator[str]:
 
 
 def _reason(column: Column, message: str) -> str:
-    if message == "is missing":
+    if message == MISSING:
         return "missing"
     if column.type == "category":
         return "category"

@@ -1,4 +1,4 @@
-"""The check of rows before they reach the model: by columns where all is well, by Marshmallow where words are needed."""
+"""Row validation: valid rows are checked and encoded column by column; Marshmallow names the errors of invalid rows."""
 
 import sys
 from collections.abc import Sequence
@@ -15,21 +15,17 @@ from housing.core.errors import Violation
 from housing.schema.column import Column, Matrix, Vector
 from housing.schema.table_schema import Schema
 from server.core.errors import RequestError
-from server.validation.marshmallow_schema import make_row_schema
-from server.validation.rejected_values import RejectedValues
+from server.validation.marshmallow_schema import MISSING, UNKNOWN, make_row_schema
+from server.validation.rejected_values import DUPLICATE, RejectedValues
 from server.validation.request_body import Rows
 
 MAX_ERRORS = 100
-
-
-MAX_FLOAT = sys.float_info.max  # beyond it is infinity alone
-
-
+MAX_FLOAT = sys.float_info.max  # as a bound, it excludes only infinity
 NUMERIC_TYPES, LIST_TYPES = {int, float}, {list, tuple}
 
 
 class RowValidator:
-    """The check of one schema's rows."""
+    """Validates and encodes the rows of one schema."""
 
     def __init__(self, schema: Schema) -> None:
         self._features = schema.features
@@ -43,10 +39,10 @@ class RowValidator:
         self._levels = [{name: float(level) for level, name in enumerate(column.categories)} for column in self._features]
         self._min = np.array([-MAX_FLOAT if column.min is None else column.min for column in self._features])
         self._max = np.array([MAX_FLOAT if column.max is None else column.max for column in self._features])
-        self._integer_columns = [place for place, column in enumerate(self._features) if column.type == "int"]
+        self._integer_columns = [index for index, column in enumerate(self._features) if column.type == "int"]
 
     def try_encode(self, payload: Rows) -> Matrix | None:
-        """Give rows as the matrix that models take, or None where any value is not allowed."""
+        """Return the rows as a matrix, or None if any value is invalid."""
         rows = self._reorder(payload)
         if rows is None:
             return None
@@ -60,7 +56,7 @@ class RowValidator:
         return matrix
 
     def _reorder(self, payload: Rows) -> list[Any] | None:
-        """Give each row's values in the schema's order, or None where a row has others than the schema's columns."""
+        """Return the values of each row in the schema's order, or None if the columns differ from the schema's."""
         if payload.columns is None:
             return self._reorder_records(payload.rows)
         if not set(map(type, payload.rows)) <= LIST_TYPES or set(map(len, payload.rows)) != {len(self.column_names)}:
@@ -70,7 +66,7 @@ class RowValidator:
         if set(map(type, payload.columns)) != {str} or sorted(payload.columns) != sorted(self.column_names):
             return None
         order = [payload.columns.index(name) for name in self.column_names]
-        return [[row[place] for place in order] for row in payload.rows]
+        return [[row[index] for index in order] for row in payload.rows]
 
     def _reorder_records(self, records: Sequence[Any]) -> list[Any] | None:
         if set(map(type, records)) != {dict} or set(map(len, records)) != {len(self.column_names)}:
@@ -91,18 +87,18 @@ class RowValidator:
 
     def _encode_mixed(self, rows: list[Any]) -> Matrix | None:
         columns = []
-        for place, values in enumerate(zip(*rows, strict=True)):
-            numbers = self._encode_column(place, values)
+        for index, values in enumerate(zip(*rows, strict=True)):
+            numbers = self._encode_column(index, values)
             if numbers is None:
                 return None
             columns.append(numbers)
         return np.column_stack(columns)
 
     def _encode_column(self, index: int, values: tuple[Any, ...]) -> Vector | None:
-        column, kinds = self._features[index], set(map(type, values))
+        column, types = self._features[index], set(map(type, values))
         if column.nullable:
-            kinds.discard(type(None))
-        if not kinds <= _json_types(column):
+            types.discard(type(None))
+        if not types <= _json_types(column):
             return None
         if column.type == "category":
             levels = self._levels[index]
@@ -115,42 +111,42 @@ class RowValidator:
             return None
 
     def encode(self, payload: Rows) -> Matrix:
-        """Give rows as the matrix. Raises RequestError, which names row, field and reason of what is not allowed."""
+        """Return the rows as a matrix. Raises RequestError with row, column and reason of each invalid value."""
         matrix = self.try_encode(payload)
         if matrix is None:
             self._raise_errors(payload)
-            raise AssertionError(f"the columns refuse rows that Marshmallow allows: {payload.rows[:3]}")
+            raise AssertionError(f"Column checks and Marshmallow disagree about these rows: {payload.rows[:3]}")
         return matrix
 
     def _raise_errors(self, payload: Rows) -> None:
         self._raise_column_errors(payload)
-        problems: list[Violation] = []
+        violations: list[Violation] = []
         for row, values in enumerate(payload.rows):
-            problems += self._row_problems(row, payload.columns, values)
-            if len(problems) > MAX_ERRORS:
+            violations += self._row_violations(row, payload.columns, values)
+            if len(violations) > MAX_ERRORS:
                 break
-        self._count_and_raise(problems)
+        self._count_and_raise(violations)
 
     def _raise_column_errors(self, payload: Rows) -> None:
         if payload.columns is None:
             return
-        names = [name if isinstance(name, str) else str(name) for name in payload.columns]
-        problems = [Violation(None, name, "is missing") for name in self.column_names if name not in names]
-        problems += [Violation(None, name, "is not a column of this model") for name in names if name not in self.column_names]
-        problems += [Violation(None, name, "is there twice") for name in self.column_names if names.count(name) > 1]
-        self._count_and_raise(problems)
+        names = [str(name) for name in payload.columns]
+        violations = [Violation(None, name, MISSING) for name in self.column_names if name not in names]
+        violations += [Violation(None, name, UNKNOWN) for name in names if name not in self.column_names]
+        violations += [Violation(None, name, DUPLICATE) for name in self.column_names if names.count(name) > 1]
+        self._count_and_raise(violations)
 
-    def _count_and_raise(self, problems: list[Violation]) -> None:
-        self._rejected_values.count(problems)
-        if problems:
-            raise validation_error(problems)
+    def _count_and_raise(self, violations: list[Violation]) -> None:
+        self._rejected_values.count(violations)
+        if violations:
+            raise validation_error(violations)
 
-    def _row_problems(self, row: int, columns: list[Any] | None, values: Any) -> list[Violation]:
+    def _row_violations(self, row: int, columns: list[Any] | None, values: Any) -> list[Violation]:
         if columns is not None:
             if not isinstance(values, list | tuple):
-                return [Violation(row, None, "is not a list")]
+                return [Violation(row, None, "Must be a list.")]
             if len(values) != len(columns):
-                return [Violation(row, None, f"has {len(values)} values; allowed: {len(columns)}, one for each column")]
+                return [Violation(row, None, f"Must have {len(columns)} values, one per column (got {len(values)}).")]
             values = dict(zip(columns, values, strict=True))
         try:
             self._schema.load(values)
@@ -164,11 +160,9 @@ def _json_types(column: Column) -> set[type]:
     return NUMERIC_TYPES if column.is_number else {bool} if column.type == "bool" else {str}
 
 
-def validation_error(problems: list[Violation]) -> RequestError:
-    """Give the refusal of a body: it names the first hundred of the problems."""
-    count, more = f"{len(problems)} values are", ""
-    if len(problems) > MAX_ERRORS:
-        count, more = f"more than {MAX_ERRORS} values are", f"; the first {MAX_ERRORS} are named"
-    elif len(problems) == 1:
-        count = "1 value is"
-    return RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{count} not allowed{more}", problems[:MAX_ERRORS])
+def validation_error(violations: list[Violation]) -> RequestError:
+    """Return the error for a body with invalid values, with the first hundred of them."""
+    count = f"{len(violations)} invalid value{'s' if len(violations) > 1 else ''}."
+    if len(violations) > MAX_ERRORS:
+        count = f"More than {MAX_ERRORS} invalid values; the first {MAX_ERRORS} are listed."
+    return RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, count, violations[:MAX_ERRORS])

@@ -36,23 +36,23 @@ def test_no_request_fails_while_versions_change_and_workers_are_replaced(home: P
             before = set(running.workers())
             running.process.send_signal(signal.SIGHUP)
             wait_for(lambda: len(running.workers()) == len(before) and not before & set(running.workers()), "new workers")
-            told = time.perf_counter()
-            wait_for(lambda: load.replies[-1].asked > told, "they answer")
+            result = time.perf_counter()
+            wait_for(lambda: load.replies[-1].asked > result, "they answer")
         predictions[2] = running.predict(FLAT).json["predictions"][0]
     assert not load.failed
     assert predictions[1] != predictions[2]
     assert all(reply.prediction == predictions[reply.version] for reply in load.replies)
 
 
-def test_no_request_fails_while_a_server_drains_and_all_of_them_are_in_the_log(served_home: Path) -> None:
+def test_no_request_fails_during_a_shutdown_and_all_are_logged(served_home: Path) -> None:
     with serving(served_home, "serve.drain_seconds=3") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         with Load(running.url, FLAT).running() as load:
             wait_for(lambda: len(load.replies) > 100, "clients are at work")
             running.process.terminate()
             wait_for(lambda: running.ask("/readyz").status == 503, "no more requests are wanted", 2)
-            told = time.perf_counter()
-            wait_for(lambda: load.replies[-1].asked > told + 0.5, "they go on for a while")
+            result = time.perf_counter()
+            wait_for(lambda: load.replies[-1].asked > result + 0.5, "they go on for a while")
         assert running.process.wait(30) == 0
     assert not load.failed
     logged = [

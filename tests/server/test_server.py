@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,7 +33,7 @@ WORSE, BETTER = ("model=decision_tree", "figures=false", "model.estimator.max_de
 
 @pytest.fixture(scope="module")
 def server(served_home: Path) -> Iterator[Server]:
-    """The promoted model, served."""
+    """Yield the promoted model, served."""
     with serving(served_home, "serve.max_body=20000", "serve.max_rows=100") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         yield running
@@ -40,18 +41,18 @@ def server(served_home: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def store(served_home: Path) -> Store:
-    """The store that the server's puller follows. MLflow fetches from the one that was made last, so each test makes it."""
+    """Return the store of the server. Each test connects anew, since MLflow downloads from the last connected store."""
     return tracking_store.Store(f"sqlite:///{served_home}/mlflow.db", artifact_root=None, ui="")
 
 
-def test_one_row_and_many_get_the_predictions_of_the_bundle(server: Server, store: Store) -> None:
+def test_one_row_and_many_rows_get_the_predictions_of_the_bundle(server: Server, store: Store) -> None:
     with store.artifacts.bundle("models:/housing-rentals@staging") as folder:
         golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
     one = server.predict(golden["rows"][3])
     assert (one.status, one.type) == (200, "application/json")
     assert one.json["request_id"]
-    told = {key: value for key, value in one.json.items() if key != "request_id"}
-    assert told == {"predictions": [pytest.approx(golden["predictions"][3])], "model": "housing-rentals", "version": "1"}
+    result = {key: value for key, value in one.json.items() if key != "request_id"}
+    assert result == {"predictions": [pytest.approx(golden["predictions"][3])], "model": "housing-rentals", "version": "1"}
     many = server.predict({"instances": golden["rows"]})
     np.testing.assert_allclose(many.json["predictions"], golden["predictions"], rtol=1e-6)
 
@@ -62,94 +63,94 @@ def test_a_missing_value_of_a_nullable_column_is_null(server: Server) -> None:
     assert missing.json["predictions"] != known.json["predictions"]
 
 
-BAD_ROWS = [
-    ({"area": None}, "area", "is missing"),
-    ({"area": "50"}, "area", "'50' is not a number"),
-    ({"area": True}, "area", "True is not a number"),
-    ({"area": 1e999}, "area", "inf is not a finite number"),
-    ({"area": 10**400}, "area", "not a finite number"),
-    ({"area": 500.5}, "area", "500.5 is above 500"),
-    ({"area": [50]}, "area", "[50] is not a number"),
-    ({"rooms": 2.5}, "rooms", "2.5 is not a whole number"),
-    ({"rooms": 0}, "rooms", "0 is below 1"),
-    ({"furnished": 1}, "furnished", "1 is not true or false"),
-    ({"quarter": "moon"}, "quarter", "'moon' is not a category; allowed: old town, harbour, hills"),
-    ({"quarter": "\ud800"}, "quarter", "is not a category"),
-    ({"rent": 900}, "rent", "is not a column of this model"),
+BAD_ROWS = [  # a change of the row, the column of the error, and what its message names: value and limit
+    ({"area": None}, "area", "Missing"),
+    ({"area": "50"}, "area", "'50'"),
+    ({"area": True}, "area", "True"),
+    ({"area": 1e999}, "area", "inf"),
+    ({"area": 10**400}, "area", "number"),
+    ({"area": 500.5}, "area", r"500\.5.*\b500\b|\b500\b.*500\.5"),
+    ({"area": [50]}, "area", r"\[50\]"),
+    ({"rooms": 2.5}, "rooms", r"2\.5"),
+    ({"rooms": 0}, "rooms", r"\b0\b.*\b1\b|\b1\b.*\b0\b"),
+    ({"furnished": 1}, "furnished", r"\b1\b"),
+    ({"quarter": "moon"}, "quarter", "'moon'.*old town, harbour, hills|old town, harbour, hills.*'moon'"),
+    ({"quarter": "\ud800"}, "quarter", "harbour"),
+    ({"rent": 900}, "rent", "Not a column of this model"),
 ]
 
 
 @pytest.mark.parametrize(("change", "field", "reason"), BAD_ROWS)
-def test_a_bad_value_is_refused_with_row_field_and_reason(
+def test_an_invalid_value_is_rejected_with_row_field_and_reason(
     server: Server, change: dict[str, Any], field: str, reason: str
 ) -> None:
     body = json.dumps({"instances": [FLAT, {**FLAT, **change}]}).replace("Infinity", "1e999")
     answer = server.ask("/predict", body.encode())
-    assert_problem(answer, 422, "1 value is not allowed")
+    assert_problem(answer, 422, "1 invalid value")
     (error,) = answer.json["errors"]
     assert (error["row"], error["field"]) == (1, field)
-    assert reason in error["reason"]
+    assert re.search(reason, error["reason"])
 
 
 @pytest.mark.parametrize("field", list(FLAT))
-def test_a_missing_key_is_refused(server: Server, field: str) -> None:
+def test_a_missing_field_is_rejected(server: Server, field: str) -> None:
     answer = server.predict({name: value for name, value in FLAT.items() if name != field})
-    assert_problem(answer, 422, "1 value is not allowed")
-    assert answer.json["errors"] == [{"row": 0, "field": field, "reason": "is missing"}]
+    assert_problem(answer, 422, "1 invalid value")
+    assert answer.json["errors"] == [{"row": 0, "field": field, "reason": "Missing required field."}]
 
 
 @pytest.mark.parametrize(
     ("body", "status", "detail"),
     [
-        (b"", 400, "not JSON"),
-        (b"{", 400, "not JSON"),
+        (b"", 400, "not valid JSON"),
+        (b"{", 400, "not valid JSON"),
         (b'{"area": NaN}', 400, "NaN is not a JSON number"),
         (b'{"area": -Infinity}', 400, "-Infinity is not a JSON number"),
-        (b'{"area": 1, "area": 2}', 400, "the key 'area' is there twice"),
-        (b'{"area": "\xff"}', 400, "not JSON"),
+        (b'{"area": 1, "area": 2}', 400, "duplicate key 'area'"),
+        (b'{"area": "\xff"}', 400, "not valid JSON"),
         (b"[" * 19000, 400, "nested too deeply"),
-        (b'{"area": ' + b"1" * 5000 + b"}", 400, "not JSON"),
-        (b"[1, 2]", 422, "the body is not an object"),
-        (b'"text"', 422, "the body is not an object"),
+        (b'{"area": ' + b"1" * 5000 + b"}", 400, "not valid JSON"),
+        (b"[1, 2]", 422, "Request body must be a JSON object"),
+        (b'"text"', 422, "Request body must be a JSON object"),
         (b'{"instances": []}', 422, "a list of at least one row"),
         (b'{"instances": {}}', 422, "a list of at least one row"),
-        (b'{"instances": [1], "more": 2}', 422, "the body's only key"),
-        (json.dumps({"instances": [{}] * 101}).encode(), 413, "the body has 101 rows; allowed: 100"),
+        (b'{"instances": [1], "more": 2}', 422, "the only key"),
+        (json.dumps({"instances": [{}] * 101}).encode(), 413, "at most 100 rows .got 101"),
         (b" " * 20001, 413, ""),
     ],
 )
-def test_a_body_that_cannot_be_rows_is_refused(server: Server, body: bytes, status: int, detail: str) -> None:
+def test_a_body_without_valid_rows_is_rejected(server: Server, body: bytes, status: int, detail: str) -> None:
     assert_problem(server.ask("/predict", body), status, detail)
 
 
-def test_a_row_that_is_no_object_is_named(server: Server) -> None:
+def test_a_row_that_is_not_an_object_is_reported(server: Server) -> None:
     answer = server.predict({"instances": [FLAT, 5]})
-    assert_problem(answer, 422, "1 value")
-    assert answer.json["errors"] == [{"row": 1, "field": None, "reason": "is not an object"}]
+    assert_problem(answer, 422, "1 invalid value")
+    assert answer.json["errors"] == [{"row": 1, "field": None, "reason": "Must be a JSON object."}]
 
 
-def test_at_most_a_hundred_errors_are_named(server: Server) -> None:
+def test_at_most_a_hundred_errors_are_listed(server: Server) -> None:
     answer = server.predict({"instances": [{}] * 100})
-    assert_problem(answer, 422, "more than 100 values are not allowed; the first 100 are named")
+    assert_problem(answer, 422, "More than 100 invalid values")
     assert len(answer.json["errors"]) == 100
 
 
-def test_other_content_types_routes_and_methods_have_the_same_shape(server: Server) -> None:
-    assert_problem(server.ask("/predict", b"{}", Content_Type="text/csv"), 415, "text/csv; allowed: application/json")
+def test_errors_of_content_type_route_and_method_are_problems(server: Server) -> None:
+    assert_problem(server.ask("/predict", b"{}", Content_Type="text/csv"), 415, "application/json .got text/csv")
     assert_problem(server.ask("/nowhere"), 404, "")
     assert_problem(server.ask("/predict", method="PUT"), 405, "")
     assert_problem(server.ask("/predict", method="BREW"), 405, "")
 
 
-def test_the_model_tells_where_it_came_from_and_a_row_that_works(server: Server, store: Store) -> None:
-    told = server.ask("/model").json
-    assert (told["model"], told["version"], told["alias"]) == ("housing-rentals", "1", "staging")
-    assert told["card"]["run_id"] == store.client.api.get_model_version("housing-rentals", "1").run_id
-    assert list(told["schema"]["columns"])[:2] == ["area", "rooms"]
-    assert server.predict(told["example"]).status == 200
+def test_model_info_has_the_origin_and_a_valid_example(server: Server, store: Store) -> None:
+    result = server.ask("/model").json
+    assert (result["model"], result["version"], result["alias"]) == ("housing-rentals", "1", "staging")
+    assert result["card"]["run_id"] == store.client.api.get_model_version("housing-rentals", "1").run_id
+    assert list(result["schema"]["columns"])[:2] == ["area", "rooms"]
+    assert server.predict(result["example"]).status == 200
 
 
-def test_metrics_count_what_was_asked_over_all_workers(server: Server) -> None:
+def test_metrics_sum_the_requests_of_all_workers(server: Server) -> None:
     before = scraped(server)
     for _ in range(20):
         server.predict({"instances": [FLAT] * 3})
@@ -191,7 +192,7 @@ HEAVY = ("mlflow", "pandas", "sklearn", "xgboost", "hydra", "omegaconf")
 
 
 @pytest.mark.usefixtures("server")
-def test_workers_import_nothing_that_trains(tmp_path: Path) -> None:
+def test_workers_import_no_training_library(tmp_path: Path) -> None:
     with gunicorn_alone(sys.executable, tmp_path / "log", PYTHONPROFILEIMPORTTIME="1") as running:
         assert running.predict(FLAT).status == 200
         assert running.predict({}).status == 422
@@ -228,12 +229,12 @@ def test_the_serve_lock_alone_serves(tmp_path: Path) -> None:
         assert running.answers("/metrics")
 
 
-def test_nothing_published_is_alive_but_not_ready_until_a_promotion_and_each_next_one_is_swapped_in(home: Path) -> None:
+def test_a_server_without_a_model_becomes_ready_on_promotion_and_swaps_later_versions(home: Path) -> None:
     (home / "mlflow.db").unlink()  # not even a store
     with serving(home) as running:
         assert running.answers("/healthz")
         for answer in (running.ask("/readyz"), running.predict(FLAT), running.ask("/model")):
-            assert_problem(answer, 503, "not ready: nothing is published yet")
+            assert_problem(answer, 503, "No model is available yet")
         workers = running.workers()
         worse = train(home, *WORSE)
         assert promote(config("promote", "data=rentals")).version == "1"
@@ -245,7 +246,7 @@ def test_nothing_published_is_alive_but_not_ready_until_a_promotion_and_each_nex
         corrupt(home, str(worse.run_id))
         store = tracking_store.connect(config("train", "data=rentals").mlflow)
         store.registry.set_alias("housing-rentals", "staging", "1")
-        wait_for(lambda: "refused" in running.log.read_text(encoding="utf-8"), "the puller refuses the corrupt version")
+        wait_for(lambda: "Version rejected" in running.log.read_text(encoding="utf-8"), "the puller refuses the corrupt version")
         assert running.ask("/model").json["version"] == "2"
         assert running.predict(FLAT).status == 200
         assert running.workers() == workers  # all that without a restart
@@ -259,7 +260,7 @@ def corrupt(home: Path, run_id: str) -> None:
 
 
 def graph_of(home: Path, run_id: str) -> Path:
-    """Give the place of a graph of a run's bundle in the store."""
+    """Return the path of a graph of a run's bundle in the store."""
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
     model = store.client.api.get_logged_model(store.runs.get(run_id).tags[tags.MODEL_ID])
     graph = Path(model.artifact_location.removeprefix("file://")) / "data/bundle/members/0/model.onnx"
@@ -268,7 +269,7 @@ def graph_of(home: Path, run_id: str) -> Path:
 
 
 @pytest.mark.long
-def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: Path) -> None:
+def test_a_version_with_breaking_columns_is_rejected_and_counted_once(home: Path) -> None:
     train(home, *BETTER)
     promote(config("promote", "data=rentals"))
     with serving(home) as running:
@@ -281,7 +282,7 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
         store.registry.set_alias("housing-rentals", "staging", version_2)
         wait_for(lambda: scraped(running).get("housing_versions_rejected_total") == 1, "the refusal is counted")
         log_ = running.log.read_text(encoding="utf-8")
-        assert "callers would be refused: column rooms is of type float, it was int; serve.forbid_breaking_columns=false" in log_
+        assert "Breaking column changes: column rooms is of type float, it was int" in log_
         wait_for(lambda: scraped(running)["housing_version_rejected"] == 1, "the refusal stands")
         assert running.predict(FLAT).json["version"] == "1"
         better = train(home, *BETTER, "max_rows=500")
@@ -294,10 +295,10 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
         store.registry.set_alias("housing-rentals", "staging", store.registry.register("housing-rentals", str(gone.run_id)))
         wait_for(lambda: scraped(running)["housing_versions_rejected_total"] == 2, "what cannot be had is counted")
         assert scraped(running)["housing_version_rejected"] == 1
-        told = running.log.read_text(encoding="utf-8").count("refused, the version in use stays")
+        result = running.log.read_text(encoding="utf-8").count("Version rejected; the current version stays")
         store.registry.set_alias("housing-rentals", "staging", "3")
         wait_for(lambda: running.predict(FLAT).json["version"] == "3", "the one before serves")
-        assert (told, scraped(running)["housing_versions_rejected_total"]) == (2, 2)
+        assert (result, scraped(running)["housing_versions_rejected_total"]) == (2, 2)
         wait_for(lambda: scraped(running)["housing_version_rejected"] == 0, "no refusal stands")
     with serving(home, "serve.forbid_breaking_columns=false") as running:
         store.registry.set_alias("housing-rentals", "staging", version_2)
@@ -305,27 +306,27 @@ def test_a_version_that_callers_could_not_use_is_refused_once_and_counted(home: 
 
 
 @pytest.mark.usefixtures("served_home")
-def test_a_proof_may_take_so_much_and_no_more(store: Store) -> None:
+def test_verification_is_limited_in_time_and_memory(store: Store) -> None:
     with store.artifacts.bundle("models:/housing-rentals@staging") as folder:
         verify(folder, folder, memory_mb=1000, seconds=60, n_rows=10_000)
-        with pytest.raises(BundleError, match="its proof took more than 0.01 s"):
+        with pytest.raises(BundleError, match="took more than 0.01 s"):
             verify(folder, None, memory_mb=1000, seconds=0.01, n_rows=10_000)
-        with pytest.raises(BundleError, match="it may take 60 MB"):
+        with pytest.raises(BundleError, match="memory limit 60 MB"):
             verify(folder, None, memory_mb=60, seconds=60, n_rows=10_000)
 
 
-def test_a_server_that_is_told_to_stop_says_so_before_it_does(served_home: Path) -> None:
+def test_sigterm_fails_the_readiness_check_before_the_server_stops(served_home: Path) -> None:
     with serving(served_home, "serve.drain_seconds=3") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         running.process.terminate()
         wait_for(lambda: running.ask("/readyz").status == 503, "it asks for no more requests", 2)
-        assert_problem(running.ask("/readyz"), 503, "draining: this server is about to stop")
+        assert_problem(running.ask("/readyz"), 503, "shutting down")
         assert running.answers("/healthz")
         assert running.predict(FLAT).status == 200
         assert running.process.wait(SECONDS) == 0
 
 
-def test_a_restart_serves_the_last_model_though_the_store_is_away(served_home: Path, server: Server) -> None:
+def test_a_restart_serves_the_last_model_while_the_store_is_unavailable(served_home: Path, server: Server) -> None:
     assert server.answers("/readyz")
     with serving(served_home, "serve.tracking_uri=http://127.0.0.1:9") as running:
         assert running.answers("/readyz")
@@ -335,7 +336,7 @@ def test_a_restart_serves_the_last_model_though_the_store_is_away(served_home: P
 def test_a_setting_that_is_missing_is_named(tmp_path: Path) -> None:
     ended = command(tmp_path, "server.models.puller", HOUSING_MODEL="m", HOUSING_ALIAS="a")
     assert ended.code == 1
-    assert "the environment variable HOUSING_TRACKING_URI is missing" in ended.err
+    assert "variable HOUSING_TRACKING_URI is missing" in ended.err
 
 
 def test_stopping_ends_every_process(served_home: Path) -> None:
@@ -347,7 +348,7 @@ def test_stopping_ends_every_process(served_home: Path) -> None:
 
 
 @pytest.mark.long
-def test_what_a_killed_server_started_ends_with_it(served_home: Path) -> None:
+def test_child_processes_end_with_a_killed_server(served_home: Path) -> None:
     with serving(served_home) as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         pids = children(running.process.pid) + running.workers()
@@ -370,19 +371,19 @@ def test_a_puller_that_dies_is_replaced_and_a_damaged_copy_heals(home: Path) -> 
             ).stdout
         )
         os.kill(puller, signal.SIGKILL)
-        wait_for(lambda: "the puller has ended; starting another" in running.log.read_text(encoding="utf-8"), "another puller")
+        wait_for(lambda: "The puller exited" in running.log.read_text(encoding="utf-8"), "another puller")
         wait_for(lambda: card.is_file() and card.read_text(encoding="utf-8") != "damaged", "the copy heals")
         assert running.predict(FLAT).status == 200
 
 
-def test_a_port_that_is_taken_ends_the_second_server_and_leaves_the_first_its_metrics(served_home: Path, server: Server) -> None:
+def test_a_port_in_use_ends_the_second_server_and_keeps_the_metrics_of_the_first(served_home: Path, server: Server) -> None:
     rows = 'housing_rows_total{version="1"}'
     server.predict(FLAT)
     before = scraped(server)[rows]
     port = server.url.rpartition(":")[2]
     ended = command(served_home, "housing.serve", f"--config-dir={PROJECT}/tests/tables", "data=rentals", f"serve.port={port}")
     assert ended.code != 0
-    assert f"port {port} cannot be listened on: Address already in use; choose another with serve.port=" in ended.err
+    assert f"port {port}: Address already in use. Choose another with serve.port=" in ended.err
     assert ended.out == ""
     assert scraped(server)[rows] >= before > 0
 

@@ -1,10 +1,10 @@
-// The server's routes, asked with the key that the user gave. What is refused becomes an error with the server's words.
+// Client of the server's API. An error response becomes a RequestError with the server's message.
 
-let key = ""; // kept here alone: it is gone when the page is left
+let key = ""; // kept in memory only, so it is gone when the page is closed
 
 export class RequestError extends Error {
   constructor(status, problem) {
-    super(problem.detail ?? `the server answered ${status}`);
+    super(problem.detail ?? `The server answered with status ${status}.`);
     this.status = status;
     this.errors = problem.errors ?? [];
   }

@@ -1,16 +1,16 @@
-// An explanation as bars: what each column adds to the mean prediction, and what it takes away.
+// The explanation as bars: what each column adds to the mean prediction or subtracts from it.
 
 import { html, range, formatValue, signed } from "./drawing.js";
 
 const MAX_BARS = 12; // columns with a bar of their own
 
-export function drawBars(body, contributions, row) {
+export function drawBars(body, contributions, row, titles) {
   const all = Object.entries(contributions).sort(([, left], [, right]) => Math.abs(right) - Math.abs(left));
   const shown = all.length > MAX_BARS ? all.slice(0, MAX_BARS - 1) : all;
   const rest = all.slice(shown.length);
-  const lines = shown.map(([name, amount]) => [[html("b", {}, name), ` = ${formatValue(row[name])}`], amount]);
+  const lines = shown.map(([name, amount]) => [[html("b", {}, titles.get(name)), ` = ${formatValue(row[name])}`], amount]);
   if (rest.length) {
-    lines.push([[`${rest.length} others`], rest.reduce((sum, [, amount]) => sum + amount, 0)]);
+    lines.push([[`${rest.length} other columns`], rest.reduce((sum, [, amount]) => sum + amount, 0)]);
   }
   const [low, high] = range([0, ...lines.map(([, amount]) => amount)]);
   body.replaceChildren(...lines.map(([label, amount]) => line(label, amount, low, high)));

@@ -1,15 +1,15 @@
-// How the prediction changes along each column, the others held as they are: one small drawing a column, all to one scale.
+// Small charts of how the prediction changes along each column, with the others fixed. All share one scale.
 
-import { html, range, formatValue, scale, svg, text, ticks, widthOf } from "./drawing.js";
+import { compact, formatValue, html, range, scale, svg, text, ticks, widthOf } from "./drawing.js";
 
-const MAX_CURVES = 24; // columns that are drawn
+const MAX_CURVES = 24;
 const HEIGHT = 150;
 const MARGIN = { left: 46, right: 10, top: 10, bottom: 22 };
 
-// The columns that matter most to the row, in the order of the schema.
+// Returns the columns with the largest contributions, in the order of the schema.
 export function mostImportant(columns, contributions) {
   const weight = ({ name }) => Math.abs(contributions[name]);
-  const most = new Set([...columns].sort((one, other) => weight(other) - weight(one)).slice(0, MAX_CURVES));
+  const most = new Set([...columns].sort((left, right) => weight(right) - weight(left)).slice(0, MAX_CURVES));
   return columns.filter((column) => most.has(column));
 }
 
@@ -17,8 +17,8 @@ export function drawCurves(container, { columns, curves, row, onMove }) {
   const parts = columns.map((column) => ({ column, ...curves[column.name], now: row[column.name] }));
   const [low, high] = range(parts.flatMap(({ predictions }) => predictions));
   const figures = parts.map(({ column }) => {
-    const unit = html("span", {}, column.unit ? ` ${column.unit}` : "");
-    return html("figure", {}, html("figcaption", {}, column.name, unit));
+    const unit = html("span", {}, column.unit && ` (${column.unit})`);
+    return html("figure", {}, html("figcaption", {}, column.title, unit));
   });
   container.replaceChildren(...figures);
   figures.forEach((figure, number) => figure.append(draw(parts[number], widthOf(figure), low, high, onMove)));
@@ -32,7 +32,7 @@ function draw({ column, values, predictions: predicted, now }, width, low, high,
   chart.append(
     ...ticks(low - pad, high + pad, 4).flatMap((value) => [
       svg("line", { class: "grid", x1: MARGIN.left, x2: right, y1: y(value), y2: y(value) }),
-      svg("text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, text(value)),
+      svg("text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, compact(value)),
     ]),
   );
   const isCurve = column.type === "float" || column.type === "int";
@@ -56,7 +56,7 @@ function draw({ column, values, predictions: predicted, now }, width, low, high,
   return chart;
 }
 
-// A missing value stands at the right of the numbers, apart.
+// Places numbers along the axis, and a missing value to their right.
 function alongNumbers(values, right) {
   const numbers = values.filter((value) => value !== null);
   const end = numbers.length < values.length ? right - 54 : right;
@@ -72,7 +72,7 @@ function alongLevels(values, right) {
 function axis(values, x) {
   const numbers = values.filter((value) => value !== null);
   const room = x(numbers.at(-1)) - x(numbers[0]);
-  const under = (at, words) => svg("text", { x: at, y: HEIGHT - 6, "text-anchor": "middle" }, words);
+  const under = (at, label) => svg("text", { x: at, y: HEIGHT - 6, "text-anchor": "middle" }, label);
   const marks = ticks(...range(numbers), Math.max(2, Math.floor(room / 60))).map((value) => under(x(value), text(value, 6)));
   return numbers.length < values.length ? [...marks, under(x(null) - 6, "missing")] : marks;
 }
@@ -89,13 +89,13 @@ function names(values, x, right) {
   });
 }
 
-// The whole drawing takes clicks: the nearest looked-at value becomes the row's.
+// Makes the whole chart clickable: the nearest value of the grid becomes the row's.
 function target(column, dots, width, onMove) {
   const area = svg("rect", { class: "target", x: MARGIN.left, y: 0, width: width - MARGIN.left, height: HEIGHT });
   area.addEventListener("click", (event) => {
     const box = area.getBoundingClientRect();
     const at = MARGIN.left + ((event.clientX - box.left) * (width - MARGIN.left)) / box.width;
-    const [nearest] = dots.reduce((one, other) => (Math.abs(other[1] - at) < Math.abs(one[1] - at) ? other : one));
+    const [nearest] = dots.reduce((best, dot) => (Math.abs(dot[1] - at) < Math.abs(best[1] - at) ? dot : best));
     onMove({ [column.name]: typeof nearest === "number" ? Number(nearest.toPrecision(6)) : nearest });
   });
   return area;
@@ -103,5 +103,5 @@ function target(column, dots, width, onMove) {
 
 function label(column, predicted) {
   const [low, high] = range(predicted);
-  return `The prediction along ${column.name}: from ${text(low)} to ${text(high)}`;
+  return `Predictions along ${column.title}: from ${text(low)} to ${text(high)}`;
 }

@@ -1,4 +1,4 @@
-// Swagger UI on this server's own document. No validator, no top bar: both would ask other hosts.
+// Swagger UI for this server's OpenAPI document. The validator and the top bar are off, since they contact other hosts.
 window.addEventListener("load", () => {
   SwaggerUIBundle({
     url: document.querySelector("#api").dataset.document,

@@ -1,4 +1,4 @@
-// What the drawings share: elements, scales, ticks, numbers as text, colours.
+// Shared by all charts: elements, scales, ticks, number formats and colours.
 
 const SVG = "http://www.w3.org/2000/svg";
 const VALUE_LABELS = new Map([[null, "missing"], [true, "yes"], [false, "no"]]);
@@ -18,12 +18,12 @@ export function html(name, properties = {}, ...children) {
   return element;
 }
 
-// The map from [low, high] to [from, to]; a range without width lies in the middle.
+// Returns the linear map from [low, high] to [from, to]. An empty range maps to the middle.
 export function scale(low, high, from, to) {
   return (value) => (high > low ? from + ((value - low) / (high - low)) * (to - from) : (from + to) / 2);
 }
 
-// Round numbers within [low, high], about so many.
+// Returns about so many round numbers within [low, high].
 export function ticks(low, high, about) {
   if (!(high > low)) {
     return [low];
@@ -36,25 +36,40 @@ export function ticks(low, high, about) {
   return Array.from({ length: Math.max(count, 0) }, (_, index) => Number(((first + index) * step).toPrecision(12)));
 }
 
+const ROUNDED = new Intl.NumberFormat("en", { maximumSignificantDigits: 3, useGrouping: "min2" });
+const COMPACT = new Intl.NumberFormat("en", { maximumSignificantDigits: 3, notation: "compact" });
+
+// Formats a prediction: more digits would suggest a precision that no model has.
+export function rounded(number) {
+  return ROUNDED.format(number).replace("-", "\u2212");
+}
+
+// Formats a prediction with a K or M, for axes.
+export function compact(number) {
+  return COMPACT.format(number).replace("-", "\u2212");
+}
+
 export function text(number, digits = 4) {
   const whole = Math.abs(number) >= 10 ** digits;
   const form = whole ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: digits };
   return number.toLocaleString("en", { ...form, useGrouping: "min2" }).replace("-", "\u2212");
 }
 
-// Amounts that are compared have as many decimals as make three digits of the largest.
+// Formats amounts for comparison, rounded so that the largest has three significant digits.
 export function signed(number, largest) {
-  const decimals = Math.min(Math.max(2 - Math.floor(Math.log10(largest || 1)), 0), 12);
+  const power = Math.floor(Math.log10(largest || 1)) - 2;
+  const decimals = Math.min(Math.max(-power, 0), 12);
+  const step = 10 ** Math.max(power, 0);
   const form = { minimumFractionDigits: decimals, maximumFractionDigits: decimals, signDisplay: "exceptZero", useGrouping: "min2" };
-  return number.toLocaleString("en", form).replace("-", "\u2212");
+  return (power > 0 ? Math.round(number / step) * step : number).toLocaleString("en", form).replace("-", "\u2212");
 }
 
-// A drawing is element anew for the width that it has; what is not laid out yet has none.
+// Returns the width to draw for. An element without layout has none.
 export function widthOf(container) {
   return Math.max(container.clientWidth, 200);
 }
 
-// A value of a row, as it is said in a sentence.
+// Formats a value of a row.
 export function formatValue(value) {
   return typeof value === "number" ? text(value, 6) : VALUE_LABELS.get(value) ?? value;
 }

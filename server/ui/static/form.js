@@ -1,8 +1,8 @@
-// The form of one row, made from the columns of the schema.
+// The form for one row, built from the columns of the schema.
 
 import { html, text } from "./drawing.js";
 
-const DIGITS = 8; // of a number that is filled in: more are seldom meant, and would not fit on a telephone
+const DIGITS = 8; // significant digits of a number that the page fills in: more do not fit on a phone
 
 export class Form {
   constructor(container, columns, onChange) {
@@ -18,12 +18,12 @@ export class Form {
     return Object.fromEntries([...this.fields].map(([name, field]) => [name, field.read()]));
   }
 
-  // What the browser itself could not read, as the server would say it.
+  // Returns the inputs that the browser cannot parse, in the form of the server's errors.
   unreadable() {
-    return [...this.fields].filter(([, field]) => field.isUnreadable()).map(([name]) => ({ field: name, reason: "is not a number" }));
+    return [...this.fields].filter(([, field]) => field.isUnreadable()).map(([name]) => ({ field: name, reason: "Not a number." }));
   }
 
-  // Puts each error at its field; gives those that belong to none.
+  // Shows each error at its field and returns the errors without a field.
   show(errors) {
     this.fields.forEach((field) => field.showError(""));
     errors.forEach((error) => this.fields.get(error.field)?.showError(error.reason));
@@ -39,7 +39,7 @@ class Field {
     this.input.setAttribute("aria-describedby", `${id}-hint ${id}-error`);
     this.input.addEventListener("input", onChange);
     this.error = html("p", { id: `${id}-error`, className: "error" });
-    const label = html("label", { htmlFor: id }, column.name, html("span", { className: "unit" }, column.unit ? ` ${column.unit}` : ""));
+    const label = html("label", { htmlFor: id }, column.title, html("span", { className: "unit" }, column.unit && ` (${column.unit})`));
     const hint = html("p", { id: `${id}-hint`, className: "hint" }, hintOf(column));
     const body = isCheckbox(column) ? [html("div", { className: "tick" }, this.input, label)] : [label, this.input];
     this.element = html("div", { className: "field" }, ...body, hint, this.error);
@@ -100,5 +100,5 @@ function control(column) {
 function hintOf(column) {
   const { min, max } = column;
   const bounds = [min === null ? "" : `from ${text(min, 6)}`, max === null ? "" : `to ${text(max, 6)}`].filter(Boolean).join(" ");
-  return [column.description, bounds, column.nullable ? "may be left out" : ""].filter(Boolean).join("; ");
+  return [column.name, bounds, column.nullable ? "optional" : ""].filter(Boolean).join("; ");
 }

@@ -1,12 +1,12 @@
-// The map: a graticule, the rows that the model knows as dots coloured by prediction, and the row in hand, which a click moves.
+// The map: a graticule, known rows as dots coloured by prediction, and the current row, which a click moves.
 
-import { range, scale, shade, svg, text, ticks, widthOf } from "./drawing.js";
+import { compact, range, scale, shade, svg, text, ticks, widthOf } from "./drawing.js";
 
 const MARGIN = { left: 44, right: 8, top: 8, bottom: 56 };
 const MIN_HEIGHT = 180;
 const MAX_HEIGHT = 400;
-const PAD = 0.08; // of the extent of the dots, on each side
-const STEPS = 40; // of an arrow key across the map
+const PAD = 0.08; // margin on each side, as a share of the extent
+const STEPS = 40; // arrow key presses to cross the map
 
 export class LocationMap {
   constructor(container, latitude, longitude, known, onMove) {
@@ -21,13 +21,13 @@ export class LocationMap {
     this.here = [row[this.latitude.name], row[this.longitude.name]];
     this.frame();
     const { width, height } = this;
-    const label = `Map. The row lies at ${this.latitude.name} ${this.here[0]}, ${this.longitude.name} ${this.here[1]}. Arrow keys move it.`;
+    const label = `Map. The row is at ${this.latitude.title} ${this.here[0]}, ${this.longitude.title} ${this.here[1]}. Use the arrow keys to move it.`;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.setAttribute("aria-label", label);
     this.svg.replaceChildren(...this.graticule(), ...this.dots(), ...this.cross(), ...this.legend());
   }
 
-  // Fits the extent of the dots and the row into the width, a degree of longitude narrower the farther from the equator.
+  // Fits the dots and the row into the width. Degrees of longitude get narrower away from the equator.
   frame() {
     const seen = (axis, column) => [...this.known.rows.map((row) => row[column.name]), this.here[axis]].filter(Number.isFinite);
     const [south, north] = padded(range(seen(0, this.latitude)));
@@ -56,8 +56,8 @@ export class LocationMap {
       svg("text", { x: this.x(degrees), y: bottom + 14, "text-anchor": "middle" }, `${text(degrees, 6)}°`),
     ]);
     const names = [
-      svg("text", { class: "name", x: left + 6, y: top + 14 }, `${this.latitude.name} \u2191`),
-      svg("text", { class: "name", x: right - 6, y: bottom - 7, "text-anchor": "end" }, `${this.longitude.name} \u2192`),
+      svg("text", { class: "name", x: left + 6, y: top + 14 }, `${this.latitude.title} \u2191`),
+      svg("text", { class: "name", x: right - 6, y: bottom - 7, "text-anchor": "end" }, `${this.longitude.title} \u2192`),
     ];
     const frame = svg("rect", { class: "frame", x: left, y: top, width: right - left, height: bottom - top });
     return [...across, ...up, frame, ...names];
@@ -92,8 +92,8 @@ export class LocationMap {
       return piece;
     });
     const labels = [
-      svg("text", { x: from, y: top + 20 }, text(low)),
-      svg("text", { x: from + width, y: top + 20, "text-anchor": "end" }, text(high)),
+      svg("text", { x: from, y: top + 20 }, compact(low)),
+      svg("text", { x: from + width, y: top + 20, "text-anchor": "end" }, compact(high)),
       svg("text", { x: from + width + 8, y: top + 8 }, "prediction"),
     ];
     return [...parts, ...labels];

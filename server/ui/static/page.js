@@ -1,27 +1,29 @@
-// The page: asks what is served, makes the form, and shows prediction, reasons and curves of the row whenever it changes.
+// The prediction page: loads the model, builds the form and shows prediction, explanation and curves of the current row.
 
 import { RequestError, callApi, useKey } from "./api.js";
 import { drawBars } from "./bars.js";
 import { drawCurves, mostImportant } from "./curves.js";
-import { text } from "./drawing.js";
+import { rounded, text } from "./drawing.js";
 import { Form } from "./form.js";
 import { LocationMap } from "./map.js";
 import { drawStrip } from "./strip.js";
 
-const DEBOUNCE_MS = 200; // milliseconds without a keystroke before the server is asked
+const DEBOUNCE_MS = 200; // wait after the last keystroke before a request
 const find = (name) => document.querySelector(`#${name}`);
 
 class Page {
   constructor(model, examples) {
-    const columns = Object.entries(model.schema.columns).map(([name, column]) => ({ name, ...column }));
+    const columns = Object.entries(model.schema.columns).map(([name, column]) => ({ name, ...column, title: titleOf(name, column) }));
     this.columns = columns.filter(({ role }) => role !== "key" && role !== "target");
     this.target = columns.find(({ role }) => role === "target");
+    this.titles = new Map(columns.map(({ name, title }) => [name, title]));
+    this.toUnit = (value) => value * (this.target.scale ?? 1); // the model predicts in multiples of scale
     this.served = model.version;
     this.coverage = examples.coverage;
     this.background = examples.background;
     this.known = {
       rows: [...examples.background.rows, ...examples.golden.rows],
-      predictions: [...examples.background.predictions, ...examples.golden.predictions],
+      predictions: [...examples.background.predictions, ...examples.golden.predictions].map(this.toUnit),
     };
     this.form = new Form(find("fields"), this.columns, () => this.scheduleUpdate());
     this.showHeader(model);
@@ -41,12 +43,13 @@ class Page {
 
   showHeader(model) {
     const { name, description } = model.schema;
-    document.title = `Predict ${this.target.name}: ${name}`;
-    find("title").textContent = `Predict ${this.target.name}`;
-    find("about").textContent = [description || name, this.target.description].filter(Boolean).join(". Predicted: ");
+    const subject = this.target.description || this.target.name;
+    document.title = `Predict ${subject}: ${name}`;
+    find("title").textContent = `Predict ${subject}`;
+    find("about").textContent = description || name;
     find("served").textContent = `${model.model}, version ${model.version}: ${model.card.model}`;
-    find("prediction-title").textContent = `Predicted ${this.target.name}`;
-    find("unit").textContent = unit(this.target);
+    find("prediction-title").textContent = `Predicted ${subject}`;
+    find("unit").textContent = this.target.unit;
   }
 
   move(change) {
@@ -59,7 +62,7 @@ class Page {
     this.timer = setTimeout(() => this.update(), DEBOUNCE_MS);
   }
 
-  // Asks for all that is shown of the row. Of several questions only the last one counts.
+  // Requests everything that is shown of the row. A new request cancels the previous one.
   async update() {
     clearTimeout(this.timer);
     this.pending?.abort();
@@ -87,14 +90,17 @@ class Page {
     const query = this.coverage === null ? "" : `?interval=${this.coverage}`;
     const routes = [`predict${query}`, "explain", "curves"];
     const [answer, explanation, { curves }] = await Promise.all(routes.map((route) => callApi(route, row, signal)));
-    const ends = answer.lower ? [answer.lower[0], answer.upper[0]] : [];
-    return { row, value: answer.predictions[0], ends, version: answer.version, explanation, curves };
+    const ends = answer.lower ? [answer.lower[0], answer.upper[0]].map(this.toUnit) : [];
+    for (const curve of Object.values(curves)) {
+      curve.predictions = curve.predictions.map(this.toUnit);
+    }
+    return { row, value: this.toUnit(answer.predictions[0]), ends, version: answer.version, explanation, curves };
   }
 
   refuse(errors, message) {
     find("prediction").classList.add("stale");
-    const unplaced = this.form.show(errors).map((error) => [error.field, error.reason].filter(Boolean).join(" "));
-    notice(errors.length ? unplaced.join("; ") : message);
+    const unplaced = this.form.show(errors).map((error) => [error.field, error.reason].filter(Boolean).join(": "));
+    notice(errors.length ? unplaced.join(" ") : message);
   }
 
   draw() {
@@ -102,38 +108,46 @@ class Page {
       return;
     }
     const { row, value, ends, version, explanation, curves } = this.shown;
-    find("value").textContent = text(value);
-    find("interval").textContent = ends.length ? between(ends, this.coverage) : "";
+    find("value").textContent = rounded(value);
+    find("interval").textContent = ends.length ? this.describeInterval(ends) : "";
     drawStrip(find("strip"), this.known.predictions, { value, ends });
     this.map?.draw(row);
     this.explain(explanation, row);
     const columns = mostImportant(this.columns, explanation.contributions);
     drawCurves(find("curves"), { columns, curves, row, onMove: (change) => this.move(change) });
     if (version !== this.served) {
-      notice(`Version ${version} is served now: reload the page to see its columns.`);
+      notice(`Version ${version} is now served. Reload the page to use its columns.`);
     }
   }
 
   explain({ base_value: base, prediction, contributions, method }, row) {
     const count = this.background.rows.length;
-    const how = method === "exact" ? "Shapley values, exact" : "Shapley values, from a sample of orders";
-    find("explanation-lead").textContent = `On average ${text(base)} is predicted for ${count} typical rows. Each column of this row moves that (${how}):`;
-    drawBars(document.querySelector("#bars tbody"), contributions, row);
-    find("explanation-sum").textContent = `Together they lead to ${text(prediction)}.`;
+    const how = method === "exact" ? "exact Shapley values" : "sampled Shapley values";
+    const amounts = Object.fromEntries(Object.entries(contributions).map(([name, amount]) => [name, this.toUnit(amount)]));
+    const mean = this.withUnit(this.toUnit(base));
+    find("explanation-lead").textContent = `The mean prediction for ${count} typical rows is ${mean}. This row's columns change it as follows (${how}):`;
+    drawBars(document.querySelector("#bars tbody"), amounts, row, this.titles);
+    find("explanation-sum").textContent = `The sum is the prediction: ${this.withUnit(this.toUnit(prediction))}.`;
+  }
+
+  describeInterval([lower, upper]) {
+    return `${text(100 * this.coverage, 3)} % prediction interval: ${rounded(lower)} to ${this.withUnit(upper)}`;
+  }
+
+  withUnit(value) {
+    return `${rounded(value)} ${this.target.unit}`.trim();
   }
 }
 
-function unit({ unit: words }) {
-  return /^\d/.test(words) ? `\u00d7 ${words}` : words;
+// Returns the title of a column: its role, its description or else its name.
+function titleOf(name, { role, description }) {
+  const title = role === "latitude" || role === "longitude" ? role : description || name;
+  return title[0].toUpperCase() + title.slice(1);
 }
 
-function between([lower, upper], coverage) {
-  return `${text(100 * coverage, 3)} % of such rows are expected between ${text(lower)} and ${text(upper)}`;
-}
-
-function notice(words) {
-  find("notice").textContent = words;
-  find("notice").hidden = !words;
+function notice(message) {
+  find("notice").textContent = message;
+  find("notice").hidden = !message;
 }
 
 async function start() {

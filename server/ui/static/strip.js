@@ -1,6 +1,6 @@
-// Where a prediction lies among those of the rows that the model knows, with the ends of its interval.
+// The prediction and its interval among the predictions of known rows.
 
-import { range, scale, svg, text, widthOf } from "./drawing.js";
+import { compact, range, scale, svg, text, widthOf } from "./drawing.js";
 
 const HEIGHT = 40;
 
@@ -15,12 +15,12 @@ export function drawStrip(container, known, predicted) {
     chart.append(svg("rect", { class: "ends", x: from, width: Math.max(to - from, 1), y: 4, height: 18, rx: 3 }));
   }
   chart.append(svg("circle", { class: "dot now", cx: x(predicted.value), cy: 13, r: 6 }));
-  chart.append(svg("text", { x: 0, y: HEIGHT - 4 }, text(low)));
-  chart.append(svg("text", { x: width / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "each tick: a row that the model knows"));
-  chart.append(svg("text", { x: width, y: HEIGHT - 4, "text-anchor": "end" }, text(high)));
+  chart.append(svg("text", { x: 0, y: HEIGHT - 4 }, compact(low)));
+  chart.append(svg("text", { x: width / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "each tick is a known row"));
+  chart.append(svg("text", { x: width, y: HEIGHT - 4, "text-anchor": "end" }, compact(high)));
   container.replaceChildren(chart);
 }
 
 function label(low, high) {
-  return `The prediction among those of known rows, which go from ${text(low)} to ${text(high)}`;
+  return `The prediction among those of known rows, from ${text(low)} to ${text(high)}`;
 }

@@ -1,4 +1,4 @@
-"""Keys, rights and rates; ports and origins."""
+"""API keys, rights and rate limits; metrics port and CORS origins."""
 
 import json
 import os
@@ -24,13 +24,13 @@ BODY = json.dumps(FLAT).encode()
 @pytest.fixture(scope="module")
 def keys() -> dict[str, tuple[str, str]]:
     """Two keys that may predict, one of them in the file, one for metrics, and one for feedback."""
-    asked = {"old": "predict", "new": "predict,metrics", "prometheus": "metrics", "surveyor": "feedback"}
-    return {name: new_key(name, rights) for name, rights in asked.items()}
+    rights_by_name = {"old": "predict", "new": "predict,metrics", "prometheus": "metrics", "surveyor": "feedback"}
+    return {name: new_key(name, rights) for name, rights in rights_by_name.items()}
 
 
 @pytest.fixture(scope="module")
 def server(served_home: Path, keys: dict[str, tuple[str, str]]) -> Iterator[Server]:
-    """The promoted model behind keys, with metrics on a port of their own, open to the pages of one origin."""
+    """Yield the promoted model behind keys, with metrics on a port of their own, open to the pages of one origin."""
     file = served_home / "keys"
     file.write_text(f"# rotated each month\n{keys['old'][1]}\n{keys['prometheus'][1]}\n{keys['surveyor'][1]}\n", encoding="utf-8")
     options = (f"serve.keys_file={file}", "serve.workers=1", "serve.cors_origins='https://a.example'", "serve.rate_limit=50")
@@ -41,34 +41,34 @@ def server(served_home: Path, keys: dict[str, tuple[str, str]]) -> Iterator[Serv
 
 
 def ask(server: Server, route: str, key: str | None, body: bytes | None = None, **headers: str) -> Answer:
-    """Ask with a key."""
+    """Send a request with a key."""
     named = {} if key is None else {"Authorization": f"Bearer {key}"}
     return server.ask(route, body, **named, **headers)
 
 
-def test_keys_of_the_file_and_of_the_environment_are_good_at_once(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+def test_keys_of_the_file_and_the_environment_are_both_valid(server: Server, keys: dict[str, tuple[str, str]]) -> None:
     assert [ask(server, "/predict", keys[name][0], BODY).status for name in ("old", "new")] == [200, 200]
 
 
 @pytest.mark.parametrize("route", ["/predict", "/invocations"])
-def test_without_a_key_or_with_another_nothing_is_predicted(server: Server, route: str) -> None:
-    assert_problem(ask(server, route, None, BODY), 401, "a key is needed")
-    assert_problem(ask(server, route, "guessed", BODY), 401, "the key is not known")
-    assert_problem(ask(server, route, "\u00fc".encode().decode("latin-1"), BODY), 401, "the key is not known")
+def test_a_missing_or_unknown_key_is_rejected(server: Server, route: str) -> None:
+    assert_problem(ask(server, route, None, BODY), 401, "API key required")
+    assert_problem(ask(server, route, "guessed", BODY), 401, "Unknown API key")
+    assert_problem(ask(server, route, "\u00fc".encode().decode("latin-1"), BODY), 401, "Unknown API key")
 
 
-def test_a_key_has_the_rights_that_its_line_names(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+def test_a_key_has_only_the_rights_of_its_line(server: Server, keys: dict[str, tuple[str, str]]) -> None:
     assert_problem(ask(server, "/predict", keys["prometheus"][0], BODY), 403, "lacks the right: predict")
     assert_problem(ask(server, "/model", keys["prometheus"][0]), 403, "lacks the right: predict")
     assert ask(server, "/model", keys["old"][0]).status == 200
     assert server.ask("/healthz").status == 200
 
 
-def test_feedback_is_a_right_of_its_own(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+def test_feedback_needs_its_own_right(server: Server, keys: dict[str, tuple[str, str]]) -> None:
     body = b'{"request_id": "0193f5c2a1b3-00-00000000", "value": 500}'
     assert ask(server, "/feedback", keys["surveyor"][0], body).status == 202
     assert_problem(ask(server, "/feedback", keys["new"][0], body), 403, "lacks the right: feedback")
-    assert_problem(ask(server, "/feedback", None, body), 401, "a key is needed")
+    assert_problem(ask(server, "/feedback", None, body), 401, "API key required")
     assert_problem(ask(server, "/predict", keys["surveyor"][0], BODY), 403, "lacks the right: predict")
 
 
@@ -77,24 +77,24 @@ def test_a_key_is_never_logged(server: Server, keys: dict[str, tuple[str, str]])
     assert not any(key in log or line.split()[-1] in log for key, line in keys.values())
 
 
-def test_a_key_that_asks_too_often_has_to_wait_and_others_have_not(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+def test_the_rate_limit_applies_per_key(server: Server, keys: dict[str, tuple[str, str]]) -> None:
     answers = [ask(server, "/predict", keys["new"][0], b"{}") for _ in range(300)]
     refused = [answer for answer in answers if answer.status == 429]
     assert refused
-    assert_problem(refused[0], 429, "asks too often")
+    assert_problem(refused[0], 429, "Rate limit exceeded")
     assert ask(server, "/predict", keys["old"][0], BODY).status == 200
 
 
-def test_metrics_are_on_their_own_port_alone(server: Server, keys: dict[str, tuple[str, str]]) -> None:
-    assert_problem(ask(server, "/metrics", keys["prometheus"][0]), 404, "metrics are at port")
-    port = server.ask("/metrics").json["detail"].split("port ")[1].split(",")[0]
+def test_metrics_are_only_on_the_metrics_port(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+    assert_problem(ask(server, "/metrics", keys["prometheus"][0]), 404, "/metrics, and no other route, is on port")
+    port = server.ask("/metrics").json["detail"].split("port ")[1].rstrip(".")
     other = Server(f"http://127.0.0.1:{port}", server.process, server.log)
     assert "housing_rows_total" in ask(other, "/metrics", keys["prometheus"][0]).text
-    assert_problem(other.ask("/metrics"), 401, "a key is needed")
-    assert_problem(ask(other, "/predict", keys["old"][0], BODY), 404, "metrics are at port")
+    assert_problem(other.ask("/metrics"), 401, "API key required")
+    assert_problem(ask(other, "/predict", keys["old"][0], BODY), 404, "/metrics, and no other route, is on port")
 
 
-def test_pages_of_the_configured_origin_alone_may_ask(server: Server) -> None:
+def test_only_the_configured_origin_passes_cors(server: Server) -> None:
     assert (
         server.ask("/predict", method="OPTIONS", Origin="https://a.example", Access_Control_Request_Method="POST").status == 204
     )
@@ -103,14 +103,14 @@ def test_pages_of_the_configured_origin_alone_may_ask(server: Server) -> None:
     )  # without a word of it
 
 
-def test_the_smoke_test_of_a_release_takes_a_key(server: Server, keys: dict[str, tuple[str, str]]) -> None:
-    asked = [sys.executable, str(PROJECT / "scripts" / "first_request"), server.url, "1"]
+def test_the_release_check_sends_its_key(server: Server, keys: dict[str, tuple[str, str]]) -> None:
+    arguments = [sys.executable, str(PROJECT / "scripts" / "first_request"), server.url, "1"]
     environ = {**os.environ, "HOUSING_KEY": keys["old"][0]}
-    done = subprocess.run(asked, env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, env=environ, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "") and '"predictions": [' in done.stdout
 
 
-def test_which_version_a_server_answers_with_is_asked_without_a_proxy(
+def test_the_version_check_of_a_rollback_uses_no_proxy(
     server: Server, keys: dict[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("urllib.request._opener", None)  # else what the process asked before knows no proxy
@@ -123,18 +123,20 @@ def test_which_version_a_server_answers_with_is_asked_without_a_proxy(
 
 
 def _says(server: Server, what: str) -> bool:
-    return any(what in line and "the keys in use stay" in line for line in server.log.read_text(encoding="utf-8").splitlines())
+    return any(
+        what in line and "previous keys stay in use" in line for line in server.log.read_text(encoding="utf-8").splitlines()
+    )
 
 
-def test_keys_are_rotated_without_a_restart_and_bad_ones_change_nothing(served_home: Path) -> None:
+def test_keys_rotate_without_a_restart_and_invalid_ones_change_nothing(served_home: Path) -> None:
     file, one, two = served_home / "rotated", new_key("one", "predict"), new_key("two", "predict")
     file.write_text(one[1], encoding="utf-8")
     with serving(served_home, f"serve.keys_file={file}", "serve.workers=1") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
-        for bad, told in (("two predict\n", "the key of two is not"), ("", "rotated holds no key")):
+        for bad, message in (("two predict\n", "The key of two must have"), ("", "rotated contains no API key")):
             file.write_text(bad, encoding="utf-8")
             running.process.send_signal(signal.SIGHUP)
-            wait_for(partial(_says, running, told), "bad keys are told")
+            wait_for(partial(_says, running, message), "invalid keys are reported")
             assert ask(running, "/predict", one[0], BODY).status == 200
             assert ask(running, "/predict", None, BODY).status == 401
         file.write_text(two[1], encoding="utf-8")
@@ -145,9 +147,7 @@ def test_keys_are_rotated_without_a_restart_and_bad_ones_change_nothing(served_h
 
 @pytest.mark.long
 @pytest.mark.parametrize("bad", ["one pred", "", None], ids=["half-written", "empty", "deleted"])
-def test_a_worker_that_crashes_while_the_keys_are_bad_is_replaced_by_one_with_those_in_use(
-    served_home: Path, bad: str | None
-) -> None:
+def test_the_replacement_of_a_crashed_worker_keeps_the_loaded_keys(served_home: Path, bad: str | None) -> None:
     file, one, two = served_home / "crashed", new_key("one", "predict"), new_key("two", "predict")
     file.write_text(one[1], encoding="utf-8")
     with serving(served_home, f"serve.keys_file={file}", "serve.workers=1") as running:
@@ -156,7 +156,7 @@ def test_a_worker_that_crashes_while_the_keys_are_bad_is_replaced_by_one_with_th
         if bad is not None:
             file.write_text(bad, encoding="utf-8")
         running.process.send_signal(signal.SIGHUP)
-        wait_for(partial(_says, running, "error: "), "bad keys are told")
+        wait_for(partial(_says, running, "error: "), "invalid keys are reported")
         (victim,) = running.workers()
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: victim not in running.workers() and running.answers("/readyz"), "another worker answers")
@@ -169,28 +169,26 @@ def test_a_worker_that_crashes_while_the_keys_are_bad_is_replaced_by_one_with_th
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        ("foo\n", "error: the key of foo is not of the form"),
-        ("", "holds no key"),
-        ("# none yet\n", "holds no key"),
+        ("foo\n", "error: The key of foo must have the form"),
+        ("", "contains no API key"),
+        ("# none yet\n", "contains no API key"),
         (None, "No such file"),
     ],
 )
-def test_keys_that_cannot_be_read_end_a_server_before_it_begins(
-    served_home: Path, tmp_path: Path, content: str | None, said: str
-) -> None:
+def test_unreadable_keys_stop_the_server_at_start(served_home: Path, tmp_path: Path, content: str | None, message: str) -> None:
     file = tmp_path / "keys"
     if content is not None:
         file.write_text(content, encoding="utf-8")
     options = (f"--config-dir={PROJECT}/tests/tables", "data=rentals", f"serve.port={free_port()}", f"serve.keys_file={file}")
     ended = command(served_home, "housing.serve", *options)
     assert ended.code == 1
-    assert said in ended.err and "Traceback" not in ended.err
+    assert message in ended.err and "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize("arguments", [(), ("a",), ("a b", "predict"), ("a", "admin")])
-def test_a_key_that_cannot_be_made_is_told(arguments: tuple[str, ...]) -> None:
+def test_invalid_arguments_for_a_new_key_are_reported(arguments: tuple[str, ...]) -> None:
     made = subprocess.run(
         [sys.executable, "-m", "server.access", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""The OpenAPI document: that it says what the server does, found out by asking the server."""
+"""The OpenAPI document, compared with the behaviour of the server."""
 
 import json
 import subprocess
@@ -27,14 +27,14 @@ checks.positive_data_acceptance.enabled = false
 
 @pytest.fixture(scope="module")
 def document(rentals_server: Server) -> dict[str, Any]:
-    """The document of the rentals' model."""
+    """Return the document of the rentals' model."""
     answer = rentals_server.ask("/openapi.json")
     assert (answer.status, answer.type) == (200, "application/json")
-    told: dict[str, Any] = answer.json
-    return told
+    result: dict[str, Any] = answer.json
+    return result
 
 
-def test_every_route_is_in_it_and_answers_as_it_says(rentals_server: Server, document: dict[str, Any]) -> None:
+def test_every_route_is_documented_and_answers_as_documented(rentals_server: Server, document: dict[str, Any]) -> None:
     assert document["openapi"] == "3.1.0"
     assert set(document["paths"]) == set(POSTED) | READ
     for path in READ:
@@ -44,7 +44,7 @@ def test_every_route_is_in_it_and_answers_as_it_says(rentals_server: Server, doc
         assert rentals_server.ask(path, json.dumps(body["example"]).encode()).status == status, path
 
 
-def test_columns_have_the_schemas_bounds_units_levels_and_nothing_else(document: dict[str, Any]) -> None:
+def test_columns_have_bounds_units_and_categories_of_the_schema(document: dict[str, Any]) -> None:
     row = document["components"]["schemas"]["Row"]
     assert row["required"] == ["area", "rooms", "furnished", "quarter", "built"]
     assert row["additionalProperties"] is False
@@ -57,7 +57,7 @@ def test_columns_have_the_schemas_bounds_units_levels_and_nothing_else(document:
     assert set(row["examples"][0]) == set(row["properties"])
 
 
-def test_every_error_has_the_one_shape(document: dict[str, Any]) -> None:
+def test_every_documented_error_is_a_problem(document: dict[str, Any]) -> None:
     answers = [
         (status, answer)
         for path in document["paths"].values()
@@ -71,13 +71,13 @@ def test_every_error_has_the_one_shape(document: dict[str, Any]) -> None:
     }
 
 
-def test_without_keys_none_is_asked_for_and_with_keys_each_route_says_so(served_home: Path, document: dict[str, Any]) -> None:
+def test_security_is_documented_only_if_keys_are_required(served_home: Path, document: dict[str, Any]) -> None:
     assert "securitySchemes" not in document["components"]
     _, line = new_key("tester", f"{PREDICT},{METRICS},{FEEDBACK}")
     with serving(served_home, environment={"HOUSING_KEYS": line}) as guarded:
         wait_for(lambda: guarded.answers("/readyz"), "the model is published")
-        told = guarded.ask("/openapi.json").json
-        for path, operations in told["paths"].items():
+        result = guarded.ask("/openapi.json").json
+        for path, operations in result["paths"].items():
             for method, operation in operations.items():
                 body = b"{}" if method == "post" else None
                 assert ("security" in operation) == (guarded.ask(path, body).status == 401), path
@@ -85,7 +85,7 @@ def test_without_keys_none_is_asked_for_and_with_keys_each_route_says_so(served_
 
 
 @pytest.mark.long
-def test_what_schemathesis_makes_up_from_it_is_answered_as_it_says(rentals_server: Server, tmp_path: Path) -> None:
+def test_schemathesis_finds_no_difference_from_the_document(rentals_server: Server, tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
     program = [f"{sys.prefix}/bin/schemathesis", "--config-file", str(tmp_path / "schemathesis.toml"), "run"]
     options = ["--max-examples", "20", "--seed", "1", "--no-color"]

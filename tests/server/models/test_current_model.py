@@ -1,4 +1,4 @@
-"""The model in use of a worker, and what is published beside it."""
+"""The current model of a worker."""
 
 import resource
 from functools import partial
@@ -18,7 +18,7 @@ from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
 
 
-def test_a_version_that_fails_in_any_way_leaves_the_model_in_use_and_the_next_one_is_loaded(
+def test_a_failing_version_keeps_the_current_model_and_the_next_is_loaded(
     bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def counts_of(folder: Path, bundle_: Bundle, version: str) -> ModelMetrics:
@@ -36,7 +36,7 @@ def test_a_version_that_fails_in_any_way_leaves_the_model_in_use_and_the_next_on
     wait_for(lambda: in_use.get().release["version"] == "3", "version 3 is loaded")
 
 
-def test_a_version_that_cannot_be_read_for_a_moment_is_loaded_later(
+def test_a_temporarily_unreadable_version_is_loaded_later(
     bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _publish(bundle, tmp_path, "1")
@@ -50,7 +50,7 @@ def test_a_version_that_cannot_be_read_for_a_moment_is_loaded_later(
     assert in_use.get().release["version"] == "1"
 
 
-def test_a_version_that_comes_again_is_whole_whatever_became_of_its_copy(bundle: Bundle, tmp_path: Path) -> None:
+def test_republishing_a_version_repairs_its_damaged_copy(bundle: Bundle, tmp_path: Path) -> None:
     for version in ("1", "2"):
         _publish(bundle, tmp_path, version)
     (tmp_path / "published" / "1" / releases.BUNDLE / "card.json").write_text("damaged", encoding="utf-8")
@@ -60,7 +60,7 @@ def test_a_version_that_comes_again_is_whole_whatever_became_of_its_copy(bundle:
 
 
 @pytest.mark.parametrize("route", ["/explain", "/curves"])
-def test_no_more_rows_are_predicted_at_once_than_the_proof_tried(
+def test_batches_are_no_larger_than_the_verified_size(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: str
 ) -> None:
     sizes, predict = [], Bundle.predict

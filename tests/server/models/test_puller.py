@@ -1,4 +1,4 @@
-"""The puller, look by look."""
+"""The puller, poll by poll."""
 
 import tempfile
 from functools import partial
@@ -19,7 +19,7 @@ from tests.support.waiting import wait_for
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
-    """Where the metrics of a test's puller are: a process can have each but once in its own."""
+    """Return a metrics registry per test, since a process can register each metric only once."""
     own = CollectorRegistry()
     for kind in (Counter, Gauge):
         monkeypatch.setattr(puller, kind.__name__, partial(kind, registry=own))
@@ -27,7 +27,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
 
 
 def registered(home_: Path) -> Settings:
-    """Put a model of the rentals at the alias, as versions 1 and 2."""
+    """Register a model of the rentals as versions 1 and 2."""
     run_id = str(train(home_, "model=linear", "interval=none", "figures=false").run_id)
     for _ in range(2):
         store().registry.register("housing-rentals", run_id)
@@ -37,24 +37,24 @@ def registered(home_: Path) -> Settings:
 
 
 def store() -> tracking.Store:
-    """The store of this test's home."""
+    """Return the store of this test's home."""
     return tracking.connect(config("train", "data=rentals").mlflow)
 
 
-def test_a_damaged_version_in_use_is_no_reason_to_refuse_the_next(home: Path, registry: CollectorRegistry) -> None:
+def test_a_damaged_current_version_does_not_block_the_next(home: Path, registry: CollectorRegistry) -> None:
     settings = registered(home)
     follows = puller.Puller(settings)
     store().registry.set_alias("housing-rentals", "staging", "1")
-    assert follows.poll_once() == "published housing-rentals version 1"
+    assert follows.poll_once() == "Published housing-rentals version 1"
     (card,) = home.rglob("serving/**/card.json")
     card.write_text("damaged", encoding="utf-8")
     store().registry.set_alias("housing-rentals", "staging", "2")
-    assert follows.poll_once() == "published housing-rentals version 2"
+    assert follows.poll_once() == "Published housing-rentals version 2"
     assert registry.get_sample_value("housing_versions_rejected_total") == 0
     assert releases.current_release(settings.release_dir) != card.parents[1]
 
 
-def test_what_could_not_be_had_is_tried_after_pauses_and_counted_once(
+def test_a_failed_download_is_retried_with_backoff_and_counted_once(
     home: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "puller")
@@ -65,12 +65,12 @@ def test_what_could_not_be_had_is_tried_after_pauses_and_counted_once(
         with pytest.raises(FileNotFoundError, match="/nowhere"):
             wait_for(lambda: bool(follows.poll_once()), "it is tried again")
         assert follows.poll_once() == ""
-        assert caplog.text.strip().endswith(f"is tried again in {pause} s")
+        assert caplog.text.strip().endswith(f"in {pause} s")
         assert (
             registry.get_sample_value("housing_version_rejected")
             == registry.get_sample_value("housing_versions_rejected_total")
             == 1
         )
     monkeypatch.setattr(tempfile, "tempdir", None)
-    wait_for(lambda: follows.poll_once() == "published housing-rentals version 1", "there is room again")
+    wait_for(lambda: follows.poll_once() == "Published housing-rentals version 1", "there is room again")
     assert registry.get_sample_value("housing_version_rejected") == 0

@@ -1,4 +1,4 @@
-"""The prediction log: real processes write it, and it is read as a user does."""
+"""The prediction log, written by real processes and read with the command."""
 
 import json
 import os
@@ -34,19 +34,20 @@ def log(max_bytes=10**9, keep=100, days=30, queue=10**6):
     return PredictionLog(FileHandler(RotatingFile(folder, f"predictions-{number}", max_bytes, keep, days)), queue)
 
 def entry(place=0, version="1", **more):
-    return {"id": next_id(), "time": time.time(), "route": "/predict", "model": "m", "version": version, "run_id": "r", "latency_ms": 1.5,
-            "columns": ["area", "quarter"], "rows": [[50.5, "hills"], [60.5, None]], "predictions": [float(place), 2.0], **more}
+    return {"id": next_id(), "time": time.time(), "route": "/predict", "model": "m", "version": version,
+            "run_id": "r", "latency_ms": 1.5, "columns": ["area", "quarter"], "rows": [[50.5, "hills"], [60.5, None]],
+            "predictions": [float(place), 2.0], **more}
 """
 
 
 def writer(folder: Path, code: str) -> "subprocess.Popen[str]":
-    """A process that writes the log of a folder."""
+    """Return a process that writes the log of a folder."""
     arguments = [sys.executable, "-c", WRITER + code, str(folder)]
     return subprocess.Popen(arguments, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def written(folder: Path, code: str) -> str:
-    """What such a process prints, once it has ended well."""
+    """Run such a process and return its output."""
     with writer(folder, code) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -54,13 +55,13 @@ def written(folder: Path, code: str) -> str:
 
 
 def read(folder: Path, *arguments: str) -> tuple[list[dict[str, Any]], Ended]:
-    """The entries that `python -m server.log read` prints."""
+    """Return the entries that `python -m server.log read` prints."""
     ended = command(folder, "server.log", "read", str(folder), *arguments)
     assert ended.code == 0, ended.err
     return [json.loads(line) for line in ended.out.splitlines()], ended
 
 
-def test_ids_name_time_and_slot() -> None:
+def test_request_ids_contain_time_and_worker_id() -> None:
     next_id = make_id_generator(17)
     first, second = next_id(), next_id()
     assert re.fullmatch("[0-9a-f]{12}-11-00000000", first) and second.endswith("-00000001")
@@ -71,12 +72,12 @@ def test_ids_name_time_and_slot() -> None:
 @pytest.mark.parametrize(
     "wrong", ["", "x", "0193f5c2a1b3-01-0000002a\n", "0193F5C2A1B3-01-0000002A", "../../etc/passwd-01-00000000"]
 )
-def test_what_is_no_id_is_refused(wrong: str) -> None:
-    with pytest.raises(ValueError, match="not a request id"):
+def test_an_invalid_request_id_is_rejected(wrong: str) -> None:
+    with pytest.raises(ValueError, match="Not a request ID"):
         parse_request_id(wrong)
 
 
-def test_all_workers_are_read_as_one_in_order_and_a_replacement_takes_the_slot(tmp_path: Path) -> None:
+def test_the_logs_of_all_workers_are_merged_and_a_replacement_takes_over_the_worker_id(tmp_path: Path) -> None:
     code = "mine = log()\nprint(number)\nfor place in range(200):\n    mine.write(entry(place))\n    time.sleep(0.001)\ninput()\n"
     arguments = [sys.executable, "-c", WRITER + code, str(tmp_path)]
     # pylint: disable=consider-using-with  # they are ended below, side by side
@@ -90,7 +91,7 @@ def test_all_workers_are_read_as_one_in_order_and_a_replacement_takes_the_slot(t
     assert written(tmp_path, "print(number)").strip() == "0"
 
 
-def test_a_killed_worker_loses_only_what_waited_and_half_a_line_is_told(tmp_path: Path) -> None:
+def test_a_killed_worker_loses_only_its_queue_and_a_partial_line_is_reported(tmp_path: Path) -> None:
     code = "mine = log()\nwhile True:\n    mine.write(entry())\n    time.sleep(0.002)\n"
     with writer(tmp_path, code) as process:
         wait_for(lambda: sum(path.stat().st_size for path in tmp_path.glob("*.jsonl")) > 20_000, "it writes")
@@ -102,10 +103,10 @@ def test_a_killed_worker_loses_only_what_waited_and_half_a_line_is_told(tmp_path
     written(tmp_path, "log().write(entry())")
     entries, ended = read(tmp_path)
     assert len(entries) == whole + 1
-    assert ended.err == "skipped 1 lines that are not whole\n"
+    assert ended.err == "Skipped 1 malformed line.\n"
 
 
-def test_other_files_are_begun_and_the_oldest_removed(tmp_path: Path) -> None:
+def test_files_are_rotated_and_the_oldest_removed(tmp_path: Path) -> None:
     code = "mine = log(max_bytes=2000, keep=3)\nfor place in range(200):\n    mine.write(entry(place))\n    time.sleep(0.005)\n"
     written(tmp_path, code)
     *older, newest = sorted(tmp_path.glob("predictions-0-*.jsonl"))
@@ -121,7 +122,7 @@ def test_other_files_are_begun_and_the_oldest_removed(tmp_path: Path) -> None:
     assert max(tmp_path.glob("predictions-0-*.jsonl")).read_bytes().count(b"\n") == 1
 
 
-def test_what_is_asked_for_alone_is_given(tmp_path: Path) -> None:
+def test_filters_select_entries(tmp_path: Path) -> None:
     code = "mine = log()\nfor place in range(4):\n    mine.write(entry(place, version=str(place // 2), time=1000.0 + place))\n"
     written(tmp_path, code)
     everything, _ = read(tmp_path)
@@ -131,7 +132,7 @@ def test_what_is_asked_for_alone_is_given(tmp_path: Path) -> None:
     assert read(tmp_path, "--id", everything[3]["id"])[0] == everything[3:]
 
 
-def test_parquet_has_one_row_for_each_prediction(tmp_path: Path) -> None:
+def test_parquet_has_one_row_per_prediction(tmp_path: Path) -> None:
     from pyarrow import parquet  # pylint: disable=import-outside-toplevel
 
     written(tmp_path, "mine = log()\nmine.write(entry(7))\nmine.write(entry(8, lower=[0.0, 1.0], upper=[9.0, 3.0]))\n")
@@ -145,19 +146,19 @@ def test_parquet_has_one_row_for_each_prediction(tmp_path: Path) -> None:
     ]
 
 
-def test_a_full_queue_drops_and_counts_and_nobody_waits(tmp_path: Path) -> None:
+def test_a_full_queue_drops_and_counts_without_blocking(tmp_path: Path) -> None:
     code = "mine = log(queue=10)\nfor _ in range(1000):\n    mine.write(entry())\nmine.close()\nprint(DROPPED._value.get())\n"
     dropped = float(written(tmp_path, code))
     assert dropped > 0 and len(read(tmp_path)[0]) == 1000 - dropped
 
 
-def test_an_entry_that_is_no_json_is_dropped_and_the_next_is_written(tmp_path: Path) -> None:
+def test_an_entry_that_is_not_json_is_dropped_and_the_next_is_written(tmp_path: Path) -> None:
     code = "mine = log()\nmine.write({'bad': object()})\nmine.write(entry())\nmine.close()\nprint(DROPPED._value.get())\n"
     assert float(written(tmp_path, code)) == 1
     assert len(read(tmp_path)[0]) == 1
 
 
-def test_a_full_disk_drops_whole_lines_and_the_log_goes_on_when_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_drops_complete_lines_and_logging_resumes(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     code = """
@@ -185,18 +186,18 @@ print(full, DROPPED._value.get(), lines.count(b"\\n"), lines.endswith(b"}\\n"))
     assert ended.returncode == 0, ended.stderr
     full, dropped, lines, whole = ended.stdout.split()
     assert float(full) == float(dropped) > 0 and int(lines) == 320 - float(dropped) and whole == "True"
-    assert ended.stderr.count("predictions are not logged now") == 1
+    assert ended.stderr.count("Cannot write the prediction log") == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["away"], "away is not a folder; allowed: a server's log folder"),
-        ([".", "--out", "away/out.parquet"], "the folder away is not there"),
-        ([".", "--out", "out.csv"], "out.csv is not the name of a Parquet file"),
+        (["away"], "away is not a folder"),
+        ([".", "--out", "away/out.parquet"], "the folder away does not exist"),
+        ([".", "--out", "out.csv"], "must end with .parquet (got out.csv)"),
     ],
 )
-def test_a_place_that_cannot_be_read_or_written_is_named(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_an_invalid_folder_or_output_file_is_reported(tmp_path: Path, arguments: list[str], message: str) -> None:
     ended = command(tmp_path, "server.log", "read", *arguments)
     assert ended.code == 2
     assert message in ended.err and "Traceback" not in ended.err

@@ -1,4 +1,4 @@
-"""The short way of the hot routes: what has arrived whole on a kept connection is answered without a thread."""
+"""Gunicorn worker: complete requests on keep-alive connections are answered inline."""
 
 import json
 import os
@@ -20,11 +20,11 @@ from tests.support.server import Server, free_port, promoted, scraped, serving
 from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
 
-THREADS, PATIENCE, METRICS_PORT = 2, 3, free_port()
+THREADS, TIMEOUT, METRICS_PORT = 2, 3, free_port()
 METRICS = f"http://127.0.0.1:{METRICS_PORT}"
 WARM = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 JSON = "Content-Type: application/json\r\n"
-Told = tuple[int, dict[str, str], bytes]
+Response = tuple[int, dict[str, str], bytes]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Itera
     options = (
         "serve.workers=1",
         f"serve.threads={THREADS}",
-        f"serve.request_timeout={PATIENCE}",
+        f"serve.request_timeout={TIMEOUT}",
         f"serve.metrics_port={METRICS_PORT}",
     )
     with serving(home, *options) as running:
@@ -46,7 +46,7 @@ class Client:
     """A connection to a server, byte by byte."""
 
     def __init__(self, server: Server, receives: int | None = None) -> None:
-        """Connect; `receives` bytes at a time, where that is said."""
+        """Connect, with a receive buffer of `receives` bytes if given."""
         host, port = server.url.removeprefix("http://").split(":")
         self.socket = socket.socket()
         if receives is not None:
@@ -60,8 +60,8 @@ class Client:
         """Send bytes."""
         self.socket.sendall(sent)
 
-    def told(self) -> Told:
-        """Read an answer; give status, headers and body, without what differs from answer to answer."""
+    def response(self) -> Response:
+        """Read a response. Return status, headers and body without their variable parts."""
         status = int(self.answers.readline().split()[1])
         headers = dict(line.decode().rstrip().split(": ") for line in iter(self.answers.readline, b"\r\n"))
         body = self.answers.read(int(headers["Content-Length"]))
@@ -70,13 +70,13 @@ class Client:
         return status, same, re.sub(rb',"request_id":"[^"]*"', b"", body)
 
     def ends(self) -> bool:
-        """Whether the server has closed the connection."""
+        """Return whether the server has closed the connection."""
         return self.answers.read() == b""
 
 
 @contextmanager
 def new(server: Server, receives: int | None = None) -> Iterator[Client]:
-    """Give a new connection."""
+    """Yield a new connection."""
     client = Client(server, receives)
     with client.socket, client.answers:
         yield client
@@ -84,17 +84,17 @@ def new(server: Server, receives: int | None = None) -> Iterator[Client]:
 
 @contextmanager
 def kept(server: Server, receives: int | None = None) -> Iterator[Client]:
-    """Give a connection on which a request was answered already."""
+    """Yield a keep-alive connection after a first request."""
     with new(server, receives) as client:
         client.send(WARM)
-        assert client.told()[0] == 200
+        assert client.response()[0] == 200
         yield client
 
 
 def request(body: bytes, route: str = "/predict", fields: str = JSON, length: int | None = None) -> bytes:
-    """Give a request as bytes."""
-    told = len(body) if length is None else length
-    return f"POST {route} HTTP/1.1\r\nHost: x\r\n{fields}Content-Length: {told}\r\n\r\n".encode() + body
+    """Return a request as bytes."""
+    content_length = len(body) if length is None else length
+    return f"POST {route} HTTP/1.1\r\nHost: x\r\n{fields}Content-Length: {content_length}\r\n\r\n".encode() + body
 
 
 ROW = json.dumps(FLAT).encode()
@@ -106,18 +106,18 @@ LARGE = request(
 )
 
 
-def test_a_kept_connection_is_answered_while_all_threads_wait_for_other_clients(served: Server) -> None:
+def test_a_keep_alive_connection_is_answered_while_all_threads_are_busy(served: Server) -> None:
     with kept(served) as client, ExitStack() as stack:
         for _ in range(THREADS):
             stack.enter_context(new(served)).send(request(b"{", length=10))
         other = stack.enter_context(new(served))
         other.send(WARM)  # it needs a thread, and there is none
-        other.socket.settimeout(PATIENCE / 3)
+        other.socket.settimeout(TIMEOUT / 3)
         with pytest.raises(TimeoutError):
-            other.told()
-        client.socket.settimeout(PATIENCE / 3)
+            other.response()
+        client.socket.settimeout(TIMEOUT / 3)
         client.send(GOOD)
-        assert client.told()[0] == 200
+        assert client.response()[0] == 200
 
 
 BODIES = {
@@ -133,28 +133,28 @@ BODIES = {
 
 
 @pytest.mark.parametrize(("body", "route"), BODIES.values(), ids=BODIES.keys())
-def test_the_answer_is_the_same_whichever_way_a_request_takes(served: Server, body: bytes, route: str) -> None:
+def test_inline_thread_and_flask_responses_are_equal(served: Server, body: bytes, route: str) -> None:
     whole = request(body, route)
     head = whole.removesuffix(body)
     counted_before = answered(served)
     with new(served) as client:
         client.send(whole)
-        by_thread = client.told()
+        by_thread = client.response()
         client.send(whole)
-        assert client.told() == by_thread
+        assert client.response() == by_thread
         client.send(head)
         client.send(body)
-        assert client.told() == by_thread
+        assert client.response() == by_thread
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in dict.fromkeys((body, b"")))
         client.send(re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", head) + chunks)
-        status, _, said = client.told()  # Flask's routes answer that, with more headers
-        assert (status, said) == (by_thread[0], by_thread[2])
+        status, _, body_sent = client.response()  # Flask's routes answer that, with more headers
+        assert (status, body_sent) == (by_thread[0], by_thread[2])
     name = f'housing_request_seconds_count{{route="{route.partition("?")[0]}",status="{status}"}}'
     assert (answered(served) - counted_before)[name] == 4  # beside it, what an earlier test left may be given up
 
 
 def answered(served: Server) -> Counter[str]:
-    """Give how many requests of the hot routes were answered, by route and status."""
+    """Return the number of answered requests of the fast routes, by route and status."""
     hot = re.compile(r'housing_request_seconds_count\{route="/(predict|invocations)".*')
     return Counter({name: int(number) for name, number in scraped(replace(served, url=METRICS)).items() if hot.match(name)})
 
@@ -188,68 +188,68 @@ ODD = {
 
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
-def test_what_gunicorn_reads_otherwise_or_refuses_is_left_to_it(served: Server, odd: bytes) -> None:
+def test_unusual_requests_are_left_to_gunicorn(served: Server, odd: bytes) -> None:
     with new(served) as first, kept(served) as client:
         for each in (first, client):
             each.send(odd)
-        assert client.told() == first.told()
+        assert client.response() == first.response()
 
 
-def test_a_connection_that_the_client_wants_to_end_ends(served: Server) -> None:
+def test_connection_close_is_honoured(served: Server) -> None:
     with kept(served) as client:
         client.send(ODD["Connection: close"])
-        assert client.told()[1]["Connection"] == "close"
+        assert client.response()[1]["Connection"] == "close"
         assert client.ends()
 
 
-def test_nobody_waits_for_a_client_that_does_not_close_a_connection_that_has_ended(served: Server) -> None:
+def test_a_client_that_keeps_a_closed_connection_open_delays_nobody(served: Server) -> None:
     with kept(served) as client, new(served) as other:
         other.send(ODD["Connection: close"])
-        assert other.told()[0] == 200
+        assert other.response()[0] == 200
         client.socket.settimeout(1)
         for _ in range(20):  # not the first alone: the other connection may not have been closed yet
             client.send(GOOD)
-            assert client.told()[0] == 200
+            assert client.response()[0] == 200
 
 
-def test_the_port_of_the_metrics_predicts_nothing(served: Server) -> None:
+def test_the_metrics_port_serves_no_predictions(served: Server) -> None:
     with new(replace(served, url=METRICS)) as client:
         for _ in range(2):
             client.send(GOOD)
-            assert client.told()[0] == 404
+            assert client.response()[0] == 404
 
 
-def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(served: Server) -> None:
+def test_expect_100_continue_is_answered(served: Server) -> None:
     with kept(served) as client:
         client.send(request(b"", fields=f"{JSON}Expect: 100-continue\r\n", length=len(ROW)))
         assert client.socket.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.send(ROW)
-        assert client.told()[0] == 200
+        assert client.response()[0] == 200
 
 
-def test_a_body_that_does_not_come_is_told_so_and_nobody_else_waits_for_it(served: Server) -> None:
+def test_a_missing_body_times_out_and_delays_nobody(served: Server) -> None:
     with kept(served) as client, kept(served) as other:
         client.send(request(b"{", length=10))
         begun = time.monotonic()
         other.send(GOOD)
-        assert other.told()[0] == 200
-        assert time.monotonic() - begun < PATIENCE / 2
-        status, headers, _ = client.told()
+        assert other.response()[0] == 200
+        assert time.monotonic() - begun < TIMEOUT / 2
+        status, headers, _ = client.response()
         assert (status, headers["Connection"]) == (408, "close")  # else the rest, when it comes, is taken for a request
-        assert PATIENCE <= time.monotonic() - begun < 2 * PATIENCE
+        assert TIMEOUT <= time.monotonic() - begun < 2 * TIMEOUT
         assert client.ends()
 
 
 @pytest.mark.parametrize("broken", [b"no number\r\n", b"1\r\n{no end", b"0\r\nHost: in a trailer\r\n\r\n"])
-def test_what_follows_a_broken_chunk_is_not_taken_for_a_request(served: Server, broken: bytes) -> None:
+def test_data_after_a_malformed_chunk_is_not_parsed_as_a_request(served: Server, broken: bytes) -> None:
     with kept(served) as client:
         client.send(re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", request(b"")) + broken)
-        status, headers, _ = client.told()
+        status, headers, _ = client.response()
         assert (status, headers["Connection"]) == (400, "close")
         assert client.ends()
 
 
-def test_a_connection_that_is_being_closed_counts_until_it_is_closed(tmp_path: Path) -> None:
+def test_a_closing_connection_counts_until_it_is_closed(tmp_path: Path) -> None:
     last = ODD["Connection: close"].replace(b"POST /predict", b"POST /nowhere")  # there is no model
     two = {"GUNICORN_CMD_ARGS": "--worker-connections=2"}
     with serving(tmp_path, "serve.workers=1", f"serve.threads={THREADS + 2}", environment=two) as running:
@@ -258,7 +258,7 @@ def test_a_connection_that_is_being_closed_counts_until_it_is_closed(tmp_path: P
                 client, other, third = (stack.enter_context(new(running)) for _ in range(3))
                 for each in (client, other):
                     each.send(last)
-                    assert (each.told()[0], each.ends()) == (404, True)
+                    assert (each.response()[0], each.ends()) == (404, True)
                 third.send(last)
                 third.socket.settimeout(0.2)
                 with pytest.raises(TimeoutError):
@@ -266,11 +266,11 @@ def test_a_connection_that_is_being_closed_counts_until_it_is_closed(tmp_path: P
                 third.socket.settimeout(30)
                 client.answers.close()
                 client.socket.close()
-                assert third.told()[0] == 404
+                assert third.response()[0] == 404
 
 
 @pytest.mark.long
-def test_a_request_that_begins_when_the_time_of_its_connection_is_over_ends_no_worker(tmp_path: Path, empty_store: Path) -> None:
+def test_a_request_at_the_end_of_the_idle_timeout_ends_no_worker(tmp_path: Path, empty_store: Path) -> None:
     brief = {"GUNICORN_CMD_ARGS": "--keep-alive=1"}  # and the loop looks once a second
     with serving(promoted(tmp_path, "rentals", empty_store), "serve.workers=1", environment=brief) as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
@@ -278,29 +278,31 @@ def test_a_request_that_begins_when_the_time_of_its_connection_is_over_ends_no_w
         with kept(running) as client, new(running) as other:
             time.sleep(0.5)
             other.send(WARM)
-            assert other.told()[0] == 200  # a second from now the loop looks again, and half a second before that time is over
+            assert (
+                other.response()[0] == 200
+            )  # a second from now the loop looks again, and half a second before that time is over
             time.sleep(0.75)
             client.send(GOOD.removesuffix(ROW))
             time.sleep(0.005)  # so that the parts are two for the server
             client.send(ROW)
-            assert client.told()[0] == 200
+            assert client.response()[0] == 200
         assert running.workers() == workers
 
 
-def test_a_body_that_comes_byte_by_byte_is_read(served: Server) -> None:
+def test_a_body_sent_byte_by_byte_is_read(served: Server) -> None:
     with kept(served) as client:
         for place in range(len(GOOD)):
             client.send(GOOD[place : place + 1])
-        assert client.told()[0] == 200
+        assert client.response()[0] == 200
 
 
-def test_requests_that_come_at_once_are_answered_in_their_order(served: Server) -> None:
+def test_pipelined_requests_are_answered_in_order(served: Server) -> None:
     with kept(served) as client:
         client.send(GOOD + request(b"[]") + WARM + GOOD)
-        assert [client.told()[0] for _ in range(4)] == [200, 422, 200, 200]
+        assert [client.response()[0] for _ in range(4)] == [200, 422, 200, 200]
 
 
-def test_no_more_of_what_comes_at_once_is_read_than_is_answered_soon(served: Server) -> None:
+def test_endless_pipelining_does_not_fill_the_memory(served: Server) -> None:
     (worker,) = served.workers()
     before, end = memory(worker), time.monotonic() + 2
     with kept(served) as client, ThreadPoolExecutor() as beside:
@@ -314,22 +316,22 @@ def test_no_more_of_what_comes_at_once_is_read_than_is_answered_soon(served: Ser
 
 
 def memory(pid: int) -> float:
-    """Give how many MB a process has had at most."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
-    assert found
-    return int(found[1]) / 1000
+    """Return the peak memory of a process in MB."""
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
+    assert match
+    return int(match[1]) / 1000
 
 
 def fill(served: Server, client: Client) -> int:
-    """Ask without reading until the server predicts no more, since its buffer is full; give how often."""
+    """Send requests without reading until the server stalls on a full buffer. Return their number."""
     place = replace(served, url=METRICS)
-    for asked in range(1, MANY):
+    for count in range(1, MANY):
         due = predicted(place) + ROWS
         client.send(LARGE)
         try:
             wait_for(partial(is_predicted, place, due), "it is predicted", seconds=1)
         except AssertionError:
-            return asked
+            return count
     raise AssertionError("the buffer holds whatever comes")
 
 
@@ -339,17 +341,17 @@ def is_predicted(place: Server, due: float) -> bool:
 
 
 def predicted(place: Server) -> float:
-    """Give how many rows were predicted."""
+    """Return the number of predicted rows."""
     return sum(number for name, number in scraped(place).items() if name.startswith("housing_rows_total"))
 
 
-def test_answers_that_the_client_reads_late_come_whole(served: Server) -> None:
+def test_a_slow_reader_gets_complete_responses(served: Server) -> None:
     with kept(served, receives=2048) as client:
-        answers = [client.told() for _ in range(fill(served, client))]
+        answers = [client.response() for _ in range(fill(served, client))]
         assert {(status, len(json.loads(body)["upper"])) for status, _, body in answers} == {(200, ROWS)}
 
 
-def test_a_client_that_leaves_before_its_answer_ends_no_worker(served: Server) -> None:
+def test_a_client_that_disconnects_early_ends_no_worker(served: Server) -> None:
     workers = served.workers()
     for _ in range(20):
         with kept(served) as client:
@@ -358,7 +360,7 @@ def test_a_client_that_leaves_before_its_answer_ends_no_worker(served: Server) -
         fill(served, client)
     with kept(served) as client:
         client.send(GOOD)
-        assert client.told()[0] == 200
+        assert client.response()[0] == 200
     assert served.workers() == workers
 
 

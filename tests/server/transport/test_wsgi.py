@@ -18,9 +18,7 @@ def read(connection: socket.socket) -> int:
 
 
 @pytest.mark.parametrize(("line", "status"), [("PUT /predict", 405), ("POST /nowhere", 404), ("GET /healthz", 200)])
-def test_a_body_that_nobody_wants_is_read_before_the_answer_so_that_the_next_request_is_answered(
-    rentals_server: Server, line: str, status: int
-) -> None:
+def test_an_unused_body_is_drained_before_the_response(rentals_server: Server, line: str, status: int) -> None:
     host, port = rentals_server.url.removeprefix("http://").split(":")
     head, body = f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n".encode(), b"0123456789"
     follows = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

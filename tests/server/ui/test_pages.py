@@ -1,4 +1,4 @@
-"""The page and the documentation in a real browser, on tables that they know only by their schema."""
+"""The prediction page and the API documentation in a real browser."""
 
 import json
 import re
@@ -22,7 +22,7 @@ QUIET = (  # Chromium itself asks its maker's hosts for this and that
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A real browser."""
+    """Yield a real browser."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine: apt-get install chromium")
     with sync_playwright() as playwright:
@@ -33,17 +33,17 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A window in which nothing goes wrong unseen, and from which nothing but 127.0.0.1 is asked."""
+    """Yield a browser page that fails the test on console errors and on requests to other hosts than 127.0.0.1."""
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
-    said: list[str] = []
-    opened.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: said.append(str(error)))
+    messages: list[str] = []
+    opened.on("console", lambda message: messages.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: messages.append(str(error)))
     hosts: set[str] = set()
     opened.on("request", lambda request: hosts.add(re.sub(r"^(data:|blob:|\w+://[^:/]*).*", r"\1", request.url, flags=re.DOTALL)))
     yield opened
     opened.close()
     answered = "Failed to load resource: the server responded with a status of (401|422|503)"  # which the page shows itself
-    assert not [words for words in said if not re.match(answered, words)]
+    assert not [words for words in messages if not re.match(answered, words)]
     assert hosts <= {"http://127.0.0.1", "data:", "blob:"}
 
 
@@ -54,43 +54,49 @@ def show(page: Page, server: Server) -> None:
 
 
 def field(page: Page, name: str) -> Locator:
-    """The control with this label."""
-    return page.get_by_label(re.compile(f"^{name}\\b"))
+    """Return the control of a column."""
+    return page.locator(f'#row [name="{name}"]')
 
 
 def example(server: Server) -> dict[str, object]:
-    """The row that the page begins with."""
+    """Return the example row of the page."""
     row: dict[str, object] = server.ask("/model").json["example"]
     return row
 
 
 def expect_prediction(page: Page, answer: Answer) -> None:
-    """What stands on the page is what the server predicts, to the four digits that are shown."""
-    value = answer.json["predictions"][0]
-    shown = f"{value:,.0f}" if value >= 10_000 else f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
-    expect(page.locator("#value")).to_have_text(shown)
+    """Expect the page to show the server's prediction, rounded to three significant digits."""
+    expect(page.locator("#value")).to_have_text(rounded(answer.json["predictions"][0]))
 
 
-def test_the_form_has_what_the_schema_says_and_the_example_is_predicted(page: Page, rentals_server: Server) -> None:
+def rounded(value: float) -> str:
+    """Return a number as the page shows it: three significant digits, with commas from 10,000 on."""
+    number = float(f"{value:.3g}")
+    return f"{number:,.0f}" if number >= 10_000 else f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def test_the_form_follows_the_schema_and_the_example_is_predicted(page: Page, rentals_server: Server) -> None:
     show(page, rentals_server)
     row = example(rentals_server)
-    expect(page).to_have_title("Predict rent: rentals")
+    expect(page).to_have_title("Predict cold rent: rentals")
     area = field(page, "area")
     expect(area).to_have_value(str(row["area"]))
     assert (area.get_attribute("min"), area.get_attribute("max")) == ("5", "500")
     expect(page.locator(".field").first).to_contain_text("square metres")
-    expect(page.locator(".field").first).to_contain_text("floor area; from 5 to 500")
+    expect(page.locator(".field").first).to_contain_text("area; from 5 to 500")
+    expect(page.get_by_label("Floor area (square metres)")).to_have_count(1)
+    expect(page.locator("#unit")).to_have_text("EUR a month")
     assert field(page, "quarter").locator("option").all_text_contents() == ["old town", "harbour", "hills"]
     assert field(page, "furnished").is_checked() == row["furnished"]
     expect_prediction(page, rentals_server.predict(row))
-    told = rentals_server.ask("/predict?interval=0.9", json.dumps(row).encode()).json
+    result = rentals_server.ask("/predict?interval=0.9", json.dumps(row).encode()).json
     expect(page.locator("#interval")).to_contain_text("90 %")
     for end in ("lower", "upper"):
-        expect(page.locator("#interval")).to_contain_text(f"{told[end][0]:.4g}")
+        expect(page.locator("#interval")).to_contain_text(rounded(result[end][0]))
     expect(page.locator("#place")).to_be_hidden()
 
 
-def test_what_is_filled_in_is_predicted_with_reasons_and_curves(page: Page, rentals_server: Server) -> None:
+def test_input_is_predicted_with_explanation_and_curves(page: Page, rentals_server: Server) -> None:
     show(page, rentals_server)
     row = {"area": 60.5, "rooms": 3, "furnished": True, "quarter": "hills", "built": None}
     field(page, "area").fill("60.5")
@@ -99,20 +105,35 @@ def test_what_is_filled_in_is_predicted_with_reasons_and_curves(page: Page, rent
     field(page, "quarter").select_option("hills")
     field(page, "built").fill("")
     expect_prediction(page, rentals_server.predict(row))
-    told = rentals_server.ask("/explain", json.dumps(row).encode()).json["contributions"]
+    result = rentals_server.ask("/explain", json.dumps(row).encode()).json["contributions"]
     bars = page.locator("#bars tr")
     expect(bars).to_have_count(5)
-    strongest = max(told, key=lambda name: abs(told[name]))
-    expect(bars.first).to_contain_text(strongest)
+    strongest = max(result, key=lambda name: abs(result[name]))
+    expect(bars.first).to_contain_text({"area": "Floor area", "quarter": "Part of the town"}[strongest])
     amount = bars.first.locator(".amount").inner_text().replace("\u2212", "-")
-    assert float(amount) == pytest.approx(told[strongest], abs=0.5)
-    expect(bars.filter(has_text="built")).to_contain_text("missing")
+    assert float(amount) == pytest.approx(result[strongest], abs=0.5)
+    expect(bars.filter(has_text="Year of construction")).to_contain_text("missing")
     expect(page.locator("#curves figure")).to_have_count(5)
     expect(page.locator("#curves circle.now")).to_have_count(5)
     expect(page.locator("#curves figure").nth(3)).to_contain_text("harbour")
 
 
-def test_a_curve_that_is_clicked_moves_the_row(page: Page, rentals_server: Server) -> None:
+def test_predictions_are_multiplied_by_the_scale_of_the_target(page: Page, rentals_server: Server) -> None:
+    def scale(route: Route) -> None:
+        model = rentals_server.ask("/model").json
+        model["schema"]["columns"]["rent"] |= {"unit": "USD", "scale": 100_000}
+        route.fulfill(json=model)
+
+    page.route("**/model", scale)
+    show(page, rentals_server)
+    answer = rentals_server.ask("/predict?interval=0.9", json.dumps(example(rentals_server)).encode()).json
+    value, lower, upper = (100_000 * answer[name][0] for name in ("predictions", "lower", "upper"))
+    expect(page.locator("#prediction .number")).to_have_text(f"about {rounded(value)} USD")
+    expect(page.locator("#interval")).to_contain_text(f"{rounded(lower)} to {rounded(upper)} USD")
+    expect(page.locator("#explanation-sum")).to_contain_text(f"{rounded(value)} USD")
+
+
+def test_a_click_on_a_curve_changes_the_row(page: Page, rentals_server: Server) -> None:
     show(page, rentals_server)
     quarter = page.locator("#curves figure").nth(3).locator(".target")
     box = quarter.bounding_box()
@@ -122,15 +143,15 @@ def test_a_curve_that_is_clicked_moves_the_row(page: Page, rentals_server: Serve
     expect_prediction(page, rentals_server.predict({**example(rentals_server), "quarter": "hills"}))
 
 
-def test_what_the_server_refuses_is_said_at_its_field_until_it_is_mended(page: Page, rentals_server: Server) -> None:
+def test_an_invalid_value_is_reported_at_its_field_until_it_is_fixed(page: Page, rentals_server: Server) -> None:
     show(page, rentals_server)
     area = field(page, "area")
     area.fill("900")
-    expect(page.locator(".field").first.locator(".error")).to_have_text("900 is above 500")
+    expect(page.locator(".field").first.locator(".error")).to_have_text(re.compile("500"))
     expect(area).to_have_attribute("aria-invalid", "true")
     expect(page.locator("#prediction")).to_have_class(re.compile("stale"))
     field(page, "rooms").fill("")
-    expect(page.locator(".field").nth(1).locator(".error")).to_have_text("is missing")
+    expect(page.locator(".field").nth(1).locator(".error")).to_have_text("Missing required field.")
     area.fill("90")
     expect(page.locator(".field").first.locator(".error")).to_be_empty()
     page.get_by_role("button", name="Example").click()
@@ -157,11 +178,11 @@ def test_a_click_on_the_map_and_the_arrow_keys_set_both_coordinates(page: Page, 
     expect(field(page, "north")).not_to_have_value(str(north))
     assert float(field(page, "north").input_value()) < north
     expect(field(page, "east")).to_have_value(str(east))
-    expect(page.locator("#explanation-lead")).to_contain_text("from a sample")
+    expect(page.locator("#explanation-lead")).to_contain_text("sampled Shapley values")
 
 
 @pytest.mark.parametrize("table", ["rentals", "towns"])
-def test_on_a_telephone_nothing_is_cut_off_and_the_prediction_stays_in_sight(
+def test_on_a_phone_nothing_is_cut_off_and_the_prediction_stays_visible(
     page: Page, rentals_server: Server, towns_server: Server, table: str
 ) -> None:
     page.set_viewport_size({"width": 390, "height": 700})
@@ -172,14 +193,14 @@ def test_on_a_telephone_nothing_is_cut_off_and_the_prediction_stays_in_sight(
     expect(page.locator("#value")).to_be_in_viewport()
 
 
-def test_what_a_schema_says_is_shown_as_text(page: Page, rentals_server: Server) -> None:
+def test_texts_of_the_schema_are_escaped(page: Page, rentals_server: Server) -> None:
     markup = "<img src=/static/icon.svg>"
 
     def say(route: Route) -> None:
-        told = rentals_server.ask("/model").json
-        told["schema"]["description"] = told["schema"]["columns"]["area"]["unit"] = markup
-        told["schema"]["columns"]["quarter"]["categories"].append(markup)
-        route.fulfill(json=told)
+        result = rentals_server.ask("/model").json
+        result["schema"]["description"] = result["schema"]["columns"]["area"]["unit"] = markup
+        result["schema"]["columns"]["quarter"]["categories"].append(markup)
+        route.fulfill(json=result)
 
     page.route("**/model", say)
     show(page, rentals_server)
@@ -191,34 +212,34 @@ def test_what_a_schema_says_is_shown_as_text(page: Page, rentals_server: Server)
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-def test_a_script_that_stands_in_the_page_is_not_run(browser: Browser, rentals_server: Server, path: str) -> None:
+def test_inline_scripts_are_blocked(browser: Browser, rentals_server: Server, path: str) -> None:
     with browser.new_page() as opened:
         opened.goto(f"{rentals_server.url}{path}")
         with pytest.raises(Error, match="Content Security Policy"):
             opened.add_script_tag(content="window.ran = true")
 
 
-def test_where_keys_are_needed_the_page_asks_for_one_and_keeps_it_nowhere(page: Page, served_home: Path) -> None:
+def test_the_page_asks_for_a_required_key_and_does_not_store_it(page: Page, served_home: Path) -> None:
     key, line = new_key("tester", PREDICT)
     with serving(served_home, environment={"HOUSING_KEYS": line}) as guarded:
         wait_for(lambda: guarded.answers("/readyz"), "the model is published")
         assert guarded.ask("/examples").status == guarded.ask("/curves", b"{}").status == 401
         page.goto(f"{guarded.url}/")
-        asked = page.get_by_label("This server asks for a key")
-        for given, shown in (("wrong", "the key is not known"), (key, "")):
-            asked.fill(given)
-            page.get_by_role("button", name="Use it").click()
-            expect(page.locator("#notice")).to_have_text(shown)
-        expect(asked).to_be_hidden()
+        key_field = page.get_by_label("This server requires an API key")
+        for entered, message in (("wrong", "Unknown API key."), (key, "")):
+            key_field.fill(entered)
+            page.get_by_role("button", name="Use key").click()
+            expect(page.locator("#notice")).to_have_text(message)
+        expect(key_field).to_be_hidden()
         row = guarded.ask("/model", Authorization=f"Bearer {key}").json["example"]
         expect_prediction(page, guarded.ask("/predict", json.dumps(row).encode(), Authorization=f"Bearer {key}"))
         page.reload()
-        expect(asked).to_be_empty()
-        expect(page.locator("#notice")).to_contain_text("a key is needed")
+        expect(key_field).to_be_empty()
+        expect(page.locator("#notice")).to_contain_text("API key required")
         page.close()  # the server waits for a window's connections before it ends
 
 
-def test_without_a_model_the_page_says_how_to_get_one(page: Page, home: Path) -> None:
+def test_the_page_without_a_model_shows_how_to_get_one(page: Page, home: Path) -> None:
     with serving(home) as running:
         answer = running.ask("/")
         assert (answer.status, answer.type) == (503, "text/html; charset=utf-8")
@@ -229,10 +250,10 @@ def test_without_a_model_the_page_says_how_to_get_one(page: Page, home: Path) ->
         page.close()  # the server waits for a window's connections before it ends
 
 
-def test_the_documentation_lists_every_operation_and_runs_one(page: Page, rentals_server: Server) -> None:
+def test_the_documentation_lists_all_operations_and_runs_one(page: Page, rentals_server: Server) -> None:
     page.goto(f"{rentals_server.url}/docs")
-    told = rentals_server.ask("/openapi.json").json
-    expect(page.locator(".opblock")).to_have_count(sum(map(len, told["paths"].values())))
+    result = rentals_server.ask("/openapi.json").json
+    expect(page.locator(".opblock")).to_have_count(sum(map(len, result["paths"].values())))
     operation = page.locator("#operations-predictions-predict")
     operation.locator(".opblock-summary-control").click()
     operation.get_by_role("button", name="Try it out").click()
