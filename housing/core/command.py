@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import hydra
@@ -10,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from housing.core import help as help_text
 from housing.core.config import CONF
 from housing.core.errors import HousingError
 
@@ -31,6 +33,15 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                     raise
                 sys.exit(f"error: {error}")
 
-        return hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(wrapped)
+        run: Callable[[], Any] = hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(wrapped)
+
+        @wraps(function)
+        def main() -> Any:
+            if help_text.is_requested(sys.argv[1:]):
+                print(help_text.render(config_name))
+                return None
+            return run()
+
+        return main
 
     return decorate
