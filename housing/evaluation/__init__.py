@@ -1,1 +1,1 @@
-"""What the test rows say about a model: slices, intervals, harder splits and limitations."""
+"""Evaluation of a model on the test rows: slices, bootstrap intervals, harder splits and limitations."""

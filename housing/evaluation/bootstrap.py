@@ -1,6 +1,7 @@
-"""How far a difference of two models may be chance: both are scored on the same resampled rows, again and again.
+"""Bootstrap intervals of an error metric and of the paired difference of two models.
 
-Efron and Tibshirani, "An Introduction to the Bootstrap" (1993): the percentile interval, of paired differences.
+Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 7 (1979) 1-26; Efron and Tibshirani, "An
+Introduction to the Bootstrap" (1993). All intervals are percentile intervals.
 """
 
 from dataclasses import dataclass
@@ -11,28 +12,36 @@ from numpy.typing import NDArray
 
 from housing.schema.column import Vector
 
-BATCH_SIZE = 4_000_000  # rows that are drawn in one step: 64 MB
+BATCH_SIZE = 4_000_000  # resampled rows in memory at once: 64 MB
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """By how much a challenger's score is above a champion's on the same rows; below 0 it is better."""
+    """Challenger score minus champion score on the same rows. Negative means that the challenger is better.
+
+    Attributes
+    ----------
+    difference
+        The difference of the two scores, in the target's unit.
+    lower, upper
+        One-sided confidence bounds of the difference.
+    """
 
     rows: int
     challenger_score: float
     champion_score: float
-    difference: float  # mine - theirs, in the target's unit
-    lower: float  # one-sided: the difference is above this with the certainty that was asked for
-    upper: float  # and below this
+    difference: float
+    lower: float
+    upper: float
 
     @property
     def is_better(self) -> bool:
-        """Whether the challenger is better for certain."""
+        """Whether the challenger is significantly better."""
         return self.upper < 0
 
     @property
     def is_worse(self) -> bool:
-        """Whether the challenger is worse for certain."""
+        """Whether the challenger is significantly worse."""
         return self.lower > 0
 
 
@@ -41,17 +50,27 @@ def paired_bootstrap(
 ) -> PairedDifference:
     """Compare the errors of two models on the same rows by their RMSE or MAE (`metric`).
 
-    `certainty` is one-sided: of `resamples` draws of as many rows, that share lies above `low`, and below `high`.
+    Each resample draws the same rows for both models, so that errors they share cancel out. `confidence` is one-sided: that
+    share of the resampled differences lies above `lower`, and the same share lies below `upper`.
     """
     losses = np.stack([_loss(challenger_error, metric), _loss(champion_error, metric)])
-    my_score, their_score = compute_score(challenger_error, metric), compute_score(champion_error, metric)
-    drawn = _loss_to_score(_resampled_means(losses, n_resamples, seed), metric)
-    low, high = np.quantile(drawn[0] - drawn[1], (1 - confidence, confidence)).tolist()
-    return PairedDifference(losses.shape[1], my_score, their_score, my_score - their_score, low, high)
+    challenger_score, champion_score = compute_score(challenger_error, metric), compute_score(champion_error, metric)
+    resampled = _loss_to_score(_resampled_means(losses, n_resamples, seed), metric)
+    lower, upper = np.quantile(resampled[0] - resampled[1], (1 - confidence, confidence)).tolist()
+    return PairedDifference(
+        losses.shape[1], challenger_score, champion_score, challenger_score - champion_score, lower, upper
+    )
+
+
+def bootstrap_interval(error: Vector, metric: str, confidence: float, n_resamples: int, seed: int) -> tuple[float, float]:
+    """Return the two-sided bootstrap interval of the RMSE or MAE (`metric`), which holds the share `confidence` of resamples."""
+    resampled = _loss_to_score(_resampled_means(_loss(error, metric)[None], n_resamples, seed), metric)
+    lower, upper = np.quantile(resampled[0], ((1 - confidence) / 2, (1 + confidence) / 2)).tolist()
+    return lower, upper
 
 
 def compute_score(error: Vector, metric: str) -> float:
-    """Give the RMSE or MAE of errors."""
+    """Return the RMSE or MAE (`metric`) of errors."""
     return float(_loss_to_score(_loss(error, metric).mean(), metric))
 
 
@@ -59,14 +78,14 @@ def _loss(error: Vector, metric: str) -> Vector:
     return np.square(error) if metric == "rmse" else np.abs(error)
 
 
-def _loss_to_score(means: Any, metric: str) -> Any:
-    return np.sqrt(means) if metric == "rmse" else means
+def _loss_to_score(mean_loss: Any, metric: str) -> Any:
+    return np.sqrt(mean_loss) if metric == "rmse" else mean_loss
 
 
 def _resampled_means(losses: NDArray[np.float64], n_resamples: int, seed: int) -> NDArray[np.float64]:
-    """Give the means of resampled rows, shape (models, resamples); each resample is one draw for all models."""
-    random, rows = np.random.default_rng(seed), losses.shape[1]
-    step = max(1, BATCH_SIZE // rows)
-    counts = [min(step, n_resamples - done) for done in range(0, n_resamples, step)]
-    draws = (random.integers(rows, size=(count, rows)) for count in counts)
-    return np.concatenate([np.stack([loss[draw].mean(axis=1) for loss in losses]) for draw in draws], axis=1)
+    """Return the mean losses of resampled rows, shape (models, resamples). A resample has the same rows for all models."""
+    random, n_rows = np.random.default_rng(seed), losses.shape[1]
+    batch = max(1, BATCH_SIZE // n_rows)
+    counts = [min(batch, n_resamples - start) for start in range(0, n_resamples, batch)]
+    samples = (random.integers(n_rows, size=(count, n_rows)) for count in counts)
+    return np.concatenate([np.stack([loss[sample].mean(axis=1) for loss in losses]) for sample in samples], axis=1)

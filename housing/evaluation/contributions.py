@@ -1,4 +1,4 @@
-"""What each column contributed to a prediction, from XGBoost's own trees.
+"""SHAP values: the contribution of each column to a prediction, from XGBoost's own trees.
 
 Lundberg, Erion and Lee, "Consistent Individualized Feature Attribution for Tree Ensembles", arXiv 1802.03888 (2018).
 """
@@ -15,16 +15,28 @@ from housing.schema.column import Matrix, Vector
 
 @dataclass(frozen=True)
 class ShapValues:
-    """Contributions of columns to predictions, in the target's unit. A row's add up, with `base`, to its prediction."""
+    """Contributions of columns to predictions, in the target's unit.
+
+    The contributions of a row and its base value add up to its prediction.
+
+    Attributes
+    ----------
+    contributions
+        Shape (rows, columns).
+    values
+        Values of the columns, shape (rows, columns).
+    base_values
+        Expected predictions before any column is known, shape (rows,).
+    """
 
     columns: list[str]
-    contributions: Matrix  # (rows, columns)
-    values: Matrix  # what the columns hold, (rows, columns)
-    base_values: Vector  # what is predicted where nothing is known, (rows,)
+    contributions: Matrix
+    values: Matrix
+    base_values: Vector
 
     def top_features(self, count: int) -> list[int]:
-        """Give the places of the columns with the largest mean absolute contributions, largest first."""
-        return [int(place) for place in np.argsort(-self.mean_abs, kind="stable")[:count]]
+        """Return the indices of the columns with the largest mean absolute contributions, largest first."""
+        return [int(index) for index in np.argsort(-self.mean_abs, kind="stable")[:count]]
 
     @property
     def mean_abs(self) -> Vector:
@@ -33,48 +45,50 @@ class ShapValues:
 
 
 def explain(bundle: Bundle, boosters: Mapping[int, bytes], matrix: Matrix) -> ShapValues | None:
-    """Explain predictions of rows, before they are held within the target's bounds; None where a member has no trees here.
+    """Explain predictions of rows before they are clipped to the target's bounds.
 
-    Members are averaged as they are in the prediction, and their columns put together by name.
+    `boosters` holds XGBoost models by the index of their ensemble member. Return None if a member has none. Members are
+    weighted as in the prediction, and contributions of columns with the same name are added up.
     """
     ensemble = bundle.ensemble
     if set(boosters) != set(range(len(ensemble.members))):
         return None
-    seen = [features.transform(matrix) for features in ensemble.features]
+    matrices = [features.transform(matrix) for features in ensemble.features]
     contributions, values = dict[str, Vector](), dict[str, Vector]()
-    base = np.zeros(len(matrix))
-    for place, member in enumerate(ensemble.members):
-        names, columns = _member_inputs(member, ensemble, seen)
-        weight = _weight(member, ensemble, matrix)
-        found = _contributions(boosters[place], columns) * weight[:, None]
-        base += found[:, -1]
-        for number, name in enumerate(names):
-            contributions[name] = contributions.get(name, 0.0) + found[:, number]
-            values.setdefault(name, columns[:, number])
-    return ShapValues(list(contributions), np.column_stack([*contributions.values()]), np.column_stack([*values.values()]), base)
+    base_values = np.zeros(len(matrix))
+    for index, member in enumerate(ensemble.members):
+        names, columns = _member_inputs(member, ensemble, matrices)
+        weighted = _contributions(boosters[index], columns) * _weight(member, ensemble, matrix)[:, None]
+        base_values += weighted[:, -1]
+        for column, name in enumerate(names):
+            contributions[name] = contributions.get(name, 0.0) + weighted[:, column]
+            values.setdefault(name, columns[:, column])
+    return ShapValues(
+        list(contributions), np.column_stack([*contributions.values()]), np.column_stack([*values.values()]), base_values
+    )
 
 
 def _member_inputs(member: Member, ensemble: Ensemble, matrices: list[Matrix]) -> tuple[list[str], Matrix]:
     names, columns = ensemble.features[member.features].names, matrices[member.features]
     if member.columns is None:
         return names, columns
-    return [names[place] for place in member.columns], columns[:, member.columns]
+    return [names[index] for index in member.columns], columns[:, member.columns]
 
 
 def _weight(member: Member, ensemble: Ensemble, matrix: Matrix) -> Vector:
-    """Give the weight that a member has in the prediction of each row."""
-    nearness = np.ones(len(matrix)) if ensemble.applicability is None else ensemble.applicability.proximity(matrix)
+    """Return the weight of a member in the prediction of each row."""
+    proximity = np.ones(len(matrix)) if ensemble.applicability is None else ensemble.applicability.proximity(matrix)
     weight = np.zeros(len(matrix))
-    for where, share in ((NEAR, nearness), (FAR, 1.0 - nearness)):
-        if member.region in (ALL, where):
-            weight += share / sum(other.region in (ALL, where) for other in ensemble.members)
+    for region, share in ((NEAR, proximity), (FAR, 1.0 - proximity)):
+        if member.region in (ALL, region):
+            weight += share / sum(other.region in (ALL, region) for other in ensemble.members)
     return weight
 
 
-def _contributions(trees: bytes, columns: Matrix) -> Matrix:
-    """Give what each column contributed to each row, and last what is predicted where nothing is known."""
-    from xgboost import Booster, DMatrix  # pylint: disable=import-outside-toplevel  # seconds that only this needs
+def _contributions(booster_bytes: bytes, columns: Matrix) -> Matrix:
+    """Return the contribution of each column in each row; the last column holds the base values."""
+    from xgboost import Booster, DMatrix  # pylint: disable=import-outside-toplevel  # takes seconds that only this needs
 
     booster = Booster()
-    booster.load_model(bytearray(trees))
+    booster.load_model(bytearray(booster_bytes))
     return np.asarray(booster.predict(DMatrix(columns), pred_contribs=True), dtype=np.float64)

@@ -1,146 +1,149 @@
-"""What is known of a model beside its test RMSE: where it errs, how sure the figure is, how it does where nobody is near."""
+"""Evaluation beyond the test RMSE: error by slice, bootstrap interval, and performance far from the training data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError, ConfigError
-from housing.data.split import Split, split
+from housing.data.split import Rows, Split, split
 from housing.data.table import Table
+from housing.evaluation.bootstrap import bootstrap_interval
 from housing.evaluation.limitations import find_limitations
 from housing.evaluation.results import DistanceBand, Evaluation, HarderSplitResult, IntervalCoverage
-from housing.evaluation.slices import compute_rmse, make_slices, quintiles, score_slices, slice_columns
+from housing.evaluation.slices import SliceSettings, compute_rmse, make_slices, quintiles, score_slices, slice_columns
 from housing.features.spatial_index import SpatialIndex
 from housing.schema.column import Vector
 from housing.training import estimator_specs, estimators, fitting
 from housing.training.metrics import score
 
 N_RESAMPLES, CONFIDENCE = 1000, 0.95
-
-
 NOMINAL_COVERAGE = 0.9
+BAND_STEPS = (1.0, 2.0, 5.0)  # band edges in km, times each power of ten
+MIN_BAND_ROWS = 50  # a band of fewer rows is merged with the next
 
 
-BAND_STEPS = (1.0, 2.0, 5.0)  # of each power of ten, as edges in km
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a model is evaluated: the slices, and the configs of harder splits by name."""
+
+    slices: SliceSettings = field(default_factory=SliceSettings)
+    harder_splits: Mapping[str, DictConfig] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig) -> Self:
+        """Read `harder_splits` and `data` of a command's config."""
+        splits = {str(name): cfg.harder_splits[name] for name in cfg.harder_splits}
+        return cls(SliceSettings.from_config(cfg.data), splits)
 
 
-MIN_BAND_ROWS = 50  # a ring of fewer rows goes together with the next
-
-
-def evaluate(cfg: DictConfig, run_cfg: DictConfig, table: Table, parts: Split, bundle: Bundle) -> Evaluation:
-    """Score a bundle on the test rows, slice by slice, and its config (`made_from`) on splits that are harder.
-
-    `cfg` has the splits as `honest`, and the table's `data`.
-    """
+def evaluate(settings: EvaluationSettings, run_cfg: DictConfig, table: Table, parts: Split, bundle: Bundle) -> Evaluation:
+    """Score a bundle on the test rows and by slice, and refit its config (`run_cfg`) on harder splits."""
     predicted, actual = bundle.predict(table.matrix[parts.test]), table.target[parts.test]
-    left_out: list[str] = []
-    low, high = rmse_interval(predicted - actual)
-    found = Evaluation(
+    skipped: list[str] = []
+    lower, upper = bootstrap_interval(predicted - actual, "rmse", CONFIDENCE, N_RESAMPLES, seed=0)
+    evaluation = Evaluation(
         rows=len(actual),
         scores=score(predicted, actual),
-        rmse_lower=low,
-        rmse_upper=high,
-        slices=score_slices(make_slices(table, parts.test, cfg.data), predicted, actual),
-        harder_splits=_evaluate_harder_splits(cfg.harder_splits, run_cfg, table, left_out),
-        coverage=_interval_coverage(cfg.data, table, parts, bundle, left_out),
+        rmse_lower=lower,
+        rmse_upper=upper,
+        slices=score_slices(make_slices(table, parts.test, settings.slices), predicted, actual),
+        harder_splits=_evaluate_harder_splits(settings.harder_splits, run_cfg, table, skipped),
+        coverage=_interval_coverage(settings.slices, table, parts, bundle, skipped),
         limitations=[],
-        skipped=left_out,
+        skipped=skipped,
     )
-    found.limitations.extend(find_limitations(found, table.schema.target))
-    return found
+    evaluation.limitations.extend(find_limitations(evaluation, table.schema.target))
+    return evaluation
 
 
-def rmse_interval(error: Vector, n_resamples: int = N_RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """Give the ends between which 95 % of the RMSEs of resampled rows lie.
-
-    Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 7 (1979) 1-26; the percentile interval.
-    """
-    random, squares = np.random.default_rng(seed), np.square(error)
-    found = [np.sqrt(squares[random.integers(len(squares), size=len(squares))].mean()) for _ in range(n_resamples)]
-    low, high = np.quantile(found, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
-    return float(low), float(high)
-
-
-def _evaluate_harder_splits(splits: DictConfig, run_cfg: DictConfig, table: Table, skipped: list[str]) -> list[HarderSplitResult]:
-    names = [str(name) for name in splits]
+def _evaluate_harder_splits(
+    splits: Mapping[str, DictConfig], run_cfg: DictConfig, table: Table, skipped: list[str]
+) -> list[HarderSplitResult]:
     if table.schema.coordinates() is None:
-        skipped.append(f"{' and '.join(names)} splits: table {table.schema.name} has no coordinates")
+        skipped.append(f"{' and '.join(splits)} splits: table {table.schema.name} has no coordinates")
         return []
-    found = []
-    for name in names:
+    results = []
+    for name, split_cfg in splits.items():
         try:
-            found.append(_evaluate_split(name, run_cfg, table, split(table, splits[name])))
-        except ConfigError as error:  # a small table, or one of a single town
+            results.append(_evaluate_split(name, run_cfg, table, split(table, split_cfg)))
+        except ConfigError as error:  # the table is too small, or covers a single area
             skipped.append(f"{name} split: {error}")
-    return found
+    return results
 
 
 def _evaluate_split(name: str, run_cfg: DictConfig, table: Table, parts: Split) -> HarderSplitResult:
     predicted, actual = refit_config(run_cfg, table, parts).predict(table.matrix[parts.test]), table.target[parts.test]
-    known = np.concatenate([parts.train, parts.valid]) if run_cfg.refit else parts.train
-    rings = score_by_distance(distance_to_training(table, known, parts.test), predicted - actual)
-    return HarderSplitResult(name, len(known), len(actual), score(predicted, actual), rings)
+    training_rows = np.concatenate([parts.train, parts.valid]) if run_cfg.refit else parts.train
+    bands = score_by_distance(distance_to_training(table, training_rows, parts.test), predicted - actual)
+    return HarderSplitResult(name, len(training_rows), len(actual), score(predicted, actual), bands)
 
 
 def refit_config(cfg: DictConfig, table: Table, parts: Split) -> estimators.Model:
-    """Fit on a split as a run does: with `refit` on training and validation rows, with the rounds found on validation rows."""
+    """Fit a run's config on another split, in the same way as the run.
+
+    With `refit`, the number of boosting rounds is found on the validation rows, then the model is fitted on the training and
+    validation rows.
+    """
     if not cfg.refit:
         return fitting.fit(cfg, table, parts.train, parts.valid)
-    stops = any(one.early_stopping_rounds for one in estimator_specs.estimator_specs(cfg))
-    rounds = fitting.fit(cfg, table, parts.train, parts.valid).best_rounds if stops else {}
+    stops_early = any(spec.early_stopping_rounds for spec in estimator_specs.estimator_specs(cfg))
+    rounds = fitting.fit(cfg, table, parts.train, parts.valid).best_rounds if stops_early else {}
     return fitting.fit(cfg, table, np.sort(np.concatenate([parts.train, parts.valid])), rounds=rounds)
 
 
-def distance_to_training(table: Table, training_rows: NDArray[np.intp], rows: NDArray[np.intp]) -> Vector:
-    """Give the km from each of some rows to the nearest of the known ones."""
+def distance_to_training(table: Table, training_rows: Rows, rows: Rows) -> Vector:
+    """Return the distance in km from each of `rows` to the nearest training row."""
     coordinates = table.schema.coordinates()
     assert coordinates is not None
     return SpatialIndex(coordinates).fit(table.matrix[training_rows], unique=True).distance_to_nearest(table.matrix[rows])
 
 
 def score_by_distance(km: Vector, error: Vector) -> list[DistanceBand]:
-    """Score rows by how far the nearest training row is, in rings of 50 rows and more."""
-    edges = list(_band_edges(km))
-    found = []
-    for above, up_to in pairwise([-1.0, *edges, np.inf]):
-        inside = error[(km > above) & (km <= up_to)]
+    """Score rows in bands of their distance to the nearest training row, each of at least 50 rows."""
+    bands = []
+    for min_km, max_km in pairwise([-1.0, *_band_edges(km), np.inf]):
+        inside = error[(km > min_km) & (km <= max_km)]
         if inside.size:
-            end = None if np.isinf(up_to) else up_to
-            found.append(DistanceBand(max(above, 0.0), end, len(inside), compute_rmse(inside), float(inside.mean())))
-    return found
+            end = None if np.isinf(max_km) else max_km
+            bands.append(DistanceBand(max(min_km, 0.0), end, len(inside), compute_rmse(inside), float(inside.mean())))
+    return bands
 
 
 def _band_edges(km: Vector) -> Iterator[float]:
-    """Give round numbers that leave enough rows on either side, and between each other."""
+    """Yield round distances with enough rows between them and beyond the last one."""
     largest = float(km.max())
     powers = range(-3, 1 + max(0, int(np.ceil(np.log10(largest)))) if largest > 0 else 0)
-    below = 0
+    rows_below = 0
     for edge in (step * 10.0**power for power in powers for step in BAND_STEPS):
-        nearer = int((km <= edge).sum())
-        if nearer - below >= MIN_BAND_ROWS and len(km) - nearer >= MIN_BAND_ROWS:
-            below = nearer
+        rows_within = int((km <= edge).sum())
+        if rows_within - rows_below >= MIN_BAND_ROWS and len(km) - rows_within >= MIN_BAND_ROWS:
+            rows_below = rows_within
             yield edge
 
 
 def _interval_coverage(
-    data: DictConfig, table: Table, parts: Split, bundle: Bundle, skipped: list[str]
+    settings: SliceSettings, table: Table, parts: Split, bundle: Bundle, skipped: list[str]
 ) -> list[IntervalCoverage]:
-    """Count how many targets lie in their interval, over all test rows and over fifths of the first sliced column."""
+    """Measure interval coverage over all test rows and over the quintiles of the first slice column."""
     try:
         _, lower, upper = bundle.predict_interval(table.matrix[parts.test], NOMINAL_COVERAGE)
     except (BundleError, ConfigError) as error:
         skipped.append(f"intervals: {error}")
         return []
     actual = table.target[parts.test]
-    name = slice_columns(table, data)[0]
+    name = slice_columns(table, settings)[0]
     inside, width = (lower <= actual) & (actual <= upper), upper - lower
-    parts_of_column = quintiles(table.matrix[parts.test, table.schema.index(name)])
-    where = [("all", "all rows", np.ones(len(actual), dtype=bool)), *((name, part, mask) for part, mask in parts_of_column)]
+    column = table.matrix[parts.test, table.schema.index(name)]
+    slices = [
+        ("all", "all rows", np.ones(len(actual), dtype=bool)),
+        *((name, quintile, mask) for quintile, mask in quintiles(column)),
+    ]
     return [
-        IntervalCoverage(kind, part, int(mask.sum()), float(inside[mask].mean()), float(width[mask].mean()))
-        for kind, part, mask in where
+        IntervalCoverage(kind, slice_name, int(mask.sum()), float(inside[mask].mean()), float(width[mask].mean()))
+        for kind, slice_name, mask in slices
     ]

@@ -1,4 +1,4 @@
-"""What an honest evaluation finds, as figures that can be kept."""
+"""Results of an evaluation: scores, slices, harder splits, interval coverage and limitations."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from housing.evaluation.slices import SliceScore
 
 @dataclass(frozen=True)
 class DistanceBand:
-    """Rows whose nearest training row is so far away: more than `above` km, `up_to` at most (None: however far)."""
+    """Errors of the rows whose nearest training row is more than `min_km` and at most `max_km` away (None: no limit)."""
 
     min_km: float
     max_km: float | None
@@ -21,7 +21,7 @@ class DistanceBand:
 
 @dataclass(frozen=True)
 class HarderSplitResult:
-    """The run's config fitted once more, on a split of its own, and scored on the test rows of that."""
+    """Scores of the run's config, refitted on a harder split, on the test rows of that split."""
 
     split: str
     train_rows: int
@@ -32,7 +32,7 @@ class HarderSplitResult:
 
 @dataclass(frozen=True)
 class IntervalCoverage:
-    """The share of targets that lie in their interval, and its mean width, over some rows."""
+    """The share of targets inside their prediction interval, and the mean interval width, over one slice."""
 
     kind: str
     name: str
@@ -43,51 +43,69 @@ class IntervalCoverage:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one model, on test rows unless told otherwise."""
+    """All results for one model, on test rows unless stated otherwise.
+
+    Attributes
+    ----------
+    rmse_lower, rmse_upper
+        95 % bootstrap interval of the RMSE.
+    coverage
+        All rows first, then the quintiles of one column.
+    limitations
+        Sentences that say when the model must not be trusted.
+    skipped
+        Parts of the evaluation that were not possible, with the reason.
+    """
 
     rows: int
     scores: dict[str, float]
-    rmse_lower: float  # of the RMSE: 95 % of resamples of the rows lie between
+    rmse_lower: float
     rmse_upper: float
     slices: list[SliceScore]
     harder_splits: list[HarderSplitResult]
-    coverage: list[IntervalCoverage]  # all rows first, then fifths of a column
+    coverage: list[IntervalCoverage]
     limitations: list[str]
-    skipped: list[str]  # what could not be had, and why
+    skipped: list[str]
 
     def metrics(self) -> dict[str, float]:
-        """Give the figures by name, as MLflow takes them."""
-        found = {"evaluation_rmse_lower": self.rmse_lower, "evaluation_rmse_upper": self.rmse_upper}
-        found |= {f"evaluation_{one.split}_{name}": value for one in self.harder_splits for name, value in one.scores.items()}
-        found |= {f"evaluation_slice_rmse/{_sanitize(one.kind)}/{_sanitize(one.name)}": one.rmse for one in self.slices}
-        for one in self.coverage[:1]:
-            found |= {"evaluation_coverage_90": one.coverage, "evaluation_width_90": one.mean_width}
-        found |= {
-            f"evaluation_coverage_90/{_sanitize(one.kind)}/{_sanitize(one.name)}": one.coverage for one in self.coverage[1:]
+        """Return the results as MLflow metrics."""
+        metrics = {"evaluation_rmse_lower": self.rmse_lower, "evaluation_rmse_upper": self.rmse_upper}
+        metrics |= {
+            f"evaluation_{result.split}_{name}": value for result in self.harder_splits for name, value in result.scores.items()
         }
-        return found
+        metrics |= {
+            f"evaluation_slice_rmse/{_sanitize(score.kind)}/{_sanitize(score.name)}": score.rmse for score in self.slices
+        }
+        for overall in self.coverage[:1]:
+            metrics |= {"evaluation_coverage_90": overall.coverage, "evaluation_width_90": overall.mean_width}
+        metrics |= {
+            f"evaluation_coverage_90/{_sanitize(quintile.kind)}/{_sanitize(quintile.name)}": quintile.coverage
+            for quintile in self.coverage[1:]
+        }
+        return metrics
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON takes it."""
+        """Return the evaluation as JSON objects."""
         return asdict(self)
 
     def to_json(self) -> str:
-        """Give it as text."""
+        """Return the evaluation as JSON text."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Read what `to_dict` gave."""
+        """Create an evaluation from the return value of `to_dict`."""
         parts = {
-            "slices": [SliceScore(**one) for one in content["slices"]],
-            "elsewhere": [
-                HarderSplitResult(**{**one, "distance_bands": [DistanceBand(**ring) for ring in one["distance_bands"]]})
-                for one in content["harder_splits"]
+            "slices": [SliceScore(**score) for score in content["slices"]],
+            "harder_splits": [
+                HarderSplitResult(**{**result, "distance_bands": [DistanceBand(**band) for band in result["distance_bands"]]})
+                for result in content["harder_splits"]
             ],
-            "coverage": [IntervalCoverage(**one) for one in content["coverage"]],
+            "coverage": [IntervalCoverage(**coverage) for coverage in content["coverage"]],
         }
         return cls(**{**content, **parts})
 
 
 def _sanitize(text: str) -> str:
+    """Replace the characters that MLflow forbids in metric names."""
     return re.sub(r"[^\w.\-]+", "_", text)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.features.encoding import median
+from housing.features.rank_correlation import rank_correlations
 from housing.features.spatial_index import Indices, SpatialIndex, require_counts, require_positive
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
@@ -137,11 +138,8 @@ class NearestNeighbours:
 
 
 def _most_correlated(columns: Matrix, target: Vector) -> tuple[int, float]:
-    """Give the place of the column whose ranks go best with the target's, and a third of its standard deviation (or 1)."""
+    """Return the index of the column most correlated with the target, and a third of its standard deviation (or 1)."""
     if not columns.shape[1]:
         return 0, 1.0
-    centred = [ranks - ranks.mean() for ranks in (np.argsort(np.argsort(column)) for column in (*columns.T, target))]
-    with np.errstate(invalid="ignore"):
-        strength = [abs(float(ranks @ centred[-1])) / max(float(ranks @ ranks), 1.0) for ranks in centred[:-1]]
-    best = int(np.argmax(strength))
+    best = int(np.argmax(rank_correlations(columns, target)))
     return best, float(columns[:, best].std()) / 3 or 1.0

@@ -12,9 +12,9 @@ from housing.core.errors import HousingError, StoreError
 from housing.data import table as data
 from housing.data.split import Split, split
 from housing.data.table import Table
-from housing.evaluation.evaluate import evaluate
+from housing.evaluation.evaluate import EvaluationSettings, evaluate
 from housing.evaluation.results import Evaluation
-from housing.evaluation.slices import SliceMask, make_slices
+from housing.evaluation.slices import SliceMask, SliceSettings, make_slices
 from housing.runs.past_run import PastRun
 from housing.runs.run import HOLDOUT
 from housing.schema.column import Matrix, Vector
@@ -72,7 +72,7 @@ class RunData:
     @cached_property
     def slices(self) -> list[SliceMask]:
         """Slices of the validation rows."""
-        return make_slices(self.table, self.holdout.rows, self.cfg.data)
+        return make_slices(self.table, self.holdout.rows, SliceSettings.from_config(self.cfg.data))
 
     @property
     def target_label(self) -> str:
@@ -114,7 +114,7 @@ def read(cfg: DictConfig, store: Store, run_id: str, label: str = "") -> RunData
         bundle = Bundle.read(folder)
     decision, evaluation = _latest_decision(cfg, store, past_run)
     if cfg.evaluate == "full" and evaluation is None:
-        evaluation = evaluate(cfg, past_run.cfg, table, parts, bundle)
+        evaluation = evaluate(EvaluationSettings.from_config(cfg), past_run.cfg, table, parts, bundle)
     name = label or f"{past_run.cfg.model.name} on features {past_run.cfg.features.name}"
     return RunData(name, past_run, table, parts, bundle, _read_holdout(store, run_id), decision, evaluation)
 
