@@ -24,7 +24,7 @@ RULES = (
 
 def find_limitations(evaluation: Evaluation, target: Column) -> list[str]:
     """Return the limitations that follow from an evaluation by `RULES`."""
-    unit = f" {target.unit}" if target.unit else ""
+    unit = f" (in {target.unit_label})" if target.unit else ""
     overall = evaluation.scores["rmse"]
     return [
         *_capped_limitations(evaluation, target.name, unit),

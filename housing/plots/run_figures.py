@@ -27,7 +27,7 @@ def draw(bundle: Bundle, holdout: HoldoutPredictions, table: Table, parts: Split
     """
     folder.mkdir(parents=True, exist_ok=True)
     matrix, actual, predicted = table.matrix[holdout.rows], table.target[holdout.rows], holdout.predicted
-    unit = f"{table.schema.target.name} ({table.schema.target.unit})"
+    unit = f"{table.schema.target.name} ({table.schema.target.unit_label})"
     model = f"{bundle.card['model']} on features {bundle.card['features']}"
     title = f"{model}, fitted on training rows, {len(actual):,} validation rows"
     with project_style():

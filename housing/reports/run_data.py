@@ -78,7 +78,7 @@ class RunData:
     def target_label(self) -> str:
         """Name and unit of the target, for axes."""
         target = self.table.schema.target
-        return f"{target.name} ({target.unit})" if target.unit else target.name
+        return f"{target.name} ({target.unit_label})" if target.unit else target.name
 
     @property
     def rows_description(self) -> str:

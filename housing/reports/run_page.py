@@ -72,7 +72,7 @@ def _facts(run: RunData) -> dict[str, str]:
     elif run.decision is not None and "challenger_rmse" in run.decision.metrics:
         facts["test RMSE (gate)"] = f"{run.decision.metrics['challenger_rmse']:.4f}"
     facts |= {"fit time": f"{metrics['fit_seconds']:.1f} s", "latency, one row": f"{metrics['latency_us']:,.0f} µs"}
-    return facts | {"bundle size": f"{metrics['model_bytes'] / 1e6:.3g} MB", "unit": run.table.schema.target.unit or "none"}
+    return facts | {"bundle size": f"{metrics['model_bytes'] / 1e6:.3g} MB", "unit": run.table.schema.target.unit_label or "none"}
 
 
 def _calibration_section(run: RunData) -> Section:

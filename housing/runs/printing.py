@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from housing.core.console import _console
+from housing.data.table import parse_schema
 from housing.runs.comparison import Comparison
 from housing.runs.outcome import Outcome
 
@@ -13,7 +14,7 @@ def show_outcome(outcome: Outcome, cfg: DictConfig) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column()
-    unit = cfg.data.columns[_target_name(cfg)].get("unit")
+    unit = parse_schema(cfg.data).target.unit_label
     state = "reused: this very run is finished already (force_rerun=true fits again)" if outcome.reused else "fitted"
     grid.add_row("run", f"{cfg.model.name} on features {cfg.features.name}, data {cfg.data.name}: {state}")
     metrics = outcome.metrics
@@ -23,10 +24,6 @@ def show_outcome(outcome: Outcome, cfg: DictConfig) -> None:
     grid.add_row("cost", f"{speed}   {metrics['rows_per_second']:,.0f} rows/s   {metrics['model_bytes'] / 1e6:.2f} MB")
     grid.add_row("look", outcome.link)
     _console().print(grid)
-
-
-def _target_name(cfg: DictConfig) -> str:
-    return next(name for name, column in cfg.data.columns.items() if column.get("role") == "target")
 
 
 def show_comparison(comparisons: list[Comparison], run_id: str) -> None:

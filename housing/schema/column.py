@@ -36,6 +36,7 @@ class Column:
     type: str
     role: str = "feature"
     unit: str = ""
+    scale: float = 1.0  # the stored value 1.9 with scale 100000 and unit USD means 190,000 USD
     description: str = ""
     min: float | None = None
     max: float | None = None
@@ -51,6 +52,11 @@ class Column:
         )
         self._require(self.type in TYPES, f"type is {self.type!r}; allowed: {', '.join(TYPES)}")
         self._require(self.role in ROLES, f"role is {self.role!r}; allowed: {', '.join(ROLES)}")
+        self._require(
+            type(self.scale) in (int, float) and _is_finite(self.scale) and self.scale > 0,
+            f"scale must be a finite number above 0 (got {self.scale!r})",
+        )
+        self._require(self.scale == 1 or bool(self.unit and self.is_number), "scale needs a unit and the type float or int")
         self._require((self.type == "category") == bool(self.categories), "categories go with type category, and only with it")
         self._require(all(isinstance(name, str) for name in self.categories), "categories are strings: put them in quotes")
         self._require(len(set(self.categories)) == len(self.categories), "a category is named twice")
@@ -67,6 +73,16 @@ class Column:
     def is_number(self) -> bool:
         """Whether the column holds float or int."""
         return self.type in ("float", "int")
+
+    @property
+    def title(self) -> str:
+        """The description with a capital first letter, or the name if the column has no description."""
+        return self.description[:1].upper() + self.description[1:] or self.name
+
+    @property
+    def unit_label(self) -> str:
+        """The unit of the stored values, such as "100,000 USD" for unit USD and scale 100000; "" if none is declared."""
+        return self.unit if self.scale == 1 else f"{self.scale:,.15g} {self.unit}"
 
     def validate(self, value: object) -> str | None:
         """Say why the value is not allowed, or None where it is. None is a missing value."""

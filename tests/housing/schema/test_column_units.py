@@ -1,0 +1,44 @@
+"""Unit, scale and title of a column: how a stored value is shown to people."""
+
+from typing import Any
+
+import pytest
+
+from housing.core.errors import ConfigError
+from housing.schema.column import Column
+from housing.schema.table_schema import Schema
+
+
+def test_the_label_of_a_scaled_column_names_the_unit_of_its_stored_values() -> None:
+    assert Column("price", "float", unit="USD", scale=100_000).unit_label == "100,000 USD"
+    assert Column("price", "float", unit="USD", scale=0.5).unit_label == "0.5 USD"
+    assert Column("price", "float", unit="USD").unit_label == "USD"
+    assert Column("price", "float").unit_label == ""
+
+
+def test_the_title_is_the_description_or_else_the_name() -> None:
+    assert Column("MedInc", "float", description="median income of the block group").title == "Median income of the block group"
+    assert Column("MedInc", "float").title == "MedInc"
+
+
+def test_the_declaration_keeps_the_scale_which_is_not_part_of_the_interface() -> None:
+    columns: dict[str, Any] = {"a": {"type": "float"}, "y": {"type": "float", "role": "target", "unit": "USD", "scale": 1000}}
+    schema = Schema.from_dict({"name": "t", "columns": columns})
+    assert Schema.from_dict(schema.to_dict()) == schema
+    assert schema.to_dict()["columns"]["y"]["scale"] == 1000
+    unscaled = Schema.from_dict({"name": "t", "columns": {**columns, "y": {"type": "float", "role": "target"}}})
+    assert unscaled.interface_hash() == schema.interface_hash()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"unit": "USD", "scale": 0}, "scale .*got 0"),
+        ({"unit": "USD", "scale": "1000"}, "scale .*got '1000'"),
+        ({"scale": 1000}, "scale needs a unit"),
+        ({"type": "bool", "unit": "USD", "scale": 1000}, "scale needs a unit and the type float or int"),
+    ],
+)
+def test_a_scale_that_makes_no_sense_is_refused(attributes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"column price: {message}"):
+        Column(**{"name": "price", "type": "float", **attributes})
