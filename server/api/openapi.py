@@ -170,7 +170,7 @@ def _column_schema(column: Column) -> Spec:
     json_type = JSON_TYPES[column.type]
     spec: Spec = {"type": [json_type, "null"] if column.nullable else json_type, "description": _describe(column)}
     if column.unit:
-        spec["x-unit"] = column.unit
+        spec["x-unit"] = column.unit_label
     if column.type == "float":
         spec["format"] = "double"
     if column.categories:
@@ -180,7 +180,7 @@ def _column_schema(column: Column) -> Spec:
 
 
 def _describe(column: Column) -> str:
-    return ", ".join(filter(None, (column.description, column.unit)))
+    return ", ".join(filter(None, (column.description, column.unit_label)))
 
 
 def _interval_parameter(max_coverage: float) -> Spec:
