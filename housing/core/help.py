@@ -94,7 +94,7 @@ def render(name: str) -> str:
         groups += [Group(plugin, BASIC, description) for plugin, description in PLUGINS.items()]
     own_names = {option.name for option in file.options}
     parts = [
-        f"{textwrap.fill(f'{EXAMPLE}housing.{name}: {purpose(name)}', WIDTH)}\n",
+        f"{textwrap.fill(f'{EXAMPLE}housing.{name}: {purpose(name)}', WIDTH, break_on_hyphens=False)}\n",
         f"Usage: {EXAMPLE}housing.{name} {'[-m] ' if file.is_sweepable else ''}[GROUP=CHOICE ...] [OPTION=VALUE ...]\n",
         _section("Examples:", [_example(line) for line in _examples(file)]),
         _section("Options:", [_line(option) for option in file.options if _is_shown(option)]),
@@ -241,7 +241,7 @@ def _flags(is_sweepable: bool) -> Iterator[tuple[str, str]]:
 
 def _entry(term: str, description: str) -> str:
     """Return a term and its description in two columns; a long term has lines of its own."""
-    head = textwrap.wrap(term, WIDTH, initial_indent="  ", subsequent_indent="      ")
+    head = textwrap.wrap(term, WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
     text = _wrapped(description, INDENT)
     if len(head) == 1 and len(head[0]) <= INDENT - 2:
         return (head[0].ljust(INDENT) + text.lstrip()).rstrip()
@@ -249,4 +249,4 @@ def _entry(term: str, description: str) -> str:
 
 
 def _wrapped(text: str, indent: int) -> str:
-    return textwrap.fill(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * indent)
+    return textwrap.fill(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * indent, break_on_hyphens=False)
