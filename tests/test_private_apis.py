@@ -217,7 +217,7 @@ def test_gunicorn_is_of_a_version_that_the_worker_was_tested_with() -> None:
 
 def test_another_gunicorn_serves_with_its_own_worker_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert choose((27, 0, 1)) == "gthread"
-    assert "gunicorn 27.0.1 was not tested" in capsys.readouterr().err
+    assert "gunicorn 27.0.1 is not tested" in capsys.readouterr().err
 
 
 def test_gunicorns_worker_has_what_the_own_worker_reads() -> None:

@@ -47,7 +47,7 @@ def read_entries(folder: Path, log_filter: LogFilter) -> tuple[list[Entry], int]
 
 
 def read_joined_rows(folder: Path) -> Iterator[Entry]:
-    """Yield the rows of a log folder that were predicted and then told the true value of."""
+    """Yield the predicted rows of a log folder whose true value is known from feedback."""
     for path in list_files(folder, JOINED):
         yield from map(orjson.loads, iter_lines(path))
 

@@ -8,7 +8,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields
 from housing.schema.column import Column
 from housing.schema.table_schema import Schema as TableSchema
 
-MISSING = "Missing required field."
+MISSING = Column("any", "float").validate(None) or ""  # the schema's message, so tables and requests report the same
 UNKNOWN = "Not a column of this model."
 
 

@@ -64,7 +64,7 @@ def test_a_missing_value_of_a_nullable_column_is_null(server: Server) -> None:
 
 
 BAD_ROWS = [  # a change of the row, the column of the error, and what its message names: value and limit
-    ({"area": None}, "area", "Missing"),
+    ({"area": None}, "area", "(?i)missing"),
     ({"area": "50"}, "area", "'50'"),
     ({"area": True}, "area", "True"),
     ({"area": 1e999}, "area", "inf"),
@@ -96,7 +96,8 @@ def test_an_invalid_value_is_rejected_with_row_field_and_reason(
 def test_a_missing_field_is_rejected(server: Server, field: str) -> None:
     answer = server.predict({name: value for name, value in FLAT.items() if name != field})
     assert_problem(answer, 422, "1 invalid value")
-    assert answer.json["errors"] == [{"row": 0, "field": field, "reason": "Missing required field."}]
+    (error,) = answer.json["errors"]
+    assert (error["row"], error["field"]) == (0, field) and "missing" in error["reason"].lower()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ export function drawCurves(container, { columns, curves, row, onMove }) {
   const parts = columns.map((column) => ({ column, ...curves[column.name], now: row[column.name] }));
   const [low, high] = range(parts.flatMap(({ predictions }) => predictions));
   const figures = parts.map(({ column }) => {
-    const unit = html("span", {}, column.unit && ` (${column.unit})`);
+    const unit = html("span", {}, column.unitLabel && ` (${column.unitLabel})`);
     return html("figure", {}, html("figcaption", {}, column.title, unit));
   });
   container.replaceChildren(...figures);

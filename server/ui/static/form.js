@@ -39,7 +39,7 @@ class Field {
     this.input.setAttribute("aria-describedby", `${id}-hint ${id}-error`);
     this.input.addEventListener("input", onChange);
     this.error = html("p", { id: `${id}-error`, className: "error" });
-    const label = html("label", { htmlFor: id }, column.title, html("span", { className: "unit" }, column.unit && ` (${column.unit})`));
+    const label = html("label", { htmlFor: id }, column.title, html("span", { className: "unit" }, column.unitLabel && ` (${column.unitLabel})`));
     const hint = html("p", { id: `${id}-hint`, className: "hint" }, hintOf(column));
     const body = isCheckbox(column) ? [html("div", { className: "tick" }, this.input, label)] : [label, this.input];
     this.element = html("div", { className: "field" }, ...body, hint, this.error);

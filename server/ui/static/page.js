@@ -13,7 +13,12 @@ const find = (name) => document.querySelector(`#${name}`);
 
 class Page {
   constructor(model, examples) {
-    const columns = Object.entries(model.schema.columns).map(([name, column]) => ({ name, ...column, title: titleOf(name, column) }));
+    const columns = Object.entries(model.schema.columns).map(([name, column]) => ({
+      name,
+      ...column,
+      title: titleOf(name, column),
+      unitLabel: unitLabelOf(column),
+    }));
     this.columns = columns.filter(({ role }) => role !== "key" && role !== "target");
     this.target = columns.find(({ role }) => role === "target");
     this.titles = new Map(columns.map(({ name, title }) => [name, title]));
@@ -143,6 +148,11 @@ class Page {
 function titleOf(name, { role, description }) {
   const title = role === "latitude" || role === "longitude" ? role : description || name;
   return title[0].toUpperCase() + title.slice(1);
+}
+
+// Returns the unit of the values that the model takes, such as "10,000 USD" for unit USD and scale 10000.
+function unitLabelOf({ unit, scale = 1 }) {
+  return scale === 1 ? unit : `${scale.toLocaleString("en")} ${unit}`;
 }
 
 function notice(message) {

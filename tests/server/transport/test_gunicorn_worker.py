@@ -377,6 +377,6 @@ def test_an_untested_gunicorn_serves_with_its_own_worker(served: Server, tmp_pat
         answer = running.predict(FLAT)
         assert (answer.status, answer.json["predictions"]) == (200, served.predict(FLAT).json["predictions"])
     log = running.log.read_text(encoding="utf-8")
-    assert log.count("WARNING: gunicorn 99.1.0 was not tested with server.transport.gunicorn_worker.Worker") == 1
+    assert log.count("WARNING: gunicorn 99.1.0 is not tested with server.transport.gunicorn_worker.Worker") == 1
     assert "Using worker: gthread" in log
     assert "WARNING: gunicorn" not in served.log.read_text(encoding="utf-8")  # the version of the lock is a tested one
