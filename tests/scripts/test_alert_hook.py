@@ -126,7 +126,7 @@ def test_it_does_not_start_without_its_secrets(name: str, value: str) -> None:
     command = [sys.executable, "scripts/alert_hook", "someone/housing", "0"]
     ended = subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, check=False, timeout=20)
     assert ended.returncode == 1
-    assert f"error: {'the environment has no ' if not value else ''}{name}" in ended.stderr
+    assert "error: " in ended.stderr and name in ended.stderr
 
 
 def test_the_alerts_that_it_takes_are_there() -> None:

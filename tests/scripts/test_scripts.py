@@ -73,8 +73,8 @@ def lasting(line: str, url: str, clone: Path) -> Iterator[None]:
 def test_run_goes_on_with_a_generated_table_and_says_so_everywhere(clone: Path) -> None:
     nowhere = {"SCIKIT_LEARN_DATA": str(clone / "nowhere"), **NO_NETWORK}
     shown = shell("./scripts/run", clone, **nowhere)
-    assert "THE REAL TABLE CANNOT BE HAD" in shown
-    assert "Reason: table california cannot be had: URLError" in shown
+    assert "COULD NOT DOWNLOAD THE CALIFORNIA TABLE" in shown
+    assert "Reason: Could not download table california: URLError" in shown
     assert shown.count("fitted in") == 3
     assert "PROMOTE  housing-synthetic" in shown
     assert re.search(
@@ -82,7 +82,7 @@ def test_run_goes_on_with_a_generated_table_and_says_so_everywhere(clone: Path) 
     )
     with sqlite3.connect(clone / "mlflow.db") as database:
         tagged = database.execute("select value from tags where key = 'housing.fallback'").fetchall()
-    assert tagged == [("the california table could not be had",)] * 4  # the sweep and its three runs
+    assert tagged == [("the California table could not be downloaded",)] * 4  # the sweep and its three runs
     again = shell("./scripts/run", clone, **nowhere)
     assert again.count("│ reused │") == 3
     assert "HOLD  housing-synthetic" in again
@@ -116,5 +116,5 @@ def test_setup_is_idempotent_and_names_what_is_missing(clone: Path) -> None:
         text=True,
         check=True,
     )
-    assert "error: no Python from 3.11 to 3.13 found (looked for: python2.9)" in nothing.stderr
+    assert "error: No Python 3.11, 3.12 or 3.13 found (tried: python2.9)" in nothing.stderr
     assert nothing.stdout == "code 1\n"
