@@ -1,4 +1,4 @@
-"""Entry: fit a run again from its own config, and tell whether it comes out the same.
+"""Fit a finished run again from its own config, and check that the result is the same.
 
 python -m housing.reproduce run_id=ID
 """
@@ -14,10 +14,10 @@ from housing.runs.reproduction import COMPARED_SCORES, reproduce
 
 @command("reproduce")
 def main(cfg: DictConfig) -> None:
-    """Print what is the same and what is not; exit code 1 where a score differs."""
-    compared = reproduce(cfg)
-    printing.show_comparison(compared, cfg.run_id)
-    if not all(row.is_equal for row in compared if row.name in COMPARED_SCORES):
+    """Print both runs side by side. The exit code is 1 if a score differs."""
+    comparisons = reproduce(cfg)
+    printing.show_comparison(comparisons, cfg.run_id)
+    if not all(row.is_equal for row in comparisons if row.name in COMPARED_SCORES):
         sys.exit(1)
 
 

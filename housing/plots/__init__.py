@@ -1,1 +1,1 @@
-"""The look of figures, SVG and HTML templates."""
+"""Figures of runs, the style of all figures, and HTML templates."""

@@ -1,4 +1,4 @@
-"""Pages that need nothing but themselves."""
+"""Self-contained HTML pages from templates."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,8 @@ from housing.core.files import atomic_write
 
 
 def write_page(template: str, path: Path, **values: Any) -> Path:
-    """Fill a template of this folder and write it whole; give where it is."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # pylint: disable=import-outside-toplevel  # pages come last
+    """Render a template of this package, write it atomically, and return its path."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # pylint: disable=import-outside-toplevel  # 0.1 s that only pages need
 
     environment = Environment(
         loader=PackageLoader("housing.plots"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -1,4 +1,4 @@
-"""The figures of a model, drawn of rows that it was not fitted on."""
+"""Figures of one run, drawn from rows that its model was not fitted on."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +20,10 @@ N_PERMUTATIONS, PERMUTED_ROWS = 3, 1000
 
 
 def draw(bundle: Bundle, holdout: HoldoutPredictions, table: Table, parts: Split, folder: Path) -> Path:
-    """Draw a model as PNG files in `folder`, and give it.
+    """Draw the figures of a run as PNG files in `folder`, and return it.
 
-    They are: predicted against actual, residuals, and the error on the map where there are coordinates, all of the
-    validation rows by a fit that does not know them; and importance.
+    Predicted against actual values, residuals and, if the table has coordinates, a map of the errors show the validation
+    rows, predicted by the fit on the training rows. Column importance is computed on the test rows' inputs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     matrix, actual, predicted = table.matrix[holdout.rows], table.target[holdout.rows], holdout.predicted
@@ -36,8 +36,8 @@ def draw(bundle: Bundle, holdout: HoldoutPredictions, table: Table, parts: Split
         _save_figure(folder / "importance.png", lambda axes: plot_importance(axes, bundle, table.matrix[parts.test], unit), model)
         coordinates = table.schema.coordinates()
         if coordinates is not None:
-            places = matrix[:, coordinates]
-            _save_figure(folder / "map.png", lambda axes: plot_map(axes, places, predicted - actual, unit), title, (6.5, 7))
+            locations = matrix[:, coordinates]
+            _save_figure(folder / "map.png", lambda axes: plot_map(axes, locations, predicted - actual, unit), title, (6.5, 7))
     return folder
 
 
@@ -51,7 +51,7 @@ def _save_figure(path: Path, plot: "Callable[[Axes], None]", title: str, size: t
 
 
 def plot_predicted(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -> None:
-    """Draw how rows lie around the line on which predictions are right."""
+    """Plot predicted against actual values as a density, with the diagonal of exact predictions."""
     from matplotlib.colors import LogNorm  # pylint: disable=import-outside-toplevel
 
     ends = [min(actual.min(), predicted.min()), max(actual.max(), predicted.max())]
@@ -66,7 +66,7 @@ def plot_predicted(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -
 
 
 def plot_residuals(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -> None:
-    """Draw the error over the prediction, and between which ends most rows lie."""
+    """Plot the error against the prediction, with the 10%, 50% and 90% quantiles of the error."""
     error = predicted - actual
     axes.scatter(predicted, error, s=4, color=PRIMARY, alpha=0.25, linewidths=0, rasterized=True)
     axes.axhline(0.0, color=ACCENT, linewidth=1)
@@ -74,29 +74,28 @@ def plot_residuals(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -
     middle = [float(np.median(predicted[rows])) for rows in groups]
     for share, style in ((0.1, "--"), (0.5, "-"), (0.9, "--")):
         line = [float(np.quantile(error[rows], share)) for rows in groups]
-        axes.plot(middle, line, style, color=TEXT, linewidth=1.2, label=f"{share:.0%} of the rows lie below")
+        axes.plot(middle, line, style, color=TEXT, linewidth=1.2, label=f"{share:.0%} quantile")
     axes.set(title="Error against prediction", xlabel=f"predicted {unit}", ylabel="predicted - actual")
     axes.legend(frameon=False, fontsize=8)
 
 
 def plot_importance(axes: "Axes", bundle: Bundle, matrix: Matrix, unit: str) -> None:
-    """Draw how much predictions hang on each column of the table."""
+    """Plot the permutation importance of each column of the table."""
     change = permutation_importance(bundle, matrix)
     order = np.argsort(change)
-    names = [bundle.schema.features[place].name for place in order]
+    names = [bundle.schema.features[column].name for column in order]
     axes.barh(names, change[order], color=PRIMARY)
-    axes.set(title="Importance of each column", xlabel=f"change of the prediction when the column is shuffled: rms, {unit}")
-    for place, value in enumerate(change[order]):
-        axes.text(value, place, f" {value:.3g}", verticalalignment="center", fontsize=8)
+    axes.set(title="Importance of each column", xlabel=f"RMS change of the prediction when the column is shuffled, {unit}")
+    for position, value in enumerate(change[order]):
+        axes.text(value, position, f" {value:.3g}", verticalalignment="center", fontsize=8)
     axes.margins(x=0.12)
 
 
 def permutation_importance(bundle: Bundle, matrix: Matrix) -> Vector:
-    """Give by how much predictions change when a column is shuffled: root mean square, three shuffles of 1,000 rows at most.
-    One number for each column of the schema.
+    """Return the root mean square change of the prediction when a column is shuffled, shape (columns of the schema,).
 
     This is permutation importance (Breiman, "Random Forests", Machine Learning 45 (2001), section 10) with the prediction
-    itself in the place of the target, so that it can be had on test rows without a look at their targets.
+    in place of the target, so it needs no targets of test rows. It averages three shuffles of at most 1,000 rows.
     """
     random = np.random.default_rng(0)
     matrix = matrix[:PERMUTED_ROWS]
@@ -112,13 +111,13 @@ def permutation_importance(bundle: Bundle, matrix: Matrix) -> Vector:
 
 
 def plot_map(axes: "Axes", coordinates: Matrix, error: Vector, unit: str, color_limit: float | None = None) -> None:
-    """Draw where the model errs; colours end at `limit`, or else where they leave out a twentieth of the rows."""
+    """Plot the error at each location. The color scale ends at `color_limit`, by default the 95% quantile of the error."""
     color_limit = color_limit or float(np.quantile(np.abs(error), 0.95)) or 1.0
     order = np.argsort(np.abs(error))  # the large errors on top
     latitude, longitude = coordinates[order].T
-    colours: Any = {"c": error[order], "cmap": "RdBu_r", "vmin": -color_limit, "vmax": color_limit}
-    points = axes.scatter(longitude, latitude, s=7, linewidths=0, rasterized=True, **colours)
-    axes.set(title="Where the model errs", xlabel="longitude", ylabel="latitude")
+    colors: Any = {"c": error[order], "cmap": "RdBu_r", "vmin": -color_limit, "vmax": color_limit}
+    points = axes.scatter(longitude, latitude, s=7, linewidths=0, rasterized=True, **colors)
+    axes.set(title="Error on the map", xlabel="longitude", ylabel="latitude")
     axes.set_aspect(1.0 / float(np.cos(np.radians(latitude.mean()))))
-    scale: Any = axes.figure.colorbar(points, ax=axes, shrink=0.6, extend="both")
-    scale.set_label(f"error of {unit}; red: too high")
+    color_bar: Any = axes.figure.colorbar(points, ax=axes, shrink=0.6, extend="both")
+    color_bar.set_label(f"error of {unit}; red: prediction too high")

@@ -12,7 +12,8 @@ from housing.data.table import Table, parse_schema
 from housing.runs.export import RUN_ID_KEY
 from housing.runs.outcome import Outcome
 from housing.schema.table_schema import Schema
-from housing.sweeps.sweep import JOBS_FILE, best_outcome
+from housing.sweeps.ranking import best_outcome
+from housing.sweeps.sweep import JOBS_FILE
 from housing.tracking import tags as tracking
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store

@@ -1,15 +1,11 @@
-"""TODO docstring."""
+"""Comparisons between a run and its repetition."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One thing about a run, as it was and as it is when the run is repeated."""
+    """One property of a run: its value in the original and in the repetition."""
 
     name: str
     original: str
@@ -17,5 +13,5 @@ class Comparison:
 
     @property
     def is_equal(self) -> bool:
-        """Whether it is the same to the last digit."""
+        """Whether both values are equal to the last digit."""
         return self.original == self.repeated

@@ -1,49 +1,65 @@
-"""TODO docstring."""
+"""Outcomes of jobs, kept as one JSON file in each job's folder."""
 
 import json
 import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from housing.core.files import atomic_write
 
-if TYPE_CHECKING:
-    pass
-
-OUTCOME_FILE = "outcome.json"  # in a job's folder
+OUTCOME_FILE = "outcome.json"
 
 
 @dataclass
 class Outcome:
-    """What came of a job. `metrics` are those of the validation rows and of speed."""
+    """The state of a job, and its result once it has one.
+
+    Attributes
+    ----------
+    status
+        RUNNING, FINISHED, PRUNED (stopped early by a search), FAILED, KILLED, SKIPPED (not started, because of fail_fast)
+        or LOST (the process ended without writing a result).
+    metrics
+        Scores on the validation rows, and costs.
+    worker
+        Host and process id.
+    started_at
+        Seconds since 1970.
+    seconds
+        Duration of the job.
+    progress
+        How far a running job is, such as "fold 2 of 5".
+    job
+        The job's number in its sweep, from 1; None outside a sweep.
+    """
 
     overrides: list[str]
-    status: str  # RUNNING, FINISHED, PRUNED (a search gave it up), FAILED, KILLED, SKIPPED (fail_fast), LOST (left no word)
+    status: str
     run_id: str | None = None
     link: str = ""
     reused: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
     error: str = ""
-    worker: str = ""  # the host and the process that runs it
-    started_at: float = 0.0  # seconds since 1970
-    seconds: float = 0.0  # from its start to its end
-    progress: str = ""  # how far a job is that runs: "fold 2 of 5"
+    worker: str = ""
+    started_at: float = 0.0
+    seconds: float = 0.0
+    progress: str = ""
+    job: int | None = None
 
     def write(self, folder: Path) -> None:
-        """Leave the outcome in the job's folder, where the sweep looks for it."""
+        """Write the outcome into the job's folder, from which the sweep reads it."""
         with atomic_write(folder / OUTCOME_FILE) as partial:
             partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     def describe(self, common: Collection[str] = ()) -> str:
-        """Give what was asked of the job, short, without what is `common` to all jobs of its sweep."""
-        overrides = (asked for asked in self.overrides if asked not in common and not asked.startswith("trial="))
+        """Return the job's overrides in short form, without those `common` to all jobs of its sweep."""
+        overrides = (override for override in self.overrides if override not in common and not override.startswith("trial="))
         return " ".join(map(_shorten, overrides)) or "(defaults)"
 
     @classmethod
     def read(cls, folder: Path) -> "Outcome | None":
-        """Give what a job has left in its folder, or None where it left nothing."""
+        """Return the outcome in a job's folder, or None if there is none."""
         try:
             return cls(**json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8")))
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A run that is finished, with the config and the table that it was made from."""
+"""A finished run with its config and the table that it was fitted on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,43 +17,56 @@ from housing.tracking.store import Store
 
 @dataclass(frozen=True)
 class PastRun:
-    """The run, and its config."""
+    """A finished run of housing.train and its config."""
 
     run: RunRecord
     cfg: DictConfig
 
     @classmethod
     def read(cls, store: Store, run_id: str) -> Self:
-        """Read a run. Raises HousingError where it is not there, is no run of `housing.train`, or did not finish."""
+        """Read a run from the store.
+
+        Raises
+        ------
+        HousingError
+            If the run does not exist, did not finish, or is not a run of housing.train of this version.
+        """
         run = store.runs.get(run_id)
-        kind = run.tags.get(tags.RUN_TYPE, "run of something else")
-        if kind != "run":
-            raise HousingError(f"run {run_id} is a {kind}; allowed: a run of housing.train")
+        run_type = run.tags.get(tags.RUN_TYPE, "run of another program")
+        if run_type != "run":
+            raise HousingError(f"Run {run_id} is a {run_type}; expected a run of housing.train.")
         if run.status != "FINISHED":
-            raise HousingError(f"run {run_id} is {run.status}; allowed: a FINISHED one")
+            raise HousingError(f"Run {run_id} is {run.status}; expected a FINISHED run.")
         return cls(run, store.artifacts.read_config(run_id))
 
     def locate_table(self, folder: Path) -> Path:
-        """Find the table that the run was fitted on, by its fingerprint, among the tables of this machine."""
-        fingerprint_of_run = self.run.tags[tags.DATA].partition("[")[0]  # of the whole file, where the run took its first rows
-        here = [Path(self.cfg.data.path), *sorted(folder.glob("*.csv"))]
-        fingerprints = {path: sha256(path) for path in here if path.is_file()}
+        """Return the file of the table that the run was fitted on, found by its fingerprint.
+
+        Raises
+        ------
+        HousingError
+            If neither the configured path nor a CSV file in `folder` has that fingerprint.
+        """
+        expected = self.run.tags[tags.DATA].partition("[")[0]  # "[:n]" marks a run on the first n rows of the file
+        candidates = [Path(self.cfg.data.path), *sorted(folder.glob("*.csv"))]
+        fingerprints = {path: sha256(path) for path in candidates if path.is_file()}
         for path, fingerprint in fingerprints.items():
-            if fingerprint == fingerprint_of_run:
+            if fingerprint == expected:
                 return path
-        listing = "".join(f"\n  {path}: {fingerprint}" for path, fingerprint in fingerprints.items()) or " nothing"
+        listing = "".join(f"\n  {path}: {fingerprint}" for path, fingerprint in fingerprints.items()) or " none"
         raise HousingError(
-            f"the table of run {self.run.id} is not here. Its fingerprint: {fingerprint_of_run}; found:{listing}{self._recovery_hint(folder)}"
+            f"The table of run {self.run.id} was not found. Expected fingerprint: {expected}. Tables on this machine:"
+            f"{listing}{self._recovery_hint(folder)}"
         )
 
     def _recovery_hint(self, folder: Path) -> str:
-        """Say how DVC brings an older version of the table back, where the table is under DVC."""
-        place = dvc_file(folder / Path(self.cfg.data.path).name)
-        if not place.is_file():
+        """Return the commands that restore an older version of the table with DVC, or "" if the table is not under DVC."""
+        pointer = dvc_file(folder / Path(self.cfg.data.path).name)
+        if not pointer.is_file():
             return ""
         commit = self.run.tags.get(environment.COMMIT_TAG, "COMMIT")
         return (
-            f"\nthe table is under DVC; this brings the version at the run's commit (git log -- {place} lists all):"
-            f"\n  git checkout {commit} -- {place} && dvc checkout {place}"
-            f"\nand this the present one again:\n  git checkout HEAD -- {place} && dvc checkout {place}"
+            f"\nThe table is under DVC. To restore its version at the run's commit (git log -- {pointer} lists all versions):"
+            f"\n  git checkout {commit} -- {pointer} && dvc checkout {pointer}"
+            f"\nTo return to the current version:\n  git checkout HEAD -- {pointer} && dvc checkout {pointer}"
         )

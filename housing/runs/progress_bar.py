@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Progress bar of a single run's boosting rounds."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,12 +8,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from housing.training.callbacks import OnRound, no_op
 
-REFRESH_SECONDS = 0.25  # seconds between two looks
+REFRESH_SECONDS = 0.25
 
 
 @contextmanager
 def boosting_progress(enabled: bool) -> Iterator[OnRound]:
-    """Show the rounds of boosting as a bar on a terminal, where that is wanted, for as long as the block lasts."""
+    """Show the rounds of boosting as a progress bar until the block ends, if enabled and the output is a terminal."""
     console = Console(highlight=False)
     if not (enabled and console.is_terminal):
         yield no_op
@@ -25,7 +25,7 @@ def boosting_progress(enabled: bool) -> Iterator[OnRound]:
         def show(member: str, done: int, total: int, score: float | None) -> None:
             if member not in tasks:
                 tasks[member] = progress.add_task(member, total=total, score="")
-            told = "" if score is None else f"watched {score:.4f}"
-            progress.update(tasks[member], completed=done, total=total, score=told)
+            text = "" if score is None else f"validation {score:.4f}"
+            progress.update(tasks[member], completed=done, total=total, score=text)
 
         yield show

@@ -1,4 +1,4 @@
-"""A trial of a search, as the job sees it that runs it."""
+"""Pruning: intermediate scores of a trial, reported to its Optuna study by the job that runs it."""
 
 import json
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ from housing.core.config import instantiate
 if TYPE_CHECKING:
     import optuna
 
-SEARCH_FILE = "search.json"  # in the sweep's folder: where a job finds its trial
+SEARCH_FILE = "search.json"  # in the sweep's folder: storage, study name and pruner
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial to report to."""
+    """A trial that accepts intermediate scores."""
 
     trial: "optuna.Trial"
 
     @classmethod
     def open(cls, sweep: Path, number: int) -> Self:
-        """Find a trial of the search whose sweep has this folder."""
+        """Load the trial with this number from the search in a sweep's folder."""
         import optuna  # pylint: disable=import-outside-toplevel
 
-        described = json.loads((sweep / SEARCH_FILE).read_text(encoding="utf-8"))
-        pruner = instantiate(OmegaConf.create(described["pruner"]))
-        study = optuna.load_study(study_name=described["study_name"], storage=described["storage"], pruner=pruner)
+        description = json.loads((sweep / SEARCH_FILE).read_text(encoding="utf-8"))
+        pruner = instantiate(OmegaConf.create(description["pruner"]))
+        study = optuna.load_study(study_name=description["study_name"], storage=description["storage"], pruner=pruner)
         return cls(resume_trial(study, number))
 
     def should_prune(self, step: int, value: float) -> bool:
-        """Report a value, and say whether the study's pruner gives the trial up; with several objectives it never does."""
+        """Report an intermediate value and return whether to stop the trial. A study of several objectives never prunes."""
         if len(self.trial.study.directions) > 1:
             return False
         self.trial.report(value, step)
@@ -40,10 +40,10 @@ class Trial:
 
 
 def resume_trial(study: "optuna.Study", number: int) -> "optuna.Trial":
-    """Give a trial that can be reported to, by its number."""
+    """Return the running trial with this number."""
     import optuna  # pylint: disable=import-outside-toplevel
 
-    # Optuna has no public way from a number to a trial that can still be reported to
+    # Optuna has no public way from a trial number to a trial that still accepts reports.
     storage = study._storage  # pylint: disable=protected-access
     study_id = storage.get_study_id_from_name(study.study_name)
     return optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))

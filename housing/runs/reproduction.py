@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Reproduction: a finished run fitted again from its own config, and compared with the original."""
 
 import tempfile
 from pathlib import Path
@@ -9,17 +9,20 @@ from housing.runs.comparison import Comparison
 from housing.runs.past_run import PastRun
 from housing.runs.run import Job, run
 from housing.runs.run_key import provenance
-from housing.tracking import store as tracking
+from housing.tracking import store as tracking_store
 
 COMPARED_SCORES = ("rmse", "mae", "r2")
 
 
 def reproduce(cfg: DictConfig) -> list[Comparison]:
-    """Fit a run again and compare: what it was made with, then what came of it.
+    """Fit a run again and compare provenance and scores.
 
-    Raises HousingError where the run did not finish or its data is not here.
+    Raises
+    ------
+    HousingError
+        If the run did not finish, or its table is not on this machine.
     """
-    store = tracking.connect(cfg.mlflow)
+    store = tracking_store.connect(cfg.mlflow)
     original = PastRun.read(store, cfg.run_id)
     repeated_cfg = original.cfg
     repeated_cfg.data.path = str(original.locate_table(Path(cfg.paths.data)))
@@ -28,6 +31,6 @@ def reproduce(cfg: DictConfig) -> list[Comparison]:
     repeated_cfg.tags = {**repeated_cfg.tags, "reproduces": cfg.run_id}
     with tempfile.TemporaryDirectory(prefix="housing-") as folder:
         outcome = run(repeated_cfg, Job([f"run_id={cfg.run_id}"], Path(folder) / "run"))
-    made_with = [Comparison(what, original.run.tags.get(tag, "unknown"), now) for what, (tag, now) in provenance().items()]
+    origins = [Comparison(name, original.run.tags.get(tag, "unknown"), value) for name, (tag, value) in provenance().items()]
     scores = [Comparison(name, repr(original.run.metrics[name]), repr(outcome.metrics[name])) for name in COMPARED_SCORES]
-    return made_with + scores
+    return origins + scores

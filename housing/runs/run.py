@@ -1,4 +1,4 @@
-"""One run: a table goes in, a scored and tracked bundle comes out."""
+"""One tracked run: fits and scores what a config describes, and logs bundle and scores to MLflow."""
 
 import os
 import shutil
@@ -8,17 +8,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from housing.core.config import SWEEP_RUN
 from housing.core.environment import commit
 from housing.core.errors import JobSkipped, StoreError, TrialPruned
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
 from housing.core.validators import BOOLEAN, POSITIVE, choice, integer, optional, validate
-from housing.data import table as data
+from housing.data import table as tables
 from housing.data.split import Split, split
 from housing.data.table import Table
 from housing.plots import run_figures
@@ -29,22 +31,18 @@ from housing.runs.run_key import EXCLUDED_FROM_KEY, provenance, run_key
 from housing.schema.table_schema import Schema
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
-from housing.tracking.runs import Run
+from housing.tracking.runs import Run, RunRecord
 from housing.tracking.store import Store
 from housing.training.build import build
 from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import RANKING_METRICS
 
-UNLOGGED_PARAMS = (
-    "data.columns",
-    "data.landmarks",
-    "data.derived_products",
-    "data.source",
-)  # in config.yaml; too long for a table of runs
-
-
-BUNDLE, CONFIG, FIGURES, HOLDOUT = "bundle", "config", "figures", "holdout"  # in a job's folder
-
+# Too long for MLflow's table of runs. The logged config.yaml has them.
+UNLOGGED_PARAMS = ("data.columns", "data.landmarks", "data.derived_products", "data.source")
+BUNDLE, CONFIG, FIGURES, HOLDOUT = "bundle", "config", "figures", "holdout"  # folders in a job's folder
+STOP_FILE = "stop"  # in a sweep's folder: the reason to start no further job
+MAX_REASON = 1000  # characters
+INTERRUPTED = "Interrupted. Run the same command again to continue."
 
 ALLOWED = {
     "seed": integer(0, 2**32 - 1),
@@ -62,30 +60,39 @@ ALLOWED = {
 }
 
 
-STOP_FILE = "stop"  # in a sweep's folder: why no further job is begun
-
-
 @dataclass(frozen=True)
 class Job:
-    """Where a run stands in Hydra: what was asked on the command line, and the folder for its files."""
+    """What Hydra knows about a run: the command line's overrides, the folder for files, and the run of its sweep."""
 
     overrides: list[str]
     folder: Path
-    parent: str | None = None  # the run of the sweep it belongs to
+    sweep_run_id: str | None = None  # None: a run of its own
+
+    @classmethod
+    def from_hydra(cls) -> Self:
+        """Return the job that Hydra is running in this process."""
+        hydra = HydraConfig.get()
+        return cls(list(hydra.overrides.task), Path(hydra.runtime.output_dir), os.environ.get(SWEEP_RUN))
+
+    @property
+    def is_standalone(self) -> bool:
+        """Whether the job is a run of its own, not a job of a sweep."""
+        return self.sweep_run_id is None
 
 
 def run(cfg: DictConfig, job: Job) -> Outcome:
-    """Fit, score and track what a config describes, or give the outcome of the same run where one is finished.
+    """Fit, score and track the model that a config describes, or return the outcome of an equal finished run.
 
-    Test rows are not touched. A failure is in MLflow with its traceback, and in the job's folder, before it is raised.
+    Test rows are not touched. An error is logged to MLflow with its traceback, and written to the job's folder, before
+    it is raised.
     """
     started = Outcome(job.overrides, "RUNNING", worker=f"{socket.gethostname()} {os.getpid()}", started_at=time.time())
     try:
         _raise_if_stopped(job)
-        for stale in (CONFIG, BUNDLE, FIGURES, HOLDOUT):  # of an earlier attempt, which was killed
-            shutil.rmtree(job.folder / stale, ignore_errors=True)
-        started.write(job.folder)  # all that a sweep finds of a job that is killed
-        outcome = _run(cfg, job, started, tracking_store.connect(cfg.mlflow))
+        for name in (CONFIG, BUNDLE, FIGURES, HOLDOUT):  # left by an earlier attempt that was killed
+            shutil.rmtree(job.folder / name, ignore_errors=True)
+        started.write(job.folder)  # the only trace of a job that is killed
+        outcome = _run_or_reuse(cfg, job, started, tracking_store.connect(cfg.mlflow))
     except JobSkipped as error:
         _close_outcome(started, "SKIPPED", str(error)).write(job.folder)
         raise
@@ -93,13 +100,11 @@ def run(cfg: DictConfig, job: Job) -> Outcome:
         outcome = _close_outcome(_latest_outcome(job, started), "PRUNED", str(reason))
     except Exception as error:
         _close_outcome(_latest_outcome(job, started), "FAILED", f"{type(error).__name__}: {error}").write(job.folder)
-        if job.parent and (cfg.fail_fast or isinstance(error, StoreError)):
+        if not job.is_standalone and (cfg.fail_fast or isinstance(error, StoreError)):
             _request_stop(job, error)
         raise
     except BaseException:
-        _close_outcome(_latest_outcome(job, started), "KILLED", "interrupted; the same command goes on from here").write(
-            job.folder
-        )
+        _close_outcome(_latest_outcome(job, started), "KILLED", INTERRUPTED).write(job.folder)
         raise
     outcome.write(job.folder)
     return outcome
@@ -110,71 +115,78 @@ def _close_outcome(outcome: Outcome, status: str, error: str) -> Outcome:
 
 
 def _latest_outcome(job: Job, started: Outcome) -> Outcome:
-    """Give what the job has written down of itself so far."""
+    """Return the outcome that the job has written so far."""
     return Outcome.read(job.folder) or started
 
 
 def _raise_if_stopped(job: Job) -> None:
-    """Raise SkippedError where the sweep of a job has been told to stop."""
-    stop = job.folder.parent / STOP_FILE
-    if job.parent and stop.exists():
-        raise JobSkipped(f"not begun: {stop.read_text(encoding='utf-8')}")
+    """Raise JobSkipped if a failed job has stopped the sweep."""
+    stop_file = job.folder.parent / STOP_FILE
+    if not job.is_standalone and stop_file.exists():
+        raise JobSkipped(f"Not started: {stop_file.read_text(encoding='utf-8')}")
 
 
 def _request_stop(job: Job, error: Exception) -> None:
-    with atomic_write(job.folder.parent / STOP_FILE) as partial:
-        partial.write_text(f"job {job.folder.name} failed: {error}"[:1000], encoding="utf-8")
+    write_stop_file(job.folder.parent, f"job {job.folder.name} failed: {error}")
 
 
-def _run(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> Outcome:
+def write_stop_file(sweep_folder: Path, reason: str) -> None:
+    """Stop a sweep: its jobs that have not started are skipped for this reason."""
+    with atomic_write(sweep_folder / STOP_FILE) as partial:
+        partial.write_text(reason[:MAX_REASON], encoding="utf-8")
+
+
+def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> Outcome:
     name, tags = f"{cfg.model.name} {cfg.features.name}", _tags(cfg, job)
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
-    if job.parent is None:
+    if job.is_standalone:
         store.runs.close_dead(cfg.experiment_name)
     try:
         validate(cfg, ALLOWED)
-        table = data.load(cfg.data, cfg.max_rows)
+        table = tables.load(cfg.data, cfg.max_rows)
         parts = split(table, cfg.split)
         key = run_key(resolved, table, parts)
     except Exception:
-        store.runs.open(cfg.experiment_name, name, tags).fail()  # so that it is seen there too
+        store.runs.open(cfg.experiment_name, name, tags).fail()  # the failure shows in MLflow, too
         raise
     with machine_lock(f"{store.client.uri} {cfg.experiment_name} {key}"):
         existing = None if cfg.force_rerun else store.runs.find_finished(cfg.experiment_name, key)
         if existing is not None:
-            seconds = time.time() - started.started_at
-            return replace(
-                started,
-                status="FINISHED",
-                run_id=existing.id,
-                link=existing.run.link,
-                reused=True,
-                metrics=existing.metrics,
-                seconds=seconds,
-            )
+            return _reused_outcome(started, existing)
         tags |= {**tracking_tags.key_tag(key), tracking_tags.DATA: table.fingerprint, tracking_tags.SPLIT: parts.fingerprint()}
         tags[tracking_tags.COLUMNS] = table.schema.interface_hash()
         with store.runs.start(cfg.experiment_name, name, tags) as tracked_run:
             started = replace(started, run_id=tracked_run.id, link=tracked_run.link)
             started.write(job.folder)
-            tracked_run.log_directory(_write_config(resolved, job), CONFIG)  # before anything can fail
+            tracked_run.log_directory(_write_config(resolved, job), CONFIG)  # first, so that a failed run has its config
             tracked_run.log(params=_params(resolved))
             metrics = _fit_and_log(cfg, job, table, parts, started, tracked_run)
     return replace(started, status="FINISHED", metrics=metrics, seconds=time.time() - started.started_at)
 
 
+def _reused_outcome(started: Outcome, existing: RunRecord) -> Outcome:
+    return replace(
+        started,
+        status="FINISHED",
+        run_id=existing.id,
+        link=existing.run.link,
+        reused=True,
+        metrics=existing.metrics,
+        seconds=time.time() - started.started_at,
+    )
+
+
 def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started: Outcome, tracked_run: Run) -> dict[str, float]:
-    """Fit and log; in a sweep the bundle stays in the job's folder, for the sweep's end."""
-    is_standalone = job.parent is None
-    prunable = cfg.trial is not None and cfg.evaluation.folds is not None  # else a job needs no way to the study
+    """Fit and log a run. In a sweep the bundle stays in the job's folder until the sweep ends."""
+    prunable = cfg.trial is not None and cfg.evaluation.folds is not None  # without folds a job needs no access to the study
     trial = Trial.open(job.folder.parent, cfg.trial) if prunable else None
 
     def on_fold(number: int, folds: int, scores: dict[str, float]) -> None:
         replace(started, progress=f"fold {number} of {folds}, {cfg.metric} {scores[cfg.metric]:.4f}").write(job.folder)
         if trial is not None and number < folds and trial.should_prune(number, scores[cfg.metric]):
-            raise TrialPruned(f"given up after fold {number} of {folds}: {cfg.metric} {scores[cfg.metric]:.4f}")
+            raise TrialPruned(f"Pruned after fold {number} of {folds}: {cfg.metric} {scores[cfg.metric]:.4f}")
 
-    with progress_bar.boosting_progress(is_standalone) as show_round:
+    with progress_bar.boosting_progress(job.is_standalone) as show_round:
 
         def on_round(member: str, done: int, rounds: int, score: float | None) -> None:
             show_round(member, done, rounds, score)
@@ -186,32 +198,30 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started:
         bundle, metrics = build(cfg, table, parts, tracked_run.id, on_fold, on_round, on_fit)
     bundle.write(job.folder / BUNDLE)
     tracked_run.log(metrics=metrics)
-    if is_standalone or cfg.log_model == "all":
+    if job.is_standalone or cfg.log_model == "all":
         log_bundle(tracked_run, job.folder, table.schema)
-    if is_standalone and cfg.figures:
-        tracked_run.log_directory(
-            run_figures.draw(bundle, HoldoutPredictions.read(job.folder / HOLDOUT), table, parts, job.folder / FIGURES), FIGURES
-        )
-    if is_standalone:
-        for folder in (BUNDLE, HOLDOUT):  # the store has it
-            shutil.rmtree(job.folder / folder)
+    if job.is_standalone and cfg.figures:
+        holdout = HoldoutPredictions.read(job.folder / HOLDOUT)
+        tracked_run.log_directory(run_figures.draw(bundle, holdout, table, parts, job.folder / FIGURES), FIGURES)
+    if job.is_standalone:
+        for name in (BUNDLE, HOLDOUT):  # the store has both
+            shutil.rmtree(job.folder / name)
     return metrics
 
 
 def log_bundle(tracked_run: Run, folder: Path, schema: Schema) -> None:
-    """Log the bundle in a job's folder, and what figures need beside it."""
+    """Log the bundle and the held-out predictions in a job's folder."""
     tracked_run.log_bundle(folder / BUNDLE, schema)
     tracked_run.log_directory(folder / HOLDOUT, HOLDOUT)
 
 
 def _write_config(resolved: Mapping[str, Any], job: Job) -> Path:
-    home = job.folder / CONFIG
-    home.mkdir(parents=True)
+    folder = job.folder / CONFIG
+    folder.mkdir(parents=True)
     for name, content in (("config.yaml", resolved), ("overrides.yaml", job.overrides)):
-        (home / name).write_text(
-            yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-    return home
+        text = yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
 
 
 def _params(resolved: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,7 +230,7 @@ def _params(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give nested values by their names with dots."""
+    """Return nested values by their dotted names."""
     values: dict[str, Any] = {}
     for name, value in node.items():
         if isinstance(value, Mapping):
@@ -242,4 +252,4 @@ def _tags(cfg: DictConfig, job: Job) -> dict[str, str]:
         tracking_tags.FOLDER: str(job.folder.absolute()),
         **dict(provenance().values()),
     }
-    return tags if job.parent is None else {**tags, tracking_tags.PARENT: job.parent}
+    return tags if job.sweep_run_id is None else {**tags, tracking_tags.PARENT: job.sweep_run_id}

@@ -1,4 +1,4 @@
-"""What a run comes from: its key, the commit, the code, the libraries."""
+"""Run key and provenance: a hash of everything that decides a run's result, and the tags that record it."""
 
 import functools
 import hashlib
@@ -13,7 +13,7 @@ from housing.data.split import Split
 from housing.data.table import Table
 from housing.tracking import tags
 
-# What may differ between two runs that give the same model: places, tracking, threads, what is kept and shown.
+# Config keys that do not change the model: paths, tracking, threads, and what is stored or shown.
 EXCLUDED_FROM_KEY = (
     "paths",
     "mlflow",
@@ -28,20 +28,22 @@ EXCLUDED_FROM_KEY = (
     "tags",
 )
 
-
+# Packages and modules of housing whose code decides a run's result. A commit of the README must not invalidate finished runs.
 CODE_PATHS = (
     "schema",
     "features",
     "bundle",
     "training",
+    "core/config.py",
     "data/split.py",
     "data/table.py",
     "runs/run.py",
 )
+SOURCE_SUFFIXES = (".py", ".c")
 
 
 def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
-    """Give the hash of all that decides what a run gives: config, data, split, code, libraries."""
+    """Return the hash of everything that decides a run's result: config, data, split, code, libraries and tag format."""
     config = {name: _without_threads(value) for name, value in resolved.items() if name not in EXCLUDED_FROM_KEY}
     config["data"] = {name: value for name, value in config["data"].items() if name not in ("path", "slice_columns")}
     key_parts = {
@@ -50,49 +52,62 @@ def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
         "split": parts.fingerprint(),
         "code": _code_hash(),
         "libraries": libraries(),
+        "tag_format": tags.FORMAT,
     }
     return hashlib.sha256(json.dumps(key_parts, sort_keys=True).encode()).hexdigest()
 
 
 def retraining_key(fingerprint: str, table_config: Mapping[str, Any], sweep: Sequence[str]) -> str:
-    """Give the hash of all that decides what a sweep over a table gives: data, what is asked of it, config, code, libraries.
+    """Return the hash of everything that decides the result of a sweep over a table.
 
-    `declared` is the table's config, which may come from elsewhere; where the table lies decides nothing. Of our own config
-    every file is looked at, so the hash may differ where nothing else does; the runs are reused then.
+    The path of the table is left out. All files in conf/ are hashed, so an unrelated change there starts a new sweep,
+    which then reuses its runs.
     """
     parts: dict[str, Any] = {"data": fingerprint, "sweep": list(sweep), "code": _code_hash(), "libraries": libraries()}
     parts["table"] = {name: value for name, value in table_config.items() if name != "path"}
-    parts["config"] = _hash(sorted((PROJECT / "conf").rglob("*.yaml")))
+    parts["config"] = _hash(sorted((PROJECT / "conf").rglob("*.yaml")), PROJECT)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _without_threads(node: Any) -> Any:
-    """Give a part of a config without what its estimators are told of threads."""
+    """Return a config node without the estimators' numbers of threads."""
     if not isinstance(node, Mapping):
         return node
     return {name: _without_threads(value) for name, value in node.items() if name != "n_jobs"}
 
 
 def provenance() -> dict[str, tuple[str, str]]:
-    """Give what a run is made with besides config and data: for each thing the tag of a run, and its value here and now."""
-    versions = {name: (f"housing.{name}", found) for name, found in libraries().items()}
+    """Return what decides a result beside config and data: for each name, a run's tag and the tag's current value."""
+    versions = {name: (f"housing.{name}", version) for name, version in libraries().items()}
     return {
         "commit": (COMMIT_TAG, commit()[0]),
-        "code that fits or scores": (tags.CODE, _code_hash()),
+        "code": (tags.CODE, _code_hash()),
         "python": ("housing.python", platform.python_version()),
         **versions,
     }
 
 
+def code_hash(package: Path) -> str:
+    """Return the hash of the source files at CODE_PATHS below the folder of the package `housing`."""
+    return _hash(code_files(package), package)
+
+
+def code_files(package: Path) -> list[Path]:
+    """Return the source files at CODE_PATHS below the folder of the package `housing`, in a fixed order."""
+    files: list[Path] = []
+    for path in (package / name for name in CODE_PATHS):
+        members = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files += [member for member in members if member.suffix in SOURCE_SUFFIXES]
+    return files
+
+
 @functools.lru_cache
 def _code_hash() -> str:
-    """Hash the project's files that fit or score: a commit of the README must not make a finished run unknown."""
-    paths = [PROJECT / "housing" / name for name in CODE_PATHS]
-    return _hash([file for place in paths for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])])
+    return code_hash(PROJECT / "housing")
 
 
-def _hash(files: Iterable[Path]) -> str:
+def _hash(files: Iterable[Path], root: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The figures of a leaderboard, as SVG for its page: what the jobs reached, what mattered, where the good values lie."""
+"""Figures of a leaderboard as SVG: optimization history, Pareto front, importance, slices, parallel coordinates."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +12,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_LINES = 500  # of parallel coordinates, the best ones
-
-
+MAX_LINES = 500  # best jobs in parallel coordinates
 MAX_SLICES = 12
-
-
-MAX_CATEGORIES = 12  # words of one parameter that a figure can name
-
-
-MAX_IMPORTANCE_JOBS = 200  # jobs behind the importance: five times as many take eight times as long
-
-
+MAX_CATEGORIES = 12  # categories of a parameter that fit on an axis
+MAX_IMPORTANCE_JOBS = 200  # 1,000 jobs would take eight times as long
 COLOR_MAP = "Blues_r"  # dark is good
 
 
 def draw(ranking: Ranking) -> list[SvgFigure]:
-    """Draw what the jobs of a sweep give cause for; the same jobs always give the same bytes."""
+    """Draw figures, leaving out those that need more jobs. The same jobs always give the same bytes."""
     finished = len(ranking.finished)
     parameters = [
         parameter for parameter in ranking.parameters if parameter.numbers or len(parameter.distinct_values) <= MAX_CATEGORIES
@@ -49,120 +41,127 @@ def draw(ranking: Ranking) -> list[SvgFigure]:
 
 def _optimization_history(ranking: Ranking) -> SvgFigure:
     metric, jobs = ranking.objectives[0], np.sort(ranking.finished)
-    scores = np.array([ranking.metric(number) for number in jobs])
+    job_numbers = np.array(ranking.job_numbers)
+    scores = np.array([ranking.metric(job) for job in jobs])
     top = _upper_limit(scores)
     above = int((scores > top).sum())
 
     def plot(figure: "Figure") -> None:
         axes = figure.subplots()
-        reused = np.array([ranking.outcomes[number].reused for number in jobs])
-        for which, colour, label in ((~reused, PRIMARY, "fitted"), (reused, MUTED, "reused")):
-            if which.any():
-                places, values = jobs[which], np.minimum(scores[which], top)
+        reused = np.array([ranking.outcomes[job].reused for job in jobs])
+        for mask, color, label in ((~reused, PRIMARY, "fitted"), (reused, MUTED, "reused")):
+            if mask.any():
                 axes.scatter(
-                    places,
-                    values,
+                    job_numbers[jobs[mask]],
+                    np.minimum(scores[mask], top),
                     s=16,
-                    color=colour,
+                    color=color,
                     label=label,
                     rasterized=len(jobs) > RASTERIZE_ABOVE,
                     linewidths=0,
                     zorder=2,
                 )
-        high = jobs[scores > top]
+        high = job_numbers[jobs[scores > top]]
         if len(high):
-            axes.scatter(high, np.full(len(high), top), marker="^", s=30, color=TEXT, label="above the edge", zorder=3)
-        pruned = [number for number, outcome in enumerate(ranking.outcomes) if outcome.status == "PRUNED"]
-        failed = [number for _, _, numbers in ranking.failures for number in numbers]
-        for lost, colour, label in ((pruned, MUTED, "pruned"), (failed, ACCENT, "not finished")):
-            if lost:
-                axes.plot(lost, [0.02] * len(lost), "x", color=colour, label=label, transform=axes.get_xaxis_transform())
-        axes.step(
-            jobs, np.minimum(np.minimum.accumulate(scores), top), where="post", color=ACCENT, linewidth=1.4, label="best so far"
-        )
-        axes.set(xlabel="job", ylabel=metric)
+            axes.scatter(high, np.full(len(high), top), marker="^", s=30, color=TEXT, label="above the axis", zorder=3)
+        pruned = [job for job, outcome in enumerate(ranking.outcomes) if outcome.status == "PRUNED"]
+        failed = [job for _, _, failed_jobs in ranking.failures for job in failed_jobs]
+        for unfinished, color, label in ((pruned, MUTED, "pruned"), (failed, ACCENT, "not finished")):
+            if unfinished:
+                axes.plot(
+                    job_numbers[unfinished],
+                    [0.02] * len(unfinished),
+                    "x",
+                    color=color,
+                    label=label,
+                    transform=axes.get_xaxis_transform(),
+                )
+        best = np.minimum(np.minimum.accumulate(scores), top)
+        axes.step(job_numbers[jobs], best, where="post", color=ACCENT, linewidth=1.4, label="best so far")
+        axes.set(xlabel="job", ylabel=ranking.label())
         axes.margins(y=0.1)
         axes.locator_params(axis="x", integer=True)
         axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
 
-    caption = f"The {metric} of each job in the order in which they were asked, and the best up to there."
+    caption = f"The {metric} of each job in the order of the sweep, and the best value so far. Lower is better."
     if above:
-        caption += f" {above} {'jobs lie' if above > 1 else 'job lies'} above the upper edge, at up to {scores.max():.4g}."
-    return draw_svg(f"{metric} over the jobs", caption, plot, (10.0, 3.8))
+        caption += f" {above} {'jobs lie' if above > 1 else 'job lies'} above the axis, at up to {scores.max():.4g}."
+    return draw_svg(f"{metric} of each job", caption, plot, (10.0, 3.8))
 
 
 def _pareto_front(ranking: Ranking) -> SvgFigure:
-    one, other = ranking.objectives[:2]
+    vertical_name, horizontal_name = ranking.objectives[:2]
 
     def plot(figure: "Figure") -> None:
         axes = figure.subplots()
-        horizontal = np.array([ranking.metric(number, other) for number in ranking.finished])
-        vertical = np.array([ranking.metric(number, one) for number in ranking.finished])
+        horizontal = np.array([ranking.metric(job, horizontal_name) for job in ranking.finished])
+        vertical = np.array([ranking.metric(job, vertical_name) for job in ranking.finished])
         top = _upper_limit(vertical)
         axes.scatter(
             horizontal, np.minimum(vertical, top), s=18, color=MUTED, linewidths=0, rasterized=len(horizontal) > RASTERIZE_ABOVE
         )
-        front = sorted((ranking.metric(number, other), min(ranking.metric(number, one), top)) for number in ranking.pareto_front)
+        front = sorted(
+            (ranking.metric(job, horizontal_name), min(ranking.metric(job, vertical_name), top)) for job in ranking.pareto_front
+        )
         axes.plot(*zip(*front, strict=True), "o", color=ACCENT, markersize=6, label="Pareto set")
         if len(ranking.objectives) == 2:
             axes.step(*zip(*front, strict=True), where="post", color=ACCENT, linewidth=1)
         if horizontal.min() > 0 and horizontal.max() > 30 * horizontal.min():
             axes.set_xscale("log")
-        axes.set(xlabel=other, ylabel=one)
+        axes.set(xlabel=ranking.label(horizontal_name), ylabel=ranking.label(vertical_name))
         axes.legend(frameon=False, fontsize=9)
 
-    caption = f"Each dot is a job; those of the Pareto set are beaten by no other in {' and '.join(ranking.objectives)} together."
-    return draw_svg(f"{one} against {other}", caption, plot, (7.0, 4.6))
+    caption = f"Each dot is a job. No other job dominates those of the Pareto set in {' and '.join(ranking.objectives)}."
+    return draw_svg(f"{vertical_name} against {horizontal_name}", caption, plot, (7.0, 4.6))
 
 
 def _importance_chart(ranking: Ranking, parameters: list[Parameter]) -> list[SvgFigure]:
-    found = parameter_importances(ranking, parameters)
-    if found is None:
+    importances = parameter_importances(ranking, parameters)
+    if importances is None:
         return []
-    shares = sorted(found.items(), key=lambda pair: pair[1])
+    shares = sorted(importances.items(), key=lambda pair: pair[1])
 
     def plot(figure: "Figure") -> None:
         axes = figure.subplots()
         names, values = zip(*shares, strict=True)
         axes.barh(names, values, color=PRIMARY, height=0.6)
-        for place, value in enumerate(values):
+        for position, value in enumerate(values):
             axes.annotate(
-                f"{value:.0%}", (value, place), (4, 0), textcoords="offset points", verticalalignment="center", fontsize=9
+                f"{value:.0%}", (value, position), (4, 0), textcoords="offset points", verticalalignment="center", fontsize=9
             )
         axes.set_xlim(0, max(values) * 1.12)
         axes.set_xlabel(f"share of the variance of {ranking.objectives[0]}")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
     caption = (
-        f"How much of the variance of {ranking.objectives[0]} among the jobs each parameter accounts for"
-        " (functional ANOVA over a random forest; Hutter, Hoos and Leyton-Brown, 2014). With few jobs it is a hint."
+        f"Share of the variance of {ranking.objectives[0]} among the jobs that each parameter explains"
+        " (functional ANOVA over a random forest; Hutter, Hoos and Leyton-Brown, 2014). With few jobs this is a rough estimate."
     )
-    return [draw_svg("What mattered", caption, plot, (8.0, 1.2 + 0.38 * len(shares)))]
+    return [draw_svg("Parameter importance", caption, plot, (8.0, 1.2 + 0.38 * len(shares)))]
 
 
 def parameter_importances(ranking: Ranking, parameters: list[Parameter]) -> dict[str, float] | None:
-    """Give for each parameter its share of the variance of the first objective, or None where that does not vary."""
-    import optuna  # pylint: disable=import-outside-toplevel  # a second that only drawing needs
+    """Return each parameter's share of the variance of the first objective, or None if the objective does not vary."""
+    import optuna  # pylint: disable=import-outside-toplevel  # 1 s that only drawing needs
 
-    jobs = [
-        ranking.finished[place] for place in np.unique(np.linspace(0, len(ranking.finished) - 1, MAX_IMPORTANCE_JOBS).astype(int))
-    ]
-    scores = np.array([ranking.metric(number) for number in jobs])
+    ranks = np.unique(np.linspace(0, len(ranking.finished) - 1, MAX_IMPORTANCE_JOBS).astype(int))
+    jobs = [ranking.finished[rank] for rank in ranks]
+    scores = np.array([ranking.metric(job) for job in jobs])
     if np.ptp(scores) == 0:
         return None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study()
     spaces = {parameter.name: _distribution(parameter, jobs) for parameter in parameters}
-    names = {parameter.name: parameter for parameter in parameters}
-    for number, score in zip(jobs, np.minimum(scores, _upper_limit(scores)), strict=True):
-        values = {name: _parameter_value(parameter, number) for name, parameter in names.items()}
+    for job, score in zip(jobs, np.minimum(scores, _upper_limit(scores)), strict=True):
+        values = {parameter.name: _parameter_value(parameter, job) for parameter in parameters}
         study.add_trial(optuna.trial.create_trial(params=values, distributions=spaces, value=float(score)))
-    found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
-    return {names[name].label: share for name, share in found.items()}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    labels = {parameter.name: parameter.label for parameter in parameters}
+    return {labels[name]: share for name, share in optuna.importance.get_param_importances(study, evaluator=evaluator).items()}
 
 
-def _parameter_value(parameter: Parameter, number: int) -> Any:
-    return parameter.values[number] if parameter.numbers is None else parameter.numbers[number]
+def _parameter_value(parameter: Parameter, job: int) -> Any:
+    return parameter.values[job] if parameter.numbers is None else parameter.numbers[job]
 
 
 def _distribution(parameter: Parameter, jobs: list[int]) -> Any:
@@ -173,7 +172,7 @@ def _distribution(parameter: Parameter, jobs: list[int]) -> Any:
 
     if parameter.numbers is None:
         return CategoricalDistribution(parameter.distinct_values)
-    values = [parameter.numbers[number] for number in jobs]
+    values = [parameter.numbers[job] for job in jobs]
     return FloatDistribution(min(values), max(values), log=parameter.is_logarithmic)
 
 
@@ -182,36 +181,37 @@ def _slice_plot(ranking: Ranking, parameters: list[Parameter]) -> SvgFigure:
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     jobs = ranking.finished[::-1]  # the best on top
-    scores = np.array([ranking.metric(number) for number in jobs])
+    scores = np.array([ranking.metric(job) for job in jobs])
     top = _upper_limit(scores)
 
     def plot(figure: "Figure") -> None:
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for place, axes in enumerate(grid.flat):
-            if place >= len(shown):
+        for panel, axes in enumerate(grid.flat):
+            if panel >= len(shown):
                 axes.set_visible(False)
                 continue
-            places = _axis_positions(axes, shown[place])[jobs]
+            positions = _axis_positions(axes, shown[panel])[jobs]
             rasterized = len(jobs) > RASTERIZE_ABOVE
-            axes.scatter(places, np.minimum(scores, top), c=jobs, cmap="Blues", vmin=-len(jobs) / 2, s=16, rasterized=rasterized)
-            axes.plot(places[-1], scores[-1], "o", color=ACCENT, markersize=7)
-            axes.set_xlabel(shown[place].label)
-            if place % columns == 0:
-                axes.set_ylabel(ranking.objectives[0])
+            colors: Any = {"c": jobs, "cmap": "Blues", "vmin": -len(jobs) / 2}
+            axes.scatter(positions, np.minimum(scores, top), s=16, rasterized=rasterized, **colors)
+            axes.plot(positions[-1], scores[-1], "o", color=ACCENT, markersize=7)
+            axes.set_xlabel(shown[panel].label)
+            if panel % columns == 0:
+                axes.set_ylabel(ranking.label())
 
-    caption = f"{ranking.objectives[0]} of each job over each parameter; later jobs are darker, the best is red."
+    caption = f"{ranking.objectives[0]} of each job over each parameter. Later jobs are darker, the best job is red."
     if len(shown) < len(parameters):
-        caption += f" The first {MAX_SLICES} of {len(parameters)} parameters."
+        caption += f" The figure shows the first {MAX_SLICES} of {len(parameters)} parameters."
     return draw_svg("Slices", caption, plot, (3.4 * columns if columns > 1 else 6.0, 2.7 * rows))
 
 
 def _axis_positions(axes: "Axes", parameter: Parameter) -> Vector:
-    """Give where on an axis each job lies, and label it."""
+    """Set up an axis for a parameter, and return each job's position on it."""
     if parameter.numbers is not None:
         if parameter.is_logarithmic:
             axes.set_xscale("log")
         return np.array(parameter.numbers)
-    names = [word or "(not set)" for word in parameter.distinct_values]
+    names = [value or "(not set)" for value in parameter.distinct_values]
     axes.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) * len(names) > 24 else 0)
     axes.margins(x=0.15)
     return np.array([float(parameter.distinct_values.index(value)) for value in parameter.values])
@@ -220,7 +220,7 @@ def _axis_positions(axes: "Axes", parameter: Parameter) -> Vector:
 def _parallel_coordinates(ranking: Ranking, parameters: list[Parameter]) -> SvgFigure:
     shown, metric = parameters[:MAX_SLICES], ranking.objectives[0]
     jobs = ranking.finished[:MAX_LINES][::-1]
-    scores = np.array([ranking.metric(number) for number in jobs])
+    scores = np.array([ranking.metric(job) for job in jobs])
     top = _upper_limit(scores)
 
     def plot(figure: "Figure") -> None:
@@ -229,31 +229,30 @@ def _parallel_coordinates(ranking: Ranking, parameters: list[Parameter]) -> SvgF
 
         axes = figure.subplots()
         heights = np.stack([*(_heights(parameter)[jobs] for parameter in shown), _rescale(np.minimum(scores, top))], axis=1)
-        norm = mpl.colors.Normalize(scores.min(), top + 0.3 * (top - scores.min()))  # the worst are not white
+        norm = mpl.colors.Normalize(scores.min(), top + 0.3 * (top - scores.min()))  # the worst jobs are pale, not white
         lines = [np.column_stack([np.arange(heights.shape[1]), height]) for height in heights]
         collection = LineCollection(lines, array=np.minimum(scores, top), cmap=COLOR_MAP, norm=norm, linewidths=1.2, alpha=0.8)
         axes.add_collection(collection)
         axes.plot(np.arange(heights.shape[1]), heights[-1], color=ACCENT, linewidth=2.4, zorder=3)
-        for place, (label, ticks) in enumerate(
-            [*((p.label, _ticks(p)) for p in shown), (metric, _range_ticks(scores.min(), top))]
-        ):
-            axes.plot([place, place], [0, 1], color=MUTED, linewidth=0.8, zorder=0)
+        scales = [(parameter.label, _ticks(parameter)) for parameter in shown]
+        for position, (label, ticks) in enumerate([*scales, (metric, _range_ticks(scores.min(), top))]):
+            axes.plot([position, position], [0, 1], color=MUTED, linewidth=0.8, zorder=0)
             for height, text in ticks:
                 box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
                 offset: Any = {"xytext": (4, 0), "textcoords": "offset points"}
-                axes.annotate(text, (place, height), fontsize=8, verticalalignment="center", bbox=box, zorder=4, **offset)
-            axes.text(place, 1.08, label, fontsize=9, fontweight="bold", horizontalalignment="center")
+                axes.annotate(text, (position, height), fontsize=8, verticalalignment="center", bbox=box, zorder=4, **offset)
+            axes.text(position, 1.08, label, fontsize=9, fontweight="bold", horizontalalignment="center")
         axes.set(xlim=(-0.3, len(shown) + 0.6), ylim=(-0.06, 1.14))
         axes.axis("off")
 
-    caption = f"Each line is a job from its parameters to its {metric}; dark is good, the best is red."
+    caption = f"Each line is a job, from its parameters to its {metric}. Dark is good, the best job is red."
     if len(ranking.finished) > MAX_LINES:
-        caption += f" The best {MAX_LINES} of {len(ranking.finished)} jobs."
+        caption += f" The figure shows the best {MAX_LINES} of {len(ranking.finished)} jobs."
     return draw_svg("Parallel coordinates", caption, plot, (max(6.0, min(11.0, 2.0 * (len(shown) + 1))), 4.6))
 
 
 def _heights(parameter: Parameter) -> Vector:
-    """Give where on an axis from 0 to 1 each job lies."""
+    """Return each job's position on an axis from 0 to 1."""
     if parameter.numbers is None:
         last = max(1, len(parameter.distinct_values) - 1)
         return np.array([parameter.distinct_values.index(value) / last for value in parameter.values])
@@ -268,7 +267,7 @@ def _rescale(values: Vector) -> Vector:
 def _ticks(parameter: Parameter) -> list[tuple[float, str]]:
     if parameter.numbers is None:
         last = max(1, len(parameter.distinct_values) - 1)
-        return [(place / last, word or "(not set)") for place, word in enumerate(parameter.distinct_values)]
+        return [(index / last, value or "(not set)") for index, value in enumerate(parameter.distinct_values)]
     return _range_ticks(min(parameter.numbers), max(parameter.numbers), parameter.is_logarithmic)
 
 
@@ -278,7 +277,7 @@ def _range_ticks(low: float, high: float, logarithmic: bool = False) -> list[tup
 
 
 def _upper_limit(scores: Vector) -> float:
-    """Give the upper edge of an axis that shows the bulk of scores: one that went astray must not flatten the rest."""
-    quarter, half, most = np.quantile(scores, (0.25, 0.5, 0.75))
-    edge = max(most + 3.0 * (most - quarter), half + 0.05 * abs(half))
-    return float(min(scores.max(), edge))
+    """Return the upper end of an axis that shows most scores: an outlier must not flatten the others."""
+    lower, median, upper = np.quantile(scores, (0.25, 0.5, 0.75))
+    end = max(upper + 3.0 * (upper - lower), median + 0.05 * abs(median))
+    return float(min(scores.max(), end))

@@ -1,7 +1,7 @@
-"""The leaderboard of a sweep, as a table of all jobs and as one page with figures that needs nothing else."""
+"""The leaderboard of a sweep: a CSV file of all jobs, and a self-contained HTML page with table and figures."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from housing.core.files import atomic_write
@@ -11,21 +11,18 @@ from housing.sweeps import figures as sweep_figures
 from housing.sweeps.ranking import Ranking
 
 CSV_FILE, PAGE_FILE = "leaderboard.csv", "leaderboard.html"
-
-
 MAX_JOBS = 200  # jobs in the page's table
 
 
-def write(outcomes: list[Outcome], objectives: Sequence[str], title: str, folder: Path, figures: bool) -> list[Path]:
-    """Write the table of all jobs and the page, in this order, and give where they are."""
-    ranking = Ranking(title, outcomes, list(objectives))
+def write(ranking: Ranking, folder: Path, figures: bool) -> list[Path]:
+    """Write the CSV file and the page, and return their paths in this order."""
     return [_write_table(ranking, folder / CSV_FILE), _write_page(ranking, folder / PAGE_FILE, figures)]
 
 
 def _write_table(ranking: Ranking, path: Path) -> Path:
     metrics = list(dict.fromkeys(name for outcome in ranking.outcomes for name in outcome.metrics))
     columns: dict[str, Callable[[int, Outcome], object]] = {
-        "job": lambda number, _: number,
+        "job": lambda index, _: ranking.job_numbers[index],
         "status": lambda _, outcome: outcome.status,
         "reused": lambda _, outcome: outcome.reused,
         "run_id": lambda _, outcome: outcome.run_id or "",
@@ -35,13 +32,13 @@ def _write_table(ranking: Ranking, path: Path) -> Path:
     }
     with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["rank", *(p.name for p in ranking.parameters), *metrics, *columns])
-        for rank, number in enumerate(ranking.ranked, start=1):
-            outcome = ranking.outcomes[number]
-            values = [parameter.values[number] for parameter in ranking.parameters]
+        writer.writerow(["rank", *(parameter.name for parameter in ranking.parameters), *metrics, *columns])
+        for rank, index in enumerate(ranking.ranked, start=1):
+            outcome = ranking.outcomes[index]
+            values = [parameter.values[index] for parameter in ranking.parameters]
             scores = [outcome.metrics.get(name, "") for name in metrics]
-            place = rank if outcome.status == "FINISHED" else ""
-            writer.writerow([place, *values, *scores, *(give(number, outcome) for give in columns.values())])
+            shown_rank = rank if outcome.status == "FINISHED" else ""
+            writer.writerow([shown_rank, *values, *scores, *(column(index, outcome) for column in columns.values())])
     return path
 
 

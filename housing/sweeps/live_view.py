@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: read from the folders of its jobs, so that it is the same under every launcher."""
+"""Live view of a running sweep, read from the jobs' folders so that it is the same under every launcher."""
 
 import threading
 import time
@@ -8,17 +8,17 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table as Grid
+from rich.table import Table
 from rich.text import Text
 
 from housing.runs.outcome import OUTCOME_FILE, Outcome
 from housing.runs.progress_bar import REFRESH_SECONDS
 
-MAX_WORKERS = 16
+MAX_WORKERS = 16  # lines for running jobs
 
 
 class LiveView:
-    """Shows the jobs of a sweep until it is stopped: on a terminal live lines too, elsewhere a line for each job that ends."""
+    """Print a line for each job that ends, and on a terminal also live lines for progress and running jobs."""
 
     def __init__(self, folder: Path, metric: str) -> None:
         self.folder, self.metric = folder, metric
@@ -29,16 +29,16 @@ class LiveView:
         self._stopped = threading.Event()
         self._console = Console(highlight=False)
         self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4, transient=True)
-        self._thread = threading.Thread(target=self._poll, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name="live-view", daemon=True)
 
     def start(self) -> None:
-        """Begin to show."""
+        """Start to watch the jobs."""
         if self._console.is_terminal:
             self._live.start()
         self._thread.start()
 
     def stop(self) -> None:
-        """Show what is new, and end."""
+        """Print the jobs that have ended since the last refresh, and stop."""
         self._stopped.set()
         self._thread.join()
         self._live.stop()
@@ -49,7 +49,7 @@ class LiveView:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read what the jobs have written since the last look, and tell of those that have ended."""
+        """Read the outcomes of all jobs, and print those that have ended since the last call."""
         for path in sorted(self.folder.glob(f"*/{OUTCOME_FILE}"), key=lambda path: (len(path.parent.name), path.parent.name)):
             job = path.parent.name
             if job in self.finished_jobs:
@@ -72,9 +72,9 @@ class LiveView:
             self._console.print(line, markup=False, soft_wrap=True)
 
     def _outcome_line(self, outcome: Outcome) -> str:
-        """Give the one line that is said of a job that has ended."""
-        number = f"{len(self.finished_jobs)}" + (f"/{self.total_jobs}" if self.total_jobs else "")
-        return f"{number:>7}  {outcome.describe(self.common_overrides)}   {self._result_text(outcome)}"
+        """Return the line about a job that has ended."""
+        count = f"{len(self.finished_jobs)}" + (f"/{self.total_jobs}" if self.total_jobs else "")
+        return f"{count:>7}  {outcome.describe(self.common_overrides)}   {self._result_text(outcome)}"
 
     def _result_text(self, outcome: Outcome) -> str:
         if outcome.status != "FINISHED":
@@ -84,28 +84,30 @@ class LiveView:
         return f"{scores}   " + ("reused" if outcome.reused else f"fitted in {metrics['fit_seconds']:.2f} s")
 
     def render(self) -> Group:
-        """Give the live lines: the bar with what came so far, and one line for each job that runs."""
+        """Return the live lines: overall progress, and a line for each running job."""
         running = sorted(self.running_jobs.values(), key=lambda outcome: outcome.worker)
         return Group(Text(), self._progress_line(), *(self._worker_line(outcome) for outcome in running[:MAX_WORKERS]))
 
-    def _progress_line(self) -> Grid:
-        grid = Grid.grid(padding=(0, 2))
+    def _progress_line(self) -> Table:
+        grid = Table.grid(padding=(0, 2))
         progress = ProgressBar(
             total=self.total_jobs or None, completed=len(self.finished_jobs), width=30, pulse=not self.total_jobs
         )
-        grid.add_row(progress, f"{len(self.finished_jobs)}/{self.total_jobs or '?'}", self._counts(), self._best(), self._eta())
+        count = f"{len(self.finished_jobs)}/{self.total_jobs or '?'}"
+        grid.add_row(progress, count, self._status_counts(), self._best_score(), self._time_left())
         return grid
 
-    def _counts(self) -> str:
-        counts = Counter("reused" if o.reused else o.status.lower() for o in self.finished_jobs.values())
+    def _status_counts(self) -> str:
+        outcomes = self.finished_jobs.values()
+        counts = Counter("reused" if outcome.reused else outcome.status.lower() for outcome in outcomes)
         return ", ".join(f"{count} {name}" for name, count in counts.items())
 
-    def _best(self) -> str:
+    def _best_score(self) -> str:
         scores = [outcome.metrics[self.metric] for outcome in self.finished_jobs.values() if outcome.status == "FINISHED"]
         return f"best {self.metric} {min(scores):.4f}" if scores else ""
 
-    def _eta(self) -> str:
-        """Give the time that is left, if the rest goes as fast as what was not reused."""
+    def _time_left(self) -> str:
+        """Estimate the time left from the average duration of the jobs that were not reused."""
         fitted = sum(not outcome.reused for outcome in self.finished_jobs.values())
         if not fitted or not self.total_jobs:
             return ""
@@ -113,5 +115,6 @@ class LiveView:
         return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
 
     def _worker_line(self, outcome: Outcome) -> Text:
-        line = f"  {outcome.worker}  {outcome.describe(self.common_overrides)}  {time.time() - outcome.started_at:.0f} s  {outcome.progress}"
+        seconds = time.time() - outcome.started_at
+        line = f"  {outcome.worker}  {outcome.describe(self.common_overrides)}  {seconds:.0f} s  {outcome.progress}"
         return Text(line, style="dim", overflow="ellipsis", no_wrap=True)

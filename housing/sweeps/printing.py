@@ -1,51 +1,47 @@
-"""TODO docstring."""
+"""Terminal output about sweeps: the leaderboard, and the reasons of failures."""
 
 from collections.abc import Sequence
 
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from housing.core.console import WIDE_TERMINAL, _console
 from housing.runs.outcome import Outcome
-from housing.sweeps import ranking
+from housing.sweeps.ranking import Ranking
 
-MAX_RUNS = 20  # runs of a sweep that are printed
-
-
-MAX_ERROR_LENGTH = 300  # letters of why a job failed
+MAX_RUNS = 20  # runs in the printed table, and failures below it
+MAX_ERROR_LENGTH = 300  # characters
 
 
-def show_leaderboard(outcomes: list[Outcome], cfg: DictConfig, objectives: Sequence[str], run_id: str) -> None:
-    """Print the jobs of a sweep, best first, and why the others failed. `*` marks the Pareto set of several objectives."""
-    console = _console()
+def show_leaderboard(ranking: Ranking, console: Console | None = None) -> None:
+    """Print the jobs of a sweep, best first, the reasons of failures, and how to promote the best run."""
+    console = console or _console()
+    outcomes, finished = ranking.outcomes, ranking.finished
     common = set.intersection(*(set(outcome.overrides) for outcome in outcomes)) if len(outcomes) > 1 else set()
-    finished = sorted((o for o in outcomes if o.status == "FINISHED"), key=lambda outcome: outcome.metrics[objectives[0]])
-    title = f"{len(finished)} of {len(outcomes)} runs finished, best {objectives[0]} on validation rows first"
+    title = f"{len(finished)} of {len(outcomes)} runs finished; ranked by {ranking.label()} on validation rows, lower is better"
     if finished:
-        front = ranking.pareto_optimal(outcomes, objectives) if len(objectives) > 1 else []
-        console.print(_ranking_table(title, finished, front, common, console.width >= WIDE_TERMINAL))
+        console.print(_ranking_table(title, ranking, common, console.width >= WIDE_TERMINAL))
     else:
         console.print(title)
     if len(finished) > MAX_RUNS:
-        console.print(f"{len(finished)} runs finished, of which the best are shown; all are in leaderboard.csv")
-    _show_failures(console, [o for o in outcomes if o.status not in ("FINISHED", "PRUNED")], common)
-    if finished:
-        advice = f"promote its best: python -m housing.promote data={cfg.data.name} sweep={run_id}"
-        console.print(f"sweep {run_id}   {advice}", soft_wrap=True)
+        console.print(f"Only the best of {len(finished)} finished runs are shown. leaderboard.csv lists all.")
+    _show_failures(console, [outcome for outcome in outcomes if outcome.status not in ("FINISHED", "PRUNED")], common)
+    if finished and ranking.promote_command:
+        console.print(f"Promote the best run: {ranking.promote_command}", soft_wrap=True)
 
 
-def _ranking_table(title: str, finished: list[Outcome], front: list[Outcome], common: set[str], wide: bool) -> Table:
-    grid = Table(title=title + (", * the Pareto set" if front else ""), title_justify="left")
+def _ranking_table(title: str, ranking: Ranking, common: set[str], wide: bool) -> Table:
+    front = ranking.pareto_front
+    grid = Table(title=title + ("; * marks the Pareto set" if front else ""), title_justify="left", padding=(0, 1))
     scores = ("rmse", "mae", "r2") if wide else ("rmse",)
     for name in ("", "run", *scores, "fit s", "row µs", "MB", "state", "run id"):
-        grid.add_column(name, justify="left" if name in ("run", "state", "run id") else "right", overflow="fold")
-    for rank, outcome in enumerate(finished, start=1):
-        if grid.row_count < (2 if outcome in front else 1) * MAX_RUNS:
-            mark, style = f"{rank}*" if outcome in front else str(rank), "bold" if rank == 1 else ""
-            grid.add_row(
-                mark, outcome.describe(common), *_metric_cells(outcome, scores), *_origin_cells(outcome, wide), style=style
-            )
+        is_text = name in ("run", "state", "run id")
+        grid.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=name not in ("run", "run id"))
+    for rank, index in enumerate(ranking.finished, start=1):
+        in_front, outcome = index in front, ranking.outcomes[index]
+        if grid.row_count < (2 if in_front else 1) * MAX_RUNS:
+            cells = (outcome.describe(common), *_metric_cells(outcome, scores), *_origin_cells(outcome, wide))
+            grid.add_row(f"{rank}*" if in_front else str(rank), *cells, style="bold" if rank == 1 else "")
     return grid
 
 
@@ -65,6 +61,6 @@ def _show_failures(console: Console, failed: list[Outcome], common: set[str]) ->
         reason = " ".join(outcome.error.split())[:MAX_ERROR_LENGTH]
         console.print(f"{outcome.status} {outcome.describe(common)}: {reason}", style="red", markup=False)
     if len(failed) > MAX_RUNS:
-        console.print(f"and {len(failed) - MAX_RUNS} more that did not finish", style="red")
+        console.print(f"{len(failed) - MAX_RUNS} more jobs did not finish.", style="red")
     if any(outcome.status == "FAILED" for outcome in failed):
-        console.print("the whole traceback is in each run: traceback.txt, linked from leaderboard.html")
+        console.print("Each failed run has its traceback in traceback.txt, linked from leaderboard.html.")

@@ -1,4 +1,4 @@
-"""What a sweep came to: its jobs ranked, what was varied between them, which none beats, and why others failed."""
+"""Ranking of a sweep's jobs: best first, with the varied parameters, the Pareto set and the reasons of failures."""
 
 import math
 from collections.abc import Sequence
@@ -7,22 +7,25 @@ from functools import cached_property
 
 from housing.runs.outcome import Outcome
 
+COST_UNITS = {"fit_seconds": "s", "latency_us": "µs", "model_bytes": "bytes"}
+SCORES_IN_UNIT = ("rmse", "mae")  # scores in the target's unit
+
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a sweep varies: the value that each job was asked to take, "" where it was not asked."""
+    """A parameter that a sweep varies, with its value in each job; "" in a job that does not set it."""
 
     name: str
     values: list[str]
 
     @property
     def label(self) -> str:
-        """The last part of its name."""
+        """The last part of the name."""
         return self.name.rpartition(".")[2]
 
     @cached_property
     def numbers(self) -> list[float] | None:
-        """The values as numbers, or None where one is not."""
+        """The values as numbers, or None unless all are finite numbers."""
         try:
             numbers = [float(value) for value in self.values]
         except ValueError:
@@ -31,28 +34,38 @@ class Parameter:
 
     @cached_property
     def distinct_values(self) -> list[str]:
-        """The different values, in order."""
+        """The distinct values, sorted."""
         if self.numbers is None:
             return sorted(set(self.values))
         return [value for _, value in sorted({(float(value), value) for value in self.values})]
 
     @property
     def is_logarithmic(self) -> bool:
-        """Whether the values are numbers over two powers of ten and more."""
+        """Whether the values are positive numbers that span at least two powers of ten."""
         return self.numbers is not None and min(self.numbers) > 0 and max(self.numbers) >= 100 * min(self.numbers)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The jobs of a sweep in their order, and what they are ranked by: the first objective, less is better."""
+    """The jobs of a sweep, ranked by the first objective. All objectives are minimized.
+
+    Methods take and return indices of `outcomes`; people see `job_numbers`.
+    """
 
     title: str
     outcomes: list[Outcome]
     objectives: list[str]
+    unit: str = ""  # of the target
+    promote_command: str = ""
+
+    @cached_property
+    def job_numbers(self) -> list[int]:
+        """The number of each job in its sweep, from 1."""
+        return [index + 1 if outcome.job is None else outcome.job for index, outcome in enumerate(self.outcomes)]
 
     @cached_property
     def parameters(self) -> list[Parameter]:
-        """What differs between the jobs, in the order in which it was asked."""
+        """The overrides that differ between jobs, in the order of the command line."""
         overrides = [_overrides(outcome) for outcome in self.outcomes]
         names = list(dict.fromkeys(name for job in overrides for name in job))
         parameters = [Parameter(name, [job.get(name, "") for job in overrides]) for name in names]
@@ -61,53 +74,68 @@ class Ranking:
     @cached_property
     def ranked(self) -> list[int]:
         """The finished jobs, best first, then the others in their order."""
-        finished = [number for number, outcome in enumerate(self.outcomes) if outcome.status == "FINISHED"]
-        others = [number for number, outcome in enumerate(self.outcomes) if outcome.status != "FINISHED"]
-        return sorted(finished, key=lambda number: self.outcomes[number].metrics[self.objectives[0]]) + others
+        others = [index for index, outcome in enumerate(self.outcomes) if outcome.status != "FINISHED"]
+        return self.finished + others
 
     @cached_property
     def finished(self) -> list[int]:
         """The finished jobs, best first."""
-        return [number for number in self.ranked if self.outcomes[number].status == "FINISHED"]
+        finished = [index for index, outcome in enumerate(self.outcomes) if outcome.status == "FINISHED"]
+        return sorted(finished, key=self.metric)
 
     @cached_property
     def pareto_front(self) -> set[int]:
-        """The Pareto set of several objectives; empty where there is only one."""
-        best = pareto_optimal(self.outcomes, self.objectives) if len(self.objectives) > 1 else []
-        return {number for number, outcome in enumerate(self.outcomes) if any(outcome is one for one in best)}
-
-    def metric(self, number: int, name: str | None = None) -> float:
-        """Give an objective of a finished job; the first unless told."""
-        return self.outcomes[number].metrics[name or self.objectives[0]]
+        """The Pareto set of several objectives; empty if there is only one."""
+        optimal = pareto_optimal(self.outcomes, self.objectives) if len(self.objectives) > 1 else []
+        return {index for index, outcome in enumerate(self.outcomes) if any(outcome is member for member in optimal)}
 
     @cached_property
     def failures(self) -> list[tuple[str, str, list[int]]]:
-        """Why jobs did not finish, the most frequent first: status, reason, jobs."""
+        """The reasons why jobs did not finish, most frequent first: status, reason, jobs."""
         failures: dict[tuple[str, str], list[int]] = {}
-        for number, outcome in enumerate(self.outcomes):
+        for index, outcome in enumerate(self.outcomes):
             if outcome.status not in ("FINISHED", "PRUNED"):
-                failures.setdefault((outcome.status, outcome.error), []).append(number)
-        return sorted(((*why, jobs) for why, jobs in failures.items()), key=lambda failure: -len(failure[2]))
+                failures.setdefault((outcome.status, outcome.error), []).append(index)
+        return sorted(((*cause, jobs) for cause, jobs in failures.items()), key=lambda failure: -len(failure[2]))
+
+    def metric(self, index: int, name: str | None = None) -> float:
+        """Return a metric of a finished job, the first objective by default."""
+        return self.outcomes[index].metrics[name or self.objectives[0]]
+
+    def label(self, metric: str | None = None) -> str:
+        """Return a metric's name with its unit, the first objective's by default."""
+        name = metric or self.objectives[0]
+        unit = self.unit if name in SCORES_IN_UNIT else COST_UNITS.get(name, "")
+        return f"{name} ({unit})" if unit else name
 
 
 def pareto_optimal(outcomes: Sequence[Outcome], objectives: Sequence[str]) -> list[Outcome]:
-    """Give the finished outcomes that no other beats: none is as good in every objective and better in one."""
+    """Return the finished outcomes that no other outcome dominates.
+
+    An outcome dominates another if it is at least as good in every objective and better in one.
+    """
     scores = {
-        number: [outcome.metrics[name] for name in objectives]
-        for number, outcome in enumerate(outcomes)
+        index: [outcome.metrics[name] for name in objectives]
+        for index, outcome in enumerate(outcomes)
         if outcome.status == "FINISHED"
     }
 
-    def dominated(candidate: list[float]) -> bool:
+    def is_dominated(candidate: list[float]) -> bool:
         return any(
-            other != candidate and all(other_score <= own_score for other_score, own_score in zip(other, candidate, strict=True))
+            other != candidate and all(score <= own_score for score, own_score in zip(other, candidate, strict=True))
             for other in scores.values()
         )
 
-    return [outcomes[number] for number, values in scores.items() if not dominated(values)]
+    return [outcomes[index] for index, values in scores.items() if not is_dominated(values)]
+
+
+def best_outcome(outcomes: list[Outcome], metric: str) -> Outcome | None:
+    """Return the finished outcome with the lowest metric, or None if none finished."""
+    finished = [outcome for outcome in outcomes if outcome.status == "FINISHED"]
+    return min(finished, key=lambda outcome: outcome.metrics[metric], default=None)
 
 
 def _overrides(outcome: Outcome) -> dict[str, str]:
-    """Give what a job was asked, by name; a trial's number is no parameter."""
+    """Return a job's overrides by name, without the number of its trial."""
     pairs = (override.lstrip("+").partition("=") for override in outcome.overrides)
     return {name: value for name, _, value in pairs if name != "trial"}

@@ -1,4 +1,4 @@
-"""The heartbeat: this process vouches for its open runs, so that other machines can tell them from abandoned ones."""
+"""Heartbeat: a time stamp in the tags of open runs, from which other machines tell live runs from abandoned ones."""
 
 import logging
 import threading

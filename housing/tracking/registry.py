@@ -59,12 +59,14 @@ class Registry:
             self._client.api.set_registered_model_alias(name, alias, version)
 
     def move_alias(self, name: str, alias: str, expected: str | None, version: str) -> None:
-        """Move an alias from the version where it is expected. MLflow has no compare-and-set, so this checks before and after.
+        """Move an alias, unless it is no longer at the expected version.
+
+        MLflow has no atomic compare-and-set, so the alias is checked before and after the move.
 
         Raises
         ------
         StoreError
-            If somebody else moved the alias in the meantime.
+            If another process moved the alias in the meantime.
         """
         current = self.version_at(name, alias)
         if current != expected:

@@ -25,7 +25,19 @@ from housing.core.errors import StoreError, TrialPruned
 from housing.schema.table_schema import Schema
 from housing.tracking.client import Client
 from housing.tracking.heartbeat import Heartbeat
-from housing.tracking.tags import ARTIFACT, BATCH, CRASH_MESSAGE, ERROR, MODEL_ID, PARAM_LENGTH, PARENT, key_tag
+from housing.tracking.tags import (
+    ARTIFACT,
+    BATCH,
+    CRASH_MESSAGE,
+    ERROR,
+    FORMAT,
+    MODEL_ID,
+    PARAM_LENGTH,
+    PARENT,
+    TAG_FORMAT,
+    key_tag,
+    require_current_format,
+)
 
 LOADER_MODULE = "housing.bundle"  # MLflow calls its `_load_pyfunc`
 
@@ -152,7 +164,8 @@ class Runs:
         """Open a run that the caller closes. Until then this process sends its heartbeat."""
         with self._client.translate_errors():
             experiment_id = self._client.experiment_id(experiment)
-            created = self._client.api.create_run(experiment_id, tags={**tags, **processes.process_tags()}, run_name=name)
+            all_tags = {**tags, TAG_FORMAT: FORMAT, **processes.process_tags()}
+            created = self._client.api.create_run(experiment_id, tags=all_tags, run_name=name)
         self._heartbeat.start(created.info.run_id)
         return self._run(created)
 
@@ -172,11 +185,19 @@ class Runs:
         return len(dead)
 
     def get(self, run_id: str) -> RunRecord:
-        """Return a run. Raises StoreError if the store has no run of this id."""
+        """Return a run.
+
+        Raises
+        ------
+        StoreError
+            If the store has no run of this id, or another version of this project wrote its tags.
+        """
         try:
-            return self._record(self._client.api.get_run(run_id))
+            run = self._client.api.get_run(run_id)
         except MlflowException as error:
             raise StoreError(f"The MLflow store {self._client.uri} has no run {run_id}.") from error
+        require_current_format(run_id, run.data.tags)
+        return self._record(run)
 
     def find_finished(self, experiment: str, key: str) -> RunRecord | None:
         """Return the newest finished run with this run key."""

@@ -1,5 +1,9 @@
 """Names of tags, artifacts and limits in the store."""
 
+from collections.abc import Mapping
+
+from housing.core.errors import StoreError
+
 RUN_TYPE, DATA, COLUMNS, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
     f"housing.{name}" for name in ("run_type", "data", "columns", "split", "model_id", "evaluation", "code", "folder", "error")
 )
@@ -7,11 +11,13 @@ CHALLENGER, EVALUATED = "housing.challenger", "housing.evaluated"  # of a decisi
 ALIAS, VERDICT, FROM, TO, ACTOR, REASON, FORCED, SERVED = (
     f"housing.{name}" for name in ("alias", "verdict", "from", "to", "actor", "reason", "forced", "served_at")
 )
-DECISION = "housing.decision"  # of a version, with the alias behind it: the decision by which it came there, as JSON
+DECISION = "housing.decision"  # of a version, followed by the alias: the decision that moved the alias, as JSON
 BEST_RUN = "housing.best_run"  # of a sweep
-EVALUATION_FILE = "evaluation.json"  # artefact of a decision
+EVALUATION_FILE = "evaluation.json"  # artifact of a decision
 PARENT = "mlflow.parentRunId"
 ARTIFACT = "bundle"
+TAG_FORMAT, FORMAT = "housing.tag_format", "2"  # FORMAT counts up when tags change their names or meaning
+FORMER_RUN_TYPE = "housing.kind"  # the run type in format 1, before 0.2.0
 PARAM_LENGTH = 6000  # MLflow's own limits
 BATCH = 100
 NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -19,5 +25,16 @@ CRASH_MESSAGE = "The process exited unexpectedly (killed or out of memory?)."
 
 
 def key_tag(key: str) -> dict[str, str]:
-    """Give a run key as a tag. It is in the tag's name too: stores have an index of names, and none of values."""
+    """Return a run key as a tag. The tag's name holds it too, because stores index names but not values."""
     return {f"housing.run_key.{key[:16]}": key}
+
+
+def require_current_format(run_id: str, tags: Mapping[str, str]) -> None:
+    """Raise StoreError if another version of this project wrote the tags of a run."""
+    is_ours = RUN_TYPE in tags or FORMER_RUN_TYPE in tags
+    written = tags.get(TAG_FORMAT, "1")
+    if is_ours and written != FORMAT:
+        raise StoreError(
+            f"Run {run_id} has tags of format {written}, written by another version of this project (expected format {FORMAT})."
+            " Fit it again: python -m housing.train"
+        )

@@ -1,1 +1,1 @@
-"""Plugins of this project; Hydra looks for them only here."""
+"""Hydra plugins of this project: sweepers and launchers. Hydra finds plugins only in this namespace."""

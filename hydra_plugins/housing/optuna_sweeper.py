@@ -1,4 +1,4 @@
-"""A sweeper that asks Optuna what to try next."""
+"""Optuna sweeper: connects a search to Hydra."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from hydra_plugins.housing.grid_sweeper import CachingConfigLoader
 
 
 class OptunaSweeper(Sweeper):
-    """Drives a study of `housing.sweeps.search`; what its config says is told in conf/hydra/sweeper/search.yaml."""
+    """Run a search of `housing.sweeps.search`. conf/hydra/sweeper/search.yaml describes the options."""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -22,8 +22,8 @@ class OptunaSweeper(Sweeper):
         self.parser: OverridesParser
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives, with a loader that remembers."""
-        from hydra.core.plugins import Plugins  # pylint: disable=import-outside-toplevel  # it imports this file
+        """Set up parser and launcher with a caching config loader."""
+        from hydra.core.plugins import Plugins  # pylint: disable=import-outside-toplevel  # Hydra's plugins import this file
 
         loader = CachingConfigLoader(hydra_context.config_loader.get_search_path())
         caching_context = HydraContext(config_loader=loader, callbacks=hydra_context.callbacks)
@@ -34,8 +34,8 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search until the study has its number of trials."""
-        from housing.sweeps import search  # pylint: disable=import-outside-toplevel  # Hydra imports this file each time
+        """Run the search until the study has its number of trials."""
+        from housing.sweeps import search  # pylint: disable=import-outside-toplevel  # Hydra imports this file at each start
 
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,5 +44,5 @@ class OptunaSweeper(Sweeper):
         search.run(self.config, self.parser.parse_overrides(overrides), self._launch, getattr(self.launcher, "stop", None))
 
     def _launch(self, number: int, overrides: Sequence[str]) -> None:
-        """Run one job. What came of it is in its folder; that it failed is no reason to end the search."""
+        """Run one job. Its outcome is in its folder; the search continues after a failure."""
         self.launcher.launch([list(overrides)], initial_job_idx=number)

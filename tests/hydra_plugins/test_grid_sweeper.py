@@ -1,4 +1,4 @@
-"""The sweep plugin: a config from a shared composition is the config that Hydra composes."""
+"""The grid sweeper: a config from the cache equals the config that Hydra composes."""
 
 import pytest
 from hydra import initialize_config_dir
@@ -27,10 +27,10 @@ from hydra_plugins.housing.grid_sweeper import CachingConfigLoader
 )
 def test_every_job_gets_the_config_that_hydra_composes(jobs: list[list[str]]) -> None:
     with initialize_config_dir(CONF, version_base="1.3"):
-        hydras = GlobalHydra.instance().config_loader()
-        assert isinstance(hydras, ConfigLoaderImpl)
-        ours = CachingConfigLoader(hydras.get_search_path())
-        master = hydras.load_configuration("train", ["hydra.verbose=true", "hydra/launcher=slurm"], RunMode.MULTIRUN)
+        basic_loader = GlobalHydra.instance().config_loader()
+        assert isinstance(basic_loader, ConfigLoaderImpl)
+        caching_loader = CachingConfigLoader(basic_loader.get_search_path())
+        master = basic_loader.load_configuration("train", ["hydra.verbose=true", "hydra/launcher=slurm"], RunMode.MULTIRUN)
         for job in jobs:
-            expected, got = hydras.load_sweep_config(master, job), ours.load_sweep_config(master, job)
-            assert OmegaConf.to_container(got) == OmegaConf.to_container(expected)
+            expected, cached = basic_loader.load_sweep_config(master, job), caching_loader.load_sweep_config(master, job)
+            assert OmegaConf.to_container(cached) == OmegaConf.to_container(expected)

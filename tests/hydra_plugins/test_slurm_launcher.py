@@ -1,4 +1,4 @@
-"""Sweeps on a Slurm of two nodes, with an MLflow server on PostgreSQL: all of them real, all on this machine."""
+"""Sweeps on a real Slurm cluster of two nodes, with an MLflow server on PostgreSQL, all on this machine."""
 
 import os
 import signal
@@ -20,35 +20,35 @@ from tests.support.commands import command
 from tests.support.tables import rentals_frame
 from tests.support.waiting import wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(cluster.missing()), reason=cluster.missing() or "all is there")]
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(cluster.missing()), reason=cluster.missing() or "nothing is missing")]
 
 SWEEP = ("housing.train", *QUICK, "mlflow=server", "hydra/launcher=slurm")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What runs beside the tests."""
+    """The services beside the tests."""
 
     slurm: cluster.Slurm
     mlflow: cluster.MlflowServer
     store: Store
 
-    def runs(self, experiment: str, kind: str = "run") -> list[Run]:
-        """All runs of an experiment that are of a kind."""
-        found = self.store.client.api.search_runs(
-            [self.store.client.experiment_id(experiment)], f"tags.`housing.run_type` = '{kind}'"
+    def runs(self, experiment: str, run_type: str = "run") -> list[Run]:
+        """Return the runs of an experiment of this type."""
+        matching = self.store.client.api.search_runs(
+            [self.store.client.experiment_id(experiment)], f"tags.`housing.run_type` = '{run_type}'"
         )
-        return list(found)
+        return list(matching)
 
     def nodes(self) -> dict[str, str]:
-        """For each job that Slurm remembers, the node that ran it."""
-        told = self.slurm.ask("squeue", "--noheader", "--array", "--states=all", "--format=%i %N").splitlines()
-        return dict(line.split() for line in told if len(line.split()) == 2)
+        """Return the node of each job that Slurm still lists."""
+        lines = self.slurm.ask("squeue", "--noheader", "--array", "--states=all", "--format=%i %N").splitlines()
+        return dict(line.split() for line in lines if len(line.split()) == 2)
 
 
 @pytest.fixture(scope="module")
 def parts() -> Iterator[Parts]:
-    """A cluster with its store."""
+    """Start a cluster and its store."""
     with ExitStack() as stack:
         place = stack.enter_context(cluster.place())
         slurm = stack.enter_context(cluster.slurm(place))
@@ -58,7 +58,7 @@ def parts() -> Iterator[Parts]:
 
 @pytest.fixture
 def shared(tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home that every node reaches, with the rentals; commands find the cluster and the store."""
+    """Return a home that every node reaches, with the rentals. Commands find cluster and store in the environment."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", parts.mlflow.address)
     for name, value in parts.slurm.environment.items():
         monkeypatch.setenv(name, value)
@@ -67,10 +67,10 @@ def shared(tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def test_a_sweep_spreads_over_the_nodes_and_is_whole_in_the_store(shared: Path, parts: Parts) -> None:
+def test_a_sweep_uses_all_nodes_and_is_complete_in_the_store(shared: Path, parts: Parts) -> None:
     before = parts.nodes()
     ended = command(shared, *SWEEP, "experiment_name=spread", "model=decision_tree", "model.estimator.max_depth=2,3,4,5")
-    assert ended.code == 0, ended.err
+    assert ended.code == 0, ended.out + ended.err
     assert [job["status"] for job in jobs(shared)] == ["FINISHED"] * 4
     assert Counter(node for job, node in parts.nodes().items() if job not in before).keys() == set(cluster.NODES)
     runs, [sweep] = parts.runs("spread"), parts.runs("spread", "sweep")
@@ -83,41 +83,41 @@ def test_a_sweep_spreads_over_the_nodes_and_is_whole_in_the_store(shared: Path, 
         assert any(bundle.iterdir())
 
 
-def test_a_job_killed_on_its_node_fails_alone_and_another_node_makes_it_good(shared: Path, parts: Parts) -> None:
+def test_a_job_killed_on_its_node_fails_alone_and_another_node_repeats_it(shared: Path, parts: Parts) -> None:
     arguments = (*SWEEP, "experiment_name=killed", "model=slow", "seed=1,2,3,4,5,6")
     with started(shared, *arguments) as sweep:
-        wait_for(lambda: bool(running(shared)), "a job runs")
+        wait_for(lambda: bool(running(shared)), "a job is running")
         os.kill(int(running(shared)[0].worker.split()[-1]), signal.SIGKILL)
     assert sweep.returncode == 1
     assert Counter(job["status"] for job in jobs(shared)) == {"FINISHED": 5, "KILLED": 1}
     [killed] = [run for run in parts.runs("killed") if run.info.status != "FINISHED"]
     assert killed.info.status == "KILLED"
-    assert killed.data.tags[tags.ERROR] in {f"Slurm says FAILED on {node} (SIGKILL)" for node in cluster.NODES}
+    assert killed.data.tags[tags.ERROR] in {f"Slurm reports FAILED on {node} (SIGKILL)" for node in cluster.NODES}
     assert [run.info.status for run in parts.runs("killed", "sweep")] == ["FAILED"]
 
     before = parts.nodes()
     again = command(shared, *arguments, "hydra.launcher.exclude=n1")
-    assert again.code == 0, again.err
+    assert again.code == 0, again.out + again.err
     assert {node for job, node in parts.nodes().items() if job not in before} == {"n2"}
     assert [job["reused"] for job in jobs(shared)].count(True) == 5
     finished = [run.data.params["seed"] for run in parts.runs("killed") if run.info.status == "FINISHED"]
     assert sorted(finished) == list("123456")
 
 
-def test_a_store_that_is_away_for_a_while_costs_no_job(shared: Path, parts: Parts) -> None:
+def test_a_short_outage_of_the_store_fails_no_job(shared: Path, parts: Parts) -> None:
     with started(shared, *SWEEP, "experiment_name=away", "model=slow", "seed=1,2", "mlflow.retry_seconds=60") as sweep:
-        wait_for(lambda: bool(running(shared)), "a job runs")
+        wait_for(lambda: bool(running(shared)), "a job is running")
         parts.mlflow.stop()
         parts.mlflow.start()
     assert sweep.returncode == 0
     assert [job["status"] for job in jobs(shared)] == ["FINISHED"] * 2
     assert [run.info.status for run in parts.runs("away")] == ["FINISHED"] * 2
-    assert any("is away" in log.read_text() for log in shared.glob("outputs/sweeps/*/*/train.log"))
+    assert any("is unavailable" in log.read_text() for log in shared.glob("outputs/sweeps/*/*/train.log"))
 
 
-def test_an_interrupted_sweep_leaves_nothing_in_the_queue(shared: Path, parts: Parts) -> None:
+def test_an_interrupted_sweep_leaves_no_job_in_the_queue(shared: Path, parts: Parts) -> None:
     with started(shared, *SWEEP, "experiment_name=interrupted", "model=hang", "seed=1,2,3") as sweep:
-        wait_for(lambda: bool(running(shared)), "a job runs")
+        wait_for(lambda: bool(running(shared)), "a job is running")
         os.killpg(sweep.pid, signal.SIGINT)  # as a terminal does
     assert sweep.returncode == 130
     assert parts.slurm.ask("squeue", "--noheader") == ""

@@ -1,4 +1,4 @@
-"""Repeating a run: the same to the last digit, or what differs."""
+"""Reproduction of a run: equal to the last digit, or a list of the differences."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from housing.core.errors import HousingError
+from housing.core.errors import HousingError, StoreError
 from housing.runs.past_run import PastRun
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
@@ -20,13 +20,13 @@ TRAIN = ("housing.train", f"--config-dir={TABLES}", "data=rentals", "features=no
 
 @pytest.fixture
 def store(home: Path) -> Store:
-    """The store of the test's own home."""
+    """Return the store of the test's home."""
     assert home.is_dir()
     return tracking_store.connect(config("train", "data=rentals").mlflow)
 
 
 def trained(home: Path, store: Store, *overrides: str) -> str:
-    """Train, and give the run."""
+    """Train, and return the run's id."""
     ended = command(home, *TRAIN, *overrides)
     assert ended.code == 0, ended.err
     (run, *_) = store.client.api.search_runs([store.client.experiment_id("rentals")], order_by=["attributes.start_time DESC"])
@@ -39,28 +39,30 @@ def test_a_run_is_the_same_to_the_last_digit(home: Path, store: Store, evaluatio
     run_id = trained(home, store, *model, f"evaluation={evaluation}")
     again = command(home, "housing.reproduce", f"run_id={run_id}")
     assert again.code == 0, again.out + again.err
-    assert "the same to the last digit" in again.out and "differs" not in again.out
-    assert len(store.client.api.search_runs([store.client.experiment_id("rentals")])) == 1  # a repetition is no run of its own
+    assert "same to the last digit" in again.out and "differ" not in again.out
+    assert (
+        len(store.client.api.search_runs([store.client.experiment_id("rentals")])) == 1
+    )  # the repetition is logged to another experiment
 
 
 @pytest.mark.long
-def test_what_differs_is_named(home: Path, store: Store) -> None:
+def test_differences_are_listed(home: Path, store: Store) -> None:
     run_id = trained(home, store, "model=decision_tree")
     store.client.api.set_tag(run_id, "housing.numpy", "1.0.0")
     store.client.api.set_tag(run_id, "mlflow.source.git.commit", "0" * 40)
     again = command(home, "housing.reproduce", f"run_id={run_id}")
-    assert again.code == 0  # for the scores are the same
-    assert again.out.splitlines()[-1] == "what differs: commit, numpy"
+    assert again.code == 0  # the scores are equal
+    assert again.out.splitlines()[-1] == "These values differ: commit, numpy"
     store.client.api.log_metric(run_id, "rmse", 12.5)
     other = command(home, "housing.reproduce", f"run_id={run_id}")
-    assert other.code == 1 and other.out.splitlines()[-1] == "what differs: commit, numpy, rmse"
+    assert other.code == 1 and other.out.splitlines()[-1] == "These values differ: commit, numpy, rmse"
     assert "12.5" in other.out
 
 
 @pytest.mark.long
-def test_the_data_is_found_by_its_fingerprint_or_named(home: Path, store: Store) -> None:
+def test_the_table_is_located_by_its_fingerprint(home: Path, store: Store) -> None:
     run_id = trained(home, store, "model=decision_tree")
-    wanted = store.runs.get(run_id).tags[tags.DATA]
+    expected = store.runs.get(run_id).tags[tags.DATA]
     table = home / "data" / "rentals.csv"
     table.rename(home / "data" / "older.csv")
     rentals_frame(seed=1).to_csv(table, index=False)
@@ -68,11 +70,11 @@ def test_the_data_is_found_by_its_fingerprint_or_named(home: Path, store: Store)
     (home / "data" / "older.csv").unlink()
     gone = command(home, "housing.reproduce", f"run_id={run_id}")
     assert gone.code == 1 and "Traceback" not in gone.err
-    assert f"the table of run {run_id} is not here. Its fingerprint: {wanted}; found:\n  {table}: " in gone.err
+    assert f"table of run {run_id} was not found" in gone.err and expected in gone.err and f"\n  {table}: " in gone.err
 
 
 @pytest.mark.long
-def test_a_table_that_dvc_has_is_brought_back_by_the_lines_of_the_message(versioned: Path) -> None:
+def test_the_error_about_a_missing_table_has_the_dvc_commands_that_restore_it(versioned: Path) -> None:
     run_id = str(train(versioned, "model=linear", "figures=false").run_id)
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
     store.client.api.set_tag(run_id, "mlflow.source.git.commit", git(versioned, "rev-parse", "HEAD").strip())
@@ -80,19 +82,31 @@ def test_a_table_that_dvc_has_is_brought_back_by_the_lines_of_the_message(versio
     dvc(versioned, "add", "--quiet", "data/rentals.csv")
     git(versioned, "commit", "--quiet", "--all", "--message=more")
     original = PastRun.read(store, run_id)
-    with pytest.raises(HousingError, match="the table is under DVC; this brings the version at the run's commit") as refused:
+    with pytest.raises(HousingError, match="under DVC. To restore its version at the run's commit") as caught:
         original.locate_table(versioned / "data")
-    there, back = (line.strip() for line in str(refused.value).splitlines() if line.startswith("  git"))
+    restore, go_back = (line.strip() for line in str(caught.value).splitlines() if line.startswith("  git"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(["bash", "-c", there], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
+    subprocess.run(["bash", "-c", restore], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
     assert original.locate_table(versioned / "data").name == "rentals.csv"
-    subprocess.run(["bash", "-c", back], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
+    subprocess.run(["bash", "-c", go_back], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
     assert git(versioned, "status", "--porcelain") == ""
 
 
-def test_a_run_that_is_not_there_is_told(home: Path, store: Store) -> None:
+def test_an_unknown_run_is_an_error(home: Path, store: Store) -> None:
     assert store.client.experiment_id("rentals")
     ended = command(home, "housing.reproduce", f"run_id={'0' * 32}")
-    assert ended.code == 1 and ended.err.endswith(f"knows no run {'0' * 32}\n")
+    assert ended.code == 1 and f"has no run {'0' * 32}." in ended.err
     missing = command(home, "housing.reproduce")
     assert missing.code == 1 and "run_id" in missing.err and "Traceback" not in missing.err
+
+
+def test_a_run_whose_tags_have_another_format_is_refused_in_one_sentence(home: Path, store: Store) -> None:
+    run_id = str(train(home, "model=linear", "figures=false").run_id)
+    store.client.api.set_tag(run_id, tags.TAG_FORMAT, "1")
+    with pytest.raises(StoreError, match=rf"Run {run_id} has tags of format 1.*expected format 2.*housing\.train"):
+        PastRun.read(store, run_id)
+    store.client.api.delete_tag(run_id, tags.TAG_FORMAT)  # as version 0.1 left it
+    store.client.api.delete_tag(run_id, tags.RUN_TYPE)
+    store.client.api.set_tag(run_id, tags.FORMER_RUN_TYPE, "run")
+    refused = command(home, "housing.reproduce", f"run_id={run_id}")
+    assert refused.code == 1 and "format 1" in refused.err and "Traceback" not in refused.err

@@ -1,6 +1,7 @@
-"""One run: what it leaves in MLflow, when it is reused, how it fails."""
+"""One run: what it logs to MLflow, when it is reused, how it fails."""
 
 import json
+import re
 from pathlib import Path
 
 import mlflow
@@ -21,17 +22,17 @@ TREE = ("model=decision_tree", "figures=false")
 
 @pytest.fixture
 def store(home: Path) -> Store:
-    """The store of the test's own home."""
+    """Return the store of the test's home."""
     return tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=str(home / "mlartifacts"), ui="")
 
 
 def failed_runs(store: Store) -> list[str]:
-    """Ids of the failed runs of the rentals."""
-    found = store.client.api.search_runs([store.client.experiment_id("rentals")], "attributes.status = 'FAILED'")
-    return [run.info.run_id for run in found]
+    """Return the ids of the failed runs of the rentals."""
+    runs = store.client.api.search_runs([store.client.experiment_id("rentals")], "attributes.status = 'FAILED'")
+    return [run.info.run_id for run in runs]
 
 
-def test_a_run_carries_what_the_contract_lists(home: Path, store: Store) -> None:
+def test_a_run_logs_params_metrics_tags_and_artifacts(home: Path, store: Store) -> None:
     outcome = train(home, "model=xgboost", "model.estimator.n_estimators=30", "+tags.why=test")
     run = store.client.api.get_run(str(outcome.run_id))
     assert run.info.status == "FINISHED"
@@ -51,15 +52,16 @@ def test_a_run_carries_what_the_contract_lists(home: Path, store: Store) -> None
         "numpy",
         "scikit-learn",
         "overrides",
+        "tag_format",
         "why",
     )
     assert {f"housing.{name}" for name in names} <= set(run.data.tags)
     assert any(name.startswith("housing.run_key.") for name in run.data.tags)
     assert len(run.data.tags["mlflow.source.git.commit"]) in (40, len("unknown"))
-    artefacts = {
+    artifacts = {
         item.path for folder in ("config", "figures") for item in store.client.api.list_artifacts(run.info.run_id, folder)
     }
-    assert artefacts == {
+    assert artifacts == {
         "config/config.yaml",
         "config/overrides.yaml",
         "figures/predicted.png",
@@ -69,7 +71,7 @@ def test_a_run_carries_what_the_contract_lists(home: Path, store: Store) -> None
     assert store.artifacts.read_config(run.info.run_id).model.estimator.n_estimators == 30
 
 
-def test_its_bundle_is_an_mlflow_model_that_predicts_frames(home: Path, store: Store) -> None:
+def test_the_bundle_is_an_mlflow_model_that_predicts_data_frames(home: Path, store: Store) -> None:
     outcome = train(home, *TREE)
     tags = store.runs.get(str(outcome.run_id)).tags
     model = mlflow.pyfunc.load_model(f"models:/{tags[tracking_tags.MODEL_ID]}")
@@ -78,7 +80,7 @@ def test_its_bundle_is_an_mlflow_model_that_predicts_frames(home: Path, store: S
     assert [column["name"] for column in model.metadata.signature.inputs.to_dict()] == list(frame.columns)
 
 
-def test_the_bundles_card_knows_the_run(home: Path, store: Store) -> None:
+def test_the_card_of_the_bundle_names_the_run(home: Path, store: Store) -> None:
     outcome = train(home, *TREE)
     with store.artifacts.bundle(f"models:/{store.runs.get(str(outcome.run_id)).tags[tracking_tags.MODEL_ID]}") as folder:
         card = json.loads((folder / "card.json").read_text())
@@ -87,12 +89,12 @@ def test_the_bundles_card_knows_the_run(home: Path, store: Store) -> None:
     assert sum(card["rows"].values()) == card["data"]["rows"] == 600
 
 
-def test_validation_metrics_are_those_of_the_bundle_and_test_rows_do_not_matter(home: Path) -> None:
+def test_test_rows_do_not_change_the_validation_metrics(home: Path) -> None:
     before = train(home, *TREE)
     cfg = config("train", "data=rentals")
     parts = split(load(cfg.data), cfg.split)
     frame = rentals_frame()
-    frame.loc[parts.test, "rent"] = 0.0  # the targets of the test rows become nonsense
+    frame.loc[parts.test, "rent"] = 0.0  # wrong targets for the test rows
     frame.to_csv(home / "data" / "rentals.csv", index=False)
     after = train(home, *TREE)
     assert not after.reused
@@ -100,7 +102,7 @@ def test_validation_metrics_are_those_of_the_bundle_and_test_rows_do_not_matter(
         assert after.metrics[name] == before.metrics[name]
 
 
-def test_the_same_run_is_reused_and_rerun_forces_it(home: Path) -> None:
+def test_an_equal_run_is_reused_unless_force_rerun_is_set(home: Path) -> None:
     first = train(home, *TREE)
     again = train(home, *TREE, "n_threads=1", "+tags.why=again")
     forced = train(home, *TREE, "force_rerun=true")
@@ -113,7 +115,7 @@ def test_the_same_run_is_reused_and_rerun_forces_it(home: Path) -> None:
 @pytest.mark.parametrize(
     "change", ["seed=1", "model.estimator.max_depth=3", "split.salt=x", "max_rows=500", "data.columns.area.max=400"]
 )
-def test_what_changes_the_model_is_another_run(home: Path, change: str) -> None:
+def test_a_change_of_the_model_is_another_run(home: Path, change: str) -> None:
     first = train(home, *TREE)
     assert not train(home, *TREE, change).reused
     assert train(home, *TREE).run_id == first.run_id
@@ -128,27 +130,27 @@ def test_changed_data_is_another_run(home: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "error", "message"),
     [
-        ("data.path=nowhere.csv", HousingError, "nowhere.csv is not there"),
-        ("data.columns.area.max=30", TableError, "is above 30"),
-        ("model.estimator.max_depth=-1", ConfigError, "cannot be fitted: The 'max_depth' parameter"),
-        ("metric=accuracy", ConfigError, "metric is 'accuracy'; allowed: rmse, mae"),
-        ("+features.blocks.magic={}", ConfigError, "block 'magic' is not known"),
+        ("data.path=nowhere.csv", HousingError, "nowhere.csv"),
+        ("data.columns.area.max=30", TableError, "30"),
+        ("model.estimator.max_depth=-1", ConfigError, "The 'max_depth' parameter"),
+        ("metric=accuracy", ConfigError, "metric.*accuracy"),
+        ("+features.blocks.magic={}", ConfigError, "magic"),
     ],
 )
-def test_a_failure_is_a_failed_run_with_its_traceback(
+def test_an_error_fails_the_run_with_its_traceback(
     home: Path, store: Store, override: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         train(home, *TREE, override)
     (failed,) = failed_runs(store)
     trace = store.artifacts.read_text(failed, "traceback.txt")
-    assert trace.startswith("Traceback") and message.split("'", maxsplit=1)[0] in trace
-    left: Outcome = Outcome(**json.loads(next(home.glob("outputs/*/outcome.json")).read_text()))
-    assert left.status == "FAILED" and left.run_id in (None, failed)
-    assert message.split("'", maxsplit=1)[0] in left.error
+    assert trace.startswith("Traceback") and re.search(message, trace)
+    outcome: Outcome = Outcome(**json.loads(next(home.glob("outputs/*/outcome.json")).read_text()))
+    assert outcome.status == "FAILED" and outcome.run_id in (None, failed)
+    assert re.search(message, outcome.error)
 
 
-def test_a_failed_run_is_run_again(home: Path, store: Store) -> None:
+def test_a_failed_run_is_not_reused(home: Path, store: Store) -> None:
     table = home / "data" / "rentals.csv"
     table.rename(home / "away.csv")
     with pytest.raises(HousingError):

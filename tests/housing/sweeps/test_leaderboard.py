@@ -1,31 +1,34 @@
-"""The leaderboard: what is ranked, what is drawn, and that the page stands alone."""
+"""The leaderboard: ranking, figures, the self-contained page, and the table on a terminal."""
 
 import csv
 import re
 import xml.etree.ElementTree as ET
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from housing.runs.outcome import Outcome
-from housing.sweeps import leaderboard
+from housing.sweeps import leaderboard, printing
 from housing.sweeps.figures import parameter_importances
 from housing.sweeps.ranking import Ranking, pareto_optimal
 
+UNIT, COMMAND = "EUR a month", "python -m housing.promote data=rentals sweep=abc"
 COSTS = {"mae": 0.3, "r2": 0.8, "fit_seconds": 1.0, "model_bytes": 1e5}
 
 
-def job(rmse: float, microseconds: float = 100.0, **asked: object) -> Outcome:
-    """A finished job with these parameters."""
+def job(rmse: float, microseconds: float = 100.0, **parameters: object) -> Outcome:
+    """Return a finished job with these parameters."""
     metrics = {"rmse": rmse, "latency_us": microseconds, **COSTS}
     return Outcome(
-        [f"model.{name}={value}" for name, value in asked.items()], "FINISHED", "ab" * 16, "http://x/run", metrics=metrics
+        [f"model.{name}={value}" for name, value in parameters.items()], "FINISHED", "ab" * 16, "http://x/run", metrics=metrics
     )
 
 
 def searched(jobs: int) -> list[Outcome]:
-    """Jobs of which the depth decides almost everything, and the rate nothing."""
+    """Return jobs whose score depends on the depth and not on the rate."""
     random = np.random.default_rng(0)
     depths, rates = random.integers(2, 12, jobs), 10.0 ** random.uniform(-3, 0, jobs)
     kinds = random.choice(["exact", "hist"], jobs)
@@ -36,19 +39,20 @@ def searched(jobs: int) -> list[Outcome]:
 
 
 def written(outcomes: list[Outcome], folder: Path, objectives: tuple[str, ...] = ("rmse",)) -> tuple[list[dict[str, str]], str]:
-    """The rows of the table, and the page."""
-    table, page = leaderboard.write(outcomes, objectives, "a sweep", folder, figures=True)
+    """Write a leaderboard, and return the rows of its table and its page."""
+    ranking = Ranking("a sweep", outcomes, list(objectives), UNIT, COMMAND)
+    table, page = leaderboard.write(ranking, folder, figures=True)
     return list(csv.DictReader(table.read_text().splitlines())), page.read_text()
 
 
 def titles(page: str) -> list[str]:
-    """The headings of a page."""
+    """Return the headings of a page."""
     return re.findall("<h2>(.*?)</h2>", page)
 
 
-def test_the_page_shows_every_figure_and_stands_alone(tmp_path: Path) -> None:
+def test_the_page_shows_table_and_figures_and_is_self_contained(tmp_path: Path) -> None:
     rows, page = written(searched(40), tmp_path)
-    assert titles(page) == ["rmse over the jobs", "What mattered", "Slices", "Parallel coordinates", "Jobs"]
+    assert titles(page) == ["Jobs", "rmse of each job", "Parameter importance", "Slices", "Parallel coordinates"]
     assert not re.findall(r"""(?:src|href)=["'](?!http://x/run|#)""", page) and "<script" not in page and "url(http" not in page
     for figure in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         assert "nan" not in ET.tostring(ET.fromstring(figure), encoding="unicode").lower()
@@ -64,29 +68,29 @@ def test_the_same_jobs_give_the_same_bytes(tmp_path: Path) -> None:
     assert first == second
 
 
-def test_importance_is_where_the_score_comes_from() -> None:
-    board = Ranking("", searched(60), ["rmse"])
-    shares = parameter_importances(board, board.parameters)
+def test_importance_names_the_parameter_that_decides_the_score() -> None:
+    ranking = Ranking("", searched(60), ["rmse"])
+    shares = parameter_importances(ranking, ranking.parameters)
     assert shares is not None and shares["depth"] > 0.9 and sum(shares.values()) == pytest.approx(1.0)
 
 
 def test_failures_are_grouped_by_their_reason_and_cannot_break_the_page(tmp_path: Path) -> None:
     reason = "ValueError: <script>alert(1)</script>"
-    bad = [Outcome([f"model.depth={depth}"], "FAILED", error=reason) for depth in (20, 21)]
-    killed = Outcome(["model.depth=22"], "KILLED", error="its process was killed by SIGKILL")
-    rows, page = written([job(0.5, depth=2), *bad, killed, job(0.4, depth=3)], tmp_path)
+    failed = [Outcome([f"model.depth={depth}"], "FAILED", error=reason) for depth in (20, 21)]
+    killed = Outcome(["model.depth=22"], "KILLED", error="The job's process was killed by SIGKILL.")
+    rows, page = written([job(0.5, depth=2), *failed, killed, job(0.4, depth=3)], tmp_path)
     assert "<script" not in page and page.count("&lt;script&gt;alert(1)") == 1
     assert re.search(r"<td>2</td><td class=\"text\">FAILED</td>", page) and "SIGKILL" in page
     assert [row["status"] for row in rows] == ["FINISHED", "FINISHED", "FAILED", "FAILED", "KILLED"]
     assert [row["rank"] for row in rows] == ["1", "2", "", "", ""]
 
 
-def test_one_score_that_went_astray_does_not_flatten_the_rest(tmp_path: Path) -> None:
+def test_an_outlier_does_not_flatten_the_other_scores(tmp_path: Path) -> None:
     page = written([*searched(20), job(1e6, depth=3, rate=0.1, kind="hist")], tmp_path)[1]
-    assert "1 job lies above the upper edge, at up to 1e+06" in page
+    assert "1 job lies above the axis, at up to 1e+06" in page
 
 
-def test_the_pareto_set_is_what_no_other_job_beats(tmp_path: Path) -> None:
+def test_no_other_job_dominates_those_of_the_pareto_set(tmp_path: Path) -> None:
     jobs = [job(0.5, 100, d=1), job(0.4, 200, d=2), job(0.45, 300, d=3), job(0.5, 100, d=4), Outcome(["model.d=5"], "PRUNED")]
     assert pareto_optimal(jobs, ("rmse", "latency_us")) == [jobs[0], jobs[1], jobs[3]]
     page = written(jobs, tmp_path, ("rmse", "latency_us"))[1]
@@ -96,21 +100,49 @@ def test_the_pareto_set_is_what_no_other_job_beats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("outcomes", "expected"),
     [
-        ([Outcome(["model.depth=1"], "FAILED", error="no")], ["What did not finish", "Jobs"]),
+        ([Outcome(["model.depth=1"], "FAILED", error="no")], ["Jobs", "Failures"]),
         ([job(0.5)], ["Jobs"]),
-        ([job(0.5, depth=1), job(0.5, depth=2)], ["rmse over the jobs", "Slices", "Jobs"]),
+        ([job(0.5, depth=1), job(0.5, depth=2)], ["Jobs", "rmse of each job", "Slices"]),
         (
             [job(0.5, depth=d, rate=0.1 * d) for d in (1, 2, 3, 4)],
-            ["rmse over the jobs", "Slices", "Parallel coordinates", "Jobs"],
+            ["Jobs", "rmse of each job", "Slices", "Parallel coordinates"],
         ),
     ],
-    ids=["none finished", "one job", "two jobs, one parameter", "all alike"],
+    ids=["none finished", "one job", "two jobs, one parameter", "equal scores"],
 )
-def test_few_jobs_give_what_they_can(outcomes: list[Outcome], expected: list[str], tmp_path: Path) -> None:
+def test_a_figure_needs_enough_jobs(outcomes: list[Outcome], expected: list[str], tmp_path: Path) -> None:
     assert titles(written(outcomes, tmp_path)[1]) == expected
 
 
-def test_a_large_sweep_gives_a_page_that_a_browser_can_show(tmp_path: Path) -> None:
+def test_the_page_of_a_large_sweep_stays_small(tmp_path: Path) -> None:
     rows, page = written(searched(5000), tmp_path)
     assert len(rows) == 5000 and len(page) < 3_000_000
     assert "The best 200 of 5000 jobs" in page
+
+
+def test_the_page_names_unit_direction_and_promote_command_and_numbers_from_1(tmp_path: Path) -> None:
+    failed = Outcome(["model.d=3"], "FAILED", error="no", job=7)
+    rows, page = written([job(0.5, d=1), job(0.4, d=2), failed], tmp_path)
+    assert f"Ranked by rmse ({UNIT}) on validation rows; lower is better" in page and f"<code>{COMMAND}</code>" in page
+    assert f"mae ({UNIT}) ↓" in page and "r2 ↑" in page and ">job 7<" in page.replace("\n", "><")
+    assert [(row["rank"], row["job"]) for row in rows] == [("1", "2"), ("2", "1"), ("", "7")]
+    assert re.findall(r"<td>(\d*)</td><td>(\d+)</td>", page)[:2] == [("1", "2"), ("2", "1")]
+
+
+def test_the_page_has_a_dark_mode_and_no_fixed_width(tmp_path: Path) -> None:
+    page = written(searched(4), tmp_path)[1]
+    assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+    assert page.count("<table") == page.count('<div class="scroll"><table')  # a wide table scrolls inside the page
+
+
+@pytest.mark.parametrize("objectives", [["rmse"], ["rmse", "latency_us"]])
+def test_the_printed_table_fits_80_columns_without_escape_codes_in_a_file(objectives: list[str]) -> None:
+    jobs = [
+        job(123.4567 + depth, 12345.0, max_depth=depth, learning_rate=0.1234567, min_samples_leaf=depth) for depth in range(30)
+    ]
+    file = StringIO()
+    printing.show_leaderboard(Ranking("", jobs, objectives, "100,000 USD"), Console(file=file, width=80))
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80 and "\x1b" not in file.getvalue()
+    assert any("123.4567" in line and "│ fitted │" in line for line in lines)
+    assert "lower is better" in " ".join(file.getvalue().split())

@@ -1,0 +1,54 @@
+"""Lifecycle of a sweep's process: signals, exit codes, and closing the sweep however it ends."""
+
+# pylint: disable=import-outside-toplevel  # --help must not wait for the libraries that a sweep needs
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from housing.core.config import SWEEP_RUN
+
+
+def run_and_close(main: Callable[[], Any]) -> int:
+    """Run the train command, close its sweep if it has one, and return the exit code."""
+    signal.signal(signal.SIGTERM, _handle_sigterm)
+    interrupted, code = True, 0
+    try:
+        main()
+        interrupted = False
+        _require_jobs()
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except SystemExit as error:
+        interrupted = isinstance(error.code, int) and error.code > 128
+        raise
+    finally:
+        if SWEEP_RUN in os.environ:
+            closing_code = _close_sweep(interrupted)  # in any case, whatever the code is already
+            code = code or closing_code
+    return code
+
+
+def _require_jobs() -> None:
+    """Exit with an error if Hydra made no job from a sweep's command line, which it does not report itself."""
+    from housing.sweeps.sweep import Sweep
+
+    if Sweep.current is not None and not Sweep.current.outcomes():
+        sys.exit("error: The sweep is empty: an override expands to no values (for example range(5,5)).")
+
+
+def _close_sweep(interrupted: bool) -> int:
+    """Close the sweep of this process and return its exit code."""
+    from housing.sweeps.sweep import Sweep
+
+    if Sweep.current is None or Sweep.current.close(interrupted):
+        return 0
+    return 1
+
+
+def _handle_sigterm(number: int, _frame: FrameType | None) -> None:
+    """Exit, so that an interrupted sweep closes its runs first."""
+    sys.exit(128 + number)
