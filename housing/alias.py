@@ -1,4 +1,4 @@
-"""Entry: which version is at an alias.
+"""Print the version at an alias.
 
 python -m housing.alias alias=production
 """
@@ -11,7 +11,7 @@ from housing.tracking import store
 
 @command("alias")
 def main(cfg: DictConfig) -> None:
-    """Print the number of the version alone, for a shell; nothing where there is none."""
+    """Print only the number of the version, for shell scripts, or an empty line if the alias is unset."""
     print(store.connect(cfg.mlflow).registry.version_at(cfg.registered_model, cfg.alias) or "")
 
 

@@ -1,4 +1,4 @@
-"""Entry: who decided what about the model, when and why.
+"""Print the decision log: which version moved to an alias, when, by whom and why.
 
 python -m housing.history
 """
@@ -12,7 +12,7 @@ from housing.tracking import store as tracking
 
 @command("history")
 def main(cfg: DictConfig) -> None:
-    """Print the newest decisions, newest first."""
+    """Print the latest decisions, newest first."""
     store = tracking.connect(cfg.mlflow)
     printing.show_history(decision_log.list_decisions(store, cfg.decisions_experiment, cfg.alias, cfg.limit), cfg.tsv)
 

@@ -1,4 +1,4 @@
-"""Entry: prove a challenger on the test rows, and only then give it to the servers.
+"""Promote a model to an alias if it is significantly better on the test rows.
 
 python -m housing.promote data=california
 """
@@ -16,7 +16,7 @@ from housing.promotion.promotion import promote, write_decision
 
 @command("promote")
 def main(cfg: DictConfig) -> None:
-    """Promote and print the decision. Exit code 1 for REJECT, unless a file is asked for, which then says so; else 0."""
+    """Promote and print the decision. REJECT exits with code 1, unless the decision is written to a file (`out`)."""
     decision = promote(cfg)
     printing.show_decision(decision, cfg.registered_model)
     if cfg.out is not None:

@@ -1,4 +1,4 @@
-"""Entry: from a new version of the table to a better model at the alias: pull, check, sweep, gate, push, publish.
+"""Retrain on the current table: download, check, sweep, promote, push the table.
 
 python -m housing.retrain data=california
 """
@@ -14,8 +14,8 @@ from housing.operations.retraining import retrain
 
 @command("retrain")
 def main(cfg: DictConfig) -> None:
-    """Retrain, and print what came of it."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    """Retrain and print the summary."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that subprocesses are stopped too
     print(f"\n{retrain(cfg).to_markdown()}")
 
 

@@ -1,4 +1,4 @@
-"""Entry: give the servers back the version that they had before.
+"""Move an alias back to the version that served before.
 
 python -m housing.rollback
 """
@@ -14,7 +14,7 @@ from housing.promotion.rolling_back import rollback
 
 @command("rollback")
 def main(cfg: DictConfig) -> None:
-    """Roll back and print that. Exit code 1 where nothing was moved, or where the server does not answer with the version."""
+    """Roll back and print the decision. Exit with code 1 if the server (`serve.url`) does not serve the version in time."""
     decision = rollback(cfg)
     printing.show_decision(decision, cfg.registered_model)
     if cfg.serve.url is not None and not decision.served_at:

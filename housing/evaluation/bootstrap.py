@@ -57,9 +57,7 @@ def paired_bootstrap(
     challenger_score, champion_score = compute_score(challenger_error, metric), compute_score(champion_error, metric)
     resampled = _loss_to_score(_resampled_means(losses, n_resamples, seed), metric)
     lower, upper = np.quantile(resampled[0] - resampled[1], (1 - confidence, confidence)).tolist()
-    return PairedDifference(
-        losses.shape[1], challenger_score, champion_score, challenger_score - champion_score, lower, upper
-    )
+    return PairedDifference(losses.shape[1], challenger_score, champion_score, challenger_score - champion_score, lower, upper)
 
 
 def bootstrap_interval(error: Vector, metric: str, confidence: float, n_resamples: int, seed: int) -> tuple[float, float]:

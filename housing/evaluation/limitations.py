@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from housing.evaluation.results import Evaluation, HarderSplitResult
-from housing.evaluation.slices import CAPPED, TARGET_BAND, SliceScore
+from housing.evaluation.slices import CAPPED, TARGET_BAND
 from housing.schema.column import Column
 
 RMSE_RATIO = 1.5  # an RMSE above this multiple of its reference is a limitation
@@ -37,9 +37,9 @@ def find_limitations(evaluation: Evaluation, target: Column) -> list[str]:
 def _capped_limitations(evaluation: Evaluation, target: str, unit: str) -> Iterator[str]:
     for score in evaluation.slices:
         if score.kind == CAPPED and score.rows >= MIN_ROWS:
-            direction = "under" if score.mean_error < 0 else "over"
+            direction = "underestimated" if score.mean_error < 0 else "overestimated"
             yield (
-                f"Rows with {target} capped {score.name} are {direction}estimated by {abs(score.mean_error):.3g}{unit} on average,"
+                f"Rows with {target} capped {score.name} are {direction} by {abs(score.mean_error):.3g}{unit} on average,"
                 f" and their true value may lie beyond the cap ({_row_count(score.rows)})."
             )
 

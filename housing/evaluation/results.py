@@ -73,9 +73,7 @@ class Evaluation:
         metrics |= {
             f"evaluation_{result.split}_{name}": value for result in self.harder_splits for name, value in result.scores.items()
         }
-        metrics |= {
-            f"evaluation_slice_rmse/{_sanitize(score.kind)}/{_sanitize(score.name)}": score.rmse for score in self.slices
-        }
+        metrics |= {f"evaluation_slice_rmse/{_sanitize(score.kind)}/{_sanitize(score.name)}": score.rmse for score in self.slices}
         for overall in self.coverage[:1]:
             metrics |= {"evaluation_coverage_90": overall.coverage, "evaluation_width_90": overall.mean_width}
         metrics |= {

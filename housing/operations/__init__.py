@@ -1,1 +1,1 @@
-"""Commands that run over time: retraining and health checks."""
+"""Operations over time: scheduled retraining and health checks of an installation."""

@@ -1,17 +1,17 @@
-"""What the doctor looks at. A check gives what it found, or says what is not right and how to mend it."""
+"""Health checks of an installation: each returns what it found, or raises what failed and how to fix it."""
 
 import json
 import os
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from packaging.requirements import Requirement
 
 from housing.bundle.bundle import Bundle
@@ -24,20 +24,15 @@ from housing.data import dvc
 from housing.tracking import store as tracking
 from housing.tracking.store import Store
 
-EXTRAS = ("train", "data")  # the extras of setup.cfg that these commands need
-
-
+EXTRAS = ("train", "data")  # the extras of setup.cfg that the commands need
 PASSED, SKIPPED, FAILED = "passed", "skipped", "failed"
-
-
 SERVE_COMMAND = "./scripts/serve"
-
-
 TRAIN_COMMAND = "python -m housing.train -m model=linear,decision_tree,xgboost"
+PROMETHEUS_COMMAND = "prometheus --config.file=prometheus/prometheus.yml"
 
 
 class CheckFailed(Exception):
-    """What is not right, with what mends it."""
+    """A failed check, with a hint on how to fix it."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -45,31 +40,108 @@ class CheckFailed(Exception):
 
 
 class CheckSkipped(Exception):
-    """What is not there and need not be."""
+    """A check of something that is not configured and not required."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What came of a check: GOOD, ABSENT or ILL, and what mends it."""
+    """The result of a check: PASSED, SKIPPED or FAILED, and a hint on how to fix it."""
 
     state: str
     message: str
     hint: str = ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether something must be fixed."""
+        return self.state == FAILED
 
-def packages(_cfg: DictConfig) -> str:
-    """The versions of the packages are within the bounds of setup.cfg."""
-    wanted = [Requirement(line) for line in distribution("housing").requires or ()]
-    asked = [one for one in wanted if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *EXTRAS))]
-    wrong = [f"{one.name} {_installed_version(one.name)} (allowed: {one.specifier})" for one in asked if not _is_satisfied(one)]
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """The parts of an installation to check; a URL is None if there is no such part."""
+
+    table_name: str
+    table_path: Path
+    mlflow: DictConfig
+    registered_model: str
+    alias: str
+    server_url: str | None
+    server_key: str
+    prometheus_url: str | None
+    grafana_url: str | None
+    min_free_disk_mb: int
+    timeout: float
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig) -> Self:
+        """Read the settings of the command's config."""
+        return cls(
+            table_name=cfg.data.name,
+            table_path=Path(cfg.data.path),
+            mlflow=cfg.mlflow,
+            registered_model=cfg.registered_model,
+            alias=cfg.serve.alias,
+            server_url=cfg.serve.url,
+            server_key=cfg.serve.key,
+            prometheus_url=cfg.prometheus,
+            grafana_url=cfg.grafana,
+            min_free_disk_mb=cfg.min_free_disk_mb,
+            timeout=cfg.timeout,
+        )
+
+
+def run_checks(cfg: DictConfig) -> Iterator[tuple[str, CheckResult]]:
+    """Run all checks and yield their names and results.
+
+    A check that fails for the same reason as an earlier one is reported as skipped, so that each problem is fixed once.
+    """
+    settings = CheckSettings.from_config(cfg)
+    failures: dict[CheckResult, str] = {}
+    for check in CHECKS:
+        name, result = check.__name__, run_check(check, settings)
+        if result in failures:
+            yield name, CheckResult(SKIPPED, f"needs {failures[result]}")
+            continue
+        if result.failed:
+            failures[result] = name
+        yield name, result
+
+
+def run_check(check: Callable[[CheckSettings], str], settings: CheckSettings) -> CheckResult:
+    """Run one check and return its result."""
+    try:
+        return CheckResult(PASSED, check(settings))
+    except CheckSkipped as skipped:
+        return CheckResult(SKIPPED, str(skipped))
+    except CheckFailed as failure:
+        return CheckResult(FAILED, failure.message, failure.hint)
+    except HousingError as error:
+        return CheckResult(FAILED, str(error), "see the message above, then run this command again")
+
+
+def packages(_settings: CheckSettings) -> str:
+    """Check that the versions of installed packages satisfy setup.cfg."""
+    requirements = [Requirement(line) for line in distribution("housing").requires or ()]
+    needed = [requirement for requirement in requirements if _is_needed(requirement)]
+    wrong = [
+        f"{requirement.name} {_installed_version(requirement.name)} (expected {requirement.specifier})"
+        for requirement in needed
+        if not _is_satisfied(requirement)
+    ]
     if wrong:
         raise CheckFailed(", ".join(wrong), "./scripts/setup")
-    return f"{len(asked)} packages within the bounds of setup.cfg"
+    return f"{len(needed)} packages satisfy setup.cfg"
+
+
+def _is_needed(requirement: Requirement) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *EXTRAS))
 
 
 def _is_satisfied(requirement: Requirement) -> bool:
-    found = _installed_version(requirement.name)
-    return found != "missing" and requirement.specifier.contains(found, prereleases=True)
+    version = _installed_version(requirement.name)
+    return version != "missing" and requirement.specifier.contains(version, prereleases=True)
 
 
 def _installed_version(name: str) -> str:
@@ -79,198 +151,194 @@ def _installed_version(name: str) -> str:
         return "missing"
 
 
-def threads(_cfg: DictConfig) -> str:
-    """Fits do not ask for more threads than this machine has cores."""
-    cores, asked = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS")
-    if asked is not None and not (asked.isdecimal() and 1 <= int(asked) <= cores):
-        raise CheckFailed(f"OMP_NUM_THREADS is {asked} and there are {cores} cores", "unset OMP_NUM_THREADS")
-    return f"{cores} cores, OMP_NUM_THREADS {asked or 'not set'}"
-
-
-def disk(cfg: DictConfig) -> str:
-    """There is room where results go."""
-    free = shutil.disk_usage(project_home()).free // 1_000_000
-    if free < cfg.min_free_disk_mb:
+def threads(_settings: CheckSettings) -> str:
+    """Check that OMP_NUM_THREADS is not above the number of cores: more threads than cores make fits much slower."""
+    cores, n_threads = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS")
+    if n_threads is not None and not (n_threads.isdecimal() and 1 <= int(n_threads) <= cores):
         raise CheckFailed(
-            f"{free:,} MB free in {project_home()}", f"free some: {cfg.min_free_disk_mb:,} MB are wanted (min_free_disk_mb=)"
+            f"OMP_NUM_THREADS must be from 1 to {cores}, the number of cores (got {n_threads})", "unset OMP_NUM_THREADS"
         )
-    return f"{free:,} MB free in {project_home()}"
+    return f"{cores} cores, OMP_NUM_THREADS {n_threads or 'not set'}"
 
 
-def table(cfg: DictConfig) -> str:
-    """The table is there, in the version that git names."""
-    path = Path(cfg.data.path)
+def disk(settings: CheckSettings) -> str:
+    """Check that there is free disk space for results."""
+    free_mb = shutil.disk_usage(project_home()).free // 1_000_000
+    if free_mb < settings.min_free_disk_mb:
+        raise CheckFailed(
+            f"{free_mb:,} MB free in {project_home()}, expected at least {settings.min_free_disk_mb:,} MB",
+            "free disk space, or lower min_free_disk_mb",
+        )
+    return f"{free_mb:,} MB free in {project_home()}"
+
+
+def table(settings: CheckSettings) -> str:
+    """Check that the table exists, in the version that git tracks."""
+    path = settings.table_path
     if not path.is_file():
-        raise CheckFailed(f"{path} is not there", f"python -m housing.fetch data={cfg.data.name}")
-    named = dvc.tracked_version(path)
-    if named is not None and not named.matches(path):
-        raise CheckFailed(f"{path} is not the version that {dvc.dvc_file(path).name} names", f"dvc add {path}, or dvc checkout")
-    return f"{path}, fingerprint {sha256(path)[:12]}" + ("" if named else ", not under DVC")
+        raise CheckFailed(f"{path} does not exist", f"python -m housing.fetch data={settings.table_name}")
+    tracked = dvc.tracked_version(path)
+    if tracked is not None and not tracked.matches(path):
+        raise CheckFailed(f"{path} is not the version that {dvc.dvc_file(path).name} tracks", f"dvc add {path}, or dvc checkout")
+    return f"{path}, fingerprint {sha256(path)[:12]}" + ("" if tracked else ", not tracked by DVC")
 
 
-def remote(cfg: DictConfig) -> str:
-    """DVC's remote can be reached, and has the version of the table."""
-    path = Path(cfg.data.path)
+def remote(settings: CheckSettings) -> str:
+    """Check that the DVC remote is reachable and has the version of the table."""
+    path = settings.table_path
     if dvc.tracked_version(path) is None:
-        raise CheckSkipped("the table is not under DVC")
+        raise CheckSkipped("the table is not tracked by DVC")
     if not dvc.is_in_remote(path):
-        raise CheckFailed(f"DVC's remote does not have {path.name}", f"dvc push {dvc.dvc_file(path)}")
-    return f"DVC's remote has {path.name}"
+        raise CheckFailed(f"the DVC remote does not have this version of {path.name}", f"dvc push {dvc.dvc_file(path)}")
+    return f"the DVC remote has {path.name}"
 
 
-def store(cfg: DictConfig) -> str:
-    """The MLflow store answers, under the name by which it is asked."""
-    return f"{_store(cfg).client.uri} answers"
+def store(settings: CheckSettings) -> str:
+    """Check that the MLflow store is available."""
+    return f"{_connect(settings).client.uri} is available"
 
 
-def _store(cfg: DictConfig) -> Store:
-    uri = str(cfg.mlflow.tracking_uri)
+def _connect(settings: CheckSettings) -> Store:
+    uri = str(settings.mlflow.tracking_uri)
     file = store_file(uri)
-    if file is not None and not file.is_file():
-        raise CheckFailed(f"{file} is not there", TRAIN_COMMAND)
+    if file is not None and not file.is_file():  # connecting would create it
+        raise CheckFailed(f"{file} does not exist", TRAIN_COMMAND)
     if file is None:
-        _require_allowed_host(uri, cfg.timeout)
-    return tracking.connect(cfg.mlflow)
+        _require_allowed_host(uri, settings.timeout)
+    return tracking.connect(settings.mlflow)
 
 
 def _require_allowed_host(uri: str, timeout: float) -> None:
-    """Ask what asks for the Host header: /health alone does not."""
+    """Check that the MLflow server accepts its host name. It does not validate the Host header of /health, so use its API."""
     try:
         address = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/get-by-name?experiment_name=none"
-        with urllib.request.urlopen(address, timeout=timeout):  # by the proxy, if there is one, as MLflow's client goes
+        with urllib.request.urlopen(address, timeout=timeout):  # through the proxy, if there is one, as MLflow's client does
             pass
     except urllib.error.HTTPError as error:
         if error.code == 403:
             host = uri.partition("://")[2].rstrip("/")
             raise CheckFailed(
-                f"{uri} answers 403: it does not know itself by that name",
+                f"{uri} answers 403: the server does not allow this host name",
                 f"mlflow server --allowed-hosts {host},localhost:*,127.0.0.1:*",
             ) from error
     except OSError as error:
-        raise CheckFailed(f"{uri}: {error}", "start the MLflow server, or name another: MLFLOW_TRACKING_URI=") from error
+        raise CheckFailed(f"{uri} is unavailable: {error}", "start the MLflow server, or set MLFLOW_TRACKING_URI") from error
 
 
-def artefacts(cfg: DictConfig) -> str:
-    """What is written where artefacts go comes back, and can be removed."""
-    known = _store(cfg)
-    place = known.artifacts.check_storage(cfg.data.name)
-    return f"written to, read from and removed from {place}"
+def artifacts(settings: CheckSettings) -> str:
+    """Check that artifacts can be written, read and deleted."""
+    location = _connect(settings).artifacts.check_storage(settings.table_name)
+    return f"wrote, read and deleted a file in {location}"
 
 
-def registry(cfg: DictConfig) -> str:
-    """The alias has a version."""
-    return f"{cfg.registered_model} version {_version_at_alias(cfg)} at {cfg.serve.alias}"
+def registry(settings: CheckSettings) -> str:
+    """Check that the alias points to a version."""
+    return f"{settings.registered_model} version {_version_at_alias(settings)} at {settings.alias}"
 
 
-def _version_at_alias(cfg: DictConfig) -> str:
-    version = _store(cfg).registry.version_at(cfg.registered_model, cfg.serve.alias)
+def _version_at_alias(settings: CheckSettings) -> str:
+    version = _connect(settings).registry.version_at(settings.registered_model, settings.alias)
     if version is None:
         raise CheckFailed(
-            f"{cfg.registered_model} has no version at {cfg.serve.alias}", f"python -m housing.promote data={cfg.data.name}"
+            f"{settings.registered_model} has no version at {settings.alias}",
+            f"python -m housing.promote data={settings.table_name}",
         )
     return version
 
 
-def bundle(cfg: DictConfig) -> str:
-    """The bundle at the alias is whole, and gives its golden rows."""
-    version = _version_at_alias(cfg)
-    with _store(cfg).artifacts.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
-        card = Bundle.read(folder).card
-    return f"version {version} is whole and gives its golden rows: {card['model']} on {card['features']}"
+def bundle(settings: CheckSettings) -> str:
+    """Check that the bundle at the alias is complete and predicts its golden rows."""
+    version = _version_at_alias(settings)
+    with _connect(settings).artifacts.bundle(f"models:/{settings.registered_model}/{version}") as directory:
+        card = Bundle.read(directory).card
+    return f"version {version} is complete and predicts its golden rows: {card['model']} on {card['features']}"
 
 
-def server(cfg: DictConfig) -> str:
-    """The server is ready, and serves the version at the alias."""
-    url = _configured_url(cfg, "serve.url")
-    _fetch_text(url, "/readyz", cfg, SERVE_COMMAND)
-    served = _fetch_json(("version",), url, "/model", cfg, SERVE_COMMAND)
-    version = _version_at_alias(cfg)
+def server(settings: CheckSettings) -> str:
+    """Check that the server is ready and serves the version at the alias."""
+    url = _configured_url(settings.server_url, "serve.url")
+    _fetch_text(url, "/readyz", settings, SERVE_COMMAND)
+    served = _fetch_json(("version",), url, "/model", settings, SERVE_COMMAND)
+    version = _version_at_alias(settings)
     if served != version:
         raise CheckFailed(
-            f"{url} serves version {served}, {cfg.serve.alias} is {version}", "look at what the puller says in its log"
+            f"{url} serves version {served}, but {settings.alias} is version {version}", "see the log of the puller"
         )
     return f"{url} is ready and serves version {served}"
 
 
-def metrics(cfg: DictConfig) -> str:
-    """The server gives its metrics."""
-    text = _fetch_text(_configured_url(cfg, "serve.url"), "/metrics", cfg, SERVE_COMMAND)
+def metrics(settings: CheckSettings) -> str:
+    """Check that the server exports metrics."""
+    text = _fetch_text(_configured_url(settings.server_url, "serve.url"), "/metrics", settings, SERVE_COMMAND)
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE housing_")}
     if not names:
-        raise CheckFailed("/metrics has none of ours", "is serve.url the address of this project's server?")
-    return f"{len(names)} of ours, {len(text):,} bytes"
+        raise CheckFailed("/metrics has no metric housing_*", "set serve.url to the address of this project's server")
+    return f"{len(names)} metrics, {len(text):,} bytes"
 
 
-def prometheus(cfg: DictConfig) -> str:
-    """Prometheus reaches the server, and has our rules."""
-    url, remedy = _configured_url(cfg, "prometheus"), "prometheus --config.file=prometheus/prometheus.yml"
-    targets = _fetch_json(("data", "activeTargets"), url, "/api/v1/targets?state=active", cfg, remedy)
-    ours = [one for one in targets if one["labels"]["job"] == "housing"]
-    down = [f"{one['scrapeUrl']}: {one['lastError'] or 'not scraped yet'}" for one in ours if one["health"] != "up"]
-    if down or not ours:
-        raise CheckFailed(", ".join(down) or "no target of job housing", "mend prometheus/targets/housing.yml")
-    groups = _fetch_json(("data", "groups"), url, "/api/v1/rules", cfg, remedy)
+def prometheus(settings: CheckSettings) -> str:
+    """Check that Prometheus scrapes the server and has loaded the project's rules."""
+    url = _configured_url(settings.prometheus_url, "prometheus")
+    all_targets = _fetch_json(("data", "activeTargets"), url, "/api/v1/targets?state=active", settings, PROMETHEUS_COMMAND)
+    targets = [target for target in all_targets if target["labels"]["job"] == "housing"]
+    down = [
+        f"{target['scrapeUrl']}: {target['lastError'] or 'not scraped yet'}" for target in targets if target["health"] != "up"
+    ]
+    if down or not targets:
+        raise CheckFailed(", ".join(down) or "no target of job housing", "correct prometheus/targets/housing.yml")
+    groups = _fetch_json(("data", "groups"), url, "/api/v1/rules", settings, PROMETHEUS_COMMAND)
     if not any(rule["name"].startswith("housing:") for group in groups for rule in group["rules"]):
-        raise CheckFailed("our rules are not loaded", remedy)
-    return f"{len(ours)} targets up, {sum(len(group['rules']) for group in groups)} rules"
+        raise CheckFailed("no rule housing:* is loaded", PROMETHEUS_COMMAND)
+    return f"{len(targets)} targets up, {sum(len(group['rules']) for group in groups)} rules"
 
 
-def grafana(cfg: DictConfig) -> str:
-    """Grafana answers; dashboards need no more than its provisioning."""
-    url = _configured_url(cfg, "grafana")
-    state = _fetch_json(("database",), url, "/api/health", cfg, "start Grafana with grafana/provisioning, as compose.yml does")
-    return f"{url}, database {state}"
+def grafana(settings: CheckSettings) -> str:
+    """Check that Grafana is available. Its dashboards come from provisioning and need no check."""
+    url = _configured_url(settings.grafana_url, "grafana")
+    hint = "start Grafana with grafana/provisioning, as in compose.yml"
+    return f"{url}, database {_fetch_json(('database',), url, '/api/health', settings, hint)}"
 
 
-def _configured_url(cfg: DictConfig, name: str) -> str:
-    url = OmegaConf.select(cfg, name)
+def _configured_url(url: str | None, key: str) -> str:
     if url is None:
-        raise CheckSkipped(f"none is named ({name}=)")
-    return str(url).rstrip("/")
+        raise CheckSkipped(f"not configured ({key}=URL)")
+    return url.rstrip("/")
 
 
-def _fetch_text(url: str, route: str, cfg: DictConfig, hint: str) -> str:
+def _fetch_text(url: str, route: str, settings: CheckSettings, hint: str) -> str:
+    key = settings.server_key if settings.server_url is not None and url == settings.server_url.rstrip("/") else ""
     try:
-        return _http_get(url + route, cfg.timeout, cfg.serve.key if url == cfg.serve.url else "")
+        return _http_get(url + route, settings.timeout, key)
     except urllib.error.HTTPError as error:
-        said = error.read().decode(errors="replace")[:300]
-        hint = "name a key with the rights predict and metrics: serve.key=" if error.code in (401, 403) else "mend what it says"
-        raise CheckFailed(f"{url}{route} answers {error.code}: {said}", hint) from error
+        body = error.read().decode(errors="replace")[:300]
+        is_denied = error.code in (401, 403)
+        fix = "set serve.key to a key with the scopes predict and metrics" if is_denied else "see the server's answer and its log"
+        raise CheckFailed(f"{url}{route} answers {error.code}: {body}", fix) from error
     except (OSError, ValueError) as error:
         raise CheckFailed(f"{url} does not answer: {error}", hint) from error
 
 
-def _fetch_json(keys: Sequence[str], url: str, route: str, cfg: DictConfig, hint: str) -> Any:
-    """Give what an answer in JSON has below some names."""
-    found: Any = _fetch_text(url, route, cfg, hint)
+def _fetch_json(keys: Sequence[str], url: str, route: str, settings: CheckSettings, hint: str) -> Any:
+    """Return the value below nested keys of a JSON answer."""
+    text = _fetch_text(url, route, settings, hint)
     try:
-        found = json.loads(found)
-        for name in keys:
-            found = found[name]
+        value: Any = json.loads(text)
+        for key in keys:
+            value = value[key]
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckFailed(f"{url}{route} answers something else than was expected", f"is {url} the right address?") from error
-    return found
+        raise CheckFailed(
+            f"{url}{route} gave an unexpected answer", f"check the address {url}: another program answers"
+        ) from error
+    return value
 
 
 def _http_get(url: str, timeout: float, key: str = "") -> str:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
-    with NO_PROXY_OPENER.open(request, timeout=timeout) as answer:
-        body: bytes = answer.read()
+    with NO_PROXY_OPENER.open(request, timeout=timeout) as response:
+        body: bytes = response.read()
     return body.decode()
 
 
-CHECKS: tuple[Callable[[DictConfig], str], ...] = (
-    *(packages, threads, disk, table, remote, store, registry, artefacts, bundle, server, metrics, prometheus, grafana),
+CHECKS: tuple[Callable[[CheckSettings], str], ...] = (
+    *(packages, threads, disk, table, remote, store, registry, artifacts, bundle, server, metrics, prometheus, grafana),
 )
-
-
-def run_check(check: Callable[[DictConfig], str], cfg: DictConfig) -> CheckResult:
-    """Give what a check found."""
-    try:
-        return CheckResult(PASSED, check(cfg))
-    except CheckSkipped as nothing:
-        return CheckResult(SKIPPED, str(nothing))
-    except CheckFailed as ailment:
-        return CheckResult(FAILED, ailment.message, ailment.hint)
-    except HousingError as error:
-        return CheckResult(FAILED, str(error), "mend what the message names, then ask again")

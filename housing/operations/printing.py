@@ -1,15 +1,30 @@
-"""TODO docstring."""
+"""Printed health checks."""
+
+from collections.abc import Iterable
 
 from housing.core.console import _console
 from housing.operations.health_checks import PASSED, SKIPPED, CheckResult
 
+MARKS = {PASSED: ("ok", ""), SKIPPED: ("-", "dim")}
+FAILED_MARK = ("FAILED", "bold red")
 
-def show_check(name: str, result: CheckResult) -> None:
-    """Print what a check found, and below it what mends it."""
-    mark, style = {PASSED: ("ok", "green"), SKIPPED: ("-", "dim")}.get(result.state, ("NOT RIGHT", "bold red"))
+
+def show_checks(results: Iterable[tuple[str, CheckResult]]) -> str | None:
+    """Print each result as it arrives. Return a sentence that names the failed checks, or None if all passed."""
+    failed = []
+    for name, result in results:
+        _show_check(name, result)
+        if result.failed:
+            failed.append(name)
+    if failed:
+        return f"{len(failed)} check{'s' if len(failed) > 1 else ''} failed: {', '.join(failed)}"
+    print("All checks passed.")
+    return None
+
+
+def _show_check(name: str, result: CheckResult) -> None:
+    mark, style = MARKS.get(result.state, FAILED_MARK)
     console = _console()
-    console.print(
-        f"{mark:>9}  {name:<12}{result.message}", style=style if result.state != PASSED else "", markup=False, soft_wrap=True
-    )
+    console.print(f"{mark:>6}  {name:<12}{result.message}", style=style, markup=False, soft_wrap=True)
     if result.hint:
-        console.print(f"{'':>9}  {'':<12}mend it: {result.hint}", markup=False, soft_wrap=True)
+        console.print(f"{'':>6}  {'':<12}fix: {result.hint}", markup=False, soft_wrap=True)

@@ -1,1 +1,1 @@
-"""Challenger against champion: checks, verdict, alias and history."""
+"""Promotion and rollback: challenger against champion, the gate's verdict, the alias and the decision log."""

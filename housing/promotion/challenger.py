@@ -1,137 +1,190 @@
-"""Who is judged: a run, or the version at another alias, and whether the test rows are fair to judge it by."""
+"""The challenger: the run, or the version at another alias, that is judged."""
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from housing.core.errors import ConfigError, StoreError
-from housing.data.split import Split, is_stable
-from housing.data.table import Table, parse_schema
+from housing.bundle.bundle import Bundle
+from housing.core.errors import BundleError, ConfigError, StoreError
+from housing.promotion.settings import AliasSettings, ChallengerSettings
+from housing.promotion.test_set import TestSet
 from housing.runs.export import RUN_ID_KEY
 from housing.runs.outcome import Outcome
+<<<<<<< HEAD
 from housing.schema.table_schema import Schema
 from housing.sweeps.ranking import best_outcome
 from housing.sweeps.sweep import JOBS_FILE
 from housing.tracking import tags as tracking
+=======
+from housing.runs.run import BUNDLE, HOLDOUT, log_bundle
+from housing.sweeps.sweep import JOBS_FILE, best_outcome
+from housing.tracking import tags
+>>>>>>> promo
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
+from housing.training.build import build
+from housing.training.holdout import HoldoutPredictions
 
-SELECTORS = ("run_id", "sweep", "metrics_files")
+REFIT_TOLERANCE = 1e-3  # relative difference of the validation RMSE; beyond it the refitted model is another one
 
 
 @dataclass(frozen=True)
 class Challenger:
-    """A run, and the version that it is already where it comes from another alias."""
+    """A run, and its version in the registry if it is taken from another alias."""
 
     run: RunRecord
     version: str | None = None
 
 
-def find_challenger(cfg: DictConfig, store: Store, table: Table, parts: Split) -> Challenger:
-    """Find what to judge: the version at the alias before, or else the run asked for, or the best on table, columns and split.
+def find_challenger(settings: ChallengerSettings, alias: AliasSettings, store: Store, test_set: TestSet) -> Challenger:
+    """Return the version at the source alias, the selected run, or the best comparable run.
 
-    Raises StoreError where there is none, or where it may have been fitted on some of the test rows.
+    Raises
+    ------
+    StoreError
+        If there is no such run, or if it may have been fitted on some of the test rows.
     """
-    asked = [name for name in SELECTORS if cfg[name]]
-    before = cfg.promotes_from.get(cfg.alias)
-    if before is not None:
-        if asked:
-            raise ConfigError(f"{asked[0]} is given; alias={cfg.alias} takes the version at {before} and nothing else")
-        return _version_at_alias(before, cfg, store, table, parts)
-    if len(asked) > 1:
-        raise ConfigError(f"{' and '.join(asked)} are given; allowed: one of them")
-    return Challenger(_requested_run(cfg, store, table, parts) if asked else _best_run(cfg, store, table, parts))
+    if settings.source_alias is not None:
+        return _version_at_alias(settings.source_alias, alias, store, test_set)
+    if not (settings.run_id or settings.sweep or settings.metrics_files):
+        return Challenger(_best_run(settings, store, test_set))
+    run = _selected_run(settings, store)
+    _require_comparable(run, test_set)
+    return Challenger(run)
 
 
-def _version_at_alias(alias: str, cfg: DictConfig, store: Store, table: Table, parts: Split) -> Challenger:
-    version = store.registry.version_at(cfg.registered_model, alias)
+def _version_at_alias(source_alias: str, alias: AliasSettings, store: Store, test_set: TestSet) -> Challenger:
+    version = store.registry.version_at(alias.registered_model, source_alias)
     if version is None:
         raise StoreError(
-            f"{cfg.registered_model} has no version at {alias}, and {cfg.alias} takes the one that is there;"
-            f" first: python -m housing.promote data={cfg.data.name}"
+            f"{alias.registered_model} has no version at {source_alias}, from which {alias.name} is promoted."
+            f" Promote one first: python -m housing.promote data={test_set.table.schema.name} alias={source_alias}"
         )
-    run = store.runs.get(store.registry.run_of_version(cfg.registered_model, version))
-    if not test_rows_unseen(store, run, cfg, table, parts):
+    run = store.runs.get(store.registry.run_of_version(alias.registered_model, version))
+    if not test_set.is_unseen_by(run, store.artifacts):
         raise StoreError(
-            f"version {version} at {alias} was fitted on other data or another split: it may know some of the test rows."
-            f" Promote a run on the present ones to {alias} first, or call with the data and split of the run"
+            f"Version {version} at {source_alias} was fitted on another table or split and may have seen some of the test rows."
+            f" Promote a run on the current ones to {source_alias} first, or pass the data and split of its run."
         )
     return Challenger(run, version)
 
 
-def test_rows_unseen(store: Store, run: RunRecord, cfg: DictConfig, table: Table, parts: Split) -> bool:
-    """Whether a run was fitted on none of the test rows for certain: the same split, or one in which a row never moves."""
-    if (run.tags.get(tracking.DATA), run.tags.get(tracking.SPLIT)) == (table.fingerprint, parts.fingerprint()):
-        return True
-    then = store.artifacts.read_config(run.id)
-    return (
-        is_stable(cfg.split) and then.split == cfg.split and _key_columns(parse_schema(then.data)) == _key_columns(table.schema)
-    )
-
-
-def _key_columns(schema: Schema) -> list[tuple[object, ...]]:
-    return [(column.name, column.type, column.categories) for column in schema.key]
-
-
-def _best_run(cfg: DictConfig, store: Store, table: Table, parts: Split) -> RunRecord:
-    tags = {tracking.RUN_TYPE: "run", tracking.DATA: table.fingerprint, tracking.SPLIT: parts.fingerprint()}
-    tags |= {tracking.COLUMNS: table.schema.interface_hash(), tracking.EVALUATION: cfg.evaluation}
-    found = store.runs.find_first(cfg.experiment_name, tags, f"metrics.{cfg.metric} ASC")
-    if found is None:
+def _best_run(settings: ChallengerSettings, store: Store, test_set: TestSet) -> RunRecord:
+    wanted_tags = {
+        **test_set.tags(),
+        tags.RUN_TYPE: "run",
+        tags.COLUMNS: test_set.table.schema.interface_hash(),
+        tags.EVALUATION: settings.evaluation,
+    }
+    run = store.runs.find_first(settings.experiment, wanted_tags, f"metrics.{settings.metric} ASC")
+    if run is None:
         raise StoreError(
-            f"experiment {cfg.experiment_name} has no finished run on this table, its columns and this split"
-            f" with evaluation={cfg.evaluation}; train first:"
-            f" python -m housing.train -m data={cfg.data.name} model=linear,decision_tree,xgboost"
+            f"Experiment {settings.experiment} has no finished run on this table, its columns and this split"
+            f" with evaluation={settings.evaluation}. Train one first:"
+            f" python -m housing.train -m data={test_set.table.schema.name} model=linear,decision_tree,xgboost"
         )
-    return found
-
-
-def _requested_run(cfg: DictConfig, store: Store, table: Table, parts: Split) -> RunRecord:
-    run = (
-        _best_of_metrics_files(cfg, store) if cfg.metrics_files else store.runs.get(cfg.run_id or _best_run_of_sweep(cfg, store))
-    )
-    _require_comparable(run, table, parts)
     return run
 
 
-def _best_run_of_sweep(cfg: DictConfig, store: Store) -> str:
-    best = best_outcome(
-        [Outcome(**outcome) for outcome in json.loads(store.artifacts.read_text(cfg.sweep, JOBS_FILE))], cfg.metric
-    )
+def _selected_run(settings: ChallengerSettings, store: Store) -> RunRecord:
+    if settings.metrics_files:
+        return _best_of_metrics_files(settings, store)
+    if settings.run_id:
+        return store.runs.get(settings.run_id)
+    return store.runs.get(_best_run_of_sweep(str(settings.sweep), settings.metric, store))
+
+
+def _best_run_of_sweep(sweep: str, metric: str, store: Store) -> str:
+    outcomes = [Outcome(**outcome) for outcome in json.loads(store.artifacts.read_text(sweep, JOBS_FILE))]
+    best = best_outcome(outcomes, metric)
     if best is None:
-        raise StoreError(f"sweep {cfg.sweep} has no finished run")
+        raise StoreError(f"Sweep {sweep} has no finished run.")
     return str(best.run_id)
 
 
-def _best_of_metrics_files(cfg: DictConfig, store: Store) -> RunRecord:
-    """Give the run with the least metric of those that files name. Raises StoreError where this store does not know it."""
+def _best_of_metrics_files(settings: ChallengerSettings, store: Store) -> RunRecord:
+    """Return the run with the lowest metric among those named in exported metrics files."""
     try:
-        read = {name: json.loads(Path(name).read_text(encoding="utf-8")) for name in cfg.metrics_files}
-        best = min(read, key=lambda name: float(read[name][cfg.metric]))
-        run_id = str(read[best][RUN_ID_KEY])
+        contents = {name: json.loads(Path(name).read_text(encoding="utf-8")) for name in settings.metrics_files}
+        best = min(contents, key=lambda name: float(contents[name][settings.metric]))
+        run_id = str(contents[best][RUN_ID_KEY])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"metrics_files={list(cfg.metrics_files)}: {type(error).__name__}: {error}; allowed: files that housing.train export= wrote"
+            f"Could not read metrics_files={list(settings.metrics_files)}: {type(error).__name__}: {error}."
+            " Expected files written by: python -m housing.train export=FOLDER"
         ) from error
     try:
         return store.runs.get(run_id)
     except StoreError as error:
         raise StoreError(
-            f"{error}, which {best} names: that file is from another place or time, such as DVC's cache. Fit it here"
-            " (dvc repro --force), or name the store that has the run (mlflow=server)"
+            f"{error} {best} names it, so that file comes from another store, for example through DVC's cache."
+            " Fit the run here (dvc repro --force), or select the store that has it (mlflow=server)."
         ) from error
 
 
-def _require_comparable(run: RunRecord, table: Table, parts: Split) -> None:
-    if run.status != "FINISHED" or run.tags.get(tracking.RUN_TYPE) != "run":
-        raise StoreError(
-            f"run {run.id} is a {run.tags.get(tracking.RUN_TYPE)} that is {run.status}; allowed: a run that is FINISHED"
-        )
-    for what, tag, present in (("table", tracking.DATA, table.fingerprint), ("split", tracking.SPLIT, parts.fingerprint())):
-        if run.tags.get(tag) != present:
+def _require_comparable(run: RunRecord, test_set: TestSet) -> None:
+    run_type = run.tags.get(tags.RUN_TYPE)
+    if run.status != "FINISHED" or run_type != "run":
+        raise StoreError(f"Run {run.id} must be a finished training run (got type {run_type!r} in state {run.status}).")
+    for name, tag in (("table", tags.DATA), ("split", tags.SPLIT)):
+        current = test_set.tags()[tag]
+        if run.tags.get(tag) != current:
             raise StoreError(
-                f"run {run.id} was fitted on another {what} ({run.tags.get(tag)}) than the present one ({present});"
-                " train again, or call promote with the data and split of the run"
+                f"Run {run.id} was fitted on another {name} ({run.tags.get(tag)}) than the current one ({current})."
+                " Train again, or pass the data and split of the run."
             )
+
+
+@contextmanager
+def open_bundle(
+    challenger: Challenger, registered_model: str, store: Store, test_set: TestSet, reasons: list[str]
+) -> Iterator[tuple[Bundle, Path]]:
+    """Yield the challenger's verified bundle and its directory, which exists until the block ends.
+
+    A run without a bundle is refitted from its config, and `reasons` says so.
+
+    Raises
+    ------
+    BundleError
+        If the bundle is damaged, or if the refitted model is another one.
+    """
+    run = challenger.run
+    if challenger.version is None and tags.MODEL_ID not in run.tags:
+        reasons.append("the run had no bundle and was refitted from its config")
+        _refit(run, store, test_set)
+        run = store.runs.get(run.id)
+    model = f"{registered_model}/{challenger.version}" if challenger.version else run.tags[tags.MODEL_ID]
+    with store.artifacts.bundle(f"models:/{model}") as directory:
+        yield Bundle.read(directory), directory
+
+
+def _refit(run: RunRecord, store: Store, test_set: TestSet) -> None:
+    """Fit a run's config again and log the bundle to the run."""
+    holdouts: list[HoldoutPredictions] = []
+    cfg = store.artifacts.read_config(run.id)
+    bundle, metrics = build(cfg, test_set.table, test_set.parts, run.id, on_fit=holdouts.append)
+    if abs(metrics["rmse"] - run.metrics["rmse"]) > REFIT_TOLERANCE * run.metrics["rmse"]:
+        raise BundleError(
+            f"Refitting run {run.id} gave a validation RMSE of {metrics['rmse']:.6f} instead of {run.metrics['rmse']:.6f}."
+            " The code or a library has changed since; train again."
+        )
+    with tempfile.TemporaryDirectory(prefix="housing-") as name:
+        directory = Path(name)
+        bundle.write(directory / BUNDLE)
+        holdouts[0].write(directory / HOLDOUT)
+        log_bundle(run.run, directory, test_set.table.schema)
+    run.run.log(tags={"housing.refitted": "true"})
+
+
+def require_same_columns(bundle: Bundle, challenger: Challenger, test_set: TestSet) -> None:
+    """Raise StoreError if the challenger was fitted on other columns than the table has now."""
+    schema = test_set.table.schema
+    if bundle.schema.interface() != schema.interface():
+        changes = [*bundle.schema.breaking_changes(schema), *schema.breaking_changes(bundle.schema)]
+        raise StoreError(
+            f"Run {challenger.run.id} was fitted on other columns than table {schema.name} has now ({'; '.join(changes)})."
+            " Train again, or pass the data of the run."
+        )

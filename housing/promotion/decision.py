@@ -1,4 +1,4 @@
-"""What is written down: the outcome of a job, the decision of the gate."""
+"""The gate's decision: the verdict, the checks and scores behind it, and the version at the alias."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -13,7 +13,7 @@ PROMOTE, HOLD, REJECT, ROLLBACK = "PROMOTE", "HOLD", "REJECT", "ROLLBACK"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a challenger has to pass, whatever its score."""
+    """A requirement that a challenger must meet whatever its score."""
 
     name: str
     actual: str
@@ -23,13 +23,27 @@ class Check:
 
 
 @dataclass
-class Decision:  # pylint: disable=too-many-instance-attributes  # all that is kept of one
-    """What was decided about an alias, and why. Metrics are those of the test rows."""
+class Decision:  # pylint: disable=too-many-instance-attributes  # one record of the decision log
+    """A decision about an alias. All metrics are those of the test rows.
+
+    Attributes
+    ----------
+    previous_version
+        The version at the alias before this decision, or None if the alias was unset.
+    version
+        The version at the alias after this decision.
+    force_reason
+        Why the alias moved against the gate's verdict, or "".
+    served_at
+        When the server first answered with the version, in ISO format, or "".
+    evaluation
+        The full evaluation, which is stored in a file of its own.
+    """
 
     run_id: str
     alias: str
     actor: str = ""
-    previous_version: str | None = None  # the version at the alias before this decision
+    previous_version: str | None = None
     champion: str = ""
     challenger_metrics: dict[str, float] = field(default_factory=dict)
     champion_metrics: dict[str, float] = field(default_factory=dict)
@@ -38,10 +52,10 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # all that is k
     checks: list[Check] = field(default_factory=list)
     verdict: str = HOLD
     reasons: list[str] = field(default_factory=list)
-    force_reason: str = ""  # why the gate's verdict did not count
-    version: str | None = None  # of the registered model, where the alias points to after this decision
-    served_at: str = ""  # when a server first answered with the version
-    evaluation: "Evaluation | None" = None  # in a file of its own
+    force_reason: str = ""
+    version: str | None = None
+    served_at: str = ""
+    evaluation: "Evaluation | None" = None
 
     @property
     def moves(self) -> bool:
@@ -49,5 +63,5 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # all that is k
         return self.verdict in (PROMOTE, ROLLBACK)
 
     def to_json(self) -> str:
-        """Give all of it but the honest evaluation as JSON."""
+        """Return the decision without its evaluation as JSON text."""
         return json.dumps({**asdict(self), "evaluation": None}, indent=2, allow_nan=False) + "\n"

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Rollback: return an alias to the last version that served there and still works."""
 
 from omegaconf import DictConfig
 
@@ -6,65 +6,74 @@ from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError, StoreError
 from housing.promotion import decision_log
 from housing.promotion.decision import ROLLBACK, Decision
-from housing.tracking import store as tracking_store
-from housing.tracking import tags as tracking_tags
+from housing.promotion.settings import AliasSettings
+from housing.tracking import store as tracking
+from housing.tracking import tags
 from housing.tracking.store import Store
 
 
 def rollback(cfg: DictConfig) -> Decision:
-    """Move an alias back to the last version that served there and still works, and record that as a decision.
+    """Move an alias back to the previous version that works, and log that as a decision.
 
-    Raises StoreError where there is none to go back to.
+    Raises
+    ------
+    StoreError
+        If there is no version to return to.
     """
-    store = tracking_store.connect(cfg.mlflow)
-    with decision_log.exclusive(cfg, store):
-        decision = _decide(cfg, store)
-        tags = {tracking_tags.RUN_TYPE: "decision", tracking_tags.CHALLENGER: decision.run_id}
-        with store.runs.start(cfg.decisions_experiment, f"{cfg.alias} back to {decision.version}", tags) as record:
-            decision_log.apply_decision(cfg, store, record, decision)
-        decision_log.wait_for_server(cfg, store, record, decision)
+    alias, store = AliasSettings.from_config(cfg), tracking.connect(cfg.mlflow)
+    requested_version = None if cfg.version is None else str(cfg.version)
+    with decision_log.exclusive(alias, store):
+        decision = _decide(alias, store, requested_version, [str(cfg.reason)] if cfg.reason else [])
+        run_tags = {tags.RUN_TYPE: "decision", tags.CHALLENGER: decision.run_id}
+        with store.runs.start(alias.experiment, f"{alias.name} back to {decision.version}", run_tags) as record:
+            decision_log.apply_decision(alias, store, record, decision)
+        decision_log.wait_for_server(alias, store, record, decision)
     return decision
 
 
-def _decide(cfg: DictConfig, store: Store) -> Decision:
-    current = store.registry.version_at(cfg.registered_model, cfg.alias)
+def _decide(alias: AliasSettings, store: Store, requested_version: str | None, reasons: list[str]) -> Decision:
+    current = store.registry.version_at(alias.registered_model, alias.name)
     if current is None:
-        raise StoreError(f"{cfg.registered_model} has no version at {cfg.alias}: there is nothing to go back from")
-    reasons = [str(cfg.reason)] if cfg.reason else []
-    version = _first_usable(cfg, store, _candidates(cfg, store, current, reasons), reasons)
-    run_id = store.registry.run_of_version(cfg.registered_model, version)
-    return Decision(
-        run_id, cfg.alias, decision_log.current_user(cfg), current, verdict=ROLLBACK, reasons=reasons, version=version
-    )
-
-
-def _candidates(cfg: DictConfig, store: Store, current: str, reasons: list[str]) -> list[str]:
-    """Give the versions to go back to, the best first. Raises StoreError where there is none."""
-    if cfg.version is not None:
-        return [str(cfg.version)]
-    past = decision_log.list_decisions(store, cfg.decisions_experiment, cfg.alias)
-    before = decision_log.previous_versions(past, current)
-    if not before:
         raise StoreError(
-            f"no version is known to have been at {cfg.alias} before version {current};"
-            " version=NUMBER goes to any that the registry has"
+            f"Could not roll back: {alias.registered_model} has no version at {alias.name}."
+            " Promote one first: python -m housing.promote"
         )
-    served = [version for version in before if version in decision_log.served_versions(past)]
-    if cfg.serve.url is None:
-        return before
-    unseen = before[: before.index(served[0])] if served else before
-    if unseen:
-        reasons.append(f"of version {', '.join(unseen)} nobody has seen that a server answered with it")
-    return served or before
+    versions = [requested_version] if requested_version else _candidates(alias, store, current, reasons)
+    version = _first_usable(alias, store, versions, reasons)
+    run_id = store.registry.run_of_version(alias.registered_model, version)
+    return Decision(run_id, alias.name, alias.actor, current, verdict=ROLLBACK, reasons=reasons, version=version)
 
 
-def _first_usable(cfg: DictConfig, store: Store, candidates: list[str], reasons: list[str]) -> str:
-    for version in candidates:
+def _candidates(alias: AliasSettings, store: Store, current: str, reasons: list[str]) -> list[str]:
+    """Return the versions to return to, the best first.
+
+    With a server, versions that it was seen to serve are preferred. `reasons` names the versions that are passed over.
+    """
+    decisions = decision_log.list_decisions(store, alias.experiment, alias.name)
+    previous = decision_log.previous_versions(decisions, current)
+    if not previous:
+        raise StoreError(
+            f"Could not roll back: the decision log has no version at {alias.name} before version {current}."
+            " Select any version of the registry with version=NUMBER."
+        )
+    if alias.server.url is None:
+        return previous
+    served_versions = decision_log.served_versions(decisions)
+    served = [version for version in previous if version in served_versions]
+    never_served = previous[: previous.index(served[0])] if served else previous
+    if never_served:
+        reasons.append(f"no server was seen to serve version {', '.join(never_served)}")
+    return served or previous
+
+
+def _first_usable(alias: AliasSettings, store: Store, versions: list[str], reasons: list[str]) -> str:
+    """Return the first version whose bundle can be read. `reasons` says why others cannot."""
+    for version in versions:
         try:
-            with store.artifacts.bundle(f"models:/{cfg.registered_model}/{version}") as folder:
-                Bundle.read(folder)
+            with store.artifacts.bundle(f"models:/{alias.registered_model}/{version}") as directory:
+                Bundle.read(directory)
         except (BundleError, StoreError) as error:
-            reasons.append(f"version {version} cannot be used: {error}")
+            reasons.append(f"version {version} is unusable: {error}")
         else:
             return version
-    raise StoreError(f"{cfg.alias} stays where it is: {'; '.join(reasons)}")
+    raise StoreError(f"Could not roll back; {alias.name} is unchanged: {'; '.join(reasons)}")

@@ -1,4 +1,4 @@
-"""A server that follows an alias, as anybody sees it from outside: which version it answers with."""
+"""The status of a running server: which version it serves."""
 
 import json
 import time
@@ -8,49 +8,49 @@ from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Any
 
-from omegaconf import DictConfig
-
 from housing.core.http import NO_PROXY_OPENER
+from housing.promotion.settings import ServerSettings
 
-POLL_SECONDS = 0.2  # seconds between two looks
+POLL_SECONDS = 0.2
+REQUEST_TIMEOUT_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """Whether a server answers with a version: since when, or what it says instead."""
+    """When a server was first seen to serve a version, in ISO format, or "" if it never was; and a sentence that says so."""
 
     since: str
     message: str
 
 
-def wait_for_version(serve: DictConfig, model: str, alias: str, version: str) -> ServerStatus:
-    """Ask a server again and again, until it answers with a version of a model or the time is over."""
-    begun = time.monotonic()
+def wait_for_version(server: ServerSettings, model: str, alias: str, version: str) -> ServerStatus:
+    """Poll a server until it serves a version of a model, or until the wait is over."""
+    start = time.monotonic()
     while True:
-        told = _mismatch(serve, model, alias, version)
-        seconds = time.monotonic() - begun
-        if not told:
+        mismatch = _mismatch(server, model, alias, version)
+        seconds = time.monotonic() - start
+        if not mismatch:
             since = datetime.now(UTC).isoformat(timespec="seconds")
-            return ServerStatus(since, f"{serve.url} answers with version {version}, after {seconds:.1f} s")
-        if seconds > serve.wait_seconds:
-            return ServerStatus("", f"{serve.url} does NOT answer with version {version} after {serve.wait_seconds:g} s: {told}")
+            return ServerStatus(since, f"{server.url} serves version {version} after {seconds:.1f} s")
+        if seconds > server.wait_seconds:
+            return ServerStatus("", f"{server.url} does not serve version {version} after {server.wait_seconds:g} s: {mismatch}")
         time.sleep(POLL_SECONDS)
 
 
-def _mismatch(serve: DictConfig, model: str, alias: str, version: str) -> str:
-    """Say what a server answers with where it is something else."""
+def _mismatch(server: ServerSettings, model: str, alias: str, version: str) -> str:
+    """Describe how a server's answer differs from what is expected; "" if it does not."""
     try:
-        answer = _fetch_model_info(serve)
+        answer = _fetch_model_info(server)
     except (OSError, HTTPException, ValueError) as error:
         return f"{type(error).__name__}: {error}"
-    wanted = {"model": model, "alias": alias, "version": version}
-    other = [f"{name} {answer.get(name)}" for name, value in wanted.items() if answer.get(name) != value]
-    return f"it has {', '.join(other)}" if other else ""
+    expected = {"model": model, "alias": alias, "version": version}
+    differences = [f"{name} {answer.get(name)}" for name, value in expected.items() if answer.get(name) != value]
+    return f"it serves {', '.join(differences)}" if differences else ""
 
 
-def _fetch_model_info(serve: DictConfig) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {serve.key}"} if serve.key else {}
-    request = urllib.request.Request(f"{serve.url.rstrip('/')}/model", headers=headers)
-    with NO_PROXY_OPENER.open(request, timeout=5) as answer:
-        found = json.load(answer)
-    return found if isinstance(found, dict) else {}  # something else answers there
+def _fetch_model_info(server: ServerSettings) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
+    request = urllib.request.Request(f"{str(server.url).rstrip('/')}/model", headers=headers)
+    with NO_PROXY_OPENER.open(request, timeout=REQUEST_TIMEOUT_SECONDS) as response:
+        answer = json.load(response)
+    return answer if isinstance(answer, dict) else {}  # another program may listen at this address

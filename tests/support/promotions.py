@@ -21,11 +21,13 @@ from omegaconf import DictConfig
 from housing.bundle.bundle import Bundle
 from housing.data import table as data
 from housing.data.split import split
-from housing.evaluation.slices import SliceMask, make_slices
+from housing.evaluation.slices import SliceMask, SliceSettings, make_slices
 from housing.promotion import gate
-from housing.promotion.decision import PROMOTE, REJECT
+from housing.promotion.decision import PROMOTE, REJECT, Decision
 from housing.promotion.promotion import promote
+from housing.promotion.settings import GateSettings
 from housing.tracking import store as tracking
+from housing.tracking import tags
 from housing.tracking.store import Store
 from housing.training import fitting
 from tests.support.commands import Ended, command
@@ -73,6 +75,22 @@ def copied(original: Path, place: Path) -> None:
 def opened(home: Path) -> Store:
     """The store of a home."""
     return tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
+
+
+def promote_rentals(*overrides: str) -> Decision:
+    """Promote on the table `rentals` in this process."""
+    return promote(config("promote", "data=rentals", *overrides))
+
+
+def bundle_directory(store: Store, run_id: str) -> Path:
+    """Return the directory of a run's bundle in the artifact store."""
+    model = store.client.api.get_logged_model(store.runs.get(run_id).tags[tags.MODEL_ID])
+    return Path(model.artifact_location.removeprefix("file://")) / "data" / "bundle"
+
+
+def corrupt(path: Path) -> None:
+    """Append a byte to a file."""
+    path.write_bytes(path.read_bytes() + b" ")
 
 
 def _sees(query: str) -> Callable[[Path, int], bool]:
@@ -212,7 +230,7 @@ def held_out_errors() -> tuple[list[Errors], Errors, list[SliceMask]]:
         return np.asarray(fitted.predict(table.matrix[parts.test]) - table.target[parts.test])
 
     other = errors(config("train", *asked, "model=extra_trees"))
-    return [errors(cfg) for cfg in seeds], other, make_slices(table, parts.test, seeds[0].data)
+    return [errors(cfg) for cfg in seeds], other, make_slices(table, parts.test, SliceSettings.from_config(seeds[0].data))
 
 
 def decided(champion: Errors, challengers: list[Errors], groups: list[SliceMask], rows: int, better: float) -> Counter[str]:
@@ -220,15 +238,15 @@ def decided(champion: Errors, challengers: list[Errors], groups: list[SliceMask]
 
     For each row a coin says which of the two errors is the challenger's. So both are equal in every slice, but for the share.
     """
-    rules, random = config("promote", "data=california").gate, np.random.default_rng(rows)
+    rules, random = GateSettings.from_config(config("promote", "data=california")), np.random.default_rng(rows)
     found: Counter[str] = Counter()
     for number in range(CHALLENGERS):
         drawn, swapped = random.integers(len(champion), size=rows), random.random(rows) < 0.5
         mine, theirs = challengers[number % len(challengers)][drawn], champion[drawn]
         mine, theirs = np.where(swapped, theirs, mine) * (1 - better), np.where(swapped, mine, theirs)
         here = [SliceMask(group.kind, group.name, group.mask[drawn]) for group in groups]
-        checks = gate.slice_checks(rules, "rmse", here, mine, theirs)
-        found[gate.decide_verdict(gate.compare_overall(rules, "rmse", mine, theirs), checks)] += 1
+        checks = gate.slice_checks(rules, here, mine, theirs)
+        found[gate.decide_verdict(gate.compare_overall(rules, mine, theirs), checks)] += 1
         found["vetoed by a slice"] += not all(check.passed for check in checks)
     return found
 

@@ -1,4 +1,4 @@
-"""The doctor: says of each part what it found, and how to mend what is not right. The parts are real."""
+"""Health checks against real parts: results, causes of failures, and hints on how to fix them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from housing.operations.health_checks import CHECKS, CheckResult, run_check
+from housing.operations.health_checks import FAILED, SKIPPED, CheckResult, run_checks
 from tests.support.cluster import MlflowServer
 from tests.support.commands import command
 from tests.support.object_store import BUCKET, object_store
@@ -20,109 +20,108 @@ from tests.support.waiting import wait_for
 RENTALS = ("data=rentals",)
 
 
-def found(home: Path, *overrides: str) -> dict[str, CheckResult]:
-    """What each check finds in a home."""
+def check(home: Path, *overrides: str) -> dict[str, CheckResult]:
+    """Return the results of all checks in a home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOUSING_HOME", str(home))
-        cfg = config("doctor", *RENTALS, *overrides)
-        return {check.__name__: run_check(check, cfg) for check in CHECKS}
+        return dict(run_checks(config("doctor", *RENTALS, *overrides)))
 
 
 @contextmanager
-def other_program(folder: Path) -> Iterator[str]:
-    """A server of a folder's files, which is none of ours."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))) as server:
+def other_program(directory: Path) -> Iterator[str]:
+    """Serve the files of a directory with another program than this project's server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(directory))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
 @pytest.fixture(scope="module")
-def well(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
-    """A promoted model, served, in a home of its own."""
-    with serving(promoted(tmp_path_factory.mktemp("well"), "rentals", empty_store)) as running:
-        wait_for(lambda: running.answers("/readyz"), "the model is published")
+def healthy_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
+    """Serve a promoted model in a home of its own."""
+    with serving(promoted(tmp_path_factory.mktemp("healthy"), "rentals", empty_store)) as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is served")
         yield running
 
 
-def test_what_is_right_is_told_with_what_was_found(well: Server) -> None:
-    home = well.log.parent
-    said = found(home, f"serve.url={well.url}")
-    states = {name: one.state for name, one in said.items()}
-    assert {name for name, state in states.items() if state == "skipped"} == {"remote", "prometheus", "grafana"}
-    assert {name for name, state in states.items() if state == "failed"} == set(), said
-    assert said["registry"].message == "housing-rentals version 1 at staging"
-    assert said["bundle"].message == "version 1 is whole and gives its golden rows: xgboost on none"
-    assert said["server"].message == f"{well.url} is ready and serves version 1"
-    assert not list((home / "mlartifacts").rglob("doctor-*"))  # nothing of it stays
+def test_a_healthy_installation_passes_all_checks(healthy_server: Server) -> None:
+    home = healthy_server.log.parent
+    results = check(home, f"serve.url={healthy_server.url}")
+    states = {name: result.state for name, result in results.items()}
+    assert {name for name, state in states.items() if state == SKIPPED} == {"remote", "prometheus", "grafana"}
+    assert FAILED not in states.values(), results
+    assert results["registry"].message == "housing-rentals version 1 at staging"
+    assert results["bundle"].message == "version 1 is complete and predicts its golden rows: xgboost on none"
+    assert results["server"].message == f"{healthy_server.url} is ready and serves version 1"
+    assert not list((home / "mlartifacts").rglob("doctor-*"))  # the test file is deleted
 
 
-def test_the_command_ends_with_1_where_something_is_not_right_and_tells_each_cause_once(home: Path) -> None:
+def test_the_command_exits_with_code_1_and_reports_each_cause_once(home: Path) -> None:
     (home / "mlflow.db").unlink()
     ended = command(home, "housing.doctor", "data=synthetic", "serve.url=http://127.0.0.1:9")
     assert ended.code == 1
-    assert ended.err == "not right: table, store, server\n"
+    assert ended.err == "3 checks failed: table, store, server\n"
     lines = [line.strip() for line in ended.out.splitlines()]
-    assert "mend it: python -m housing.fetch data=synthetic" in lines
+    assert "fix: python -m housing.fetch data=synthetic" in lines
     assert "-  registry    needs store" in lines and "-  metrics     needs server" in lines
-    assert not (home / "mlflow.db").exists()  # looking makes nothing
+    assert not (home / "mlflow.db").exists()  # checks create nothing
 
 
-def test_a_server_that_serves_another_version_is_told(well: Server) -> None:
-    home = well.log.parent
-    said = found(home, f"serve.url={well.url}", "serve.alias=other")
-    assert (said["registry"].state, said["registry"].hint) == ("failed", "python -m housing.promote data=rentals")
-    assert "has no version at other" in said["server"].message
+def test_an_alias_without_a_version_fails_once(healthy_server: Server) -> None:
+    home = healthy_server.log.parent
+    results = check(home, f"serve.url={healthy_server.url}", "serve.alias=other")
+    assert (results["registry"].state, results["registry"].hint) == (FAILED, "python -m housing.promote data=rentals")
+    assert (results["server"].state, results["server"].message) == (SKIPPED, "needs registry")
 
 
-def test_threads_beyond_the_cores_are_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_threads_than_cores_fail(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "999")
-    assert found(home)["threads"].hint == "unset OMP_NUM_THREADS"
+    assert check(home)["threads"].hint == "unset OMP_NUM_THREADS"
 
 
-def test_a_full_disk_is_told(home: Path) -> None:
-    assert "MB free in" in found(home, "min_free_disk_mb=1000000000")["disk"].message
+def test_a_full_disk_fails(home: Path) -> None:
+    assert "MB free in" in check(home, "min_free_disk_mb=1000000000")["disk"].message
 
 
-def test_a_table_that_is_not_the_version_of_git_is_told(versioned: Path) -> None:
-    assert found(versioned)["remote"].hint.startswith("dvc push")
+def test_a_table_that_is_not_the_tracked_version_fails(versioned: Path) -> None:
+    assert check(versioned)["remote"].hint.startswith("dvc push")
     with (versioned / "data" / "rentals.csv").open("a", encoding="utf-8") as file:
         file.write("1\n")
-    assert "is not the version that rentals.csv.dvc names" in found(versioned)["table"].message
+    assert "is not the version that rentals.csv.dvc tracks" in check(versioned)["table"].message
 
 
-def test_artefacts_that_cannot_be_written_are_told(home: Path) -> None:
+def test_an_artifact_location_that_is_not_writable_fails(home: Path) -> None:
     (home / "a file").touch()
-    said = found(home, f"mlflow.artifacts={home}/a file")["artefacts"]
-    assert said.state == "failed" and "artefacts cannot be kept in file://" in said.message
+    result = check(home, f"mlflow.artifacts={home}/a file")["artifacts"]
+    assert result.state == FAILED and "Could not store artifacts in file://" in result.message
 
 
 @pytest.mark.long
-def test_an_mlflow_server_that_does_not_know_its_name_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mlflow_server_that_does_not_allow_its_host_name_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with MlflowServer(home, f"sqlite:///{home}/mlflow.db", environment={"MLFLOW_SERVER_ALLOWED_HOSTS": "else.where"}) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
-        said = found(home, "mlflow=server")["store"]
-    assert said.state == "failed" and said.message.endswith("answers 403: it does not know itself by that name")
-    assert "--allowed-hosts" in said.hint
+        result = check(home, "mlflow=server")["store"]
+    assert result.state == FAILED and result.message.endswith("answers 403: the server does not allow this host name")
+    assert "--allowed-hosts" in result.hint
 
 
 @pytest.mark.long
-def test_artefacts_on_s3_make_a_round_trip_and_a_wrong_key_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifacts_on_s3_pass_and_a_wrong_key_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with object_store(home) as objects:
         for name, value in objects.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", objects.address)
-        where = f"mlflow.artifacts=s3://{BUCKET}/runs"
-        said = found(home, where)["artefacts"]
-        assert said.message == f"written to, read from and removed from s3://{BUCKET}/runs/rentals"
+        location = f"mlflow.artifacts=s3://{BUCKET}/runs"
+        result = check(home, location)["artifacts"]
+        assert result.message == f"wrote, read and deleted a file in s3://{BUCKET}/runs/rentals"
         assert objects.names() == []
-        wrong = command(home, "housing.doctor", "data=synthetic", where, AWS_SECRET_ACCESS_KEY="guessed")
-        assert f"artefacts cannot be kept in s3://{BUCKET}/runs/synthetic: " in wrong.out
+        wrong = command(home, "housing.doctor", "data=synthetic", location, AWS_SECRET_ACCESS_KEY="guessed")
+        assert f"Could not store artifacts in s3://{BUCKET}/runs/synthetic: " in wrong.out
 
 
-def test_another_program_at_the_address_is_told(home: Path) -> None:
+def test_another_program_at_the_address_of_the_server_fails(home: Path) -> None:
     (home / "readyz").touch()
     (home / "model").write_text("<html>", encoding="utf-8")
     with other_program(home) as address:
-        said = found(home, f"serve.url={address}")["server"]
-    assert (said.state, said.message) == ("ill", f"{address}/model answers something else than was expected")
+        result = check(home, f"serve.url={address}")["server"]
+    assert (result.state, result.message) == (FAILED, f"{address}/model gave an unexpected answer")

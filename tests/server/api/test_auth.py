@@ -13,6 +13,7 @@ import pytest
 
 from housing.core.environment import PROJECT
 from housing.promotion import server_status
+from housing.promotion.settings import ServerSettings
 from tests.support.commands import NO_NETWORK, command
 from tests.support.server import Answer, Server, assert_problem, free_port, new_key, serving
 from tests.support.tables import FLAT, config
@@ -116,10 +117,8 @@ def test_the_version_check_of_a_rollback_uses_no_proxy(
     monkeypatch.setattr("urllib.request._opener", None)  # else what the process asked before knows no proxy
     for name, value in {**NO_NETWORK, "no_proxy": ""}.items():
         monkeypatch.setenv(name, value)
-    serve = config(
-        "rollback", "data=rentals", f"serve.url={server.url}", f"serve.key={keys['old'][0]}", "serve.wait_seconds=5"
-    ).serve
-    assert server_status.wait_for_version(serve, "housing-rentals", "staging", "1").since
+    settings = ServerSettings(server.url, keys["old"][0], wait_seconds=5)
+    assert server_status.wait_for_version(settings, "housing-rentals", "staging", "1").since
 
 
 def _says(server: Server, what: str) -> bool:
