@@ -13,16 +13,10 @@ from housing.promotion.settings import AliasSettings, ChallengerSettings
 from housing.promotion.test_set import TestSet
 from housing.runs.export import RUN_ID_KEY
 from housing.runs.outcome import Outcome
-<<<<<<< HEAD
-from housing.schema.table_schema import Schema
+from housing.runs.run import BUNDLE, HOLDOUT, log_bundle
 from housing.sweeps.ranking import best_outcome
 from housing.sweeps.sweep import JOBS_FILE
-from housing.tracking import tags as tracking
-=======
-from housing.runs.run import BUNDLE, HOLDOUT, log_bundle
-from housing.sweeps.sweep import JOBS_FILE, best_outcome
 from housing.tracking import tags
->>>>>>> promo
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
 from housing.training.build import build
