@@ -1,26 +1,23 @@
-"""Entry: get the table that a config names, check it, and say what it is.
+"""Command: download a table and check it.
 
 python -m housing.fetch data=california
 """
 
 import sys
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from housing.core.command import command
 from housing.core.errors import DownloadError
-
-if TYPE_CHECKING:
-    pass
 from housing.data.download import EX_UNAVAILABLE, fetch_table
+from housing.data.settings import TableSettings
 
 
 @command("fetch")
 def main(cfg: DictConfig) -> None:
-    """Fetch, and tell a source that cannot be had (exit code 69) from all other errors."""
+    """Download the table. The exit code is 69 if its source is unavailable, so that scripts can fall back to synthetic data."""
     try:
-        print(fetch_table(cfg.data))
+        print(fetch_table(TableSettings.from_config(cfg.data)))
     except DownloadError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EX_UNAVAILABLE)

@@ -1,4 +1,4 @@
-"""Entry: add the rows of a file to the table, once each, after a look at what they are.
+"""Command: validate new rows and append them to the table.
 
 python -m housing.ingest file=new.csv
 """
@@ -6,14 +6,14 @@ python -m housing.ingest file=new.csv
 from omegaconf import DictConfig
 
 from housing.core.command import command
-from housing.data.ingestion import ingest
+from housing.data.ingestion import IngestionSettings, ingest
 from server.prediction_log.reader import read_joined_rows
 
 
 @command("ingest")
 def main(cfg: DictConfig) -> None:
-    """Add the rows."""
-    ingest(cfg, read_joined_rows)
+    """Append the rows of a file, or of the server's feedback."""
+    ingest(IngestionSettings.from_config(cfg), read_joined_rows)
 
 
 if __name__ == "__main__":

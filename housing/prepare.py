@@ -1,41 +1,23 @@
-"""Entry: the table as one file of typed columns, every value checked, each row with the part that it is in.
+"""Command: write the validated table with its split as a Parquet file.
 
 python -m housing.prepare out=outputs/california.parquet
 """
 
 from pathlib import Path
 
-import numpy as np
 from omegaconf import DictConfig
 
 from housing.core.command import command
-from housing.core.files import atomic_write
-from housing.data import table as data
-from housing.data.split import split
-
-
-def prepare(cfg: DictConfig) -> str:
-    """Write the prepared table, whole or not at all; give a line that says how many rows are in each part.
-
-    `housing.data.table.load` reads it as the very table that it was made of. Raises TableError for a value that the schema does
-    not allow.
-    """
-    table = data.load(cfg.data)
-    parts = {"train": (found := split(table, cfg.split)).train, "valid": found.valid, "test": found.test}
-    frame = data.read_csv(Path(cfg.data.path), table.schema)
-    frame[data.SPLIT_COLUMN] = ""
-    for name, rows in parts.items():
-        frame.loc[np.sort(rows), data.SPLIT_COLUMN] = name
-    frame.attrs[data.FINGERPRINT_ATTRIBUTE] = table.fingerprint
-    with atomic_write(Path(cfg.out)) as partial:
-        frame.to_parquet(partial, index=False)
-    return f"table {cfg.data.name}: " + ", ".join(f"{len(rows):,} rows {name}" for name, rows in parts.items())
+from housing.data.preparation import prepare
+from housing.data.settings import TableSettings
+from housing.data.split import SplitSettings
 
 
 @command("prepare")
 def main(cfg: DictConfig) -> None:
-    """Prepare, and say what is where."""
-    print(f"{prepare(cfg)}; written to {cfg.out}")
+    """Prepare the table, and print the number of rows by part."""
+    counts = prepare(TableSettings.from_config(cfg.data), SplitSettings.from_config(cfg.split), Path(cfg.out))
+    print(f"{counts}; written to {cfg.out}")
 
 
 if __name__ == "__main__":

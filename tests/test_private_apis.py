@@ -110,7 +110,11 @@ def documented() -> dict[str, set[str]]:
 def sources() -> dict[str, ast.Module]:
     """Return the syntax tree of each file of the project but the tests."""
     folders = [sorted((PROJECT / name).rglob("*.py")) for name in ("grafana", "housing", "hydra_plugins", "server")]
-    scripts = [path for path in sorted((PROJECT / "scripts").iterdir()) if path.is_file() and path.read_bytes().startswith(b"#!/usr/bin/env python")]
+    scripts = [
+        path
+        for path in sorted((PROJECT / "scripts").iterdir())
+        if path.is_file() and path.read_bytes().startswith(b"#!/usr/bin/env python")
+    ]
     paths = [path for folder in (*folders, scripts) for path in folder]
     return {str(path.relative_to(PROJECT)): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 

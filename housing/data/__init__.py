@@ -1,1 +1,1 @@
-"""The table: download, check, version, split, and new rows."""
+"""The table: download, validation, versions, splits and new rows."""

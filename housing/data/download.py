@@ -1,101 +1,113 @@
-"""TODO docstring."""
+"""Download of a table: from DVC's cache or remote, or else from its public source."""
 
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
-from housing.core.config import instantiate
 from housing.core.errors import DataVersionError, DownloadError, HousingError
 from housing.core.files import atomic_write, sha256
 from housing.data import dvc
+from housing.data.settings import TableSettings, TableSource
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EX_UNAVAILABLE = 69  # the exit code that sysexits.h gives to a service that cannot be had
+EX_UNAVAILABLE = 69  # exit code of sysexits.h for a service that is unavailable
 
 
-def fetch_table(data: DictConfig) -> str:
-    """Write the table once, whole or not at all; give a line that says what there is and where it is from.
+def fetch_table(table: TableSettings) -> str:
+    """Download the table unless its file is up to date, and return its location, rows and fingerprint as text.
 
-    A table under DVC is pulled; where DVC cannot give it, the public source may, if it has that very version. Raises
-    HousingError where a table has no source, or the source gives another table than the pinned one.
+    A table under DVC is pulled. If DVC does not have it, the public source is used, provided that it serves the same version.
+    The file is written atomically.
+
+    Raises
+    ------
+    HousingError
+        If the table has no source, or its source serves another table than the pinned one.
+    DataVersionError
+        If the file has changes that DVC does not know.
+    DownloadError
+        If the public source is unavailable or serves another version.
     """
-    path = Path(data.path)
+    path = table.path
     version = dvc.tracked_version(path)
     if path.is_file() and (version is None or version.matches(path)):
-        return describe(data, path, "is there already")
-    if version is not None and _pull_with_dvc(data, path):
-        return describe(data, path, "pulled by DVC")
-    if data.get("source") is None:
-        raise HousingError(f"{path} is not there, and data={data.name} names no source. Put the file there.")
-    source = data.source._target_  # pylint: disable=protected-access
-    print(f"getting table {data.name} from {source}", flush=True)
-    _write(path, _download(data), data, version)
-    return describe(data, path, f"written, from {source}")
+        return describe_file(table, "is up to date")
+    if version is not None and _pull_with_dvc(table):
+        return describe_file(table, "pulled by DVC")
+    if table.source is None:
+        raise HousingError(f"{path} does not exist, and table {table.name} has no source. Put the file there.")
+    print(f"downloading table {table.name} from {table.source.name}", flush=True)
+    _write(_download(table, table.source), table, version)
+    return describe_file(table, f"downloaded from {table.source.name}")
 
 
-def _pull_with_dvc(data: DictConfig, path: Path) -> bool:
-    """Pull the version that git names; where that fails, say why. Raises VersionError where another table is in its place."""
+def _pull_with_dvc(table: TableSettings) -> bool:
+    """Pull the version that git names. Return False if DVC does not have it but the public source may."""
+    path = table.path
     print(f"pulling {path.name} with DVC", flush=True)
     try:
         dvc.pull(path)
     except DataVersionError as error:
         if path.is_file():
             raise DataVersionError(
-                f"{path} is not the version that {dvc.dvc_file(path).name} names, and DVC does not put that in its place."
-                f"\n  {error}\n  To keep the present table: dvc add {path}. To drop it: remove it, then fetch again."
+                f"{path} differs from the version in {dvc.dvc_file(path).name}, and DVC could not replace it.\n  {error}\n"
+                f"  To keep the present table: dvc add {path}. To discard it: remove the file and fetch again."
             ) from error
-        if data.get("source") is None:
+        if table.source is None:
             raise
-        print(f"not in DVC's cache or remote, so the public source is asked: {error}", flush=True)
+        print(f"DVC has no copy, using the public source: {error}", flush=True)
         return False
     return True
 
 
-def _download(data: DictConfig) -> "pd.DataFrame":
-    # pylint: disable=import-outside-toplevel  # not needed where the table is there already, and slow
+def _download(table: TableSettings, source: TableSource) -> "pd.DataFrame":
+    # pylint: disable=import-outside-toplevel  # slow, and not needed if the file is up to date
     import numpy as np
     import pandas as pd
 
-    from housing.data.table import parse_schema
-
-    names = [column.name for column in parse_schema(data).columns]
+    names = [column.name for column in table.schema.columns]
     try:
-        fetched = instantiate(data.source)
+        content = source.download()
     except (OSError, HTTPException) as error:
-        raise DownloadError(f"table {data.name} cannot be had: {type(error).__name__}: {error}") from error
-    if isinstance(fetched, pd.DataFrame):
-        return fetched
-    if hasattr(fetched, "target"):  # what scikit-learn's fetchers give
-        given = [*fetched.feature_names, *fetched.target_names]
-        return pd.DataFrame(np.column_stack([fetched.data, fetched.target]), columns=given)[names]
-    return pd.DataFrame(fetched, columns=names)
+        raise DownloadError(f"Could not download table {table.name}: {type(error).__name__}: {error}") from error
+    if isinstance(content, pd.DataFrame):
+        return content
+    if hasattr(content, "target"):  # a Bunch of scikit-learn
+        columns = [*content.feature_names, *content.target_names]
+        return pd.DataFrame(np.column_stack([content.data, content.target]), columns=columns)[names]
+    return pd.DataFrame(content, columns=names)
 
 
-def _write(path: Path, frame: "pd.DataFrame", data: DictConfig, version: dvc.Version | None) -> None:
-    from housing.data.table import parse_schema, validate_frame  # pylint: disable=import-outside-toplevel
+def _write(frame: "pd.DataFrame", table: TableSettings, version: dvc.Version | None) -> None:
+    from housing.data.table import validate_frame  # pylint: disable=import-outside-toplevel  # imports pandas
 
-    validate_frame(parse_schema(data), frame, digest="")
-    with atomic_write(path) as partial:
+    validate_frame(table.schema, frame, digest="")
+    with atomic_write(table.path) as partial:
         frame.to_csv(partial, index=False, lineterminator="\n")
-        got, pinned = sha256(partial), data.get("fingerprint")
-        if pinned is not None and got != pinned:
-            raise HousingError(f"data={data.name}: the source gives a table with fingerprint {got}; the config pins {pinned}")
+        fingerprint = sha256(partial)
+        if table.fingerprint is not None and fingerprint != table.fingerprint:
+            raise HousingError(
+                f"Table {table.name}: the source serves a table with fingerprint {fingerprint}, expected {table.fingerprint}."
+                f" If the new table is right, change fingerprint in conf/data/{table.name}.yaml."
+            )
         if version is not None and not version.matches(partial):
+            pointer = dvc.dvc_file(table.path).name
             raise DownloadError(
-                f"table {data.name} cannot be had: the public source has another version than {dvc.dvc_file(path).name} names"
+                f"Could not download table {table.name}: the public source serves another version than {pointer} names"
             )
 
 
-def describe(data: DictConfig, path: Path, state: str) -> str:
-    """Say where the table is, its rows and its fingerprint, and whether that is the public source's."""
+def describe_file(table: TableSettings, state: str) -> str:
+    """Return the table's location, row count and fingerprint, and whether the fingerprint is the pinned one."""
+    fingerprint = sha256(table.path)
+    note = ""
+    if table.fingerprint is not None:
+        note = "  (as published)" if fingerprint == table.fingerprint else f"  (modified; published: {table.fingerprint})"
+    return f"table {table.name}: {table.path} {state}\nrows {_count_rows(table.path):,}\nfingerprint {fingerprint}{note}"
+
+
+def _count_rows(path: Path) -> int:
     with path.open("rb") as file:
-        rows = sum(1 for _ in file) - 1
-    got, pinned = sha256(path), data.get("fingerprint")
-    note = (
-        "" if pinned is None else "  (the public source's)" if got == pinned else f"  (changed: the public source's is {pinned})"
-    )
-    return f"table {data.name}: {path} {state}\nrows {rows:,}\nfingerprint {got}{note}"
+        return sum(1 for _ in file) - 1

@@ -1,4 +1,4 @@
-"""Versions of a table. DVC keeps them, and is asked as a command; `<table>.csv.dvc` beside the table says which one git names."""
+"""Data versions: DVC's cache and remote, used through its command line, and the `.dvc` file that git tracks."""
 
 import hashlib
 import json
@@ -14,79 +14,85 @@ from housing.core.errors import DataVersionError
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a table, as its .dvc file names it."""
+    """One version of a table, as its `.dvc` file names it."""
 
     md5: str
     size: int  # bytes
 
     def matches(self, path: Path) -> bool:
-        """Whether the file is this version."""
+        """Return whether the file is this version."""
         return path.stat().st_size == self.size and self.is_prefix_of(path)
 
     def is_prefix_of(self, path: Path) -> bool:
-        """Whether the file is this version, or this version with rows added behind it."""
+        """Return whether the file is this version, possibly with rows appended."""
         with path.open("rb") as file:
             return hashlib.md5(file.read(self.size), usedforsecurity=False).hexdigest() == self.md5
 
 
 def dvc_file(table: Path) -> Path:
-    """Give the place of a table's .dvc file."""
+    """Return the path of a table's `.dvc` file."""
     return table.with_name(f"{table.name}.dvc")
 
 
 def tracked_version(table: Path) -> Version | None:
-    """Give the version that a table's .dvc file names, or None where the table is not under DVC.
+    """Return the version in a table's `.dvc` file, or None if the table is not under DVC.
 
-    Raises VersionError where the file names none.
+    Raises
+    ------
+    DataVersionError
+        If the file names no version.
     """
     path = dvc_file(table)
     if not path.is_file():
         return None
     try:
-        (out,) = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"]
-        return Version(str(out["md5"]), int(out["size"]))
+        (output,) = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"]
+        return Version(str(output["md5"]), int(output["size"]))
     except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise DataVersionError(f"{path} names no version of {table.name}: {type(error).__name__}: {error}") from error
+        raise DataVersionError(
+            f"{path} names no version of {table.name} ({type(error).__name__}: {error})."
+            f" Restore it from git, or write it anew: dvc add {table}"
+        ) from error
 
 
 def pull(table: Path) -> None:
-    """Put the version that git names in a table's place, from DVC's cache or remote. An unsaved change is never overwritten.
+    """Replace a table by the version that git names, from DVC's cache or remote. Changes that are not saved are kept.
 
-    Raises VersionError with what DVC says.
+    Raises
+    ------
+    DataVersionError
+        If DVC fails, with its error message. This holds for every function below.
     """
     _dvc("pull", table)
 
 
 def add(table: Path) -> None:
-    """Keep the present table as a version in DVC's cache, and name it in its .dvc file.
-
-    Raises VersionError with what DVC says.
-    """
+    """Save the present table as a version in DVC's cache and in its `.dvc` file."""
     _dvc("add", table)
 
 
 def push(table: Path) -> None:
-    """Put the version that git names into DVC's remote, from its cache. Raises VersionError with what DVC says."""
+    """Upload the version that git names from DVC's cache to its remote."""
     _dvc("push", table)
 
 
 def is_in_remote(table: Path) -> bool:
-    """Whether DVC's remote has the version that git names. Raises VersionError where the remote cannot be asked."""
+    """Return whether DVC's remote has the version that git names."""
     return not json.loads(_dvc("status", table, "--cloud", "--json"))
 
 
 def _dvc(command: str, table: Path, *flags: str) -> str:
     arguments = [sys.executable, "-m", "dvc", command, *flags, table.name]
-    done = subprocess.run(arguments, cwd=table.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise DataVersionError(f"dvc {command} {table.name}: {_error_summary(done.stderr)}")
-    return done.stdout
+    process = subprocess.run(arguments, cwd=table.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        raise DataVersionError(f"dvc {command} {table.name}: {_error_summary(process.stderr)}")
+    return process.stdout
 
 
 def _error_summary(stderr: str) -> str:
-    """Give DVC's errors as one line, without its advice on where to ask for help."""
+    """Return DVC's errors as one line, without its links and its advice on support."""
     lines = [
         line for line in stderr.splitlines() if line and not line.startswith(("<http", "Having any troubles", "Is your cache"))
     ]
-    begin = next((place for place, line in enumerate(lines) if line.startswith("ERROR: ")), 0)
-    return " ".join(line.removeprefix("ERROR: ") for line in lines[begin:])
+    start = next((index for index, line in enumerate(lines) if line.startswith("ERROR: ")), 0)
+    return " ".join(line.removeprefix("ERROR: ") for line in lines[start:])

@@ -1,4 +1,4 @@
-"""Rows that a server was asked for and then told the true values of: what its joiner wrote, as rows that want to join a table."""
+"""Feedback rows: requests joined with their true values, as new rows of a table."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,27 +8,38 @@ from housing.core.errors import HousingError, TableError
 from housing.data.new_rows import NewRows, RowCells
 from housing.schema.table_schema import Schema
 
+JoinedRow = Mapping[str, Any]  # as the server's joiner logs it: id, row, columns, value, time, ...
 
-def to_new_rows(joined_rows: Iterable[Mapping[str, Any]], folder: Path, schema: Schema) -> NewRows:
-    """Return the joined rows of a server's log folder as new rows; where a row was sent again, the last one counts.
 
-    Raises HousingError where there are none, TableError where they cannot be rows of the table.
+def parse_joined_rows(joined_rows: Iterable[JoinedRow], schema: Schema, folder: Path) -> NewRows:
+    """Return the joined rows of a server's log `folder` as rows of a table. The latest true value of a request's row counts.
+
+    Raises
+    ------
+    HousingError
+        If there are no joined rows.
+    TableError
+        If their columns are not those of the table.
     """
-    latest: dict[tuple[str, int], tuple[int, Mapping[str, Any]]] = {}
-    for number, joined in enumerate(joined_rows, start=1):
+    latest: dict[tuple[str, int], tuple[int, JoinedRow]] = {}
+    for line, joined in enumerate(joined_rows, start=1):
         row_id = (joined["id"], joined["row"])
         if row_id not in latest or latest[row_id][1]["time"] <= joined["time"]:
-            latest[row_id] = (number, joined)
+            latest[row_id] = (line, joined)
     if not latest:
-        raise HousingError(f"{folder} has no joined rows: no feedback was given to this server, or not yet matched")
+        raise HousingError(f"{folder} has no joined rows. Send true values to the server's /feedback route first.")
     header = [column.name for column in schema.columns]
-    rows = [(number, {**joined["columns"], schema.target.name: joined["value"]}) for number, joined in latest.values()]
-    others = sorted({name for _, row in rows for name in set(row) ^ set(header)})
-    if others:
-        raise TableError(f"{folder}: the joined rows do not have the columns of table {schema.name}: {', '.join(others)}", [])
-    return NewRows.from_cells(header, [(number, _to_cells(row, header)) for number, row in rows], schema)
+    rows = [(line, {**joined["columns"], schema.target.name: joined["value"]}) for line, joined in latest.values()]
+    unexpected = sorted({name for _, row in rows for name in set(row) ^ set(header)})
+    if unexpected:
+        raise TableError(
+            f"Joined rows in {folder} do not have the columns of table {schema.name}. Missing or unknown:"
+            f" {', '.join(unexpected)}",
+            [],
+        )
+    return NewRows.from_cells(header, [(line, _to_cells(row, header)) for line, row in rows], schema)
 
 
 def _to_cells(row: Mapping[str, Any], header: list[str]) -> RowCells:
-    """Write values as cells; a float keeps every digit."""
+    """Format values as CSV cells. `str` keeps every digit of a float."""
     return ["" if row[name] is None else str(row[name]) for name in header]

@@ -1,125 +1,169 @@
-"""TODO docstring."""
+"""Ingestion: validate new rows, append them to the table once, and save the table as a new version."""
 
 import csv
 import io
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from housing.core.errors import ConfigError, DataVersionError, HousingError, TableError
 from housing.core.files import atomic_write
-from housing.data import dvc, feedback_rows, printing
-from housing.data import table as data
-from housing.data.drift import measure_drift
+from housing.data import dvc, printing
+from housing.data.drift import DriftSettings, measure_drift
 from housing.data.dvc import Version
+from housing.data.feedback_rows import JoinedRow, parse_joined_rows
 from housing.data.new_rows import BadRow, NewRows, RowCells
-from housing.data.table import Table
+from housing.data.settings import TableSettings
+from housing.data.table import Table, read_csv, read_table, validate_frame
 from housing.schema.table_schema import Schema
 
 QUARANTINE_HEADER = ("file", "line", "reason", "row")
 
-ReadJoinedRows = Callable[[Path], Iterable[Mapping[str, Any]]]  # of the log folder of a server
 
+@dataclass(frozen=True)
+class IngestionSettings:
+    """What `conf/ingest.yaml` declares.
 
-def ingest(cfg: DictConfig, read_joined_rows: ReadJoinedRows) -> int:
-    """Add the rows of `file`, or of feedback, whole or not at all, and save the table as a version where it is under DVC.
-
-    Says which rows do not fit, which are there already, and how the others differ from the present ones; gives the
-    number of rows that were added. Raises TableError where a row does not fit and `quarantine` does not take it,
-    DataVersionError where the table is another one than git names.
+    Attributes
+    ----------
+    file
+        The CSV file with new rows, or None to take the feedback of a server.
+    feedback
+        The server's log folder.
+    quarantine
+        Whether rows that do not fit are set aside. Otherwise a single one keeps all rows out.
     """
-    path, (source, read) = Path(cfg.data.path), _select_reader(cfg, read_joined_rows)
-    with _exclusive(path, cfg.lock_timeout):
-        present, version = data.load(cfg.data), _expected_version(path)
-        new = read(source, present.schema)
-        print(
-            f"{source}: {len(new.table) + len(new.bad_rows):,} rows, of which {len(new.table):,} fit table {cfg.data.name}",
-            flush=True,
+
+    table: TableSettings
+    file: Path | None
+    feedback: Path
+    quarantine: bool = False
+    lock_timeout_seconds: float = 60
+    drift: DriftSettings = field(default_factory=DriftSettings)
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig) -> Self:
+        """Read the settings of `housing.ingest`.
+
+        Raises
+        ------
+        ConfigError
+            If `source` and `file` contradict each other.
+        """
+        if cfg.source not in ("file", "feedback"):
+            raise ConfigError(f"source must be file or feedback (got {cfg.source!r})")
+        if cfg.source == "file" and cfg.file is None:
+            raise ConfigError("source=file needs a CSV file: file=new.csv. To take the server's feedback: source=feedback")
+        if cfg.source == "feedback" and cfg.file is not None:
+            raise ConfigError(f"source=feedback takes no file (got file={cfg.file})")
+        return cls(
+            table=TableSettings.from_config(cfg.data),
+            file=None if cfg.file is None else Path(cfg.file),
+            feedback=Path(cfg.feedback),
+            quarantine=cfg.quarantine,
+            lock_timeout_seconds=cfg.lock_timeout_seconds,
+            drift=DriftSettings.from_config(cfg.drift),
         )
-        _quarantine(new.bad_rows, source, path, cfg.quarantine)
-        new_indices = _new_rows(present, new.table)
-        _report_duplicates(present, new.table, new_indices)
-        if new_indices:
-            added = new.table.take(new_indices)
-            printing.show_drift(measure_drift(present, added, cfg.drift.significance), len(added), len(present), cfg)
+
+
+def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Iterable[JoinedRow]]) -> int:
+    """Append new rows to the table atomically, save it as a version if it is under DVC, and return the number of rows added.
+
+    Prints rejected rows, duplicates, and the drift of the added rows. `read_joined_rows` reads a server's log folder.
+
+    Raises
+    ------
+    TableError
+        If a row does not fit and `quarantine` is off.
+    DataVersionError
+        If the table is not the version that git names.
+    """
+    name, path = settings.table.name, settings.table.path
+    with _exclusive(path, settings.lock_timeout_seconds):
+        present, version = read_table(settings.table), _expected_version(path)
+        new_rows, origin = _read_new_rows(settings, read_joined_rows)
+        print(f"{origin}: {len(new_rows):,} rows, {len(new_rows.table):,} fit table {name}", flush=True)
+        _quarantine(new_rows.bad_rows, origin, path, settings.quarantine)
+        added = _find_unknown_rows(present, new_rows.table)
+        _report_duplicates(present, new_rows.table, added)
+        if added:
+            drifts = measure_drift(present, new_rows.table.take(added), settings.drift.significance)
+            printing.show_drift(drifts, len(added), len(present), settings.drift)
             if version is not None and version.matches(path):
-                dvc.add(path)  # what came from the public source is not in the cache yet
-            _append(path, present.schema, new.header, [new.cells[row] for row in new_indices])
-        print(f"{len(new_indices):,} {'row' if len(new_indices) == 1 else 'rows'} added to {path}", flush=True)
+                dvc.add(path)  # a table from its public source is not in DVC's cache yet
+            _append(path, present.schema, new_rows.header, [new_rows.cells[index] for index in added])
+        print(f"{len(added):,} {'row' if len(added) == 1 else 'rows'} added to {path}", flush=True)
         if version is not None and not version.matches(path):
-            _save_version(path, cfg.data.name)
-        elif version is None and new_indices:
-            print(f"the table is not under DVC; to keep its versions: dvc add {shlex.quote(str(path))}")
-    return len(new_indices)
+            _save_version(path, name)
+        elif version is None and added:
+            print(f"The table is not under DVC. To keep its versions: dvc add {shlex.quote(str(path))}")
+    return len(added)
 
 
-def _select_reader(cfg: DictConfig, read_joined_rows: ReadJoinedRows) -> tuple[Path, Callable[[Path, Schema], NewRows]]:
-    """Give where the new rows are, and what reads them there."""
-    if cfg.source not in ("file", "feedback"):
-        raise ConfigError(f"source is {cfg.source!r}; allowed: file, feedback")
-    if (cfg.source == "file") != (cfg.file is not None):
-        raise ConfigError(f"file is {cfg.file} and source={cfg.source}; allowed: file=new.csv, or source=feedback without a file")
-    if cfg.source == "file":
-        return Path(cfg.file), NewRows.read
-    return Path(cfg.feedback), lambda folder, schema: feedback_rows.to_new_rows(read_joined_rows(folder), folder, schema)
+def _read_new_rows(settings: IngestionSettings, read_joined_rows: Callable[[Path], Iterable[JoinedRow]]) -> tuple[NewRows, Path]:
+    """Return the new rows, and the file or folder that they come from."""
+    schema, folder = settings.table.schema, settings.feedback
+    if settings.file is not None:
+        return NewRows.read(settings.file, schema), settings.file
+    return parse_joined_rows(read_joined_rows(folder), schema, folder), folder
 
 
 def _expected_version(path: Path) -> Version | None:
-    """Give the version that git names, which the table must be, if need be with rows behind it that a killed ingest added."""
+    """Return the version that git names. The table must be this version, possibly with rows that a killed ingest appended."""
     version = dvc.tracked_version(path)
     if version is not None and not version.is_prefix_of(path):
         raise DataVersionError(
-            f"{path} is not the version that {dvc.dvc_file(path).name} names. To get that one: python -m housing.fetch."
-            f" To keep the present one: dvc add {path}"
+            f"{path} differs from the version in {dvc.dvc_file(path).name}. To get that version: python -m housing.fetch."
+            f" To keep the present table: dvc add {path}"
         )
     return version
 
 
 def _save_version(path: Path, table: str) -> None:
-    """Save the table as a version, and say how that gets into git."""
+    """Save the table as a version, and print the commands that commit it."""
     dvc.add(path)
     pointer = shlex.quote(str(dvc.dvc_file(path)))
-    print("DVC has the new version. To commit it:")
+    print("The table is saved in DVC's cache. To commit the new version:")
     for line in (f"dvc push {pointer}", f"git add {pointer}", f"git commit -m {shlex.quote(f'{table}: new rows')}", "git push"):
         print(f"  {line}")
 
 
 @contextmanager
-def _exclusive(path: Path, lock_timeout: float) -> Iterator[None]:
-    """Keep others from adding rows to a table. Raises HousingError where one of them takes longer than `patience` seconds."""
+def _exclusive(path: Path, timeout_seconds: float) -> Iterator[None]:
+    """Lock the table against other ingests."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=lock_timeout):
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_seconds):
             yield
     except Timeout as error:
         raise HousingError(
-            f"{path}: another process has been adding rows for {lock_timeout} s; try again when it is through"
+            f"{path} is locked: another process has been adding rows for {timeout_seconds} s. Try again when it has finished."
         ) from error
 
 
-def _quarantine(bad_rows: Sequence[BadRow], file: Path, path: Path, quarantine: bool) -> None:
-    """Show the rows that do not fit, and put them into quarantine. Raises TableError where that is not wanted."""
-    printing.show_bad_rows(bad_rows, file)
+def _quarantine(bad_rows: Sequence[BadRow], origin: Path, path: Path, quarantine: bool) -> None:
+    """Print the rows that do not fit, and set them aside in a file next to the table."""
+    printing.show_bad_rows(bad_rows, origin)
     if not bad_rows:
         return
     if not quarantine:
         raise TableError(
-            f"{len(bad_rows)} rows of {file} do not fit, so nothing is added; quarantine=true keeps them apart and adds the others",
+            f"{len(bad_rows)} rows of {origin} do not fit, so no row was added. Correct them, or set them aside: quarantine=true",
             [],
         )
     quarantine_file = path.with_name(f"{path.stem}.quarantine.csv")
-    rows = [(str(file), str(row.line), row.reason, _to_csv([row.cells]).rstrip("\n")) for row in bad_rows]
-    quarantined = _read_quarantine(quarantine_file)
+    rows = [(str(origin), str(row.line), row.reason, _to_csv([row.cells]).rstrip("\n")) for row in bad_rows]
+    unique_rows = dict.fromkeys([*_read_quarantine(quarantine_file), *rows])  # ingesting a file again adds no row twice
     with atomic_write(quarantine_file) as partial:
-        everything = dict.fromkeys([*quarantined, *rows])  # the same rows again are there once
-        partial.write_text(_to_csv([QUARANTINE_HEADER, *everything]), encoding="utf-8")
-    print(f"{len(bad_rows):,} rows that do not fit are kept apart in {quarantine_file}")
+        partial.write_text(_to_csv([QUARANTINE_HEADER, *unique_rows]), encoding="utf-8")
+    print(f"{len(bad_rows):,} rows that do not fit are in {quarantine_file}")
 
 
 def _read_quarantine(path: Path) -> list[tuple[str, ...]]:
@@ -129,36 +173,36 @@ def _read_quarantine(path: Path) -> list[tuple[str, ...]]:
         return [tuple(row) for row in csv.reader(file)][1:]
 
 
-def _to_csv(rows: Sequence[Sequence[str]]) -> str:
+def _to_csv(rows: Iterable[Sequence[str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def _new_rows(present: Table, new: Table) -> list[int]:
-    """Give the places of the new rows that are not in the table yet, each once."""
-    seen = set(present.row_keys())
+def _find_unknown_rows(present: Table, new: Table) -> list[int]:
+    """Return the indices of the new rows that are not in the table yet, each distinct row once."""
+    known = set(present.row_keys())
     indices = []
-    for index, identity in enumerate(new.row_keys()):
-        if identity not in seen:
-            seen.add(identity)
+    for index, row_key in enumerate(new.row_keys()):
+        if row_key not in known:
+            known.add(row_key)
             indices.append(index)
     return indices
 
 
-def _report_duplicates(present: Table, new: Table, new_indices: Sequence[int]) -> None:
-    """Say which rows are left out, and which contradict a present one."""
-    if len(new_indices) < len(new):
-        print(f"{len(new) - len(new_indices):,} of them are in the table already, or there twice, and are left out")
+def _report_duplicates(present: Table, new: Table, added: Sequence[int]) -> None:
+    """Print the number of duplicates, and of rows that share their key with a present row."""
+    if len(added) < len(new):
+        print(f"{len(new) - len(added):,} duplicates skipped")
     keys = {row.tobytes() for row in present.key}
-    n_conflicts = sum(new.key[place].tobytes() in keys for place in new_indices)
+    n_conflicts = sum(new.key[index].tobytes() in keys for index in added)
     if n_conflicts:
-        print(f"{n_conflicts:,} of them have the key of a present row and differ elsewhere: both rows stay in the table")
+        print(f"{n_conflicts:,} new rows have the key of a present row but other values; the table keeps both")
 
 
 def _append(path: Path, schema: Schema, header: Sequence[str], rows: Sequence[RowCells]) -> None:
-    """Write the table with rows behind it, in the order of its own columns; whole, it takes the present one's place."""
-    for stale_file in path.parent.glob(f".{path.name}-*"):  # of a process that was killed
+    """Append rows to the CSV file atomically, in the column order of the file."""
+    for stale_file in path.parent.glob(f".{path.name}-*"):  # left by a process that was killed
         stale_file.unlink()
     with path.open(encoding="utf-8-sig", newline="") as file:
         order = [header.index(name) for name in next(csv.reader(file))]
@@ -166,7 +210,7 @@ def _append(path: Path, schema: Schema, header: Sequence[str], rows: Sequence[Ro
         shutil.copyfile(path, partial)
         with partial.open("rb+") as table:
             table.seek(-1, io.SEEK_END)
-            ended = table.read(1) == b"\n"
-            table.write(b"" if ended else b"\n")
-            table.write(_to_csv([[row[place] for place in order] for row in rows]).encode())
-        data.validate_frame(schema, data.read_csv(partial, schema), digest="")
+            ends_with_newline = table.read(1) == b"\n"
+            table.write(b"" if ends_with_newline else b"\n")
+            table.write(_to_csv([[row[index] for index in order] for row in rows]).encode())
+        validate_frame(schema, read_csv(partial, schema), digest="")

@@ -1,4 +1,4 @@
-"""Rows of a file that want to join a table: which fit, and line and reason of each that does not."""
+"""New rows of a CSV file: rows that fit the schema, and rejected rows with line and reason."""
 
 import csv
 from collections.abc import Iterator
@@ -18,61 +18,81 @@ RowCells = list[str]
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that does not fit, and why. `line` is its first line in the file; the header is line 1."""
+    """A row that does not fit the schema. `line` is its first line in the file; the header is line 1."""
 
     line: int
     reason: str
     cells: RowCells
 
     def __str__(self) -> str:
+        """Return line and reason."""
         return f"line {self.line}: {self.reason}"
 
 
 @dataclass(frozen=True, eq=False)
 class NewRows:
-    """The rows of a file: `cells` of those that fit, as they stand below `header`, their numbers as a table, and the bad ones."""
+    """The rows of a file.
+
+    Attributes
+    ----------
+    header
+        Column names of `cells`, in the order of the file.
+    cells, table
+        The rows that fit the schema, as text and as numbers, in the same order.
+    bad_rows
+        The other rows.
+    """
 
     header: list[str]
     cells: list[RowCells]
     table: Table
     bad_rows: list[BadRow]
 
+    def __len__(self) -> int:
+        """Return the number of rows in the file."""
+        return len(self.cells) + len(self.bad_rows)
+
     @classmethod
     def read(cls, path: Path, schema: Schema) -> Self:
-        """Read a CSV file with all columns of a schema, in any order.
+        """Read a CSV file that has all columns of a schema, in any order.
 
-        Raises HousingError where it is not there, TableError where it is no such file.
+        Raises
+        ------
+        HousingError
+            If the file does not exist.
+        TableError
+            If it is not CSV in UTF-8, or has other columns.
         """
         if not path.is_file():
-            raise HousingError(f"file={path} is not there")
+            raise HousingError(f"File {path} does not exist. Set file= to a CSV file with the columns of table {schema.name}.")
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                numbered = _numbered_rows(file)
-                _, header = next(numbered, (1, []))
+                numbered_rows = _numbered_rows(file)
+                _, header = next(numbered_rows, (1, []))
                 schema.require_columns(header, schema.columns, forbid_others=True)
-                return cls.from_cells(header, list(numbered), schema)
+                return cls.from_cells(header, list(numbered_rows), schema)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise TableError(f"{path} is not a table of comma-separated values in UTF-8: {error}", []) from error
+            raise TableError(f"{path} is not a CSV file in UTF-8: {error}", []) from error
 
     @classmethod
     def from_cells(cls, header: list[str], numbered_rows: list[tuple[int, RowCells]], schema: Schema) -> Self:
-        """Tell the rows that fit from those that do not; each comes with the number of its line."""
-        good, records, bad = [], [], []
+        """Separate the rows that fit the schema from the others. Each row comes with its line number."""
+        good_rows, encoded_rows, bad_rows = [], [], []
         for line, cells in numbered_rows:
             record, reasons = _parse_row(dict(zip(header, cells, strict=False)), schema)
             if len(cells) != len(header):
-                reasons = [f"has {len(cells)} fields; the header has {len(header)}"]
+                reasons = [f"expected {len(header)} fields as in the header, got {len(cells)}"]
             if reasons:
-                bad.append(BadRow(line, "; ".join(reasons), cells))
+                bad_rows.append(BadRow(line, "; ".join(reasons), cells))
             else:
-                good.append(cells)
-                records.append([column.encode(record[column.name]) for column in schema.columns])
-        encoded = np.array(records, dtype=np.float64).reshape(len(records), len(schema.columns))
-        return cls(header, good, make_table(schema, encoded, digest=""), bad)
+                good_rows.append(cells)
+                encoded_rows.append([column.encode(record[column.name]) for column in schema.columns])
+        encoded = np.array(encoded_rows, dtype=np.float64).reshape(len(encoded_rows), len(schema.columns))
+        return cls(header, good_rows, make_table(schema, encoded, digest=""), bad_rows)
 
 
 def _numbered_rows(file: Iterator[str]) -> Iterator[tuple[int, RowCells]]:
-    """Give each row with its first line; a quoted cell may go over several."""
+    """Yield each row with the number of its first line. A quoted cell may span several lines."""
     reader = csv.reader(file, strict=True)
     line = 1
     for cells in reader:
@@ -81,6 +101,7 @@ def _numbered_rows(file: Iterator[str]) -> Iterator[tuple[int, RowCells]]:
 
 
 def _parse_row(cells: dict[str, str], schema: Schema) -> tuple[Record, list[str]]:
-    """Read the cells of a row; beside their values come the reasons against them."""
+    """Return the values of a row, and why it does not fit the schema."""
     parsed = {column.name: parse_cell(column, cells.get(column.name, "")) for column in schema.columns}
-    return {name: value for name, (value, _) in parsed.items()}, [f"{name}: {why}" for name, (_, why) in parsed.items() if why]
+    record = {name: value for name, (value, _) in parsed.items()}
+    return record, [f"{name}: {reason}" for name, (_, reason) in parsed.items() if reason]

@@ -1,10 +1,11 @@
-"""Which rows are for training, validation and test. Test rows are scored by the gate only."""
+"""Splits of a table into training, validation and test rows. Only the promotion gate scores the test rows."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,45 +21,81 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the three parts."""
+    """Row indices of the three parts."""
 
     train: Rows
     valid: Rows
     test: Rows
 
     def fingerprint(self) -> str:
-        """Give a hash that is equal where all three parts are."""
+        """Return a hash that is equal if and only if all three parts are equal."""
         digest = hashlib.sha256()
-        for part in (self.train, self.valid, self.test):
-            digest.update(np.ascontiguousarray(part, dtype="<i8").tobytes() + b"|")
+        for rows in (self.train, self.valid, self.test):
+            digest.update(np.ascontiguousarray(rows, dtype="<i8").tobytes() + b"|")
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class SplitSettings:
+    """A split function and its arguments, as one file of `conf/split` declares them."""
+
+    function: str  # import path
+    arguments: str  # JSON, so that settings can be compared and cached
+
+    @classmethod
+    def create(cls, function: str, **arguments: Any) -> Self:
+        """Make settings from an import path and keyword arguments."""
+        return cls(function, json.dumps(arguments))
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig) -> Self:
+        """Read the settings of a split from its config."""
+        resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+        return cls.create(resolved.pop("_target_"), **resolved)
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether rows keep their part when rows are added or targets are corrected."""
+        return self.function in {f"{stable.__module__}.{stable.__qualname__}" for stable in (split_by_hash, split_by_location)}
+
+
 def split(table: Table, cfg: DictConfig) -> Split:
-    """Split a table as its config says. Raises ConfigError where a part stays empty."""
-    return _split(table, json.dumps(OmegaConf.to_container(cfg, resolve=True)))
+    """Split a table as a config of `conf/split` declares. See `split_table`."""
+    return split_table(table, SplitSettings.from_config(cfg))
 
 
-@lru_cache(maxsize=4)  # the jobs of a sweep share one process and one split
-def _split(table: Table, config_json: str) -> Split:
-    cfg = OmegaConf.create(json.loads(config_json))
-    parts: Split = instantiate(cfg, table)
+@lru_cache(maxsize=4)  # the jobs of a sweep share one process, one table and one split
+def split_table(table: Table, settings: SplitSettings) -> Split:
+    """Split a table.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of range, or if a part is empty.
+    """
+    arguments = json.loads(settings.arguments)
+    parts: Split = instantiate(OmegaConf.create({"_target_": settings.function, **arguments}), table)
     for name, rows in (("train", parts.train), ("valid", parts.valid), ("test", parts.test)):
         if rows.size == 0:
-            raise ConfigError(f"the split leaves no rows for {name}: the table has {len(table)} rows, split is {dict(cfg)}")
+            function = settings.function.rpartition(".")[2]
+            raise ConfigError(
+                f"The split leaves no {name} rows: {function} of {len(table)} rows with {arguments}."
+                " Use more rows or other shares."
+            )
     return parts
 
 
 def split_by_hash(table: Table, test: float, valid: float, salt: str) -> Split:
-    """Split by a salted hash of each row's key, so that a row never moves: not when rows are added, not when its target
-    is corrected. `test` and `valid` are shares of all rows.
+    """Split by a salted hash of each row's key. `test` and `valid` are shares of all rows.
+
+    A row keeps its part when rows are added or its target is corrected.
     """
     return _split_by_hash(table.key, test, valid, salt)
 
 
 def _split_by_hash(keys: Matrix, test: float, valid: float, salt: str) -> Split:
-    _check_shares(test=test, valid=valid, both=test + valid)
-    keys = np.ascontiguousarray(keys, dtype="<f8") + 0.0  # -0.0 and 0.0 are one key
+    _check_shares({"test": test, "valid": valid, "test + valid": test + valid})
+    keys = np.ascontiguousarray(keys, dtype="<f8") + 0.0  # -0.0 and 0.0 are the same key
     seed = salt.encode()
     digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8, key=seed).digest() for row in keys)
     position = np.frombuffer(digests, dtype="<u8") / 2.0**64
@@ -67,54 +104,49 @@ def _split_by_hash(keys: Matrix, test: float, valid: float, salt: str) -> Split:
 
 
 def random_split(table: Table, test: float, valid: float, seeds: Sequence[int]) -> Split:
-    """Split with scikit-learn's `train_test_split` twice: first the test rows with `seeds[0]`, then from the rest the
-    validation rows with `seeds[1]`. `test` is a share of all rows, `valid` of the rest.
-    """
-    from sklearn.model_selection import train_test_split  # pylint: disable=import-outside-toplevel  # 3 s that few need
+    """Split with scikit-learn's `train_test_split`, twice.
 
-    _check_shares(test=test, valid=valid)
+    `seeds[0]` draws the test rows, a share `test` of all rows. `seeds[1]` draws the validation rows, a share `valid` of the rest.
+    """
+    from sklearn.model_selection import train_test_split  # pylint: disable=import-outside-toplevel  # takes 3 s to import
+
+    _check_shares({"test": test, "valid": valid})
     if len(seeds) != 2 or not all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds):
-        raise ConfigError(f"split.seeds is {list(seeds)}; allowed: two whole numbers, 0 or above")
+        raise ConfigError(f"split.seeds must be two whole numbers, 0 or above (got {list(seeds)})")
     rest, test_rows = train_test_split(np.arange(len(table)), test_size=test, random_state=seeds[0])
-    train, valid_rows = train_test_split(rest, test_size=valid, random_state=seeds[1])
-    return Split(train, valid_rows, test_rows)
+    train_rows, valid_rows = train_test_split(rest, test_size=valid, random_state=seeds[1])
+    return Split(train_rows, valid_rows, test_rows)
 
 
 def split_by_location(table: Table, test: float, valid: float, salt: str) -> Split:
-    """Split by a salted hash of each row's coordinates, so that rows at the same place are in one part."""
+    """Split by a salted hash of each row's coordinates, so that rows at the same location are in the same part."""
     return _split_by_hash(_coordinates(table), test, valid, salt)
 
 
 def spatial_block_split(table: Table, cell_degrees: float, test: float, valid: float, seed: int) -> Split:
-    """Split by whole cells of the map, in an order that is drawn by chance: the first `test` of them, the next `valid`.
+    """Split by whole grid cells in random order. `test` and `valid` are shares of the cells.
 
-    `test` and `valid` are shares of the cells. Cells are sorted by latitude, then longitude, and permuted by
-    `numpy.random.RandomState(draw)`.
+    Cells are sorted by latitude, then longitude, and permuted by `numpy.random.RandomState(seed)`. The first cells are test
+    cells, the next are validation cells.
     """
-    _check_shares(test=test, valid=valid, both=test + valid)
-    cell_of = grid_cells(table, cell_degrees)
-    random = np.random.RandomState(seed)  # pylint: disable=no-member  # which pylint cannot see
-    order = random.permutation(cell_of.max() + 1)
-    ends = (int(test * len(order)), int((test + valid) * len(order)))
-    test_cells, valid_cells, train_cells = (np.isin(cell_of, part) for part in np.split(order, ends))
-    return Split(np.flatnonzero(train_cells), np.flatnonzero(valid_cells), np.flatnonzero(test_cells))
-
-
-def is_stable(cfg: DictConfig) -> bool:
-    """Whether a row never moves in a split: not when others come, not when its target is corrected."""
-    stable = [f"{one.__module__}.{one.__qualname__}" for one in (split_by_hash, split_by_location)]
-    return cfg._target_ in stable  # pylint: disable=protected-access  # Hydra's name
+    _check_shares({"test": test, "valid": valid, "test + valid": test + valid})
+    cell_of_row = grid_cells(table, cell_degrees)
+    random = np.random.RandomState(seed)  # pylint: disable=no-member  # it exists, but pylint cannot see it
+    cells = random.permutation(cell_of_row.max() + 1)
+    bounds = (int(test * len(cells)), int((test + valid) * len(cells)))
+    test_rows, valid_rows, train_rows = (np.flatnonzero(np.isin(cell_of_row, part)) for part in np.split(cells, bounds))
+    return Split(train_rows, valid_rows, test_rows)
 
 
 def locations(table: Table) -> Rows:
-    """Give a number for each row that is equal for rows at the same place."""
+    """Return a group number for each row, equal for rows with equal coordinates."""
     return _group_ids(_coordinates(table))
 
 
 def grid_cells(table: Table, cell_degrees: float) -> Rows:
-    """Give a number for each row that is equal for rows in the same cell of the map, `degrees` wide and high."""
+    """Return a group number for each row, equal for rows in the same square cell of the map with sides of `cell_degrees`."""
     if not cell_degrees > 0:
-        raise ConfigError(f"cell_degrees is {cell_degrees}; allowed: above 0")
+        raise ConfigError(f"cell_degrees must be above 0 (got {cell_degrees})")
     return _group_ids(np.floor(_coordinates(table) / cell_degrees))
 
 
@@ -123,14 +155,17 @@ def _group_ids(keys: Matrix) -> Rows:
 
 
 def _coordinates(table: Table) -> Matrix:
-    """Give latitude and longitude of each row. Raises ConfigError where the table has none."""
+    """Return latitude and longitude of each row, shape (rows, 2)."""
     coordinates = table.schema.coordinates()
     if coordinates is None:
-        raise ConfigError(f"table {table.schema.name} has no columns with the roles latitude and longitude")
+        raise ConfigError(
+            f"Table {table.schema.name} has no columns with the roles latitude and longitude."
+            " Declare the roles in the table's config."
+        )
     return table.matrix[:, coordinates]
 
 
-def _check_shares(**shares: float) -> None:
+def _check_shares(shares: Mapping[str, float]) -> None:
     for name, share in shares.items():
         if not 0.0 < share < 1.0:
-            raise ConfigError(f"split: the share {name} is {share}; allowed: above 0 and below 1")
+            raise ConfigError(f"split: the share {name} must be above 0 and below 1 (got {share:g})")

@@ -1,6 +1,6 @@
-"""A generated stand-in for the California table: the same columns, believable structure, any number of rows.
+"""Synthetic data: a generated table with the columns of the California table and a plausible structure, of any size.
 
-Not census data: its numbers show that the program works, never how good a model is on the real table.
+It shows that the program works. Scores on it say nothing about the real table.
 """
 
 from collections.abc import Sequence
@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.features.landmarks import parse_coordinates
+from housing.schema.column import Matrix, Vector
 
-Column = NDArray[np.float64]
 
+def generate(rows: int, seed: int, centres: Sequence[str], coast: str, value_range: Sequence[float]) -> Matrix:
+    """Return `rows` block groups, with the columns of the California schema in order (target last).
 
-def generate(rows: int, seed: int, centres: Sequence[str], coast: str, value_range: Sequence[float]) -> NDArray[np.float64]:
-    """Give a table of `rows` block groups, in the order of the California schema (target last).
-
-    People live around `centres`, near the `coast` it is dearer, income drives prices, neighbourhoods share a taste of
-    their own, and prices are capped to `value_range`. The same seed gives the same table; block groups repeat
-    coordinates now and then, as in the census.
+    People live around `centres`. Prices rise with income and near the `coast`, vary by neighbourhood, and are capped to
+    `value_range`. As in the census, several block groups share coordinates. The table is a function of its arguments.
     """
     random = np.random.default_rng(seed)
     latitude, longitude, urban, centre = _place_block_groups(rows, random, parse_coordinates(", ".join(centres)))
@@ -29,8 +27,8 @@ def generate(rows: int, seed: int, centres: Sequence[str], coast: str, value_ran
     bedrooms = np.clip(0.72 + 0.06 * rooms + 0.08 * random.standard_normal(rows), 0.4, 15.0)
     population = np.clip(np.round(np.exp(7.05 + 0.7 * random.standard_normal(rows))), 3, 35000)
     occupancy = np.clip(2.9 - 0.05 * income + 0.6 * np.abs(random.standard_normal(rows)), 1.0, 20.0)
-    taste = _random_field(latitude, longitude, random)
-    log_price = -0.78 + 0.62 * np.log(income) + 0.62 * coastal + 0.32 * urban + 0.05 * np.sin(centre) + taste
+    neighbourhood = _random_field(latitude, longitude, random)
+    log_price = -0.78 + 0.62 * np.log(income) + 0.62 * coastal + 0.32 * urban + 0.05 * np.sin(centre) + neighbourhood
     log_price += (
         0.22 * (bedrooms / rooms - 0.2) + 0.003 * (age - 28) - 0.09 * (occupancy - 3) + 0.15 * random.standard_normal(rows)
     )
@@ -39,39 +37,42 @@ def generate(rows: int, seed: int, centres: Sequence[str], coast: str, value_ran
 
 
 def _place_block_groups(
-    rows: int, random: np.random.Generator, centres: Column
-) -> tuple[Column, Column, Column, NDArray[np.intp]]:
-    """Place block groups around centres (the first ones are the largest); `urban` falls from 1 with the distance."""
+    rows: int, random: np.random.Generator, centres: Matrix
+) -> tuple[Vector, Vector, Vector, NDArray[np.intp]]:
+    """Return latitude, longitude, urbanity and centre of block groups.
+
+    They lie around the centres, most of them around the first ones. Urbanity falls from 1 with the distance to the centre.
+    """
     weights = 1.0 / np.arange(1, len(centres) + 1)
     centre = random.choice(len(centres), size=rows, p=weights / weights.sum())
     spread = np.where(random.random(rows) < 0.75, 0.18, 0.7)
     shift = random.standard_normal((rows, 2)) * spread[:, None]
-    twin = random.random(rows) < 0.15  # shares the coordinates of another row
-    places = np.round(centres[centre] + shift, 2)
-    places[twin] = places[random.integers(rows, size=int(twin.sum()))]
-    places = np.clip(places, [32.54, -124.35], [41.95, -114.31])
-    urban = np.exp(-np.linalg.norm(places - centres[centre], axis=1) / 0.35)
-    return places[:, 0], places[:, 1], urban, centre
+    is_twin = random.random(rows) < 0.15  # has the coordinates of another row
+    coordinates = np.round(centres[centre] + shift, 2)
+    coordinates[is_twin] = coordinates[random.integers(rows, size=int(is_twin.sum()))]
+    coordinates = np.clip(coordinates, [32.54, -124.35], [41.95, -114.31])
+    urban = np.exp(-np.linalg.norm(coordinates - centres[centre], axis=1) / 0.35)
+    return coordinates[:, 0], coordinates[:, 1], urban, centre
 
 
-def _densify(line: Column) -> Column:
-    """Give ten points on each segment of a polyline."""
+def _densify(line: Matrix) -> Matrix:
+    """Return ten points on each segment of a polyline."""
     steps = np.linspace(0.0, 1.0, 10, endpoint=False)
     return (line[:-1, None] + steps[:, None] * np.diff(line, axis=0)[:, None]).reshape(-1, 2)
 
 
-def _km_to_nearest(latitude: Column, longitude: Column, points: Column) -> Column:
+def _km_to_nearest(latitude: Vector, longitude: Vector, points: Matrix) -> Vector:
     nearest = np.full(len(latitude), np.inf)
     for point in points:
         nearest = np.minimum(nearest, np.hypot(latitude - point[0], 0.81 * (longitude - point[1])))
     return 111.2 * nearest
 
 
-def _random_field(latitude: Column, longitude: Column, random: np.random.Generator) -> Column:
-    """A smooth random field over the map: what a place is worth beyond all that the columns say."""
-    waves, taste = 60, np.zeros(len(latitude))
+def _random_field(latitude: Vector, longitude: Vector, random: np.random.Generator) -> Vector:
+    """Return a smooth random field over the map: the value of a neighbourhood beyond what the columns explain."""
+    waves, neighbourhood = 60, np.zeros(len(latitude))
     for angle, length, phase in zip(
         random.uniform(0, 2 * np.pi, waves), random.uniform(0.3, 2.0, waves), random.uniform(0, 2 * np.pi, waves), strict=True
     ):
-        taste += np.cos(2 * np.pi * (np.cos(angle) * latitude + np.sin(angle) * longitude) / length + phase)
-    return 0.22 * taste / np.sqrt(waves / 2)
+        neighbourhood += np.cos(2 * np.pi * (np.cos(angle) * latitude + np.sin(angle) * longitude) / length + phase)
+    return 0.22 * neighbourhood / np.sqrt(waves / 2)

@@ -15,6 +15,7 @@ from housing.core.validators import NON_NEGATIVE, Validator, integer, validate
 from housing.data import dvc
 from housing.data import table as tables
 from housing.data.download import fetch_table
+from housing.data.settings import TableSettings
 from housing.operations.retraining_summary import NO_NEW_LABELS, UP_TO_DATE, RetrainingSummary
 from housing.operations.subcommands import PROMOTE_OVERRIDES, matching_overrides, run_command
 from housing.promotion import decision_log
@@ -108,7 +109,7 @@ def retrain(cfg: DictConfig) -> RetrainingSummary:
 
 
 def _retrain(settings: RetrainSettings) -> RetrainingSummary:
-    print(fetch_table(settings.data), flush=True)
+    print(fetch_table(TableSettings.from_config(settings.data)), flush=True)
     table = tables.load(settings.data)
     store = tracking.connect(settings.mlflow)
     key = compute_key(settings, table.fingerprint)

@@ -6,8 +6,9 @@ from typing import Self
 from omegaconf import DictConfig
 
 from housing.data import table as tables
-from housing.data.split import Split, is_stable, split
-from housing.data.table import Table, parse_schema
+from housing.data.settings import parse_schema
+from housing.data.split import Split, SplitSettings, split
+from housing.data.table import Table
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 from housing.tracking import tags
@@ -61,7 +62,7 @@ class TestSet:
         if self.tags().items() <= run.tags.items():
             return True
         run_cfg = artifacts.read_config(run.id)
-        same_split = is_stable(self.split) and run_cfg.split == self.split
+        same_split = SplitSettings.from_config(self.split).is_stable and run_cfg.split == self.split
         return bool(same_split and _key_columns(parse_schema(run_cfg.data)) == _key_columns(self.table.schema))
 
 

@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from housing.core.console import _console
-from housing.data.table import parse_schema
+from housing.data.settings import parse_schema
 from housing.runs.comparison import Comparison
 from housing.runs.outcome import Outcome
 

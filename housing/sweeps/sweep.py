@@ -23,6 +23,7 @@ from housing.core.errors import StoreError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
 from housing.data import table as tables
+from housing.data.settings import parse_schema
 from housing.data.split import split
 from housing.plots import run_figures
 from housing.runs.outcome import OUTCOME_FILE, Outcome
@@ -59,7 +60,7 @@ class SweepSettings:
             folder=Path(cfg.hydra.sweep.dir),
             experiment=cfg.experiment_name,
             table=cfg.data.name,
-            unit=tables.parse_schema(cfg.data).target.unit_label,
+            unit=parse_schema(cfg.data).target.unit_label,
             objectives=list(cfg.hydra.sweeper.get("objectives") or [cfg.metric]),
             figures=cfg.figures,
             fail_fast=cfg.fail_fast,

@@ -1,1 +1,1 @@
-"""From a config and a table to a scored bundle; tracks nothing."""
+"""Training: from a table and settings to a scored bundle, without tracking."""

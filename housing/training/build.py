@@ -1,9 +1,10 @@
-"""A run without its tracking: fit on training rows, score on validation rows, make the bundle."""
+"""Building of a bundle: fit on training rows, score on validation rows, export and verify."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 from omegaconf import DictConfig
@@ -18,18 +19,84 @@ from housing.data.split import Rows, Split
 from housing.data.table import Table
 from housing.schema.column import Matrix, Vector
 from housing.schema.histogram import histogram_reference
-from housing.training import cross_validation, fitting
 from housing.training.background import select_background
-from housing.training.callbacks import OnFold, OnRound, no_op
-from housing.training.estimators import FittedEstimator, Model
-from housing.training.holdout import HoldoutPredictions, export_boosters
+from housing.training.callbacks import OnFit, OnFold, OnRound, no_op
+from housing.training.cross_validation import CrossValidationSettings, cross_validate
+from housing.training.estimators import FittedEstimator, Model, export_boosters
+from housing.training.fitting import FitSettings, fit_model
+from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import measure_cost, round_metrics, score
 from housing.training.onnx_export import export_and_verify
 
-MIN_RELATIVE_ERROR = 0.3  # of the mean error: no prediction is expected to be off by less
+MIN_RELATIVE_ERROR = 0.3  # of the mean error: the expected error of a row is never assumed to be smaller
 
 
-OnFit = Callable[[HoldoutPredictions], None]
+@dataclass(frozen=True)
+class IntervalSettings:
+    """The error model of prediction intervals, as one file of `conf/interval` declares it.
+
+    Attributes
+    ----------
+    create_estimator
+        Returns a new estimator of the logarithm of the absolute error.
+    folds
+        Number of folds of the validation rows, 2 or more.
+    """
+
+    create_estimator: Callable[[], Any]
+    folds: int = 5
+
+    def __post_init__(self) -> None:
+        """Validate the number of folds."""
+        if self.folds < 2:
+            raise ConfigError(f"interval.folds must be 2 or more (got {self.folds})")
+
+    @classmethod
+    def from_config(cls, interval: DictConfig) -> Self | None:
+        """Read the settings, or return None if the config declares no intervals."""
+        return None if interval.estimator is None else cls(partial(instantiate, interval.estimator), interval.folds)
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What the config of a run declares about its bundle.
+
+    Attributes
+    ----------
+    names
+        Names of the model, the features and the table, for the model card.
+    refit
+        Whether the bundle comes from a second fit, on training and validation rows together.
+    parity_tolerance
+        Largest difference between estimator and exported model, in standard deviations of the target.
+    """
+
+    fit: FitSettings
+    names: Mapping[str, str]
+    cross_validation: CrossValidationSettings | None = None
+    interval: IntervalSettings | None = None
+    refit: bool = True
+    seed: int = 0
+    parity_tolerance: float = 1e-4
+    n_background_rows: int = 16
+    n_golden_rows: int = 16
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig) -> Self:
+        """Read the settings from the config of a run."""
+        return cls(
+            fit=FitSettings.from_config(cfg),
+            names={"model": cfg.model.name, "features": cfg.features.name, "data": cfg.data.name},
+            cross_validation=CrossValidationSettings.from_config(cfg.evaluation),
+            interval=IntervalSettings.from_config(cfg.interval),
+            refit=cfg.refit,
+            seed=cfg.seed,
+            parity_tolerance=cfg.parity_tolerance,
+            n_background_rows=cfg.n_background_rows,
+            n_golden_rows=cfg.n_golden_rows,
+            tags=dict(cfg.tags),
+        )
 
 
 def build(
@@ -41,37 +108,57 @@ def build(
     on_round: OnRound = no_op,
     on_fit: OnFit = no_op,
 ) -> tuple[Bundle, dict[str, float]]:
-    """Fit on the training rows and give the bundle with the metrics that runs are compared by; tracks nothing.
+    """Build the bundle that the config of a run declares. See `build_from_settings`."""
+    return build_from_settings(BuildSettings.from_config(cfg), table, parts, run_id, on_fold, on_round, on_fit)
 
-    With `refit` the bundle is of a second fit, on training and validation rows together, with as many rounds of boosting
-    as the first took. `after_fit` is told what the figures of the run need.
+
+def build_from_settings(
+    settings: BuildSettings,
+    table: Table,
+    parts: Split,
+    run_id: str,
+    on_fold: OnFold = no_op,
+    on_round: OnRound = no_op,
+    on_fit: OnFit = no_op,
+) -> tuple[Bundle, dict[str, float]]:
+    """Fit, score and export a model. Return the bundle, and the metrics that runs are compared by.
+
+    Scores come from cross-validation if the settings have folds, else from the validation rows. A refit takes as many boosting
+    rounds as early stopping chose in the first fit. `on_fit` receives the held-out predictions. Test rows are not used.
     """
-    scores = {} if cfg.evaluation.folds is None else cross_validation.cross_validate(cfg, table, parts, on_fold)
-    model = fitting.fit(cfg, table, parts.train, parts.valid, on_round=on_round)
-    predicted = model.predict(table.matrix[parts.valid])
+    scores = {}
+    if settings.cross_validation is not None:
+        scores = cross_validate(settings.cross_validation, settings.fit, table, parts, on_fold)
+    model = fit_model(settings.fit, table, parts.train, parts.valid, on_round=on_round)
+    valid_matrix = table.matrix[parts.valid]
+    predicted = model.predict(valid_matrix)
     metrics = {**(scores or score(predicted, table.target[parts.valid])), "fit_seconds": model.fit_seconds}
-    no_interval = cfg.interval.estimator is None
-    interval, scales = (None, None) if no_interval else _fit_interval(cfg.interval, model, table, parts.valid)
+    interval, error_scales = None, None
+    if settings.interval is not None:
+        interval, error_scales = _fit_interval(settings.interval, model, table, parts.valid)
     fit_rows = parts.train
-    if cfg.refit:
+    if settings.refit:
         fit_rows = np.sort(np.concatenate([parts.train, parts.valid]))
-        model = fitting.fit(cfg, table, fit_rows, rounds=model.best_rounds, on_round=on_round)
+        model = fit_model(settings.fit, table, fit_rows, rounds=model.best_rounds, on_round=on_round)
         metrics["refit_seconds"] = model.fit_seconds
-    on_fit(HoldoutPredictions(parts.valid, predicted, scales, export_boosters(model)))
-    bundle = build_bundle(model, table, fit_rows, parts.valid, cfg.parity_tolerance)
+    on_fit(HoldoutPredictions(parts.valid, predicted, error_scales, export_boosters(model)))
+    bundle = build_bundle(model, table, fit_rows, parts.valid, settings.parity_tolerance)
     bundle.interval = interval
-    known = table.matrix[fit_rows]
-    bundle.background = known[select_background(table.schema, known, cfg.n_background_rows, cfg.seed)]
-    bundle.select_golden_rows(table.matrix[parts.valid], cfg.n_golden_rows)
-    metrics |= measure_cost(bundle, table.matrix[parts.valid])
-    bundle.card = model_card(cfg, table, parts, run_id, metrics)
+    fit_matrix = table.matrix[fit_rows]
+    bundle.background = fit_matrix[select_background(table.schema, fit_matrix, settings.n_background_rows, settings.seed)]
+    bundle.select_golden_rows(valid_matrix, settings.n_golden_rows)
+    metrics |= measure_cost(bundle, valid_matrix)
+    bundle.card = model_card(settings, table, parts, run_id, metrics)
     return bundle, metrics
 
 
 def build_bundle(model: Model, table: Table, fit_rows: Rows, check_rows: Rows, parity_tolerance: float) -> Bundle:
-    """Convert a fitted model, and prove the conversion on every one of some rows.
+    """Export a fitted model, and verify the exported model on every row of `check_rows`.
 
-    Raises HousingError where a converted estimator differs by more than `parity` standard deviations of the target.
+    Raises
+    ------
+    HousingError
+        If a prediction differs by more than `parity_tolerance` standard deviations of the target.
     """
     ensemble, tolerance = model.ensemble, parity_tolerance * _target_scale(table.target[fit_rows])
     columns = [features.transform(table.matrix[check_rows]) for features in ensemble.features]
@@ -88,7 +175,7 @@ def build_bundle(model: Model, table: Table, fit_rows: Rows, check_rows: Rows, p
 
 
 def _target_scale(target: Vector) -> float:
-    """Give the standard deviation; of a target that is the same everywhere its size, for it too is rounded."""
+    """Return the standard deviation, or the magnitude of a constant target, which float32 rounds as well."""
     return float(target.std() if np.ptp(target) else np.abs(target[0]))
 
 
@@ -98,37 +185,39 @@ def _export_member(member: Member, columns: Matrix, tolerance: float) -> Member:
     return replace(member, estimator=export_and_verify(member.estimator.estimator, visible_columns, tolerance))
 
 
-def _fit_interval(cfg: DictConfig, model: Model, table: Table, rows: Rows) -> tuple[Interval, Vector]:
-    """Learn how far predictions are off, on rows that the model was not fitted on; and give that for each, out of fold."""
-    from sklearn.model_selection import KFold  # pylint: disable=import-outside-toplevel  # seconds that only fitting needs
+def _fit_interval(settings: IntervalSettings, model: Model, table: Table, rows: Rows) -> tuple[Interval, Vector]:
+    """Fit the error model on rows that the model was not fitted on. Return the interval, and out-of-fold expected errors."""
+    from sklearn.model_selection import KFold  # pylint: disable=import-outside-toplevel  # takes seconds to import
 
-    if cfg.folds < 2:
-        raise ConfigError(f"interval.folds is {cfg.folds}; allowed: 2 and more")
-    if len(rows) < 2 * cfg.folds:
-        raise ConfigError(f"interval: {len(rows)} validation rows for {cfg.folds} folds; allowed: interval=none, or more rows")
+    if len(rows) < 2 * settings.folds:
+        raise ConfigError(
+            f"interval.folds={settings.folds} needs at least {2 * settings.folds} validation rows (got {len(rows)})."
+            " Use more rows, fewer folds, or interval=none."
+        )
     predicted, columns = model.ensemble.predict_with_columns(table.matrix[rows])
-    seen, off = append_prediction(columns, predicted), np.abs(table.target[rows] - predicted)
-    logs = np.log(np.maximum(off, max(MIN_RELATIVE_ERROR * float(off.mean()), 1e-12)))
-    scales = np.empty(len(rows))
-    for others, fold in KFold(cfg.folds, shuffle=True, random_state=0).split(rows):
-        scales[fold] = instantiate(cfg.estimator).fit(seen[others], logs[others]).predict(seen[fold])
-    graph = export_and_verify(instantiate(cfg.estimator).fit(seen, logs), seen, tolerance=1e-3)
-    return Interval({"scores": np.sort(off / np.exp(scales))}, graph), np.exp(scales)
+    inputs, error = append_prediction(columns, predicted), np.abs(table.target[rows] - predicted)
+    log_error = np.log(np.maximum(error, max(MIN_RELATIVE_ERROR * float(error.mean()), 1e-12)))
+    log_scales = np.empty(len(rows))
+    for fit_indices, fold in KFold(settings.folds, shuffle=True, random_state=0).split(rows):
+        log_scales[fold] = settings.create_estimator().fit(inputs[fit_indices], log_error[fit_indices]).predict(inputs[fold])
+    error_model = export_and_verify(settings.create_estimator().fit(inputs, log_error), inputs, tolerance=1e-3)
+    scales = np.exp(log_scales)
+    return Interval({"scores": np.sort(error / scales)}, error_model), scales
 
 
-def model_card(cfg: DictConfig, table: Table, parts: Split, run_id: str, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """Give what the run knew: the model's name, its metrics, its data, its code."""
+def model_card(settings: BuildSettings, table: Table, parts: Split, run_id: str, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Return the model card: the model's name, its metrics, its data and its code."""
     return {
-        "model": cfg.model.name,
-        "features": cfg.features.name,
+        "model": settings.names["model"],
+        "features": settings.names["features"],
         "run_id": run_id,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metrics": round_metrics(metrics),
-        "data": {"name": cfg.data.name, "fingerprint": table.fingerprint, "rows": len(table)},
+        "data": {"name": settings.names["data"], "fingerprint": table.fingerprint, "rows": len(table)},
         "rows": {"train": len(parts.train), "valid": len(parts.valid), "test": len(parts.test)},
-        "fitted_on": "train and valid" if cfg.refit else "train",
+        "fitted_on": "train and valid" if settings.refit else "train",
         "split": parts.fingerprint(),
         "code": dict(zip(("commit", "dirty"), commit(), strict=True)),
         "libraries": libraries(),
-        "tags": dict(cfg.tags),
+        "tags": dict(settings.tags),
     }

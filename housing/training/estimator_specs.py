@@ -1,49 +1,72 @@
-"""TODO docstring."""
+"""Estimator specifications: the estimators of a model, with their features and settings, as the config declares them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from housing.bundle.ensemble import ALL
+from housing.core.config import instantiate
 from housing.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class EstimatorSpec:
-    """One estimator that a config asks for."""
+    """One estimator to fit.
+
+    Attributes
+    ----------
+    create_estimator
+        Returns a new estimator with scikit-learn's interface.
+    features
+        Configuration of its features, as `Features` takes it.
+    nan_handling
+        "native" or "impute".
+    region
+        Where the estimator counts: near the training rows, far from them, or everywhere.
+    visible_blocks
+        Labels of the feature blocks that the estimator sees, or None for all.
+    """
 
     name: str
-    estimator: DictConfig
-    features: DictConfig
-    nan_handling: str
-    region: str
-    visible_blocks: list[str] | None  # blocks of the features, by label; all where there is none
-    early_stopping_rounds: int | None
+    create_estimator: Callable[[], Any]
+    features: Mapping[str, Any]
+    nan_handling: str = "native"
+    region: str = ALL
+    visible_blocks: list[str] | None = None
+    early_stopping_rounds: int | None = None
+
+    @property
+    def features_key(self) -> str:
+        """A text that is equal for estimators that can share fitted features."""
+        return f"{self.features} {self.nan_handling}"
 
 
 def estimator_specs(cfg: DictConfig) -> list[EstimatorSpec]:
-    """Give the estimators of a config: its model, or each member of it as often as `copies` says, with seeds of their own."""
+    """Return the estimators of a config: the model itself, or `n_seeds` copies of each of its members."""
     if "members" not in cfg.model:
-        return list(_expand_copies(cfg.model.name, {"model": cfg.model}, cfg))
-    return [one for name, member in cfg.model.members.items() for one in _expand_copies(str(name), member, cfg)]
+        return list(_expand_seeds(cfg.model.name, {"model": cfg.model}, cfg.features))
+    return [spec for name, member in cfg.model.members.items() for spec in _expand_seeds(str(name), member, cfg.features)]
 
 
-def _expand_copies(name: str, member: Mapping[str, Any], cfg: DictConfig) -> Iterator[EstimatorSpec]:
-    copies, model = member.get("n_seeds", 1), member["model"]
-    if not isinstance(copies, int) or copies < 1:
-        raise ConfigError(f"member {name}: n_seeds is {copies}; allowed: whole numbers above 0")
-    if copies > 1 and model.estimator.get("random_state") is None:
-        raise ConfigError(f"member {name} has {copies} copies and its estimator no random_state to differ in; allowed: n_seeds=1")
-    for copy in range(copies):
+def _expand_seeds(name: str, member: Mapping[str, Any], default_features: DictConfig) -> Iterator[EstimatorSpec]:
+    """Yield the copies of a member, which differ in `random_state` alone."""
+    n_seeds, model = member.get("n_seeds", 1), member["model"]
+    if not isinstance(n_seeds, int) or n_seeds < 1:
+        raise ConfigError(f"model.members.{name}.n_seeds must be a whole number above 0 (got {n_seeds})")
+    if n_seeds > 1 and model.estimator.get("random_state") is None:
+        raise ConfigError(f"model.members.{name}.n_seeds must be 1 (got {n_seeds}): the estimator has no random_state to vary")
+    features: Any = OmegaConf.to_container(member.get("features") or default_features, resolve=True)
+    for index in range(n_seeds):
         estimator: Any = OmegaConf.to_container(model.estimator, resolve=True)
-        if copy:
-            estimator["random_state"] += copy
+        if index:
+            estimator["random_state"] += index
         yield EstimatorSpec(
-            name if copies == 1 else f"{name} {copy}",
-            OmegaConf.create(estimator),
-            member.get("features") or cfg.features,
+            name if n_seeds == 1 else f"{name} {index}",
+            partial(instantiate, OmegaConf.create(estimator)),
+            features,
             model.nan_handling,
             member.get("region", ALL),
             member.get("visible_blocks"),

@@ -1,44 +1,45 @@
-"""TODO docstring."""
+"""Fitted estimators: features and one estimator of a model, fitted on training rows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 
 from housing.bundle.ensemble import Ensemble
-from housing.core.config import instantiate
 from housing.core.errors import ConfigError
 from housing.data.split import Rows
 from housing.data.table import Table
-from housing.features.applicability import ApplicabilityDomain
 from housing.features.pipeline import Features
 from housing.schema.column import Matrix, Vector
-from housing.schema.table_schema import Schema
 from housing.training.callbacks import OnRound
 from housing.training.estimator_specs import EstimatorSpec
-
-HOLDOUT_EVERY = 10  # of so many rows that are fitted on, one is kept back for early stopping where there are no others
 
 
 @dataclass(frozen=True)
 class FittedEstimator:
-    """An estimator as its library made it."""
+    """A fitted estimator of scikit-learn or XGBoost."""
 
     estimator: Any
 
     def predict(self, columns: Matrix) -> Vector:
-        """Give the estimator's number for each row of its columns."""
+        """Return a prediction for each row, shape (rows,)."""
         return np.asarray(self.estimator.predict(columns), dtype=np.float64).reshape(-1)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted model, the seconds that took, and the rounds at which early stopping ended, by member."""
+    """A fitted model.
+
+    Attributes
+    ----------
+    best_rounds
+        Boosting rounds at which early stopping ended, by estimator name.
+    """
 
     ensemble: Ensemble
     fit_seconds: float
-    best_rounds: dict[str, int] = field(default_factory=dict)
+    best_rounds: Mapping[str, int] = field(default_factory=dict)
 
     def predict(self, matrix: Matrix) -> Vector:
         """Predict each row of the schema's matrix, in the target's unit, within its bounds."""
@@ -46,8 +47,18 @@ class Model:
 
 
 @dataclass(frozen=True)
-class _FittedFeatures:
-    """Features after fitting, with what estimators that see them are fitted on."""
+class FittedFeatures:
+    """Fitted features, with the matrices that estimators are fitted on.
+
+    Attributes
+    ----------
+    index
+        Position among the features of the ensemble.
+    columns, target
+        Training rows, shape (rows, len(features.names)) and (rows,).
+    validation
+        The same of the validation rows, or None.
+    """
 
     features: Features
     index: int
@@ -55,70 +66,84 @@ class _FittedFeatures:
     target: Vector
     validation: tuple[Matrix, Vector] | None
 
-    def select(self, columns: list[int] | None) -> "_FittedFeatures":
-        """Give the same with some of the columns alone."""
+    def select(self, columns: list[int] | None) -> "FittedFeatures":
+        """Return the matrices with some columns only; None is all."""
         if columns is None:
             return self
         validation = None if self.validation is None else (self.validation[0][:, columns], self.validation[1])
         return replace(self, columns=self.columns[:, columns], validation=validation)
 
 
-def _fit_features(spec: EstimatorSpec, index: int, table: Table, rows: Rows, validation: Rows | None) -> _FittedFeatures:
-    """Fit features. Rows of the table are shown to estimators twice where features have a reach: as they are, and as if
-    they were far from all others, so that estimators know what to do without what hangs on near rows.
+def fit_features(spec: EstimatorSpec, index: int, table: Table, rows: Rows, validation: Rows | None) -> FittedFeatures:
+    """Fit the features of an estimator.
+
+    With an area of applicability, each training row appears twice: as it is, and with its local columns missing. So the estimator
+    learns to predict far from all training rows as well.
     """
-    features_config: Any = OmegaConf.to_container(spec.features, resolve=True)
-    features = Features(table.schema, features_config, spec.nan_handling)
+    features = Features(table.schema, spec.features, spec.nan_handling)
     columns, target = features.fit_transform(table.matrix[rows], table.target[rows]), table.target[rows]
     if features.applicability is not None:
         columns, target = np.vstack([columns, features.mask_local(columns)]), np.concatenate([target, target])
-    others = None if validation is None else (features.transform(table.matrix[validation]), table.target[validation])
-    return _FittedFeatures(features, index, columns, target, others)
+    validation_set = None if validation is None else (features.transform(table.matrix[validation]), table.target[validation])
+    return FittedFeatures(features, index, columns, target, validation_set)
 
 
-def _fit_member(spec: EstimatorSpec, fitted_features: _FittedFeatures, rounds: int | None, on_round: OnRound) -> Any:
-    """Fit one estimator. Raises ConfigError where its library refuses one of its parameters; rows were checked before."""
+def fit_estimator(spec: EstimatorSpec, data: FittedFeatures, rounds: int | None, on_round: OnRound) -> FittedEstimator:
+    """Fit one estimator, with `rounds` boosting rounds if they are given.
+
+    Raises
+    ------
+    ConfigError
+        If its library rejects a parameter. The rows were validated before.
+    """
+    estimator = spec.create_estimator()
     try:
-        return _fit_estimator(spec, instantiate(spec.estimator), fitted_features, rounds, on_round)
+        if type(estimator).__module__.startswith("xgboost"):
+            return FittedEstimator(_fit_boosting(spec, estimator, data, rounds, on_round))
+        if spec.early_stopping_rounds:
+            raise ConfigError(
+                f"model.early_stopping must be null (got {spec.early_stopping_rounds}):"
+                f" {type(estimator).__name__} has no boosting rounds"
+            )
+        return FittedEstimator(estimator.fit(data.columns, data.target))
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"model.estimator of {spec.name} cannot be fitted: {reason}") from error
 
 
-def _fit_estimator(
-    spec: EstimatorSpec, estimator: Any, fitted_features: _FittedFeatures, rounds: int | None, on_round: OnRound
-) -> Any:
-    if type(estimator).__module__.startswith("xgboost"):
-        return _fit_boosting(spec, estimator, fitted_features, rounds, on_round)
-    if spec.early_stopping_rounds:
-        raise ConfigError(
-            f"model.early_stopping is {spec.early_stopping_rounds}, and {type(estimator).__name__} has no rounds; allowed: null"
-        )
-    return estimator.fit(fitted_features.columns, fitted_features.target)
-
-
-def _fit_boosting(
-    spec: EstimatorSpec, estimator: Any, fitted_features: _FittedFeatures, rounds: int | None, on_round: OnRound
-) -> Any:
-    from housing.training.callbacks import round_callbacks  # pylint: disable=import-outside-toplevel  # XGBoost takes seconds to import
+def _fit_boosting(spec: EstimatorSpec, estimator: Any, data: FittedFeatures, rounds: int | None, on_round: OnRound) -> Any:
+    from housing.training.round_reporter import RoundReporter  # pylint: disable=import-outside-toplevel  # imports XGBoost
 
     if rounds is not None:
         estimator.set_params(n_estimators=rounds)
-    validation = fitted_features.validation if spec.early_stopping_rounds and rounds is None else None
-    estimator.set_params(callbacks=round_callbacks(spec.name, estimator.n_estimators, on_round))
+    n_rounds = estimator.n_estimators
+    reporter = RoundReporter(lambda done, score: on_round(spec.name, done, n_rounds, score))
+    estimator.set_params(callbacks=[reporter])
+    validation = data.validation if spec.early_stopping_rounds and rounds is None else None
     if validation is not None:
         estimator.set_params(early_stopping_rounds=spec.early_stopping_rounds)
-    estimator.fit(
-        fitted_features.columns, fitted_features.target, eval_set=None if validation is None else [validation], verbose=False
-    )
-    estimator.set_params(callbacks=None)  # a fitted estimator tells nobody
+    estimator.fit(data.columns, data.target, eval_set=None if validation is None else [validation], verbose=False)
+    estimator.set_params(callbacks=None)  # a stored estimator holds no reference to the reporter
     return estimator
 
 
-def _best_rounds(estimator: Any) -> int:
+def best_rounds(fitted: FittedEstimator) -> int:
+    """Return the number of boosting rounds with the best validation score, or all rounds without early stopping."""
+    estimator = fitted.estimator
     return int(getattr(estimator, "best_iteration", estimator.n_estimators - 1)) + 1
 
 
-def _fit_applicability(applicability_config: DictConfig | None, schema: Schema, matrix: Matrix) -> ApplicabilityDomain | None:
-    reach = ApplicabilityDomain.from_config(schema, applicability_config)
-    return None if reach is None else reach.fit(matrix)
+def export_boosters(model: Model) -> dict[int, bytes]:
+    """Return the XGBoost models among the members in XGBoost's own format, by member index."""
+    estimators = [member.estimator for member in model.ensemble.members]
+    return {
+        index: _booster_bytes(fitted.estimator)
+        for index, fitted in enumerate(estimators)
+        if isinstance(fitted, FittedEstimator) and hasattr(fitted.estimator, "get_booster")
+    }
+
+
+def _booster_bytes(estimator: Any) -> bytes:
+    booster = estimator.get_booster()
+    best_iteration = getattr(estimator, "best_iteration", None)  # an attribute only after early stopping
+    return bytes((booster if best_iteration is None else booster[: best_iteration + 1]).save_raw("ubj"))

@@ -1,7 +1,9 @@
-"""Config to fitted model: its members, their features, early stopping, cross-validation."""
+"""Fitting of a model: its features, its estimators and early stopping."""
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -10,18 +12,41 @@ from threadpoolctl import threadpool_limits
 from housing.bundle.ensemble import Ensemble, Member
 from housing.data.split import Rows
 from housing.data.table import Table
+from housing.features.applicability import ApplicabilityDomain
 from housing.training.callbacks import OnRound, no_op
-from housing.training.estimator_specs import estimator_specs
-from housing.training.estimators import (
-    HOLDOUT_EVERY,
-    FittedEstimator,
-    Model,
-    _best_rounds,
-    _fit_applicability,
-    _fit_features,
-    _fit_member,
-    _FittedFeatures,
-)
+from housing.training.estimator_specs import EstimatorSpec, estimator_specs
+from housing.training.estimators import FittedFeatures, Model, best_rounds, fit_estimator, fit_features
+
+HOLDOUT_EVERY = 10  # without validation rows, every tenth training row is held out for early stopping
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a model is fitted.
+
+    Attributes
+    ----------
+    applicability
+        Parameters of the area of applicability that blends estimators of different regions, or None.
+    n_threads
+        0 is every core.
+    """
+
+    specs: tuple[EstimatorSpec, ...]
+    applicability: Mapping[str, Any] | None = None
+    n_threads: int = 0
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig) -> Self:
+        """Read the settings from the config of a run."""
+        node = cfg.model.get("applicability")
+        applicability: Any = None if node is None else OmegaConf.to_container(node, resolve=True)
+        return cls(tuple(estimator_specs(cfg)), applicability, cfg.n_threads)
+
+    @property
+    def uses_early_stopping(self) -> bool:
+        """Whether the number of boosting rounds depends on validation rows."""
+        return any(spec.early_stopping_rounds for spec in self.specs)
 
 
 def fit(
@@ -32,31 +57,40 @@ def fit(
     rounds: Mapping[str, int] | None = None,
     on_round: OnRound = no_op,
 ) -> Model:
-    """Fit the model of a config on some rows of a table.
+    """Fit the model that the config of a run declares. See `fit_model`."""
+    return fit_model(FitSettings.from_config(cfg), table, rows, validation, rounds, on_round)
 
-    Early stopping looks at the `watched` rows; without them at a tenth of the rows that are then not fitted on; not at all
-    where `rounds` says how many there are.
+
+def fit_model(
+    settings: FitSettings,
+    table: Table,
+    rows: Rows,
+    validation: Rows | None = None,
+    rounds: Mapping[str, int] | None = None,
+    on_round: OnRound = no_op,
+) -> Model:
+    """Fit a model on some rows of a table.
+
+    Early stopping uses the `validation` rows. Without them, every tenth training row is held out. If `rounds` is given (boosting
+    rounds by estimator name), early stopping is disabled.
     """
     start = time.perf_counter()
-    specs = estimator_specs(cfg)
-    if validation is None and rounds is None and any(one.early_stopping_rounds for one in specs):
+    if validation is None and rounds is None and settings.uses_early_stopping:
         validation, rows = rows[::HOLDOUT_EVERY], np.delete(rows, np.s_[::HOLDOUT_EVERY])
-    fitted_features: dict[str, _FittedFeatures] = {}
-    members, best_rounds = [], {}
-    with threadpool_limits(cfg.n_threads or None):
-        for spec in specs:
-            features_key = f"{OmegaConf.to_container(spec.features, resolve=True)} {spec.nan_handling}"
-            if features_key not in fitted_features:
-                fitted_features[features_key] = _fit_features(spec, len(fitted_features), table, rows, validation)
-            columns = (
-                None
-                if spec.visible_blocks is None
-                else fitted_features[features_key].features.visible_columns(spec.visible_blocks)
-            )
-            estimator = _fit_member(spec, fitted_features[features_key].select(columns), (rounds or {}).get(spec.name), on_round)
+    shared_features: dict[str, FittedFeatures] = {}
+    members, rounds_by_name = [], {}
+    with threadpool_limits(settings.n_threads or None):
+        for spec in settings.specs:
+            if spec.features_key not in shared_features:
+                shared_features[spec.features_key] = fit_features(spec, len(shared_features), table, rows, validation)
+            fitted = shared_features[spec.features_key]
+            columns = None if spec.visible_blocks is None else fitted.features.visible_columns(spec.visible_blocks)
+            estimator = fit_estimator(spec, fitted.select(columns), (rounds or {}).get(spec.name), on_round)
             if spec.early_stopping_rounds:
-                best_rounds[spec.name] = _best_rounds(estimator)
-            members.append(Member(FittedEstimator(estimator), fitted_features[features_key].index, spec.region, columns))
-        reach = _fit_applicability(cfg.model.get("applicability"), table.schema, table.matrix[rows])
-    ensemble = Ensemble(table.schema, [each.features for each in fitted_features.values()], members, reach)
-    return Model(ensemble, time.perf_counter() - start, best_rounds)
+                rounds_by_name[spec.name] = best_rounds(estimator)
+            members.append(Member(estimator, fitted.index, spec.region, columns))
+        applicability = ApplicabilityDomain.from_config(table.schema, settings.applicability)
+        if applicability is not None:
+            applicability.fit(table.matrix[rows])
+    ensemble = Ensemble(table.schema, [fitted.features for fitted in shared_features.values()], members, applicability)
+    return Model(ensemble, time.perf_counter() - start, rounds_by_name)

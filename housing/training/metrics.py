@@ -1,4 +1,4 @@
-"""What runs are compared by: scores of predictions, and the cost of making them."""
+"""Metrics that runs are compared by: scores of predictions, and their cost."""
 
 import time
 from collections.abc import Mapping
@@ -9,23 +9,19 @@ from housing.bundle.bundle import Bundle
 from housing.core.errors import ConfigError
 from housing.schema.column import Matrix, Vector
 
-TIMED_ROWS = 50
-
-
-RANKING_METRICS = ("rmse", "mae")  # scores of which less is better
-
-
-COST_METRICS = ("fit_seconds", "latency_us", "model_bytes")  # less is better there too
+RANKING_METRICS = ("rmse", "mae")  # scores; lower is better
+COST_METRICS = ("fit_seconds", "latency_us", "model_bytes")  # lower is better
+N_TIMED_ROWS = 50
 
 
 def require_ranking_metric(metric: str) -> None:
-    """Raise ConfigError for a metric that runs cannot be ranked by."""
+    """Raise ConfigError if runs cannot be ranked by a metric."""
     if metric not in RANKING_METRICS:
-        raise ConfigError(f"metric is {metric!r}; allowed: {', '.join(RANKING_METRICS)}")
+        raise ConfigError(f"metric must be {' or '.join(RANKING_METRICS)} (got {metric!r})")
 
 
 def score(predicted: Vector, actual: Vector) -> dict[str, float]:
-    """Give root mean squared error and mean absolute error (in the target's unit), and the share of variance explained."""
+    """Return `rmse` and `mae` in the target's unit, and `r2`. The `r2` of a constant target is 0."""
     error = predicted - actual
     total_variance = float(np.square(actual - actual.mean()).sum())
     return {
@@ -36,11 +32,13 @@ def score(predicted: Vector, actual: Vector) -> dict[str, float]:
 
 
 def measure_cost(bundle: Bundle, matrix: Matrix) -> dict[str, float]:
-    """Measure a bundle in this process: microseconds for one row (median), rows per second in one call, bytes."""
-    rows = [matrix[[row % len(matrix)]] for row in range(TIMED_ROWS)]
-    single = [_predict_seconds(bundle, row) for row in rows]
+    """Measure the bundle in this process.
+
+    Returns `latency_us` (median of one row, microseconds), `rows_per_second` (all rows in one call) and `model_bytes`.
+    """
+    rows = [matrix[[index % len(matrix)]] for index in range(N_TIMED_ROWS)]
     return {
-        "latency_us": 1e6 * float(np.median(single)),
+        "latency_us": 1e6 * float(np.median([_predict_seconds(bundle, row) for row in rows])),
         "rows_per_second": len(matrix) / _predict_seconds(bundle, matrix),
         "model_bytes": float(bundle.size_bytes()),
     }
@@ -53,5 +51,5 @@ def _predict_seconds(bundle: Bundle, matrix: Matrix) -> float:
 
 
 def round_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Give metrics as a card shows them: six significant digits."""
+    """Return metrics with six significant digits."""
     return {name: float(f"{value:.6g}") for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""A fitted estimator as an ONNX graph, proven to predict the same."""
+"""ONNX export of a fitted estimator, verified against the estimator's own predictions."""
 
 from typing import Any
 
@@ -10,11 +10,23 @@ from housing.schema.column import Matrix
 
 
 def to_onnx(estimator: Any, n_features: int) -> bytes:
-    """Convert an estimator that takes `width` columns. Raises ConfigError for one of a library without a converter."""
+    """Convert a fitted estimator of `n_features` columns to ONNX.
+
+    Raises
+    ------
+    ConfigError
+        If its library has no converter, or if it is not a regressor.
+    """
     library = type(estimator).__module__.split(".")[0]
     if library not in CONVERTERS:
-        raise ConfigError(f"model.estimator is of {library}; estimators of {', '.join(CONVERTERS)} can be converted to ONNX")
+        raise ConfigError(
+            f"model.estimator must be an estimator of {' or '.join(CONVERTERS)} (got {type(estimator).__name__} of {library}):"
+            " others cannot be exported to ONNX"
+        )
     return CONVERTERS[library](estimator, n_features).SerializeToString()
+
+
+# pylint: disable=import-outside-toplevel  # converters take seconds to import, and a reused run needs none
 
 
 def _sklearn_to_onnx(estimator: Any, n_features: int) -> Any:
@@ -25,8 +37,8 @@ def _sklearn_to_onnx(estimator: Any, n_features: int) -> Any:
     from sklearn.linear_model import LinearRegression
 
     if not is_regressor(estimator):
-        raise ConfigError(f"model.estimator is {type(estimator).__name__}, which is not a regressor")
-    # Trees compare float32 in scikit-learn itself; a sum of products loses digits there.
+        raise ConfigError(f"model.estimator must be a regressor (got {type(estimator).__name__})")
+    # A sum of products loses digits in float32. Trees compare in float32 in scikit-learn itself.
     number = DoubleTensorType if isinstance(estimator, LinearRegression) else FloatTensorType
     model = convert_sklearn(estimator, initial_types=[("columns", number([None, n_features]))])
     onnx.checker.check_model(model)
@@ -44,17 +56,21 @@ CONVERTERS = {"sklearn": _sklearn_to_onnx, "xgboost": _xgboost_to_onnx}
 
 
 def export_and_verify(estimator: Any, columns: Matrix, tolerance: float) -> OnnxModel:
-    """Convert an estimator, and prove the graph on every row of `columns`, whatever runs it.
+    """Export an estimator, and compare its predictions on every row of `columns`, in ONNX Runtime and in the tree walker.
 
-    Raises HousingError where a prediction differs by more than `allowed`.
+    Raises
+    ------
+    HousingError
+        If a prediction differs by more than `tolerance`.
     """
-    graph = VerifiedOnnxModel(to_onnx(estimator, columns.shape[1]))
+    exported = VerifiedOnnxModel(to_onnx(estimator, columns.shape[1]))
     expected = np.asarray(estimator.predict(columns), dtype=np.float64).reshape(-1)
-    error = np.abs(graph.predict(columns) - expected)
+    error = np.abs(exported.predict(columns) - expected)
     if not np.all(error <= tolerance):
         row = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
         raise HousingError(
-            f"the bundle differs from the fitted estimator by {error[row]:.3g} on validation row {row} ({expected[row]:.6g});"
-            f" allowed: {tolerance:.3g}"
+            f"The exported model differs from the fitted estimator by {error[row]:.3g} on validation row {row}"
+            f" (prediction {expected[row]:.6g}, limit {tolerance:.3g}). {type(estimator).__name__} may lose precision in float32."
+            " Use another estimator, or accept the difference with a larger parity_tolerance."
         )
-    return OnnxModel(graph.graph)
+    return OnnxModel(exported.graph)

@@ -1,4 +1,4 @@
-"""A table of the user's own, declared in one YAML file, from file to HTTP answer with all three models."""
+"""A table that a user declares in one YAML file: from CSV file to HTTP response, with three models."""
 
 import json
 from functools import partial
@@ -13,26 +13,26 @@ from tests.support.tables import TABLES, rentals_frame
 from tests.support.waiting import wait_for
 
 DATA = (f"--config-dir={TABLES}", "data=rentals")
-FORCED = ("force=true", "force_reason=each of them is to be served")
+FORCED = ("force=true", "force_reason=every model must be served")
 FLAT = {"area": 80.0, "rooms": 3, "furnished": False, "quarter": "harbour", "built": 1980}
 
 
 @pytest.mark.long
-def test_from_file_to_answer(home: Path) -> None:
-    swept = command(home, "housing.train", "-m", *DATA, "model=linear,decision_tree,xgboost")
-    assert swept.code == 0, swept.err
-    assert "3 of 3 runs finished" in swept.out
+def test_from_csv_file_to_http_response(home: Path) -> None:
+    sweep_command = command(home, "housing.train", "-m", *DATA, "model=linear,decision_tree,xgboost")
+    assert sweep_command.code == 0, sweep_command.err
+    assert "3 of 3 runs finished" in sweep_command.out
     for model in ("linear", "decision_tree", "xgboost"):
-        fitted = command(home, "housing.train", *DATA, f"model={model}")  # reused: the sweep has fitted it
+        fitted = command(home, "housing.train", *DATA, f"model={model}")  # the sweep has fitted it
         assert "reused" in fitted.out
-    (sweep,) = (home / "outputs" / "sweeps").iterdir()
-    jobs = json.loads((sweep / "jobs.json").read_text(encoding="utf-8"))
+    (sweep_folder,) = (home / "outputs" / "sweeps").iterdir()
+    jobs = json.loads((sweep_folder / "jobs.json").read_text(encoding="utf-8"))
     with serving(home) as server:
         for version, job in enumerate(jobs, start=1):
-            judged = command(home, "housing.promote", *DATA, f"run_id={job['run_id']}", *FORCED)
-            assert judged.code == 0, judged.err
+            promotion = command(home, "housing.promote", *DATA, f"run_id={job['run_id']}", *FORCED)
+            assert promotion.code == 0, promotion.err
             wait_for(partial(serves, server, version), f"version {version} is served")
-            assert_answers(server)
+            assert_plausible_predictions(server)
     promoted = command(home, "housing.promote", *DATA, f"sweep={sweep_run(home)}")
     assert promoted.out.split()[0] in ("PROMOTE", "HOLD"), promoted.err
     rentals_frame(20, seed=9).drop(columns="rent").to_csv(home / "new.csv", index=False)
@@ -42,29 +42,31 @@ def test_from_file_to_answer(home: Path) -> None:
 
 
 def serves(server: Server, version: int) -> bool:
-    """Whether every worker that is asked serves a version."""
-    told = [server.ask("/readyz") for _ in range(10)]
-    return all(answer.status == 200 and answer.json["version"] == str(version) for answer in told)
+    """Return whether ten requests in a row reach workers that serve a version."""
+    responses = [server.ask("/readyz") for _ in range(10)]
+    return all(response.status == 200 and response.json["version"] == str(version) for response in responses)
 
 
 def sweep_run(home: Path) -> str:
-    """The run of the only sweep."""
+    """Return the parent run of the only sweep."""
     store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="")
     (run,) = store.client.api.search_runs([store.client.experiment_id("rentals")], "tags.`housing.run_type` = 'sweep'")
     return str(run.info.run_id)
 
 
-def assert_answers(server: Server) -> None:
-    """The model that is served knows what makes a rent, takes a missing year, and refuses an unseen category."""
-    answers = [server.predict({**FLAT, **change}) for change in ({}, {"built": None}, {"furnished": True}, {"quarter": "hills"})]
-    assert [answer.status for answer in answers] == [200] * 4
-    plain, unknown_year, furnished, hills = (answer.json["predictions"][0] for answer in answers)
-    rent = 8 * 80 + 40 * 3 + 150 + 80  # how rentals_frame makes a rent
+def assert_plausible_predictions(server: Server) -> None:
+    """Check that the model predicts the rent, accepts a missing year and refuses an unknown category."""
+    responses = [
+        server.predict({**FLAT, **change}) for change in ({}, {"built": None}, {"furnished": True}, {"quarter": "hills"})
+    ]
+    assert [response.status for response in responses] == [200] * 4
+    plain, unknown_year, furnished, hills = (response.json["predictions"][0] for response in responses)
+    rent = 8 * 80 + 40 * 3 + 150 + 80  # the formula of rentals_frame
     assert abs(plain - rent) < 120
     assert abs(unknown_year - rent) < 250
     assert furnished >= plain
     assert hills > plain
-    unseen = server.predict({**FLAT, "quarter": "moon"})
-    assert unseen.status == 422
+    unknown = server.predict({**FLAT, "quarter": "moon"})
+    assert unknown.status == 422
     reason = "'moon' is not a category; allowed: old town, harbour, hills"
-    assert unseen.json["errors"] == [{"row": 0, "field": "quarter", "reason": reason}]
+    assert unknown.json["errors"] == [{"row": 0, "field": "quarter", "reason": reason}]

@@ -16,7 +16,7 @@ import pytest
 
 from housing.core.environment import PROJECT
 from housing.data.synthetic import generate
-from housing.data.table import parse_schema
+from housing.data.settings import parse_schema
 from housing.tracking import store as tracking
 from housing.tracking.store import Store
 from tests.support.cluster import MlflowServer

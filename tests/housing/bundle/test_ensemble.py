@@ -198,12 +198,12 @@ def test_a_member_sees_the_blocks_that_it_names_alone(towns: Table) -> None:
 def test_copies_need_a_seed_to_differ_in(rentals: Table) -> None:
     seedless = "~model.members.trees.model.estimator.random_state"
     cfg = config("train", "data=rentals", "model=mean", "features=none", seedless)
-    with pytest.raises(ConfigError, match="member trees has 3 copies and its estimator no random_state to differ in"):
+    with pytest.raises(ConfigError, match="members.trees.n_seeds must be 1 .got 3.: the estimator has no random_state"):
         fitting.fit(cfg, rentals, split(rentals, cfg.split).train)
 
 
 @pytest.mark.parametrize("copies", [0, -1, 1.5])
 def test_copies_are_a_number_above_0(rentals: Table, copies: float) -> None:
-    cfg = config("train", "data=rentals", "model=mean", "features=none", f"model.members.trees.copies={copies}")
-    with pytest.raises(ConfigError, match=f"member trees: copies is {copies}; allowed: whole numbers above 0"):
+    cfg = config("train", "data=rentals", "model=mean", "features=none", f"model.members.trees.n_seeds={copies}")
+    with pytest.raises(ConfigError, match=f"members.trees.n_seeds must be a whole number above 0 .got {copies}"):
         fitting.fit(cfg, rentals, split(rentals, cfg.split).train)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from housing.core.config import CONF
 from housing.core.environment import PROJECT
-from housing.data.table import parse_schema
+from housing.data.settings import parse_schema
 from housing.features.pipeline import Features
 from housing.training.estimator_specs import estimator_specs
 from tests.support.tables import config
@@ -27,7 +27,7 @@ def test_every_option_composes_and_instantiates(group: str, option: str, monkeyp
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     schema = parse_schema(cfg.data)
     for one in estimator_specs(cfg):
-        assert instantiate(one.estimator).fit
+        assert one.create_estimator().fit
         assert Features(schema, one.features, one.nan_handling).names
     assert cfg.interval.estimator is None or instantiate(cfg.interval.estimator).fit
     assert cfg.evaluation.folds is None or instantiate(cfg.evaluation.folds).split

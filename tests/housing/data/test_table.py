@@ -1,28 +1,33 @@
-"""Reading a table: what does not fit is named by row, column and value."""
+"""Reading a table: types, digits, fingerprint, and violations reported by row, column and value."""
 
 import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from housing.core.errors import ConfigError, HousingError, TableError
-from housing.data.table import Table, load, parse_schema
-from tests.support.tables import config, rentals_frame
+from housing.data.settings import TableSettings, parse_schema
+from housing.data.table import Table, read_table
+from housing.schema.table_schema import Schema
+from tests.support.tables import TABLES, config, rentals_frame
+
+RENTALS = Schema.from_dict(yaml.safe_load((TABLES / "data" / "rentals.yaml").read_text(encoding="utf-8")))
 
 
 def read(path: Path) -> Table:
-    """Load a file as the rentals."""
-    return load(config("train", "data=rentals", f"data.path={path}").data)
+    """Read a file as the rentals."""
+    return read_table(TableSettings(RENTALS, path))
 
 
 def write(path: Path, *lines: str) -> Path:
-    """Write a file of rentals, line by line."""
+    """Write a CSV file of rentals."""
     path.write_text("\n".join(["area,rooms,furnished,quarter,built,rent", *lines, ""]))
     return path
 
 
-def test_a_csv_becomes_the_numbers_of_the_codec(tmp_path: Path) -> None:
+def test_a_csv_file_is_encoded_by_the_schema(tmp_path: Path) -> None:
     table = read(write(tmp_path / "t.csv", "50.5,2,True,hills,,900", "20.0,1,false,old town,1950,400"))
     np.testing.assert_array_equal(table.matrix, [[50.5, 2, 1, 2, np.nan], [20.0, 1, 0, 0, 1950]])
     np.testing.assert_array_equal(table.target, [900, 400])
@@ -50,37 +55,37 @@ def test_numbers_are_read_to_the_last_digit(tmp_path: Path) -> None:
         ("50,2,True,hills,,900,7,8", "Expected 6 fields"),
     ],
 )
-def test_a_cell_that_does_not_fit_is_named(tmp_path: Path, line: str, message: str) -> None:
+def test_a_cell_that_does_not_fit_is_reported_by_row_and_column(tmp_path: Path, line: str, message: str) -> None:
     path = write(tmp_path / "t.csv", "50,2,True,hills,,900", line)
     with pytest.raises(TableError, match=message):
         read(path)
 
 
-def test_every_bad_cell_is_counted(tmp_path: Path) -> None:
+def test_all_violations_are_counted_and_the_first_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", *["-1,2,True,hills,,900"] * 30)
     with pytest.raises(TableError, match="30 values do not fit table rentals(?s:.*)and 10 more"):
         read(path)
 
 
-def test_a_file_that_is_not_there_or_empty_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_empty_or_binary_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HousingError, match="Get it with: python -m housing.fetch data=rentals"):
         read(tmp_path / "nothing.csv")
     with pytest.raises(HousingError, match="has no rows"):
         read(write(tmp_path / "empty.csv"))
     for content in (b"", b"area,rooms\n\xe9,1\n"):
         (tmp_path / "odd.csv").write_bytes(content)
-        with pytest.raises(TableError, match="odd.csv is not a table of comma-separated values in UTF-8"):
+        with pytest.raises(TableError, match="odd.csv is not a CSV file in UTF-8"):
             read(tmp_path / "odd.csv")
 
 
-def test_columns_must_be_the_declared_ones(tmp_path: Path) -> None:
+def test_missing_and_undeclared_columns_are_reported(tmp_path: Path) -> None:
     frame = rentals_frame(10)
     frame.drop(columns="area").assign(colour="red").to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(TableError, match="area: the column is missing\n  colour: the column is not declared"):
         read(tmp_path / "t.csv")
 
 
-def test_the_fingerprint_is_that_of_sha256sum_and_a_head_is_another_table(tmp_path: Path) -> None:
+def test_the_fingerprint_is_the_sha256_of_the_file_and_a_head_has_another(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", *["50,2,True,hills,,900"] * 3)
     table = read(path)
     assert table.fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -88,7 +93,7 @@ def test_the_fingerprint_is_that_of_sha256sum_and_a_head_is_another_table(tmp_pa
     assert table.head(2).fingerprint != table.fingerprint
 
 
-def test_a_key_of_a_table_that_is_misspelt_is_named() -> None:
-    with pytest.raises(ConfigError, match="table rentals: slcies is not known; is slices meant?"):
-        parse_schema(config("train", "data=rentals", "+data.slcies=[area]").data)
+def test_a_misspelt_key_of_a_table_is_refused_with_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'slice_colums'. Did you mean 'slice_columns'"):
+        parse_schema(config("train", "data=rentals", "+data.slice_colums=[area]").data)
     assert parse_schema(config("train", "data=rentals", "+data.rows=5").data).name == "rentals"

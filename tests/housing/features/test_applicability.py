@@ -7,8 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from housing.core.errors import ConfigError
+from housing.data.settings import parse_schema
 from housing.data.split import split
-from housing.data.table import Table, parse_schema, validate_frame
+from housing.data.table import Table, validate_frame
 from housing.features.applicability import ApplicabilityDomain
 from housing.features.pipeline import Features
 from housing.schema.column import Matrix

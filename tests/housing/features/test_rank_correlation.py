@@ -15,7 +15,7 @@ def test_monotone_columns_correlate_fully_and_constant_or_missing_columns_not_at
 
 def test_ties_and_missing_values_are_treated_as_in_scipy() -> None:
     random = np.random.default_rng(0)
-    target, column = random.integers(0, 9, 200) * 1.0, random.integers(0, 5, 200) * 1.0
+    target, column = random.integers(0, 9, 200).astype(np.float64), random.integers(0, 5, 200).astype(np.float64)
     column[:20] = np.nan
     expected = spearmanr(column[20:], target[20:]).statistic
     assert rank_correlations(column[:, None], target) == pytest.approx([abs(expected)])

@@ -1,4 +1,4 @@
-"""A run without its tracking: what it is fitted on, what it is scored on, what its bundle holds."""
+"""Building a bundle: rows of the fit and of the scores, refit, background, reproducibility."""
 
 import dataclasses
 from pathlib import Path
@@ -12,38 +12,40 @@ from housing.bundle.bundle import Bundle
 from housing.bundle.onnx_model import OnnxModel
 from housing.data.split import split
 from housing.data.table import Table
-from housing.training import fitting
 from housing.training.build import build
+from housing.training.fitting import fit
 from housing.training.metrics import score
 from tests.support.tables import SMALL, config
 
-STOPPED = (
+EARLY_STOPPING = (
     *("data=rentals", "features=none", "model.estimator.n_estimators=400"),
     *("model.estimator.learning_rate=0.3", "model.early_stopping=20"),
 )
 
 
-def trees(bundle: Bundle) -> int:
-    """How many trees the first member has."""
-    graph = bundle.ensemble.members[0].estimator
-    assert isinstance(graph, OnnxModel)
-    (node,) = [node for node in onnx.load_from_string(graph.graph).graph.node if node.op_type.startswith("TreeEnsemble")]
-    ids: Any = next(onnx.helper.get_attribute_value(each) for each in node.attribute if each.name == "nodes_treeids")
+def count_trees(bundle: Bundle) -> int:
+    """Return the number of trees of the first member."""
+    model = bundle.ensemble.members[0].estimator
+    assert isinstance(model, OnnxModel)
+    (node,) = [node for node in onnx.load_from_string(model.graph).graph.node if node.op_type.startswith("TreeEnsemble")]
+    ids: Any = next(
+        onnx.helper.get_attribute_value(attribute) for attribute in node.attribute if attribute.name == "nodes_treeids"
+    )
     return len(set(ids))
 
 
-def test_the_refit_takes_the_rounds_that_were_best_on_validation_rows(rentals: Table) -> None:
-    cfg = config("train", *STOPPED)
+def test_the_refit_uses_the_best_rounds_of_the_first_fit(rentals: Table) -> None:
+    cfg = config("train", *EARLY_STOPPING)
     parts = split(rentals, cfg.split)
-    first = fitting.fit(cfg, rentals, parts.train, parts.valid)
+    first = fit(cfg, rentals, parts.train, parts.valid)
     bundle, metrics = build(cfg, rentals, parts, run_id="none")
-    assert trees(bundle) == first.best_rounds["xgboost"]
+    assert count_trees(bundle) == first.best_rounds["xgboost"]
     assert metrics["rmse"] == score(first.predict(rentals.matrix[parts.valid]), rentals.target[parts.valid])["rmse"]
     assert metrics["refit_seconds"] > 0
 
 
 def test_without_a_refit_the_bundle_is_the_model_that_was_scored(rentals: Table) -> None:
-    cfg = config("train", *STOPPED, "refit=false")
+    cfg = config("train", *EARLY_STOPPING, "refit=false")
     parts = split(rentals, cfg.split)
     bundle, metrics = build(cfg, rentals, parts, run_id="none")
     valid = rentals.matrix[parts.valid]
@@ -71,7 +73,7 @@ def test_the_refit_learns_from_validation_rows_and_never_from_test_rows(rentals:
     assert np.abs(predictions(parts.valid, refit=True) - refitted).max() > 100
 
 
-def test_the_reference_is_of_the_rows_that_the_bundle_was_fitted_on(rentals: Table) -> None:
+def test_the_reference_histograms_come_from_the_rows_of_the_fit(rentals: Table) -> None:
     for refit in (True, False):
         cfg = config("train", "data=rentals", "features=none", "model=linear", f"refit={str(refit).lower()}")
         parts = split(rentals, cfg.split)
@@ -80,39 +82,39 @@ def test_the_reference_is_of_the_rows_that_the_bundle_was_fitted_on(rentals: Tab
         assert bundle.card["fitted_on"] == ("train and valid" if refit else "train")
 
 
-def test_the_background_is_of_rows_that_the_bundle_was_fitted_on(rentals: Table) -> None:
+def test_the_background_comes_from_the_rows_of_the_fit(rentals: Table) -> None:
     cfg = config("train", "data=rentals", "features=none", "model=linear", "refit=false", "interval=none", "n_background_rows=7")
     parts = split(rentals, cfg.split)
     bundle = build(cfg, rentals, parts, run_id="none")[0]
-    known = {row.tobytes() for row in rentals.matrix[parts.train]}
+    fit_rows = {row.tobytes() for row in rentals.matrix[parts.train]}
     assert len(bundle.background) == 7
-    assert all(row.tobytes() in known for row in bundle.background)
+    assert all(row.tobytes() in fit_rows for row in bundle.background)
 
 
 @pytest.mark.parametrize("name", ["geo", "full"])
-def test_a_bundle_with_features_that_learned_predicts_the_same_when_read(towns: Table, tmp_path: Path, name: str) -> None:
-    given = ("data=towns", f"features={name}", *SMALL[name], "model.estimator.n_estimators=15")
-    bundle = build(config("train", *given), towns, split(towns, config("train", *given).split), run_id="none")[0]
+def test_a_bundle_with_fitted_features_predicts_the_same_after_reading(towns: Table, tmp_path: Path, name: str) -> None:
+    overrides = ("data=towns", f"features={name}", *SMALL[name], "model.estimator.n_estimators=15")
+    bundle = build(config("train", *overrides), towns, split(towns, config("train", *overrides).split), run_id="none")[0]
     bundle.write(tmp_path / "bundle")
-    read = Bundle.read(tmp_path / "bundle")
-    np.testing.assert_array_equal(read.predict(towns.matrix), bundle.predict(towns.matrix))
-    alone = [read.predict(row[None])[0] for row in towns.matrix[:40]]
-    np.testing.assert_allclose(alone, bundle.predict(towns.matrix[:40]), rtol=1e-6)
+    restored = Bundle.read(tmp_path / "bundle")
+    np.testing.assert_array_equal(restored.predict(towns.matrix), bundle.predict(towns.matrix))
+    one_by_one = [restored.predict(row[None])[0] for row in towns.matrix[:40]]
+    np.testing.assert_allclose(one_by_one, bundle.predict(towns.matrix[:40]), rtol=1e-6)
 
 
-def test_a_blend_predicts_the_same_when_read(towns: Table, tmp_path: Path) -> None:
-    few = tuple(f"model.members.{name}.model.estimator.n_estimators=10" for name in ("near", "far"))
-    cfg = config("train", "data=towns", "model=blend", "features=geo", *SMALL["geo"], *few)
+def test_a_blend_predicts_the_same_near_and_far_after_reading(towns: Table, tmp_path: Path) -> None:
+    few_trees = tuple(f"model.members.{name}.model.estimator.n_estimators=10" for name in ("near", "far"))
+    cfg = config("train", "data=towns", "model=blend", "features=geo", *SMALL["geo"], *few_trees)
     bundle = build(cfg, towns, split(towns, cfg.split), run_id="none")[0]
     bundle.write(tmp_path / "bundle")
-    here_and_far = np.vstack([towns.matrix + np.array([away, away, 0, 0, 0, 0]) for away in (0.0, 0.1, 0.3, 9.0)])
-    np.testing.assert_array_equal(Bundle.read(tmp_path / "bundle").predict(here_and_far), bundle.predict(here_and_far))
+    near_and_far = np.vstack([towns.matrix + np.array([degrees, degrees, 0, 0, 0, 0]) for degrees in (0.0, 0.1, 0.3, 9.0)])
+    np.testing.assert_array_equal(Bundle.read(tmp_path / "bundle").predict(near_and_far), bundle.predict(near_and_far))
     assert len(bundle.ensemble.features) == 2 and bundle.ensemble.applicability is not None
 
 
-def test_a_run_repeats_to_the_last_digit(towns: Table) -> None:
+def test_a_build_is_reproducible_to_the_last_digit(towns: Table) -> None:
     cfg = config("train", "data=towns", "features=full", *SMALL["full"], "model.estimator.n_estimators=10", "n_threads=1")
     parts = split(towns, cfg.split)
-    one, other = (build(cfg, towns, parts, run_id="none") for _ in range(2))
-    np.testing.assert_array_equal(one[0].predict(towns.matrix), other[0].predict(towns.matrix))
-    assert one[1]["rmse"] == other[1]["rmse"]
+    first, second = (build(cfg, towns, parts, run_id="none") for _ in range(2))
+    np.testing.assert_array_equal(first[0].predict(towns.matrix), second[0].predict(towns.matrix))
+    assert first[1]["rmse"] == second[1]["rmse"]

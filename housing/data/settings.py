@@ -1,0 +1,79 @@
+"""Table settings: what a file of `conf/data` declares."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from omegaconf import DictConfig, OmegaConf
+
+from housing.core.config import instantiate
+from housing.core.errors import ConfigError
+from housing.schema.table_schema import Schema
+
+TABLE_KEYS = (
+    "name",
+    "description",
+    "path",
+    "fingerprint",
+    "source",
+    "columns",
+    "slice_columns",
+    "landmarks",
+    "derived_products",
+)
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """A public source: the function that downloads or generates the table."""
+
+    name: str  # import path of the function
+    download: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """A table: its schema, its file and its public source.
+
+    Attributes
+    ----------
+    fingerprint
+        SHA-256 of the file that the public source provides, or None if it is not pinned.
+    """
+
+    schema: Schema
+    path: Path
+    fingerprint: str | None = None
+    source: TableSource | None = None
+
+    @classmethod
+    def from_config(cls, data: DictConfig) -> Self:
+        """Read the settings of one table from its config."""
+        node = data.get("source")
+        source = None if node is None else TableSource(str(node["_target_"]), partial(instantiate, node))
+        return cls(parse_schema(data), Path(data.path), data.get("fingerprint"), source)
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return self.schema.name
+
+
+def parse_schema(data: DictConfig) -> Schema:
+    """Return the schema that a table's config declares.
+
+    Raises
+    ------
+    ConfigError
+        If a column is declared wrongly, or if a key looks like a misspelt key of `TABLE_KEYS`. Other keys are allowed, since a
+        config may refer to them.
+    """
+    declared: Any = OmegaConf.to_container(data, resolve=True)
+    for key in declared.keys() - set(TABLE_KEYS):
+        close_matches = difflib.get_close_matches(str(key), TABLE_KEYS, n=1, cutoff=0.8)
+        if close_matches:
+            raise ConfigError(f"Table {declared.get('name')}: unknown key '{key}'. Did you mean '{close_matches[0]}'?")
+    return Schema.from_dict(declared)
