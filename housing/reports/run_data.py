@@ -83,7 +83,8 @@ class RunData:
     @property
     def rows_description(self) -> str:
         """The rows whose errors are shown, for captions."""
-        return f"{len(self.holdout.rows):,} validation rows, predicted by a model fitted on the {len(self.parts.train):,} training rows"
+        validation, training = len(self.holdout.rows), len(self.parts.train)
+        return f"{validation:,} validation rows, predicted by a model fitted on the {training:,} training rows"
 
     @property
     def test_rmse(self) -> float | None:

@@ -52,7 +52,8 @@ def _describe_rows(run: RunData) -> str:
         rows += " The model in the bundle was refitted on training and validation rows, so its own validation errors would be"
         rows += " optimistic and are not shown."
     selection = "Runs are selected, and the number of trees is chosen," if run.uses_early_stopping else "Runs are selected"
-    return f"{rows} {selection} on these rows, so errors on new rows may be slightly larger. Figures of test rows are marked as such."
+    rows += f" {selection} on these rows, so errors on new rows may be slightly larger."
+    return f"{rows} Figures of test rows are marked as such."
 
 
 def _facts(run: RunData) -> dict[str, str]:
@@ -173,7 +174,8 @@ def _evaluation_section(evaluation: Evaluation | None, run: RunData) -> Section:
             ),
         )
     text = (
-        f"The bundle on {evaluation.rows:,} test rows, and the same config refitted on splits that hold out whole locations and areas."
+        f"The bundle on {evaluation.rows:,} test rows, and the same config refitted on splits that hold out whole locations"
+        " and areas."
         f" Bootstrap interval of the test RMSE: 95 %, {evaluation.rmse_lower:.4f} to {evaluation.rmse_upper:.4f}. {RULES}"
     )
     points = [*evaluation.limitations, *(f"Skipped: {reason}" for reason in evaluation.skipped)]

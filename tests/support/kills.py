@@ -31,16 +31,16 @@ SWEEP = (*SLOW, "hydra/launcher=processes")
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What a cut has cost, after the same command has been run again."""
+class Losses:
+    """Jobs that were lost or run twice, half-written files and reused jobs, after the same command ran again."""
 
     lost: int = 0
     twice: int = 0
     half_written: int = 0
     reused: int = 0
 
-    def __add__(self, other: "Counted") -> "Counted":
-        return Counted(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: "Losses") -> "Losses":
+        return Losses(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 def kill_a_job(_sweep: int, home: Path) -> None:
@@ -61,7 +61,7 @@ def interrupt(sweep: int, _home: Path) -> None:
 KILLS = {"kill -9 of one of 6 jobs": kill_a_job, "kill -9 of the parent": kill_the_parent, "Ctrl-C": interrupt}
 
 
-def cut(home: Path, store: Store, kill: Callable[[int, Path], None]) -> Counted:
+def cut(home: Path, store: Store, kill: Callable[[int, Path], None]) -> Losses:
     """Begin a sweep, cut it off when one job is finished and another runs, and run it again at once."""
     environ = {**os.environ, "HOUSING_HOME": str(home)}
     silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -72,7 +72,7 @@ def cut(home: Path, store: Store, kill: Callable[[int, Path], None]) -> Counted:
     again = command(home, *SWEEP)
     assert again.code == 0, again.out + again.err
     done = Counter(finished(store))
-    return Counted(
+    return Losses(
         lost=JOBS - len(done),
         twice=done.total() - len(done),
         half_written=len(half_written(home)),
@@ -137,7 +137,7 @@ def main(rounds: int) -> None:
     print(f"| {rounds} sweeps each | jobs lost | jobs run twice | files half written | jobs reused by the same command |")
     print("|---|---:|---:|---:|---:|")
     for name, kill in KILLS.items():
-        total = Counted()
+        total = Losses()
         for _ in range(rounds):
             with new_home() as home:
                 total += cut(home, opened(home), kill)

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from housing.core.environment import PROJECT
-from housing.data.synthetic import generate
 from housing.data.settings import parse_schema
+from housing.data.synthetic import generate
 from housing.tracking import store as tracking
 from housing.tracking.store import Store
 from tests.support.cluster import MlflowServer

@@ -16,7 +16,7 @@ from housing.promotion import server_status
 from housing.promotion.settings import ServerSettings
 from tests.support.commands import NO_NETWORK, command
 from tests.support.server import Answer, Server, assert_problem, free_port, new_key, serving
-from tests.support.tables import FLAT, config
+from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
 
 BODY = json.dumps(FLAT).encode()
