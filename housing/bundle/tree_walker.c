@@ -149,7 +149,7 @@ static PyMethodDef functions[] = {
     {"walk", walk, METH_VARARGS, "walk(nodes, trees, width, base, columns, sums): write the sums of what has been checked."},
     {NULL, NULL, 0, NULL},
 };
-static struct PyModuleDef walker = {PyModuleDef_HEAD_INIT, "tree_walker", "Walks ensembles of trees.", -1, functions, NULL, NULL, NULL, NULL};
+static struct PyModuleDef tree_walker = {PyModuleDef_HEAD_INIT, "tree_walker", "Walks ensembles of trees.", -1, functions, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_tree_walker(void)
 {
