@@ -86,7 +86,8 @@ def _narrow_history_table(decisions: Sequence[DecisionRecord]) -> Table:
     grid.add_column(overflow="fold")
     for decision in decisions:
         served = f"\nserved {decision.served_at.partition('T')[0]}" if decision.served_at else ""
-        facts = f"{_timestamp(decision)}\n{_label(decision)}\n{_transition(decision)}{served}"
+        label = _label(decision).replace(", ", "\n")
+        facts = f"{_timestamp(decision)}\n{label}\n{_transition(decision)}{served}"
         grid.add_row(escape(facts), escape(f"{decision.actor}: {decision.reason}"))
     return grid
 
