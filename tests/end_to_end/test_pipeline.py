@@ -79,9 +79,7 @@ def test_the_best_of_several_metrics_files_is_promoted_and_an_unknown_run_is_ref
     with pytest.raises(ConfigError, match="run_id and metrics_files"):
         promote(config("promote", *overrides, "run_id=abc"))
     path.write_text(json.dumps({**best, "run_id": "0" * 32}), encoding="utf-8")
-    with pytest.raises(
-        StoreError, match=rf"knows no run 0+, which {path} names: .*DVC's cache. Fit it here \(dvc repro --force\)"
-    ):
+    with pytest.raises(StoreError, match=rf"has no run 0+.*{path} names.*Fit it here \(dvc repro --force\)"):
         promote(config("promote", *overrides))
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"metrics.json.*KeyError: 'rmse'; allowed: files that housing.train export= wrote"):
@@ -157,7 +155,7 @@ def assert_lost_store_is_reported(clone: Path) -> None:
     )
     assert process.returncode != 0
     assert re.search(
-        r"error: the MLflow store .* knows no run .*Fit it here \(dvc repro --force\)", process.stdout + process.stderr
+        r"error: The MLflow store .* has no run .*Fit it here \(dvc repro --force\)", process.stdout + process.stderr
     )
     assert repro_forced(clone)[-1] == "promote"
 

@@ -107,7 +107,7 @@ def test_a_location_keeps_its_part_when_rows_are_added_or_other_columns_change(t
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_block_split_is_the_one_that_the_benchmarks_document(towns: Table, seed: int) -> None:
-    """Compute the split independently, as docs/benchmarks.md describes it."""
+    """Compute the split independently, as docs/explanation/benchmarks.md describes it."""
     cells = [tuple(cell) for cell in np.floor(2 * towns.matrix[:, :2]).astype(int)]
     order = np.random.RandomState(seed).permutation(np.unique(cells, axis=0)).tolist()  # pylint: disable=no-member
     bounds = int(0.2 * len(order)), int(0.36 * len(order))

@@ -23,7 +23,7 @@ from tests.support.tables import SMALL, config
 
 @pytest.mark.parametrize(
     ("model", "features", "rmse"),
-    # Scores of docs/benchmarks.md. The bounds allow for other library versions, not for a mistake.
+    # Scores of docs/explanation/benchmarks.md. The bounds allow for other library versions, not for a mistake.
     [
         ("linear", "none", (0.715, 0.725)),
         ("linear", "static", (0.57, 0.60)),
