@@ -1,4 +1,4 @@
-# The images: serve (workers), pull (puller and joiner), train (training, promotion, MLflow's server); docs/docker.md has more.
+# The images: serve (workers), pull (puller and joiner), train (training, promotion, MLflow's server); docs/how-to/deploy.md describes them.
 #   docker buildx build --target serve --tag housing-serve .
 ARG BASE=python:3.11.15-slim-bookworm
 
