@@ -1,4 +1,4 @@
-"""Print the decision log: which version moved to an alias, when, by whom and why.
+"""Print the decision log: which version moved to an alias, when, who moved it, and why.
 
 python -m housing.history
 """

@@ -110,7 +110,7 @@ def pre_request(worker: Any, _request: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let a replaced worker (SIGHUP to the master) keep answering for a while, closing each connection after its next response.
+    """Keep a replaced worker (after SIGHUP to the master) answering for a while, closing each connection after its next response.
 
     Gunicorn alone closes connections that were promised keep-alive, and the next request on them fails.
     """

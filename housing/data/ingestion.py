@@ -29,7 +29,7 @@ QUARANTINE_HEADER = ("file", "line", "reason", "row")
 
 @dataclass(frozen=True)
 class IngestionSettings:
-    """What `conf/ingest.yaml` declares.
+    """Settings of `conf/ingest.yaml`.
 
     Attributes
     ----------

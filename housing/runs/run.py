@@ -62,7 +62,7 @@ ALLOWED = {
 
 @dataclass(frozen=True)
 class Job:
-    """What Hydra knows about a run: the command line's overrides, the folder for files, and the run of its sweep."""
+    """A job of Hydra: the command line's overrides, the folder for files, and the run of its sweep."""
 
     overrides: list[str]
     folder: Path

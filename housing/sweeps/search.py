@@ -44,7 +44,7 @@ Launch = Callable[[int, Sequence[str]], None]  # runs the job of this number wit
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What a search takes from the config."""
+    """Settings of a search."""
 
     folder: Path
     label: str  # start of the study's name

@@ -43,7 +43,7 @@ COMPLETED = ("FINISHED", "PRUNED")  # statuses of a job in a complete sweep
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """What a sweep takes from the config."""
+    """Settings of a sweep."""
 
     folder: Path
     experiment: str

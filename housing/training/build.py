@@ -59,7 +59,7 @@ class IntervalSettings:
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """What the config of a run declares about its bundle.
+    """Settings of the bundle of a run.
 
     Attributes
     ----------

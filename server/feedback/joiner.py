@@ -35,7 +35,7 @@ log = logging.getLogger("joiner")
 
 @dataclass
 class Published:
-    """What the metrics file shows."""
+    """Totals and counts in the metrics file."""
 
     totals: dict[str, ErrorTotals]
     counts: dict[str, int]
