@@ -61,7 +61,7 @@ class LocalGaussianProcess:
         seed: int,
     ) -> None:
         require_counts(
-            "local_process", neighbours=[neighbours], target_means=target_means, n_fit_rows=[n_fit_rows], max_iter=[max_iter]
+            "gaussian_process", neighbours=[neighbours], target_means=target_means, n_fit_rows=[n_fit_rows], max_iter=[max_iter]
         )
         if max(target_means) > neighbours:
             raise ConfigError(

@@ -377,7 +377,7 @@ def test_an_unknown_run_or_sweep_is_an_error(overrides: list[str], words: list[s
         (["force=true"], ["force=true", "reason"]),
         (["force=true", "force_reason='  '"], ["force=true", "reason"]),
         (["force_reason=because"], ["force_reason", "force=true"]),
-        (["metric=r2"], ["metric", "'r2'", "rmse, mae"]),
+        (["metric=r2"], ["metric", "'r2'", "rmse or mae"]),
         (["run_id=a", "sweep=b"], ["run_id and sweep", "at most one"]),
         (["evaluate=thorough"], ["evaluate", "'thorough'", "quick, full"]),
     ],

@@ -219,8 +219,8 @@ def test_configs_differ_in_values_and_in_parts_that_are_not_there() -> None:
         ("nope", "has no run nope"),
         ("[{one},nope]", "has no run nope"),
         ("{bare}", "has no bundle .*: python -m housing.promote data=rentals run_id="),
-        ("{decision}", "is a decision; allowed: a run of housing.train"),
-        ("{failed}", "is FAILED; allowed: a FINISHED one"),
+        ("{decision}", "is a decision; expected a run of housing.train"),
+        ("{failed}", "is FAILED"),
         ("{older}", "holdout.* Train it again with force_rerun=true"),
     ],
 )
@@ -239,7 +239,7 @@ def test_what_cannot_be_shown_is_refused(home: Path, store: Store, asked: str, m
         runs["decision"] = record.info.run_id
     if "failed" in asked:
         runs["failed"] = store.client.api.create_run(
-            store.client.experiment_id("rentals"), tags={tags.RUN_TYPE: "run"}
+            store.client.experiment_id("rentals"), tags={tags.RUN_TYPE: "run", tags.TAG_FORMAT: tags.FORMAT}
         ).info.run_id
         store.client.api.set_terminated(str(runs["failed"]), "FAILED")
     if "older" in asked:

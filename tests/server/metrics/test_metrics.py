@@ -153,7 +153,7 @@ def test_everything_is_there_at_0_once_a_version_is_loaded(server: Server, first
 
 
 def test_the_documentation_names_every_metric_and_no_other(first: Figures) -> None:
-    told = (PROJECT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    told = (PROJECT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     named = set(re.findall(r"^\| `(housing_\w+)`", told, re.MULTILINE))
     assert named == {re.sub(r"_seconds_(bucket|sum|count)$", "_seconds", name.partition("{")[0]) for name in first}
 
