@@ -20,6 +20,7 @@ from housing.operations.retraining_summary import NO_NEW_LABELS, UP_TO_DATE, Ret
 from housing.operations.subcommands import PROMOTE_OVERRIDES, matching_overrides, run_command
 from housing.promotion import decision_log
 from housing.promotion.decision import PROMOTE
+from housing.promotion.settings import AliasSettings
 from housing.runs.outcome import Outcome
 from housing.runs.run_key import retraining_key
 from housing.sweeps.sweep import JOBS_FILE
@@ -57,8 +58,8 @@ class RetrainSettings:
 
     Attributes
     ----------
-    experiment, decisions_experiment
-        MLflow experiments of the sweep and of the decision log.
+    experiment
+        MLflow experiment of the sweep.
     min_new_rows
         A retraining of fewer new rows is skipped.
     """
@@ -67,10 +68,8 @@ class RetrainSettings:
     mlflow: DictConfig
     sweep_overrides: tuple[str, ...]
     promote_overrides: tuple[str, ...]
-    registered_model: str
-    alias: str
+    alias: AliasSettings
     experiment: str
-    decisions_experiment: str
     min_new_rows: int
     summary_file: Path
     output_file: Path
@@ -86,10 +85,8 @@ class RetrainSettings:
             mlflow=cfg.mlflow,
             sweep_overrides=tuple(cfg.sweep_overrides),
             promote_overrides=tuple(cfg.promote_overrides),
-            registered_model=cfg.registered_model,
-            alias=cfg.alias,
+            alias=AliasSettings.from_config(cfg),
             experiment=cfg.experiment_name,
-            decisions_experiment=cfg.decisions_experiment,
             min_new_rows=cfg.min_new_rows,
             summary_file=Path(cfg.summary_file),
             output_file=Path(cfg.output_file),
@@ -115,7 +112,7 @@ def _retrain(settings: RetrainSettings) -> RetrainingSummary:
     key = compute_key(settings, table.fingerprint)
     sweep = _find_sweep(store, settings, {KEY_TAG: key})
     new_rows = len(table) - _rows_at_last_retraining(store, settings)
-    summary = RetrainingSummary(settings.data.name, table.fingerprint, len(table), new_rows, settings.alias)
+    summary = RetrainingSummary(settings.data.name, table.fingerprint, len(table), new_rows, settings.alias.name)
     idle = _idle_verdict(settings, sweep, new_rows)
     if idle is None:
         return _finish(settings, store, sweep or _run_sweep(settings, store, key, summary), summary)
@@ -146,7 +143,7 @@ def _finish(settings: RetrainSettings, store: Store, sweep: RunRecord, summary: 
     """Run the steps after the sweep. The tag that marks the retraining as finished is set last."""
     decision = _run_gate(settings, store, sweep, summary.fingerprint)
     _push_table(Path(settings.data.path))
-    version = store.registry.version_at(settings.registered_model, settings.alias)
+    version = store.registry.version_at(settings.alias.registered_model, settings.alias.name)
     summary = replace(
         summary,
         new_rows=int(sweep.tags[NEW_ROWS_TAG]),
@@ -198,12 +195,12 @@ def _run_gate(settings: RetrainSettings, store: Store, sweep: RunRecord, fingerp
         tags.RUN_TYPE: "decision",
         tags.CHALLENGER: best_run,
         tags.DATA: fingerprint,
-        tags.ALIAS: settings.alias,
+        tags.ALIAS: settings.alias.name,
     }
-    previous = store.runs.find_first(settings.decisions_experiment, decision_tags, NEWEST_FIRST)
+    previous = store.runs.find_first(settings.alias.experiment, decision_tags, NEWEST_FIRST)
     overrides = [*matching_overrides(PROMOTE_OVERRIDES), *settings.promote_overrides]
-    run_command("housing.promote", f"run_id={best_run}", f"alias={settings.alias}", *overrides)
-    decision = store.runs.find_first(settings.decisions_experiment, decision_tags, NEWEST_FIRST)
+    run_command("housing.promote", f"run_id={best_run}", f"alias={settings.alias.name}", *overrides)
+    decision = store.runs.find_first(settings.alias.experiment, decision_tags, NEWEST_FIRST)
     if decision is None or (previous is not None and decision.id == previous.id):
         raise StoreError("The gate made no decision (see its messages above). Run the same command again to repeat this step.")
     return decision
@@ -211,12 +208,12 @@ def _run_gate(settings: RetrainSettings, store: Store, sweep: RunRecord, fingerp
 
 def _was_moved(settings: RetrainSettings, store: Store, sweep: RunRecord, version: str) -> bool:
     """Whether the alias moved to the best run of this sweep since it started; an earlier attempt may have moved it."""
-    decisions = decision_log.list_decisions(store, settings.decisions_experiment, settings.alias)
+    decisions = decision_log.list_decisions(store, settings.alias.experiment, settings.alias.name)
     promoted = any(
         decision.verdict == PROMOTE and decision.version == version and decision.decided_at >= sweep.started_at
         for decision in decisions
     )
-    return promoted and store.registry.run_of_version(settings.registered_model, version) == sweep.tags[tags.BEST_RUN]
+    return promoted and store.registry.run_of_version(settings.alias.registered_model, version) == sweep.tags[tags.BEST_RUN]
 
 
 def _push_table(path: Path) -> None:
