@@ -1,4 +1,4 @@
-"""What a newcomer does: a fresh clone, the README's commands one after the other, and scripts/run without the real table."""
+"""A fresh clone: the commands of README and docs one after the other, and scripts/run without the real table."""
 
 import os
 import re
@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from housing.core.environment import PROJECT
+from tests.support import code_blocks
 from tests.support.commands import NO_NETWORK
 from tests.support.waiting import wait_for
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+PAGES = [page for page in code_blocks.pages() if code_blocks.commands(page, "sh")]
 LASTING = {"./scripts/serve": "http://127.0.0.1:8000/readyz", "mlflow ui": "http://127.0.0.1:5000/health"}
 
 
@@ -89,21 +89,42 @@ def test_run_goes_on_with_a_generated_table_and_says_so_everywhere(clone: Path) 
     assert shell("pgrep -f '[g]unicorn.*server/gunicorn.conf.py' | xargs -r -n1 pwdx | grep -c $PWD || true", clone) == "0\n"
 
 
-@pytest.mark.long
-@pytest.mark.usefixtures("real_home")  # the README speaks of the real table
-def test_every_command_of_the_readme_works(clone: Path) -> None:
-    assert len(COMMANDS) >= 15
+@pytest.fixture(scope="module")
+def promoted(clone: Path, real_home: Path) -> Path:
+    """The clone after scripts/run with the real table, which `real_home` shows to be available."""
+    assert (real_home / "data" / "california.csv").exists()
     assert "PROMOTE  housing-california" in shell("./scripts/run", clone)
-    served = [line for line in COMMANDS if line.startswith("curl")]
-    for line in COMMANDS:
+    return clone
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_of_a_page_works(page: Path, promoted: Path) -> None:
+    for name, content in code_blocks.files(page).items():
+        (promoted / name).parent.mkdir(parents=True, exist_ok=True)
+        (promoted / name).write_text(content, encoding="utf-8")
+    lines = code_blocks.commands(page, "sh")
+    assert lines
+    for number, line in enumerate(lines):
         url = next((url for start, url in LASTING.items() if line.startswith(start)), None)
-        if url is None and line not in served:
-            shell(f". .venv/bin/activate; {line}", clone)
-        elif url is not None:
-            with lasting(line, url, clone):
-                answers = [shell(asked, clone) for asked in served if line.startswith("./scripts/serve")]
-            assert not answers or ('"predictions":[' in answers[0] and "housing_rows_total" in answers[2])
-    assert (clone / "outputs" / "predictions.csv").read_text(encoding="utf-8").count("\n") == 20641
+        if url is not None:
+            with lasting(line, url, promoted):
+                for request in filter(is_request, lines[number:]):
+                    answer = shell(request, promoted)
+                    assert '"type": "about:blank"' in answer or '"prediction' in answer, answer
+        elif not is_request(line):
+            shell(f". .venv/bin/activate; {line}", promoted)
+
+
+def is_request(line: str) -> bool:
+    """Return whether a command needs the server that the page starts."""
+    return line.startswith("curl")
+
+
+@pytest.mark.long
+def test_predicting_a_file_keeps_every_row(promoted: Path) -> None:
+    shell(". .venv/bin/activate; python -m housing.predict file=data/california.csv out=outputs/all.csv coverage=0.9", promoted)
+    assert (promoted / "outputs" / "all.csv").read_text(encoding="utf-8").count("\n") == 20641
 
 
 @pytest.mark.long
