@@ -1,1 +1,1 @@
-"""What every package stands on: errors, atomic files, checked settings, locks, processes and the Hydra glue."""
+"""Shared foundations: errors, atomic file writes, validators, locks, process identity and the Hydra commands."""

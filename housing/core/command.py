@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Hydra commands: entry points with help texts and short error messages."""
 
 import sys
 from collections.abc import Callable
@@ -15,17 +15,17 @@ from housing.core import help as help_text
 from housing.core.config import CONF
 from housing.core.errors import HousingError
 
-USER_ERRORS = (HousingError, OmegaConfBaseException)  # what the user can mend; shown without a traceback
+USER_ERRORS = (HousingError, OmegaConfBaseException)  # the user can fix these, so they are shown without a traceback
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
-    """Make a command of a function of its config.
+    """Return a decorator that turns a function of a config into a command without arguments.
 
-    What the user can mend ends the command with its message alone and exit code 1; inside a sweep it is the job that fails.
+    A user error ends the command with its message and exit code 1. In a sweep, it is raised, so only its job fails.
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], Any]:
-        def wrapped(cfg: DictConfig) -> Any:
+        def run_function(cfg: DictConfig) -> Any:
             try:
                 return function(cfg)
             except USER_ERRORS as error:
@@ -33,14 +33,14 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                     raise
                 sys.exit(f"error: {error}")
 
-        run: Callable[[], Any] = hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(wrapped)
+        run_hydra: Callable[[], Any] = hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(run_function)
 
         @wraps(function)
         def main() -> Any:
             if help_text.is_requested(sys.argv[1:]):
                 print(help_text.render(config_name))
                 return None
-            return run()
+            return run_hydra()
 
         return main
 

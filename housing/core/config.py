@@ -1,4 +1,4 @@
-"""Where the config lies, where results go, and how a function becomes a command."""
+"""Hydra configuration: its folder, its resolver of the home folder, and instantiation of nodes."""
 
 from http.client import HTTPException
 from typing import Any
@@ -11,16 +11,20 @@ from housing.core.environment import PROJECT, project_home
 from housing.core.errors import ConfigError, HousingError
 
 CONF = str(PROJECT / "conf")
-SWEEP_RUN = "HOUSING_SWEEP_RUN"  # in the environment of a sweep's jobs: the run that is their parent
-
+SWEEP_RUN = "HOUSING_SWEEP_RUN"  # environment variable of a sweep's jobs: the ID of their parent run
 
 OmegaConf.register_new_resolver("home", lambda: str(project_home()), replace=True)
 
 
 def instantiate(node: DictConfig, *arguments: Any) -> Any:
-    """Make what a config node's `_target_` names; an error of ours or of the world outside comes out as itself.
+    """Instantiate the class, or call the function, that the node's `_target_` names.
 
-    Raises ConfigError where the target is not there or does not take what the node gives it.
+    Raises
+    ------
+    ConfigError
+        If the target does not exist or does not accept the arguments of the node.
+    HousingError, OSError, HTTPException
+        As raised by the target itself, without Hydra's wrapper.
     """
     try:
         return hydra_instantiate(node, *arguments)

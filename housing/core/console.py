@@ -1,19 +1,19 @@
-"""What a command prints: the block of a run, the leaderboard of a sweep, the decision of the gate."""
+"""Console output: the width of a terminal, and the line that names a written file."""
 
 from pathlib import Path
 
 from rich.console import Console
 
-WIDE_TERMINAL = 120  # columns of a terminal in which the whole leaderboard, or history, has room
+WIDE_TERMINAL = 120  # characters per line from which on the leaderboard and the history show all columns
 
 
 def _console() -> Console:
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = max(console.width, 140)  # a log file has no edge to wrap at
+        console.width = max(console.width, 140)  # Rich assumes 80 characters per line in a log file, where nothing has to wrap
     return console
 
 
 def show_file(path: Path) -> None:
-    """Print where a file lies."""
+    """Print the path of a file that was written."""
     _console().print(f"written: {path}", soft_wrap=True)

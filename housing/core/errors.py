@@ -1,4 +1,4 @@
-"""Errors that a user can mend. Commands print them without a traceback."""
+"""Exceptions. Commands print a HousingError without a traceback, since a user can fix its cause."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,56 +7,56 @@ MAX_SHOWN = 20
 
 
 class HousingError(Exception):
-    """What went wrong, with the value, the place and what is allowed."""
+    """Base class of errors that a user can fix. The message names the value and what is expected."""
 
 
 class ConfigError(HousingError):
-    """A config value that cannot work."""
+    """A config value is invalid."""
 
 
 class DownloadError(HousingError):
-    """A table that its source cannot give now: no network, a server that is away, a broken download."""
+    """A table could not be downloaded: no network, an unavailable server or an incomplete download."""
 
 
 class DataVersionError(HousingError):
-    """DVC cannot give or keep a version of a table."""
+    """DVC could not restore or save a version of a table."""
 
 
 class StoreError(HousingError):
-    """The MLflow store is away, or does not hold what was asked for."""
+    """The MLflow store is unavailable, or does not contain the requested entity."""
 
 
 class BundleError(HousingError):
-    """A bundle that is damaged, incomplete or not of this format."""
+    """A bundle is damaged, incomplete or of another format."""
 
 
 class JobSkipped(HousingError):
-    """A job that is not begun, since its sweep has been told to stop."""
+    """A job was not started, because its sweep is stopping."""
 
 
 class TrialPruned(Exception):
-    """No error: a search gives a job up before its last fold."""
+    """Control flow, not an error: a search stops a trial before its last fold."""
 
 
 @dataclass(frozen=True)
 class Violation:
-    """One value that the schema does not allow. `row` counts from 0; a whole column has none."""
+    """A value or a column that the schema does not allow. `row` counts from 0, or is None for a whole column."""
 
     row: int | None
     field: str | None
     reason: str
 
     def __str__(self) -> str:
-        places = [] if self.row is None else [f"row {self.row}"]
-        places += [] if self.field is None else [self.field]
-        return ", ".join(places) + f": {self.reason}"
+        location = [] if self.row is None else [f"row {self.row}"]
+        location += [] if self.field is None else [self.field]
+        return ", ".join(location) + f": {self.reason}"
 
 
 class TableError(HousingError):
-    """A table or a request that its schema does not allow; `problems` names each place."""
+    """A table or a request does not fit its schema. The message lists the first `MAX_SHOWN` violations."""
 
     def __init__(self, message: str, violations: Sequence[Violation]) -> None:
         self.violations = list(violations)
-        shown = "".join(f"\n  {problem}" for problem in self.violations[:MAX_SHOWN])
+        shown = "".join(f"\n  {violation}" for violation in self.violations[:MAX_SHOWN])
         more = f"\n  and {len(self.violations) - MAX_SHOWN} more" if len(self.violations) > MAX_SHOWN else ""
         super().__init__(f"{message}{shown}{more}")

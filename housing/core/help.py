@@ -1,4 +1,4 @@
-"""Help of the commands, read from the comments in conf/.
+"""Help texts of the commands, read from the comments in conf/.
 
 The comment behind a key, or the comment lines above it, describe the key. The comment at the top of a command's file
 holds examples.
@@ -8,7 +8,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from housing.core.config import CONF
 from housing.core.environment import PROJECT
 
 WIDTH = 80
-INDENT = 28  # where descriptions begin
+INDENT = 28  # the column in which descriptions start
 FLAGS = ("-h", "--help")
 EXAMPLE = "python -m "
 BASIC = "basic"  # Hydra's own choice for launcher and sweeper
@@ -61,7 +61,7 @@ class Group:
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """A config file with its comments."""
+    """A config file: its header comment, options, groups and parents."""
 
     header: list[str]
     options: list[Option]
@@ -137,7 +137,7 @@ def read(path: Path) -> ConfigFile:
 
 @dataclass(frozen=True)
 class _Source:
-    """The text of a config file, for the comments and the spelling of its nodes."""
+    """The text of a config file, from which the comments and the literal values of its nodes are read."""
 
     text: str
     lines: list[str]
@@ -164,15 +164,16 @@ class _Source:
 
     def _comment(self, key: Any, value: Any) -> str:
         for mark in (value.end_mark, key.end_mark):
-            behind = re.fullmatch(r":?\s*#\s*(.*)", self.lines[mark.line][mark.column :]) if mark.line < len(self.lines) else None
-            if behind:
-                return behind[1]
-        above: list[str] = []
+            rest = self.lines[mark.line][mark.column :] if mark.line < len(self.lines) else ""
+            comment = re.fullmatch(r":?\s*#\s*(.*)", rest)
+            if comment:
+                return comment[1]
+        lines_above: list[str] = []
         for line in reversed(self.lines[self.n_header : key.start_mark.line]):
             if not re.match(rf"^ {{{key.start_mark.column}}}#", line):
                 break
-            above.insert(0, line.strip("# "))
-        return " ".join(above)
+            lines_above.insert(0, line.strip("# "))
+        return " ".join(lines_above)
 
 
 def _path(config: str) -> Path:
@@ -181,17 +182,17 @@ def _path(config: str) -> Path:
 
 def _ancestors(file: ConfigFile) -> list[str]:
     """Return the config files that a file includes, directly or not, each once."""
-    found: dict[str, None] = {}
+    ancestors: dict[str, None] = {}
     for parent in file.parents:
-        found |= dict.fromkeys([parent, *_ancestors(read(_path(parent)))])
-    return list(found)
+        ancestors |= dict.fromkeys([parent, *_ancestors(read(_path(parent)))])
+    return list(ancestors)
 
 
 def _qualified(config: str) -> list[Option]:
     """Return the options of a config file by the names that they have in a command."""
     package = config.partition("@")[2]
     prefix = f"{package}." if package else ""
-    return [Option(f"{prefix}{o.name}", o.default, o.description, o.is_branch) for o in read(_path(config)).options]
+    return [replace(option, name=f"{prefix}{option.name}", is_target_argument=False) for option in read(_path(config)).options]
 
 
 def _is_shown(option: Option) -> bool:

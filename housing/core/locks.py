@@ -1,4 +1,4 @@
-"""An MLflow store that is a file on this machine, and the lock without which several processes break it."""
+"""Locks between the processes of one machine: a lock per key, and a lock of an MLflow store that is a file."""
 
 import fcntl
 import hashlib
@@ -13,40 +13,37 @@ from filelock import FileLock
 
 log = logging.getLogger(__name__)
 
-
-@contextmanager
-def machine_lock(key: str, kind: str = "runs") -> Iterator[None]:
-    """Hold the claim of a key on this machine for as long as the block lasts; wait, and say so, while another process has it.
-
-    The system takes the claim back when its process ends, however that ends. It is one byte of a file in the temporary
-    folder of this machine, locked. A process holds one claim of a kind at a time.
-    """
-    place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
-    path = Path(tempfile.gettempdir()) / f"housing-{kind}-{os.getuid()}"
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0) as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-        except BlockingIOError:
-            log.warning("another process is at this very work (%s); waiting for its result", kind)
-            fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
-        yield
-
-
 SQLITE_PREFIX = "sqlite:///"
-
-
 LOCK_TIMEOUT_SECONDS = 120
 
 
+@contextmanager
+def machine_lock(key: str, kind: str = "runs") -> Iterator[None]:
+    """Hold the lock of a key on this machine during the block. If another process holds it, log a warning and wait.
+
+    The operating system releases the lock when the process ends, even if it is killed. The lock covers one byte of a
+    file in the temporary folder. A process can hold one lock per kind at a time: closing the file releases all its locks.
+    """
+    byte_offset = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
+    path = Path(tempfile.gettempdir()) / f"housing-{kind}-{os.getuid()}"
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte_offset)
+        except BlockingIOError:
+            log.warning("Another process is already doing the same work (%s); waiting for its result", kind)
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, byte_offset)
+        yield
+
+
 def store_file(tracking_uri: str) -> Path | None:
-    """Give the file of a store, or None for a store that is a server."""
+    """Return the file of an SQLite store, or None if the store is a server."""
     return Path(tracking_uri.removeprefix(SQLITE_PREFIX)) if tracking_uri.startswith(SQLITE_PREFIX) else None
 
 
 def store_lock(tracking_uri: str) -> AbstractContextManager[object]:
-    """Give the lock under which a file store is made: MLflow runs its migrations in each process that sees it first.
+    """Return a lock for the creation of a file store, since MLflow runs the migrations of a new store in each process.
 
-    Entering raises filelock.Timeout after LOCK_SECONDS.
+    Entering it raises filelock.Timeout after LOCK_TIMEOUT_SECONDS. For a server, the lock does nothing.
     """
     file = store_file(tracking_uri)
     if file is None:

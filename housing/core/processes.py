@@ -1,4 +1,4 @@
-"""Who does what: which process a run belongs to, whether that still lives, and that no two on a machine fit the same."""
+"""Process identity and liveness: the tags that tie a run to its process, and whether that process still runs."""
 
 import functools
 import os
@@ -8,49 +8,49 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 HOST, PROCESS, HEARTBEAT = "housing.host", "housing.process", "housing.heartbeat"  # tags of a run
-
-
-HEARTBEAT_SECONDS = 60.0  # seconds from one heartbeat to the next
-
-
-HEARTBEAT_TIMEOUT = timedelta(minutes=5)  # after which a run on a machine that cannot be asked is given up
+HEARTBEAT_SECONDS = 60.0  # interval between two heartbeats
+HEARTBEAT_TIMEOUT = timedelta(minutes=5)  # a process on another machine is dead without a heartbeat for this long
 
 
 def process_tags() -> dict[str, str]:
-    """Give this process as tags of a run: its host, and its pid with what tells it from a later process of that pid."""
+    """Return the tags that identify this process: host, heartbeat, and process ID with start time and PID namespace.
+
+    The start time and the namespace distinguish it from another process that has the same process ID.
+    """
     return {HOST: socket.gethostname(), PROCESS: f"{os.getpid()} {_start_time(os.getpid())} {_pid_namespace()}", HEARTBEAT: now()}
 
 
 def now() -> str:
-    """Give the time as a heartbeat tells it."""
+    """Return the current UTC time in ISO format with seconds, as stored in a heartbeat."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def is_current_process(tags: Mapping[str, str]) -> bool:
-    """Whether a run belongs to this very process."""
-    mine = process_tags()
-    return all(tags.get(name) == mine[name] for name in (HOST, PROCESS))
+    """Return whether the tags of a run identify this process."""
+    own_tags = process_tags()
+    return all(tags.get(name) == own_tags[name] for name in (HOST, PROCESS))
 
 
 def is_dead(tags: Mapping[str, str]) -> bool:
-    """Whether the process of a run is gone for certain, or has not been heard of for five minutes where it cannot be seen.
+    """Return whether the process of a run has ended.
 
-    A process can be seen from the same host, since the same boot, and with the same table of pids (containers have others).
+    A process on the same host, of the same boot and PID namespace, is looked up by its process ID. Any other process
+    (another machine or container) counts as dead if its last heartbeat is older than `HEARTBEAT_TIMEOUT`.
     """
     pid, _, rest = tags.get(PROCESS, "").partition(" ")
-    start, _, pids = rest.partition(" ")
-    if tags.get(HOST) == socket.gethostname() and pids == _pid_namespace() and pid.isdecimal():
-        return start != _start_time(int(pid))
+    start_time, _, pid_namespace = rest.partition(" ")
+    if tags.get(HOST) == socket.gethostname() and pid_namespace == _pid_namespace() and pid.isdecimal():
+        return start_time != _start_time(int(pid))
     try:
         return datetime.now(UTC) - datetime.fromisoformat(tags[HEARTBEAT]) > HEARTBEAT_TIMEOUT
     except (KeyError, ValueError):
-        return False  # not one of ours
+        return False  # a run without these tags was not started by this project
 
 
 def _start_time(pid: int) -> str | None:
-    """Give the start time of a process in clock ticks since boot, or None where there is no such process.
+    """Return the start time of a process in clock ticks since boot, or None if there is no such process.
 
-    A pid alone comes again. A system without /proc tells pids alone.
+    The start time is needed because process IDs are reused. Without /proc, return "unknown" for a running process.
     """
     if not Path("/proc/self/stat").exists():
         return "unknown" if _exists(pid) else None
@@ -58,7 +58,7 @@ def _start_time(pid: int) -> str | None:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else fields[19]  # a zombie has ended
+    return None if fields[0] in "ZX" else fields[19]  # a zombie (Z) or dead (X) process has ended
 
 
 def _exists(pid: int) -> bool:
@@ -73,7 +73,7 @@ def _exists(pid: int) -> bool:
 
 @functools.lru_cache
 def _pid_namespace() -> str:
-    """Give what names this machine's present table of pids: the boot, and the namespace."""
+    """Return the boot ID of this machine and the PID namespace of this process, or "unknown" without /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

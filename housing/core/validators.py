@@ -1,4 +1,4 @@
-"""What a setting may be, with the words that say so."""
+"""Validators of settings: a check, and the description of valid values for the error message."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,46 +10,43 @@ from housing.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Validator:
-    """A kind of value: its words, and the test of it."""
+    """A check of a value. `description` completes the sentence "X must be ..."."""
 
     description: str
     is_valid: Callable[[Any], bool]
 
     def validate(self, name: str, value: Any) -> None:
-        """Raise ConfigError, which says what is allowed, where the value is of another kind."""
+        """Raise ConfigError if the value is not valid."""
         if not self.is_valid(value):
-            raise ConfigError(f"{name} is {value!r}; allowed: {self.description}")
+            raise ConfigError(f"{name} must be {self.description} (got {value!r}).")
 
 
-BOOLEAN = Validator("true, false", lambda value: isinstance(value, bool))
-
-
+BOOLEAN = Validator("true or false", lambda value: isinstance(value, bool))
 POSITIVE = Validator("a number above 0", lambda value: _is_number(value) and value > 0)
-
-
-NON_NEGATIVE = Validator("a number, 0 or above", lambda value: _is_number(value) and value >= 0)
+NON_NEGATIVE = Validator("a number, at least 0", lambda value: _is_number(value) and value >= 0)
 
 
 def integer(minimum: int, maximum: int | None = None) -> Validator:
-    """Allow the whole numbers from `least` up to `most`, or without end."""
-    words = f"a whole number, {minimum} or above" if maximum is None else f"a whole number from {minimum} to {maximum}"
-    return Validator(words, lambda value: _is_integer(value) and minimum <= value <= (value if maximum is None else maximum))
+    """Accept the whole numbers from `minimum` to `maximum`, both included, or without an upper bound if it is None."""
+    description = f"a whole number, at least {minimum}" if maximum is None else f"a whole number from {minimum} to {maximum}"
+    upper_bound = math.inf if maximum is None else maximum
+    return Validator(description, lambda value: _is_integer(value) and minimum <= value <= upper_bound)
 
 
 def choice(*choices: str) -> Validator:
-    """Allow some words."""
-    return Validator(", ".join(choices), lambda value: value in choices)
+    """Accept some strings."""
+    return Validator(f"one of {', '.join(choices)}", lambda value: value in choices)
 
 
 def optional(validator: Validator) -> Validator:
-    """Allow nothing (null) as well."""
+    """Accept null, and what another validator accepts."""
     return Validator(f"{validator.description}, or null", lambda value: value is None or validator.is_valid(value))
 
 
 def validate(values: Mapping[str, Any], validators: Mapping[str, Validator]) -> None:
-    """Raise ConfigError for the first of the values that is not what its name allows."""
-    for name, kind in validators.items():
-        kind.validate(name, values[name])
+    """Raise ConfigError for the first value that its validator, the one of the same name, does not accept."""
+    for name, validator in validators.items():
+        validator.validate(name, values[name])
 
 
 def _is_number(value: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self, get_args, get_type_hints
 import yaml
 
 from housing.core.errors import ConfigError
-from housing.core.validators import NON_NEGATIVE, POSITIVE, Validator, integer
+from housing.core.validators import BOOLEAN, NON_NEGATIVE, POSITIVE, Validator, integer
 
 ENV_PREFIX = "HOUSING_"
 DEFAULTS_FILE = Path(__file__).resolve().parents[2] / "conf" / "serve.yaml"
@@ -19,7 +19,7 @@ ORIGIN_PATTERN = re.compile(r"https?://[\w.-]+(:\d+)?|https?://\[[\da-f:]+\](:\d
 
 def _parse_bool(text: str) -> bool:
     if text.lower() not in ("true", "false"):
-        raise ValueError("true, false")
+        raise ValueError(BOOLEAN.description)
     return text.lower() == "true"
 
 
@@ -90,7 +90,7 @@ def _read_setting(name: str, hint: Any, environ: Mapping[str, str]) -> Any:
     try:
         value = PARSERS.get(kind, kind)(text)
     except ValueError as error:
-        raise ConfigError(f"{label} is {text!r}; allowed: {validator.description if validator else error}") from error
+        raise ConfigError(f"{label} must be {validator.description if validator else error} (got {text!r}).") from error
     if validator:
         validator.validate(label, value)
     return value

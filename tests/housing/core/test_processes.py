@@ -95,7 +95,7 @@ def test_a_claim_is_held_by_one_process_and_ends_with_it(child: "subprocess.Pope
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as second:
             assert second.stdout is not None and second.stderr is not None and second.stdin is not None
-            assert "another process is at this very work" in second.stderr.readline()  # it waits now
+            assert "Another process is already doing the same work" in second.stderr.readline()  # it waits now
             with locks.machine_lock("another key"):
                 pass  # which nobody holds
             assert second.poll() is None

@@ -1,0 +1,60 @@
+"""Atomic writes: all or nothing, with the mode of the replaced file, through symbolic links."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from housing.core.files import atomic_write
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text atomically."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def mode(path: Path) -> int:
+    """The permission bits of a file."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_file_and_its_folder_are_created_readable_for_all(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file.txt"
+    write(path, "new")
+    assert (path.read_text(encoding="utf-8"), mode(path)) == ("new", 0o644)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("bits", [0o600, 0o664, 0o755])
+def test_a_replaced_file_keeps_its_mode(tmp_path: Path, bits: int) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old", encoding="utf-8")
+    path.chmod(bits)
+    write(path, "new")
+    assert (path.read_text(encoding="utf-8"), mode(path)) == ("new", bits)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("old", ["old", None])
+def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path, relative: bool, old: str | None) -> None:
+    target, link = tmp_path / "elsewhere" / "target.txt", tmp_path / "link.txt"
+    if old is not None:
+        target.parent.mkdir()
+        target.write_text(old, encoding="utf-8")
+        target.chmod(0o640)
+    link.symlink_to(target.relative_to(tmp_path) if relative else target)
+    write(link, "new")
+    assert link.is_symlink() and not target.is_symlink()
+    assert (target.read_text(encoding="utf-8"), mode(target)) == ("new", 0o644 if old is None else 0o640)
+    assert list(tmp_path.glob(".*")) == list(target.parent.glob(".*")) == []
+
+
+def test_an_error_leaves_the_old_file_and_no_temporary_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(OSError, match="disk full"), atomic_write(path) as partial:  # noqa: PT012  # the block is what is tested
+        partial.write_text("half", encoding="utf-8")
+        raise OSError("disk full")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]
