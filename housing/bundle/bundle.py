@@ -28,22 +28,22 @@ import numpy as np
 from housing.bundle.conformal import Interval
 from housing.bundle.ensemble import Ensemble, Estimator, restore_ensemble
 from housing.bundle.file_format import (
-    BACKGROUND,
+    BACKGROUND_ARRAYS,
     CHECKSUMS,
-    ENSEMBLE,
+    ENSEMBLE_ARRAYS,
     FORMAT,
-    GRAPH,
-    INTERVAL,
+    INTERVAL_FILES,
+    MEMBER_MODEL,
     SHARED_FILES,
-    _is_number,
-    _list_files,
-    _make_numbered_dirs,
-    _numbered_dirs,
-    _read_arrays,
-    _validate_card,
-    _write_arrays,
-    _write_json,
     check_files,
+    is_number,
+    list_files,
+    list_numbered_dirs,
+    make_numbered_dirs,
+    read_arrays,
+    validate_card,
+    write_arrays,
+    write_json,
 )
 from housing.bundle.onnx_model import OnnxModel
 from housing.core.errors import BundleError
@@ -113,7 +113,7 @@ class Bundle:
         try:
             self._write_files(partial)
             (partial / CHECKSUMS).write_text(
-                "".join(f"{sha256(partial / name)}  {name}\n" for name in _list_files(partial)), encoding="utf-8"
+                "".join(f"{sha256(partial / name)}  {name}\n" for name in list_files(partial)), encoding="utf-8"
             )
             partial.chmod(0o755)
             partial.rename(folder)
@@ -130,18 +130,18 @@ class Bundle:
             "golden.json": self.golden,
         }
         for name, content in shared.items():
-            _write_json(folder / name, content)
-        _write_arrays(folder / ENSEMBLE, {} if self.ensemble.applicability is None else self.ensemble.applicability.arrays)
-        _write_arrays(folder / BACKGROUND, {"rows": self.background})
-        for home, features in _make_numbered_dirs(folder / "features", self.ensemble.features):
+            write_json(folder / name, content)
+        write_arrays(folder / ENSEMBLE_ARRAYS, {} if self.ensemble.applicability is None else self.ensemble.applicability.arrays)
+        write_arrays(folder / BACKGROUND_ARRAYS, {"rows": self.background})
+        for home, features in make_numbered_dirs(folder / "features", self.ensemble.features):
             declared, arrays = features.state()
-            _write_json(home / "features.json", declared)
-            _write_arrays(home / "arrays.npz", arrays)
-        for home, member in _make_numbered_dirs(folder / "members", self.ensemble.members):
-            (home / GRAPH).write_bytes(_onnx_bytes(member.estimator))
+            write_json(home / "features.json", declared)
+            write_arrays(home / "arrays.npz", arrays)
+        for home, member in make_numbered_dirs(folder / "members", self.ensemble.members):
+            (home / MEMBER_MODEL).write_bytes(_onnx_bytes(member.estimator))
         if self.interval is not None:
-            _write_arrays(folder / INTERVAL[0], self.interval.arrays)
-            (folder / INTERVAL[1]).write_bytes(_onnx_bytes(self.interval.error_model))
+            write_arrays(folder / INTERVAL_FILES[0], self.interval.arrays)
+            (folder / INTERVAL_FILES[1]).write_bytes(_onnx_bytes(self.interval.error_model))
 
     @classmethod
     def read(cls, folder: Path, model_type: Callable[[bytes], OnnxModel] = OnnxModel) -> Self:
@@ -166,14 +166,16 @@ class Bundle:
             raise BundleError(f"format is {shared['schema.json'].get('format')!r}; this program reads {FORMAT}")
         schema = Schema.from_dict(shared["schema.json"])
         _validate_reference(schema, shared["reference.json"])
-        _validate_card(shared["card.json"])
-        features = [_read_features(schema, home) for home in _numbered_dirs(folder / "features")]
-        graphs: list[Estimator] = [model_type((home / GRAPH).read_bytes()) for home in _numbered_dirs(folder / "members")]
-        ensemble = restore_ensemble(schema, features, graphs, shared["ensemble.json"], _read_arrays(folder / ENSEMBLE))
-        background = _read_background(schema, folder / BACKGROUND)
+        validate_card(shared["card.json"])
+        features = [_read_features(schema, home) for home in list_numbered_dirs(folder / "features")]
+        graphs: list[Estimator] = [
+            model_type((home / MEMBER_MODEL).read_bytes()) for home in list_numbered_dirs(folder / "members")
+        ]
+        ensemble = restore_ensemble(schema, features, graphs, shared["ensemble.json"], read_arrays(folder / ENSEMBLE_ARRAYS))
+        background = _read_background(schema, folder / BACKGROUND_ARRAYS)
         interval = None
-        if (folder / INTERVAL[0]).is_file():
-            interval = Interval(_read_arrays(folder / INTERVAL[0]), model_type((folder / INTERVAL[1]).read_bytes()))
+        if (folder / INTERVAL_FILES[0]).is_file():
+            interval = Interval(read_arrays(folder / INTERVAL_FILES[0]), model_type((folder / INTERVAL_FILES[1]).read_bytes()))
         return cls(ensemble, shared["reference.json"], shared["card.json"], shared["golden.json"], background, interval)
 
     def verify_golden(self) -> None:
@@ -207,12 +209,12 @@ def _onnx_bytes(estimator: Estimator) -> bytes:
 
 def _read_features(schema: Schema, home: Path) -> Features:
     declared = json.loads((home / "features.json").read_text(encoding="utf-8"))
-    return Features.restore(schema, declared, _read_arrays(home / "arrays.npz"))
+    return Features.restore(schema, declared, read_arrays(home / "arrays.npz"))
 
 
 def _read_background(schema: Schema, path: Path) -> Matrix:
     """Give the background rows. Raises BundleError for rows that are none of this schema's matrix."""
-    rows = _read_arrays(path).get("rows")
+    rows = read_arrays(path).get("rows")
     if rows is None or rows.dtype != np.float64 or rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != len(schema.features):
         found = "no array rows" if rows is None else f"{rows.dtype} of shape {rows.shape}"
         raise BundleError(f"{path.name} has {found}; allowed: float64 of shape (at least 1, {len(schema.features)})")
@@ -232,5 +234,5 @@ def _validate_reference(schema: Schema, reference: Mapping[str, Any]) -> None:
             raise BundleError(f"reference.json: the bins of {name} lack {', '.join(sorted(missing)) or 'a share'}")
         ends = [found["lowest"], found["highest"]]
         numbers = [*found["edges"], *found["shares"], found["missing"], *(ends if ends != [None, None] else ())]
-        if not all(map(_is_number, numbers)):
+        if not all(map(is_number, numbers)):
             raise BundleError(f"reference.json: the bins of {name} hold what is no number; allowed: null for both ends, if none")

@@ -22,16 +22,16 @@ CHECKSUMS = "SHA256SUMS"
 SHARED_FILES = ("schema.json", "ensemble.json", "reference.json", "card.json", "golden.json")
 
 
-ENSEMBLE, BACKGROUND, GRAPH = "ensemble.npz", "background.npz", "model.onnx"
+ENSEMBLE_ARRAYS, BACKGROUND_ARRAYS, MEMBER_MODEL = "ensemble.npz", "background.npz", "model.onnx"
 
 
-INTERVAL = ("interval.npz", "interval.onnx")
+INTERVAL_FILES = ("interval.npz", "interval.onnx")
 
 
 FEATURES_FILES = ("features.json", "arrays.npz")
 
 
-def _make_numbered_dirs(folder: Path, parts: Sequence[Any]) -> Iterator[tuple[Path, Any]]:
+def make_numbered_dirs(folder: Path, parts: Sequence[Any]) -> Iterator[tuple[Path, Any]]:
     """Make a numbered folder for each part."""
     for place, part in enumerate(parts):
         home = folder / str(place)
@@ -39,30 +39,30 @@ def _make_numbered_dirs(folder: Path, parts: Sequence[Any]) -> Iterator[tuple[Pa
         yield home, part
 
 
-def _numbered_dirs(folder: Path) -> list[Path]:
+def list_numbered_dirs(folder: Path) -> list[Path]:
     return sorted(folder.iterdir(), key=lambda home: int(home.name))
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     with np.load(path, allow_pickle=False) as stored:
         return dict(stored)
 
 
-def _validate_card(card: Mapping[str, Any]) -> None:
+def validate_card(card: Mapping[str, Any]) -> None:
     """Raise BundleError, KeyError or ValueError where the card does not say what a server tells of its model."""
     names, rmse = (card["run_id"], card["data"]["fingerprint"]), card["metrics"]["rmse"]
-    if not all(isinstance(name, str) for name in names) or not _is_number(rmse):
+    if not all(isinstance(name, str) for name in names) or not is_number(rmse):
         raise BundleError(
             f"card.json: run_id, data.fingerprint and metrics.rmse are {(*names, rmse)}; allowed: two texts, a number"
         )
     datetime.fromisoformat(card["created"]).timestamp()
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
@@ -74,15 +74,15 @@ def check_files(folder: Path) -> None:
     for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")
         listed[name] = digest
-    present = _list_files(folder)
+    present = list_files(folder)
     expected = {
         *SHARED_FILES,
-        ENSEMBLE,
-        BACKGROUND,
+        ENSEMBLE_ARRAYS,
+        BACKGROUND_ARRAYS,
         *_expected_files(present, "features", FEATURES_FILES),
-        *_expected_files(present, "members", (GRAPH,)),
+        *_expected_files(present, "members", (MEMBER_MODEL,)),
     }
-    expected |= set(INTERVAL) if set(INTERVAL) & set(present) else set()
+    expected |= set(INTERVAL_FILES) if set(INTERVAL_FILES) & set(present) else set()
     for what, names in (
         ("is missing", (expected | set(listed)) - set(present)),
         ("is not part of a bundle", set(present) - expected),
@@ -99,7 +99,7 @@ def _expected_files(present: Sequence[str], kind: str, names: Sequence[str]) -> 
     return {f"{kind}/{place}/{name}" for place in range(count) for name in names}
 
 
-def _list_files(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     """Names of all files below the folder but the sums, sorted. A link is refused: it may point anywhere."""
     names = []
     for home, folders, files in os.walk(folder):
@@ -110,5 +110,5 @@ def _list_files(folder: Path) -> list[str]:
     return sorted(set(names) - {CHECKSUMS})
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from rich.console import Console
 WIDE_TERMINAL = 120  # characters per line from which on the leaderboard and the history show all columns
 
 
-def _console() -> Console:
+def create_console() -> Console:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 140)  # Rich assumes 80 characters per line in a log file, where nothing has to wrap
@@ -16,4 +16,4 @@ def _console() -> Console:
 
 def show_file(path: Path) -> None:
     """Print the path of a file that was written."""
-    _console().print(f"written: {path}", soft_wrap=True)
+    create_console().print(f"written: {path}", soft_wrap=True)

@@ -1,38 +1,97 @@
-"""Locks between the processes of one machine: a lock per key, and a lock of an MLflow store that is a file."""
+"""Locks between processes and threads of this machine: `flock` on files.
+
+The kernel releases a lock when its process exits, so a killed process never blocks the others.
+"""
 
 import fcntl
 import hashlib
 import logging
+import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from filelock import FileLock
+from housing.core.errors import HousingError
 
 log = logging.getLogger(__name__)
 
+POLL_SECONDS = 0.05
 SQLITE_PREFIX = "sqlite:///"
-LOCK_TIMEOUT_SECONDS = 120
+STORE_TIMEOUT_SECONDS = 120.0
+
+
+class LockTimeout(HousingError):
+    """A lock that another process held for the whole waiting time."""
+
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        super().__init__(f"Another process has held {path} for over {timeout_seconds:g} s.")
+        self.path = path
+
+
+def try_lock(path: Path) -> int | None:
+    """Lock a file without waiting.
+
+    Parameters
+    ----------
+    path
+        The lock file. It is created if it does not exist; its directory must exist.
+
+    Returns
+    -------
+    int or None
+        The open file descriptor, or None if the file is locked. The lock ends when the descriptor is closed.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError:
+            os.close(descriptor)
+            raise
+        if _is_file_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # the previous holder removed this file after it was opened here
 
 
 @contextmanager
-def machine_lock(key: str, kind: str = "runs") -> Iterator[None]:
-    """Hold the lock of a key on this machine during the block. If another process holds it, log a warning and wait.
+def file_lock(path: Path, timeout_seconds: float = math.inf, waiting_message: str = "") -> Iterator[None]:
+    """Hold the lock of a file for the duration of the block, and remove the file afterwards.
 
-    The operating system releases the lock when the process ends, even if it is killed. The lock covers one byte of a
-    file in the temporary folder. A process can hold one lock per kind at a time: closing the file releases all its locks.
+    Parameters
+    ----------
+    path
+        The lock file.
+    timeout_seconds
+        Maximum time to wait for another process or thread.
+    waiting_message
+        Warning to log if the lock is not free at once.
+
+    Raises
+    ------
+    LockTimeout
+        If the lock is still taken after `timeout_seconds`.
     """
-    byte_offset = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
-    path = Path(tempfile.gettempdir()) / f"housing-{kind}-{os.getuid()}"
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0) as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte_offset)
-        except BlockingIOError:
-            log.warning("Another process is already doing the same work (%s); waiting for its result", kind)
-            fcntl.lockf(file, fcntl.LOCK_EX, 1, byte_offset)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _wait_for_lock(path, timeout_seconds, waiting_message)
+    try:
         yield
+    finally:
+        if _is_file_at(path, descriptor):
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def machine_lock(key: str, kind: str = "runs") -> AbstractContextManager[None]:
+    """Return the lock of a key for this user on this machine; entering it waits for as long as another process holds it."""
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()) / f"housing-{kind}-{os.getuid()}-{digest}.lock"
+    return file_lock(path, waiting_message=f"Another process is doing the same work ({kind}). Waiting for its result.")
 
 
 def store_file(tracking_uri: str) -> Path | None:
@@ -40,13 +99,30 @@ def store_file(tracking_uri: str) -> Path | None:
     return Path(tracking_uri.removeprefix(SQLITE_PREFIX)) if tracking_uri.startswith(SQLITE_PREFIX) else None
 
 
-def store_lock(tracking_uri: str) -> AbstractContextManager[object]:
-    """Return a lock for the creation of a file store, since MLflow runs the migrations of a new store in each process.
+def store_lock(tracking_uri: str) -> AbstractContextManager[None]:
+    """Return the lock under which an SQLite store is created, or a context that does nothing if the store is a server.
 
-    Entering it raises filelock.Timeout after LOCK_TIMEOUT_SECONDS. For a server, the lock does nothing.
+    MLflow runs its migrations in each process that opens a new file first; without a lock they collide.
     """
     file = store_file(tracking_uri)
-    if file is None:
-        return nullcontext()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{file}.lock", timeout=LOCK_TIMEOUT_SECONDS)
+    return nullcontext() if file is None else file_lock(file.with_name(f"{file.name}.lock"), STORE_TIMEOUT_SECONDS)
+
+
+def _wait_for_lock(path: Path, timeout_seconds: float, waiting_message: str) -> int:
+    deadline = time.monotonic() + timeout_seconds
+    descriptor = try_lock(path)
+    if descriptor is None and waiting_message:
+        log.warning(waiting_message)
+    while descriptor is None:
+        if time.monotonic() >= deadline:
+            raise LockTimeout(path, timeout_seconds)
+        time.sleep(POLL_SECONDS)
+        descriptor = try_lock(path)
+    return descriptor
+
+
+def _is_file_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from housing.core.errors import ConfigError, DataVersionError, HousingError, TableError
 from housing.core.files import atomic_write
+from housing.core.locks import LockTimeout, file_lock
 from housing.data import dvc, printing
 from housing.data.drift import DriftSettings, measure_drift
 from housing.data.dvc import Version
@@ -138,11 +138,10 @@ def _save_version(path: Path, table: str) -> None:
 @contextmanager
 def _exclusive(path: Path, timeout_seconds: float) -> Iterator[None]:
     """Lock the table against other ingests."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_seconds):
+        with file_lock(path.with_name(f".{path.name}.lock"), timeout_seconds):
             yield
-    except Timeout as error:
+    except LockTimeout as error:
         raise HousingError(
             f"{path} is locked: another process has been adding rows for {timeout_seconds} s. Try again when it has finished."
         ) from error

@@ -83,7 +83,7 @@ class NewRows:
             if len(cells) != len(header):
                 reasons = [f"expected {len(header)} fields as in the header, got {len(cells)}"]
             if reasons:
-                bad_rows.append(BadRow(line, "; ".join(reasons), cells))
+                bad_rows.append(BadRow(line, " ".join(reasons), cells))
             else:
                 good_rows.append(cells)
                 encoded_rows.append([column.encode(record[column.name]) for column in schema.columns])

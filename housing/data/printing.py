@@ -5,21 +5,21 @@ from pathlib import Path
 
 from rich.table import Table
 
-from housing.core.console import _console
+from housing.core.console import create_console
 from housing.data.drift import Drift, DriftSettings
 from housing.data.new_rows import BadRow
 
 
 def show_bad_rows(bad_rows: Sequence[BadRow], file: Path) -> None:
     """Print each row that does not fit the table, and why."""
-    console = _console()
+    console = create_console()
     for row in bad_rows:
         console.print(f"{file}, {row}", style="red", markup=False, soft_wrap=True)
 
 
 def show_drift(drifts: Sequence[Drift], n_new: int, n_present: int, settings: DriftSettings) -> None:
     """Print the drift of each column as a table, and a sentence for each column that drifts."""
-    console = _console()
+    console = create_console()
     grid = Table(title=f"Drift of {n_new:,} new rows against {n_present:,} present rows", title_justify="left")
     for name in ("column", "PSI", "chance", "present", "new", "out of range", "drift"):
         grid.add_column(name, justify="right" if name in ("PSI", "chance", "out of range") else "left", overflow="fold")

@@ -154,7 +154,7 @@ def read_csv(path: Path, schema: Schema, columns: Sequence[Column] | None = None
         raise TableError(f"{path} is not a CSV file in UTF-8: {str(error).strip()}", []) from error
     except ValueError as error:
         violations = _unparsable_cells(pd.read_csv(path, dtype="str", **options), columns)
-        raise TableError(f"{path} does not fit table {schema.name} (rows count from 0)", violations) from error
+        raise TableError(f"{path} violates the schema of table {schema.name} (rows count from 0):", violations) from error
 
 
 def _unparsable_cells(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Violation]:

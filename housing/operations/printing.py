@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from housing.core.console import _console
+from housing.core.console import create_console
 from housing.operations.health_checks import PASSED, SKIPPED, CheckResult
 
 MARKS = {PASSED: ("ok", ""), SKIPPED: ("-", "dim")}
@@ -24,7 +24,7 @@ def show_checks(results: Iterable[tuple[str, CheckResult]]) -> str | None:
 
 def _show_check(name: str, result: CheckResult) -> None:
     mark, style = MARKS.get(result.state, FAILED_MARK)
-    console = _console()
+    console = create_console()
     console.print(f"{mark:>6}  {name:<12}{result.message}", style=style, markup=False, soft_wrap=True)
     if result.hint:
         console.print(f"{'':>6}  {'':<12}fix: {result.hint}", markup=False, soft_wrap=True)

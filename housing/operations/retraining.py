@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from housing.core.errors import HousingError, StoreError
+from housing.core.locks import LockTimeout, file_lock
 from housing.core.validators import NON_NEGATIVE, Validator, integer, validate
 from housing.data import dvc
 from housing.data import table as tables
@@ -53,7 +53,7 @@ VALIDATORS = {
 
 
 @dataclass(frozen=True)
-class RetrainSettings:
+class RetrainSettings:  # pylint: disable=too-many-instance-attributes  # one for each key of conf/retrain.yaml
     """Settings of a retraining; `data` and `mlflow` are the configs of the table and of the store.
 
     Attributes
@@ -229,11 +229,10 @@ def _push_table(path: Path) -> None:
 @contextmanager
 def _exclusive(settings: RetrainSettings) -> Iterator[None]:
     """Hold the lock that allows one retraining of a table at a time in this clone. Raises HousingError after `lock_timeout`."""
-    settings.lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(settings.lock, timeout=settings.lock_timeout):
+        with file_lock(settings.lock, settings.lock_timeout):
             yield
-    except Timeout as error:
+    except LockTimeout as error:
         raise HousingError(
             f"Another process has been retraining on table {settings.data.name} for over {settings.lock_timeout:g} s."
             " Try again after it has finished, or raise lock_timeout."

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from housing.core.console import WIDE_TERMINAL, _console
+from housing.core.console import WIDE_TERMINAL, create_console
 from housing.evaluation.limitations import MIN_ROWS
 from housing.evaluation.results import Evaluation
 from housing.promotion.decision import Check, Decision
@@ -19,7 +19,7 @@ TSV_HEADER = "when\tdecision\talias\tfrom\tto\twho\tchallenger\tchampion\tdiffer
 
 def show_decision(decision: Decision, model: str) -> None:
     """Print a decision, its scores and checks, and the reasons for it."""
-    console = _console()
+    console = create_console()
     console.print(f"{decision.verdict}  {model} at alias {decision.alias}", style="bold")
     if decision.challenger_metrics:
         console.print(_scores_table(decision))
@@ -58,7 +58,7 @@ def _checks_table(checks: Sequence[Check]) -> Table:
 
 def show_history(decisions: Sequence[DecisionRecord], tsv: bool) -> None:
     """Print past decisions: a table on a terminal, tab-separated lines if requested or if the output is redirected."""
-    console = _console()
+    console = create_console()
     if tsv or not console.is_terminal:
         print("\n".join([TSV_HEADER, *("\t".join(_to_tsv(decision)) for decision in decisions)]))
     else:

@@ -8,14 +8,13 @@ import numpy as np
 from housing.evaluation.slices import SliceScore, score_slices
 from housing.plots.run_figures import plot_map
 from housing.plots.svg import SERIES_COLORS, TEXT, SvgFigure, draw_svg
+from housing.reports.map_figures import draw_landmarks
 from housing.reports.run_data import RunData
+from housing.reports.run_figures import SMALL_SIZE, plot_calibration
 from housing.schema.column import Matrix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-from housing.reports.map_figures import draw_landmarks
-from housing.reports.run_figures import SMALL_SIZE, plot_calibration
 
 
 def metric_bars(runs: Sequence[RunData], shown: Sequence[tuple[str, str, float]]) -> SvgFigure:

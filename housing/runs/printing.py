@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 from rich.table import Table
 
-from housing.core.console import _console
+from housing.core.console import create_console
 from housing.data.settings import parse_schema
 from housing.runs.comparison import Comparison
 from housing.runs.outcome import Outcome
@@ -22,12 +22,12 @@ def show_outcome(outcome: Outcome, cfg: DictConfig) -> None:
     speed = f"fit {metrics['fit_seconds']:.2f} s   one row {metrics['latency_us']:,.0f} microseconds"
     grid.add_row("cost", f"{speed}   {metrics['rows_per_second']:,.0f} rows/s   {metrics['model_bytes'] / 1e6:.2f} MB")
     grid.add_row("MLflow", outcome.link)
-    _console().print(grid)
+    create_console().print(grid)
 
 
 def show_comparison(comparisons: list[Comparison], run_id: str) -> None:
     """Print a run and its repetition side by side, and list the differences."""
-    console = _console()
+    console = create_console()
     grid = Table(title=f"Run {run_id} and its repetition", title_justify="left")
     for name in ("", "then", "now", ""):
         grid.add_column(name, overflow="fold")

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""A column of a table: its type, its allowed values and its encoding as float64."""
 
 import math
 from collections.abc import Iterator
@@ -11,32 +11,44 @@ from numpy.typing import NDArray
 from housing.core.errors import ConfigError
 
 TYPES = ("float", "int", "bool", "category")
-
-
 ROLES = ("feature", "latitude", "longitude", "key", "target")
+MAX_VALUE_LENGTH = 40  # characters of a value in a message
 
-
-Matrix = NDArray[np.float64]
-
-
-Vector = NDArray[np.float64]
-
-
+Matrix = NDArray[np.float64]  # shape (rows, columns)
+Vector = NDArray[np.float64]  # shape (rows,)
 Value = float | int | bool | str | None
-
-
 Record = dict[str, Value]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its type, what values it allows, and the part it plays."""
+    """One column of a table.
+
+    Attributes
+    ----------
+    name
+        Name in the table and in requests.
+    type
+        One of `TYPES`.
+    role
+        One of `ROLES`. Key columns identify a row and are hidden from models.
+    unit, scale
+        A stored value of 1.9 with unit USD and scale 100000 means 190,000 USD.
+    description
+        Short text for people.
+    min, max
+        Bounds of a number, both included, or None.
+    nullable
+        Whether values may be missing.
+    categories
+        Allowed values of a category. A value is encoded as its index in this tuple.
+    """
 
     name: str
     type: str
     role: str = "feature"
     unit: str = ""
-    scale: float = 1.0  # the stored value 1.9 with scale 100000 and unit USD means 190,000 USD
+    scale: float = 1.0
     description: str = ""
     min: float | None = None
     max: float | None = None
@@ -44,34 +56,46 @@ class Column:
     categories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self._require(isinstance(self.nullable, bool), f"nullable is {self.nullable!r}; allowed: true, false")
+        self._require(isinstance(self.nullable, bool), f"nullable must be true or false (got {self.nullable!r}).")
         bounds = (self.min, self.max)
         self._require(
             all(bound is None or (type(bound) in (int, float) and _is_finite(bound)) for bound in bounds),
-            f"min and max are {bounds}; allowed: finite numbers",
+            f"min and max must be finite numbers (got {self.min!r} and {self.max!r}).",
         )
-        self._require(self.type in TYPES, f"type is {self.type!r}; allowed: {', '.join(TYPES)}")
-        self._require(self.role in ROLES, f"role is {self.role!r}; allowed: {', '.join(ROLES)}")
+        self._require(self.type in TYPES, f"type must be one of {', '.join(TYPES)} (got {self.type!r}).")
+        self._require(self.role in ROLES, f"role must be one of {', '.join(ROLES)} (got {self.role!r}).")
         self._require(
             type(self.scale) in (int, float) and _is_finite(self.scale) and self.scale > 0,
-            f"scale must be a finite number above 0 (got {self.scale!r})",
+            f"scale must be a finite number above 0 (got {self.scale!r}).",
         )
-        self._require(self.scale == 1 or bool(self.unit and self.is_number), "scale needs a unit and the type float or int")
-        self._require((self.type == "category") == bool(self.categories), "categories go with type category, and only with it")
-        self._require(all(isinstance(name, str) for name in self.categories), "categories are strings: put them in quotes")
-        self._require(len(set(self.categories)) == len(self.categories), "a category is named twice")
-        self._require(self.is_number or (self.min is None and self.max is None), "min and max go with type float or int")
-        self._require(self.min is None or self.max is None or self.min < self.max, "min is not below max")
-        self._require(self.role in ("feature", "key") or self.is_number, f"a {self.role} is a float or an int")
-        self._require(self.role in ("feature", "key") or not self.nullable, f"a {self.role} is never nullable")
+        self._require(self.scale == 1 or bool(self.unit and self.is_number), "scale needs a unit and the type float or int.")
+        is_category = self.type == "category"
+        self._require(is_category or not self.categories, f"categories need the type category (got {self.type}).")
+        self._require(bool(self.categories) or not is_category, "a column of type category needs categories.")
+        self._require(
+            all(isinstance(category, str) for category in self.categories),
+            f"categories must be strings (got {list(self.categories)}). Put them in quotes.",
+        )
+        duplicates = sorted({category for category in self.categories if self.categories.count(category) > 1})
+        self._require(not duplicates, f"categories must be unique (got {', '.join(duplicates)} more than once).")
+        self._require(self.is_number or bounds == (None, None), f"min and max need the type float or int (got {self.type}).")
+        self._require(
+            self.min is None or self.max is None or self.min < self.max,
+            f"min must be below max (got {self.min} and {self.max}).",
+        )
+        is_numeric_role = self.role not in ("feature", "key")
+        self._require(
+            self.is_number or not is_numeric_role, f"the role {self.role} needs the type float or int (got {self.type})."
+        )
+        self._require(not (is_numeric_role and self.nullable), f"a column with the role {self.role} cannot be nullable.")
 
     def _require(self, condition: bool, message: str) -> None:
         if not condition:
-            raise ConfigError(f"column {self.name}: {message}")
+            raise ConfigError(f"Column {self.name}: {message}")
 
     @property
     def is_number(self) -> bool:
-        """Whether the column holds float or int."""
+        """Whether the type is float or int."""
         return self.type in ("float", "int")
 
     @property
@@ -85,41 +109,37 @@ class Column:
         return self.unit if self.scale == 1 else f"{self.scale:,.15g} {self.unit}"
 
     def validate(self, value: object) -> str | None:
-        """Say why the value is not allowed, or None where it is. None is a missing value."""
+        """Return why a value is invalid, as a sentence, or None if it is valid. The value None means missing."""
         if value is None:
-            return None if self.nullable else "is missing"
+            return None if self.nullable else "Missing required value."
         if self.type == "category":
-            allowed = f"allowed: {', '.join(self.categories)}"
-            return (
-                None
-                if isinstance(value, str) and value in self.categories
-                else f"{_format_value(value)} is not a category; {allowed}"
-            )
+            is_category = isinstance(value, str) and value in self.categories
+            return None if is_category else f"Must be one of {', '.join(self.categories)} (got {_format_value(value)})."
         if self.type == "bool":
-            return None if isinstance(value, bool | np.bool_) else f"{_format_value(value)} is not true or false"
+            return None if isinstance(value, bool | np.bool_) else f"Not true or false: {_format_value(value)}."
         return self._validate_number(value)
 
     def _validate_number(self, value: object) -> str | None:
         if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-            return f"{_format_value(value)} is not a number"
+            return f"Not a number: {_format_value(value)}."
         if not _is_finite(value):
-            return f"{_format_value(value)} is not a finite number"
+            return f"Not a finite number: {_format_value(value)}."
         if self.type == "int" and value != int(value):
-            return f"{_format_value(value)} is not a whole number"
+            return f"Not a whole number: {_format_value(value)}."
         if self.min is not None and value < self.min:
-            return f"{_format_value(value)} is below {self.min:g}"
+            return f"Must be at least {self.min:g} (got {_format_value(value)})."
         if self.max is not None and value > self.max:
-            return f"{_format_value(value)} is above {self.max:g}"
+            return f"Must be at most {self.max:g} (got {_format_value(value)})."
         return None
 
     def encode(self, value: Value) -> float:
-        """Turn an allowed value into its number: missing is NaN, a category its index in the declared list."""
+        """Encode a valid value: NaN if it is missing, the index in `categories` of a category, 0 or 1 for a bool."""
         if value is None:
             return math.nan
         return float(self.categories.index(value)) if isinstance(value, str) else float(value)
 
     def decode(self, number: float) -> Value:
-        """Turn a number of the matrix back into the value it stands for."""
+        """Decode a number that `encode` returned."""
         if math.isnan(number):
             return None
         if self.type == "category":
@@ -127,7 +147,20 @@ class Column:
         return {"float": float, "int": int, "bool": bool}[self.type](number)
 
     def encode_series(self, series: Any) -> tuple[Vector, list[tuple[int, str]]]:
-        """Encode a frame's column; beside the numbers come (row, reason) of each value that is not allowed."""
+        """Encode a pandas column.
+
+        Parameters
+        ----------
+        series
+            A pandas Series. Pandas is not imported here, so servers run without it.
+
+        Returns
+        -------
+        numbers
+            The encoded values, shape (rows,); NaN for a missing or invalid value.
+        reasons
+            Row index and reason of each invalid value.
+        """
         raw = series.to_numpy()
         if self.is_number and raw.dtype.kind in "fiu":
             numbers = raw.astype(np.float64)
@@ -141,32 +174,32 @@ class Column:
         return numbers, [(row, reason) for row, reason in reasons if reason]
 
     def _is_invalid(self, numbers: Vector) -> NDArray[np.bool_]:
-        allowed = np.isfinite(numbers)
+        is_valid = np.isfinite(numbers)
         if self.type == "int":
-            allowed &= numbers == np.floor(numbers)
+            is_valid &= numbers == np.floor(numbers)
         if self.min is not None:
-            allowed &= numbers >= self.min
+            is_valid &= numbers >= self.min
         if self.max is not None:
-            allowed &= numbers <= self.max
-        return ~allowed
+            is_valid &= numbers <= self.max
+        return ~is_valid
 
-
-def _breaking_column_changes(column: Column, previous: Column) -> Iterator[str]:
-    if column.type != previous.type:
-        yield f"is of type {column.type}, it was {previous.type}"
-    elif gone := sorted(set(previous.categories) - set(column.categories)):
-        yield f"has no category {gone[0]!r} any more"
-    if previous.nullable and not column.nullable:
-        yield "may not be missing any more"
+    def breaking_changes(self, previous: "Column") -> Iterator[str]:
+        """Yield the changes since `previous` that reject values which were valid, apart from changed bounds."""
+        if self.type != previous.type:
+            yield f"changed its type from {previous.type} to {self.type}"
+        elif removed := sorted(set(previous.categories) - set(self.categories)):
+            yield f"lost the category {removed[0]!r}"
+        if previous.nullable and not self.nullable:
+            yield "is no longer nullable"
 
 
 def _format_value(value: object) -> str:
     text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[: MAX_VALUE_LENGTH - 3]}..."
 
 
 def _is_finite(value: Any) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # an int beyond the largest float
+    except OverflowError:  # a Python int above the largest float
         return False

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Reference histograms: the distribution of training rows and predictions, against which a server measures drift."""
 
 from typing import Any
 
@@ -12,13 +12,27 @@ N_BINS = 10
 
 
 def histogram_reference(schema: Schema, matrix: Matrix, predictions: Vector) -> dict[str, Any]:
-    """Give the bins of each feature column and of the prediction, with the share of the training rows in each.
+    """Return a histogram of each feature column and of the predictions.
 
-    A number has the training deciles as inner edges (a bin is right-closed), a category or bool one bin a level; rows
-    with the value missing are a share of their own. Shares of a column add up to 1. Beside them stand the lowest and the
-    highest value, None where all are missing.
+    Numbers are binned by the training deciles. A category or bool has one bin per level.
+
+    Parameters
+    ----------
+    schema
+        The columns of the table.
+    matrix
+        Training rows, shape (rows, features).
+    predictions
+        Predictions, shape (rows,), in the target's unit.
+
+    Returns
+    -------
+    dict
+        `rows`, `columns` (a histogram per name) and `prediction` (a histogram). A histogram has the inner `edges` of its
+        right-closed bins, the `shares` of the rows per bin, the share of `missing` values, and the `lowest` and `highest`
+        value (None if all are missing). Shares and `missing` add up to 1.
     """
-    columns = {column.name: _histogram(column, matrix[:, place]) for place, column in enumerate(schema.features)}
+    columns = {column.name: _histogram(column, matrix[:, index]) for index, column in enumerate(schema.features)}
     return {"rows": len(matrix), "columns": columns, "prediction": _histogram(schema.target, predictions)}
 
 
@@ -32,16 +46,16 @@ def _histogram(column: Column, numbers: Vector) -> dict[str, Any]:
         edges = np.arange(max(len(column.categories), 2) - 1, dtype=np.float64) + 0.5
     counts = bin_counts(numbers, edges)
     total = max(len(numbers), 1)
-    ends = (float(present.min()), float(present.max())) if present.size else (None, None)
+    lowest, highest = (float(present.min()), float(present.max())) if present.size else (None, None)
     return {
         "edges": edges.tolist(),
         "shares": (counts / total).tolist(),
         "missing": float(len(numbers) - present.size) / total,
-        "lowest": ends[0],
-        "highest": ends[1],
+        "lowest": lowest,
+        "highest": highest,
     }
 
 
 def bin_counts(numbers: Vector, edges: Vector) -> NDArray[np.intp]:
-    """Count the numbers in each right-closed bin between inner edges; a missing number is in none."""
+    """Return the number of values per right-closed bin, shape (edges + 1,). NaN is in no bin."""
     return np.bincount(np.searchsorted(edges, numbers[~np.isnan(numbers)], side="left"), minlength=len(edges) + 1)

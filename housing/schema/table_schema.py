@@ -1,7 +1,7 @@
-"""The schema of a table: its columns, the check of a frame, and the codec between rows and a matrix.
+"""Table schema: the columns of a table, the validation of rows and their encoding as a matrix.
 
-Everything that knows a column (frame check, request check, MLflow signature, drift bins) asks this module. A frame is
-taken by duck typing, so that the server needs no pandas.
+Tables, requests, the MLflow signature and the drift histograms all use it, so they agree. Pandas is not imported here:
+servers run without it.
 """
 
 import hashlib
@@ -14,12 +14,24 @@ from typing import Any, Self
 import numpy as np
 
 from housing.core.errors import ConfigError, TableError, Violation
-from housing.schema.column import TYPES, Column, Matrix, Record, _breaking_column_changes
+from housing.schema.column import TYPES, Column, Matrix, Record
 
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of one table. `features` is what a model sees, in the order of the matrix."""
+    """The columns of one table.
+
+    Attributes
+    ----------
+    name
+        Name of the table; it is part of paths.
+    columns
+        All columns, in the order of the declaration.
+    description
+        Short text for people.
+    features
+        The columns that a model receives, in the order of the matrix: all but keys and the target.
+    """
 
     name: str
     columns: tuple[Column, ...]
@@ -29,41 +41,54 @@ class Schema:
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and re.fullmatch(r"\w[\w.-]*", self.name)):  # it is part of paths
             raise ConfigError(
-                f"table {self.name!r}: its name is not allowed; allowed: letters, digits, '_', then also '-' and '.'"
+                f"A table's name must consist of letters, digits, '_', '-' and '.' and start with a letter, digit or '_'"
+                f" (got {self.name!r})."
             )
         names = [column.name for column in self.columns]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ConfigError(f"table {self.name}: column {twice[0]} is declared twice")
-        for role, allowed in (("target", (1,)), ("latitude", (0, 1)), ("longitude", (0, 1))):
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ConfigError(f"Table {self.name} declares column {duplicates[0]} more than once.")
+        for role, counts, expected in (
+            ("target", (1,), "exactly one column"),
+            ("latitude", (0, 1), "at most one column"),
+            ("longitude", (0, 1), "at most one column"),
+        ):
             count = sum(column.role == role for column in self.columns)
-            if count not in allowed:
-                raise ConfigError(
-                    f"table {self.name}: {count} columns have the role {role}; allowed: {' or '.join(map(str, allowed))}"
-                )
+            if count not in counts:
+                raise ConfigError(f"Table {self.name} must have {expected} with the role {role} (got {count}).")
         object.__setattr__(self, "features", tuple(column for column in self.columns if column.role not in ("key", "target")))
         if not self.features:
-            raise ConfigError(f"table {self.name}: no column is left for a model to see")
+            raise ConfigError(f"Table {self.name} has no feature column. Add a column without the roles key and target.")
 
     @classmethod
     def from_dict(cls, declaration: Mapping[str, Any]) -> Self:
-        """Read a schema from its declaration: `name`, `columns` (name -> what Column takes), `description`.
+        """Return the schema that a mapping declares.
 
-        Raises ConfigError where there are no columns, or a column or an attribute of one is not known.
+        Parameters
+        ----------
+        declaration
+            `name`, `columns` (a mapping from names to attributes of `Column`) and optionally `description`.
+
+        Raises
+        ------
+        ConfigError
+            If columns are missing, or a column or one of its attributes is invalid.
         """
         if not isinstance(declaration.get("columns"), Mapping):
-            raise ConfigError(f"table {declaration['name']}: columns are missing; allowed: names with attributes below columns:")
+            raise ConfigError(f"Table {declaration['name']} has no columns. Add columns: with a name and attributes for each.")
         known = {item.name for item in fields(Column)} - {"name"}
         for name, attributes in declaration["columns"].items():
             if not isinstance(name, str) or not isinstance(attributes, Mapping):
-                raise ConfigError(f"column {name}: a column is a name (text) with attributes, such as {{type: float}}")
+                raise ConfigError(
+                    f"Column {name}: must be a string with attributes such as {{type: float}} (got {attributes!r})."
+                )
             unknown = sorted(set(attributes) - known)
             if unknown:
-                raise ConfigError(f"column {name}: unknown attribute {unknown[0]}; allowed: {', '.join(sorted(known))}")
+                raise ConfigError(f"Column {name}: unknown attribute {unknown[0]}. Attributes: {', '.join(sorted(known))}.")
             if not isinstance(attributes.get("categories") or [], list | tuple):
-                raise ConfigError(f"column {name}: categories is {attributes['categories']!r}; allowed: a list of strings")
+                raise ConfigError(f"Column {name}: categories must be a list of strings (got {attributes['categories']!r}).")
             if "type" not in attributes:
-                raise ConfigError(f"column {name}: type is missing; allowed: {', '.join(TYPES)}")
+                raise ConfigError(f"Column {name}: type is missing. It must be one of {', '.join(TYPES)}.")
         columns = tuple(
             Column(name=name, **{**attributes, "categories": tuple(attributes.get("categories") or ())})
             for name, attributes in declaration["columns"].items()
@@ -71,95 +96,109 @@ class Schema:
         return cls(name=declaration["name"], columns=columns, description=declaration.get("description", ""))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the declaration that `from_dict` reads."""
+        """Return the declaration, which `from_dict` reads."""
         columns = {column.name: {key: value for key, value in asdict(column).items() if key != "name"} for column in self.columns}
         return {"name": self.name, "description": self.description, "columns": columns}
 
     @property
     def target(self) -> Column:
-        """The column that is predicted."""
+        """The column that models predict."""
         return next(column for column in self.columns if column.role == "target")
 
     @property
     def key(self) -> tuple[Column, ...]:
-        """The columns that identify a row: the declared ones, or else all that a model sees."""
+        """The columns that identify a row: those with the role key, or all features if there are none."""
         return tuple(column for column in self.columns if column.role == "key") or self.features
 
     def index(self, name: str) -> int:
-        """Give a feature column's place in the matrix. Raises ConfigError for a name that is not there."""
+        """Return the index of a feature column in the matrix. Raises ConfigError if there is no such feature."""
         names = [column.name for column in self.features]
         if name not in names:
-            raise ConfigError(f"table {self.name} has no column {name}; it has {', '.join(names)}")
+            raise ConfigError(f"Table {self.name} has no feature column {name}. Feature columns: {', '.join(names)}.")
         return names.index(name)
 
     def coordinates(self) -> tuple[int, int] | None:
-        """Give the places of latitude and longitude in the matrix, or None where the table has no coordinates."""
-        places = {column.role: place for place, column in enumerate(self.features)}
-        return (places["latitude"], places["longitude"]) if {"latitude", "longitude"} <= set(places) else None
+        """Return the indices of latitude and longitude in the matrix, or None if the table lacks either."""
+        index_of = {column.role: index for index, column in enumerate(self.features)}
+        return (index_of["latitude"], index_of["longitude"]) if {"latitude", "longitude"} <= set(index_of) else None
 
     def interface(self) -> tuple[object, ...]:
-        """Give what a caller and a model depend on; descriptions, units and bounds may change between versions."""
+        """Return the properties that callers and models depend on. Descriptions, units and bounds are not among them."""
         columns = (*self.features, self.target)
         return self.name, *((column.name, column.type, column.role, column.nullable, column.categories) for column in columns)
 
     def interface_hash(self) -> str:
-        """Give a hash that is equal where the interface is."""
+        """Return a hash of the interface."""
         return hashlib.sha256(json.dumps(self.interface()).encode()).hexdigest()
 
     def breaking_changes(self, previous: "Schema") -> list[str]:
-        """Say what callers who send rows of an earlier schema would be refused for; bounds may change between versions."""
-        mine, theirs = ({column.name: column for column in schema.features} for schema in (self, previous))
-        reasons = [f"column {name} is gone" for name in theirs if name not in mine]
-        reasons += [f"column {name} is new" for name in mine if name not in theirs]
-        for name in theirs.keys() & mine.keys():
-            reasons += [f"column {name} {reason}" for reason in _breaking_column_changes(mine[name], theirs[name])]
-        return sorted(reasons)
+        """Return the changes since `previous` for which its callers would be rejected, apart from changed bounds."""
+        present, former = ({column.name: column for column in schema.features} for schema in (self, previous))
+        changes = [f"column {name} was removed" for name in former if name not in present]
+        changes += [f"column {name} was added" for name in present if name not in former]
+        for name in former.keys() & present.keys():
+            changes += [f"column {name} {change}" for change in present[name].breaking_changes(former[name])]
+        return sorted(changes)
 
     def can_encode(self, record: Mapping[str, Any]) -> bool:
-        """Whether a row can be predicted, whatever else is in it."""
+        """Return whether a row has a valid value for each feature. Other fields are ignored."""
         return all(column.name in record and column.validate(record[column.name]) is None for column in self.features)
 
     def signature(self) -> list[tuple[str, str]]:
-        """Give (name, MLflow type) of each feature column. Numbers are doubles: MLflow's integers refuse 5.0 and NaN."""
+        """Return name and MLflow type of each feature column. Numbers are doubles: MLflow's integers reject 5.0 and NaN."""
         types = {"float": "double", "int": "double", "bool": "boolean", "category": "string"}
         return [(column.name, types[column.type]) for column in self.features]
 
     def encode_frame(self, frame: Any, columns: Sequence[Column] | None = None, forbid_others: bool = False) -> Matrix:
-        """Check a frame and turn its columns (default: the features) into a float64 matrix, one column each.
+        """Validate and encode the columns of a frame.
 
-        Raises TableError, which names each value that is not allowed, a missing column and (with `forbid_others`) an
-        undeclared one.
+        Parameters
+        ----------
+        frame
+            A pandas DataFrame.
+        columns
+            The columns to encode; the features if None.
+        forbid_others
+            Whether to reject columns that the schema does not declare.
+
+        Returns
+        -------
+        Matrix
+            Shape (rows, columns), float64.
+
+        Raises
+        ------
+        TableError
+            With each invalid value, or each missing, duplicate or undeclared column.
         """
         columns = self.features if columns is None else columns
         self.require_columns(list(frame.columns), columns, forbid_others)
-        problems: list[Violation] = []
+        violations: list[Violation] = []
         encoded = [column.encode_series(frame[column.name]) for column in columns]
         for column, (_, reasons) in zip(columns, encoded, strict=True):
-            problems += [Violation(row, column.name, reason) for row, reason in reasons]
-        if problems:
-            problems.sort(key=lambda problem: problem.row or 0)
-            raise TableError(f"{len(problems)} values do not fit table {self.name} (rows count from 0)", problems)
+            violations += [Violation(row, column.name, reason) for row, reason in reasons]
+        if violations:
+            violations.sort(key=lambda violation: violation.row or 0)
+            raise TableError(f"{len(violations)} values violate the schema of table {self.name} (rows count from 0):", violations)
         return np.column_stack([numbers for numbers, _ in encoded])
 
     def require_columns(self, present: Sequence[str], columns: Sequence[Column], forbid_others: bool) -> None:
-        """Raise TableError where a column is missing or there twice, or (with `forbid_others`) one is not declared."""
-        problems = [Violation(None, column.name, "the column is missing") for column in columns if column.name not in present]
-        problems += [
-            Violation(None, column.name, "the column is there twice") for column in columns if present.count(column.name) > 1
-        ]
+        """Raise TableError if a column is missing or duplicate, or, with `forbid_others`, undeclared."""
+        violations = [Violation(None, column.name, "Missing column.") for column in columns if column.name not in present]
+        violations += [Violation(None, column.name, "Duplicate column.") for column in columns if present.count(column.name) > 1]
         if forbid_others:
             declared = [column.name for column in self.columns]
-            problems += [Violation(None, str(name), "the column is not declared") for name in present if name not in declared]
-        if problems:
-            raise TableError(f"the frame does not have the columns of table {self.name}", problems)
+            violations += [Violation(None, str(name), "Undeclared column.") for name in present if name not in declared]
+        if violations:
+            raise TableError(f"The columns are not those of table {self.name}:", violations)
 
     def encode_records(self, records: Sequence[Mapping[str, Any]]) -> Matrix:
-        """Turn records that were checked into the matrix, shape (records, features)."""
+        """Encode valid records as a matrix, shape (records, features)."""
         rows = [[column.encode(record[column.name]) for column in self.features] for record in records]
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.features))
 
     def decode(self, matrix: Matrix) -> list[Record]:
-        """Turn rows of the matrix back into records."""
+        """Decode the rows of a matrix, shape (rows, features), into records."""
         return [
             {column.name: column.decode(number) for column, number in zip(self.features, row, strict=True)}
             for row in matrix.tolist()

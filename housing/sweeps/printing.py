@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from housing.core.console import WIDE_TERMINAL, _console
+from housing.core.console import WIDE_TERMINAL, create_console
 from housing.runs.outcome import Outcome
 from housing.sweeps.ranking import Ranking
 
@@ -15,7 +15,7 @@ MAX_ERROR_LENGTH = 300  # characters
 
 def show_leaderboard(ranking: Ranking, console: Console | None = None) -> None:
     """Print the jobs of a sweep, best first, the reasons of failures, and how to promote the best run."""
-    console = console or _console()
+    console = console or create_console()
     outcomes, finished = ranking.outcomes, ranking.finished
     common = set.intersection(*(set(outcome.overrides) for outcome in outcomes)) if len(outcomes) > 1 else set()
     title = f"{len(finished)} of {len(outcomes)} runs finished; ranked by {ranking.label()} on validation rows, lower is better"

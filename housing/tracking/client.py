@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import mlflow
-from filelock import Timeout
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from housing.core.errors import StoreError
-from housing.core.locks import store_lock
+from housing.core.locks import LockTimeout, store_lock
 
 MAX_WAIT_SECONDS = 10.0  # between two tries
 
@@ -68,8 +67,8 @@ class Client:
         """Raise MLflow's errors, and a lock that is never released, as StoreError."""
         try:
             yield
-        except Timeout as error:
-            raise StoreError(f"The MLflow store {self.uri} is locked by another process: {error.lock_file}") from error
+        except LockTimeout as error:
+            raise StoreError(f"The MLflow store {self.uri} is locked by another process: {error.path}") from error
         except MlflowException as error:
             raise StoreError(f"The MLflow store {self.uri} failed: {error}") from error
 

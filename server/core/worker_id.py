@@ -1,9 +1,9 @@
 """Worker ids: a small number per worker process, which a replacement takes over from its predecessor."""
 
-import fcntl
-import os
 from functools import cache
 from pathlib import Path
+
+from housing.core.locks import try_lock
 
 MAX_WORKERS = 256  # a request id has two hexadecimal digits for it
 
@@ -23,11 +23,6 @@ def acquire_worker_id(folder: Path) -> int:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(MAX_WORKERS):
-        handle = os.open(folder / f"worker-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-        else:
-            return number  # the handle stays open, so that the kernel releases the lock when the process exits
+        if try_lock(folder / f"worker-{number}.lock") is not None:
+            return number  # the file stays open, so that the kernel releases the lock when the process exits
     raise RuntimeError(f"All {MAX_WORKERS} worker ids in {folder} are taken. Do several servers share this log folder?")

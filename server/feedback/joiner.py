@@ -4,7 +4,6 @@ Each step is one transaction of `feedback.db`: a joiner that is killed counts no
 Only a line of the joined rows may then appear twice.
 """
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -16,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from housing.core.locks import file_lock
 from server.core import releases
 from server.core.settings import Settings
 from server.feedback import error_totals
@@ -135,35 +135,29 @@ def _joined_row(entry: Entry, label: Label) -> dict[str, Any]:
     }
 
 
-def _wait_for_lock(directory: Path) -> None:
-    """Take the lock of a log directory until this process ends: the file of joined rows has one writer."""
-    directory.mkdir(parents=True, exist_ok=True)
-    handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.info("another joiner works in %s; waiting until it ends", directory)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+def _join_forever(settings: Settings) -> None:
+    joiner = Joiner(settings, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+    last_error = ""
+    while True:
+        started, error_message = time.monotonic(), ""
+        try:
+            joiner.step()
+        except (OSError, sqlite3.Error) as error:  # such as a full disk: the next step tries again
+            error_message = f"feedback is not counted at present: {error}"
+        if error_message and error_message != last_error:
+            log.error("%s", error_message)
+        last_error = error_message
+        time.sleep(max(MIN_PAUSE_SECONDS, REST_RATIO * (time.monotonic() - started)))
 
 
 def main() -> None:
     """Join the feedback of the log directory that the environment names, until this process is stopped."""
     logging.basicConfig(format="joiner: %(message)s", level=logging.INFO)
     settings = Settings.from_environment()
-    last_error = ""
+    waiting_message = f"another joiner works in {settings.log_dir}; waiting until it ends"
     try:
-        _wait_for_lock(settings.log_dir)
-        joiner = Joiner(settings, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-        while True:
-            started, error_message = time.monotonic(), ""
-            try:
-                joiner.step()
-            except (OSError, sqlite3.Error) as error:  # such as a full disk: the next step tries again
-                error_message = f"feedback is not counted at present: {error}"
-            if error_message and error_message != last_error:
-                log.error("%s", error_message)
-            last_error = error_message
-            time.sleep(max(MIN_PAUSE_SECONDS, REST_RATIO * (time.monotonic() - started)))
+        with file_lock(settings.log_dir / LOCK_FILE, waiting_message=waiting_message):  # the joined rows have one writer
+            _join_forever(settings)
     except KeyboardInterrupt:
         pass  # Ctrl-C in a terminal
 

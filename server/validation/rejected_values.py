@@ -13,7 +13,7 @@ REJECTED_VALUES = Counter("housing_rejected_values_total", "Values that the vali
 NO_COLUMN = "other"
 BODY_REASONS = ("unknown", "other")  # an unknown column; an invalid row or list of columns
 DUPLICATE = "Duplicate column."
-BOUNDS_MESSAGE = re.compile(r"\S+ is (below|above) \S+|Must be at (least|most) .*")
+BOUNDS_MESSAGE = re.compile(r"Must be at (least|most) .*")
 
 
 class RejectedValues:

@@ -11,7 +11,10 @@ TITLE = re.compile(r'title="([^"]+)"')
 
 def pages() -> list[Path]:
     """Return the README and the pages with commands, in the order in which a newcomer reads them."""
-    return [PROJECT / "README.md", *(page for part in ("tutorials", "how-to") for page in sorted((PROJECT / "docs" / part).glob("*.md")))]
+    return [
+        PROJECT / "README.md",
+        *(page for part in ("tutorials", "how-to") for page in sorted((PROJECT / "docs" / part).glob("*.md"))),
+    ]
 
 
 def commands(page: Path, *languages: str) -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from filelock import FileLock
 
 from housing.core.errors import ConfigError, DataVersionError, HousingError, TableError
+from housing.core.locks import file_lock
 from housing.data.download import fetch_table
 from housing.data.drift import psi
 from housing.data.dvc import tracked_version
@@ -255,7 +255,10 @@ def test_two_ingests_at_once_both_add_their_rows(home: Path) -> None:
 
 
 def test_an_ingest_gives_up_when_the_lock_is_held_too_long(home: Path) -> None:
-    with FileLock(home / "data" / ".rentals.csv.lock"), pytest.raises(HousingError, match="another process has been adding rows"):
+    with (
+        file_lock(home / "data" / ".rentals.csv.lock"),
+        pytest.raises(HousingError, match="another process has been adding rows"),
+    ):
         ingest_file(write_file(home, "50.25,2,True,hills,,900"), "lock_timeout_seconds=0.1")
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from filelock import FileLock
 
 from housing.core.errors import ConfigError
+from housing.core.locks import file_lock
 from housing.data import table as data
 from housing.operations.retraining import (
     KEY_TAG,
@@ -109,7 +109,7 @@ def test_an_invalid_setting_is_named_with_its_value(home: Path, override: str, w
 
 def test_a_second_retraining_waits_and_then_ends_with_an_error(home: Path) -> None:
     (home / "outputs").mkdir()
-    with FileLock(home / "outputs" / ".retrain-rentals.lock"):
+    with file_lock(home / "outputs" / ".retrain-rentals.lock"):
         ended = command(home, "housing.retrain", *RENTALS, "lock_timeout=0.1")
     assert ended.code == 1
     assert "Another process has been retraining on table rentals for over 0.1 s" in ended.err
