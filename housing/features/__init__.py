@@ -1,1 +1,1 @@
-"""Feature blocks, matrix in and matrix out: derived columns and the encoding of categories."""
+"""Feature blocks: derived columns and the encoding of categories and missing values, matrix in and matrix out."""

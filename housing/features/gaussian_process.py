@@ -1,11 +1,13 @@
-"""A Gaussian process on the training rows nearest to a row, in a metric that is learned.
+"""Local Gaussian process: kriging on the nearest training rows, in a learned metric.
 
-Vecchia, "Estimation and Model Identification for Continuous Spatial Processes", J. R. Stat. Soc. B 50 (1988) 297-312:
-the likelihood of each row given its nearest ones. The covariance of two rows is
+The hyperparameters maximise Vecchia's approximate likelihood, the likelihood of each row given its nearest rows: Vecchia,
+"Estimation and Model Identification for Continuous Spatial Processes", J. R. Stat. Soc. B 50 (1988) 297-312. For a
+prediction at row q, the covariance of two rows u and v is
 
-    a exp(-|S (u - v)|) + b exp(-s |places of u - v|) + c (u - q)(v - q) + 1
+    a^2 exp(-|S (u - v)|) + b^2 exp(-s |u_xy - v_xy|) + c^2 (u - q) . (v - q) + 1
 
-with u, v the rows' columns and places, q the row that is predicted, and a scale for each column in S.
+S holds a scale per numeric column and coordinate, s is the scale of the spatial kernel, and u_xy are coordinates in 100 km.
+The linear term c uses the numeric columns only.
 """
 
 from collections.abc import Sequence
@@ -24,12 +26,8 @@ from housing.schema.table_schema import Schema
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
 
-CHUNK = 400  # rows at a time: each solves a system of equations
-
-
+CHUNK = 400  # rows per batch; each solves a linear system
 EPSILON = 1e-10
-
-
 INITIAL = {
     "column_scale": 0.35,
     "coordinate_scale": 3.0,
@@ -38,14 +36,38 @@ INITIAL = {
     "noise": 0.2,
     "b": 0.4,
     "c": 0.4,
-}  # before anything is learned
+}  # start of the optimisation
 
 
 class LocalGaussianProcess:
-    """For each row the process's mean and standard deviation, and mean targets of the rows nearest in its metric.
+    """Predictive mean and standard deviation of a local Gaussian process, and mean targets of the nearest rows.
 
-    A training row is left out of its own neighbours. With `log_target` the process works on the logarithm of the target
-    (where all are above 0). No column where the table has no coordinates.
+    "Nearest" refers to the learned metric. A training row is not a neighbour of itself. A table without coordinates gets no
+    columns.
+
+    Parameters
+    ----------
+    schema
+        The columns of the table.
+    neighbours
+        Number of training rows that condition a prediction.
+    target_means
+        Numbers of nearest rows over which targets are averaged.
+    log_target
+        Whether to model the logarithm of the target, if all targets are above 0.
+    n_fit_rows
+        Number of random training rows whose likelihood is maximised.
+    max_iter
+        Iterations of the optimiser.
+    seed
+        Seed of that random choice.
+
+    Attributes
+    ----------
+    arrays
+        Fitted state. `rows`, shape (training rows, columns + 2), are the training rows in metric space, `targets` their
+        targets, and `metric`, shape (columns + 7,), the logarithms of the hyperparameters: a scale per column, two
+        coordinate scales, then spatial scale, a, noise, b and c.
     """
 
     is_local = True
@@ -65,20 +87,24 @@ class LocalGaussianProcess:
         )
         if max(target_means) > neighbours:
             raise ConfigError(
-                f"features: block gaussian_process: target_means is {list(target_means)}; allowed: up to {neighbours} neighbours"
+                f"Block gaussian_process: target_means must be at most neighbours={neighbours} (got {list(target_means)})."
             )
         coordinates = schema.coordinates()
         self.arrays: dict[str, NDArray[np.float64]] = {}
         self.coordinates = None if coordinates is None else list(coordinates)
-        self.columns = [p for p, c in enumerate(schema.features) if c.type != "category" and p not in (coordinates or ())]
+        self.columns = [
+            index
+            for index, column in enumerate(schema.features)
+            if column.type != "category" and index not in (coordinates or ())
+        ]
         self.neighbours, self.target_means, self.log_target = neighbours, np.asarray(target_means, dtype=int), log_target
         self.n_fit_rows, self.max_iter, self.seed = n_fit_rows, max_iter, seed
-        kind = "log_gp" if log_target else "gp"
-        self.names = [f"{kind}_mean", f"{kind}_std", *(f"{kind}_target_mean_of_{count}" for count in target_means)]
+        prefix = "log_gp" if log_target else "gp"
+        self.names = [f"{prefix}_mean", f"{prefix}_std", *(f"{prefix}_target_mean_of_{count}" for count in target_means)]
         self.names = [] if coordinates is None else self.names
 
     def fit(self, matrix: Matrix, target: Vector) -> Self:
-        """Learn the metric on some rows, and keep all."""
+        """Learn the metric from a sample of the training rows, and store all of them."""
         if self.coordinates is None:
             return self
         arrays = self.arrays
@@ -89,46 +115,46 @@ class LocalGaussianProcess:
         columns = self._clean(columns)
         arrays["floor"], arrays["ceiling"] = columns.min(axis=0), columns.max(axis=0)
         arrays["shift"], arrays["scale"] = columns.mean(axis=0), np.where(columns.std(axis=0) > 0, columns.std(axis=0), 1.0)
-        logs = self.log_target and bool((target > 0).all())
-        worked = np.log(target) if logs else target
-        arrays["target"] = np.array([worked.mean(), worked.std() or 1.0, float(logs)])
+        is_log = self.log_target and bool((target > 0).all())
+        transformed = np.log(target) if is_log else target
+        arrays["target"] = np.array([transformed.mean(), transformed.std() or 1.0, float(is_log)])
         arrays["targets"] = target
         arrays["rows"] = self._to_metric_space(matrix)
         arrays["metric"] = self._initial_metric()
         random = np.random.default_rng(self.seed)
-        for part in (1, 2):  # the nearest rows hang on the metric, and are found again
+        for divisor in (1, 2):  # the nearest rows depend on the metric, so a second, shorter fit follows with new neighbours
             self.__dict__.pop("_tree", None)
             self.__dict__.pop("_transformed_target", None)
-            self._maximise_likelihood(random, self.max_iter // part)
+            self._maximise_likelihood(random, self.max_iter // divisor)
         self.__dict__.pop("_tree", None)
         return self
 
     def transform(self, matrix: Matrix) -> Matrix:
-        """Give the columns, shape (rows, names)."""
+        """Return the columns of new rows, shape (rows, names)."""
         if self.coordinates is None:
             return np.empty((len(matrix), 0))
         rows = self._to_metric_space(matrix)
         return self._derive(rows, query(self._tree, rows * self._scales(), self.neighbours)[1])
 
     def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
-        """Learn, and give the columns of the training rows themselves, each without itself."""
+        """Fit, and return the leave-one-out columns of the training rows, shape (rows, names)."""
         self.fit(matrix, target)
         if self.coordinates is None:
             return np.empty((len(matrix), 0))
         return self._derive(self.arrays["rows"], query_leave_one_out(self._tree, self.neighbours)[1])
 
     def _clean(self, columns: Matrix) -> Matrix:
-        """Give columns without gaps, those of a long tail as logarithms."""
+        """Return columns with medians for missing values, and logarithms of skewed columns."""
         filled = np.where(np.isnan(columns), self.arrays["medians"], columns)
-        logs = self.arrays["log"] > 0
-        filled[:, logs] = np.log(np.maximum(filled[:, logs], EPSILON))
+        is_log = self.arrays["log"] > 0
+        filled[:, is_log] = np.log(np.maximum(filled[:, is_log], EPSILON))
         return filled
 
     def _to_metric_space(self, matrix: Matrix) -> Matrix:
-        """Give rows as the metric takes them: columns without unit, then places in 100 km."""
-        plain = np.clip(self._clean(matrix[:, self.columns]), self.arrays["floor"], self.arrays["ceiling"])
+        """Return standardised numeric columns, then coordinates in 100 km, shape (rows, columns + 2)."""
+        clipped = np.clip(self._clean(matrix[:, self.columns]), self.arrays["floor"], self.arrays["ceiling"])
         km = project_to_km(matrix[:, self.coordinates], self.arrays["latitude"][0])
-        return np.hstack([(plain - self.arrays["shift"]) / self.arrays["scale"], km / 100])
+        return np.hstack([(clipped - self.arrays["shift"]) / self.arrays["scale"], km / 100])
 
     @cached_property
     def _tree(self) -> "cKDTree":
@@ -136,9 +162,9 @@ class LocalGaussianProcess:
 
     @cached_property
     def _transformed_target(self) -> Vector:
-        """The targets as the process sees them: centred, without unit, perhaps logarithms."""
-        mean, spread, logs = self.arrays["target"]
-        return ((np.log(self.arrays["targets"]) if logs else self.arrays["targets"]) - mean) / spread
+        """The standardised targets, or their standardised logarithms, shape (training rows,)."""
+        mean, std, is_log = self.arrays["target"]
+        return ((np.log(self.arrays["targets"]) if is_log else self.arrays["targets"]) - mean) / std
 
     def _scales(self) -> Vector:
         return np.exp(self.arrays["metric"][: len(self.columns) + 2])
@@ -148,53 +174,62 @@ class LocalGaussianProcess:
         return np.log([*scales, *(INITIAL[name] for name in ("spatial_scale", "a", "noise", "b", "c"))])
 
     def _maximise_likelihood(self, random: np.random.Generator, max_iter: int) -> None:
-        """Climb the likelihood of some rows, each given its nearest ones."""
-        from scipy.optimize import minimize  # pylint: disable=import-outside-toplevel  # of training alone
+        """Maximise the likelihood of a sample of rows, each given its nearest rows."""
+        from scipy.optimize import minimize  # pylint: disable=import-outside-toplevel  # only training needs it
 
         rows = self.arrays["rows"]
-        some = random.permutation(len(rows))[: self.n_fit_rows]
-        near = query_leave_one_out(self._tree, self.neighbours)[1][some]
-        first = self.arrays["metric"]
+        sample = random.permutation(len(rows))[: self.n_fit_rows]
+        neighbours = query_leave_one_out(self._tree, self.neighbours)[1][sample]
+        initial = self.arrays["metric"]
 
         def loss(metric: Vector) -> tuple[float, Vector]:
-            value, slope = self._loss(metric, rows[some], near, self._transformed_target[some])
-            return value + 1e-3 * float(np.mean((metric - first) ** 2)), slope + 2e-3 * (metric - first) / len(first)
+            value, gradient = self._loss(metric, rows[sample], neighbours, self._transformed_target[sample])
+            penalty = 1e-3 * float(np.mean((metric - initial) ** 2))
+            return value + penalty, gradient + 2e-3 * (metric - initial) / len(initial)
 
-        bounds = [(start - 3, start + 3) for start in first]
-        found = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": max_iter}, bounds=bounds)
-        self.arrays["metric"] = found.x
+        bounds = [(value - 3, value + 3) for value in initial]
+        result = minimize(loss, initial, jac=True, method="L-BFGS-B", options={"maxiter": max_iter}, bounds=bounds)
+        self.arrays["metric"] = result.x
 
-    def _loss(self, metric: Vector, rows: Matrix, near: Indices, target: Vector) -> tuple[float, Vector]:
-        """Give the mean negative log likelihood of rows given their nearest ones, and its slope along the metric."""
-        value, slope = 0.0, np.zeros(len(metric))
+    def _loss(self, metric: Vector, rows: Matrix, neighbours: Indices, target: Vector) -> tuple[float, Vector]:
+        """Return the mean negative log likelihood of rows given their nearest rows, and its gradient in the metric."""
+        value, gradient = 0.0, np.zeros(len(metric))
         for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
-            system = _KrigingSystem(metric, self.arrays["rows"][near[part]], rows[part])
-            mean, variance, weights = system.solve(self._transformed_target[near[part]])
-            off = target[part] - mean
-            value += float(np.sum(0.5 * np.log(variance) + 0.5 * off**2 / variance))
-            slope += system.gradient(
-                weights, self._transformed_target[near[part]], -off / variance, 0.5 / variance - 0.5 * off**2 / variance**2
-            )
-        return value / len(rows), slope / len(rows)
+            chunk = slice(start, start + CHUNK)
+            system = _KrigingSystem(metric, self.arrays["rows"][neighbours[chunk]], rows[chunk])
+            neighbour_targets = self._transformed_target[neighbours[chunk]]
+            mean, variance, weights = system.solve(neighbour_targets)
+            residual = target[chunk] - mean
+            value += float(np.sum(0.5 * np.log(variance) + 0.5 * residual**2 / variance))
+            d_variance = 0.5 / variance - 0.5 * residual**2 / variance**2
+            gradient += system.gradient(weights, neighbour_targets, -residual / variance, d_variance)
+        return value / len(rows), gradient / len(rows)
 
-    def _derive(self, rows: Matrix, near: Indices) -> Matrix:
-        mean, spread, logs = self.arrays["target"]
+    def _derive(self, rows: Matrix, neighbours: Indices) -> Matrix:
+        mean, std, is_log = self.arrays["target"]
         parts = []
         for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
-            system = _KrigingSystem(self.arrays["metric"], self.arrays["rows"][near[part]], rows[part])
-            predicted, variance, _ = system.solve(self._transformed_target[near[part]])
-            parts.append(np.column_stack([predicted * spread + mean, np.sqrt(variance) * spread]))
+            chunk = slice(start, start + CHUNK)
+            system = _KrigingSystem(self.arrays["metric"], self.arrays["rows"][neighbours[chunk]], rows[chunk])
+            predicted, variance, _ = system.solve(self._transformed_target[neighbours[chunk]])
+            parts.append(np.column_stack([predicted * std + mean, np.sqrt(variance) * std]))
         columns = np.concatenate(parts) if parts else np.empty((0, 2))
-        if logs:
+        if is_log:
             columns[:, 0] = np.exp(columns[:, 0])
-        means = self.arrays["targets"][near].cumsum(axis=1)[:, self.target_means - 1] / self.target_means
+        means = self.arrays["targets"][neighbours].cumsum(axis=1)[:, self.target_means - 1] / self.target_means
         return np.hstack([columns, means])
 
 
 class _Kernel:
-    """The covariance size^2 exp(-|u - v|) among points, and between each and the origin, with points already scaled."""
+    """The exponential kernel size^2 exp(-|u - v|), for each row among its neighbours and between them and the row.
+
+    Parameters
+    ----------
+    points
+        Scaled neighbours relative to their row, shape (rows, neighbours, dimensions). The row itself is the origin.
+    size
+        Standard deviation of the process.
+    """
 
     def __init__(self, points: NDArray[np.float64], size: float) -> None:
         self.points, self.size = points, size
@@ -202,49 +237,78 @@ class _Kernel:
         self.covariance, self.row_covariance = size**2 * np.exp(-self.distances), size**2 * np.exp(-self.row_distances)
 
     def size_gradient(self, pairs: NDArray[np.float64], row: Matrix, prior: float) -> float:
-        """Give how a sum moves with the logarithm of the size, when it moves `pairs` with each covariance among points,
-        `row` with each to the origin, and `prior` with that of the origin itself.
+        """Return the derivative of a function f by the logarithm of the size.
+
+        Parameters
+        ----------
+        pairs
+            Derivatives of f by the covariances among neighbours, shape (rows, neighbours, neighbours).
+        row
+            Derivatives of f by the covariances of neighbours and row, shape (rows, neighbours).
+        prior
+            Derivative of f by the prior variance.
         """
         return float(2 * (np.sum(pairs * self.covariance) + np.sum(row * self.row_covariance) + self.size**2 * prior))
 
     def scale_gradient(self, pairs: NDArray[np.float64], row: Matrix) -> float:
-        """Give how it moves with the logarithm of one scale for all axes."""
+        """Return the derivative of f by the logarithm of one scale for all dimensions."""
         return float(-np.sum(pairs * self.covariance * self.distances) - np.sum(row * self.row_covariance * self.row_distances))
 
     def scale_gradients(self, pairs: NDArray[np.float64], row: Matrix) -> list[float]:
-        """Give how it moves with the logarithm of each axis' scale."""
+        """Return the derivatives of f by the logarithm of the scale of each dimension."""
         pairs, row = pairs * self.covariance / self.distances, row * self.row_covariance / self.row_distances
-        ends = pairs.sum(axis=2) + pairs.sum(axis=1) + row  # what multiplies u^2 where (u - v)^2 = u^2 + v^2 - 2 u v
-        squares = np.square(self.points) * ends[:, :, None] - 2 * self.points * (pairs @ self.points)
+        factors = pairs.sum(axis=2) + pairs.sum(axis=1) + row  # of u^2 in (u - v)^2 = u^2 + v^2 - 2 u v
+        squares = np.square(self.points) * factors[:, :, None] - 2 * self.points * (pairs @ self.points)
         return list(-squares.sum(axis=(0, 1)))
 
 
 class _KrigingSystem:
-    """The covariances among the nearest rows of some rows, and between them and each row."""
+    """The kriging equations of some rows and their neighbours.
 
-    def __init__(self, metric: Vector, near: Matrix, rows: Matrix) -> None:
-        size, apart = np.exp(metric), near - rows[:, None]
-        places, a, self.noise, b, self.c = size[-5:].tolist()
-        self.feature_kernel, self.spatial_kernel = _Kernel(apart * size[:-5], a), _Kernel(apart[:, :, -2:] * places, b)
-        linear = apart[:, :, :-2]
+    Parameters
+    ----------
+    metric
+        Logarithms of the hyperparameters, shape (columns + 7,).
+    neighbours
+        Neighbours of each row in metric space, shape (rows, neighbours, columns + 2).
+    rows
+        The rows, shape (rows, columns + 2).
+    """
+
+    def __init__(self, metric: Vector, neighbours: Matrix, rows: Matrix) -> None:
+        parameters, offsets = np.exp(metric), neighbours - rows[:, None]
+        spatial_scale, a, self.noise, b, self.c = parameters[-5:].tolist()
+        self.feature_kernel = _Kernel(offsets * parameters[:-5], a)
+        self.spatial_kernel = _Kernel(offsets[:, :, -2:] * spatial_scale, b)
+        linear = offsets[:, :, :-2]
         self.products = linear @ linear.transpose(0, 2, 1)
         self.covariance = self.feature_kernel.covariance + self.spatial_kernel.covariance + self.c**2 * self.products + 1.0
-        diagonal = np.arange(near.shape[1])
+        diagonal = np.arange(neighbours.shape[1])
         self.covariance[:, diagonal, diagonal] += self.noise**2
         self.row_covariance = self.feature_kernel.row_covariance + self.spatial_kernel.row_covariance + 1.0
 
     def solve(self, target: Matrix) -> tuple[Vector, Vector, Matrix]:
-        """Give mean and variance of each row given the targets of its nearest ones, and their weights."""
+        """Return mean and variance, shape (rows,), given the neighbours' targets, and the kriging weights.
+
+        Targets and weights have the shape (rows, neighbours).
+        """
         weights = np.linalg.solve(self.covariance, self.row_covariance[..., None])[..., 0]
         prior = self.feature_kernel.size**2 + self.spatial_kernel.size**2 + self.noise**2 + 1.0
         variance = prior - (weights * self.row_covariance).sum(axis=1)
         return (weights * target).sum(axis=1), np.maximum(variance, 1e-6), weights
 
     def gradient(self, weights: Matrix, target: Matrix, d_mean: Vector, d_variance: Vector) -> Vector:
-        """Give how a sum over rows moves with the metric, when it moves `by_mean` and `by_variance` with each row's two.
+        """Return the gradient of a function f in the metric, shape (columns + 7,).
 
-        With K the covariances, k those with the row, w = K^-1 k and z = K^-1 target:
-        d mean = dk z - w dK z, d variance = d(prior) - 2 w dk + w dK w.
+        With the covariances K among neighbours and k with the row, w = K^-1 k and z = K^-1 target:
+        d mean = dk z - w dK z, d variance = d prior - 2 w dk + w dK w.
+
+        Parameters
+        ----------
+        weights, target
+            Kriging weights and targets of the neighbours, shape (rows, neighbours).
+        d_mean, d_variance
+            Derivatives of f by the mean and the variance of each row, shape (rows,).
         """
         solved = np.linalg.solve(self.covariance, target[..., None])[..., 0]
         row = d_mean[:, None] * solved - 2 * d_variance[:, None] * weights  # multiplies dk
@@ -263,14 +327,14 @@ class _KrigingSystem:
 
 
 def _distances(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], Matrix]:
-    """Give the distances among points, and from each to the origin."""
+    """Return the distances among points, shape (rows, points, points), and to the origin, shape (rows, points)."""
     squares = np.square(points).sum(axis=2)
-    among = squares[:, :, None] + squares[:, None] - 2 * points @ points.transpose(0, 2, 1)
-    return np.sqrt(np.maximum(among, 0.0) + EPSILON), np.sqrt(squares + EPSILON)
+    pair_squares = squares[:, :, None] + squares[:, None] - 2 * points @ points.transpose(0, 2, 1)
+    return np.sqrt(np.maximum(pair_squares, 0.0) + EPSILON), np.sqrt(squares + EPSILON)
 
 
 def _is_skewed(column: Vector) -> bool:
-    """Whether all values are above 0 and have a long tail."""
+    """Return whether all values are above 0 and their skewness is above 1."""
     present = column[~np.isnan(column)]
     if not present.size or present.min() <= 0 or not present.std():
         return False

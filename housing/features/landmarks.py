@@ -1,4 +1,4 @@
-"""Distances in km to declared places: points such as cities, lines such as a coast."""
+"""Distances to landmarks: points such as cities, and lines such as a coast."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -14,23 +14,38 @@ from housing.schema.table_schema import Schema
 
 
 class LandmarkDistances:
-    """Distance to each point, to the nearest of them, and to each line; no column where the table has no coordinates.
+    """Distances in km to each point, to the nearest point and to each line.
 
-    The plane of `to_km` touches the globe at the training rows' mean latitude.
+    A table without coordinates gets no columns.
+
+    Parameters
+    ----------
+    schema
+        The columns of the table.
+    points
+        "latitude longitude" in degrees, by name.
+    lines
+        "latitude longitude, latitude longitude, ..." in degrees, by name.
+
+    Attributes
+    ----------
+    arrays
+        Fitted state: `latitude`, shape (1,), the mean latitude of the training rows, at which distances are exact.
     """
 
     is_local = False
 
     def __init__(self, schema: Schema, points: Mapping[str, str], lines: Mapping[str, str]) -> None:
         self.coordinates = schema.coordinates()
-        here = self.coordinates is not None
-        self.points = parse_coordinates(", ".join(points.values())) if here and points else np.empty((0, 2))
-        self.lines = [parse_coordinates(line) for line in lines.values()] if here else []
-        self.names = [f"km_to_{name}" for name in [*points, *(["nearest"] if points else []), *lines]] if here else []
+        if self.coordinates is None:
+            points, lines = {}, {}
+        self.points = parse_coordinates(", ".join(points.values())) if points else np.empty((0, 2))
+        self.lines = [parse_coordinates(line) for line in lines.values()]
+        self.names = [f"km_to_{name}" for name in [*points, *(["nearest"] if points else []), *lines]]
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
     def fit(self, matrix: Matrix, _target: Vector) -> Self:
-        """Learn the latitude at which a degree of longitude is measured."""
+        """Learn the mean latitude, which sets the length of a degree of longitude."""
         if self.coordinates is not None:
             self.arrays["latitude"] = np.array([matrix[:, self.coordinates[0]].mean()])
             self.__dict__.pop("_projected", None)
@@ -38,11 +53,11 @@ class LandmarkDistances:
 
     @cached_property
     def _projected(self) -> tuple[Matrix, list["_Polyline"]]:
-        """The places in km."""
+        """Points, shape (points, 2), and lines, in km north and east."""
         return self._project(self.points), [_Polyline(self._project(line)) for line in self.lines]
 
     def transform(self, matrix: Matrix) -> Matrix:
-        """Give the distances in km."""
+        """Return the distances in km, shape (rows, names)."""
         if self.coordinates is None or not self.names:
             return np.empty((len(matrix), 0))
         north, east = self._project(matrix[:, self.coordinates]).T[:, :, None]
@@ -58,7 +73,7 @@ class LandmarkDistances:
 
 
 class _Polyline:
-    """A polyline in km; the axes are apart, since a sum over an axis of two costs more than an addition."""
+    """A polyline in km. North and east are separate arrays, because a sum over an axis of length two is slower."""
 
     def __init__(self, line: Matrix) -> None:
         self.north, self.east = line[:-1].T
@@ -66,7 +81,7 @@ class _Polyline:
         self.squares = self.step_north**2 + self.step_east**2
 
     def distance(self, north: Matrix, east: Matrix) -> Matrix:
-        """Give the distance of each row, all of shape (rows, 1): the least to one of the segments."""
+        """Return the distance in km from each row to the nearest segment; arguments and result have the shape (rows, 1)."""
         north, east = north - self.north, east - self.east
         along = (north * self.step_north + east * self.step_east) / self.squares
         np.minimum(np.maximum(along, 0.0, out=along), 1.0, out=along)
@@ -76,14 +91,17 @@ class _Polyline:
 
 
 def parse_coordinates(text: str) -> NDArray[np.float64]:
-    """Read "latitude longitude, latitude longitude" as an array of shape (places, 2).
+    """Parse "latitude longitude, latitude longitude" into an array of degrees, shape (points, 2).
 
-    Raises ConfigError for a text of another form.
+    Raises
+    ------
+    ConfigError
+        If the text has another form.
     """
     try:
-        places = np.array([[float(degrees) for degrees in place.split()] for place in text.split(",")])
+        points = np.array([[float(degrees) for degrees in point.split()] for point in text.split(",")])
     except ValueError:
-        places = np.empty(0)
-    if places.ndim != 2 or places.shape[1] != 2:
-        raise ConfigError(f"places: {text[:60]!r} is not of the form 'latitude longitude, latitude longitude'")
-    return places
+        points = np.empty(0)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ConfigError(f"Landmarks must have the form 'latitude longitude, latitude longitude' (got {text[:60]!r}).")
+    return points

@@ -1,4 +1,4 @@
-"""What the nearest training rows are like: how far they are, their columns, their targets."""
+"""Nearest-neighbour features: distances, columns and targets of the nearest training rows."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -12,21 +12,39 @@ from housing.features.spatial_index import Indices, SpatialIndex, require_counts
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
-CHUNK = 5000  # rows at a time: each takes some kB while it is worked on
-
-
-COLOCATED_KM = 1e-6  # km within which rows are at one place
-
-
-MIN_WEIGHT = 1e-9  # weight that a neighbour has at any distance, so that weights never vanish
+CHUNK = 5000  # rows per batch; each needs several kB of memory
+COLOCATED_KM = 1e-6  # rows within this distance share their location
+MIN_WEIGHT = 1e-9  # weight of a neighbour at any distance, so that the sum of weights is never 0
 
 
 class NearestNeighbours:
-    """Columns from the training rows nearest in place; a training row is no neighbour of its own.
+    """Statistics of the nearest training rows. A training row is not a neighbour of itself.
 
-    Targets are averaged over the nearest rows, with weights that fall with the distance, over rows at the very same
-    place, and over rows that are alike in the column that goes best with the target. No column where the table has no
-    coordinates.
+    Target means are taken over the nearest rows, with weights that decay with distance, over similar rows, and over rows at
+    the same location. Similarity also depends on the column that correlates most with the target. A table without
+    coordinates gets no columns.
+
+    Parameters
+    ----------
+    schema
+        The columns of the table.
+    distances_to
+        Ranks of the neighbours whose distance in km is a column.
+    feature_means
+        Numbers of neighbours over which numeric columns are averaged.
+    target_means
+        Numbers of neighbours over which targets are averaged.
+    target_stds
+        Numbers of neighbours over which the standard deviation of targets is taken.
+    decay_km
+        Distances in km at which the weight of a neighbour's target has fallen to 1/e.
+    similarity_km
+        The same for the mean over similar rows.
+
+    Attributes
+    ----------
+    arrays
+        Fitted state: locations, numeric `columns`, shape (training rows, columns), and `targets`, shape (training rows,).
     """
 
     is_local = True
@@ -50,7 +68,9 @@ class NearestNeighbours:
         self.index = SpatialIndex(coordinates)
         self.arrays = self.index.arrays
         numbers = [
-            (place, c.name) for place, c in enumerate(schema.features) if c.type != "category" and place not in coordinates
+            (index, column.name)
+            for index, column in enumerate(schema.features)
+            if column.type != "category" and index not in coordinates
         ]
         require_counts(
             "neighbours",
@@ -60,7 +80,7 @@ class NearestNeighbours:
             target_stds=target_stds,
         )
         require_positive("neighbours", decay_km=decay_km, similarity_km=[similarity_km])
-        self.columns = [place for place, _ in numbers]
+        self.columns = [index for index, _ in numbers]
         self.distances_to, self.feature_means = np.asarray(distances_to, dtype=int), list(feature_means)
         self.target_means, self.target_stds = np.asarray(target_means, dtype=int), np.asarray(target_stds, dtype=int)
         self.decay_km = np.asarray(decay_km, dtype=np.float64)
@@ -75,26 +95,25 @@ class NearestNeighbours:
         self.names += ["target_mean_of_similar", "target_mean_colocated", "rows_colocated"]
 
     def fit(self, matrix: Matrix, target: Vector) -> Self:
-        """Keep the training rows: places, columns (a missing number is its median), targets."""
+        """Store locations, numeric columns (missing values become the median) and targets of the training rows."""
         if self.index is not None:
             self.index.fit(matrix)
             columns = matrix[:, self.columns]
             medians = np.array([median(column) for column in columns.T])
-            columns = np.ascontiguousarray(np.where(np.isnan(columns), medians, columns))  # else each look-up copies them
+            columns = np.ascontiguousarray(np.where(np.isnan(columns), medians, columns))  # otherwise each look-up copies them
             self.arrays["columns"], self.arrays["targets"] = columns, target
             self.arrays["medians"] = medians
-            leading, spread = _most_correlated(columns, target)
-            self.arrays["most_correlated"] = np.array([leading, spread])
+            self.arrays["most_correlated"] = np.array(_most_correlated(columns, target))
         return self
 
     def transform(self, matrix: Matrix) -> Matrix:
-        """Give the columns, shape (rows, names)."""
+        """Return the columns of new rows, shape (rows, names)."""
         if self.index is None:
             return np.empty((len(matrix), 0))
         return self._in_chunks(matrix, *self.index.nearest(matrix, self.n_neighbours))
 
     def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
-        """Learn, and give the columns of the training rows themselves, each without itself."""
+        """Fit, and return the leave-one-out columns of the training rows, shape (rows, names)."""
         self.fit(matrix, target)
         if self.index is None:
             return np.empty((len(matrix), 0))
@@ -113,28 +132,28 @@ class NearestNeighbours:
         return np.concatenate([km[:, self.distances_to - 1], *means, own - means[0], *targets], axis=1)
 
     def _difference(self, query: Matrix, columns: Matrix) -> Matrix:
-        """Give how far each neighbour is from a row in the leading column."""
+        """Return the scaled difference of each neighbour in the most correlated column, shape (rows, neighbours)."""
         if not self.columns:
             return np.zeros(columns.shape[:2])
-        leading, scale = int(self.arrays["most_correlated"][0]), self.arrays["most_correlated"][1]
-        mine = query[:, [leading]]
-        mine = np.where(np.isnan(mine), self.arrays["medians"][leading], mine)
-        return np.abs(columns[:, :, leading] - mine) / scale
+        index, scale = int(self.arrays["most_correlated"][0]), self.arrays["most_correlated"][1]
+        values = query[:, [index]]
+        values = np.where(np.isnan(values), self.arrays["medians"][index], values)
+        return np.abs(columns[:, :, index] - values) / scale
 
     def _target_columns(self, km: Matrix, targets: Matrix, difference: Matrix) -> list[Matrix]:
         sums, squares = targets.cumsum(axis=1), (targets * targets).cumsum(axis=1)
-        means, means_of_spreads = (
+        means, means_for_stds = (
             sums[:, self.target_means - 1] / self.target_means,
             sums[:, self.target_stds - 1] / self.target_stds,
         )
-        spreads = squares[:, self.target_stds - 1] / self.target_stds - means_of_spreads * means_of_spreads
+        variances = squares[:, self.target_stds - 1] / self.target_stds - means_for_stds * means_for_stds
         decays = np.concatenate([km[:, None] / self.decay_km[:, None], (km / self.similarity_km + difference)[:, None]], axis=1)
         weights = np.exp(-decays) + MIN_WEIGHT
         weighted = (weights @ targets[:, :, None])[:, :, 0] / np.add.reduce(weights, axis=2)
-        here = (km < COLOCATED_KM).astype(np.float64)
-        rows_here = np.add.reduce(here, axis=1, keepdims=True)
-        target_here = (here[:, None] @ targets[:, :, None])[:, :, 0] / np.where(rows_here > 0, rows_here, np.nan)
-        return [means, np.sqrt(np.maximum(spreads, 0.0)), weighted, target_here, rows_here]
+        is_colocated = (km < COLOCATED_KM).astype(np.float64)
+        n_colocated = np.add.reduce(is_colocated, axis=1, keepdims=True)
+        colocated_mean = (is_colocated[:, None] @ targets[:, :, None])[:, :, 0] / np.where(n_colocated > 0, n_colocated, np.nan)
+        return [means, np.sqrt(np.maximum(variances, 0.0)), weighted, colocated_mean, n_colocated]
 
 
 def _most_correlated(columns: Matrix, target: Vector) -> tuple[int, float]:

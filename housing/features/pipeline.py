@@ -1,6 +1,6 @@
-"""Features: matrix in, matrix out. Blocks add columns, then the encoding gives what the estimator can take.
+"""Feature pipeline: blocks add columns, then the encoder turns all columns into numbers for the estimator.
 
-The same code runs in training and in the server. The state of a block is its parameters (JSON) and plain arrays.
+Training and servers run the same code. The state of a block is its parameters (JSON) and plain arrays.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,28 +25,38 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Block(Protocol):
-    """What a block of derived columns offers; `arrays` holds all that fitting learned."""
+    """A block of derived columns.
+
+    Attributes
+    ----------
+    names
+        Names of the derived columns.
+    arrays
+        Fitted state.
+    is_local
+        Whether the columns are only meaningful near training rows.
+    """
 
     names: list[str]
     arrays: Arrays
-    is_local: bool  # whether its columns say little where no training row is near
+    is_local: bool
 
     def fit(self, matrix: Matrix, target: Vector) -> Self:
-        """Learn from training rows."""
+        """Learn from training rows, shape (rows, features), and targets, shape (rows,)."""
 
     def transform(self, matrix: Matrix) -> Matrix:
-        """Give the new columns, shape (rows, len(names)); NaN where a value cannot be had."""
+        """Return the derived columns, shape (rows, names); NaN for a value that is not defined."""
 
 
 @runtime_checkable
 class UsesTargets(Block, Protocol):
-    """A block whose columns come from other rows and their targets, so that a training row must not see itself."""
+    """A block whose columns depend on targets, so a training row must not contribute to its own columns."""
 
     def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
-        """Learn, and give each training row's columns as if the row were not among them."""
+        """Fit, and return the columns of the training rows, each computed without the row itself, shape (rows, names)."""
 
 
-# The closed list of blocks: a bundle can name these and nothing else.
+# A closed list: a bundle can name these classes and no others.
 BLOCKS: dict[str, Callable[..., Block]] = {
     "rotation": Rotation,
     "distance": LandmarkDistances,
@@ -58,77 +68,96 @@ BLOCKS: dict[str, Callable[..., Block]] = {
 
 
 CONFIG_KEYS = ("blocks", "exclude_roles", "applicability")
-
-
-RESERVED_LABELS = ("encoder", "applicability")  # of the features themselves, among the arrays of their state
+RESERVED_LABELS = ("encoder", "applicability")  # prefixes of the pipeline's own arrays in its state
 
 
 class Features:
-    """The blocks of one model in a row, with the encoding at their end."""
+    """The blocks of a model, followed by the encoder.
+
+    Parameters
+    ----------
+    schema
+        The columns of the table.
+    config
+        A config of the group `features`. `blocks` maps labels to parameters; `block` among them names the class, by default
+        the label. `exclude_roles` lists roles of columns that the estimator does not receive. `applicability` sets the
+        distance beyond which local columns are missing, or is None.
+    nan_handling
+        Passed to the encoder: "impute" or "native".
+
+    Raises
+    ------
+    ConfigError
+        If a block, a parameter or a column is unknown.
+    """
 
     def __init__(self, schema: Schema, config: Mapping[str, Any], nan_handling: str) -> None:
-        """Take what a config of the group `features` declares.
-
-        Of each of `blocks`, by label, `block` names the class (else the label does), the rest are its parameters. `exclude_roles`
-        names roles of columns that the estimator is not shown; `applicability` says from where on columns that hang on near
-        training rows are missing. Raises ConfigError for a block, a parameter or a column that is not known.
-        """
         _validate_config(config)
         self.config = {name: config[name] for name in CONFIG_KEYS}
         self.nan_handling = nan_handling
         self.blocks = {label: _make_block(schema, label, block) for label, block in config["blocks"].items()}
-        shown = [place for place, column in enumerate(schema.features) if column.role not in config["exclude_roles"]]
-        self.encoder = Encoder(schema, shown, [name for block in self.blocks.values() for name in block.names], nan_handling)
+        visible = [index for index, column in enumerate(schema.features) if column.role not in config["exclude_roles"]]
+        self.encoder = Encoder(schema, visible, [name for block in self.blocks.values() for name in block.names], nan_handling)
         _validate_names(schema, self.names)
         self.applicability = (
             None if nan_handling == "impute" else ApplicabilityDomain.from_config(schema, config["applicability"])
         )
         coordinates = schema.coordinates() or ()
         local = {name for block in self.blocks.values() if block.is_local for name in block.names}
-        local |= {schema.features[place].name for place in coordinates}
-        self.local_columns = [place for place, name in enumerate(self.names) if name in local]
+        local |= {schema.features[index].name for index in coordinates}
+        self.local_columns = [index for index, name in enumerate(self.names) if name in local]
 
     @property
     def names(self) -> list[str]:
-        """The columns that the estimator sees."""
+        """The columns that the estimator receives."""
         return self.encoder.names
 
     def visible_columns(self, blocks: Sequence[str]) -> list[int]:
-        """Give the places of the columns that are left where only some blocks are seen, by label.
+        """Return the indices of the columns of some blocks and of the table.
 
-        Raises ConfigError for a label that is not there.
+        Parameters
+        ----------
+        blocks
+            Labels of the visible blocks.
+
+        Raises
+        ------
+        ConfigError
+            If there is no block with such a label.
         """
         unknown = sorted(set(blocks) - set(self.blocks))
         if unknown:
-            raise ConfigError(f"a member sees block {unknown[0]!r}; its features have: {', '.join(self.blocks) or 'none'}")
+            raise ConfigError(
+                f"visible_blocks names block {unknown[0]!r}, which the features do not have. Blocks: {', '.join(self.blocks)}."
+            )
         hidden = {name for label, block in self.blocks.items() if label not in blocks for name in block.names}
-        return [place for place, name in enumerate(self.names) if name not in hidden]
+        return [index for index, name in enumerate(self.names) if name not in hidden]
 
     def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
-        """Learn from training rows and give their columns; those from other rows' targets are out of fold."""
+        """Fit on training rows and return their columns, shape (rows, names); columns from targets are out of fold."""
         derived = [_fit_transform(block, matrix, target) for block in self.blocks.values()]
         if self.applicability is not None:
             self.applicability.fit(matrix)
         return self.encoder.fit(matrix, derived).transform(matrix, derived)
 
     def transform(self, matrix: Matrix) -> Matrix:
-        """Give what the estimator sees, shape (rows, len(names))."""
+        """Return the columns of new rows, shape (rows, names)."""
         columns = self.encoder.transform(matrix, [block.transform(matrix) for block in self.blocks.values()])
         if self.applicability is not None:
-            far = self.applicability.is_outside(matrix)
-            if far.any():
-                columns[far] = self.mask_local(columns[far])
+            is_far = self.applicability.is_outside(matrix)
+            if is_far.any():
+                columns[is_far] = self.mask_local(columns[is_far])
         return columns
 
     def mask_local(self, columns: Matrix) -> Matrix:
-        """Give columns as they are of rows that are far from every training row: what hangs on near ones is missing."""
+        """Return a copy of the columns, shape (rows, names), with NaN for local ones: as rows far from training rows have them."""
         columns = columns.copy()
         columns[:, self.local_columns] = np.nan
         return columns
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
-        """Give the declaration (JSON) and the fitted arrays; `restore` takes both."""
-        arrays = {f"{label}.{name}": array for label, owned in self._arrays().items() for name, array in owned.items()}
+        """Return the config, as JSON types, and the fitted arrays; `restore` reads both."""
+        arrays = {f"{label}.{name}": array for label, state in self._arrays().items() for name, array in state.items()}
         return {**self.config, "nan_handling": self.nan_handling, "names": self.names}, arrays
 
     def _arrays(self) -> dict[str, Arrays]:
@@ -141,41 +170,41 @@ class Features:
 
     @classmethod
     def restore(cls, schema: Schema, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Rebuild fitted features from their state. Raises ConfigError where the state does not fit together."""
+        """Rebuild a fitted pipeline from its state. Raises ConfigError if config and arrays do not match."""
         features = cls(schema, state, state["nan_handling"])
-        owned = features._arrays()
+        states = features._arrays()
         for name, array in arrays.items():
             label, _, key = name.partition(".")
-            if label not in owned:
-                raise ConfigError(f"array {name} belongs to no block; blocks: {', '.join(owned)}")
-            owned[label][key] = array
+            if label not in states:
+                raise ConfigError(f"Array {name} belongs to none of the blocks {', '.join(states)}.")
+            states[label][key] = array
         if features.names != state["names"]:
-            raise ConfigError(f"the blocks give the columns {features.names}, the state names {state['names']}")
+            raise ConfigError(f"The blocks have the columns {features.names}, but the state lists {state['names']}.")
         return features
 
 
 def _validate_config(config: Mapping[str, Any]) -> None:
-    for part in CONFIG_KEYS:
-        if part not in config:
-            raise ConfigError(f"features.{part} is missing; a preset has {', '.join(CONFIG_KEYS)}")
+    for key in CONFIG_KEYS:
+        if key not in config:
+            raise ConfigError(f"features.{key} is missing. A features config needs {', '.join(CONFIG_KEYS)}.")
     for role in config["exclude_roles"]:
         if role not in ROLES:
-            raise ConfigError(f"features.exclude_roles has {role!r}; allowed: {', '.join(ROLES)}")
+            raise ConfigError(f"features.exclude_roles must be among {', '.join(ROLES)} (got {role!r}).")
     for label in config["blocks"]:
         if label in RESERVED_LABELS or "." in label:
             raise ConfigError(
-                f"a block is labelled {label!r}; allowed: a word that is not {' or '.join(RESERVED_LABELS)}, without dots"
+                f"The label of a block must have no dots and must not be {' or '.join(RESERVED_LABELS)} (got {label!r})."
             )
 
 
 def _validate_names(schema: Schema, names: Sequence[str]) -> None:
     if not names:
         raise ConfigError(
-            f"no column of table {schema.name} is left for the estimator: features.exclude_roles leaves all of them out"
+            f"features.exclude_roles excludes all columns of table {schema.name}. Remove a role, so that the estimator has input."
         )
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ConfigError(f"features: column {twice[0]} is given twice; allowed: once")
+    duplicates = [name for name in names if names.count(name) > 1]
+    if duplicates:
+        raise ConfigError(f"Two blocks create column {duplicates[0]}. Change the parameters of one of them, or remove it.")
 
 
 def _fit_transform(block: Block, matrix: Matrix, target: Vector) -> Matrix:
@@ -188,8 +217,8 @@ def _make_block(schema: Schema, label: str, config: Mapping[str, Any]) -> Block:
     parameters = {key: value for key, value in config.items() if key != "block"}
     name = config.get("block", label)
     if name not in BLOCKS:
-        raise ConfigError(f"features: block {name!r} is not known; allowed: {', '.join(BLOCKS)}")
+        raise ConfigError(f"Unknown block {name!r}. Blocks: {', '.join(BLOCKS)}.")
     try:
         return BLOCKS[name](schema, **parameters)
     except TypeError as error:
-        raise ConfigError(f"features: block {name}: {error}") from error
+        raise ConfigError(f"Block {name}: {error}") from error

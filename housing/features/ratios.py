@@ -1,4 +1,4 @@
-"""Products and ratios of columns, such as bedrooms per room."""
+"""Ratio features: products and quotients of columns, such as bedrooms per room."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -12,7 +12,15 @@ from housing.schema.table_schema import Schema
 
 
 class Ratios:
-    """Each new column is a product of columns raised to powers; NaN where it has no finite value."""
+    """Products of columns raised to powers. A result that is not finite is NaN.
+
+    Parameters
+    ----------
+    schema
+        The columns of the table.
+    columns
+        By name of the new column: exponents by name of the input column.
+    """
 
     is_local = False
 
@@ -24,21 +32,21 @@ class Ratios:
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
     def fit(self, _matrix: Matrix, _target: Vector) -> Self:
-        """Learn nothing: the powers are given."""
+        """Do nothing: the powers are fixed."""
         return self
 
     def transform(self, matrix: Matrix) -> Matrix:
-        """Give one column for each declared product."""
+        """Return one column per product, shape (rows, names)."""
         if not self.names:
             return np.empty((len(matrix), 0))
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            made = np.prod(matrix[:, None, self.input_columns] ** self.powers, axis=2)
-        made[~np.isfinite(made)] = np.nan
-        return made
+            products = np.prod(matrix[:, None, self.input_columns] ** self.powers, axis=2)
+        products[~np.isfinite(products)] = np.nan
+        return products
 
 
 def _numeric_index(schema: Schema, name: str) -> int:
-    place = schema.index(name)
-    if schema.features[place].type == "category":
-        raise ConfigError(f"ratio: column {name} is a category; allowed: numbers")
-    return place
+    index = schema.index(name)
+    if schema.features[index].type == "category":
+        raise ConfigError(f"Block ratio: column {name} must be a number (it is a category).")
+    return index

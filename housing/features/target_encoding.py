@@ -1,4 +1,4 @@
-"""Mean targets of cells on the map; a training row is given those of the folds it is not in."""
+"""Spatial target encoding: smoothed mean targets of clusters on the map, out of fold for training rows."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -23,14 +23,32 @@ from housing.schema.table_schema import Schema
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
 
-MAX_ITER = 20  # of k-means
+MAX_ITER = 20  # iterations of k-means
 
 
 class SpatialTargetEncoding:
-    """For each number of cells: the mean target of the training rows in a row's cell, drawn towards the mean of all.
+    """Smoothed mean target of the training rows in the same cluster, for several numbers of clusters.
 
-    The smallest cells are found by k-means on places alone, larger ones by k-means on their centres, so that cells lie
-    within cells. No column where the table has no coordinates.
+    The smallest clusters come from k-means on locations, larger ones from k-means on the centres of the smaller ones, so
+    clusters are nested. A table without coordinates gets no columns.
+
+    Parameters
+    ----------
+    schema
+        The columns of the table.
+    n_clusters
+        Numbers of clusters; each is one column.
+    folds
+        Number of folds. A training row gets the means of the folds without it.
+    smoothing
+        Number of rows with the overall mean that are added to each cluster.
+    seed
+        Seed of folds and initial centres.
+
+    Attributes
+    ----------
+    arrays
+        Fitted state: `centres`, shape (smallest clusters, 2), in km, and `means`, shape (smallest clusters, names).
     """
 
     is_local = True
@@ -39,7 +57,7 @@ class SpatialTargetEncoding:
         require_counts("target_encoding", n_clusters=n_clusters)
         require_positive("target_encoding", smoothing=[smoothing])
         if folds < 2:
-            raise ConfigError(f"features: block target_encoding: folds is {folds}; allowed: 2 and more")
+            raise ConfigError(f"Block target_encoding: folds must be at least 2 (got {folds}).")
         coordinates = schema.coordinates()
         self.coordinates = [] if coordinates is None else list(coordinates)
         self.n_clusters = [] if coordinates is None else sorted(n_clusters, reverse=True)
@@ -48,12 +66,12 @@ class SpatialTargetEncoding:
         self.arrays: dict[str, NDArray[Any]] = {}
 
     def fit(self, matrix: Matrix, target: Vector) -> Self:
-        """Learn the cells and their mean targets."""
+        """Learn the clusters and their mean targets."""
         self.fit_transform(matrix, target)
         return self
 
     def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
-        """Learn, and give each training row what the folds without it say."""
+        """Fit, and return the out-of-fold means of the training rows, shape (rows, names)."""
         derived = np.empty((len(matrix), len(self.n_clusters)))
         if not self.n_clusters:
             return derived
@@ -62,26 +80,26 @@ class SpatialTargetEncoding:
         self.arrays["latitude"] = matrix[:, self.coordinates[0]].mean(keepdims=True)
         random, km = np.random.default_rng(self.seed), self._project(matrix)
         fold_of = random.permutation(len(matrix)) % self.folds
-        self.arrays["centres"], larger = k_means(km, self.n_clusters[0], random), np.arange(self.n_clusters[0])
-        means, cell, centres = [], _nearest(self._tree, km), self.arrays["centres"]
+        self.arrays["centres"], parent_of = k_means(km, self.n_clusters[0], random), np.arange(self.n_clusters[0])
+        means, cluster, centres = [], _nearest(self._tree, km), self.arrays["centres"]
         for column, count in enumerate(self.n_clusters):
             if column:
-                centres, within = k_means(centres, count, random), centres
-                larger = _nearest(build_kd_tree(centres), within)[larger]
-            means.append(self._smoothed_means(larger[cell], target, count)[larger])
+                centres, smaller = k_means(centres, count, random), centres
+                parent_of = _nearest(build_kd_tree(centres), smaller)[parent_of]
+            means.append(self._smoothed_means(parent_of[cluster], target, count)[parent_of])
             for fold in range(self.folds):
-                others = fold_of != fold
-                learned = self._smoothed_means(larger[cell[others]], target[others], count)
-                derived[~others, column] = learned[larger[cell[~others]]]
+                in_fold = fold_of == fold
+                fold_means = self._smoothed_means(parent_of[cluster[~in_fold]], target[~in_fold], count)
+                derived[in_fold, column] = fold_means[parent_of[cluster[in_fold]]]
         self.arrays["means"] = np.column_stack(means)
         return derived
 
     def transform(self, matrix: Matrix) -> Matrix:
-        """Give the mean target of each row's cells."""
+        """Return the mean targets of the clusters of new rows, shape (rows, names)."""
         if not self.n_clusters:
             return np.empty((len(matrix), 0))
-        found: Matrix = self.arrays["means"][_nearest(self._tree, self._project(matrix))]
-        return found
+        means: Matrix = self.arrays["means"][_nearest(self._tree, self._project(matrix))]
+        return means
 
     @cached_property
     def _tree(self) -> "cKDTree":
@@ -90,19 +108,22 @@ class SpatialTargetEncoding:
     def _project(self, matrix: Matrix) -> NDArray[np.float64]:
         return project_to_km(matrix[:, self.coordinates], self.arrays["latitude"][0])
 
-    def _smoothed_means(self, cell: Indices, target: Vector, count: int) -> Vector:
-        sums, rows = np.bincount(cell, target, count), np.bincount(cell, minlength=count)
-        found: Vector = (sums + self.smoothing * target.mean()) / (rows + self.smoothing)
-        return found
+    def _smoothed_means(self, cluster: Indices, target: Vector, count: int) -> Vector:
+        sums, rows = np.bincount(cluster, target, count), np.bincount(cluster, minlength=count)
+        means: Vector = (sums + self.smoothing * target.mean()) / (rows + self.smoothing)
+        return means
 
 
 def k_means(points: NDArray[np.float64], count: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """Give `count` centres: Lloyd's rounds from points picked by chance; a centre that loses all its points stays."""
+    """Return cluster centres, shape (count, dimensions), by Lloyd's algorithm from random points.
+
+    A centre that loses all its points stays where it is.
+    """
     centres = points[random.choice(len(points), count, replace=False)]
     for _ in range(MAX_ITER):
-        cell = _nearest(build_kd_tree(centres), points)
-        rows = np.bincount(cell, minlength=count)
-        sums = np.column_stack([np.bincount(cell, axis, count) for axis in points.T])
+        cluster = _nearest(build_kd_tree(centres), points)
+        rows = np.bincount(cluster, minlength=count)
+        sums = np.column_stack([np.bincount(cluster, axis, count) for axis in points.T])
         centres = np.where(rows[:, None] > 0, sums / np.maximum(rows, 1)[:, None], centres)
     return centres
 

@@ -1,1 +1,1 @@
-"""What a column allows: checks and encoding of rows, and histograms of the training data."""
+"""Table schemas: validation and encoding of rows, and histograms of the training rows."""
