@@ -1,5 +1,5 @@
-"""A fitted model as files that hold no code, and the classes that run it."""
+"""Model bundles: a fitted model as files without code, and the classes that load and run them."""
 
 from housing.bundle.pyfunc import _load_pyfunc
 
-__all__ = ["_load_pyfunc"]  # MLflow calls it: a logged model names this package as its loader
+__all__ = ["_load_pyfunc"]  # logged models name this package as their MLflow loader

@@ -1,4 +1,4 @@
-"""Intervals around predictions: split conformal, scaled by a model of how far predictions are off.
+"""Conformal prediction intervals: split conformal, scaled by a model of the size of errors.
 
 Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, "Distribution-Free Predictive Inference for Regression", JASA 113
 (2018) 1094-1111, sections 2.2 and 5.2.
@@ -16,43 +16,70 @@ from housing.schema.table_schema import Schema
 
 
 class ErrorModel(Protocol):
-    """A model of the logarithm of how far a prediction is off."""
+    """A model of the logarithm of the absolute error of a prediction."""
 
     def predict(self, columns: Matrix) -> Vector:
-        """Give the logarithms, shape (rows,)."""
+        """Return the logarithms, shape (rows,)."""
 
 
 class Interval:
-    """`arrays["scores"]`: the errors of rows that no estimator was fitted on, each divided by its scale, in order."""
+    """Calibrated prediction intervals.
+
+    Parameters
+    ----------
+    arrays
+        `scores`, shape (calibration rows,): sorted absolute errors of held-out rows, each divided by its expected size.
+    error_model
+        Model of the expected size of an error.
+    """
 
     def __init__(self, arrays: dict[str, NDArray[Any]], error_model: ErrorModel) -> None:
         self.arrays, self.error_model = arrays, error_model
 
     @property
     def max_coverage(self) -> float:
-        """The largest coverage that the number of calibration rows allows."""
+        """The largest coverage that n calibration rows support: n / (n + 1)."""
         rows = len(self.arrays["scores"])
         return rows / (rows + 1)
 
-    def bounds(self, schema: Schema, columns: Matrix, predicted: Vector, coverage: float) -> tuple[Vector, Vector]:
-        """Give the lower and upper ends, within the target's bounds.
+    def bounds(self, schema: Schema, columns: Matrix, predictions: Vector, coverage: float) -> tuple[Vector, Vector]:
+        """Return lower and upper bounds, clipped to the bounds of the target.
 
-        Raises ConfigError for a coverage that is no share, or asks for more rows than calibrated the interval.
+        Parameters
+        ----------
+        schema
+            The columns of the table.
+        columns
+            Columns of the ensemble's first features, shape (rows, names).
+        predictions
+            Shape (rows,), in the target's unit.
+        coverage
+            Expected share of targets within their intervals.
+
+        Returns
+        -------
+        lower, upper
+            Both of shape (rows,), in the target's unit.
+
+        Raises
+        ------
+        ConfigError
+            If the coverage is not above 0 and at most `max_coverage`.
         """
         if not 0.0 < coverage <= self.max_coverage:
-            raise ConfigError(f"coverage is {coverage:g}; allowed: above 0, up to {self.max_coverage:.6g}")
+            raise ConfigError(f"coverage must be above 0 and at most {self.max_coverage:.6g} (got {coverage:g}).")
         scores = self.arrays["scores"]
-        width = scores[math.ceil((len(scores) + 1) * coverage) - 1] * self.error_scales(columns, predicted)
+        width = scores[math.ceil((len(scores) + 1) * coverage) - 1] * self.error_scales(columns, predictions)
         target = schema.target
-        lower, upper = predicted - width, predicted + width
+        lower, upper = predictions - width, predictions + width
         bounds = (-np.inf if target.min is None else target.min, np.inf if target.max is None else target.max)
         return np.clip(lower, *bounds), np.clip(upper, *bounds)
 
-    def error_scales(self, columns: Matrix, predicted: Vector) -> Vector:
-        """Give how far each prediction is expected to be off."""
-        return np.asarray(np.exp(self.error_model.predict(append_prediction(columns, predicted))))
+    def error_scales(self, columns: Matrix, predictions: Vector) -> Vector:
+        """Return the expected size of the error of each prediction, shape (rows,), in the target's unit."""
+        return np.asarray(np.exp(self.error_model.predict(append_prediction(columns, predictions))))
 
 
-def append_prediction(columns: Matrix, predicted: Vector) -> Matrix:
-    """Give what the scale's model sees: the columns of the first features, and the prediction."""
-    return np.column_stack([columns, predicted])
+def append_prediction(columns: Matrix, predictions: Vector) -> Matrix:
+    """Return the input of the error model: the columns, then the predictions, shape (rows, names + 1)."""
+    return np.column_stack([columns, predictions])

@@ -1,4 +1,4 @@
-"""A model: the mean of its members, or a blend of two means by the distance to the nearest training row."""
+"""Ensemble: the mean of its members, or a blend of a near and a far mean by the distance to the training rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,44 +13,66 @@ from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
 ALL, NEAR, FAR = "all", "near", "far"
-
-
 REGIONS = (ALL, NEAR, FAR)
 
 
 class Estimator(Protocol):
-    """What gives one number for each row of its columns."""
+    """A fitted estimator."""
 
     def predict(self, columns: Matrix) -> Vector:
-        """Give the numbers, shape (rows,)."""
+        """Predict rows, shape (rows, columns). The result has the shape (rows,)."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """An estimator, the features it sees (members may share them), and where its word counts."""
+    """A member of an ensemble.
+
+    Attributes
+    ----------
+    estimator
+        The fitted estimator.
+    features
+        Index of its feature pipeline in the ensemble. Members may share a pipeline.
+    region
+        Rows for which it predicts: "all", "near" (training rows) or "far".
+    columns
+        Indices of the columns that it receives, or None for all.
+    """
 
     estimator: Estimator
-    features: int  # place among the ensemble's
+    features: int
     region: str = ALL
-    columns: list[int] | None = None  # of the features that it sees; all where there is none
+    columns: list[int] | None = None
 
     def __post_init__(self) -> None:
         if self.region not in REGIONS:
-            raise ConfigError(f"region is {self.region!r}; allowed: {', '.join(REGIONS)}")
+            raise ConfigError(f"The region of a member must be {', '.join(REGIONS[:-1])} or {REGIONS[-1]} (got {self.region!r}).")
 
     def predict(self, columns: Matrix) -> Vector:
-        """Give the estimator's number for each row of what its features gave."""
+        """Predict rows, shape (rows, names of the pipeline). The result has the shape (rows,)."""
         return self.estimator.predict(columns if self.columns is None else columns[:, self.columns])
 
     @property
     def config(self) -> dict[str, Any]:
-        """All but the estimator."""
+        """All attributes but the estimator, for `ensemble.json`."""
         return {"features": self.features, "region": self.region, "columns": self.columns}
 
 
 @dataclass
 class Ensemble:
-    """Members that predict together. `reach` is there where some count only near training rows, or only far from them."""
+    """Members that predict together.
+
+    Attributes
+    ----------
+    schema
+        The columns of the table.
+    features
+        Feature pipelines. The error model of intervals receives the columns of the first.
+    members
+        The members.
+    applicability
+        The domain that separates near from far rows, or None if all members predict all rows.
+    """
 
     schema: Schema
     features: list[Features]
@@ -60,36 +82,37 @@ class Ensemble:
     def __post_init__(self) -> None:
         if self.applicability is None and any(member.region != ALL for member in self.members):
             raise ConfigError(
-                "a member counts only near or only far, and model.applicability is missing or the table has no coordinates"
+                "Members with the region near or far need model.applicability and a table with coordinates."
+                " Set both, or use region=all."
             )
-        for where in (NEAR, FAR):
-            if not any(member.region in (ALL, where) for member in self.members):
-                raise ConfigError(f"no member of the model counts {where} training rows")
+        for region in (NEAR, FAR):
+            if not any(member.region in (ALL, region) for member in self.members):
+                raise ConfigError(f"The model needs a member with the region {region} or all (got none).")
 
     def predict(self, matrix: Matrix) -> Vector:
-        """Predict each row of the schema's matrix, in the target's unit, within its bounds."""
+        """Predict rows, shape (rows, features). The result, shape (rows,), is in the target's unit and within its bounds."""
         return self.predict_with_columns(matrix)[0]
 
     def predict_with_columns(self, matrix: Matrix) -> tuple[Vector, Matrix]:
-        """Predict, and give the columns of the first features too."""
+        """Return predictions, shape (rows,), and the columns of the first pipeline, shape (rows, names)."""
         columns: dict[int, Matrix] = {}
         if self.applicability is None:
-            predicted = self._mean(matrix, ALL, columns)
+            predictions = self._mean(matrix, ALL, columns)
         else:
-            predicted = self._blend(matrix, self.applicability.proximity(matrix), columns)
-        return clip_to_bounds(self.schema, predicted), self._columns(0, matrix, columns)
+            predictions = self._blend(matrix, self.applicability.proximity(matrix), columns)
+        return clip_to_bounds(self.schema, predictions), self._columns(0, matrix, columns)
 
     def _blend(self, matrix: Matrix, weight_near: Vector, columns: dict[int, Matrix]) -> Vector:
-        predicted = np.zeros(len(matrix))
-        for where, share in ((NEAR, weight_near), (FAR, 1.0 - weight_near)):
-            if share.any():
-                predicted += share * self._mean(matrix, where, columns)
-        return predicted
+        predictions = np.zeros(len(matrix))
+        for region, weight in ((NEAR, weight_near), (FAR, 1.0 - weight_near)):
+            if weight.any():
+                predictions += weight * self._mean(matrix, region, columns)
+        return predictions
 
     def _mean(self, matrix: Matrix, region: str, columns: dict[int, Matrix]) -> Vector:
         members = [member for member in self.members if member.region in (ALL, region)]
-        estimates = [member.predict(self._columns(member.features, matrix, columns)) for member in members]
-        return np.asarray(sum(estimates) / len(estimates))  # for one row numpy's mean takes longer than a small tree
+        predictions = [member.predict(self._columns(member.features, matrix, columns)) for member in members]
+        return np.asarray(sum(predictions) / len(predictions))  # np.mean of one row takes longer than a small tree
 
     def _columns(self, index: int, matrix: Matrix, cache: dict[int, Matrix]) -> Matrix:
         if index not in cache:
@@ -97,13 +120,13 @@ class Ensemble:
         return cache[index]
 
     def to_config(self) -> dict[str, Any]:
-        """Give how the members come together, for `ensemble.json`."""
-        reach = None if self.applicability is None else self.applicability.parameters
-        return {"members": [member.config for member in self.members], "applicability": reach}
+        """Return members and applicability domain, for `ensemble.json`."""
+        applicability = None if self.applicability is None else self.applicability.parameters
+        return {"members": [member.config for member in self.members], "applicability": applicability}
 
 
 def clip_to_bounds(schema: Schema, raw: Vector) -> Vector:
-    """Hold predictions within the bounds of the target, where it has any."""
+    """Clip predictions to the bounds of the target, if it has any."""
     target = schema.target
     return raw if target.min is None and target.max is None else np.clip(raw, target.min, target.max)
 
@@ -111,9 +134,12 @@ def clip_to_bounds(schema: Schema, raw: Vector) -> Vector:
 def restore_ensemble(
     schema: Schema, features: list[Features], estimators: list[Estimator], config: Mapping[str, Any], arrays: Mapping[str, Any]
 ) -> Ensemble:
-    """Put an ensemble together again from its parts and its declaration."""
-    members = [Member(estimator, **one) for estimator, one in zip(estimators, config["members"], strict=True)]
-    reach = ApplicabilityDomain.from_config(schema, config["applicability"])
-    if reach is not None:
-        reach.arrays |= dict(arrays)
-    return Ensemble(schema, features, members, reach)
+    """Rebuild an ensemble from its parts and the result of `Ensemble.to_config`.
+
+    `arrays` is the fitted state of its applicability domain.
+    """
+    members = [Member(estimator, **member) for estimator, member in zip(estimators, config["members"], strict=True)]
+    applicability = ApplicabilityDomain.from_config(schema, config["applicability"])
+    if applicability is not None:
+        applicability.arrays |= dict(arrays)
+    return Ensemble(schema, features, members, applicability)

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""File format of bundles: names, checksums, and reading and writing of the files."""
 
 import json
 import os
@@ -14,62 +14,31 @@ from housing.core.errors import BundleError
 from housing.core.files import sha256
 
 FORMAT = 5
-
-
 CHECKSUMS = "SHA256SUMS"
-
-
-SHARED_FILES = ("schema.json", "ensemble.json", "reference.json", "card.json", "golden.json")
-
-
+SCHEMA = "schema.json"
+SHARED_FILES = (SCHEMA, "ensemble.json", "reference.json", "card.json", "golden.json")
 ENSEMBLE_ARRAYS, BACKGROUND_ARRAYS, MEMBER_MODEL = "ensemble.npz", "background.npz", "model.onnx"
-
-
 INTERVAL_FILES = ("interval.npz", "interval.onnx")
-
-
 FEATURES_FILES = ("features.json", "arrays.npz")
 
 
-def make_numbered_dirs(folder: Path, parts: Sequence[Any]) -> Iterator[tuple[Path, Any]]:
-    """Make a numbered folder for each part."""
-    for place, part in enumerate(parts):
-        home = folder / str(place)
-        home.mkdir(parents=True)
-        yield home, part
-
-
-def list_numbered_dirs(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir(), key=lambda home: int(home.name))
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    np.savez(path, **arrays)  # type: ignore[arg-type]
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as stored:
-        return dict(stored)
-
-
-def validate_card(card: Mapping[str, Any]) -> None:
-    """Raise BundleError, KeyError or ValueError where the card does not say what a server tells of its model."""
-    names, rmse = (card["run_id"], card["data"]["fingerprint"]), card["metrics"]["rmse"]
-    if not all(isinstance(name, str) for name in names) or not is_number(rmse):
+def check_format(folder: Path) -> None:
+    """Raise BundleError if a bundle has another format. A damaged bundle passes: `check_files` names the damaged file."""
+    try:
+        written = json.loads((folder / SCHEMA).read_text(encoding="utf-8"))["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if written != FORMAT:
         raise BundleError(
-            f"card.json: run_id, data.fingerprint and metrics.rmse are {(*names, rmse)}; allowed: two texts, a number"
+            f"The bundle has format {written}, but this version of the program reads only format {FORMAT};"
+            " train the model again: python -m housing.train"
         )
-    datetime.fromisoformat(card["created"]).timestamp()
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def check_files(folder: Path) -> None:
-    """Compare the files that are there with those of the format and with their sums. Raises BundleError."""
+    """Raise BundleError unless a bundle has exactly the files of the format, each with its checksum."""
     if not (folder / CHECKSUMS).is_file():
-        raise BundleError(f"{CHECKSUMS} is missing")
+        raise BundleError(f"{CHECKSUMS} is missing.")
     listed = {}
     for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")
@@ -83,32 +52,79 @@ def check_files(folder: Path) -> None:
         *_expected_files(present, "members", (MEMBER_MODEL,)),
     }
     expected |= set(INTERVAL_FILES) if set(INTERVAL_FILES) & set(present) else set()
-    for what, names in (
+    for problem, names in (
         ("is missing", (expected | set(listed)) - set(present)),
-        ("is not part of a bundle", set(present) - expected),
-        (f"is not in {CHECKSUMS}", set(present) - set(listed)),
-        ("does not have the sum that was written", {name for name in present if listed.get(name) != sha256(folder / name)}),
+        ("does not belong to a bundle", set(present) - expected),
+        (f"is not listed in {CHECKSUMS}", set(present) - set(listed)),
+        (f"does not match its checksum in {CHECKSUMS}", {name for name in present if listed.get(name) != sha256(folder / name)}),
     ):
         if names:
-            raise BundleError(f"{min(names)} {what}")
-
-
-def _expected_files(present: Sequence[str], kind: str, names: Sequence[str]) -> set[str]:
-    """Give the files that the numbered folders of a kind must have: as many as there are, and one at least."""
-    count = max(len({name.split("/")[1] for name in present if name.startswith(f"{kind}/")}), 1)
-    return {f"{kind}/{place}/{name}" for place in range(count) for name in names}
+            raise BundleError(f"{min(names)} {problem}.")
 
 
 def list_files(folder: Path) -> list[str]:
-    """Names of all files below the folder but the sums, sorted. A link is refused: it may point anywhere."""
+    """Return the sorted names of all files but the checksums, relative to `folder`.
+
+    Raises
+    ------
+    BundleError
+        If there is a symbolic link: it could point to any file of the machine.
+    """
     names = []
-    for home, folders, files in os.walk(folder):
+    for directory, folders, files in os.walk(folder):
         for name in folders + files:
-            if (Path(home) / name).is_symlink():
-                raise BundleError(f"{name} is a link")
-        names += [(Path(home) / name).relative_to(folder).as_posix() for name in files]
+            if (Path(directory) / name).is_symlink():
+                raise BundleError(f"{name} is a symbolic link. A bundle must not contain links.")
+        names += [(Path(directory) / name).relative_to(folder).as_posix() for name in files]
     return sorted(set(names) - {CHECKSUMS})
 
 
+def make_numbered_dirs(folder: Path, parts: Sequence[Any]) -> Iterator[tuple[Path, Any]]:
+    """Create a numbered directory per part, and yield both."""
+    for index, part in enumerate(parts):
+        directory = folder / str(index)
+        directory.mkdir(parents=True)
+        yield directory, part
+
+
+def list_numbered_dirs(folder: Path) -> list[Path]:
+    """Return the numbered directories below a directory in numerical order."""
+    return sorted(folder.iterdir(), key=lambda directory: int(directory.name))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as an npz file."""
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an npz file. Raises ValueError for an array that needs pickle, which could run code."""
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file for people and programs. Raises ValueError for NaN and infinity."""
     path.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def validate_card(card: Mapping[str, Any]) -> None:
+    """Raise BundleError, KeyError or ValueError if a model card lacks a property that servers publish."""
+    names, rmse = (card["run_id"], card["data"]["fingerprint"]), card["metrics"]["rmse"]
+    if not all(isinstance(name, str) for name in names) or not is_number(rmse):
+        raise BundleError(
+            "card.json: run_id and data.fingerprint must be strings and metrics.rmse a finite number"
+            f" (got {', '.join(map(repr, (*names, rmse)))})."
+        )
+    datetime.fromisoformat(card["created"]).timestamp()
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a JSON value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _expected_files(present: Sequence[str], kind: str, names: Sequence[str]) -> set[str]:
+    """Return the files of the numbered directories of a kind, which count from 0 without gaps; there is at least one."""
+    count = max(len({name.split("/")[1] for name in present if name.startswith(f"{kind}/")}), 1)
+    return {f"{kind}/{index}/{name}" for index in range(count) for name in names}

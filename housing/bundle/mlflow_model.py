@@ -1,4 +1,4 @@
-"""Where an MLflow model keeps its bundle."""
+"""Location of the bundle in an MLflow model."""
 
 from pathlib import Path
 

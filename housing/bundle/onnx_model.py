@@ -1,4 +1,4 @@
-"""An estimator as an ONNX graph: trees are walked where the walker can, everything else runs in ONNX Runtime."""
+"""ONNX models: the tree walker runs plain tree ensembles, ONNX Runtime runs all other graphs."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ from housing.schema.column import Matrix, Vector
 
 
 class OnnxRuntimeModel:
-    """An estimator that ONNX Runtime runs."""
+    """A graph that ONNX Runtime runs on one thread."""
 
     def __init__(self, graph: bytes) -> None:
-        # a worker whose model is all trees needs neither its memory nor its start
+        # saves memory and start-up time in a worker whose graphs are all tree ensembles
         import onnxruntime  # pylint: disable=import-outside-toplevel
 
         options = onnxruntime.SessionOptions()
@@ -22,12 +22,18 @@ class OnnxRuntimeModel:
         self._dtype = np.float64 if "double" in self._session.get_inputs()[0].type else np.float32
 
     def predict(self, columns: Matrix) -> Vector:
-        """Give the estimator's number for each row of its columns."""
+        """Predict rows, shape (rows, columns). The result has the shape (rows,)."""
         return self._session.run(None, {self._input: columns.astype(self._dtype)})[0].reshape(-1).astype(np.float64)
 
 
 class OnnxModel:
-    """An estimator as ONNX."""
+    """A graph with the fastest engine that can run it.
+
+    Attributes
+    ----------
+    graph
+        The serialized ONNX model.
+    """
 
     def __init__(self, graph: bytes) -> None:
         self.graph = graph
@@ -36,29 +42,30 @@ class OnnxModel:
 
     @property
     def uses_tree_walker(self) -> bool:
-        """Whether the walker computes it, and not ONNX Runtime."""
+        """Whether the tree walker runs the graph."""
         return self._trees is not None
 
     def predict(self, columns: Matrix) -> Vector:
-        """Give the estimator's number for each row of its columns."""
+        """Predict rows, shape (rows, columns). The result has the shape (rows,)."""
         return self._engine.predict(columns)
 
 
 class VerifiedOnnxModel(OnnxModel):
-    """An estimator that ONNX Runtime runs too where it is walked, to prove that it says the same."""
+    """A graph that runs in ONNX Runtime too if the tree walker runs it, to verify that both agree."""
 
     def __init__(self, graph: bytes) -> None:
         super().__init__(graph)
         self._session = OnnxRuntimeModel(graph) if self.uses_tree_walker else None
 
     def predict(self, columns: Matrix) -> Vector:
-        """Give the estimator's number for each row of its columns. Raises BundleError where the two differ in one bit."""
-        walked = super().predict(columns)
+        """Predict rows as `OnnxModel` does. Raises BundleError if the engines differ in any bit."""
+        predictions = super().predict(columns)
         if self._session is not None:
             expected = self._session.predict(columns)
-            if walked.tobytes() != expected.tobytes():
-                row = int(np.argmax(walked.view(np.int64) != expected.view(np.int64)))
+            if predictions.tobytes() != expected.tobytes():
+                row = int(np.argmax(predictions.view(np.int64) != expected.view(np.int64)))
                 raise BundleError(
-                    f"walked trees give {walked[row]:.9g}, ONNX Runtime {expected[row]:.9g}; allowed: no difference"
+                    f"The tree walker must agree with ONNX Runtime in every bit (got {predictions[row]:.9g} instead of"
+                    f" {expected[row]:.9g})."
                 )
-        return walked
+        return predictions

@@ -1,4 +1,4 @@
-"""Reads an ONNX graph without the package onnx, which workers do not have."""
+"""ONNX reader without the package `onnx`, which workers do not have."""
 
 from typing import Any
 
@@ -8,14 +8,10 @@ from google.protobuf.message import DecodeError
 from housing.core.errors import BundleError
 
 TREE_OPERATOR = "TreeEnsembleRegressor"
-
-
-ML_DOMAIN = "ai.onnx.ml"  # its domain
-
-
-# Of onnx.proto what is looked at: message -> field -> (number, whether it is repeated, type).
+ML_DOMAIN = "ai.onnx.ml"  # of that operator
+# The subset of onnx.proto that is read: message -> field -> (number, is repeated, type).
 MESSAGES = {
-    "Any": {},  # whatever is in it: that it is there is enough
+    "Any": {},  # content that is not read; only its presence matters
     "Model": {"training": (20, True, "Any"), "functions": (25, True, "Any"), "graph": (7, False, "Graph")},
     "Graph": {
         "node": (1, True, "Node"),
@@ -52,25 +48,23 @@ MESSAGES = {
     "Shape": {"dim": (1, True, "Dimension")},
     "Dimension": {"value": (1, False, "int64")},
 }
-
-
 PACKAGE = "housing.bundle.onnx_reader"
 
 
 def _make_model_class() -> Any:
-    """Make the class that reads a model, and skips what is not looked at."""
-    # pylint: disable=no-member  # protobuf makes its classes while it runs
-    kinds = descriptor_pb2.FieldDescriptorProto
-    types = {"string": kinds.TYPE_STRING, "bytes": kinds.TYPE_BYTES, "int64": kinds.TYPE_INT64, "float": kinds.TYPE_FLOAT}
+    """Return the class of `Model` messages, which skips unknown fields."""
+    # pylint: disable=no-member  # protobuf creates its classes at run time
+    proto = descriptor_pb2.FieldDescriptorProto
+    types = {"string": proto.TYPE_STRING, "bytes": proto.TYPE_BYTES, "int64": proto.TYPE_INT64, "float": proto.TYPE_FLOAT}
     file = descriptor_pb2.FileDescriptorProto(name=f"{PACKAGE}.proto", package=PACKAGE, syntax="proto2")
-    for message, parts in MESSAGES.items():
-        described = file.message_type.add(name=message)
-        for name, (number, is_repeated, kind) in parts.items():
-            label = kinds.LABEL_REPEATED if is_repeated else kinds.LABEL_OPTIONAL
-            known = types.get(kind)
-            item = described.field.add(name=name, number=number, label=label, type=known or kinds.TYPE_MESSAGE)
-            if known is None:
-                item.type_name = f".{PACKAGE}.{kind}"
+    for message, fields in MESSAGES.items():
+        descriptor = file.message_type.add(name=message)
+        for name, (number, is_repeated, kind) in fields.items():
+            label = proto.LABEL_REPEATED if is_repeated else proto.LABEL_OPTIONAL
+            scalar_type = types.get(kind)
+            field = descriptor.field.add(name=name, number=number, label=label, type=scalar_type or proto.TYPE_MESSAGE)
+            if scalar_type is None:
+                field.type_name = f".{PACKAGE}.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.Model"))
@@ -80,8 +74,8 @@ MODEL = _make_model_class()
 
 
 def read_model(graph: bytes) -> Any:
-    """Give what is looked at of a model. Raises BundleError for bytes that are none."""
+    """Parse a serialized model into a `Model` message. Raises BundleError if it is not an ONNX model."""
     try:
         return MODEL.FromString(graph)
     except DecodeError as error:
-        raise BundleError(f"is no ONNX graph: {error}") from error
+        raise BundleError(f"The file is not an ONNX model: {error}") from error

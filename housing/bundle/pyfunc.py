@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""MLflow's python_function interface of a bundle."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +13,10 @@ class _Pyfunc:
         self._bundle = bundle
 
     def predict(self, frame: Any, _params: Mapping[str, Any] | None = None) -> Vector:
-        """Predict each row of a frame. Raises TableError for a frame that does not fit the schema."""
+        """Predict the rows of a DataFrame. Raises TableError if it violates the schema."""
         return self._bundle.predict(self._bundle.schema.encode_frame(frame))
 
 
 def _load_pyfunc(path: str) -> _Pyfunc:
-    """Load for `mlflow.pyfunc`, which looks for this name."""
+    """Load a bundle for `mlflow.pyfunc`, which requires this function name."""
     return _Pyfunc(Bundle.read(Path(path)))

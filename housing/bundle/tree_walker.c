@@ -1,19 +1,21 @@
-/* Walks ensembles of trees without a branch that depends on a row: processors guess such branches wrong half of the time.
+/* Tree walker: evaluates tree ensembles without data-dependent branches, which processors mispredict half of the time.
  *
- * A step is  node = left + (value >= threshold): the two children of a node lie side by side, and for a leaf, whose
- * threshold is NaN and whose left is itself, the comparison is false. So a tree takes as many steps for every row, and
- * LANES walks go side by side: one tree for as many rows or, where fewer rows are left, as many trees for one row.
- * Each value lies there twice, a missing one (NaN) as infinity, which goes right, and as -infinity, which goes left: the
- * feature of a node is a column's number where missing goes right, and that plus `width` where it goes left.
+ * One step is  node = left + (value >= threshold).  The two children of a node are adjacent. A leaf has the threshold NaN,
+ * so its comparison is false, and `left` is its own index: a walk stays there. Every row therefore takes the same number
+ * of steps, and LANES walks run in parallel: one tree for LANES rows or, for the remaining rows, LANES trees for one row.
  *
- * Sums are float32, tree by tree, the base last, as ONNX Runtime makes them: they agree in every bit.
+ * Each value is stored twice. A missing value (NaN) becomes +infinity, which goes right, and -infinity, which goes left.
+ * The feature of a node is its column if missing values go right, and its column + width if they go left.
+ *
+ * Sums are float32, in the order of the trees, and the base is added last. ONNX Runtime does the same, so the results are
+ * equal in every bit.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <math.h>
 #include <stdint.h>
 
-enum { LANES = 16, BLOCK = 8, WIDEST = 1 << 20 }; /* LANES * BLOCK rows stay in a fast cache while all trees come by */
+enum { LANES = 16, BLOCK = 8, WIDEST = 1 << 20 }; /* LANES * BLOCK rows fit in the L1 or L2 cache while all trees visit them */
 
 typedef struct { float threshold; uint32_t feature, left; float weight; } Node;
 typedef struct { uint32_t root, depth; } Tree;
@@ -29,8 +31,8 @@ static void descend(const Node *nodes, const float *values, uint32_t *restrict a
         }
 }
 
-/* Lay a row into so many lanes. */
-static void lay(const double *row, Py_ssize_t width, float *values, int lanes)
+/* Copy a row to the given number of lanes. */
+static void fill_lanes(const double *row, Py_ssize_t width, float *values, int lanes)
 {
     for (Py_ssize_t column = 0; column < width; column++, values += LANES) {
         float value = (float)row[column];
@@ -44,9 +46,9 @@ static void lay(const double *row, Py_ssize_t width, float *values, int lanes)
 static void walk_block(const Ensemble *all, const double *rows, int groups, float *values, double *sums)
 {
     float summed[LANES * BLOCK] = {0};
-    Py_ssize_t size = 2 * all->width * LANES; /* of a group's values */
+    Py_ssize_t size = 2 * all->width * LANES; /* floats per group of LANES rows */
     for (int row = 0; row < groups * LANES; row++)
-        lay(rows + row * all->width, all->width, values + row / LANES * size + row % LANES, 1);
+        fill_lanes(rows + row * all->width, all->width, values + row / LANES * size + row % LANES, 1);
     for (const Tree *tree = all->trees; tree < all->trees + all->count; tree++)
         for (int group = 0; group < groups; group++) {
             uint32_t at[LANES];
@@ -63,16 +65,16 @@ static void walk_block(const Ensemble *all, const double *rows, int groups, floa
 static double walk_row(const Ensemble *all, const double *row, float *values)
 {
     float sum = 0;
-    lay(row, all->width, values, LANES);
+    fill_lanes(row, all->width, values, LANES);
     for (Py_ssize_t first = 0; first < all->count; first += LANES) {
-        int some = (int)Py_MIN(all->count - first, LANES);
+        int count = (int)Py_MIN(all->count - first, LANES);
         uint32_t at[LANES] = {0}, depth = 0;
-        for (int lane = 0; lane < some; lane++) {
+        for (int lane = 0; lane < count; lane++) {
             at[lane] = all->trees[first + lane].root;
             depth = Py_MAX(depth, all->trees[first + lane].depth);
         }
         descend(all->nodes, values, at, depth);
-        for (int lane = 0; lane < some; lane++)
+        for (int lane = 0; lane < count; lane++)
             sum += all->nodes[at[lane]].weight;
     }
     return sum + all->base;
@@ -100,18 +102,18 @@ static PyObject *walk(PyObject *Py_UNUSED(module), PyObject *args)
     all.trees = (const Tree *)PyBytes_AS_STRING(trees);
     all.count = PyBytes_GET_SIZE(trees) / (Py_ssize_t)sizeof(Tree);
     Py_ssize_t rows = sums.len / (Py_ssize_t)sizeof(double);
-    Py_ssize_t row = all.width > 0 && all.width < WIDEST ? all.width * (Py_ssize_t)sizeof(double) : 0; /* its bytes */
+    Py_ssize_t row = all.width > 0 && all.width < WIDEST ? all.width * (Py_ssize_t)sizeof(double) : 0; /* bytes */
     float *values = NULL;
     uint64_t steps = 0;
     for (const Tree *tree = all.trees; tree < all.trees + all.count; tree++)
         steps += tree->depth;
     if (row == 0 || columns.len % row || sums.len % sizeof(double) || columns.len / row != rows
         || ((uintptr_t)columns.buf | (uintptr_t)sums.buf) % sizeof(double))
-        PyErr_Format(PyExc_ValueError, "columns and sums have %zd and %zd bytes; allowed: as float64 of shape (rows, %zd) and (rows,)",
-                     columns.len, sums.len, all.width);
+        PyErr_Format(PyExc_ValueError, "columns and sums must be float64 of shape (rows, %zd) and (rows,) (got %zd and %zd bytes).",
+                     all.width, columns.len, sums.len);
     else if ((values = PyMem_Malloc(sizeof(float) * 2 * LANES * all.width * (rows < LANES ? 1 : BLOCK))) == NULL)
         PyErr_NoMemory();
-    else if ((uint64_t)rows * steps < 100000) /* some 100 microseconds: handing the interpreter over can take longer than a row */
+    else if ((uint64_t)rows * steps < 100000) /* about 100 us; releasing the interpreter lock can take longer than a row */
         walk_rows(&all, columns.buf, rows, values, sums.buf);
     else {
         Py_BEGIN_ALLOW_THREADS
@@ -140,16 +142,16 @@ static PyObject *check(PyObject *Py_UNUSED(module), PyObject *args)
     for (const Tree *end = tree + count; fits && tree < end; tree++)
         fits = tree->root < known;
     if (!fits)
-        PyErr_SetString(PyExc_ValueError, "a tree, a node, a child or a column is out of range");
+        PyErr_SetString(PyExc_ValueError, "A tree, node, child or column is out of range.");
     return fits ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyMethodDef functions[] = {
-    {"check", check, METH_VARARGS, "check(nodes, trees, width): raise ValueError where a walk could leave what is there."},
-    {"walk", walk, METH_VARARGS, "walk(nodes, trees, width, base, columns, sums): write the sums of what has been checked."},
+    {"check", check, METH_VARARGS, "check(nodes, trees, width): raise ValueError if a walk could read outside of the arrays."},
+    {"walk", walk, METH_VARARGS, "walk(nodes, trees, width, base, columns, sums): write the sums; the arguments must have passed check()."},
     {NULL, NULL, 0, NULL},
 };
-static struct PyModuleDef tree_walker = {PyModuleDef_HEAD_INIT, "tree_walker", "Walks ensembles of trees.", -1, functions, NULL, NULL, NULL, NULL};
+static struct PyModuleDef tree_walker = {PyModuleDef_HEAD_INIT, "tree_walker", "Evaluates tree ensembles.", -1, functions, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_tree_walker(void)
 {

@@ -1,4 +1,7 @@
-"""Ensembles of trees, read from their ONNX graphs and walked by compiled code; `tree_walker.c` says how."""
+"""Tree ensembles: read from ONNX graphs and run by compiled code.
+
+`tree_walker.c` explains its layout of nodes, which `_pack` creates.
+"""
 
 import functools
 import logging
@@ -13,67 +16,60 @@ from housing.schema.column import Matrix, Vector
 
 try:
     from housing.bundle import tree_walker as walker  # type: ignore[attr-defined]
-except ImportError:  # setup compiles it where there is a C compiler
+except ImportError:  # the installation found no C compiler
     walker = None
-
 
 log = logging.getLogger(__name__)
 
-
-MAX_DEPTH = 64  # a walk takes as many steps as its tree is deep: chains are for an engine that stops at a leaf
-
-
-MAX_ID = 2**31  # every id is smaller: ONNX Runtime holds them so
-
-
-MAX_FEATURES = 2**20  # columns are fewer, as tree_walker.c asks for
-
-
+MAX_DEPTH = 64  # the walker takes as many steps for every row; chains run faster in ONNX Runtime, which stops at a leaf
+MAX_ID = 2**31  # ids are below this limit: ONNX Runtime stores them as int32
+MAX_FEATURES = 2**20  # exclusive limit of tree_walker.c
 LESS, LESS_OR_EQUAL, LEAF = b"BRANCH_LT", b"BRANCH_LEQ", b"LEAF"
 
-
-# The attributes of an ensemble: as many as nodes, as many as leaves, and what can only be so.
+# Attributes of the operator and the field of their values: one value per node, one per leaf, optional, and fixed values.
 NODE_ATTRIBUTES = {
     **dict.fromkeys(("nodes_treeids", "nodes_nodeids", "nodes_featureids", "nodes_truenodeids", "nodes_falsenodeids"), "ints"),
     "nodes_modes": "strings",
     "nodes_values": "floats",
 }
-
-
 LEAF_ATTRIBUTES = {"target_treeids": "ints", "target_nodeids": "ints", "target_ids": "ints", "target_weights": "floats"}
-
-
 OPTIONAL_ATTRIBUTES = {"nodes_missing_value_tracks_true": "ints", "base_values": "floats"}
-
-
 REQUIRED_VALUES = {"n_targets": 1, "post_transform": b"NONE", "aggregate_function": b"SUM"}
-
-
 IGNORED_ATTRIBUTES = {"nodes_hitrates"}
-
-
 DTYPES = {"ints": np.int64, "floats": np.float32, "strings": np.bytes_}
 
 
-# As tree_walker.c has them.
+# The structs Node and Tree of tree_walker.c.
 NODE = np.dtype([("threshold", np.float32), ("feature", np.uint32), ("left", np.uint32), ("weight", np.float32)])
-
-
 TREE = np.dtype([("root", np.uint32), ("depth", np.uint32)])
-
-
-FLOAT = 1  # ONNX's number for float32
-
+FLOAT = 1  # ONNX's number of the type float32
 
 Indices = NDArray[np.int64]
 
 
 class UnsupportedTree(Exception):
-    """A graph is something else than one ensemble of plain trees."""
+    """A graph is not a single tree ensemble that the walker can run."""
 
 
 class Trees:
-    """An estimator that is a sum of trees."""
+    """A sum of regression trees that the tree walker runs.
+
+    Parameters
+    ----------
+    nodes
+        Array of `NODE` as bytes.
+    trees
+        Array of `TREE` as bytes.
+    width
+        Number of columns.
+    base
+        Constant that is added to the sum.
+
+    Raises
+    ------
+    ValueError
+        If an index is out of range.
+    """
 
     def __init__(self, nodes: bytes, trees: bytes, width: int, base: float) -> None:
         walker.check(nodes, trees, width)
@@ -81,21 +77,37 @@ class Trees:
 
     @classmethod
     def read(cls, graph: bytes) -> Self | None:
-        """Give the trees of a graph; nothing where it has or may have anything else, or where the walker is not built."""
+        """Return the trees of a serialized ONNX model, or None if the walker cannot run it or is not compiled."""
         try:
             node, width = _single_node(onnx_reader.read_model(graph))
-            laid_out = _pack(_attributes(node), width)
+            packed = _pack(_attributes(node), width)
         except (BundleError, UnsupportedTree):
             return None
         if walker is None:
             _warn_not_compiled()
             return None
-        return cls(*laid_out)
+        return cls(*packed)
 
     def predict(self, columns: Matrix) -> Vector:
-        """Give the sum of the trees for each row, in every bit as ONNX Runtime does. Raises ValueError for other columns."""
+        """Predict rows with exactly the result of ONNX Runtime.
+
+        Parameters
+        ----------
+        columns
+            Shape (rows, width).
+
+        Returns
+        -------
+        Vector
+            Shape (rows,).
+
+        Raises
+        ------
+        ValueError
+            If the columns have another shape.
+        """
         if columns.ndim != 2 or columns.shape[1] != self._width:
-            raise ValueError(f"columns of shape {columns.shape}; allowed: (rows, {self._width})")
+            raise ValueError(f"columns must have the shape (rows, {self._width}) (got {columns.shape}).")
         sums = np.empty(len(columns))
         walker.walk(*self._walker_arguments, np.ascontiguousarray(columns, dtype=np.float64), sums)
         return sums
@@ -103,125 +115,136 @@ class Trees:
 
 @functools.lru_cache
 def _warn_not_compiled() -> None:
-    log.warning("housing.bundle.tree_walker is not built: ONNX Runtime walks the trees, which takes longer and more memory")
+    log.warning(
+        "The extension housing.bundle.tree_walker is not compiled. ONNX Runtime runs the trees, which needs more time and memory."
+        " Install a C compiler and run scripts/setup again."
+    )
 
 
 def _single_node(model: Any) -> tuple[Any, int]:
-    """Give the node that is all of a graph, and how many columns it takes. Raises NotPlain where there is more."""
+    """Return the only node of a graph and its number of columns. Raises UnsupportedTree if there is anything else."""
     graph = model.graph
     if (len(graph.node), len(graph.input), len(graph.output)) != (1, 1, 1):
-        raise UnsupportedTree("has not one node, one input, one output")
+        raise UnsupportedTree("the graph must have one node, one input and one output")
     if model.functions or model.training or graph.initializer or graph.sparse:
-        raise UnsupportedTree("has parts besides its node")
-    node, taken, given = graph.node[0], graph.input[0], graph.output[0]
-    if (node.domain, node.op_type) != (onnx_reader.ML_DOMAIN, onnx_reader.TREE_OPERATOR) or [*node.input, *node.output] != [
-        taken.name,
-        given.name,
-    ]:
-        raise UnsupportedTree("is no ensemble of trees")
-    dim = taken.type.tensor.shape.dim
-    if {taken.type.tensor.elem_type, given.type.tensor.elem_type} != {FLOAT}:
-        raise UnsupportedTree("takes or gives other numbers than float32")
+        raise UnsupportedTree("the model must have no functions, initializers or training information")
+    node, graph_input, graph_output = graph.node[0], graph.input[0], graph.output[0]
+    is_connected = [*node.input, *node.output] == [graph_input.name, graph_output.name]
+    if (node.domain, node.op_type) != (onnx_reader.ML_DOMAIN, onnx_reader.TREE_OPERATOR) or not is_connected:
+        raise UnsupportedTree(f"the node must be a {onnx_reader.TREE_OPERATOR}")
+    dim = graph_input.type.tensor.shape.dim
+    if {graph_input.type.tensor.elem_type, graph_output.type.tensor.elem_type} != {FLOAT}:
+        raise UnsupportedTree("input and output must be float32")
     if len(dim) != 2 or dim[0].HasField("value") or not 0 < dim[1].value < MAX_FEATURES:
-        raise UnsupportedTree("takes a fixed number of rows, or does not say how many columns")
+        raise UnsupportedTree("the input must have any number of rows and a fixed number of columns")
     return node, dim[1].value
 
 
 def _attributes(node: Any) -> dict[str, NDArray[Any]]:
-    """Give the attributes of an ensemble as arrays. Raises NotPlain where one says what is not walked."""
-    found = {attribute.name: attribute for attribute in node.attribute}
-    kinds, needed = NODE_ATTRIBUTES | LEAF_ATTRIBUTES | OPTIONAL_ATTRIBUTES, {*NODE_ATTRIBUTES, *LEAF_ATTRIBUTES, "n_targets"}
-    if len(found) < len(node.attribute) or not needed <= found.keys() <= {*kinds, *REQUIRED_VALUES, *IGNORED_ATTRIBUTES}:
-        raise UnsupportedTree("has an attribute twice, or one that is not known, or lacks one")
-    if any((found[name].i or found[name].s) != value for name, value in REQUIRED_VALUES.items() if name in found):
-        raise UnsupportedTree("has several targets, or does more than to add up")
-    parts = {name: np.array(getattr(found[name], kind) if name in found else (), DTYPES[kind]) for name, kind in kinds.items()}
+    """Return the attributes of a node as arrays. Raises UnsupportedTree for a value that the walker does not implement."""
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    kinds, required = NODE_ATTRIBUTES | LEAF_ATTRIBUTES | OPTIONAL_ATTRIBUTES, {*NODE_ATTRIBUTES, *LEAF_ATTRIBUTES, "n_targets"}
+    if len(attributes) < len(node.attribute) or not required <= attributes.keys() <= {
+        *kinds,
+        *REQUIRED_VALUES,
+        *IGNORED_ATTRIBUTES,
+    }:
+        raise UnsupportedTree("an attribute is duplicate, unknown or missing")
+    if any((attributes[name].i or attributes[name].s) != value for name, value in REQUIRED_VALUES.items() if name in attributes):
+        raise UnsupportedTree("the result must be the sum for a single target")
+    parts = {
+        name: np.array(getattr(attributes[name], kind) if name in attributes else (), DTYPES[kind])
+        for name, kind in kinds.items()
+    }
     if not parts["nodes_missing_value_tracks_true"].size:
         parts["nodes_missing_value_tracks_true"] = np.zeros(len(parts["nodes_treeids"]), dtype=np.int64)
     for names in (*NODE_ATTRIBUTES, "nodes_missing_value_tracks_true"), LEAF_ATTRIBUTES:
         lengths = {len(parts[name]) for name in names}
         if len(lengths) != 1 or lengths == {0}:
-            raise UnsupportedTree("has no nodes, or not as many of each of their parts")
+            raise UnsupportedTree("the attributes of nodes or leaves differ in length, or are empty")
     return parts
 
 
 def _pack(parts: dict[str, NDArray[Any]], width: int) -> tuple[bytes, bytes, int, float]:
-    """Give nodes, trees, width and base as the walker takes them: a tree after the other, each level by level.
+    """Return the arguments of `Trees`, with the nodes of each tree in breadth-first order.
 
-    Raises NotPlain for trees that are none, and for numbers that compare or add up in another way than the walker does.
+    Raises
+    ------
+    UnsupportedTree
+        If the nodes are not trees, or the walker would compare or add their numbers in another way than ONNX Runtime.
     """
     is_first = np.append(True, np.diff(parts["nodes_treeids"]) != 0)
-    tree = np.cumsum(is_first) - 1  # ONNX Runtime adds them up in the order in which they come
-    ids, names = _unique_ids(0, parts["nodes_treeids"][is_first]), _unique_ids(tree, parts["nodes_nodeids"])
+    tree = np.cumsum(is_first) - 1  # ONNX Runtime adds trees in this order
+    tree_ids, node_ids = _unique_ids(0, parts["nodes_treeids"][is_first]), _unique_ids(tree, parts["nodes_nodeids"])
     inner = parts["nodes_modes"] != LEAF
-    true, false = (np.arange(len(tree)) for _ in range(2))  # of a leaf: itself
+    true, false = (np.arange(len(tree)) for _ in range(2))  # a leaf is its own child
     for children, side in ((true, "nodes_truenodeids"), (false, "nodes_falsenodeids")):
-        children[inner] = _lookup(names, _unique_ids(tree[inner], parts[side][inner]))
-    leaves = _lookup(names, _unique_ids(_lookup(ids, parts["target_treeids"]), parts["target_nodeids"]))
-    walked, depth = _breadth_first(is_first, tree, inner, true, false)
+        children[inner] = _lookup(node_ids, _unique_ids(tree[inner], parts[side][inner]))
+    leaves = _lookup(node_ids, _unique_ids(_lookup(tree_ids, parts["target_treeids"]), parts["target_nodeids"]))
+    order, depth = _breadth_first(is_first, tree, inner, true, false)
     if not np.array_equal(np.sort(leaves), np.flatnonzero(~inner)):
-        raise UnsupportedTree("has a leaf without a weight, or with several, or a weight that is no leaf's")
-    place = np.empty_like(walked)
-    place[walked] = np.arange(len(walked))
+        raise UnsupportedTree("each leaf must have one weight, and only leaves")
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
 
-    nodes, trees = np.zeros(len(tree), dtype=NODE), np.zeros(len(ids), dtype=TREE)
-    nodes["threshold"][place] = _thresholds(parts, inner)
-    nodes["feature"][place] = _features(parts, inner, width)
-    nodes["left"][place] = place[true]
-    nodes["weight"][place[leaves]] = parts["target_weights"]
-    trees["root"], trees["depth"] = place[is_first], depth
+    nodes, trees = np.zeros(len(tree), dtype=NODE), np.zeros(len(tree_ids), dtype=TREE)
+    nodes["threshold"][position] = _thresholds(parts, inner)
+    nodes["feature"][position] = _features(parts, inner, width)
+    nodes["left"][position] = position[true]
+    nodes["weight"][position[leaves]] = parts["target_weights"]
+    trees["root"], trees["depth"] = position[is_first], depth
     base = parts["base_values"]
     if len(base) > 1 or not np.isfinite(np.append(base, parts["target_weights"])).all() or parts["target_ids"].any():
-        raise UnsupportedTree("has weights that are no numbers, or of several targets")
+        raise UnsupportedTree("weights must be finite numbers for a single target")
     return nodes.tobytes(), trees.tobytes(), width, float(base.sum())
 
 
 def _unique_ids(tree: Indices | int, node: Indices) -> Indices:
-    """Give each node a name of its own, from the place of its tree and its id in there. Raises NotPlain for an odd id."""
+    """Return ids that are unique across trees. Raises UnsupportedTree if an id is out of range."""
     if ((node < 0) | (node >= MAX_ID)).any():
-        raise UnsupportedTree("has an id out of range")
+        raise UnsupportedTree("an id is out of range")
     return tree * MAX_ID + node
 
 
 def _lookup(ids: Indices, required: Indices) -> Indices:
-    """Find names among all. Raises NotPlain where one is not there, or is there twice."""
+    """Return the indices of the required ids. Raises UnsupportedTree if one is missing or any id is duplicate."""
     order = np.argsort(ids, kind="stable")
-    known = ids[order]
-    found = np.minimum(np.searchsorted(known, required), len(known) - 1)
-    if (np.diff(known) == 0).any() or (known[found] != required).any():
-        raise UnsupportedTree("has an id twice, or one that is of nothing")
-    return order[found]
+    sorted_ids = ids[order]
+    positions = np.minimum(np.searchsorted(sorted_ids, required), len(sorted_ids) - 1)
+    if (np.diff(sorted_ids) == 0).any() or (sorted_ids[positions] != required).any():
+        raise UnsupportedTree("an id is duplicate or refers to nothing")
+    return order[positions]
 
 
 def _breadth_first(
     is_first: NDArray[np.bool_], tree: Indices, inner: NDArray[np.bool_], true: Indices, false: Indices
 ) -> tuple[Indices, Indices]:
-    """Give all nodes tree by tree and level by level, the true child of a node before its false one; and the trees' depths."""
+    """Return the nodes in breadth-first order tree by tree, true child before false child, and the depth of each tree."""
     levels, depth = [np.flatnonzero(is_first)], np.zeros(is_first.sum(), dtype=np.int64)
     while (parents := levels[-1][inner[levels[-1]]]).size:
         if len(levels) > MAX_DEPTH or sum(map(len, levels)) > len(tree):
-            raise UnsupportedTree("has a tree that is too deep, or a circle")
+            raise UnsupportedTree("a tree is too deep or has a cycle")
         depth[tree[parents]] = len(levels)
         levels.append(np.column_stack((true[parents], false[parents])).ravel())
-    walked = np.concatenate(levels)
-    if not np.array_equal(np.sort(walked), np.arange(len(tree))):
-        raise UnsupportedTree("has a node with several parents, or with none")
-    return walked[np.argsort(tree[walked], kind="stable")], depth
+    order = np.concatenate(levels)
+    if not np.array_equal(np.sort(order), np.arange(len(tree))):
+        raise UnsupportedTree("each node but the root must have one parent")
+    return order[np.argsort(tree[order], kind="stable")], depth
 
 
 def _thresholds(parts: dict[str, NDArray[Any]], inner: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Give the number from which on a value goes to the false child, NaN for a leaf."""
+    """Return the smallest value that goes to the false child, or NaN for a leaf, shape (nodes,)."""
     values, modes = parts["nodes_values"], parts["nodes_modes"]
     if not np.isfinite(values[inner]).all() or not np.isin(modes, (LESS, LESS_OR_EQUAL, LEAF)).all():
-        raise UnsupportedTree("has another comparison than < and <=, or one with no number")
-    with np.errstate(over="ignore"):  # above the largest number is infinity, which is right
+        raise UnsupportedTree("comparisons must be < or <= with a finite number")
+    with np.errstate(over="ignore"):  # the successor of the largest float is infinity, as needed
         next_up = np.nextafter(values, np.float32(np.inf))
     return np.where(inner, np.where(modes == LESS, values, next_up), np.float32(np.nan))
 
 
 def _features(parts: dict[str, NDArray[Any]], inner: NDArray[np.bool_], width: int) -> Indices:
-    """Give the column that a node looks at: plus `width` where a missing value goes to the true child."""
+    """Return the column of each node, shape (nodes,), plus `width` if a missing value goes to the true child."""
     feature, tracks = parts["nodes_featureids"], parts["nodes_missing_value_tracks_true"]
     if ((feature < 0) | (feature >= width))[inner].any() or not np.isin(tracks, (0, 1)).all():
-        raise UnsupportedTree("looks at a column that is not there")
+        raise UnsupportedTree("a column is out of range")
     return np.where(inner, feature + width * tracks, 0)

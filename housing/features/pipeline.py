@@ -127,9 +127,8 @@ class Features:
         """
         unknown = sorted(set(blocks) - set(self.blocks))
         if unknown:
-            raise ConfigError(
-                f"visible_blocks names block {unknown[0]!r}, which the features do not have. Blocks: {', '.join(self.blocks)}."
-            )
+            names = ", ".join(self.blocks) or "none"
+            raise ConfigError(f"visible_blocks names {unknown[0]!r}, which is not a block of the features. Blocks: {names}.")
         hidden = {name for label, block in self.blocks.items() if label not in blocks for name in block.names}
         return [index for index, name in enumerate(self.names) if name not in hidden]
 
@@ -150,7 +149,7 @@ class Features:
         return columns
 
     def mask_local(self, columns: Matrix) -> Matrix:
-        """Return a copy of the columns, shape (rows, names), with NaN for local ones: as rows far from training rows have them."""
+        """Return a copy of the columns, shape (rows, names), with NaN for local ones, as for rows far from training rows."""
         columns = columns.copy()
         columns[:, self.local_columns] = np.nan
         return columns
