@@ -66,7 +66,7 @@ def lasting(line: str, url: str, clone: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
 
 
 @pytest.mark.long
