@@ -8,6 +8,7 @@ WIDE_TERMINAL = 120  # characters per line from which on the leaderboard and the
 
 
 def create_console() -> Console:
+    """Return a console that does not wrap lines in redirected output."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 140)  # Rich assumes 80 characters per line in a log file, where nothing has to wrap
