@@ -9,10 +9,9 @@ from pathlib import Path
 from server.feedback.error_totals import ErrorTotals
 
 DATABASE_FILE = "feedback.db"  # in the log directory
-DUPLICATES, UNMATCHED = "duplicates", "unmatched"
-SCHEMA_VERSION = 1
+DUPLICATES, UNMATCHED = "duplicates", "unmatched"  # rows of the table counts
 
-SCHEMA = f"""
+SCHEMA = """
 CREATE TABLE offsets (file TEXT PRIMARY KEY, bytes_read INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE pending (request_id TEXT NOT NULL, row INTEGER NOT NULL, value REAL NOT NULL, time REAL NOT NULL);
 CREATE TABLE counted (
@@ -23,8 +22,8 @@ CREATE TABLE totals (
     rank INTEGER PRIMARY KEY, version TEXT NOT NULL UNIQUE, matched INTEGER NOT NULL, sum_abs_error REAL NOT NULL,
     sum_squared_error REAL NOT NULL, intervals INTEGER NOT NULL, covered INTEGER NOT NULL
 );
-INSERT INTO counts VALUES ('{DUPLICATES}', 0), ('{UNMATCHED}', 0);
-PRAGMA user_version = {SCHEMA_VERSION};
+INSERT INTO counts VALUES ('duplicates', 0), ('unmatched', 0);
+PRAGMA user_version = 1;
 """
 
 
@@ -99,8 +98,9 @@ class FeedbackDatabase:
 
     def totals(self) -> dict[str, ErrorTotals]:
         """Return the totals by version, the most recent version last."""
-        columns = "version, matched, sum_abs_error, sum_squared_error, intervals, covered"
-        rows = self._connection.execute(f"SELECT {columns} FROM totals ORDER BY rank")
+        rows = self._connection.execute(
+            "SELECT version, matched, sum_abs_error, sum_squared_error, intervals, covered FROM totals ORDER BY rank"
+        )
         return {version: ErrorTotals(*sums) for version, *sums in rows}
 
     def set_totals(self, totals: Mapping[str, ErrorTotals]) -> None:
