@@ -283,7 +283,7 @@ def test_a_version_with_breaking_columns_is_rejected_and_counted_once(home: Path
         store.registry.set_alias("housing-rentals", "staging", version_2)
         wait_for(lambda: scraped(running).get("housing_versions_rejected_total") == 1, "the refusal is counted")
         log_ = running.log.read_text(encoding="utf-8")
-        assert "Breaking column changes: column rooms is of type float, it was int" in log_
+        assert "Breaking column changes: column rooms changed its type from int to float" in log_
         wait_for(lambda: scraped(running)["housing_version_rejected"] == 1, "the refusal stands")
         assert running.predict(FLAT).json["version"] == "1"
         better = train(home, *BETTER, "max_rows=500")

@@ -83,7 +83,7 @@ def test_the_ends_keep_within_the_targets_bounds() -> None:
 
 @pytest.mark.parametrize("coverage", [0.0, -0.1, 1.0, 1.5, 90, float("nan"), 0.96])
 def test_a_coverage_that_cannot_be_had_is_refused_with_what_can(coverage: float) -> None:
-    with pytest.raises(ConfigError, match=f"coverage is {coverage:g}; allowed: above 0, up to 0.95$"):
+    with pytest.raises(ConfigError, match=rf"coverage must be above 0 and at most 0.95 \(got {coverage:g}\)"):
         calibrated_interval(19).bounds(OPEN, *rows(3, seed=0), coverage)
 
 
@@ -121,7 +121,7 @@ def test_rows_with_much_noise_get_wide_intervals(towns: Table) -> None:
 def test_a_run_without_intervals_says_so(rentals: Table) -> None:
     cfg = config("train", "data=rentals", "features=none", "interval=none", "model=linear")
     bundle = build(cfg, rentals, split(rentals, cfg.split), run_id="none")[0]
-    with pytest.raises(BundleError, match="this model has no intervals: it was trained with interval=none"):
+    with pytest.raises(BundleError, match="The model has no intervals"):
         bundle.predict_interval(rentals.matrix, 0.9)
 
 

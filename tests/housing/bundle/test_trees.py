@@ -319,7 +319,7 @@ def test_what_is_not_walked_runs_in_onnx_runtime() -> None:
 
 @pytest.mark.parametrize("shape", [(3, COLUMNS - 1), (3, COLUMNS + 1), (COLUMNS,)])
 def test_other_columns_than_the_graphs_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=rf"allowed: \(rows, {COLUMNS}\)"):
+    with pytest.raises(ValueError, match=rf"shape \(rows, {COLUMNS}\)"):
         OnnxModel(tree_model().SerializeToString()).predict(np.zeros(shape))
 
 
@@ -361,7 +361,7 @@ LEAF = (np.nan, 0, 0, 1.0)
 )
 def test_the_walker_refuses_what_would_lead_it_out_of_its_arrays(laid: bytes, places: bytes, width: int) -> None:
     walker.check(nodes(LEAF), roots((0, 0)), 1)
-    with pytest.raises(ValueError, match="is out of range"):
+    with pytest.raises(ValueError, match="out of range"):
         walker.check(laid, places, width)
 
 
@@ -380,7 +380,7 @@ def test_the_walker_refuses_what_would_lead_it_out_of_its_arrays(laid: bytes, pl
     ],
 )
 def test_the_walker_refuses_buffers_of_another_size(columns: NDArray[Any], sums: NDArray[Any], width: int) -> None:
-    with pytest.raises(ValueError, match=rf"allowed: as float64 of shape \(rows, {width}\) and \(rows,\)"):
+    with pytest.raises(ValueError, match=rf"must be float64 of shape \(rows, {width}\) and \(rows,\)"):
         walker.walk(nodes(LEAF), roots((0, 0)), width, 0.0, columns, sums)
 
 
@@ -399,7 +399,7 @@ def test_a_proven_graph_tells_where_the_two_differ(count: int) -> None:
     columns = np.zeros((count, COLUMNS))
     graph.predict(columns)
     graph._engine = OnnxModel(tree_model(change("target_weights", 3, 0.70000005)).SerializeToString())._engine  # pylint: disable=protected-access
-    with pytest.raises(BundleError, match="walked trees give .*, ONNX Runtime .*; allowed: no difference"):
+    with pytest.raises(BundleError, match="agree with ONNX Runtime in every bit"):
         graph.predict(columns)
 
 
@@ -435,8 +435,5 @@ def test_without_the_walker_predictions_are_the_same_and_it_is_told_once(bundle:
         code = WITHOUT_WALKER.format(module=module, folder=str(tmp_path / "bundle"))
         said.append(subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True))
     assert said[0].stdout.replace("True", "False") == said[1].stdout
-    assert (
-        said[0].stderr
-        == "housing.bundle.tree_walker is not built: ONNX Runtime walks the trees, which takes longer and more memory\n"
-    )
+    assert said[0].stderr.count("The extension housing.bundle.tree_walker is not compiled") == 1
     assert said[1].stderr == ""

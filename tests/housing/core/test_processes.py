@@ -1,4 +1,4 @@
-"""Claims: a run belongs to a process that lives, or is given up; no two on a machine do the same."""
+"""Process liveness: runs of dead processes are closed, runs of live ones are not."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from housing.core import locks, processes
+from housing.core import processes
 from housing.core.processes import HEARTBEAT, HOST, PROCESS
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
@@ -30,7 +30,7 @@ def store(home: Path) -> Store:
 @pytest.fixture
 def child() -> Iterator["subprocess.Popen[str]"]:
     """Another process, which has told who it is and waits."""
-    code = "from housing import claims; import json; print(json.dumps(claims.process_tags()), flush=True); input()"
+    code = "from housing.core import processes; import json; print(json.dumps(processes.process_tags()), flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()
@@ -85,21 +85,3 @@ def test_a_run_that_is_open_beats(store: Store, monkeypatch: pytest.MonkeyPatch)
     first = store.runs.get(run.id).tags[HEARTBEAT]
     wait_for(lambda: store.runs.get(run.id).tags[HEARTBEAT] > first, "the heart beats")
     run.close("FINISHED")
-
-
-def test_a_claim_is_held_by_one_process_and_ends_with_it(child: "subprocess.Popen[str]") -> None:
-    code = "from housing.core.locks import machine_lock\nwith machine_lock('a key'):\n print('held', flush=True)\n input()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as second:
-            assert second.stdout is not None and second.stderr is not None and second.stdin is not None
-            assert "Another process is already doing the same work" in second.stderr.readline()  # it waits now
-            with locks.machine_lock("another key"):
-                pass  # which nobody holds
-            assert second.poll() is None
-            holder.kill()
-            assert second.stdout.readline() == "held\n"
-            second.stdin.write("\n")
-    assert child.poll() is None

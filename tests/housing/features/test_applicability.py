@@ -79,7 +79,7 @@ def test_rows_at_the_same_places_leave_a_reach_of_nothing() -> None:
 
 @pytest.mark.parametrize(("quantile", "factor"), [(0.0, 1.0), (1.0, 1.0), (0.5, 0.0), (95.0, 1.0)])
 def test_what_is_no_quantile_or_no_number_of_times_is_refused(quantile: float, factor: float) -> None:
-    with pytest.raises(ConfigError, match="applicability is quantile .*; allowed: 0 < quantile < 1, factor > 0"):
+    with pytest.raises(ConfigError, match="a quantile between 0 and 1 and a factor above 0 .got quantile="):
         ApplicabilityDomain((0, 1), quantile, factor)
 
 
@@ -87,7 +87,7 @@ def test_what_is_no_quantile_or_no_number_of_times_is_refused(quantile: float, f
     "declared", [{"quantile": 0.5}, {"quantile": 0.5, "factor": 1, "far": 2}, {"quantile": "x", "factor": 1}]
 )
 def test_a_reach_with_other_parameters_is_refused(towns: Table, declared: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="features.applicability: "):
+    with pytest.raises(ConfigError, match="applicability needs"):
         ApplicabilityDomain.from_config(towns.schema, declared)
 
 

@@ -40,5 +40,5 @@ def test_the_declaration_keeps_the_scale_which_is_not_part_of_the_interface() ->
     ],
 )
 def test_a_scale_that_makes_no_sense_is_refused(attributes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"column price: {message}"):
+    with pytest.raises(ConfigError, match=f"Column price: {message}"):
         Column(**{"name": "price", "type": "float", **attributes})
