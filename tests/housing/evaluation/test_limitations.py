@@ -46,9 +46,9 @@ def test_slices_with_large_or_biased_errors_and_capped_rows_are_listed() -> None
     ]
     evaluation = make_evaluation(slices=score_slices(slices, ERROR, np.zeros(len(ERROR))))
     capped, hills, coast = find_limitations(evaluation, TARGET)
-    assert capped.startswith("Rows with price capped at 5 are underestimated by 0.8 EUR") and "(40 rows)" in capped
+    assert capped.startswith("Rows with price capped at 5 are underestimated by 0.8 (in EUR)") and "(40 rows)" in capped
     assert hills.startswith(f"Region hills: the RMSE is 3, {3.0 / np.sqrt(np.mean(ERROR**2)):.1f} times")
-    assert coast.startswith("Region coast: predictions are too low by 0.8 EUR")
+    assert coast.startswith("Region coast: predictions are too low by 0.8 (in EUR)")
 
 
 def test_harder_splits_and_the_distance_from_which_every_band_is_worse_are_listed() -> None:
