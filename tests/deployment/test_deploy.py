@@ -102,7 +102,7 @@ def test_a_version_without_all_its_images_is_not_begun(rolling: Path) -> None:
     before = versions()
     done = run(rolling, "./scripts/deploy", "one")
     assert done.returncode == 1
-    assert "there is no image housing-pull:one" in done.stderr
+    assert "image housing-pull:one does not exist" in done.stderr
     assert versions() == before
 
 

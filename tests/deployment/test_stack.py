@@ -98,7 +98,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, real_home: Path) -> Iterator
 def trained(stack: Stack) -> Stack:
     """The stack once a model has been trained and promoted inside."""
     begun = inspect(stack.name("api"), ".State.StartedAt")
-    assert "staging is version 1 now" in stack.run("train", "-m", "model=linear,decision_tree", *QUICK)
+    assert "staging is version 1" in stack.run("train", "-m", "model=linear,decision_tree", *QUICK)
     wait_for(lambda: stack.answers("/readyz"), "the API serves it")
     assert inspect(stack.name("api"), ".State.StartedAt") == begun  # without a restart
     return stack
@@ -158,7 +158,7 @@ def test_a_backup_brings_everything_back_on_an_empty_machine(trained: Stack, tmp
     with callers(address(trained.name("api")), row, stay=True) as seen:
         trained.run("backup", str(tmp_path / "backup"))
     assert seen.asked and not seen.failed
-    assert "there is a registry already" in trained.run("restore", str(tmp_path / "backup"), check=False)
+    assert "a registry exists already" in trained.run("restore", str(tmp_path / "backup"), check=False)
     trained.run("down", "--volumes", "--timeout", "2")
     assert PROJECT_NAME not in docker("volume", "ls", "--quiet")
     trained.run("restore", str(tmp_path / "backup"))
