@@ -110,9 +110,7 @@ def test_it_stops_in_order(images: Path, published: Path) -> None:
 
 
 @pytest.mark.usefixtures("images")
-@pytest.mark.parametrize(
-    ("program", "sign"), [("server.models.puller", "puller: "), ("server.feedback.joiner", "joiner.lock")]
-)
+@pytest.mark.parametrize(("program", "sign"), [("server.models.puller", "puller: "), ("server.feedback.joiner", "joiner.lock")])
 def test_puller_and_joiner_stop_when_they_are_told_to(program: str, sign: str) -> None:
     """Without an init: the first process of a container ignores what it does not handle."""
     image = f"housing-pull:{engine.VERSION}"

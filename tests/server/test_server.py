@@ -251,7 +251,7 @@ def test_a_server_without_a_model_becomes_ready_on_promotion_and_swaps_later_ver
         assert running.ask("/model").json["version"] == "2"
         assert running.predict(FLAT).status == 200
         assert running.workers() == workers  # all that without a restart
-    assert "model.onnx does not have the sum that was written" in running.log.read_text(encoding="utf-8")
+    assert "model.onnx does not match its checksum" in running.log.read_text(encoding="utf-8")
 
 
 def corrupt(home: Path, run_id: str) -> None:

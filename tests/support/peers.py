@@ -64,9 +64,8 @@ def predict(rows: Rows) -> dict:
 FITTED = """
 import pickle, sys
 from hydra import compose, initialize_config_dir
-from housing import data
-from housing.core.config import CONF
-from housing.core.config import instantiate
+from housing.data import table as data
+from housing.core.config import CONF, instantiate
 from housing.data.split import split
 
 with initialize_config_dir(CONF, version_base="1.3"):

@@ -262,4 +262,4 @@ def test_the_command_says_where_the_page_is_and_a_mistake_has_no_traceback(home:
     ended = command(home, "housing.report", f"--config-dir={TABLES}", f"run_id={run.run_id}", f"out={home}/page.html")
     assert (ended.code, ended.out) == (0, f"written: {home}/page.html\n") and (home / "page.html").is_file()
     wrong = command(home, "housing.report", f"run_id={'0' * 32}")
-    assert wrong.code == 1 and "Traceback" not in wrong.err and wrong.err.endswith(f"knows no run {'0' * 32}\n")
+    assert wrong.code == 1 and "Traceback" not in wrong.err and wrong.err.endswith(f"has no run {'0' * 32}.\n")
