@@ -152,7 +152,7 @@ def test_the_same_command_continues_an_interrupted_sweep(home: Path, store: Stor
         return sum(run.info.status == "FINISHED" for run in runs(store))
 
     with started(home, *SLOW, f"hydra/launcher={launcher}") as sweep:
-        wait_for(lambda: finished() >= 2 and bool(running(home)), "two jobs have finished, another is running")
+        wait_for(lambda: finished() >= 1 and bool(running(home)), "a job has finished, another is running")
         if number == signal.SIGINT:
             os.killpg(sweep.pid, number)  # as Ctrl-C in a terminal does
         else:
@@ -163,7 +163,7 @@ def test_the_same_command_continues_an_interrupted_sweep(home: Path, store: Stor
         assert "RUNNING" not in {run.info.status for run in runs(store)}
     again = command(home, *SLOW, f"hydra/launcher={launcher}")
     assert again.code == 0, again.out + again.err
-    assert [job["reused"] for job in jobs(home)].count(True) >= 2
+    assert [job["reused"] for job in jobs(home)].count(True) >= 1
     assert_each_job_finished_once(home, store)
     best = min((run for run in runs(store) if run.info.status == "FINISHED"), key=lambda run: run.data.metrics["rmse"])
     assert tags.MODEL_ID in best.data.tags  # logged by either sweep

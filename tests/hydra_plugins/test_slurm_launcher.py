@@ -105,7 +105,7 @@ def test_a_job_killed_on_its_node_fails_alone_and_another_node_repeats_it(shared
 
 
 def test_a_short_outage_of_the_store_fails_no_job(shared: Path, parts: Parts) -> None:
-    with started(shared, *SWEEP, "experiment_name=away", "model=slow", "seed=1,2", "mlflow.retry_seconds=60") as sweep:
+    with started(shared, *SWEEP, "experiment_name=away", "model=slow", "seed=1,2", "mlflow.retry_seconds=180") as sweep:
         wait_for(lambda: bool(running(shared)), "a job is running")
         parts.mlflow.stop()
         parts.mlflow.start()

@@ -54,19 +54,23 @@ def shell(line: str, clone: Path, **environment: str) -> str:
     return done.stdout
 
 
+START_SECONDS = 300  # MLflow's server starts and stops slowly on a busy machine
+
+
 @contextmanager
 def lasting(line: str, url: str, clone: Path) -> Iterator[None]:
     """Keep a command running that is meant to last, once it answers."""
     with (clone / "outputs" / "lasting.log").open("wb") as log:
         process = subprocess.Popen(["bash", "-c", f". .venv/bin/activate; exec {line}"], cwd=clone, stdout=log, stderr=log)
     try:
+        request = ["curl", "-sf", url]
         wait_for(
-            lambda: subprocess.run(["curl", "-sf", url], capture_output=True, check=False).returncode == 0, f"{line} answers"
+            lambda: subprocess.run(request, capture_output=True, check=False).returncode == 0, f"{line} answers", START_SECONDS
         )
         yield
     finally:
         process.terminate()
-        process.wait(120)
+        process.wait(START_SECONDS)
 
 
 @pytest.mark.long
