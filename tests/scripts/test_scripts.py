@@ -54,6 +54,11 @@ def shell(line: str, clone: Path, **environment: str) -> str:
     return done.stdout
 
 
+def answers(url: str) -> bool:
+    """Return whether a GET request succeeds."""
+    return subprocess.run(["curl", "-sf", url], capture_output=True, check=False).returncode == 0
+
+
 START_SECONDS = 300  # MLflow's server starts and stops slowly on a busy machine
 
 
