@@ -68,10 +68,7 @@ def lasting(line: str, url: str, clone: Path) -> Iterator[None]:
     with (clone / "outputs" / "lasting.log").open("wb") as log:
         process = subprocess.Popen(["bash", "-c", f". .venv/bin/activate; exec {line}"], cwd=clone, stdout=log, stderr=log)
     try:
-        request = ["curl", "-sf", url]
-        wait_for(
-            lambda: subprocess.run(request, capture_output=True, check=False).returncode == 0, f"{line} answers", START_SECONDS
-        )
+        wait_for(lambda: answers(url), f"{line} answers", START_SECONDS)
         yield
     finally:
         process.terminate()
