@@ -63,7 +63,7 @@ def test_a_reused_run_exports_the_same_scores_and_predictions(home: Path) -> Non
     assert (home / "one" / "predictions.csv").read_bytes() == (home / "two" / "predictions.csv").read_bytes()
     sweep = command(home, "housing.train", "-m", f"--config-dir={TABLES}", "data=rentals", "model=linear", "export=here")
     assert sweep.code != 0
-    assert "export=here is the folder of one run" in sweep.out + sweep.err
+    assert "export=here is for a single run" in sweep.out + sweep.err
 
 
 def test_the_best_of_several_metrics_files_is_promoted_and_an_unknown_run_is_refused(home: Path) -> None:
