@@ -2,9 +2,9 @@
 #   docker buildx build --target serve --tag housing-serve .
 ARG BASE=python:3.11.15-slim-bookworm
 
-# Packages are installed in stages of their own, so that installer, caches and certificates stay there.
+# Packages are installed in separate stages, so the images contain no installer, cache or certificate.
 FROM ${BASE} AS install
-# INDEX is a mirror of the package index, without a password; the secret "ca" has the certificates of a company's proxy.
+# INDEX is a mirror of the package index, without a password; the secret "ca" holds the certificates of a proxy.
 ARG INDEX=
 WORKDIR /build
 COPY locks/uv.txt ./
@@ -19,7 +19,7 @@ ENV INSTALL="/installer/bin/uv pip install --quiet --python /venv/bin/python --l
 scipy/ndimage scipy/odr scipy/optimize scipy/signal scipy/stats numpy/distutils numpy/f2py onnxruntime/backend onnxruntime/datasets \
 onnxruntime/quantization onnxruntime/tools onnxruntime/transformers onnxruntime/capi/libonnxruntime.so.*"
 
-# What each image is made of, as CycloneDX: it carries that itself.
+# The bill of materials of each image (CycloneDX), which the image contains.
 FROM install AS sbom
 COPY locks/*.txt ./
 RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
@@ -52,7 +52,7 @@ RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
     && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r train.txt \
     && ${COMPILE}
 
-# The walker of trees (housing/bundle/tree_walker.c), for the Python of the base; the compiler stays here.
+# The tree walker (housing/bundle/tree_walker.c), compiled for the Python of the base image; the compiler stays in this stage.
 FROM ${BASE} AS walker
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
@@ -62,11 +62,11 @@ RUN python -c "import sysconfig; print('-I' + sysconfig.get_path('include'), '-o
     && mkdir built \
     && gcc -O3 -shared -fPIC tree_walker.c @options
 
-# What all images share: a user, the places it may write, labels. Those that differ with each commit come last.
+# Common to all images: a user, its writable folders, labels. Labels that change with each commit come last.
 FROM ${BASE} AS runtime
 LABEL org.opencontainers.image.title="housing" \
       org.opencontainers.image.licenses="MIT"
-# the user owns nothing but these folders, and the program only reads the rest
+# the user can write to these folders only
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin housing \
     && install -d -o housing -g housing -m 0750 /serving /log /metrics /work
 ARG TABLE=california
@@ -84,7 +84,7 @@ ENV PATH=/venv/bin:${PATH} \
 WORKDIR /app
 COPY LICENSE ./
 
-# A bundle that is baked in (--build-arg PUBLISHED=serving/california-staging) is proven first; without one there is an empty folder.
+# A bundle included with --build-arg PUBLISHED=serving/california-staging is verified first; without it the folder is empty.
 FROM runtime AS published
 COPY --from=serve-packages /venv /venv
 COPY conf/serve.yaml conf/
@@ -127,7 +127,7 @@ COPY --from=walker /build/built housing/bundle/
 COPY server server/
 ENV PROMETHEUS_MULTIPROC_DIR=/metrics
 USER 10001:10001
-# what ends puller and joiner in order, as Ctrl-C does; the first process of a container ignores SIGTERM unless it handles it
+# stops puller and joiner cleanly, like Ctrl-C; the first process of a container ignores SIGTERM unless it handles it
 STOPSIGNAL SIGINT
 CMD ["python", "-m", "server.models.puller"]
 ARG REVISION=unknown

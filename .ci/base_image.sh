@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a local stand-in for the Dockerfile's base, where no image can be pulled: Debian 12 from the package mirror, with this
-# machine's own CPython 3.11 under /usr/local.   usage: DOCKER_HOST=... base_image.sh [TAG]   (about 3 minutes)
+# Builds a local stand-in for the Dockerfile's base image, for machines that cannot pull it: Debian 12 from the package mirror,
+# with this machine's CPython 3.11 under /usr/local.   usage: DOCKER_HOST=... base_image.sh [TAG]   (about 3 minutes)
 set -euo pipefail
 tag=${1:-$(sed -n 's/^ARG BASE=//p' "$(dirname "$0")/../Dockerfile")}
 docker image inspect "$tag" >/dev/null 2>&1 && { echo "$tag is there"; exit 0; }

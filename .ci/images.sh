@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gets the images that Dockerfile and compose.yml name; makes stand-ins under their tags where they cannot be pulled.
+# Pulls the images that Dockerfile and compose.yml name; builds stand-ins under the same tags for those that cannot be pulled.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

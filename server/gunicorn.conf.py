@@ -61,7 +61,7 @@ def when_ready(server: Any) -> None:
     Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)
     _install_drain_handler(server)
     _install_reload_handler(server)
-    timeout = struct.pack("ll", *divmod(int(1e6 * _settings.request_timeout), 1_000_000))  # seconds, microseconds
+    timeout = struct.pack("ll", *divmod(int(1e6 * _settings.request_timeout_seconds), 1_000_000))  # seconds, microseconds
     for listener in server.LISTENERS:  # accepted connections inherit the timeouts of their listener
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             listener.sock.setsockopt(socket.SOL_SOCKET, option, timeout)

@@ -14,7 +14,7 @@ from housing.data.split import split
 from housing.data.table import Table
 from housing.promotion.promotion import promote
 from housing.tracking import store
-from housing.training.build import build
+from housing.training.build import BuildSettings, build
 from tests.support.commands import command, dvc, git
 from tests.support.server import Server, promoted, serving
 from tests.support.tables import config, rentals_frame, towns_frame, train
@@ -86,7 +86,7 @@ def towns(tmp_path_factory: pytest.TempPathFactory) -> Table:
 def bundle(rentals: Table) -> Bundle:
     """A small XGBoost model of the rentals, with intervals."""
     cfg = config("train", "data=rentals", "features=none", "model.estimator.n_estimators=20")
-    return build(cfg, rentals, split(rentals, cfg.split), run_id="none")[0]
+    return build(BuildSettings.from_config(cfg), rentals, split(rentals, cfg.split), run_id="none")[0]
 
 
 @pytest.fixture(scope="session")

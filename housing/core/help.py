@@ -110,8 +110,7 @@ def purpose(name: str) -> str:
     """Return what a command does: the first paragraph of its module's docstring."""
     source = (PROJECT / "housing" / f"{name}.py").read_text(encoding="utf-8")
     paragraph = " ".join((ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0].split())
-    text = re.sub(r"^(Entry|Command): ", "", paragraph)
-    return text[:1].upper() + text[1:]
+    return paragraph[:1].upper() + paragraph[1:]
 
 
 @cache

@@ -51,7 +51,7 @@ def tracked_version(table: Path) -> Version | None:
     except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise DataVersionError(
             f"{path} names no version of {table.name} ({type(error).__name__}: {error})."
-            f" Restore it from git, or write it anew: dvc add {table}"
+            f" Restore it from git, or write it again: dvc add {table}"
         ) from error
 
 
@@ -69,6 +69,11 @@ def pull(table: Path) -> None:
 def add(table: Path) -> None:
     """Save the present table as a version in DVC's cache and in its `.dvc` file."""
     _dvc("add", table)
+
+
+def unprotect(table: Path) -> None:
+    """Replace a link into DVC's cache by a copy of the table, so that a change of the table leaves the cache as it is."""
+    _dvc("unprotect", table)
 
 
 def push(table: Path) -> None:

@@ -98,6 +98,8 @@ def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Itera
             printing.show_drift(drifts, len(added), len(present), settings.drift)
             if version is not None and version.matches(path):
                 dvc.add(path)  # a table from its public source is not in DVC's cache yet
+            if version is not None and path.is_symlink():  # cache.type=symlink: the rows would be added to DVC's cache
+                dvc.unprotect(path)
             _append(path, present.schema, new_rows.header, [new_rows.cells[index] for index in added])
         print(f"{len(added):,} {'row' if len(added) == 1 else 'rows'} added to {path}", flush=True)
         if version is not None and not version.matches(path):
@@ -201,7 +203,8 @@ def _report_duplicates(present: Table, new: Table, added: Sequence[int]) -> None
 
 def _append(path: Path, schema: Schema, header: Sequence[str], rows: Sequence[RowCells]) -> None:
     """Append rows to the CSV file atomically, in the column order of the file."""
-    for stale_file in path.parent.glob(f".{path.name}-*"):  # left by a process that was killed
+    target = path.resolve()
+    for stale_file in target.parent.glob(f".{target.name}-*"):  # left by a process that was killed
         stale_file.unlink()
     with path.open(encoding="utf-8-sig", newline="") as file:
         order = [header.index(name) for name in next(csv.reader(file))]

@@ -19,6 +19,7 @@ from housing.evaluation.slices import SliceSettings, compute_rmse, make_slices, 
 from housing.features.spatial_index import SpatialIndex
 from housing.schema.column import Vector
 from housing.training import estimator_specs, estimators, fitting
+from housing.training.fitting import FitSettings
 from housing.training.metrics import score
 
 N_RESAMPLES, CONFIDENCE = 1000, 0.95
@@ -90,10 +91,10 @@ def refit_config(cfg: DictConfig, table: Table, parts: Split) -> estimators.Mode
     validation rows.
     """
     if not cfg.refit:
-        return fitting.fit(cfg, table, parts.train, parts.valid)
+        return fitting.fit(FitSettings.from_config(cfg), table, parts.train, parts.valid)
     stops_early = any(spec.early_stopping_rounds for spec in estimator_specs.estimator_specs(cfg))
-    rounds = fitting.fit(cfg, table, parts.train, parts.valid).best_rounds if stops_early else {}
-    return fitting.fit(cfg, table, np.sort(np.concatenate([parts.train, parts.valid])), rounds=rounds)
+    rounds = fitting.fit(FitSettings.from_config(cfg), table, parts.train, parts.valid).best_rounds if stops_early else {}
+    return fitting.fit(FitSettings.from_config(cfg), table, np.sort(np.concatenate([parts.train, parts.valid])), rounds=rounds)
 
 
 def distance_to_training(table: Table, training_rows: Rows, rows: Rows) -> Vector:

@@ -71,7 +71,7 @@ class CheckSettings:
     prometheus_url: str | None
     grafana_url: str | None
     min_free_disk_mb: int
-    timeout: float
+    timeout_seconds: float
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> Self:
@@ -87,7 +87,7 @@ class CheckSettings:
             prometheus_url=cfg.prometheus,
             grafana_url=cfg.grafana,
             min_free_disk_mb=cfg.min_free_disk_mb,
-            timeout=cfg.timeout,
+            timeout_seconds=cfg.timeout_seconds,
         )
 
 
@@ -204,7 +204,7 @@ def _connect(settings: CheckSettings) -> Store:
     if file is not None and not file.is_file():  # connecting would create it
         raise CheckFailed(f"{file} does not exist", TRAIN_COMMAND)
     if file is None:
-        _require_allowed_host(uri, settings.timeout)
+        _require_allowed_host(uri, settings.timeout_seconds)
     return tracking.connect(settings.mlflow)
 
 
@@ -308,7 +308,7 @@ def _configured_url(url: str | None, key: str) -> str:
 def _fetch_text(url: str, route: str, settings: CheckSettings, hint: str) -> str:
     key = settings.server_key if settings.server_url is not None and url == settings.server_url.rstrip("/") else ""
     try:
-        return _http_get(url + route, settings.timeout, key)
+        return _http_get(url + route, settings.timeout_seconds, key)
     except urllib.error.HTTPError as error:
         body = error.read().decode(errors="replace")[:300]
         is_denied = error.code in (401, 403)

@@ -48,7 +48,7 @@ VALIDATORS = {
     "sweep_overrides": OVERRIDE_LIST,
     "promote_overrides": PROMOTE_OVERRIDE_LIST,
     "min_new_rows": integer(0),
-    "lock_timeout": NON_NEGATIVE,
+    "lock_timeout_seconds": NON_NEGATIVE,
 }
 
 
@@ -74,7 +74,7 @@ class RetrainSettings:  # pylint: disable=too-many-instance-attributes  # one fo
     summary_file: Path
     output_file: Path
     lock: Path
-    lock_timeout: float
+    lock_timeout_seconds: float
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> Self:
@@ -91,7 +91,7 @@ class RetrainSettings:  # pylint: disable=too-many-instance-attributes  # one fo
             summary_file=Path(cfg.summary_file),
             output_file=Path(cfg.output_file),
             lock=Path(cfg.lock),
-            lock_timeout=cfg.lock_timeout,
+            lock_timeout_seconds=cfg.lock_timeout_seconds,
         )
 
 
@@ -228,12 +228,18 @@ def _push_table(path: Path) -> None:
 
 @contextmanager
 def _exclusive(settings: RetrainSettings) -> Iterator[None]:
-    """Hold the lock that allows one retraining of a table at a time in this clone. Raises HousingError after `lock_timeout`."""
+    """Hold the lock that allows one retraining of a table at a time in this clone.
+
+    Raises
+    ------
+    HousingError
+        If another retraining holds it for longer than `lock_timeout_seconds`.
+    """
     try:
-        with file_lock(settings.lock, settings.lock_timeout):
+        with file_lock(settings.lock, settings.lock_timeout_seconds):
             yield
     except LockTimeout as error:
         raise HousingError(
-            f"Another process has been retraining on table {settings.data.name} for over {settings.lock_timeout:g} s."
-            " Try again after it has finished, or raise lock_timeout."
+            f"Another process has been retraining on table {settings.data.name} for over {settings.lock_timeout_seconds:g} s."
+            " Try again after it has finished, or raise lock_timeout_seconds."
         ) from error

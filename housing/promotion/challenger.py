@@ -19,7 +19,7 @@ from housing.sweeps.sweep import JOBS_FILE
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
-from housing.training.build import build
+from housing.training.build import BuildSettings, build
 from housing.training.holdout import HoldoutPredictions
 
 REFIT_TOLERANCE = 1e-3  # relative difference of the validation RMSE; beyond it the refitted model is another one
@@ -159,7 +159,7 @@ def _refit(run: RunRecord, store: Store, test_set: TestSet) -> None:
     """Fit a run's config again and log the bundle to the run."""
     holdouts: list[HoldoutPredictions] = []
     cfg = store.artifacts.read_config(run.id)
-    bundle, metrics = build(cfg, test_set.table, test_set.parts, run.id, on_fit=holdouts.append)
+    bundle, metrics = build(BuildSettings.from_config(cfg), test_set.table, test_set.parts, run.id, on_fit=holdouts.append)
     if abs(metrics["rmse"] - run.metrics["rmse"]) > REFIT_TOLERANCE * run.metrics["rmse"]:
         raise BundleError(
             f"Refitting run {run.id} gave a validation RMSE of {metrics['rmse']:.6f} instead of {run.metrics['rmse']:.6f}."

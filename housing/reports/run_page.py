@@ -17,6 +17,7 @@ from housing.reports.page import HtmlTable, Page, Section
 from housing.reports.run_data import RunData
 from housing.tracking import tags
 from housing.training import fitting
+from housing.training.fitting import FitSettings
 
 N_EXPLAINED_ROWS = 1000  # test rows
 
@@ -104,7 +105,7 @@ def _learning_curve_section(cfg: DictConfig, run: RunData) -> Section:
             raise ConfigError(f"sizes must be fractions between 0 and 1 (got {share}).")
         rows = np.sort(order[: max(1, round(share * len(order)))])
         try:
-            model = fitting.fit(run.cfg, run.table, rows, run.parts.valid)
+            model = fitting.fit(FitSettings.from_config(run.cfg), run.table, rows, run.parts.valid)
         except ConfigError as error:  # too few rows for the features
             skipped.append(f"{len(rows):,} rows: {error}")
             continue
@@ -145,39 +146,32 @@ def _evaluation_section(evaluation: Evaluation | None, run: RunData) -> Section:
     figure = run_figures.errors_by_slice(
         ["test"], [evaluation.slices], [evaluation.scores["rmse"]], f"{evaluation.rows:,} test rows, predicted by the bundle"
     )
-    harder = [
-        (
-            f"{result.split} split",
-            f"{result.train_rows:,}",
-            f"{result.test_rows:,}",
-            *(f"{v:.4f}" for v in result.scores.values()),
-        )
-        for result in evaluation.harder_splits
-    ]
-    fitted = len(run.parts.train) + (len(run.parts.valid) if run.cfg.refit else 0)
-    own = (
-        "the run's own split",
-        f"{fitted:,}",
-        f"{evaluation.rows:,}",
-        *(f"{value:.4f}" for value in evaluation.scores.values()),
-    )
-    tables = [
-        HtmlTable(("", "fitted rows", "test rows", "RMSE", "MAE", "R²"), [own, *harder]),
-        _slice_table(evaluation.slices),
-    ]
-    if evaluation.coverage:
-        coverage = [(c.kind, c.name, f"{c.rows:,}", f"{c.coverage:.1%}", f"{c.mean_width:.4g}") for c in evaluation.coverage]
-        tables.insert(
-            1,
-            HtmlTable(
-                (f"intervals at {NOMINAL_COVERAGE:.0%}", "", "test rows", "covered", "mean width"), coverage, n_text_columns=2
-            ),
-        )
     text = (
         f"The bundle on {evaluation.rows:,} test rows, and the same config refitted on splits that hold out whole locations"
         " and areas."
         f" Bootstrap interval of the test RMSE: 95 %, {evaluation.rmse_lower:.4f} to {evaluation.rmse_upper:.4f}. {RULES}"
     )
     points = [*evaluation.limitations, *(f"Skipped: {reason}" for reason in evaluation.skipped)]
+    tables = [_splits_table(evaluation, run), *_coverage_tables(evaluation), _slice_table(evaluation.slices)]
     figures = [figure, *run_figures.errors_by_distance(evaluation, run.target_label)]
     return Section(title, text, bullets=points, tables=tables, figures=figures)
+
+
+def _splits_table(evaluation: Evaluation, run: RunData) -> HtmlTable:
+    """Return the scores on the run's own split and on the harder ones."""
+    n_fitted = len(run.parts.train) + (len(run.parts.valid) if run.cfg.refit else 0)
+    splits = [("the run's own split", n_fitted, evaluation.rows, evaluation.scores)]
+    splits += [
+        (f"{result.split} split", result.train_rows, result.test_rows, result.scores) for result in evaluation.harder_splits
+    ]
+    rows = [(name, f"{fitted:,}", f"{test:,}", *(f"{v:.4f}" for v in scores.values())) for name, fitted, test, scores in splits]
+    return HtmlTable(("", "fitted rows", "test rows", "RMSE", "MAE", "R²"), rows)
+
+
+def _coverage_tables(evaluation: Evaluation) -> list[HtmlTable]:
+    """Return a table of the coverage of intervals, or nothing if the model has none."""
+    if not evaluation.coverage:
+        return []
+    rows = [(c.kind, c.name, f"{c.rows:,}", f"{c.coverage:.1%}", f"{c.mean_width:.4g}") for c in evaluation.coverage]
+    header = (f"intervals at {NOMINAL_COVERAGE:.0%}", "", "test rows", "covered", "mean width")
+    return [HtmlTable(header, rows, n_text_columns=2)]

@@ -33,7 +33,7 @@ from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.tracking.runs import Run, RunRecord
 from housing.tracking.store import Store
-from housing.training.build import build
+from housing.training.build import BuildSettings, build
 from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import RANKING_METRICS
 
@@ -195,7 +195,7 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started:
         def on_fit(holdout: HoldoutPredictions) -> None:
             holdout.write(job.folder / HOLDOUT)
 
-        bundle, metrics = build(cfg, table, parts, tracked_run.id, on_fold, on_round, on_fit)
+        bundle, metrics = build(BuildSettings.from_config(cfg), table, parts, tracked_run.id, on_fold, on_round, on_fit)
     bundle.write(job.folder / BUNDLE)
     tracked_run.log(metrics=metrics)
     if job.is_standalone or cfg.log_model == "all":

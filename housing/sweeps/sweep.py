@@ -204,7 +204,7 @@ class Sweep(Callback):
             record.run.log_directory(run_figures.draw(bundle, holdout, table, split(table, cfg.split), folder / FIGURES), FIGURES)
 
     def _clean_up(self) -> None:
-        """Remove the jobs' bundles, which the store has or nobody needs, and temporary files of killed processes."""
+        """Remove the jobs' bundles, which the store has or no command needs, and temporary files of killed processes."""
         for folder in (*self.folder.glob(f"*/{BUNDLE}"), *self.folder.glob(f"*/{HOLDOUT}")):
             shutil.rmtree(folder)
         for temporary in self.folder.glob("*/.*"):

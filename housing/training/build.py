@@ -23,7 +23,7 @@ from housing.training.background import select_background
 from housing.training.callbacks import OnFit, OnFold, OnRound, no_op
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
 from housing.training.estimators import FittedEstimator, Model, export_boosters
-from housing.training.fitting import FitSettings, fit_model
+from housing.training.fitting import FitSettings, fit
 from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import measure_cost, round_metrics, score
 from housing.training.onnx_export import export_and_verify
@@ -100,19 +100,6 @@ class BuildSettings:
 
 
 def build(
-    cfg: DictConfig,
-    table: Table,
-    parts: Split,
-    run_id: str,
-    on_fold: OnFold = no_op,
-    on_round: OnRound = no_op,
-    on_fit: OnFit = no_op,
-) -> tuple[Bundle, dict[str, float]]:
-    """Build the bundle that the config of a run declares. See `build_from_settings`."""
-    return build_from_settings(BuildSettings.from_config(cfg), table, parts, run_id, on_fold, on_round, on_fit)
-
-
-def build_from_settings(
     settings: BuildSettings,
     table: Table,
     parts: Split,
@@ -129,7 +116,7 @@ def build_from_settings(
     scores = {}
     if settings.cross_validation is not None:
         scores = cross_validate(settings.cross_validation, settings.fit, table, parts, on_fold)
-    model = fit_model(settings.fit, table, parts.train, parts.valid, on_round=on_round)
+    model = fit(settings.fit, table, parts.train, parts.valid, on_round=on_round)
     valid_matrix = table.matrix[parts.valid]
     predicted = model.predict(valid_matrix)
     metrics = {**(scores or score(predicted, table.target[parts.valid])), "fit_seconds": model.fit_seconds}
@@ -139,7 +126,7 @@ def build_from_settings(
     fit_rows = parts.train
     if settings.refit:
         fit_rows = np.sort(np.concatenate([parts.train, parts.valid]))
-        model = fit_model(settings.fit, table, fit_rows, rounds=model.best_rounds, on_round=on_round)
+        model = fit(settings.fit, table, fit_rows, rounds=model.best_rounds, on_round=on_round)
         metrics["refit_seconds"] = model.fit_seconds
     on_fit(HoldoutPredictions(parts.valid, predicted, error_scales, export_boosters(model)))
     bundle = build_bundle(model, table, fit_rows, parts.valid, settings.parity_tolerance)

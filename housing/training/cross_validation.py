@@ -13,7 +13,7 @@ from housing.core.errors import ConfigError
 from housing.data.split import Rows, Split
 from housing.data.table import Table
 from housing.training.callbacks import OnFold, no_op
-from housing.training.fitting import FitSettings, fit_model
+from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import score
 
 
@@ -62,7 +62,7 @@ def cross_validate(
         raise ConfigError(f"evaluation={settings.name} cannot split {len(rows)} rows: {error}") from error
     predicted, actual = np.full(len(rows), np.nan), table.target[rows]
     for number, (fit_indices, fold) in enumerate(folds, start=1):
-        predicted[fold] = fit_model(fit_settings, table, rows[fit_indices]).predict(table.matrix[rows[fold]])
+        predicted[fold] = fit(fit_settings, table, rows[fit_indices]).predict(table.matrix[rows[fold]])
         done = ~np.isnan(predicted)
         on_fold(number, len(folds), score(predicted[done], actual[done]))
     return score(predicted, actual)

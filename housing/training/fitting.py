@@ -50,18 +50,6 @@ class FitSettings:
 
 
 def fit(
-    cfg: DictConfig,
-    table: Table,
-    rows: Rows,
-    validation: Rows | None = None,
-    rounds: Mapping[str, int] | None = None,
-    on_round: OnRound = no_op,
-) -> Model:
-    """Fit the model that the config of a run declares. See `fit_model`."""
-    return fit_model(FitSettings.from_config(cfg), table, rows, validation, rounds, on_round)
-
-
-def fit_model(
     settings: FitSettings,
     table: Table,
     rows: Rows,

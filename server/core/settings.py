@@ -41,7 +41,7 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     release_dir: Path
     poll_seconds: Annotated[float, POSITIVE]
     forbid_breaking_columns: bool
-    verify_memory: Annotated[int, integer(1)]
+    verify_memory_mb: Annotated[int, integer(1)]
     verify_seconds: Annotated[float, POSITIVE]
     host: str
     port: Annotated[int, integer(1, 65535)]
@@ -53,7 +53,7 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     rate_limit: Annotated[float, NON_NEGATIVE]
     cors_origins: Annotated[str, ORIGINS]
     metrics_port: Annotated[int, integer(0, 65535)]
-    request_timeout: Annotated[float, POSITIVE]
+    request_timeout_seconds: Annotated[float, POSITIVE]
     drain_seconds: Annotated[float, NON_NEGATIVE]
     explain_max_exact_columns: Annotated[int, integer(0, 20)]
     explain_samples: Annotated[int, integer(1)]
@@ -62,7 +62,7 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     log_max_bytes: Annotated[int, integer(1)]
     log_backups: Annotated[int, integer(0)]
     log_retention_days: Annotated[int, integer(0)]
-    feedback_timeout: Annotated[float, NON_NEGATIVE]
+    feedback_timeout_seconds: Annotated[float, NON_NEGATIVE]
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:

@@ -46,7 +46,7 @@ class Joiner:
 
     def __init__(self, settings: Settings, metrics_dir: Path) -> None:
         self._log_dir, self._release_dir, self._metrics_dir = settings.log_dir, settings.release_dir, metrics_dir
-        self._timeout = settings.feedback_timeout
+        self._timeout = settings.feedback_timeout_seconds
         self._joined = RotatingFile(
             settings.log_dir, JOINED, settings.log_max_bytes, settings.log_backups, settings.log_retention_days
         )

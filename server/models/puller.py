@@ -118,7 +118,7 @@ def _publish(settings: Settings, version: ModelVersion, name: str) -> None:
         source = f"models:/{settings.model}/{version.version}"
         bundle = bundle_directory(Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=scratch)))
         compatible_with = current / releases.BUNDLE if current and settings.forbid_breaking_columns else None
-        verify(bundle, compatible_with, settings.verify_memory, settings.verify_seconds, settings.max_rows)
+        verify(bundle, compatible_with, settings.verify_memory_mb, settings.verify_seconds, settings.max_rows)
         info = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
         releases.publish(settings.release_dir, name, bundle, info)
 

@@ -38,7 +38,7 @@ def verify(candidate: Path, current: Path | None, memory_mb: int, seconds: float
         raise BundleError(_last_line(child.stdout))
     if child.returncode:
         raise BundleError(
-            f"Verification exited with code {child.returncode} (memory limit {memory_mb} MB, serve.verify_memory):"
+            f"Verification exited with code {child.returncode} (memory limit {memory_mb} MB, serve.verify_memory_mb):"
             f" {_last_line(child.stdout + child.stderr)}"
         )
 
@@ -63,7 +63,7 @@ def inspect_files(bundle: Path, max_bytes: int) -> None:
     unpacked = sum(_unpacked_size(path) for path in files)
     if unpacked > max_bytes:
         raise BundleError(
-            f"The unpacked files must have at most {max_bytes} bytes, half of serve.verify_memory (got {unpacked})."
+            f"The unpacked files must have at most {max_bytes} bytes, half of serve.verify_memory_mb (got {unpacked})."
         )
     for path in (path for path in files if path.suffix == ".onnx"):
         try:

@@ -163,7 +163,7 @@ def watched(home: Path, place: Path, table: str) -> Iterator[Watched]:
     """Serve the promoted model of a table with two workers, watched, for as long as the block lasts; everything was seen at 0."""
     folder = watching.hurried(place)
     with (
-        serving(home, f"data={table}", "serve.workers=2", "serve.feedback_timeout=4") as server,
+        serving(home, f"data={table}", "serve.workers=2", "serve.feedback_timeout_seconds=4") as server,
         watching.receiver() as receiver,
         watching.alertmanager(folder, receiver.url) as alertmanager,
         watching.prometheus(folder, server.url.removeprefix("http://"), alertmanager) as prometheus,

@@ -30,6 +30,7 @@ from housing.tracking import store as tracking
 from housing.tracking import tags
 from housing.tracking.store import Store
 from housing.training import fitting
+from housing.training.fitting import FitSettings
 from tests.support.commands import Ended, command
 from tests.support.server import children, serving
 from tests.support.tables import TABLES, config, rentals_frame, train
@@ -226,7 +227,7 @@ def held_out_errors() -> tuple[list[Errors], Errors, list[SliceMask]]:
     parts = split(table, seeds[0].split)
 
     def errors(cfg: DictConfig) -> Errors:
-        fitted = fitting.fit(cfg, table, parts.train, parts.valid)
+        fitted = fitting.fit(FitSettings.from_config(cfg), table, parts.train, parts.valid)
         return np.asarray(fitted.predict(table.matrix[parts.test]) - table.target[parts.test])
 
     other = errors(config("train", *asked, "model=extra_trees"))

@@ -20,7 +20,7 @@ from housing.core.errors import BundleError, TableError
 from housing.data.split import split
 from housing.data.table import Table
 from housing.schema.table_schema import Schema
-from housing.training.build import build
+from housing.training.build import BuildSettings, build
 from tests.support.tables import config, rentals_frame
 
 FILES = [
@@ -94,7 +94,7 @@ def test_twelve_members_come_back_in_their_order(towns: Table, tmp_path: Path) -
     cfg = config(
         "train", "data=towns", "model=mean", "features=none", f"{trees}.n_seeds=12", f"{trees}.model.estimator.n_estimators=2"
     )
-    many = build(cfg, towns, split(towns, cfg.split), run_id="none")[0]
+    many = build(BuildSettings.from_config(cfg), towns, split(towns, cfg.split), run_id="none")[0]
     many.write(tmp_path / "many")
     read = Bundle.read(tmp_path / "many").ensemble.members
     for member, expected in zip(read, many.ensemble.members, strict=True):

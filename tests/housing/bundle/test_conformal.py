@@ -13,7 +13,7 @@ from housing.data.split import split
 from housing.data.table import Table
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
-from housing.training.build import build
+from housing.training.build import BuildSettings, build
 from tests.support.tables import config
 
 OPEN = Schema.from_dict({"name": "t", "columns": {"x": {"type": "float"}, "y": {"type": "float", "role": "target"}}})
@@ -97,7 +97,7 @@ def test_the_most_that_is_allowed_can_be_had(count: int) -> None:
 def test_the_bundle_of_a_run_covers_rows_it_never_saw(towns: Table, tmp_path: Path) -> None:
     cfg = config("train", "data=towns", "features=static", "model.estimator.n_estimators=60", "split.valid=0.4")
     parts = split(towns, cfg.split)
-    bundle = build(cfg, towns, parts, run_id="none")[0]
+    bundle = build(BuildSettings.from_config(cfg), towns, parts, run_id="none")[0]
     actual = towns.target[parts.test]
     for coverage in (0.5, 0.8, 0.95):
         predicted, lower, upper = bundle.predict_interval(towns.matrix[parts.test], coverage)
@@ -113,14 +113,14 @@ def test_rows_with_much_noise_get_wide_intervals(towns: Table) -> None:
     random, loud = np.random.default_rng(0), towns.matrix[:, 4] > 0  # with a garden
     noisy = dataclasses.replace(towns, target=500 + random.normal(0, np.where(loud, 100, 5)))
     cfg = config("train", "data=towns", "features=none", "model=linear", "split.valid=0.5")
-    bundle = build(cfg, noisy, split(noisy, cfg.split), run_id="none")[0]
+    bundle = build(BuildSettings.from_config(cfg), noisy, split(noisy, cfg.split), run_id="none")[0]
     _, lower, upper = bundle.predict_interval(towns.matrix, 0.9)
     assert np.median((upper - lower)[loud]) > 3 * np.median((upper - lower)[~loud])
 
 
 def test_a_run_without_intervals_says_so(rentals: Table) -> None:
     cfg = config("train", "data=rentals", "features=none", "interval=none", "model=linear")
-    bundle = build(cfg, rentals, split(rentals, cfg.split), run_id="none")[0]
+    bundle = build(BuildSettings.from_config(cfg), rentals, split(rentals, cfg.split), run_id="none")[0]
     with pytest.raises(BundleError, match="The model has no intervals"):
         bundle.predict_interval(rentals.matrix, 0.9)
 
@@ -136,4 +136,4 @@ def test_intervals_that_cannot_be_learned_are_refused(rentals: Table, overrides:
     cfg = config("train", "data=rentals", "features=none", "model=linear", *overrides)
     table = rentals if cfg.max_rows is None else rentals.head(cfg.max_rows)
     with pytest.raises(ConfigError, match=message):
-        build(cfg, table, split(table, cfg.split), run_id="none")
+        build(BuildSettings.from_config(cfg), table, split(table, cfg.split), run_id="none")

@@ -15,6 +15,7 @@ from housing.features.pipeline import Features
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 from housing.training import fitting
+from housing.training.fitting import FitSettings
 from tests.support.tables import COORDINATES, SMALL_GEO, config
 
 SCHEMA = Schema.from_dict(
@@ -153,9 +154,11 @@ MEAN = ("data=towns", "model=mean", "features=static", "model.members.trees.mode
 
 def test_a_mean_of_copies_is_the_mean_of_models_with_other_seeds(towns: Table) -> None:
     parts = split(towns, config("train", *MEAN).split)
-    mean = fitting.fit(config("train", *MEAN, "seed=5"), towns, parts.train)
+    mean = fitting.fit(FitSettings.from_config(config("train", *MEAN, "seed=5")), towns, parts.train)
     alone = ("data=towns", "features=static", "model.estimator.n_estimators=20")
-    each = [fitting.fit(config("train", *alone, f"seed={seed}"), towns, parts.train) for seed in (5, 6, 7)]
+    each = [
+        fitting.fit(FitSettings.from_config(config("train", *alone, f"seed={seed}")), towns, parts.train) for seed in (5, 6, 7)
+    ]
     assert len(mean.ensemble.members) == 3 and len(mean.ensemble.features) == 1
     expected = np.mean([model.predict(towns.matrix) for model in each], axis=0)
     np.testing.assert_allclose(mean.predict(towns.matrix), expected, rtol=1e-12)
@@ -168,7 +171,7 @@ FEW_ROUNDS = tuple(f"model.members.{name}.model.estimator.n_estimators=15" for n
 
 def test_a_blend_has_features_for_each_kind_of_member(towns: Table) -> None:
     parts = split(towns, config("train", *BLEND).split)
-    ensemble = fitting.fit(config("train", *BLEND, *FEW_ROUNDS), towns, parts.train).ensemble
+    ensemble = fitting.fit(FitSettings.from_config(config("train", *BLEND, *FEW_ROUNDS)), towns, parts.train).ensemble
     seen = {member.region: set(ensemble.features[member.features].names) for member in ensemble.members}
     assert "target_mean_of_1_nearest" in seen[NEAR] and not {"north", "east", "target_mean_of_1_nearest"} & seen[FAR]
     far_away = towns.matrix[:3] + np.array([12.0, 12.0, 0, 0, 0, 0])
@@ -180,30 +183,34 @@ def test_a_blend_has_features_for_each_kind_of_member(towns: Table) -> None:
 def test_a_blend_needs_coordinates(rentals: Table) -> None:
     cfg = config("train", "data=rentals", "model=blend", *FEW_ROUNDS)
     with pytest.raises(ConfigError, match="a table with coordinates"):
-        fitting.fit(cfg, rentals, split(rentals, cfg.split).train)
+        fitting.fit(FitSettings.from_config(cfg), rentals, split(rentals, cfg.split).train)
 
 
 def test_a_member_sees_the_blocks_that_it_names_alone(towns: Table) -> None:
     asked = (*MEAN[:3], MEAN[3], "model.members.trees.n_seeds=1", "+model.members.trees.visible_blocks=[ratio]")
     parts = split(towns, config("train", *asked).split)
-    (member,) = fitting.fit(config("train", *asked), towns, parts.train).ensemble.members
+    (member,) = fitting.fit(FitSettings.from_config(config("train", *asked)), towns, parts.train).ensemble.members
     fitted: Any = member.estimator
     assert fitted.estimator.n_features_in_ == len(
         ["north", "east", "area", "rooms", "garden", "rooms_per_area", "3 kinds", "", ""]
     )
     with pytest.raises(ConfigError, match="visible_blocks names 'magic'.* Blocks: rotation, distance, ratio"):
-        fitting.fit(config("train", *asked[:-1], "+model.members.trees.visible_blocks=[magic]"), towns, parts.train)
+        fitting.fit(
+            FitSettings.from_config(config("train", *asked[:-1], "+model.members.trees.visible_blocks=[magic]")),
+            towns,
+            parts.train,
+        )
 
 
 def test_copies_need_a_seed_to_differ_in(rentals: Table) -> None:
     seedless = "~model.members.trees.model.estimator.random_state"
     cfg = config("train", "data=rentals", "model=mean", "features=none", seedless)
     with pytest.raises(ConfigError, match="members.trees.n_seeds must be 1 .got 3.: the estimator has no random_state"):
-        fitting.fit(cfg, rentals, split(rentals, cfg.split).train)
+        fitting.fit(FitSettings.from_config(cfg), rentals, split(rentals, cfg.split).train)
 
 
 @pytest.mark.parametrize("copies", [0, -1, 1.5])
 def test_copies_are_a_number_above_0(rentals: Table, copies: float) -> None:
     cfg = config("train", "data=rentals", "model=mean", "features=none", f"model.members.trees.n_seeds={copies}")
     with pytest.raises(ConfigError, match=f"members.trees.n_seeds must be a whole number above 0 .got {copies}"):
-        fitting.fit(cfg, rentals, split(rentals, cfg.split).train)
+        fitting.fit(FitSettings.from_config(cfg), rentals, split(rentals, cfg.split).train)

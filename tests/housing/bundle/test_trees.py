@@ -27,7 +27,7 @@ from housing.core.errors import BundleError
 from housing.data.split import split
 from housing.data.table import Table
 from housing.schema.column import Matrix
-from housing.training.build import build
+from housing.training.build import BuildSettings, build
 from housing.training.onnx_export import to_onnx
 from server.models.verification import verify
 from tests.housing.bundle.test_bundle import rewrite_checksums
@@ -123,7 +123,7 @@ def test_every_graph_of_every_preset_is_the_same_in_every_bit(towns: Table, tmp_
     changes = SMALL[config("train", "data=towns", preset).features.name]
     cfg = config("train", "data=towns", preset, *changes)
     shrink(cfg)
-    made, _ = build(cfg, towns, split(towns, cfg.split), run_id="none")
+    made, _ = build(BuildSettings.from_config(cfg), towns, split(towns, cfg.split), run_id="none")
     made.write(tmp_path / "bundle")
     proven = Bundle.read(tmp_path / "bundle", VerifiedOnnxModel)
     proven.predict_with_interval(towns.matrix)

@@ -291,3 +291,14 @@ def test_rows_of_a_killed_ingest_are_saved_by_the_next_one_but_other_changes_are
     rentals_frame(100).to_csv(table_path(versioned), index=False)
     with pytest.raises(DataVersionError, match=r"rentals.csv differs from the version in rentals.csv.dvc"):
         ingest_file(file)
+
+
+def test_rows_are_never_written_into_dvcs_cache_through_a_link(versioned: Path) -> None:
+    dvc(versioned, "config", "--local", "cache.type", "symlink")
+    dvc(versioned, "checkout", "--quiet", "--relink")
+    cached = table_path(versioned).resolve()
+    assert cached.is_relative_to(versioned / ".dvc" / "cache")
+    before = cached.read_bytes()
+    assert ingest_file(write_file(versioned, "50.25,2,True,hills,,900")) == 1
+    assert cached.read_bytes() == before
+    assert table_path(versioned).read_bytes() == before + b"50.25,2,True,hills,,900\n"

@@ -10,7 +10,8 @@ from housing.data.table import Table
 from housing.evaluation.evaluate import EvaluationSettings, evaluate, refit_config, score_by_distance
 from housing.evaluation.results import Evaluation
 from housing.training import fitting
-from housing.training.build import build
+from housing.training.build import BuildSettings, build
+from housing.training.fitting import FitSettings
 from tests.support.tables import SMALL_GEO, config
 
 SMALL = ("model.estimator.n_estimators=20", "interval.estimator.n_estimators=10")
@@ -33,7 +34,7 @@ def test_distance_bands_end_at_round_numbers_and_hold_enough_rows() -> None:
 def test_full_evaluation_of_a_table_with_coordinates(towns: Table) -> None:
     cfg = config("train", "data=towns", "features=geo", *SMALL_GEO, *SMALL)
     parts = split(towns, cfg.split)
-    bundle = build(cfg, towns, parts, run_id="none")[0]
+    bundle = build(BuildSettings.from_config(cfg), towns, parts, run_id="none")[0]
     settings = settings_of("data=towns")
     evaluation = evaluate(settings, cfg, towns, parts, bundle)
     assert not evaluation.skipped
@@ -61,7 +62,7 @@ def test_full_evaluation_of_a_table_with_coordinates(towns: Table) -> None:
 def test_parts_that_are_impossible_without_coordinates_or_intervals_are_skipped(rentals: Table) -> None:
     cfg = config("train", "data=rentals", "features=none", "interval=none", *SMALL[:1])
     parts = split(rentals, cfg.split)
-    bundle = build(cfg, rentals, parts, run_id="none")[0]
+    bundle = build(BuildSettings.from_config(cfg), rentals, parts, run_id="none")[0]
     evaluation = evaluate(settings_of("data=rentals"), cfg, rentals, parts, bundle)
     assert not evaluation.harder_splits and not evaluation.coverage
     splits, intervals = evaluation.skipped
@@ -72,7 +73,7 @@ def test_parts_that_are_impossible_without_coordinates_or_intervals_are_skipped(
 def test_harder_split_that_leaves_an_empty_part_is_skipped(towns: Table) -> None:
     cfg = config("train", "data=towns", "features=none", *SMALL)
     parts = split(towns, cfg.split)
-    bundle = build(cfg, towns, parts, run_id="none")[0]
+    bundle = build(BuildSettings.from_config(cfg), towns, parts, run_id="none")[0]
     settings = settings_of("data=towns", "harder_splits.blocks.cell_degrees=90")  # one block covers the map
     evaluation = evaluate(settings, cfg, towns, parts, bundle)
     assert [result.split for result in evaluation.harder_splits] == ["grouped"]
@@ -83,8 +84,8 @@ def test_harder_split_that_leaves_an_empty_part_is_skipped(towns: Table) -> None
 def test_refit_on_another_split_works_like_the_run(towns: Table, refit: bool) -> None:
     parts = Split(np.arange(300), np.arange(300, 400), np.arange(400, 600))
     cfg = config("train", "data=towns", "features=none", f"refit={refit}", "model.early_stopping=5", *SMALL)
-    first = fitting.fit(cfg, towns, parts.train, parts.valid)
-    expected = fitting.fit(cfg, towns, np.arange(400), rounds=first.best_rounds) if refit else first
+    first = fitting.fit(FitSettings.from_config(cfg), towns, parts.train, parts.valid)
+    expected = fitting.fit(FitSettings.from_config(cfg), towns, np.arange(400), rounds=first.best_rounds) if refit else first
     predicted = refit_config(cfg, towns, parts).predict(towns.matrix[parts.test])
     assert np.array_equal(predicted, expected.predict(towns.matrix[parts.test]))
     assert np.array_equal(predicted, first.predict(towns.matrix[parts.test])) != refit

@@ -14,6 +14,7 @@ from housing.features.applicability import ApplicabilityDomain
 from housing.features.pipeline import Features
 from housing.schema.column import Matrix
 from housing.training import fitting
+from housing.training.fitting import FitSettings
 from housing.training.metrics import score
 from tests.support.tables import SMALL_GEO, config, towns_frame
 
@@ -123,7 +124,7 @@ def test_estimators_see_each_training_row_as_it_is_and_as_if_it_were_far(towns: 
     tree = ("model=decision_tree", "model.nan_handling=native", "data=towns", "features=geo", *SMALL_GEO)
     parts = split(towns, config("train", *tree).split)
     for reach, times in ((), 2), (("features.applicability=null",), 1):
-        model = fitting.fit(config("train", *tree, *reach), towns, parts.train)
+        model = fitting.fit(FitSettings.from_config(config("train", *tree, *reach)), towns, parts.train)
         fitted: Any = model.ensemble.members[0].estimator
         assert fitted.estimator.tree_.n_node_samples[0] == times * len(parts.train)
 
@@ -137,7 +138,7 @@ def test_where_no_training_row_is_near_a_model_with_a_reach_still_knows_the_rest
     west, far = np.flatnonzero(table.matrix[:, 1] < 6.2), table.matrix[table.matrix[:, 1] > 7.5]
 
     def skill(*overrides: str) -> float:
-        model = fitting.fit(config("train", *small, *overrides), table, west)
+        model = fitting.fit(FitSettings.from_config(config("train", *small, *overrides)), table, west)
         return score(model.predict(far), 1000 + 4 * far[:, 2])["r2"]
 
     assert skill() > max(0.5, skill("features.applicability=null"))

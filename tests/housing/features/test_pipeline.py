@@ -14,6 +14,7 @@ from housing.data.table import Table
 from housing.features.pipeline import Features
 from housing.schema.table_schema import Schema
 from housing.training import fitting
+from housing.training.fitting import FitSettings
 from housing.training.metrics import score
 from tests.support.tables import SMALL, config
 
@@ -161,7 +162,7 @@ def test_features_know_nothing_of_the_targets_of_rows_that_are_held_out(towns: T
     noise = towns.target.copy()
     noise[held_out] = np.random.default_rng(0).normal(1e6, 1e6, len(held_out))
     as_it_is, noisy = (
-        fitting.fit(cfg, table, parts.train, parts.valid).ensemble.features[0]
+        fitting.fit(FitSettings.from_config(cfg), table, parts.train, parts.valid).ensemble.features[0]
         for table in (towns, dataclasses.replace(towns, target=noise))
     )
     for rows in (held_out, parts.train):
@@ -176,9 +177,9 @@ def test_targets_without_meaning_give_no_skill(towns: Table, name: str) -> None:
     parts = split(towns, cfg.split)
     target = towns.target.copy()
     target[parts.train] = np.random.default_rng(1).permutation(target[parts.train])
-    model = fitting.fit(cfg, dataclasses.replace(towns, target=target), parts.train)
+    model = fitting.fit(FitSettings.from_config(cfg), dataclasses.replace(towns, target=target), parts.train)
     assert score(model.predict(towns.matrix[parts.test]), towns.target[parts.test])["r2"] < 0.05
-    in_truth = fitting.fit(cfg, towns, parts.train)
+    in_truth = fitting.fit(FitSettings.from_config(cfg), towns, parts.train)
     assert score(in_truth.predict(towns.matrix[parts.test]), towns.target[parts.test])["r2"] > 0.8
 
 

@@ -97,7 +97,7 @@ def test_the_key_of_a_retraining_depends_on_data_table_config_and_overrides() ->
         ("promote_overrides=[1]", ["promote_overrides", "[1]"]),
         ('promote_overrides=["alias=production"]', ["promote_overrides", "['alias=production']", "alias="]),
         ("min_new_rows=-1", ["min_new_rows", "-1"]),
-        ("lock_timeout=abc", ["lock_timeout", "'abc'"]),
+        ("lock_timeout_seconds=abc", ["lock_timeout_seconds", "'abc'"]),
     ],
 )
 def test_an_invalid_setting_is_named_with_its_value(home: Path, override: str, words: list[str]) -> None:
@@ -110,7 +110,7 @@ def test_an_invalid_setting_is_named_with_its_value(home: Path, override: str, w
 def test_a_second_retraining_waits_and_then_ends_with_an_error(home: Path) -> None:
     (home / "outputs").mkdir()
     with file_lock(home / "outputs" / ".retrain-rentals.lock"):
-        ended = command(home, "housing.retrain", *RENTALS, "lock_timeout=0.1")
+        ended = command(home, "housing.retrain", *RENTALS, "lock_timeout_seconds=0.1")
     assert ended.code == 1
     assert "Another process has been retraining on table rentals for over 0.1 s" in ended.err
     assert not (home / "outputs" / "sweeps").exists()

@@ -23,7 +23,7 @@ from housing.schema.column import Matrix
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.tracking.store import Store
-from housing.training.build import build
+from housing.training.build import BuildSettings, build
 from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import score
 from tests.support.commands import command
@@ -129,7 +129,7 @@ def explained(cfg_overrides: tuple[str, ...], table: Table) -> tuple[Matrix, Mat
     cfg = config("train", f"data={table.schema.name}", *cfg_overrides)
     left: list[HoldoutPredictions] = []
     parts = split(table, cfg.split)
-    bundle = build(cfg, table, parts, run_id="none", on_fit=left.append)[0]
+    bundle = build(BuildSettings.from_config(cfg), table, parts, run_id="none", on_fit=left.append)[0]
     found = explain(bundle, left[0].boosters, table.matrix[parts.test])
     assert found is not None
     return found.contributions.sum(axis=1) + found.base_values, bundle.predict(table.matrix[parts.test]), found.columns
@@ -159,7 +159,7 @@ def test_contributions_add_up_to_the_prediction(towns: Table, asked: tuple[str, 
 def test_a_model_with_a_member_of_another_library_is_not_explained_by_half(towns: Table) -> None:
     cfg = config("train", "data=towns", "features=none", "interval=none", *FEW[:1])
     parts = split(towns, cfg.split)
-    bundle = build(cfg, towns, parts, run_id="none")[0]
+    bundle = build(BuildSettings.from_config(cfg), towns, parts, run_id="none")[0]
     assert explain(bundle, {}, towns.matrix[parts.test]) is None
 
 

@@ -12,8 +12,8 @@ from housing.bundle.bundle import Bundle
 from housing.bundle.onnx_model import OnnxModel
 from housing.data.split import split
 from housing.data.table import Table
-from housing.training.build import build
-from housing.training.fitting import fit
+from housing.training.build import BuildSettings, build
+from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import score
 from tests.support.tables import SMALL, config
 
@@ -37,8 +37,8 @@ def count_trees(bundle: Bundle) -> int:
 def test_the_refit_uses_the_best_rounds_of_the_first_fit(rentals: Table) -> None:
     cfg = config("train", *EARLY_STOPPING)
     parts = split(rentals, cfg.split)
-    first = fit(cfg, rentals, parts.train, parts.valid)
-    bundle, metrics = build(cfg, rentals, parts, run_id="none")
+    first = fit(FitSettings.from_config(cfg), rentals, parts.train, parts.valid)
+    bundle, metrics = build(BuildSettings.from_config(cfg), rentals, parts, run_id="none")
     assert count_trees(bundle) == first.best_rounds["xgboost"]
     assert metrics["rmse"] == score(first.predict(rentals.matrix[parts.valid]), rentals.target[parts.valid])["rmse"]
     assert metrics["refit_seconds"] > 0
@@ -47,7 +47,7 @@ def test_the_refit_uses_the_best_rounds_of_the_first_fit(rentals: Table) -> None
 def test_without_a_refit_the_bundle_is_the_model_that_was_scored(rentals: Table) -> None:
     cfg = config("train", *EARLY_STOPPING, "refit=false")
     parts = split(rentals, cfg.split)
-    bundle, metrics = build(cfg, rentals, parts, run_id="none")
+    bundle, metrics = build(BuildSettings.from_config(cfg), rentals, parts, run_id="none")
     valid = rentals.matrix[parts.valid]
     assert score(bundle.predict(valid), rentals.target[parts.valid])["rmse"] == pytest.approx(metrics["rmse"], rel=1e-5)
     assert "refit_seconds" not in metrics
@@ -63,7 +63,7 @@ def test_the_refit_learns_from_validation_rows_and_never_from_test_rows(rentals:
         target[rows] += 1000.0
         changed = dataclasses.replace(rentals, target=target)
         cfg.refit = refit
-        return build(cfg, changed, parts, run_id="none")[0].predict(rentals.matrix)
+        return build(BuildSettings.from_config(cfg), changed, parts, run_id="none")[0].predict(rentals.matrix)
 
     plain, refitted = predictions([], refit=False), predictions([], refit=True)
     assert not np.array_equal(plain, refitted)
@@ -77,7 +77,7 @@ def test_the_reference_histograms_come_from_the_rows_of_the_fit(rentals: Table) 
     for refit in (True, False):
         cfg = config("train", "data=rentals", "features=none", "model=linear", f"refit={str(refit).lower()}")
         parts = split(rentals, cfg.split)
-        bundle = build(cfg, rentals, parts, run_id="none")[0]
+        bundle = build(BuildSettings.from_config(cfg), rentals, parts, run_id="none")[0]
         assert bundle.reference["rows"] == len(parts.train) + (len(parts.valid) if refit else 0)
         assert bundle.card["fitted_on"] == ("train and valid" if refit else "train")
 
@@ -85,7 +85,7 @@ def test_the_reference_histograms_come_from_the_rows_of_the_fit(rentals: Table) 
 def test_the_background_comes_from_the_rows_of_the_fit(rentals: Table) -> None:
     cfg = config("train", "data=rentals", "features=none", "model=linear", "refit=false", "interval=none", "n_background_rows=7")
     parts = split(rentals, cfg.split)
-    bundle = build(cfg, rentals, parts, run_id="none")[0]
+    bundle = build(BuildSettings.from_config(cfg), rentals, parts, run_id="none")[0]
     fit_rows = {row.tobytes() for row in rentals.matrix[parts.train]}
     assert len(bundle.background) == 7
     assert all(row.tobytes() in fit_rows for row in bundle.background)
@@ -94,7 +94,12 @@ def test_the_background_comes_from_the_rows_of_the_fit(rentals: Table) -> None:
 @pytest.mark.parametrize("name", ["geo", "full"])
 def test_a_bundle_with_fitted_features_predicts_the_same_after_reading(towns: Table, tmp_path: Path, name: str) -> None:
     overrides = ("data=towns", f"features={name}", *SMALL[name], "model.estimator.n_estimators=15")
-    bundle = build(config("train", *overrides), towns, split(towns, config("train", *overrides).split), run_id="none")[0]
+    bundle = build(
+        BuildSettings.from_config(config("train", *overrides)),
+        towns,
+        split(towns, config("train", *overrides).split),
+        run_id="none",
+    )[0]
     bundle.write(tmp_path / "bundle")
     restored = Bundle.read(tmp_path / "bundle")
     np.testing.assert_array_equal(restored.predict(towns.matrix), bundle.predict(towns.matrix))
@@ -105,7 +110,7 @@ def test_a_bundle_with_fitted_features_predicts_the_same_after_reading(towns: Ta
 def test_a_blend_predicts_the_same_near_and_far_after_reading(towns: Table, tmp_path: Path) -> None:
     few_trees = tuple(f"model.members.{name}.model.estimator.n_estimators=10" for name in ("near", "far"))
     cfg = config("train", "data=towns", "model=blend", "features=geo", *SMALL["geo"], *few_trees)
-    bundle = build(cfg, towns, split(towns, cfg.split), run_id="none")[0]
+    bundle = build(BuildSettings.from_config(cfg), towns, split(towns, cfg.split), run_id="none")[0]
     bundle.write(tmp_path / "bundle")
     near_and_far = np.vstack([towns.matrix + np.array([degrees, degrees, 0, 0, 0, 0]) for degrees in (0.0, 0.1, 0.3, 9.0)])
     np.testing.assert_array_equal(Bundle.read(tmp_path / "bundle").predict(near_and_far), bundle.predict(near_and_far))
@@ -115,6 +120,6 @@ def test_a_blend_predicts_the_same_near_and_far_after_reading(towns: Table, tmp_
 def test_a_build_is_reproducible_to_the_last_digit(towns: Table) -> None:
     cfg = config("train", "data=towns", "features=full", *SMALL["full"], "model.estimator.n_estimators=10", "n_threads=1")
     parts = split(towns, cfg.split)
-    first, second = (build(cfg, towns, parts, run_id="none") for _ in range(2))
+    first, second = (build(BuildSettings.from_config(cfg), towns, parts, run_id="none") for _ in range(2))
     np.testing.assert_array_equal(first[0].predict(towns.matrix), second[0].predict(towns.matrix))
     assert first[1]["rmse"] == second[1]["rmse"]

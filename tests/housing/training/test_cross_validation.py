@@ -11,7 +11,7 @@ from housing.core.config import instantiate
 from housing.core.errors import ConfigError
 from housing.data.split import grid_cells, locations, split
 from housing.data.table import Table
-from housing.training.build import build
+from housing.training.build import BuildSettings, build
 from housing.training.callbacks import OnFold, no_op
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
 from housing.training.fitting import FitSettings, fit
@@ -60,7 +60,7 @@ def test_the_score_is_out_of_fold(towns: Table, evaluation: str) -> None:
     groups = None if cfg.evaluation.groups is None else instantiate(cfg.evaluation.groups, towns)[rows]
     predicted = np.empty(len(rows))
     for others, fold in instantiate(cfg.evaluation.folds).split(rows, groups=groups):
-        predicted[fold] = fit(cfg, towns, rows[others]).predict(towns.matrix[rows[fold]])
+        predicted[fold] = fit(FitSettings.from_config(cfg), towns, rows[others]).predict(towns.matrix[rows[fold]])
     reported: list[tuple[int, int]] = []
     scores = cross_validated(cfg, towns, lambda number, n_folds, _: reported.append((number, n_folds)))
     assert scores == score(predicted, towns.target[rows])
@@ -70,7 +70,12 @@ def test_the_score_is_out_of_fold(towns: Table, evaluation: str) -> None:
 def test_a_run_is_compared_by_the_score_of_its_evaluation(towns: Table) -> None:
     parts = split(towns, config("train", *LINEAR).split)
     built = {
-        name: build(config("train", *LINEAR, f"evaluation={name}", "interval=none"), towns, parts, run_id="none")
+        name: build(
+            BuildSettings.from_config(config("train", *LINEAR, f"evaluation={name}", "interval=none")),
+            towns,
+            parts,
+            run_id="none",
+        )
         for name in ("holdout", "kfold", "grouped", "blocks")
     }
     for name in ("kfold", "grouped", "blocks"):

@@ -13,10 +13,10 @@ from sklearn.tree import DecisionTreeRegressor
 from housing.core.errors import ConfigError, HousingError
 from housing.data.split import Rows, Split, split
 from housing.data.table import Table, load
-from housing.training.build import build, build_bundle
+from housing.training.build import BuildSettings, build, build_bundle
 from housing.training.estimator_specs import EstimatorSpec
 from housing.training.estimators import Model
-from housing.training.fitting import FitSettings, fit, fit_model
+from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import score
 from tests.support.tables import SMALL, config
 
@@ -40,7 +40,7 @@ def test_the_test_rmse_on_the_california_table_is_the_documented_one(
     cfg = config("train", f"model={model}", f"features={features}", "split=random", "split.seeds=[42,42]")
     table = load(cfg.data)
     parts = split(table, cfg.split)
-    bundle, metrics = build(cfg, table, parts, run_id="none")
+    bundle, metrics = build(BuildSettings.from_config(cfg), table, parts, run_id="none")
     scores = score(bundle.predict(table.matrix[parts.test]), table.target[parts.test])
     assert rmse[0] < scores["rmse"] < rmse[1]
     assert metrics["latency_us"] > 0
@@ -54,7 +54,7 @@ FAST = {"linear": (), "decision_tree": (), "xgboost": ("model.estimator.n_estima
 def test_the_exported_model_predicts_like_the_estimator_on_all_rows(rentals: Table, model: str) -> None:
     cfg = config("train", "data=rentals", "features=none", f"model={model}")
     parts = split(rentals, cfg.split)
-    fitted = fit(cfg, rentals, parts.train)
+    fitted = fit(FitSettings.from_config(cfg), rentals, parts.train)
     bundle = build_bundle(fitted, rentals, parts.train, parts.valid, parity_tolerance=1e-4)
     for rows in (parts.test, parts.valid, parts.train):
         np.testing.assert_allclose(bundle.predict(rentals.matrix[rows]), fitted.predict(rentals.matrix[rows]), rtol=1e-5)
@@ -64,14 +64,14 @@ def test_the_linear_model_does_not_depend_on_the_unit_of_a_column(rentals: Table
     cfg = config("train", "data=rentals", "features=none", "model=linear")
     parts, seconds = split(rentals, cfg.split), rentals.matrix.copy()
     seconds[:, 4] *= 3.2e7  # years in seconds: all other columns are small in comparison
-    in_seconds = build(cfg, dataclasses.replace(rentals, matrix=seconds), parts, run_id="none")[1]
-    assert in_seconds["rmse"] == pytest.approx(build(cfg, rentals, parts, run_id="none")[1]["rmse"])
+    in_seconds = build(BuildSettings.from_config(cfg), dataclasses.replace(rentals, matrix=seconds), parts, run_id="none")[1]
+    assert in_seconds["rmse"] == pytest.approx(build(BuildSettings.from_config(cfg), rentals, parts, run_id="none")[1]["rmse"])
 
 
 def test_an_export_that_differs_is_refused_with_row_and_value(rentals: Table) -> None:
     cfg = config("train", "data=rentals", "features=none", "model=xgboost")
     parts = split(rentals, cfg.split)
-    fitted = fit(cfg, rentals, parts.train)
+    fitted = fit(FitSettings.from_config(cfg), rentals, parts.train)
     with pytest.raises(HousingError, match="exported model differs from the fitted estimator by .* on validation row"):
         build_bundle(fitted, rentals, parts.train, parts.valid, parity_tolerance=0.0)
 
@@ -81,9 +81,9 @@ def test_an_export_that_differs_is_refused_with_row_and_value(rentals: Table) ->
 def test_all_features_work_without_coordinates(rentals: Table, model: str, features: str) -> None:
     cfg = config("train", "data=rentals", f"features={features}", f"model={model}", *FAST[model])
     parts = split(rentals, cfg.split)
-    bundle, metrics = build(cfg, rentals, parts, run_id="none")
+    bundle, metrics = build(BuildSettings.from_config(cfg), rentals, parts, run_id="none")
     plain = config("train", "data=rentals", "features=none", f"model={model}", *FAST[model])
-    assert metrics["rmse"] == pytest.approx(build(plain, rentals, parts, run_id="none")[1]["rmse"])
+    assert metrics["rmse"] == pytest.approx(build(BuildSettings.from_config(plain), rentals, parts, run_id="none")[1]["rmse"])
     assert np.isfinite(bundle.predict(rentals.matrix[parts.test])).all()
 
 
@@ -92,7 +92,7 @@ def test_all_features_work_without_coordinates(rentals: Table, model: str, featu
 def test_all_features_work_with_coordinates_missing_numbers_and_categories(towns: Table, model: str, features: str) -> None:
     overrides = ("data=towns", f"features={features}", *SMALL[features], f"model={model}", *FAST[model])
     parts = split(towns, config("train", *overrides).split)
-    bundle, metrics = build(config("train", *overrides), towns, parts, run_id="none")
+    bundle, metrics = build(BuildSettings.from_config(config("train", *overrides)), towns, parts, run_id="none")
     far = towns.matrix[parts.test] + np.array([12.0, 12.0, 0, 0, 0, 0])
     assert np.isfinite(bundle.predict(np.vstack([towns.matrix[parts.test], far]))).all()
     assert metrics["rmse"] < 0.5 * towns.target.std()
@@ -111,7 +111,7 @@ def test_an_unusable_estimator_is_refused(rentals: Table, target: str, message: 
     cfg = config("train", "data=rentals", "features=none", "model=linear", *estimator)
     rounded = Table(rentals.schema, rentals.matrix, np.round(rentals.target, -3), rentals.key, rentals.fingerprint)
     with pytest.raises(ConfigError, match=message):
-        build(cfg, rounded, split(rounded, cfg.split), run_id="none")
+        build(BuildSettings.from_config(cfg), rounded, split(rounded, cfg.split), run_id="none")
 
 
 BOOSTED = ("data=rentals", "features=none", "model.estimator.n_estimators=400", "model.estimator.learning_rate=0.3")
@@ -126,7 +126,7 @@ def trees(fitted: Model) -> list[str]:
 def test_early_stopping_chooses_the_rounds_with_the_best_validation_score(rentals: Table) -> None:
     cfg = config("train", *BOOSTED, "model.early_stopping=20")
     parts = split(rentals, cfg.split)
-    model = fit(cfg, rentals, parts.train, parts.valid)
+    model = fit(FitSettings.from_config(cfg), rentals, parts.train, parts.valid)
     rounds = model.best_rounds["xgboost"]
     assert 5 < rounds < 380 and len(model.best_rounds) == 1
     assert len(trees(model)) == rounds + 20  # the last 20 did not improve the score and are not used
@@ -139,26 +139,28 @@ def rmse_of(cfg: DictConfig, table: Table, rounds: int) -> float:
     """Return the validation error of a fit with a fixed number of rounds."""
     parts = split(table, cfg.split)
     cfg.model.estimator.n_estimators = rounds
-    return score(fit(cfg, table, parts.train).predict(table.matrix[parts.valid]), table.target[parts.valid])["rmse"]
+    return score(
+        fit(FitSettings.from_config(cfg), table, parts.train).predict(table.matrix[parts.valid]), table.target[parts.valid]
+    )["rmse"]
 
 
 def test_given_rounds_disable_early_stopping(rentals: Table) -> None:
     cfg = config("train", *BOOSTED, "model.early_stopping=20")
-    model = fit(cfg, rentals, np.arange(len(rentals)), rounds={"xgboost": 7})
+    model = fit(FitSettings.from_config(cfg), rentals, np.arange(len(rentals)), rounds={"xgboost": 7})
     assert len(trees(model)) == 7
     plain = config("train", *BOOSTED, "model.estimator.n_estimators=7")
-    assert trees(model) == trees(fit(plain, rentals, np.arange(len(rentals))))
+    assert trees(model) == trees(fit(FitSettings.from_config(plain), rentals, np.arange(len(rentals))))
 
 
 def test_without_validation_rows_every_tenth_row_is_held_out(rentals: Table) -> None:
     cfg = config("train", *BOOSTED, "model.estimator.n_estimators=5", "model.early_stopping=5")
     rows = np.arange(100, 400)
-    fitted = trees(fit(cfg, rentals, rows))
+    fitted = trees(fit(FitSettings.from_config(cfg), rentals, rows))
 
     def trees_with_noise_in(noisy: Rows) -> list[str]:
         target = rentals.target.copy()
         target[noisy] += 5000.0
-        return trees(fit(cfg, dataclasses.replace(rentals, target=target), rows))
+        return trees(fit(FitSettings.from_config(cfg), dataclasses.replace(rentals, target=target), rows))
 
     assert trees_with_noise_in(rows[::10]) == fitted
     assert trees_with_noise_in(rows[1:2]) != fitted
@@ -172,9 +174,9 @@ def test_each_member_stops_at_its_own_best_round(rentals: Table) -> None:
     )
     cfg = config("train", *overrides)
     parts = split(rentals, cfg.split)
-    rounds = fit(cfg, rentals, parts.train, parts.valid).best_rounds
+    rounds = fit(FitSettings.from_config(cfg), rentals, parts.train, parts.valid).best_rounds
     assert set(rounds) == {"trees 0", "trees 1"} and len(set(rounds.values())) == 2
-    again = fit(cfg, rentals, parts.train, rounds=rounds)
+    again = fit(FitSettings.from_config(cfg), rentals, parts.train, rounds=rounds)
     counts = [len(member.estimator.estimator.get_booster().get_dump()) for member in again.ensemble.members]  # type: ignore[attr-defined]
     assert counts == list(rounds.values())
 
@@ -182,7 +184,7 @@ def test_each_member_stops_at_its_own_best_round(rentals: Table) -> None:
 def test_early_stopping_needs_an_estimator_with_rounds(rentals: Table) -> None:
     cfg = config("train", "data=rentals", "features=none", "model=linear", "+model.early_stopping=5")
     with pytest.raises(ConfigError, match="model.early_stopping must be null .got 5.: LinearRegression"):
-        fit(cfg, rentals, np.arange(100))
+        fit(FitSettings.from_config(cfg), rentals, np.arange(100))
 
 
 def test_rounds_are_reported_during_the_fit(rentals: Table) -> None:
@@ -192,11 +194,11 @@ def test_rounds_are_reported_during_the_fit(rentals: Table) -> None:
         reported.append((name, done, rounds, validation_score is not None))
 
     cfg = config("train", "data=rentals", "features=none", "model.estimator.n_estimators=75")
-    fit(cfg, rentals, np.arange(400), on_round=report)
+    fit(FitSettings.from_config(cfg), rentals, np.arange(400), on_round=report)
     assert reported == [("xgboost", 25, 75, False), ("xgboost", 50, 75, False), ("xgboost", 75, 75, False)]
     reported.clear()
     stopping = config("train", "data=rentals", "features=none", "model.estimator.n_estimators=30", "model.early_stopping=30")
-    fit(stopping, rentals, np.arange(400), on_round=report)
+    fit(FitSettings.from_config(stopping), rentals, np.arange(400), on_round=report)
     assert reported == [("xgboost", 25, 30, True)]
 
 
@@ -206,7 +208,7 @@ def test_a_constant_target_is_predicted(towns: Table, model: str, features: str)
     overrides = ("data=towns", f"features={features}", *SMALL[features], f"model={model}", *FAST.get(model, ()))
     cfg = config("train", *overrides)
     constant = dataclasses.replace(towns, target=np.full(len(towns), 0.1))
-    bundle, metrics = build(cfg, constant, split(constant, cfg.split), run_id="none")
+    bundle, metrics = build(BuildSettings.from_config(cfg), constant, split(constant, cfg.split), run_id="none")
     np.testing.assert_allclose(bundle.predict(towns.matrix), 0.1, rtol=1e-5)
     assert metrics["r2"] == 0.0 or metrics["rmse"] < 1e-6
     assert np.isfinite(bundle.predict_interval(towns.matrix, 0.9)).all()
@@ -219,7 +221,7 @@ def test_constant_columns_and_a_single_location_can_be_fitted(towns: Table, mode
     matrix[:, 2] = towns.matrix[:, 2]  # only the area varies
     flat = dataclasses.replace(towns, matrix=matrix, target=2 * matrix[:, 2])
     cfg = config("train", "data=towns", f"features={features}", *SMALL[features], f"model={model}", *FAST[model], "split=random")
-    bundle, metrics = build(cfg, flat, split(flat, cfg.split), run_id="none")
+    bundle, metrics = build(BuildSettings.from_config(cfg), flat, split(flat, cfg.split), run_id="none")
     assert metrics["r2"] > 0.4  # few trees, and most columns carry no information
     assert np.isfinite(bundle.predict(towns.matrix)).all()
 
@@ -230,7 +232,7 @@ def test_a_category_without_training_rows_can_be_predicted(rentals: Table) -> No
         parts = split(rentals, cfg.split)
         train = parts.train[rentals.matrix[parts.train, 3] != 2]
         valid = parts.valid[rentals.matrix[parts.valid, 3] != 2]
-        bundle = build(cfg, rentals, Split(train, valid, parts.test), run_id="none")[0]
+        bundle = build(BuildSettings.from_config(cfg), rentals, Split(train, valid, parts.test), run_id="none")[0]
         assert np.isfinite(bundle.predict(rentals.matrix[rentals.matrix[:, 3] == 2])).all()
 
 
@@ -242,13 +244,13 @@ def test_features_refuse_too_few_rows(towns: Table, features: str, rows: int, me
     cfg = config("train", "data=towns", f"features={features}", "interval=none")
     table = towns.head(rows)
     with pytest.raises(ConfigError, match=message):
-        build(cfg, table, split(table, cfg.split), run_id="none")
+        build(BuildSettings.from_config(cfg), table, split(table, cfg.split), run_id="none")
 
 
 def test_a_fit_needs_no_config(rentals: Table) -> None:
     features: dict[str, Any] = {"blocks": {}, "exclude_roles": [], "applicability": None}
     settings = FitSettings((EstimatorSpec("tree", partial(DecisionTreeRegressor, max_depth=6), features, nan_handling="impute"),))
-    model = fit_model(settings, rentals, np.arange(400))
+    model = fit(settings, rentals, np.arange(400))
     scores = score(model.predict(rentals.matrix[400:]), rentals.target[400:])
     assert not settings.uses_early_stopping and model.best_rounds == {}
     assert scores["r2"] > 0.9

@@ -27,7 +27,7 @@ FRAME = rentals_frame(30, seed=3).drop(columns="rent")
 def server(served_home: Path) -> Iterator[Server]:
     """Yield the promoted model, served by one worker."""
     with serving(
-        served_home, "serve.workers=1", "serve.max_rows=100", "serve.max_body=100000", "serve.request_timeout=1"
+        served_home, "serve.workers=1", "serve.max_rows=100", "serve.max_body=100000", "serve.request_timeout_seconds=1"
     ) as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         yield running

@@ -36,7 +36,7 @@ Truth = dict[str, Any]
 @pytest.fixture(scope="module")
 def server(served_home: Path) -> Iterator[Server]:
     """The promoted model, served; its joiner does not wait long."""
-    with serving(served_home, "serve.feedback_timeout=4", "serve.max_rows=200", "serve.max_body=20000") as running:
+    with serving(served_home, "serve.feedback_timeout_seconds=4", "serve.max_rows=200", "serve.max_body=20000") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         yield running
 
@@ -350,7 +350,11 @@ def serve_version(place: Path, version: str) -> None:
 @contextmanager
 def joining(place: Path, patience: float = 60) -> Iterator["subprocess.Popen[bytes]"]:
     """A joiner of `<place>/log` alone, for as long as the block lasts."""
-    overrides = (f"serve.release_dir={place}/published", f"serve.log_dir={place}/log", f"serve.feedback_timeout={patience}")
+    overrides = (
+        f"serve.release_dir={place}/published",
+        f"serve.log_dir={place}/log",
+        f"serve.feedback_timeout_seconds={patience}",
+    )
     serve = config("serve", "data=rentals", *overrides).serve
     environ = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
     environ = {**os.environ, **environ, "PROMETHEUS_MULTIPROC_DIR": str(place / "metrics")}

@@ -34,7 +34,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Itera
     options = (
         "serve.workers=1",
         f"serve.threads={THREADS}",
-        f"serve.request_timeout={TIMEOUT}",
+        f"serve.request_timeout_seconds={TIMEOUT}",
         f"serve.metrics_port={METRICS_PORT}",
     )
     with serving(home, *options) as running:
