@@ -25,7 +25,7 @@ from server.supervisor import GUNICORN, Process, server_environment
 # Stops the server when this process exits, even by SIGKILL: its standard input then reaches its end.
 TIED_SCRIPT = 'exec 3<&0; "$@" & server=$!; { read -r _; kill $server; } <&3 2>/dev/null & wait $server'
 POLL_SECONDS = 0.1
-REQUEST_TIMEOUT = 10  # seconds
+REQUEST_TIMEOUT_SECONDS = 10
 PRIVATE_SETTINGS = {
     "host": "127.0.0.1",
     "metrics_port": 0,
@@ -89,7 +89,7 @@ def _wait_until_ready(url: str, process: Process, log: Path, timeout: float) -> 
 
 def _is_ready(url: str) -> bool:
     try:
-        with NO_PROXY_OPENER.open(f"{url}/readyz", timeout=REQUEST_TIMEOUT):
+        with NO_PROXY_OPENER.open(f"{url}/readyz", timeout=REQUEST_TIMEOUT_SECONDS):
             return True
     except OSError:
         return False
@@ -99,7 +99,7 @@ def _predict_golden_rows(url: str, bundle: Bundle, log: Path) -> Vector:
     body = json.dumps({"instances": bundle.golden["rows"]}).encode()
     try:
         request = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})
-        with NO_PROXY_OPENER.open(request, timeout=REQUEST_TIMEOUT) as response:
+        with NO_PROXY_OPENER.open(request, timeout=REQUEST_TIMEOUT_SECONDS) as response:
             return np.array(json.load(response)["predictions"], dtype=np.float64)
     except urllib.error.HTTPError as error:
         reason = error.read(500).decode()

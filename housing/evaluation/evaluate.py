@@ -90,11 +90,12 @@ def refit_config(cfg: DictConfig, table: Table, parts: Split) -> estimators.Mode
     With `refit`, the number of boosting rounds is found on the validation rows, then the model is fitted on the training and
     validation rows.
     """
+    settings = FitSettings.from_config(cfg)
     if not cfg.refit:
-        return fitting.fit(FitSettings.from_config(cfg), table, parts.train, parts.valid)
+        return fitting.fit(settings, table, parts.train, parts.valid)
     stops_early = any(spec.early_stopping_rounds for spec in estimator_specs.estimator_specs(cfg))
-    rounds = fitting.fit(FitSettings.from_config(cfg), table, parts.train, parts.valid).best_rounds if stops_early else {}
-    return fitting.fit(FitSettings.from_config(cfg), table, np.sort(np.concatenate([parts.train, parts.valid])), rounds=rounds)
+    rounds = fitting.fit(settings, table, parts.train, parts.valid).best_rounds if stops_early else {}
+    return fitting.fit(settings, table, np.sort(np.concatenate([parts.train, parts.valid])), rounds=rounds)
 
 
 def distance_to_training(table: Table, training_rows: Rows, rows: Rows) -> Vector:
