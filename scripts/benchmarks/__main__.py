@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from housing.core.environment import PROJECT
 from scripts.benchmarks import code_size, quality, server, sweeps
+from scripts.benchmarks import serving as serving_peers
 from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
 
 
@@ -24,7 +25,7 @@ def kills() -> None:
 def serving() -> None:
     """Print requests per second of the server and of its peers, side by side in one run. Needs wrk."""
     _require("wrk")
-    _run_program("peers", str(ROUNDS))
+    serving_peers.print_peers()
 
 
 def endurance() -> None:
