@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 
 from housing.core.environment import PROJECT
-from scripts.benchmarks import code_size, quality, server, sweeps
+from scripts.benchmarks import code_size, footprint, quality, sweeps
 from scripts.benchmarks import serving as serving_peers
 from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
 
@@ -63,7 +63,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "kills": kills,
     "store": sweeps.print_large_store,
     "nodes": sweeps.print_two_nodes,
-    "server": server.print_footprint,
+    "server": footprint.print_footprint,
     "serving": serving,
     "endurance": endurance,
     "metrics": metrics,
