@@ -8,7 +8,7 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from housing.core.environment import PROJECT, project_home
-from housing.core.errors import ConfigError, HousingError
+from housing.core.errors import HousingError, TargetError
 
 CONF = str(PROJECT / "conf")
 SWEEP_RUN = "HOUSING_SWEEP_RUN"  # environment variable of a sweep's jobs: the ID of their parent run
@@ -21,7 +21,7 @@ def instantiate(node: DictConfig, *arguments: Any) -> Any:
 
     Raises
     ------
-    ConfigError
+    TargetError
         If the target does not exist or does not accept the arguments of the node.
     HousingError, OSError, HTTPException
         As raised by the target itself, without Hydra's wrapper.
@@ -31,4 +31,4 @@ def instantiate(node: DictConfig, *arguments: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, HousingError | OSError | HTTPException):
             raise error.__cause__ from None
-        raise ConfigError(str(error)) from error
+        raise TargetError(str(error)) from error

@@ -9,7 +9,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
-from housing.core.errors import BundleError, ConfigError
+from housing.core.errors import BundleError, ConfigError, TargetError
 from housing.data.split import Rows, Split, split
 from housing.data.table import Table
 from housing.evaluation.bootstrap import bootstrap_interval
@@ -72,6 +72,8 @@ def _evaluate_harder_splits(
     for name, split_cfg in splits.items():
         try:
             results.append(_evaluate_split(name, run_cfg, table, split(table, split_cfg)))
+        except TargetError:  # the run was fitted with this config, so somebody has changed it, or a library has
+            raise
         except ConfigError as error:  # the table is too small, or covers a single area
             skipped.append(f"{name} split: {error}")
     return results

@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
-from housing.core.errors import BundleError
+from housing.core.errors import BundleError, UntrustedConfigError
 from housing.core.files import atomic_write
 from housing.evaluation.evaluate import evaluate
 from housing.evaluation.slices import make_slices
@@ -89,7 +89,7 @@ def decide(settings: PromotionSettings, store: Store, test_set: TestSet, challen
             if decision.moves and settings.gate.smoke_test_seconds is not None:
                 run_smoke_test(settings.serve, bundle, directory, settings.gate.smoke_test_seconds)
                 decision.checks.append(Check("smoke test", "a server predicts the golden rows", "equal to the bundle", True))
-    except BundleError as error:  # no server could use the bundle, so `force` does not apply
+    except (BundleError, UntrustedConfigError) as error:  # no server could use the bundle, so `force` does not apply
         decision.verdict, decision.force_reason = REJECT, ""
         decision.reasons.append(str(error))
     return decision

@@ -107,7 +107,7 @@ def read(cfg: DictConfig, store: Store, run_id: str, label: str = "") -> RunData
             f"Run {run_id} has no bundle (log_model=best keeps only the bundle of a sweep's best run)."
             f" To refit it: python -m housing.promote data={past_run.cfg.data.name} run_id={run_id}"
         )
-    past_run.cfg.data.path = str(past_run.locate_table(Path(cfg.paths.data)))
+    past_run.cfg.data.path = str(past_run.locate_table(Path(cfg.data.path), Path(cfg.paths.data)))
     cfg = _with_data(cfg, past_run.cfg)
     table = data.load(past_run.cfg.data, past_run.cfg.max_rows)
     parts = split(table, past_run.cfg.split)

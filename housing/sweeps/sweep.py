@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
 from housing.core import console
@@ -27,7 +27,7 @@ from housing.data.settings import parse_schema
 from housing.data.split import split
 from housing.plots import run_figures
 from housing.runs.outcome import OUTCOME_FILE, Outcome
-from housing.runs.run import BUNDLE, CONFIG, FIGURES, HOLDOUT, log_bundle, write_stop_file
+from housing.runs.run import BUNDLE, FIGURES, HOLDOUT, log_bundle, write_stop_file
 from housing.sweeps import leaderboard, printing
 from housing.sweeps.live_view import LiveView
 from housing.sweeps.ranking import Ranking, best_outcome
@@ -192,13 +192,14 @@ class Sweep(Callback):
         """
         record = self.store.runs.get(str(best.run_id))
         folder = Path(record.tags.get(tracking_tags.FOLDER, ""))
-        if not (folder / BUNDLE).is_dir():
-            return
+        outcome = Outcome.read(folder)
+        if outcome is None or outcome.run_id != record.id or not (folder / BUNDLE).is_dir():
+            return  # whoever can write to the store can change the tag, so the folder has to name the run, too
         bundle = Bundle.read(folder / BUNDLE)
         if tracking_tags.MODEL_ID not in record.tags:
             log_bundle(record.run, folder, bundle.schema)
         if self.settings.figures:
-            cfg = OmegaConf.load(folder / CONFIG / "config.yaml")
+            cfg = self.store.artifacts.read_config(record.id)
             table = tables.load(cfg.data, cfg.max_rows)
             holdout = HoldoutPredictions.read(folder / HOLDOUT)
             record.run.log_directory(run_figures.draw(bundle, holdout, table, split(table, cfg.split), folder / FIGURES), FIGURES)

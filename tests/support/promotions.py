@@ -89,6 +89,11 @@ def bundle_directory(store: Store, run_id: str) -> Path:
     return Path(model.artifact_location.removeprefix("file://")) / "data" / "bundle"
 
 
+def config_file(store: Store, run_id: str) -> Path:
+    """Return the file of a run's stored config in the artifact store."""
+    return Path(store.client.api.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "config" / "config.yaml"
+
+
 def corrupt(path: Path) -> None:
     """Append a byte to a file."""
     path.write_bytes(path.read_bytes() + b" ")

@@ -83,11 +83,11 @@ def test_the_error_about_a_missing_table_has_the_dvc_commands_that_restore_it(ve
     git(versioned, "commit", "--quiet", "--all", "--message=more")
     original = PastRun.read(store, run_id)
     with pytest.raises(HousingError, match="under DVC. To restore its version at the run's commit") as caught:
-        original.locate_table(versioned / "data")
+        original.locate_table(versioned / "data" / "rentals.csv", versioned / "data")
     restore, go_back = (line.strip() for line in str(caught.value).splitlines() if line.startswith("  git"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["bash", "-c", restore], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
-    assert original.locate_table(versioned / "data").name == "rentals.csv"
+    assert original.locate_table(versioned / "data" / "rentals.csv", versioned / "data").name == "rentals.csv"
     subprocess.run(["bash", "-c", go_back], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
     assert git(versioned, "status", "--porcelain") == ""
 
