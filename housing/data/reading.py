@@ -32,10 +32,10 @@ def _zstandard(file: IO[bytes], mode: Mode) -> Any:
 
 # By suffix. Each format allows a second compressed stream behind the first, so that rows can be appended. Gzip's header gets
 # neither time nor name, so that equal tables are equal files.
-COMPRESSIONS: dict[str, Callable[[IO[bytes], Mode], Any]] = {
+COMPRESSIONS: dict[str, Callable[..., Any]] = {
     ".gz": lambda file, mode: gzip.GzipFile(filename="", mode=mode, fileobj=file, mtime=0),
-    ".bz2": lambda file, mode: bz2.BZ2File(file, mode),
-    ".xz": lambda file, mode: lzma.LZMAFile(file, mode),  # noqa: SIM115  # open_table closes it
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
     ".zst": _zstandard,
 }
 UNSUPPORTED = (".zip", ".tar", ".tgz", ".7z", ".rar", ".lz4", ".br", ".z")
@@ -83,6 +83,7 @@ def read_rows(path: Path, suffix: str | None = None) -> Iterator[NumberedRow]:
     """
     line, n_rows = 1, 0
     try:
+        # pylint: disable-next=contextmanager-generator-missing-cleanup  # the file is closed with the generator
         with open_table(path, "rb", suffix) as file, io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
             reader = csv.reader(_text_lines(text, path), strict=True)
             for cells in reader:
