@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from housing.core.errors import ConfigError, HousingError, TableError, Violation
 from housing.core.files import sha256
+from housing.core.next_command import next_command
 from housing.data.reading import Cells, TextTable, read_text
 from housing.data.settings import TableSettings
 from housing.schema.column import MAX_INTEGER, Column, Matrix, Value, Vector
@@ -99,7 +100,7 @@ def read_table(settings: TableSettings, max_rows: int | None = None) -> Table:
         raise ConfigError(f"max_rows must be 1 or more, or null (got {max_rows})")
     path = settings.path
     if not path.is_file():
-        raise HousingError(f"{path} does not exist. Get it with: python -m housing.fetch data={settings.name}")
+        raise HousingError(f"{path} does not exist. Get it with: {next_command('fetch', table=settings.name)}")
     table = _read_table(path, sha256(path), json.dumps(settings.schema.to_dict()))
     return table if max_rows is None else table.head(max_rows)
 
@@ -119,7 +120,7 @@ def _read_prepared(path: Path) -> tuple[pd.DataFrame, str]:
         return frame.drop(columns=SPLIT_COLUMN), str(frame.attrs[FINGERPRINT_ATTRIBUTE])
     except (ValueError, KeyError) as error:
         raise TableError(
-            f"{path} was not written by housing.prepare ({error}). Write it with: python -m housing.prepare", []
+            f"{path} was not written by housing.prepare ({error}). Write it with: python -m housing.prepare out={path}", []
         ) from error
 
 

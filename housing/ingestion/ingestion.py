@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from housing.core.errors import ConfigError, DataVersionError, HousingError, TableError
 from housing.core.files import atomic_write
 from housing.core.locks import LockTimeout, file_lock
+from housing.core.next_command import next_command
 from housing.data import dvc
 from housing.data.dvc import Version
 from housing.data.reading import Cells, append_rows, base_name, format_csv, read_rows
@@ -92,7 +93,7 @@ def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Itera
             f"Rows can be appended to a CSV file only (got data.path={path}). Append them to the table that it was prepared from."
         )
     with _exclusive(path, settings.lock_timeout_seconds):
-        present, version = read_table(settings.table), _expected_version(path)
+        present, version = read_table(settings.table), _expected_version(path, name)
         new_rows, origin = _read_new_rows(settings, read_joined_rows)
         print(f"{origin}: {len(new_rows):,} rows, {len(new_rows.table):,} fit table {name}", flush=True)
         _quarantine(new_rows.bad_rows, origin, path, settings.quarantine)
@@ -122,13 +123,14 @@ def _read_new_rows(settings: IngestionSettings, read_joined_rows: Callable[[Path
     return parse_joined_rows(read_joined_rows(folder), schema, folder), folder
 
 
-def _expected_version(path: Path) -> Version | None:
+def _expected_version(path: Path, table: str) -> Version | None:
     """Return the version that git names. The table must be this version, possibly with rows that a killed ingest appended."""
     version = dvc.tracked_version(path)
     if version is not None and not version.is_prefix_of(path):
         raise DataVersionError(
-            f"{path} differs from the version in {dvc.dvc_file(path).name}. To get that version: python -m housing.fetch."
-            f" To keep the present table: dvc add {path}"
+            f"{path} differs from the version in {dvc.dvc_file(path).name}."
+            f" To get that version: {next_command('fetch', table=table)}\n"
+            f"To keep the present table: dvc add {path}"
         )
     return version
 

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
 from housing.core import console
 from housing.core.command import USER_ERRORS
-from housing.core.config import SWEEP_RUN
+from housing.core.config import SWEEP_RUN, from_yaml
 from housing.core.errors import StoreError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
+from housing.core.next_command import next_command
 from housing.data import table as tables
 from housing.data.settings import parse_schema
 from housing.data.split import split
@@ -52,6 +53,8 @@ class SweepSettings:
     objectives: list[str]
     figures: bool
     fail_fast: bool
+    promote_overrides: list[str]  # that a promotion of its best run needs
+    hydra: DictConfig
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> Self:
@@ -64,7 +67,13 @@ class SweepSettings:
             objectives=list(cfg.hydra.sweeper.get("objectives") or [cfg.metric]),
             figures=cfg.figures,
             fail_fast=cfg.fail_fast,
+            promote_overrides=[] if cfg.max_rows is None else [f"max_rows={cfg.max_rows}"],
+            hydra=cfg.hydra,
         )
+
+    def promote_command(self, run_id: str) -> str:
+        """Return the command that promotes the best run of the sweep."""
+        return next_command("promote", *self.promote_overrides, f"sweep={run_id}", table=self.table, hydra=self.hydra)
 
 
 class Sweep(Callback):
@@ -139,6 +148,9 @@ class Sweep(Callback):
         except StoreError as error:  # the run stays open; the next sweep closes it
             _print_error(str(error))
             return False
+        except Exception:  # a defect: its traceback is shown, and the run does not stay open
+            self.run.close("FAILED")
+            raise
         return complete
 
     def outcomes(self) -> list[Outcome]:
@@ -177,7 +189,7 @@ class Sweep(Callback):
             outcomes=outcomes,
             objectives=settings.objectives,
             unit=settings.unit,
-            promote_command=f"python -m housing.promote data={settings.table} sweep={self.run.id}",
+            promote_command=settings.promote_command(self.run.id),
         )
         printing.show_leaderboard(ranking)
         paths = leaderboard.write(ranking, self.folder, settings.figures)
@@ -198,7 +210,7 @@ class Sweep(Callback):
         if tracking_tags.MODEL_ID not in record.tags:
             log_bundle(record.run, folder, bundle.schema)
         if self.settings.figures:
-            cfg = OmegaConf.load(folder / CONFIG / "config.yaml")
+            cfg = from_yaml((folder / CONFIG / "config.yaml").read_text(encoding="utf-8"))
             table = tables.load(cfg.data, cfg.max_rows)
             holdout = HoldoutPredictions.read(folder / HOLDOUT)
             record.run.log_directory(run_figures.draw(bundle, holdout, table, split(table, cfg.split), folder / FIGURES), FIGURES)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from housing.bundle.mlflow_model import MLMODEL, bundle_directory
+from housing.core.config import from_yaml
 from housing.core.errors import StoreError
 from housing.tracking.client import Client
 
@@ -39,8 +39,7 @@ class Artifacts:
 
     def read_config(self, run_id: str) -> DictConfig:
         """Return the resolved config of a run."""
-        resolved: dict[str, Any] = yaml.safe_load(self.read_text(run_id, "config/config.yaml"))
-        return OmegaConf.create(resolved)
+        return from_yaml(self.read_text(run_id, "config/config.yaml"))
 
     @contextmanager
     def bundle(self, source: str) -> Iterator[Path]:
