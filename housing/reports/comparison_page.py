@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from housing.evaluation.bootstrap import paired_bootstrap
@@ -131,8 +130,3 @@ def flatten_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the values of a nested mapping as rows of name and value."""
     for name, value in flatten(content).items():
         yield name, f"{value:.6g}" if isinstance(value, float) and math.isfinite(value) else str(value)
-
-
-def to_yaml(cfg: DictConfig) -> str:
-    """Return the resolved config as YAML."""
-    return str(yaml.dump(OmegaConf.to_container(cfg, resolve=True), sort_keys=False, allow_unicode=True, width=120))

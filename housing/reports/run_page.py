@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from housing.core.config import to_yaml
 from housing.core.errors import ConfigError
+from housing.core.next_command import next_command
 from housing.evaluation.contributions import explain
 from housing.evaluation.evaluate import NOMINAL_COVERAGE
 from housing.evaluation.limitations import RULES
 from housing.evaluation.results import Evaluation
 from housing.evaluation.slices import SliceScore, compute_rmse
 from housing.reports import comparison_figures, map_figures, run_figures
-from housing.reports.comparison_page import flatten_rows, to_yaml
+from housing.reports.comparison_page import flatten_rows
 from housing.reports.page import HtmlTable, Page, Section
 from housing.reports.run_data import RunData
 from housing.tracking import tags
@@ -40,7 +42,7 @@ def build_run_page(cfg: DictConfig, run: RunData) -> Page:
             tables=[HtmlTable(("", ""), [*flatten_rows(run.bundle.card)], n_text_columns=2, summary="Show the model card")],
         )
     )
-    page.sections.append(Section("Config", code=to_yaml(run.cfg)))
+    page.sections.append(Section("Config", code=to_yaml(OmegaConf.to_container(run.cfg, resolve=True))))
     return page
 
 
@@ -141,7 +143,8 @@ def _evaluation_section(evaluation: Evaluation | None, run: RunData) -> Section:
         return Section(
             title,
             "Not available for this run. It scores the test rows, so run it after the model is selected:"
-            f" python -m housing.promote evaluate=full run_id={run.id}, or add evaluate=full to this command.",
+            f" {next_command('promote', 'evaluate=full', f'run_id={run.id}', table=run.cfg.data.name)},"
+            " or add evaluate=full to this command.",
         )
     figure = run_figures.errors_by_slice(
         ["test"], [evaluation.slices], [evaluation.scores["rmse"]], f"{evaluation.rows:,} test rows, predicted by the bundle"

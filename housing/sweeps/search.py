@@ -313,7 +313,7 @@ def _distribution(override: Override) -> "BaseDistribution":
         IntDistribution,
     )
 
-    value = override.value()
+    value, log = override.value(), _is_logarithmic(override)
     if isinstance(value, ChoiceSweep):
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     if isinstance(value, RangeSweep):
@@ -321,13 +321,34 @@ def _distribution(override: Override) -> "BaseDistribution":
         if not values:
             raise ConfigError(f"{override.input_line}: the range is empty.")
         if all(isinstance(number, int) for number in values):
-            return IntDistribution(min(values), max(values), step=abs(int(value.step)))
+            return IntDistribution(min(values), max(values), step=abs(int(value.step)), log=log)
         return CategoricalDistribution([repr(number) for number in values])
     if isinstance(value, IntervalSweep) and value.start is not None and value.end is not None and value.start < value.end:
-        log = "log" in value.tags
         if isinstance(value.start, int) and isinstance(value.end, int):
             return IntDistribution(value.start, value.end, log=log)
         return FloatDistribution(float(value.start), float(value.end), log=log)
     raise ConfigError(
         f"Could not search over {override.input_line}. Expected choice(), range(), interval() or tag(log, interval())."
     )
+
+
+def _is_logarithmic(override: Override) -> bool:
+    """Return whether a parameter is sampled on a logarithmic scale. Raises ConfigError if its values cannot be."""
+    value = override.value()
+    if "log" not in getattr(value, "tags", ()):
+        return False
+    if isinstance(value, RangeSweep):
+        values = list(value.range())
+        is_valid = all(isinstance(number, int) for number in values) and abs(value.step) == 1
+        lowest = min(values, default=1)
+    else:
+        is_valid = isinstance(value, IntervalSweep)
+        lowest = getattr(value, "start", None) or 0
+    if not is_valid:
+        raise ConfigError(f"{override.input_line}: tag(log) needs an interval(), or a range() of integers with step 1.")
+    if lowest <= 0:
+        raise ConfigError(
+            f"{override.get_key_element()}: tag(log) needs a lower bound above 0 (got {override.input_line})."
+            " Use a positive bound, or an interval without the tag."
+        )
+    return True

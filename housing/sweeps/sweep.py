@@ -22,6 +22,7 @@ from housing.core.config import SWEEP_RUN
 from housing.core.errors import StoreError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
+from housing.core.next_command import next_command
 from housing.data import table as tables
 from housing.data.settings import parse_schema
 from housing.data.split import split
@@ -52,6 +53,8 @@ class SweepSettings:
     objectives: list[str]
     figures: bool
     fail_fast: bool
+    promote_overrides: list[str]  # that a promotion of its best run needs
+    hydra: DictConfig
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> Self:
@@ -64,7 +67,13 @@ class SweepSettings:
             objectives=list(cfg.hydra.sweeper.get("objectives") or [cfg.metric]),
             figures=cfg.figures,
             fail_fast=cfg.fail_fast,
+            promote_overrides=[] if cfg.max_rows is None else [f"max_rows={cfg.max_rows}"],
+            hydra=cfg.hydra,
         )
+
+    def promote_command(self, run_id: str) -> str:
+        """Return the command that promotes the best run of the sweep."""
+        return next_command("promote", *self.promote_overrides, f"sweep={run_id}", table=self.table, hydra=self.hydra)
 
 
 class Sweep(Callback):
@@ -139,6 +148,9 @@ class Sweep(Callback):
         except StoreError as error:  # the run stays open; the next sweep closes it
             _print_error(str(error))
             return False
+        except Exception:  # a defect: its traceback is shown, and the run does not stay open
+            self.run.close("FAILED")
+            raise
         return complete
 
     def outcomes(self) -> list[Outcome]:
@@ -153,7 +165,7 @@ class Sweep(Callback):
         if outcomes:  # none if Hydra refused the command line
             self._publish_leaderboard(outcomes)
         if 0 < len(outcomes) < expected:
-            print(f"{expected - len(outcomes)} of {expected} jobs have not started. Run the same command again to continue the sweep.")
+            print(f"{expected - len(outcomes)} of {expected} jobs have not started. Run the same command again to start them.")
         best = best_outcome(outcomes, self.metric)
         if best is not None:
             tags = {tracking_tags.BEST_RUN: str(best.run_id)}
@@ -177,7 +189,7 @@ class Sweep(Callback):
             outcomes=outcomes,
             objectives=settings.objectives,
             unit=settings.unit,
-            promote_command=f"python -m housing.promote data={settings.table} sweep={self.run.id}",
+            promote_command=settings.promote_command(self.run.id),
         )
         printing.show_leaderboard(ranking)
         paths = leaderboard.write(ranking, self.folder, settings.figures)
