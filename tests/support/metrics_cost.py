@@ -31,7 +31,7 @@ from server.models.current_model import CurrentModel
 from server.prediction_log.request_id import make_id_generator
 from server.prediction_log.rotating_file import PREDICTIONS, RotatingFile
 from server.prediction_log.writer import LOGGER_NAME, FileHandler, PredictionLog
-from tests.support.commands import command
+from tests.support.commands import fresh_command
 from tests.support.server import Server, scraped, serving
 from tests.support.waiting import wait_for
 
@@ -181,7 +181,7 @@ def wide_table(home: Path, columns: int) -> tuple[str, ...]:
 def train(home: Path, *overrides: str) -> None:
     """Train on the wide table."""
     quick = ("model=linear", "features=none", "figures=false", "interval=none")
-    ended = command(home, "housing.train", *overrides, *quick)
+    ended = fresh_command(home, "housing.train", *overrides, *quick)
     assert ended.code == 0, ended.out + ended.err
 
 

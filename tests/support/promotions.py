@@ -31,7 +31,7 @@ from housing.tracking import tags
 from housing.tracking.store import Store
 from housing.training import fitting
 from housing.training.fitting import FitSettings
-from tests.support.commands import Ended, command
+from tests.support.commands import Ended, command, fresh_command
 from tests.support.server import children, serving
 from tests.support.tables import TABLES, config, rentals_frame, train
 from tests.support.waiting import wait_for
@@ -186,7 +186,7 @@ def promoted(home: Path, *overrides: str) -> Ended:
 def rolled_back(home: Path, url: str) -> tuple[float, Ended]:
     """Roll back as a user does; give the seconds until the server answers with the version before, and the command's end."""
     begun = time.monotonic()
-    ended = command(home, "housing.rollback", *TABLE, f"serve.url={url}")
+    ended = fresh_command(home, "housing.rollback", *TABLE, f"serve.url={url}")
     return time.monotonic() - begun, ended
 
 
