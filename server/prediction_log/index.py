@@ -8,9 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import orjson
-
-from server.prediction_log.reader import Entry
+from server.prediction_log.reader import Entry, parse_entry
 from server.prediction_log.request_id import parse_request_id
 from server.prediction_log.rotating_file import PREDICTIONS, iter_lines, list_files, started_at
 
@@ -33,11 +31,15 @@ def candidate_files(folder: Path, request_ids: Iterable[str], delay: float) -> d
     return candidates
 
 
-def scan(path: Path, request_ids: set[bytes]) -> Iterator[Entry]:
-    """Yield the entries of requests from a file of the log."""
+def scan(path: Path, request_ids: set[bytes]) -> Iterator[tuple[str, Entry | None]]:
+    """Yield the entries of requests from a file of the log, by request ID; None for a damaged entry."""
     for line in iter_lines(path):
         if line[ID_SLICE] in request_ids:
-            yield orjson.loads(line)
+            try:
+                entry = parse_entry(line)
+            except ValueError:
+                entry = None
+            yield line[ID_SLICE].decode(), entry
 
 
 def _files_at(paths: list[Path], moment: float, delay: float) -> list[Path]:
