@@ -10,7 +10,25 @@ from housing.schema.table_schema import Schema
 from housing.tracking.stored_config import parse_stored_config
 
 # Text that YAML 1.1, YAML 1.2 or OmegaConf reads as something else if it has no quotes.
-LEVELS = ("6E01", "1e3", "no", "yes", "on", "off", "y", "n", "true", "null", "~", "", "12:30", "007", "0o7", "0x1F", "1_000")
+LEVELS: tuple[str, ...] = (
+    "6E01",
+    "1e3",
+    "no",
+    "yes",
+    "on",
+    "off",
+    "y",
+    "n",
+    "true",
+    "null",
+    "~",
+    "",
+    "12:30",
+    "007",
+    "0o7",
+    "0x1F",
+    "1_000",
+)
 LEVELS += (
     "+1",
     ".5",
