@@ -36,13 +36,14 @@ def next_command(name: str, *overrides: str, table: str | None = None, hydra: Di
     """
     if hydra is None and HydraConfig.initialized():
         hydra = cast(DictConfig, HydraConfig.get())
-    flags = [] if hydra is None else list(_flags(hydra))
+    flags = [word for word in overrides if word.startswith("-")]  # Hydra takes no flag between overrides
+    flags += [] if hydra is None else _flags(hydra)
     context = {} if hydra is None else _context(name, hydra)
     if table is not None:
         context["data"] = f"data={table if hydra is None else _table_choice(table, hydra)}"
     explicit = {override.partition("=")[0] for override in overrides}
     kept = [word for key, word in sorted(context.items(), key=lambda item: item[0] != "data") if key not in explicit]
-    return shlex.join(["python", "-m", f"housing.{name}", *flags, *kept, *overrides])
+    return shlex.join(["python", "-m", f"housing.{name}", *flags, *kept, *(word for word in overrides if word not in flags)])
 
 
 def _flags(hydra: DictConfig) -> Iterator[str]:

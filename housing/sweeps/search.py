@@ -115,7 +115,7 @@ class Search:
         self, settings: SearchSettings, overrides: Sequence[Override], launch: Launch, base_run_key: Callable[[], str]
     ) -> None:
         self.settings, self.launch, self._base_run_key = settings, launch, base_run_key
-        self.space = {o.get_key_element(): _distribution(o) for o in overrides if o.is_sweep_override()}
+        self.space = {o.get_key_element(): parse_distribution(o) for o in overrides if o.is_sweep_override()}
         if not self.space:
             raise ConfigError(
                 "The search has no parameters to vary. Add a search space, such as search=xgboost, or values, such as"
@@ -299,7 +299,7 @@ def job_number(trial_number: int) -> int:
     return trial_number + 1
 
 
-def _distribution(override: Override) -> "BaseDistribution":
+def parse_distribution(override: Override) -> "BaseDistribution":
     """Return Optuna's distribution for a sweep in Hydra's grammar.
 
     Raises
