@@ -130,7 +130,7 @@ def test_a_build_is_reproducible_to_the_last_digit(towns: Table) -> None:
 def test_predictions_of_new_rows_do_not_drift_from_the_reference_of_an_overfitting_model(rentals: Table) -> None:
     noise = np.random.default_rng(0).normal(1000, 100, len(rentals))
     table = dataclasses.replace(rentals, target=noise)
-    forest = ("model=random_forest", "model.estimator.n_estimators=50", "model.estimator.min_samples_leaf=1")
+    forest = ("model=extra_trees", "model.estimator.n_estimators=50", "model.estimator.min_samples_leaf=1")
     cfg = config("train", "data=rentals", "features=none", "interval=none", *forest)
     parts = split(table, cfg.split)
     bundle, _ = build(BuildSettings.from_config(cfg), table, parts, "none")
