@@ -5,6 +5,7 @@ python -m housing.alias alias=production
 
 from omegaconf import DictConfig
 
+from housing.core.aliases import require_declared_alias
 from housing.core.command import command
 
 
@@ -14,6 +15,7 @@ def main(cfg: DictConfig) -> None:
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
     from housing.tracking import store
 
+    require_declared_alias(cfg.alias, cfg.aliases)
     print(store.connect(cfg.mlflow).registry.version_at(cfg.registered_model, cfg.alias) or "")
 
 

@@ -5,6 +5,7 @@ python -m housing.history
 
 from omegaconf import DictConfig
 
+from housing.core.aliases import require_declared_alias
 from housing.core.command import command
 
 
@@ -15,6 +16,8 @@ def main(cfg: DictConfig) -> None:
     from housing.promotion import decision_log, printing
     from housing.tracking import store as tracking
 
+    if cfg.alias is not None:
+        require_declared_alias(cfg.alias, cfg.aliases)
     store = tracking.connect(cfg.mlflow)
     printing.show_history(decision_log.list_decisions(store, cfg.decisions_experiment, cfg.alias, cfg.limit), cfg.tsv)
 

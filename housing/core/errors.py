@@ -42,6 +42,10 @@ class BundleError(HousingError):
     """A bundle is damaged, incomplete or of another format."""
 
 
+class SmokeTestTimeout(HousingError):
+    """The server of a smoke test was not ready in time, so the model was not judged."""
+
+
 class JobSkipped(HousingError):
     """A job was not started, because its sweep is stopping."""
 

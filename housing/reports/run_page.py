@@ -69,9 +69,7 @@ def _facts(run: RunData) -> dict[str, str]:
         f"{rows} R²": f"{metrics['r2']:.4f}",
     }
     if run.evaluation is not None:
-        facts["test RMSE (95 % interval)"] = (
-            f"{run.evaluation.scores['rmse']:.4f} ({run.evaluation.rmse_lower:.3f} – {run.evaluation.rmse_upper:.3f})"
-        )
+        facts["test RMSE (95 % interval)"] = f"{run.evaluation.scores['rmse']:.4f} ({_interval(run.evaluation, 3)})"
         facts |= {f"RMSE, {result.split} split": f"{result.scores['rmse']:.4f}" for result in run.evaluation.harder_splits}
     elif run.decision is not None and "challenger_rmse" in run.decision.metrics:
         facts["test RMSE (gate)"] = f"{run.decision.metrics['challenger_rmse']:.4f}"
@@ -152,7 +150,7 @@ def _evaluation_section(evaluation: Evaluation | None, run: RunData) -> Section:
     text = (
         f"The bundle on {evaluation.rows:,} test rows, and the same config refitted on splits that hold out whole locations"
         " and areas."
-        f" Bootstrap interval of the test RMSE: 95 %, {evaluation.rmse_lower:.4f} to {evaluation.rmse_upper:.4f}. {RULES}"
+        f" 95 % bootstrap interval of the test RMSE: {_interval(evaluation, 4)}. {RULES}"
     )
     points = [*evaluation.limitations, *(f"Skipped: {reason}" for reason in evaluation.skipped)]
     tables = [_splits_table(evaluation, run), *_coverage_tables(evaluation), _slice_table(evaluation.slices)]
@@ -178,3 +176,9 @@ def _coverage_tables(evaluation: Evaluation) -> list[HtmlTable]:
     rows = [(c.kind, c.name, f"{c.rows:,}", f"{c.coverage:.1%}", f"{c.mean_width:.4g}") for c in evaluation.coverage]
     header = (f"intervals at {NOMINAL_COVERAGE:.0%}", "", "test rows", "covered", "mean width")
     return [HtmlTable(header, rows, n_text_columns=2)]
+
+
+def _interval(evaluation: Evaluation, digits: int) -> str:
+    if evaluation.rmse_lower is None or evaluation.rmse_upper is None:
+        return "too few test rows"
+    return f"{evaluation.rmse_lower:.{digits}f} – {evaluation.rmse_upper:.{digits}f}"
