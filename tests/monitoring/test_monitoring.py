@@ -21,7 +21,7 @@ from tests.support.server import promoted
 from tests.support.tables import FLAT, rentals_frame
 from tests.support.waiting import wait_for
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("monitoring")]
 
 DRIFT, LIVE, PREDICTED = "HousingColumnDrift", "HousingLiveError", "HousingPredictionDrift"
 COUNTER = re.compile("housing_.+_(total|count|bucket)")
