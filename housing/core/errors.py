@@ -22,10 +22,6 @@ class UntrustedConfigError(HousingError):
     """The stored config of a run could run code that this machine does not trust."""
 
 
-class LockError(HousingError):
-    """A lock file or its directory cannot be used, for example because another user owns it."""
-
-
 class DownloadError(HousingError):
     """A table could not be downloaded: no network, an unavailable server or an incomplete download."""
 

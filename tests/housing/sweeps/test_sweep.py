@@ -108,7 +108,7 @@ def test_a_user_error_has_no_traceback(home: Path) -> None:
     (home / "data" / "rentals.csv").unlink()
     ended = command(home, "housing.train", *QUICK)
     assert (ended.code, ended.out) == (1, "") and len(ended.err.splitlines()) == 1
-    assert f"{home}/data/rentals.csv" in ended.err and "python -m housing.fetch data=rentals" in ended.err
+    assert f"{home}/data/rentals.csv" in ended.err and "python -m housing.fetch --config-dir=tests/tables data=rentals" in ended.err
 
 
 def test_an_unavailable_store_ends_the_sweep_before_its_jobs(home: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from housing.bundle.bundle import Bundle
 from housing.bundle.onnx_model import OnnxModel
-from housing.data.drift import psi
 from housing.data.split import Rows, split
 from housing.data.table import Table
+from housing.ingestion.drift import psi
 from housing.schema.histogram import bin_counts
 from housing.training.build import BuildSettings, build
 from housing.training.fitting import FitSettings, fit
