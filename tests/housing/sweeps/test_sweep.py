@@ -64,7 +64,7 @@ def test_a_failed_job_is_reported_and_the_others_continue(home: Path) -> None:
     assert ended.code == 1, ended.out + ended.err
     assert [job["status"] for job in listed(home)] == ["FINISHED", "FAILED", "FINISHED"]
     assert "2 of 3 runs finished" in ended.out
-    assert "FAILED max_depth=-1: ConfigError: " in ended.out
+    assert "FAILED max_depth=-1: TargetError: " in ended.out
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
     (failed,) = store.client.api.search_runs(
         [store.client.experiment_id("rentals")], "attributes.status = 'FAILED' and tags.`housing.run_type` = 'run'"
