@@ -166,7 +166,8 @@ class Sweep(Callback):
             self._publish_leaderboard(outcomes)
         if 0 < len(outcomes) < expected:
             print(
-                f"{expected - len(outcomes)} of {expected} jobs have not started. Run the same command again to continue the sweep."
+                f"{expected - len(outcomes)} of {expected} jobs have not started."
+                " Run the same command again to continue the sweep."
             )
         best = best_outcome(outcomes, self.metric)
         if best is not None:
