@@ -10,43 +10,15 @@ from housing.schema.table_schema import Schema
 from housing.tracking.stored_config import parse_stored_config
 
 # Text that YAML 1.1, YAML 1.2 or OmegaConf reads as something else if it has no quotes.
-LEVELS: tuple[str, ...] = (
-    "6E01",
-    "1e3",
-    "no",
-    "yes",
-    "on",
-    "off",
-    "y",
-    "n",
-    "true",
-    "null",
-    "~",
-    "",
-    "12:30",
-    "007",
-    "0o7",
-    "0x1F",
-    "1_000",
+# fmt: off
+LEVELS = (
+    "6E01", "1e3", "no", "yes", "on", "off", "y", "n", "true", "null", "~", "",
+    "12:30", "007", "0o7", "0x1F", "1_000", "+1", ".5", ".inf", ".nan", "-", "- a",
+    "2020-01-01", "2020-01-01 10:00:00", "1,5", "a: b", "#a", "a #b", "'", '"', " a ", "%a", "@a", "!a",
+    "&a", "*a", "{a}", "[a]", "=", "<<", "a\nb", "é", "None", "NaN", "inf", "1__0",
+    "٣",
 )
-LEVELS += (
-    "+1",
-    ".5",
-    ".inf",
-    ".nan",
-    "-",
-    "- a",
-    "2020-01-01",
-    "2020-01-01 10:00:00",
-    "1,5",
-    "a: b",
-    "#a",
-    "a #b",
-    "'",
-    '"',
-    " a ",
-)
-LEVELS += ("%a", "@a", "!a", "&a", "*a", "{a}", "[a]", "=", "<<", "a\nb", "é", "None", "NaN", "inf", "1__0", "٣")
+# fmt: on
 
 
 def test_text_survives_a_stored_config() -> None:

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from housing.bundle.bundle import Bundle
 from housing.core.errors import TableError
+from housing.data.batch_prediction import predict_file
 from housing.data.download import describe_file
 from housing.data.preparation import prepare
-from housing.data.reading import COMPRESSIONS, count_rows, open_table
+from housing.data.reading import COMPRESSIONS, count_rows, open_table, read_text
 from housing.data.settings import TableSettings
 from housing.data.split import SplitSettings, split_by_hash
 from housing.data.table import Table, read_table
@@ -150,3 +152,16 @@ def test_a_damaged_or_unsupported_compressed_file_is_refused(tmp_path: Path) -> 
         count_rows(tmp_path / "t.csv.gz")
     with pytest.raises(TableError, match=r"\.zip files are not supported\. Expected CSV, or CSV with \.gz"):
         count_rows(tmp_path / "t.csv.zip")
+
+
+def test_predictions_refuse_shifted_rows_and_keep_the_compression_of_their_file(tmp_path: Path, bundle: Bundle) -> None:
+    text = rentals_frame(20).drop(columns="rent").assign(note="007").to_csv(index=False)
+    file, out = tmp_path / "new.csv.gz", tmp_path / "out.csv.gz"
+    with open_table(file, "wb") as stream:
+        stream.write(text.encode())
+    assert predict_file(bundle, file, out) == 20
+    predicted = read_text(out)
+    assert predicted.header[-2:] == ["note", "rent_predicted"] and {row[-2] for row in predicted.rows} == {"007"}
+    (tmp_path / "shifted.csv").write_text(f"{text}1,2,True,hills,1950,x,9\n", encoding="utf-8")
+    with pytest.raises(TableError, match="shifted.csv, line 22: Expected 6 fields as in the header, got 7"):
+        predict_file(bundle, tmp_path / "shifted.csv", out)
