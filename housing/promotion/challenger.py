@@ -15,7 +15,7 @@ from housing.promotion.test_set import TestSet
 from housing.runs.export import RUN_ID_KEY
 from housing.runs.outcome import Outcome
 from housing.runs.run import BUNDLE, HOLDOUT, log_bundle
-from housing.sweeps.ranking import best_outcome
+from housing.sweeps.ranking import best_outcomes
 from housing.sweeps.sweep import JOBS_FILE
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
@@ -95,10 +95,16 @@ def _selected_run(settings: ChallengerSettings, store: Store) -> RunRecord:
 
 def _best_run_of_sweep(sweep: str, metric: str, store: Store) -> str:
     outcomes = [Outcome(**outcome) for outcome in json.loads(store.artifacts.read_text(sweep, JOBS_FILE))]
-    best = best_outcome(outcomes, metric)
-    if best is None:
+    best = best_outcomes(outcomes, metric)
+    if not best:
         raise StoreError(f"Sweep {sweep} has no finished run.")
-    return str(best.run_id)
+    if len(best) > 1:
+        runs = ", ".join(str(outcome.run_id) for outcome in best)
+        raise StoreError(
+            f"Sweep {sweep} has no best run: its jobs were scored on {len(best)} different sets of rows. Select the best run of"
+            f" one set ({runs}): python -m housing.promote run_id=ID, with the data and split of that run."
+        )
+    return str(best[0].run_id)
 
 
 def _best_of_metrics_files(settings: ChallengerSettings, store: Store) -> RunRecord:

@@ -55,7 +55,7 @@ def _rows_needed(difference: PairedDifference) -> str:
 
 
 def describe_concentration(difference: PairedDifference) -> str:
-    """Say how many rows carry the difference, or return "" without a difference."""
+    """Return a sentence that says how many rows carry the difference, or "" without a difference."""
     if not difference.half_rows:
         return ""
     return f"half of the difference comes from {difference.half_rows:,} of {difference.rows:,} test rows"

@@ -87,7 +87,7 @@ class AliasSettings:
 
 
 @dataclass(frozen=True)
-class GateSettings:
+class GateSettings:  # pylint: disable=too-many-instance-attributes  # one for each key of `gate` in conf/promote.yaml
     """Thresholds of the gate.
 
     Attributes

@@ -145,6 +145,7 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
         table = tables.load(cfg.data, cfg.max_rows)
         parts = split(table, cfg.split)
         key = run_key(resolved, table, parts)
+        started = replace(started, scored_rows=f"{table.fingerprint} {parts.fingerprint()} {cfg.evaluation.name}")
     except Exception:
         store.runs.open(cfg.experiment_name, name, tags).fail()  # the failure shows in MLflow, too
         raise

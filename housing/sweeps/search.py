@@ -39,6 +39,8 @@ FINGERPRINT_ATTR = "housing.search_fingerprint"  # attribute of a study: everyth
 OUTCOME_ATTR = "housing.outcome"  # attribute of a trial: the outcome of its job
 SQLITE_PREFIX = "sqlite:///"
 
+DECIDES_SCORED_ROWS = ("data", "split", "evaluation", "max_rows")  # parts of the config
+
 Launch = Callable[[int, Sequence[str]], None]  # runs the job of this number with these overrides
 
 
@@ -120,6 +122,12 @@ class Search:
             raise ConfigError(
                 "The search has no parameters to vary. Add a search space, such as search=xgboost, or values, such as"
                 " 'model.estimator.max_depth=range(2,12)'."
+            )
+        mixed = [name for name in self.space if name.partition(".")[0] in DECIDES_SCORED_ROWS]
+        if mixed:
+            raise ConfigError(
+                f"A search cannot vary {', '.join(mixed)}: scores of different rows cannot be compared."
+                " Run one search for each value."
             )
         self.fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override() and not o.is_hydra_override()]
         self._lock = threading.Lock()

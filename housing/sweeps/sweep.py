@@ -31,7 +31,7 @@ from housing.runs.outcome import OUTCOME_FILE, Outcome
 from housing.runs.run import BUNDLE, FIGURES, HOLDOUT, log_bundle, write_stop_file
 from housing.sweeps import leaderboard, printing
 from housing.sweeps.live_view import LiveView
-from housing.sweeps.ranking import Ranking, best_outcome
+from housing.sweeps.ranking import Ranking, best_outcomes
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.tracking.runs import Run
@@ -165,14 +165,18 @@ class Sweep(Callback):
         if outcomes:  # none if Hydra refused the command line
             self._publish_leaderboard(outcomes)
         if 0 < len(outcomes) < expected:
-            print(f"{expected - len(outcomes)} of {expected} jobs have not started. Run the same command again to start them.")
-        best = best_outcome(outcomes, self.metric)
-        if best is not None:
+            print(
+                f"{expected - len(outcomes)} of {expected} jobs have not started."
+                " Run the same command again to start them."
+            )
+        best_by_rows = best_outcomes(outcomes, self.metric)
+        if len(best_by_rows) == 1:  # scores of different rows cannot be compared
+            best = best_by_rows[0]
             tags = {tracking_tags.BEST_RUN: str(best.run_id)}
             self.run.log(metrics={self.metric: best.metrics[self.metric]}, tags=tags)
         # An equal sweep may read the bundle in this folder, or remove the one that this sweep reads: one at a time.
         with machine_lock(self.store.client.uri, kind="bundles"):
-            if best is not None:
+            for best in best_by_rows:
                 self._log_best_run(best)
             self._clean_up()
         return 0 < len(outcomes) >= expected and all(outcome.status in COMPLETED for outcome in outcomes)

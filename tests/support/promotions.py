@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -271,8 +271,41 @@ def simulation() -> None:
                 print(f"| {what}, {kind} (errors correlate {alike:.2f}) | {rows} | {told} |", flush=True)
 
 
+def simulated_errors(random: np.random.Generator, rows: int) -> dict[str, tuple[Errors, Errors]]:
+    """Return errors of two models of equal RMSE by the kind of their differences."""
+    normal, scale = random.normal(size=(2, rows)), np.exp(1.5 * random.normal(size=rows))
+    return {
+        "equal models": (normal[0], normal[1]),
+        "equal models, heavy tails": (scale * (1 + 0.2 * normal[0]), scale * (1 + 0.2 * normal[1])),
+        "challenger with heavier tails (t, 5 df)": (random.standard_t(5, rows) / np.sqrt(5 / 3), normal[1]),
+        "challenger with heavier tails (t, 4 df)": (random.standard_t(4, rows) / np.sqrt(2), normal[1]),
+        "challenger with rare large errors (1 % of rows)": (
+            np.where(random.random(rows) < 0.01, np.sqrt(10.9) * normal[1], np.sqrt(0.9) * normal[1]),
+            normal[1],
+        ),
+    }
+
+
+def error_rates(repetitions: int = 1000) -> None:
+    """Print how often a challenger of equal RMSE is called better, by rows; without and with the configured minimum of rows."""
+    rules = GateSettings.from_config(config("promote", "data=california"))
+    print(f"| {repetitions} challengers of equal RMSE | test rows | called better | called worse |\n|---|---:|---:|---:|")
+    for rows in (1, 3, 8, 20, 50, 100, 300, 1000, 5000):
+        random = np.random.default_rng(rows)
+        counts: Counter[tuple[str, str]] = Counter()
+        for _ in range(repetitions):
+            for kind, pair in simulated_errors(random, rows).items():
+                difference = gate.compare_overall(replace(rules, min_rows=6), *pair)
+                counts[kind, "better"] += difference.is_better
+                counts[kind, "worse"] += difference.is_worse
+        for kind in simulated_errors(random, rows):
+            shares = " | ".join(f"{counts[kind, claim] / repetitions:.1%}" for claim in ("better", "worse"))
+            print(f"| {kind} | {rows:,} | {shares} |", flush=True)
+
+
 def main() -> None:
     """Print the tables."""
+    error_rates()
     simulation()
     print()
     with tempfile.TemporaryDirectory() as place:

@@ -140,4 +140,5 @@ def test_predictions_of_new_rows_do_not_drift_from_the_reference_of_an_overfitti
         counts = bin_counts(bundle.predict(table.matrix[rows]), np.array(reference["edges"]))
         return psi(len(parts.valid) * np.array(reference["shares"]), counts.astype(float))
 
-    assert measure_psi(parts.test) < 0.5 < measure_psi(parts.train)  # sampling noise alone is about 0.2
+    test_psi, train_psi = measure_psi(parts.test), measure_psi(parts.train)
+    assert test_psi < 0.4 < train_psi, (test_psi, train_psi)
