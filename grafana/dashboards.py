@@ -163,9 +163,7 @@ def _live_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
         ALERTS["HousingLiveError"],
     )
     error = PanelSpec("Live error", "short", "RMSE and mean absolute error over one day of feedback, in the target's unit.", 12)
-    labels = PanelSpec(
-        "Labels received", "short", "Labels of one day: matched with a prediction, by version; unmatched; duplicates.", 8
-    )
+    labels = PanelSpec("Labels received", "short", "Labels of one day: by version; unmatched; duplicates; malformed lines.", 8)
     coverage = PanelSpec(
         "Interval coverage",
         "percentunit",
@@ -193,6 +191,7 @@ def _live_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
                     "version {{version}}": f"version:housing_feedback:increase24h{of_version}",
                     "unmatched": "sum(increase(housing_feedback_unmatched_total[24h]))",
                     "duplicates": "sum(increase(housing_feedback_duplicates_total[24h]))",
+                    "malformed lines": "sum(increase(housing_feedback_malformed_lines_total[24h]))",
                 },
             )
         )
