@@ -159,13 +159,14 @@ def test_what_has_no_prediction_is_counted_as_unmatched(server: Server) -> None:
 
 
 def test_unknown_request_ids_are_named(server: Server) -> None:
-    known = predicted(server, [50.0])["request_id"]
+    before, known = ready(server), predicted(server, [50.0])["request_id"]
     wait_for(lambda: time.time() - 4.5 > int(known[:12], 16) / 1000, "the prediction must be in the log by now")
     wrong, fresh, future = known[:-8] + "0fffffff", new_id(0xFFFF), f"f{known[1:]}"
     items = [{"request_id": name, "value": 300.0} for name in (known, NOBODY, wrong, wrong, fresh, future)]
     answer = send(server, {"feedback": items})
     assert (answer.status, answer.json) == (202, {"accepted": 6, "unknown_request_ids": [NOBODY, wrong, future]})
     assert send(server, items[0]).json == {"accepted": 1, "unknown_request_ids": []}
+    wait_for(lambda: counts(scraped(server))["unmatched"] == before["unmatched"] + 5, "all but the known one are given up")
 
 
 def test_request_ids_are_searched_in_large_files(tmp_path: Path) -> None:
@@ -543,14 +544,12 @@ def test_a_damaged_line_is_skipped_and_counted(tmp_path: Path) -> None:
     log, names = tmp_path / "log", [new_id(number) for number in range(20)]
     good = json.dumps(truth(names[0]), separators=(",", ":"))
     (item,) = truth(names[0])["feedback"]
+    kinds: list[object] = [[], 5, "text", None, {}, {"time": 1, "feedback": 3}, {"time": 1, "feedback": [3]}]
     damaged_feedback = [
         good[:30].encode(),
         good.encode()[:-4] + b"\xff\xfe}]}",
         b"\x00" * 4096,
-        *(
-            json.dumps(value).encode()
-            for value in ([], 5, "text", None, {}, {"time": 1, "feedback": 3}, {"time": 1, "feedback": [3]})
-        ),
+        *(json.dumps(value).encode() for value in kinds),
         b'{"time": "x", "feedback": []}',
         *(
             json.dumps({"time": time.time(), "feedback": [{**item, **change}]}).encode()
