@@ -23,6 +23,7 @@ from server.core import releases
 from server.feedback import error_totals
 from server.feedback.database import DATABASE_FILE
 from server.feedback.error_totals import MAX_VERSIONS, OTHER, ErrorTotals
+from server.prediction_log.index import find_unknown_ids
 from server.prediction_log.rotating_file import RotatingFile, iter_lines, list_files
 from tests.server.test_server import gunicorn_alone
 from tests.support.server import Answer, Server, assert_problem, children, scraped, serving
@@ -49,7 +50,7 @@ def send(server: Server, body: object) -> Answer:
 def accepted(server: Server, truths: Sequence[Truth]) -> None:
     """Send true values, which are taken."""
     answer = send(server, {"feedback": truths})
-    assert (answer.status, answer.type, answer.json) == (202, "application/json", {"accepted": len(truths)})
+    assert (answer.status, answer.type, answer.json["accepted"]) == (202, "application/json", len(truths))
 
 
 def predicted(server: Server, areas: Sequence[float], coverage: float | None = None) -> Any:
@@ -155,6 +156,31 @@ def test_what_has_no_prediction_is_counted_as_unmatched(server: Server) -> None:
         ],
     )
     assert_rises(server, before, {**dict.fromkeys(before, 0), "unmatched": 4})
+
+
+def test_unknown_request_ids_are_named(server: Server) -> None:
+    before, known = ready(server), predicted(server, [50.0])["request_id"]
+    wait_for(lambda: time.time() - 4.5 > int(known[:12], 16) / 1000, "the prediction must be in the log by now")
+    wrong, fresh, future = known[:-8] + "0fffffff", new_id(0xFFFF), f"f{known[1:]}"
+    items = [{"request_id": name, "value": 300.0} for name in (known, NOBODY, wrong, wrong, fresh, future)]
+    answer = send(server, {"feedback": items})
+    assert (answer.status, answer.json) == (202, {"accepted": 6, "unknown_request_ids": [NOBODY, wrong, future]})
+    assert send(server, items[0]).json == {"accepted": 1, "unknown_request_ids": []}
+    wait_for(lambda: counts(scraped(server))["unmatched"] == before["unmatched"] + 5, "all but the known one are given up")
+
+
+def test_request_ids_are_searched_in_large_files(tmp_path: Path) -> None:
+    """Entries are out of order by less than the delay, and one line is damaged."""
+    start = time.time_ns() // 1_000_000 - 3_600_000
+    jitter = [0, 900, -700, 300]
+    names = [f"{start + 500 * index + jitter[index % 4]:012x}-00-{index:08x}" for index in range(5000)]
+    put(tmp_path, "predictions-0", *(entry(name, [1.0]) for name in names[:2500]), "damaged" * 50)
+    put(tmp_path, "predictions-0", *(entry(name, [1.0]) for name in names[2500:]))
+    (path,) = tmp_path.glob("*.jsonl")
+    path.rename(path.with_name("predictions-0-20200101T000000.000000Z.jsonl"))
+    absent = [f"{name[:-1]}{'0' if name[-1] != '0' else '1'}" for name in names[::100]]
+    absent = sorted(set(absent) - set(names))
+    assert find_unknown_ids(tmp_path, [*names[::7], names[-1], *absent], delay=2.0) == absent
 
 
 def joiner(server: Server) -> int:
@@ -518,14 +544,12 @@ def test_a_damaged_line_is_skipped_and_counted(tmp_path: Path) -> None:
     log, names = tmp_path / "log", [new_id(number) for number in range(20)]
     good = json.dumps(truth(names[0]), separators=(",", ":"))
     (item,) = truth(names[0])["feedback"]
+    kinds: list[object] = [[], 5, "text", None, {}, {"time": 1, "feedback": 3}, {"time": 1, "feedback": [3]}]
     damaged_feedback = [
         good[:30].encode(),
         good.encode()[:-4] + b"\xff\xfe}]}",
         b"\x00" * 4096,
-        *(
-            text.encode()
-            for text in ("[]", "5", '"text"', "null", "{}", '{"time": 1, "feedback": 3}', '{"time": 1, "feedback": [3]}')
-        ),
+        *(json.dumps(value).encode() for value in kinds),
         b'{"time": "x", "feedback": []}',
         *(
             json.dumps({"time": time.time(), "feedback": [{**item, **change}]}).encode()
