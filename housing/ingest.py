@@ -6,7 +6,7 @@ python -m housing.ingest file=new.csv
 from omegaconf import DictConfig
 
 from housing.core.command import command
-from housing.data.ingestion import IngestionSettings, ingest
+from housing.ingestion.ingestion import IngestionSettings, ingest
 from server.prediction_log.reader import read_joined_rows
 
 

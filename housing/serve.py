@@ -8,8 +8,8 @@ import sys
 from omegaconf import DictConfig
 
 from housing.core.command import command
+from housing.serving.supervisor import require_free_port, server_environment, supervise
 from server.core.settings import Settings
-from server.supervisor import require_free_port, server_environment, supervise
 
 ROUTES = {
     "": "try the model in a browser",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import pytest
 
 from housing.core.environment import PROJECT
-from server.supervisor import server_environment
+from housing.serving.supervisor import server_environment
 from tests.support.tables import config
 
 HEAVY = {"mlflow", "pandas", "sklearn", "xgboost", "hydra", "omegaconf", "dvc"}

@@ -1,1 +1,1 @@
-"""The table: download, validation, versions, splits and new rows."""
+"""The table: download, validation, versions and splits."""

@@ -153,7 +153,7 @@ class Sweep(Callback):
         if outcomes:  # none if Hydra refused the command line
             self._publish_leaderboard(outcomes)
         if 0 < len(outcomes) < expected:
-            print(f"{expected - len(outcomes)} of {expected} jobs have no result. Run the same command again to run them.")
+            print(f"{expected - len(outcomes)} of {expected} jobs have not started. Run the same command again to continue the sweep.")
         best = best_outcome(outcomes, self.metric)
         if best is not None:
             tags = {tracking_tags.BEST_RUN: str(best.run_id)}

@@ -12,7 +12,8 @@ import tempfile
 from collections.abc import Callable
 
 from housing.core.environment import PROJECT
-from scripts.benchmarks import code_size, quality, server, sweeps
+from scripts.benchmarks import code_size, footprint, quality, sweeps
+from scripts.benchmarks import serving as serving_peers
 from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
 
 
@@ -24,7 +25,7 @@ def kills() -> None:
 def serving() -> None:
     """Print requests per second of the server and of its peers, side by side in one run. Needs wrk."""
     _require("wrk")
-    _run_program("peers", str(ROUNDS))
+    serving_peers.print_peers()
 
 
 def endurance() -> None:
@@ -62,7 +63,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "kills": kills,
     "store": sweeps.print_large_store,
     "nodes": sweeps.print_two_nodes,
-    "server": server.print_footprint,
+    "server": footprint.print_footprint,
     "serving": serving,
     "endurance": endurance,
     "metrics": metrics,

@@ -20,6 +20,7 @@ from unittest.mock import patch
 import numpy as np
 
 from housing.tracking.store import Store
+from scripts.benchmarks.serving import promote_model, request_bodies
 from server.api import prediction
 from server.api.auth import Access
 from server.core import releases
@@ -31,7 +32,6 @@ from server.prediction_log.request_id import make_id_generator
 from server.prediction_log.rotating_file import PREDICTIONS, RotatingFile
 from server.prediction_log.writer import LOGGER_NAME, FileHandler, PredictionLog
 from tests.support.commands import command
-from tests.support.peers import bodies_of, promoted
 from tests.support.server import Server, scraped, serving
 from tests.support.waiting import wait_for
 
@@ -78,8 +78,8 @@ def main(rounds: int) -> None:
     mmap_files.use_process_name("0")
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
-        matrix, columns = promoted(home)
-        sent = {rows: bodies_of(columns, matrix[:rows].tolist())["columns"] for rows in REQUESTS}
+        matrix, columns = promote_model(home)
+        sent = {rows: request_bodies(columns, matrix[:rows].tolist())["columns"] for rows in REQUESTS}
         cost(home, publish(home), sent, rounds)
     print("\n| columns | series | /metrics, kB | a scrape, ms |\n|---:|---:|---:|---:|")
     for columns_ in (8, 100):

@@ -107,7 +107,7 @@ def _sees(query: str) -> Callable[[Path, int], bool]:
     return seen
 
 
-def _rehearses(_home: Path, pid: int) -> bool:
+def _smoke_test_runs(_home: Path, pid: int) -> bool:
     return bool(descendants(pid))
 
 
@@ -128,7 +128,7 @@ WRITTEN = f"select count(*) from tags where key = 'housing.verdict' and run_uuid
 
 STEPS = {
     "the decision is begun": _sees(f"select count(*) = 2 from {DECISIONS}"),
-    "the rehearsal runs": _rehearses,
+    "the smoke test runs": _smoke_test_runs,
     "the version is registered": _sees("select count(*) = 2 from model_versions"),
     "the verdict is written": _sees(WRITTEN.replace("count(*)", "count(*) = 2")),
     "the version has its decision": _sees("select count(*) = 1 from model_version_tags where version = 2"),
@@ -162,7 +162,7 @@ def killed(home: Path, step: str) -> Left:
         below = descendants(process.pid)
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    wait_for(lambda: not _living(below), "the rehearsal's server ends too", 30)
+    wait_for(lambda: not _living(below), "the server of the smoke test stops too", 30)
     store = opened(home)
     version = store.registry.version_at(MODEL, "staging")
     return Left(version, _works(store, version), _living(below))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from housing.core.errors import ConfigError
+from housing.serving.supervisor import server_environment
 from server.core.settings import Settings
-from server.supervisor import server_environment
 from tests.support.tables import config, train
 
 

@@ -93,7 +93,7 @@ def test_an_override_that_a_model_does_not_have_is_an_error_and_no_job_is_promis
     ended = command(home, "housing.train", "-m", *QUICK, "model=decision_tree,linear", "model.estimator.max_depth=3")
     assert ended.code == 1
     assert "Key 'max_depth' is not in struct" in ended.err
-    assert "have no result" not in ended.out
+    assert "have not started" not in ended.out
 
 
 def test_one_run_prints_one_block_with_its_link(home: Path) -> None:

@@ -8,11 +8,11 @@ import mlflow
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from housing.serving.supervisor import server_environment
 from housing.tracking import store as tracking
 from server.core import releases
 from server.core.settings import Settings
 from server.models import puller
-from server.supervisor import server_environment
 from tests.support.tables import config, train
 from tests.support.waiting import wait_for
 

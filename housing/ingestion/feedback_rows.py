@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from housing.core.errors import HousingError, TableError
-from housing.data.new_rows import NewRows, RowCells
+from housing.ingestion.new_rows import NewRows, RowCells
 from housing.schema.table_schema import Schema
 
 JoinedRow = Mapping[str, Any]  # as the server's joiner logs it: id, row, columns, value, time, ...

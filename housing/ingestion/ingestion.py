@@ -15,13 +15,14 @@ from omegaconf import DictConfig
 from housing.core.errors import ConfigError, DataVersionError, HousingError, TableError
 from housing.core.files import atomic_write
 from housing.core.locks import LockTimeout, file_lock
-from housing.data import dvc, printing
-from housing.data.drift import DriftSettings, measure_drift
+from housing.data import dvc
 from housing.data.dvc import Version
-from housing.data.feedback_rows import JoinedRow, parse_joined_rows
-from housing.data.new_rows import BadRow, NewRows, RowCells
 from housing.data.settings import TableSettings
 from housing.data.table import Table, read_csv, read_table, validate_frame
+from housing.ingestion import printing
+from housing.ingestion.drift import DriftSettings, measure_drift
+from housing.ingestion.feedback_rows import JoinedRow, parse_joined_rows
+from housing.ingestion.new_rows import BadRow, NewRows, RowCells
 from housing.schema.table_schema import Schema
 
 QUARANTINE_HEADER = ("file", "line", "reason", "row")

@@ -6,8 +6,8 @@ from pathlib import Path
 from rich.table import Table
 
 from housing.core.console import create_console
-from housing.data.drift import Drift, DriftSettings
-from housing.data.new_rows import BadRow
+from housing.ingestion.drift import Drift, DriftSettings
+from housing.ingestion.new_rows import BadRow
 
 
 def show_bad_rows(bad_rows: Sequence[BadRow], file: Path) -> None:

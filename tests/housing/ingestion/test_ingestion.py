@@ -15,11 +15,11 @@ import pytest
 from housing.core.errors import ConfigError, DataVersionError, HousingError, TableError
 from housing.core.locks import file_lock
 from housing.data.download import fetch_table
-from housing.data.drift import psi
 from housing.data.dvc import tracked_version
-from housing.data.ingestion import IngestionSettings, ingest
 from housing.data.settings import TableSettings
 from housing.data.table import Table, load
+from housing.ingestion.drift import psi
+from housing.ingestion.ingestion import IngestionSettings, ingest
 from server.prediction_log.reader import read_joined_rows
 from tests.support.commands import command, dvc, git
 from tests.support.tables import FLAT, TABLES, config, rentals_frame

@@ -1,0 +1,1 @@
+"""Adds new rows to a table: match by key, validate, measure drift, append."""

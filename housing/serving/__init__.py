@@ -1,0 +1,1 @@
+"""Starts servers: the processes of one server, and a short-lived server for the smoke test of a promotion."""

@@ -1,0 +1,1 @@
+"""Programs of the peers that `scripts/bench serving` measures beside the server."""
