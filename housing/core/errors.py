@@ -22,6 +22,14 @@ class UntrustedConfigError(HousingError):
     """The stored config of a run could run code that this machine does not trust."""
 
 
+class DiskFullError(HousingError):
+    """A file could not be written because the disk is full, or a quota or size limit is reached. The old file is unchanged."""
+
+
+class LockError(HousingError):
+    """A lock file or its directory cannot be used, for example because another user owns it."""
+
+
 class DownloadError(HousingError):
     """A table could not be downloaded: no network, an unavailable server or an incomplete download."""
 

@@ -21,7 +21,7 @@ from housing.core.command import USER_ERRORS
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
 from housing.core.files import atomic_write
-from housing.core.locks import machine_lock
+from housing.core.locks import machine_lock, store_file
 from housing.data import table as tables
 from housing.data.split import split
 from housing.runs.outcome import Outcome
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 FINGERPRINT_ATTR = "housing.search_fingerprint"  # attribute of a study: everything that decides a trial's result
 OUTCOME_ATTR = "housing.outcome"  # attribute of a trial: the outcome of its job
-SQLITE_PREFIX = "sqlite:///"
 
 DECIDES_SCORED_ROWS = ("data", "split", "evaluation", "max_rows")  # parts of the config
 
@@ -180,8 +179,8 @@ class Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = self.settings.storage
-        if storage.startswith(SQLITE_PREFIX):
-            Path(storage.removeprefix(SQLITE_PREFIX)).parent.mkdir(parents=True, exist_ok=True)
+        if (file := store_file(storage)) is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
         try:
             return optuna.create_study(
                 storage=storage,

@@ -165,10 +165,7 @@ class Sweep(Callback):
         if outcomes:  # none if Hydra refused the command line
             self._publish_leaderboard(outcomes)
         if 0 < len(outcomes) < expected:
-            print(
-                f"{expected - len(outcomes)} of {expected} jobs have not started."
-                " Run the same command again to start them."
-            )
+            print(f"{expected - len(outcomes)} of {expected} jobs have not started. Run the same command again to start them.")
         best_by_rows = best_outcomes(outcomes, self.metric)
         if len(best_by_rows) == 1:  # scores of different rows cannot be compared
             best = best_by_rows[0]
