@@ -12,7 +12,7 @@ OUTCOME_FILE = "outcome.json"
 
 
 @dataclass
-class Outcome:
+class Outcome:  # pylint: disable=too-many-instance-attributes  # the record of a job, one field for each fact
     """The state of a job, and its result once it has one.
 
     Attributes
