@@ -35,7 +35,7 @@ CREATE TABLE totals (
 ) STRICT;
 INSERT INTO counts VALUES ('{DUPLICATES}', 0), ('{UNMATCHED}', 0), ('{MALFORMED}', 0);
 PRAGMA user_version = {SCHEMA_VERSION};
-"""
+"""  # nosec B608  # all values are constants of this package
 TABLES = [("counted",), ("counts",), ("offsets",), ("pending",), ("totals",)]
 
 
