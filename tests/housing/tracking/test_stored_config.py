@@ -86,7 +86,7 @@ def test_a_target_that_the_owner_trusts_is_allowed_everywhere() -> None:
     content = stored("model.estimator._target_=sklearn.svm.SVR")
     with pytest.raises(UntrustedConfigError, match=r"add it: 'mlflow.trusted_targets=\[sklearn.svm.SVR\]'"):
         parse(content)
-    assert parse(content, "sklearn.svm.SVR").model.estimator._target_ == "sklearn.svm.SVR"
+    assert parse(content, "sklearn.svm.SVR").model.estimator["_target_"] == "sklearn.svm.SVR"
 
 
 @pytest.mark.parametrize(
