@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
         require_free_port(settings.host, port)
     print(f"Serving {settings.model} at alias {settings.alias}. Press Ctrl-C to stop.\n")
     for route, meaning in ROUTES.items():
-        print(f"  http://{settings.host}:{settings.port}/{route:8} {meaning}", flush=True)
+        print(f"  http://{settings.url_host}:{settings.port}/{route:8} {meaning}", flush=True)
     sys.exit(supervise(environ))
 
 

@@ -43,7 +43,7 @@ def create_app() -> Application:
     )
     worker, metrics = worker_id.acquire_worker_id(settings.log_dir), Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     current_model = CurrentModel(settings.release_dir, settings.poll_seconds, partial(ModelMetrics, metrics, worker))
-    access = Access.from_settings(settings.keys_file, settings.rate_limit / settings.workers)
+    access = Access.from_settings(settings.keys_file, settings.rate_limit)
     log = PredictionLog(FileHandler(_log_file(settings, PREDICTIONS, worker)), settings.log_queue)
     observe_stages = StageHistogram(metrics, worker).observe
     api = PredictionApi(current_model, access, settings.max_rows, make_id_generator(worker), log.write, observe_stages)

@@ -15,7 +15,7 @@ from gunicorn import version_info
 
 from server.api import auth
 from server.api.auth import Access
-from server.core import shutdown, worker_id
+from server.core import handover, shutdown, worker_id
 from server.core.settings import Settings
 from server.metrics import mmap_files
 from server.transport.worker_class import choose
@@ -25,17 +25,18 @@ WARNING: this server can be reached from other machines and requires no API key.
 Create keys with python -m server.access and set serve.keys_file to their file.
 """
 
-# Seconds for which a replaced worker keeps answering: its successor needs about as long to start.
-HANDOVER_SECONDS = 2.0
+HANDOVER_SECONDS = 2.0  # a worker that gets SIGTERM alone keeps answering this long, since clients use its open connections
+HANDOVER_POLL_SECONDS = 0.1  # a worker that is replaced looks this often whether its successor is ready
 
 _settings = Settings.from_environment()
 
 wsgi_app = "server.app:create_app()"
-bind = [f"{_settings.host}:{port}" for port in (_settings.port, _settings.metrics_port) if port]
+bind = [f"{_settings.url_host}:{port}" for port in (_settings.port, _settings.metrics_port) if port]
 workers = _settings.workers
 worker_class = choose(version_info)
 threads = _settings.threads
-keepalive = 30
+keepalive = _settings.keep_alive_seconds
+forwarder_headers = ""  # no header sets SCRIPT_NAME or PATH_INFO
 graceful_timeout = 10  # seconds for which an idle keep-alive connection can delay the exit of a worker
 control_socket_disable = True  # two masters of one user would share its path
 loglevel = "warning"
@@ -93,6 +94,7 @@ def _install_reload_handler(server: Any) -> None:
         if error := _load_keys_error():
             print(f"error: {error} The previous keys stay in use.", file=sys.stderr, flush=True)
         else:
+            handover.start(server.worker_age)
             server.signal(signal.SIGHUP, None)
 
     signal.signal(signal.SIGHUP, reload)
@@ -110,18 +112,27 @@ def pre_request(worker: Any, _request: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Keep a replaced worker (after SIGHUP to the master) answering for a while, closing each connection after its next response.
+    """Keep a replaced worker (after SIGHUP to the master) answering until its successor is ready.
 
-    Gunicorn alone closes connections that were promised keep-alive, and the next request on them fails.
+    It closes each connection after its next response. Gunicorn alone ends it at once: connections that were promised keep-alive
+    fail, and nobody answers while the successors start.
     """
+    handover.report_ready(worker.age)
 
     def exit_worker(*_: Any) -> None:
         worker.handle_exit(signal.SIGTERM, None)
+
+    def exit_if_replaced(*_: Any) -> None:
+        if shutdown.is_shutting_down() or handover.is_replaced(worker.age, _settings.workers):
+            exit_worker()
 
     def start_handover(*_: Any) -> None:
         worker.max_keepalived = 0
         if shutdown.is_shutting_down():
             exit_worker()
+        elif handover.is_started_for(worker.age):
+            signal.signal(signal.SIGALRM, exit_if_replaced)
+            signal.setitimer(signal.ITIMER_REAL, HANDOVER_POLL_SECONDS, HANDOVER_POLL_SECONDS)
         else:
             signal.setitimer(signal.ITIMER_REAL, HANDOVER_SECONDS)
 

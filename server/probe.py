@@ -32,7 +32,8 @@ def predict() -> None:
 def _request(method: str, route: str, body: str | None = None) -> Any:
     key = os.environ.get("HOUSING_KEY")
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-    connection = HTTPConnection("127.0.0.1", Settings.from_environment().port, timeout=TIMEOUT_SECONDS)
+    settings = Settings.from_environment()
+    connection = HTTPConnection(settings.local_host, settings.port, timeout=TIMEOUT_SECONDS)
     connection.request(method, route, body, headers)
     response = connection.getresponse()
     content = response.read().decode()

@@ -123,8 +123,8 @@ def _judge(settings: PromotionSettings, test_set: TestSet, bundle: Bundle, champ
         f"{check.name} check failed: {check.actual} (limit: {check.limit})" for check in decision.checks if not check.passed
     ]
     concentration = gate.describe_concentration(decision.difference)
-    decision.reasons += [concentration] if concentration else []
     decision.reasons.append(gate.describe(settings.gate, decision.difference, champion.name))
+    decision.reasons += [concentration] if concentration else []
 
 
 def _downgrade_to_hold(decision: Decision, concerns: list[str]) -> None:

@@ -1,8 +1,13 @@
 """API keys: authentication, rights and rate limits."""
 
+import fcntl
 import hashlib
 import hmac
+import math
+import mmap
 import os
+import struct
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -18,15 +23,42 @@ KEYS_VARIABLE = "HOUSING_KEYS"
 CREATE_KEY_HINT = "Create such a line with: python -m server.access NAME RIGHTS"
 
 
+class RequestBudget:
+    """The rate limit of one key, in memory that all workers share if they are forked after its creation.
+
+    It is a generic cell rate algorithm (GCRA): one number holds the time at which the budget is full again.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # pylint: disable=consider-using-with  # stays open
+        self._file.truncate(8)
+        self._full_at = mmap.mmap(self._file.fileno(), 8)
+        self._lock = threading.Lock()
+
+    def take(self, rate: float) -> float:
+        """Take one request of `rate` per second, with bursts of one second. Return 0, or the seconds to wait for the next one."""
+        with self._lock:  # of this process's threads
+            fcntl.lockf(self._file, fcntl.LOCK_EX)  # of all workers; the kernel releases it if a worker is killed
+            try:
+                now = time.monotonic()
+                full_at = max(now, struct.unpack_from("d", self._full_at)[0])
+                wait = full_at - now - (max(rate, 1.0) - 1.0) / rate
+                if wait > 0.0:
+                    return float(wait)
+                struct.pack_into("d", self._full_at, 0, full_at + 1.0 / rate)
+                return 0.0
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+
 @dataclass
 class ApiKey:
-    """An API key's owner, rights and hash, and its token bucket for the rate limit."""
+    """An API key's owner, rights and hash, and its budget of requests."""
 
     name: str
     rights: frozenset[str]
     digest: bytes
-    tokens: float = field(default=0.0, init=False)
-    refilled_at: float = field(default=-1e9, init=False)
+    budget: RequestBudget = field(default_factory=RequestBudget, init=False, repr=False)
 
     @classmethod
     def parse(cls, line: str) -> Self:
@@ -67,7 +99,6 @@ class Access:
     def __init__(self, keys: Sequence[ApiKey], rate: float) -> None:
         """Take the keys and the rate limit in requests per second and key (0: unlimited)."""
         self._keys, self._rate = list(keys), rate
-        self._lock = threading.Lock()
 
     @classmethod
     def from_settings(cls, keys_file: str, rate: float) -> Self:
@@ -95,20 +126,11 @@ class Access:
         key = matches[0]
         if right not in key.rights:
             raise RequestError(HTTPStatus.FORBIDDEN, f"This API key lacks the right: {right}")
-        if self._rate > 0 and not self._take_token(key):
-            detail = "Rate limit exceeded. Retry after 1 second."
-            raise RequestError(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": "1"})
-
-    def _take_token(self, key: ApiKey) -> bool:
-        """Take one token from a key's bucket, which holds at most one second's worth."""
-        with self._lock:
-            now = time.monotonic()
-            key.tokens = min(max(self._rate, 1.0), key.tokens + (now - key.refilled_at) * self._rate)
-            key.refilled_at = now
-            if key.tokens < 1.0:
-                return False
-            key.tokens -= 1.0
-            return True
+        wait = key.budget.take(self._rate) if self._rate > 0 else 0.0
+        if wait > 0.0:
+            seconds = math.ceil(wait)
+            detail = f"Rate limit of {self._rate:g} requests per second exceeded. Retry after {seconds} s."
+            raise RequestError(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(seconds)})
 
 
 def bearer_token(authorization: str | None) -> str | None:

@@ -54,6 +54,7 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     cors_origins: Annotated[str, ORIGINS]
     metrics_port: Annotated[int, integer(0, 65535)]
     request_timeout_seconds: Annotated[float, POSITIVE]
+    keep_alive_seconds: Annotated[int, integer(1)]
     drain_seconds: Annotated[float, NON_NEGATIVE]
     explain_max_exact_columns: Annotated[int, integer(0, 20)]
     explain_samples: Annotated[int, integer(1)]
@@ -63,6 +64,16 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     log_backups: Annotated[int, integer(0)]
     log_retention_days: Annotated[int, integer(0)]
     feedback_timeout_seconds: Annotated[float, NON_NEGATIVE]
+
+    @property
+    def url_host(self) -> str:
+        """The address to listen on as it stands in a URL: IPv6 in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def local_host(self) -> str:
+        """The address at which this machine reaches the server."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:

@@ -20,6 +20,7 @@ from server.validation.rows import RowValidator
 
 MetricsFactory = Callable[[Path, Bundle, str], ModelMetrics]
 NO_MODEL = "No model is available yet. Promote one with: python -m housing.promote"
+UNREADABLE_FOLDER = "No model is available: the release folder cannot be read. See the server log."
 DAMAGED_RELEASE = "No model is available: the published release is damaged. See the server log."
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class CurrentModel:
         self._last_release: tuple[Path, int] | None = None
         self._model: Model | None = None
         self._unavailable_reason = NO_MODEL
+        self._last_error = ""
         self._lock = threading.Lock()
         self._reload_if_new()
         threading.Thread(target=self._poll_forever, name="model reload", daemon=True).start()
@@ -80,18 +82,22 @@ class CurrentModel:
     def _reload_if_new(self) -> None:
         """Load the published release unless it is the last one that was tried."""
         with self._lock:
-            release = releases.current_release(self._folder)
-            if release is None:
+            try:
+                release = releases.current_release(self._folder)
+                release_id = None if release is None else (release, release.stat().st_mtime_ns)  # a repaired one keeps its name
+            except OSError as error:
+                self._unavailable_reason = UNREADABLE_FOLDER
+                self._log_once(f"Cannot read {self._folder / releases.CURRENT}; the current model stays: {error}")
                 return
-            release_id = (release, release.stat().st_mtime_ns)  # a repaired release keeps its name
-            if release_id == self._last_release:
+            if release is None or release_id == self._last_release:
+                self._last_error = ""
                 return
             try:
                 self._model = Model.read(release, self._metrics_factory)
                 _trim_memory()
             except Exception as error:  # pylint: disable=broad-exception-caught  # a bad release must not stop the current model
                 self._unavailable_reason = DAMAGED_RELEASE
-                log.error("Rejected release %s; the current model stays: %s: %s", release.name, type(error).__name__, error)
+                self._log_once(f"Rejected release {release.name}; the current model stays: {type(error).__name__}: {error}")
                 if isinstance(error.__cause__ or error, OSError):  # a BundleError may wrap one
                     return  # retry: the disk may recover, or file descriptors become free
             self._last_release = release_id
@@ -99,10 +105,13 @@ class CurrentModel:
     def _poll_forever(self) -> None:
         while True:
             time.sleep(self._poll_seconds)
-            try:
-                self._reload_if_new()
-            except OSError as error:
-                log.error("Cannot read the release folder: %s", error)
+            self._reload_if_new()
+
+    def _log_once(self, message: str) -> None:
+        """Log an error unless it is the last one: the folder is read every second."""
+        if message != self._last_error:
+            log.error("%s", message)
+        self._last_error = message
 
 
 def _trim_memory() -> None:

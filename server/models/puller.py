@@ -50,7 +50,8 @@ class Puller:
 
     def run(self) -> None:
         """Follow the alias forever. Log each failure once; the current version stays."""
-        remove_damaged(self._settings.release_dir)
+        with suppress(OSError):  # poll_once meets the same error and reports it
+            remove_damaged(self._settings.release_dir)
         while True:
             try:
                 message = self.poll_once()

@@ -22,7 +22,11 @@ class CorsMiddleware:
         origin = environ.get("HTTP_ORIGIN")
         if origin not in self._origins:
             return self._app(environ, start_response)
-        allow = [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
+        allow = [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Expose-Headers", "X-Request-Id, Retry-After"),
+            ("Vary", "Origin"),
+        ]
         if environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
             start_response("204 No Content", allow + PREFLIGHT_HEADERS)
             return []

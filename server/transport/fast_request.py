@@ -37,7 +37,7 @@ def parse_request(data: bytes) -> Environ | None:
     total = end + len(HEADER_END) + int(length) if length.isdecimal() and len(length) < 10 else MAX_REQUEST_BYTES + 1
     if len(data) > total or total > MAX_REQUEST_BYTES:
         return None
-    if FRAMING_HEADERS & fields.keys() or len(SCHEME_HEADERS & fields.keys()) > 1:
+    if "HTTP_HOST" not in fields or FRAMING_HEADERS & fields.keys() or len(SCHEME_HEADERS & fields.keys()) > 1:
         return None
     if len(data) < total:
         raise IncompleteRequest

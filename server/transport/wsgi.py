@@ -1,5 +1,6 @@
 """The fast path: answers the fast routes in front of Flask, which costs more than a prediction of one row."""
 
+import io
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
@@ -25,15 +26,41 @@ class FastPath:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
         route, length = environ["PATH_INFO"], environ.get("CONTENT_LENGTH", "")
+        try:
+            _require_host(environ)
+            if environ.get("HTTP_TRANSFER_ENCODING"):
+                length = self._receive_chunks(environ)
+        except RequestError as error:
+            return self._respond(self._api.reject(route if route in FAST_ROUTES else "unknown", error), start_response)
         is_fast = route in FAST_ROUTES and environ["REQUEST_METHOD"] == "POST" and length.isdecimal()
         if not is_fast or int(length) > self._max_body:
             chunks = self._fallback_app(environ, start_response)
             self._drain_body(environ, length)
             return chunks
-        response = self._handle(route, int(length), environ)
+        return self._respond(self._handle(route, int(length), environ), start_response)
+
+    @staticmethod
+    def _respond(response: PredictionResponse, start_response: StartResponse) -> Iterable[bytes]:
         content_length = ("Content-Length", str(len(response.body)))
         start_response(STATUS_LINES[response.status], [*response.headers, content_length])
         return [response.body]
+
+    def _receive_chunks(self, environ: Environ) -> str:
+        """Read a body that was sent in chunks, put it in place of the stream, and return its length.
+
+        Werkzeug would cut it at the size limit without an error.
+        """
+        try:
+            body = environ["wsgi.input"].read(self._max_body + 1)
+        except OSError as error:  # a timeout or a malformed chunk
+            raise RequestError(HTTPStatus.BAD_REQUEST, f"The request body could not be read: {error}.") from error
+        if len(body) > self._max_body:
+            detail = f"The request body must have at most {self._max_body} bytes (serve.max_body)."
+            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+        environ["wsgi.input"] = io.BytesIO(body)
+        environ["CONTENT_LENGTH"] = str(len(body))
+        del environ["HTTP_TRANSFER_ENCODING"]
+        return str(len(body))
 
     def _drain_body(self, environ: Environ, length: str) -> None:
         """Read the rest of a body before the response is sent.
@@ -58,3 +85,9 @@ class FastPath:
         key = bearer_token(environ.get("HTTP_AUTHORIZATION"))
         content_type, query = environ.get("CONTENT_TYPE", ""), environ.get("QUERY_STRING", "")
         return self._api.handle(PredictionRequest(route, content_type, query, key, body))
+
+
+def _require_host(environ: Environ) -> None:
+    """Raise RequestError if the request does not name its host (RFC 9112, section 3.2). Gunicorn refuses a second Host header."""
+    if environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and "HTTP_HOST" not in environ:
+        raise RequestError(HTTPStatus.BAD_REQUEST, "The Host header is missing. HTTP/1.1 requires it.")

@@ -118,7 +118,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None = None, url: str = "") -> Iterator[Server]:
     """Serve the rentals with real gunicorn workers and a real puller for as long as the block lasts."""
     port, log = free_port(), home_ / "serve.log"
     chosen = ["data=rentals", f"serve.port={port}", "serve.poll_seconds=0.1", "serve.drain_seconds=0", *overrides]
@@ -131,7 +131,7 @@ def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None 
             stdout=file,
             stderr=file,
         )
-    server = Server(f"http://127.0.0.1:{port}", process, log)
+    server = Server(url or f"http://127.0.0.1:{port}", process, log)
     try:
         wait_for(lambda: server.answers("/healthz") and len(server.workers()) == workers, "the server lives")
         yield server

@@ -1,5 +1,6 @@
 """API keys, rights and rate limits; metrics port and CORS origins."""
 
+import http.client
 import json
 import os
 import signal
@@ -82,7 +83,7 @@ def test_the_rate_limit_applies_per_key(server: Server, keys: dict[str, tuple[st
     answers = [ask(server, "/predict", keys["new"][0], b"{}") for _ in range(300)]
     refused = [answer for answer in answers if answer.status == 429]
     assert refused
-    assert_problem(refused[0], 429, "Rate limit exceeded")
+    assert_problem(refused[0], 429, "Rate limit of 50 requests per second exceeded")
     assert ask(server, "/predict", keys["old"][0], BODY).status == 200
 
 
@@ -198,3 +199,31 @@ def test_a_public_server_without_keys_warns(served_home: Path) -> None:
     with serving(served_home, "serve.host=0.0.0.0", "serve.workers=1") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         assert "WARNING: this server can be reached from other machines" in running.log.read_text(encoding="utf-8")
+
+
+def test_all_workers_share_the_budget_of_a_key(served_home: Path) -> None:
+    key, line = new_key("one", "predict")
+    file = served_home / "limited"
+    file.write_text(line, encoding="utf-8")
+    with serving(served_home, f"serve.keys_file={file}", "serve.workers=2", "serve.rate_limit=0.1") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        answers = [ask(running, "/predict", key, BODY) for _ in range(20)]  # on new connections, so to both workers
+    assert [answer.status for answer in answers].count(200) == 1
+    assert_problem(answers[-1], 429, r"Rate limit of 0\.1 requests per second exceeded\. Retry after \d+ s\.")
+
+
+def test_one_kept_connection_gets_the_whole_budget(served_home: Path) -> None:
+    key, line = new_key("one", "predict")
+    file = served_home / "kept"
+    file.write_text(line, encoding="utf-8")
+    with serving(served_home, f"serve.keys_file={file}", "serve.workers=2", "serve.rate_limit=20") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        connection = http.client.HTTPConnection(running.url.removeprefix("http://"))
+        statuses = []
+        for _ in range(20):
+            connection.request("POST", "/predict", BODY, {"Content-Type": "application/json", "Authorization": f"Bearer {key}"})
+            response = connection.getresponse()
+            response.read()
+            statuses.append(response.status)
+        connection.close()
+    assert statuses == [200] * 20

@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 
 from housing.bundle.bundle import Bundle
+from housing.core.errors import BundleError
 from housing.schema.column import Matrix, Vector
 from server.api.explanation import explanation_blueprint
 from server.api.ice_curves import curves_blueprint
@@ -48,6 +49,29 @@ def test_a_temporarily_unreadable_version_is_loaded_later(
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert "Too many open files" in caplog.text
     assert in_use.get().release["version"] == "1"
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_an_unreadable_link_is_logged_once_and_a_model_that_is_published_later_is_served(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    link = tmp_path / "published" / releases.CURRENT
+    link.parent.mkdir()
+    if kind == "file":
+        link.touch()
+    else:
+        link.mkdir()
+    in_use = CurrentModel(link.parent, 0.01, partial(ModelMetrics, tmp_path, 0))
+    for _ in range(5):
+        with pytest.raises(BundleError, match="release folder cannot be read"):
+            in_use.get()
+    assert caplog.text.count("Cannot read") == 1
+    if kind == "file":
+        link.unlink()
+    else:
+        link.rmdir()
+    _publish(bundle, tmp_path, "1")
+    wait_for(lambda: in_use.get().release["version"] == "1", "the model is loaded")
 
 
 def test_republishing_a_version_repairs_its_damaged_copy(bundle: Bundle, tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ import json
 import os
 import re
 import select
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from housing.core.environment import PROJECT
 from tests.support.server import Server, free_port, promoted, scraped, serving
 from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
@@ -271,8 +275,8 @@ def test_a_closing_connection_counts_until_it_is_closed(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_request_at_the_end_of_the_idle_timeout_ends_no_worker(tmp_path: Path, empty_store: Path) -> None:
-    brief = {"GUNICORN_CMD_ARGS": "--keep-alive=1"}  # and the loop looks once a second
-    with serving(promoted(tmp_path, "rentals", empty_store), "serve.workers=1", environment=brief) as running:
+    brief = "serve.keep_alive_seconds=1"  # and the loop looks once a second
+    with serving(promoted(tmp_path, "rentals", empty_store), "serve.workers=1", brief) as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         workers = running.workers()
         with kept(running) as client, new(running) as other:
@@ -380,3 +384,91 @@ def test_an_untested_gunicorn_serves_with_its_own_worker(served: Server, tmp_pat
     assert log.count("WARNING: gunicorn 99.1.0 is not tested with server.transport.gunicorn_worker.Worker") == 1
     assert "Using worker: gthread" in log
     assert "WARNING: gunicorn" not in served.log.read_text(encoding="utf-8")  # the version of the lock is a tested one
+
+
+HOST = b"Host: x\r\n"
+
+
+@pytest.mark.parametrize("sent", [GOOD, request(ROW, "/feedback"), WARM], ids=["inline", "thread", "get"])
+@pytest.mark.parametrize("hosts", [b"", HOST + b"Host: y\r\n"], ids=["none", "two"])
+def test_a_request_needs_one_host(served: Server, sent: bytes, hosts: bytes) -> None:
+    with new(served) as client:
+        client.send(sent.replace(HOST, hosts))
+        status, _, body = client.response()
+        assert status == 400 and b"HOST" in body.upper()
+
+
+@pytest.mark.parametrize("name", ["SCRIPT_NAME", "Script-Name", "script_name", "PATH_INFO"])
+def test_a_header_does_not_change_the_route(served: Server, name: str) -> None:
+    with new(served) as client:
+        client.send(WARM.replace(HOST, HOST + f"{name}: /elsewhere\r\n".encode()))
+        assert client.response()[0] == 200
+
+
+def chunked(body: bytes, route: str) -> bytes:
+    """Return a request with a body in two chunks."""
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:100], body[100:], b""))
+    return re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", request(b"", route)) + chunks
+
+
+@pytest.mark.parametrize("route", ["/predict", "/invocations", "/feedback", "/explain", "/curves"])
+def test_a_chunked_body_above_the_limit_is_refused(served: Server, route: str) -> None:
+    rows = json.dumps({"columns": list(FLAT), "rows": [list(FLAT.values())] * 100}).encode()
+    with new(served) as client:
+        client.send(chunked(rows + b" " * 4_000_000, route))
+        status, _, body = client.response()
+        assert status == 413 and b"4000000 bytes" in body
+
+
+def test_a_chunked_body_within_the_limit_is_read_whole(served: Server) -> None:
+    rows = json.dumps({"columns": list(FLAT), "rows": [list(FLAT.values())] * 500}).encode()
+    with kept(served) as client:
+        client.send(chunked(rows, "/predict") + GOOD)
+        status, _, body = client.response()
+        assert (status, len(json.loads(body)["predictions"])) == (200, 500)
+        assert client.response()[0] == 200
+
+
+def test_replaced_workers_answer_until_their_successors_are_ready(served_home: Path, tmp_path: Path) -> None:
+    may_start = tmp_path / "may_start"
+    may_start.touch()
+    (tmp_path / "sitecustomize.py").write_text(
+        f"""
+import os, sys, time
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        while name == "server.app" and not os.path.exists({str(may_start)!r}):
+            time.sleep(0.05)
+
+sys.meta_path.insert(0, Blocker())
+""",
+        encoding="utf-8",
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with serving(served_home, "serve.workers=2", environment={"PYTHONPATH": path}) as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        before = set(running.workers())
+        may_start.unlink()
+        running.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(running.workers()) == 4, "the successors are started")
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            assert running.predict(FLAT).status == 200
+        assert before < set(running.workers())
+        may_start.touch()
+        wait_for(lambda: len(running.workers()) == 2 and not before & set(running.workers()), "the old workers are gone")
+        assert running.predict(FLAT).status == 200
+
+
+def test_a_server_listens_on_an_ipv6_address(served_home: Path) -> None:
+    port = free_port()
+    with serving(served_home, "serve.host='::1'", "serve.workers=1", f"serve.port={port}", url=f"http://[::1]:{port}") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        assert running.predict(FLAT).status == 200
+        assert f"http://[::1]:{port}/" in running.log.read_text(encoding="utf-8")
+        environment = {**os.environ, "HOUSING_HOST": "::1", "HOUSING_PORT": str(port)}
+        serve = dict.fromkeys(("MODEL", "TRACKING_URI", "RELEASE_DIR", "LOG_DIR"), "x")
+        environment |= {f"HOUSING_{name}": value for name, value in serve.items()}
+        probe = subprocess.run([sys.executable, "-m", "server.probe", "predict"], env=environment, cwd=PROJECT, check=False)
+        assert probe.returncode == 0
