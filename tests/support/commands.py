@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Commands of the project, git and DVC as subprocesses."""
 
 import os
 import subprocess
@@ -11,29 +11,29 @@ from housing.core.environment import PROJECT
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
 
 
-def git(place: Path, *arguments: str) -> str:
-    """Run git in a repository, and give what it prints."""
-    who = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
-    return subprocess.run(["git", *who, *arguments], cwd=place, check=True, capture_output=True, text=True).stdout
+def git(directory: Path, *arguments: str) -> str:
+    """Run git in a repository and return its output."""
+    identity = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
+    return subprocess.run(["git", *identity, *arguments], cwd=directory, check=True, capture_output=True, text=True).stdout
 
 
-def dvc(place: Path, *arguments: str, **environment: str) -> str:
-    """Run DVC in a repository, and give what it prints."""
-    done = subprocess.run(
+def dvc(directory: Path, *arguments: str, **environment: str) -> str:
+    """Run DVC in a repository and return its output."""
+    process = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
-        cwd=place,
+        cwd=directory,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that has ended."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -43,7 +43,7 @@ class Ended:
 def command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environment: str) -> Ended:
     """Run a command of the project, `command(home, "housing.train", "debug=fast")`, as a user would."""
     environ = {**os.environ, "HOUSING_HOME": str(home_), **environment}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", *arguments], cwd=cwd, env=environ, capture_output=True, text=True, timeout=300, check=False
     )
-    return Ended(done.returncode, done.stdout, done.stderr)
+    return Ended(process.returncode, process.stdout, process.stderr)
