@@ -106,6 +106,12 @@ def _saturation(board: dashboard.Dashboard) -> dashboard.Dashboard:
         8,
         ALERTS["HousingLogDropped"],
     )
+    malformed = PanelSpec(
+        "Malformed lines", "short", "Skipped lines of feedback, over one hour.", 12, ALERTS["HousingFeedbackMalformed"]
+    )
+    damaged = PanelSpec(
+        "Damaged databases", "short", "Databases of feedback set aside.", 12, ALERTS["HousingFeedbackDatabaseDamaged"]
+    )
     scrape = PanelSpec("Scrape duration", "s", "Time that Prometheus waits for /metrics.", 8)
     return (
         board.with_row(dashboard.Row("Saturation"))
@@ -114,6 +120,12 @@ def _saturation(board: dashboard.Dashboard) -> dashboard.Dashboard:
         )
         .with_panel(timeseries_panel(dropped, {"{{instance}}": _sum_by_instance("increase(housing_log_dropped_total", "[15m])")}))
         .with_panel(timeseries_panel(scrape, {"{{instance}}": 'scrape_duration_seconds{job="housing", instance=~"$instance"}'}))
+        .with_panel(
+            timeseries_panel(
+                malformed, {"{{instance}}": _sum_by_instance("increase(housing_feedback_malformed_lines_total", "[1h])")}
+            )
+        )
+        .with_panel(timeseries_panel(damaged, {"{{instance}}": _sum_by_instance("housing_feedback_damaged_databases_total", "")}))
     )
 
 
@@ -163,9 +175,7 @@ def _live_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
         ALERTS["HousingLiveError"],
     )
     error = PanelSpec("Live error", "short", "RMSE and mean absolute error over one day of feedback, in the target's unit.", 12)
-    labels = PanelSpec(
-        "Labels received", "short", "Labels of one day: matched with a prediction, by version; unmatched; duplicates.", 8
-    )
+    labels = PanelSpec("Labels received", "short", "Labels of one day: by version; unmatched; duplicates; malformed lines.", 8)
     coverage = PanelSpec(
         "Interval coverage",
         "percentunit",
@@ -193,6 +203,7 @@ def _live_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
                     "version {{version}}": f"version:housing_feedback:increase24h{of_version}",
                     "unmatched": "sum(increase(housing_feedback_unmatched_total[24h]))",
                     "duplicates": "sum(increase(housing_feedback_duplicates_total[24h]))",
+                    "malformed lines": "sum(increase(housing_feedback_malformed_lines_total[24h]))",
                 },
             )
         )

@@ -5,13 +5,17 @@ python -m housing.alias alias=production
 
 from omegaconf import DictConfig
 
+from housing.core.aliases import require_declared_alias
 from housing.core.command import command
-from housing.tracking import store
 
 
 @command("alias")
 def main(cfg: DictConfig) -> None:
     """Print only the number of the version, for shell scripts, or an empty line if the alias is unset."""
+    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.tracking import store
+
+    require_declared_alias(cfg.alias, cfg.aliases)
     print(store.connect(cfg.mlflow).registry.version_at(cfg.registered_model, cfg.alias) or "")
 
 

@@ -8,13 +8,15 @@ import sys
 from omegaconf import DictConfig
 
 from housing.core.command import command
-from housing.operations import printing
-from housing.operations.health_checks import run_checks
 
 
 @command("doctor")
 def main(cfg: DictConfig) -> None:
     """Print the result of each check. Exit with code 1 if a check failed."""
+    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.operations import printing
+    from housing.operations.health_checks import run_checks
+
     sys.exit(printing.show_checks(run_checks(cfg)))
 
 

@@ -9,13 +9,15 @@ from omegaconf import DictConfig
 
 from housing.core.command import command
 from housing.core.errors import DownloadError
-from housing.data.download import EX_UNAVAILABLE, fetch_table
-from housing.data.settings import TableSettings
 
 
 @command("fetch")
 def main(cfg: DictConfig) -> None:
     """Download the table. The exit code is 69 if its source is unavailable, so that scripts can fall back to synthetic data."""
+    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.data.download import EX_UNAVAILABLE, fetch_table
+    from housing.data.settings import TableSettings
+
     try:
         print(fetch_table(TableSettings.from_config(cfg.data)))
     except DownloadError as error:

@@ -5,14 +5,19 @@ python -m housing.history
 
 from omegaconf import DictConfig
 
+from housing.core.aliases import require_declared_alias
 from housing.core.command import command
-from housing.promotion import decision_log, printing
-from housing.tracking import store as tracking
 
 
 @command("history")
 def main(cfg: DictConfig) -> None:
     """Print the latest decisions, newest first."""
+    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.promotion import decision_log, printing
+    from housing.tracking import store as tracking
+
+    if cfg.alias is not None:
+        require_declared_alias(cfg.alias, cfg.aliases)
     store = tracking.connect(cfg.mlflow)
     printing.show_history(decision_log.list_decisions(store, cfg.decisions_experiment, cfg.alias, cfg.limit), cfg.tsv)
 

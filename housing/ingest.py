@@ -6,13 +6,15 @@ python -m housing.ingest file=new.csv
 from omegaconf import DictConfig
 
 from housing.core.command import command
-from housing.ingestion.ingestion import IngestionSettings, ingest
-from server.prediction_log.reader import read_joined_rows
 
 
 @command("ingest")
 def main(cfg: DictConfig) -> None:
     """Append the rows of a file, or of the server's feedback."""
+    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.ingestion.ingestion import IngestionSettings, ingest
+    from server.prediction_log.reader import read_joined_rows
+
     ingest(IngestionSettings.from_config(cfg), read_joined_rows)
 
 

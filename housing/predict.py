@@ -7,14 +7,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from housing.bundle.bundle import Bundle
 from housing.core.command import command
-from housing.data.batch_prediction import predict_file
-from housing.tracking import store
 
 
 def predict(cfg: DictConfig) -> int:
     """Load the model from MLflow, predict the rows, and return their number."""
+    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.bundle.bundle import Bundle
+    from housing.data.batch_prediction import predict_file
+    from housing.tracking import store
+
     file, out = Path(cfg.file), Path(cfg.out)  # a missing override fails before the store is opened
     with store.connect(cfg.mlflow).artifacts.bundle(cfg.source) as folder:
         bundle = Bundle.read(folder)

@@ -8,14 +8,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from housing.core.command import command
-from housing.data.preparation import prepare
-from housing.data.settings import TableSettings
-from housing.data.split import SplitSettings
 
 
 @command("prepare")
 def main(cfg: DictConfig) -> None:
     """Prepare the table, and print the number of rows by part."""
+    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.data.preparation import prepare
+    from housing.data.settings import TableSettings
+    from housing.data.split import SplitSettings
+
     counts = prepare(TableSettings.from_config(cfg.data), SplitSettings.from_config(cfg.split), Path(cfg.out))
     print(f"{counts}; written to {cfg.out}")
 

@@ -9,14 +9,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from housing.core.command import command
-from housing.promotion import printing
-from housing.promotion.decision import REJECT
-from housing.promotion.promotion import promote, write_decision
 
 
 @command("promote")
 def main(cfg: DictConfig) -> None:
     """Promote and print the decision. REJECT exits with code 1, unless the decision is written to a file (`out`)."""
+    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.promotion import printing
+    from housing.promotion.decision import REJECT
+    from housing.promotion.promotion import promote, write_decision
+
     decision = promote(cfg)
     printing.show_decision(decision, cfg.registered_model)
     if cfg.out is not None:

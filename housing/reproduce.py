@@ -8,13 +8,15 @@ import sys
 from omegaconf import DictConfig
 
 from housing.core.command import command
-from housing.runs import printing
-from housing.runs.reproduction import COMPARED_SCORES, reproduce
 
 
 @command("reproduce")
 def main(cfg: DictConfig) -> None:
     """Print both runs side by side. The exit code is 1 if a score differs."""
+    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.runs import printing
+    from housing.runs.reproduction import COMPARED_SCORES, reproduce
+
     comparisons = reproduce(cfg)
     printing.show_comparison(comparisons, cfg.run_id)
     if not all(row.is_equal for row in comparisons if row.name in COMPARED_SCORES):

@@ -9,12 +9,14 @@ import sys
 from omegaconf import DictConfig
 
 from housing.core.command import command
-from housing.operations.retraining import retrain
 
 
 @command("retrain")
 def main(cfg: DictConfig) -> None:
     """Retrain and print the summary."""
+    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.operations.retraining import retrain
+
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that subprocesses are stopped too
     print(f"\n{retrain(cfg).to_markdown()}")
 

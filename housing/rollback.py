@@ -8,13 +8,15 @@ import sys
 from omegaconf import DictConfig
 
 from housing.core.command import command
-from housing.promotion import printing
-from housing.promotion.rolling_back import rollback
 
 
 @command("rollback")
 def main(cfg: DictConfig) -> None:
     """Roll back and print the decision. Exit with code 1 if the server (`serve.url`) does not serve the version in time."""
+    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.promotion import printing
+    from housing.promotion.rolling_back import rollback
+
     decision = rollback(cfg)
     printing.show_decision(decision, cfg.registered_model)
     if cfg.serve.url is not None and not decision.served_at:

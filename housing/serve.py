@@ -7,6 +7,7 @@ import sys
 
 from omegaconf import DictConfig
 
+from housing.core.aliases import require_declared_alias
 from housing.core.command import command
 from housing.serving.supervisor import require_free_port, server_environment, supervise
 from server.core.settings import Settings
@@ -24,6 +25,7 @@ ROUTES = {
 @command("serve")
 def main(cfg: DictConfig) -> None:
     """Serve until interrupted, or until gunicorn exits."""
+    require_declared_alias(cfg.serve.alias, cfg.aliases, "serve.alias")
     environ = server_environment(cfg.serve)
     settings = Settings.from_environment(environ)
     for port in filter(None, (settings.port, settings.metrics_port)):

@@ -38,6 +38,7 @@ def create_app() -> Application:
         MAX_CONTENT_LENGTH=settings.max_body,
         MAX_ROWS=settings.max_rows,
         EXPLAIN_MAX_EXACT_COLUMNS=settings.explain_max_exact_columns,
+        FEEDBACK_TIMEOUT=settings.feedback_timeout_seconds,
         EXPLAIN_SAMPLES=settings.explain_samples,
     )
     worker, metrics = worker_id.acquire_worker_id(settings.log_dir), Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])

@@ -1,9 +1,11 @@
 """Hydra commands: entry points with help texts and short error messages."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,6 +17,7 @@ from housing.core import help as help_text
 from housing.core.config import CONF
 from housing.core.errors import HousingError
 
+INFORMATION_FLAGS = (*help_text.FLAGS, "--hydra-help", "--cfg", "-c", "--info", "-i")  # print something and do nothing else
 USER_ERRORS = (HousingError, OmegaConfBaseException)  # the user can fix these, so they are shown without a traceback
 
 
@@ -27,7 +30,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         def run_function(cfg: DictConfig) -> Any:
             try:
-                return function(cfg)
+                result = function(cfg)
+                sys.stdout.flush()
+                return result
+            except BrokenPipeError:
+                _exit_at_closed_pipe()
             except USER_ERRORS as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise
@@ -37,6 +44,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
         @wraps(function)
         def main() -> Any:
+            if any(argument.partition("=")[0] in INFORMATION_FLAGS for argument in sys.argv[1:]):
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end silently if the output is piped into `head`
             if help_text.is_requested(sys.argv[1:]):
                 print(help_text.render(config_name))
                 return None
@@ -45,3 +54,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         return main
 
     return decorate
+
+
+def _exit_at_closed_pipe() -> NoReturn:
+    """Exit without a message, as other programs do if the reader of their output (such as `head`) has ended."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+    sys.exit(128 + signal.SIGPIPE)

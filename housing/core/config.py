@@ -1,14 +1,15 @@
-"""Hydra configuration: its folder, its resolver of the home folder, and instantiation of nodes."""
+"""Hydra configuration: its folder, its resolver of the home folder, instantiation of nodes, and stored configs as YAML."""
 
 from http.client import HTTPException
 from typing import Any
 
+import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from housing.core.environment import PROJECT, project_home
-from housing.core.errors import ConfigError, HousingError
+from housing.core.errors import HousingError, TargetError
 
 CONF = str(PROJECT / "conf")
 SWEEP_RUN = "HOUSING_SWEEP_RUN"  # environment variable of a sweep's jobs: the ID of their parent run
@@ -21,7 +22,7 @@ def instantiate(node: DictConfig, *arguments: Any) -> Any:
 
     Raises
     ------
-    ConfigError
+    TargetError
         If the target does not exist or does not accept the arguments of the node.
     HousingError, OSError, HTTPException
         As raised by the target itself, without Hydra's wrapper.
@@ -31,4 +32,21 @@ def instantiate(node: DictConfig, *arguments: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, HousingError | OSError | HTTPException):
             raise error.__cause__ from None
-        raise ConfigError(str(error)) from error
+        raise TargetError(str(error)) from error
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Writes text that starts like a number in quotes: readers of YAML 1.1 and 1.2 differ on `6E01`, `0o7` and `12:30`."""
+
+
+def _represent_text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if text[:1].isalpha() or text[:1] in ("_", "/", "$") else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def to_yaml(content: Any) -> str:
+    """Return resolved config values as YAML. Any reader of YAML gets the same values from it."""
+    return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))

@@ -14,6 +14,22 @@ class ConfigError(HousingError):
     """A config value is invalid."""
 
 
+class TargetError(ConfigError):
+    """The class or function that a config names could not be called with its arguments, or rejects the table."""
+
+
+class UntrustedConfigError(HousingError):
+    """The stored config of a run could run code that this machine does not trust."""
+
+
+class DiskFullError(HousingError):
+    """A file could not be written because the disk is full, or a quota or size limit is reached. The old file is unchanged."""
+
+
+class LockError(HousingError):
+    """A lock file or its directory cannot be used, for example because another user owns it."""
+
+
 class DownloadError(HousingError):
     """A table could not be downloaded: no network, an unavailable server or an incomplete download."""
 
@@ -28,6 +44,10 @@ class StoreError(HousingError):
 
 class BundleError(HousingError):
     """A bundle is damaged, incomplete or of another format."""
+
+
+class SmokeTestTimeout(HousingError):
+    """The server of a smoke test was not ready in time, so the model was not judged."""
 
 
 class JobSkipped(HousingError):

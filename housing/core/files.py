@@ -1,5 +1,6 @@
 """Checksums of files and atomic writes."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -7,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from housing.core.errors import DiskFullError
+
 NEW_FILE_MODE = 0o644
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256(path: Path) -> str:
@@ -20,7 +24,13 @@ def sha256(path: Path) -> str:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same directory; it replaces `path` if the block succeeds and is removed if it fails.
 
-    A symbolic link stays: the file that it points to is replaced. The new file keeps the mode of the file that it replaces.
+    A symbolic link stays: the file that it points to is replaced. The new file keeps the mode of the file that it replaces, and
+    its owner if this process is root.
+
+    Raises
+    ------
+    DiskFullError
+        If the disk is full.
     """
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +39,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
     partial = Path(name)
     try:
         yield partial
-        partial.chmod(target.stat().st_mode & 0o7777 if target.exists() else NEW_FILE_MODE)
+        replaced = target.stat() if target.exists() else None
+        if replaced is not None and os.geteuid() == 0:
+            os.chown(partial, replaced.st_uid, replaced.st_gid)
+        partial.chmod(NEW_FILE_MODE if replaced is None else replaced.st_mode & 0o7777)  # after chown, which clears some bits
         partial.replace(target)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise DiskFullError(
+                f"Could not write {path}: {error.strerror}. Free some space and run the command again."
+            ) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)

@@ -106,6 +106,16 @@ def render(name: str) -> str:
     return "\n".join(filter(None, parts)).rstrip("\n")
 
 
+def keys(name: str) -> dict[str, str]:
+    """Return the options and groups of a command by name, with their defaults."""
+    defaults: dict[str, str] = {}
+    for config in (name, *_ancestors(read(_path(name)))):
+        items: list[Option | Group] = [*_qualified(config), *read(_path(config)).groups]
+        for item in items:
+            defaults.setdefault(item.name, item.default)
+    return defaults
+
+
 def purpose(name: str) -> str:
     """Return what a command does: the first paragraph of its module's docstring."""
     source = (PROJECT / "housing" / f"{name}.py").read_text(encoding="utf-8")

@@ -8,19 +8,21 @@ import hashlib
 import logging
 import math
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from housing.core.errors import HousingError
+from housing.core.errors import ConfigError, HousingError, LockError
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
 SQLITE_PREFIX = "sqlite:///"
 STORE_TIMEOUT_SECONDS = 120.0
+URL_CHARACTERS = "%?#"  # MLflow and SQLAlchemy read them in different ways, so the database would be elsewhere
 
 
 class LockTimeout(HousingError):
@@ -43,9 +45,20 @@ def try_lock(path: Path) -> int | None:
     -------
     int or None
         The open file descriptor, or None if the file is locked. The lock ends when the descriptor is closed.
+
+    Raises
+    ------
+    LockError
+        If the file cannot be opened: it belongs to another user, is a link, or its directory is read-only.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise LockError(
+                f"Could not open the lock file {path} ({_describe_owner(path)}): {error.strerror}. Remove it as its owner,"
+                " or make its directory writable."
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -90,13 +103,58 @@ def file_lock(path: Path, timeout_seconds: float = math.inf, waiting_message: st
 def machine_lock(key: str, kind: str = "runs") -> AbstractContextManager[None]:
     """Return the lock of a key for this user on this machine; entering it waits for as long as another process holds it."""
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir()) / f"housing-{kind}-{os.getuid()}-{digest}.lock"
+    path = _lock_directory() / f"{kind}-{digest}.lock"
     return file_lock(path, waiting_message=f"Another process is doing the same work ({kind}). Waiting for its result.")
 
 
+def _lock_directory() -> Path:
+    """Return the directory of this user's locks, to which nobody else can write. Create it if it does not exist.
+
+    Raises
+    ------
+    LockError
+        If another user made it, or if it is a link or a file.
+    """
+    path = Path(tempfile.gettempdir()) / f"housing-locks-{os.getuid()}"
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        status = path.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+            path.chmod(0o700)
+            return path
+        reason = "it must be a directory of this user"
+    except OSError as error:
+        reason = str(error.strerror)
+    raise LockError(
+        f"Could not use the lock directory {path} ({_describe_owner(path)}): {reason}. Remove it as its owner, or set TMPDIR to a"
+        " directory of your own."
+    )
+
+
+def _describe_owner(path: Path) -> str:
+    """Return which user owns a file, without following a link."""
+    try:
+        return f"owner: user ID {path.lstat().st_uid}, this user: {os.getuid()}"
+    except OSError:
+        return "it does not exist"
+
+
 def store_file(tracking_uri: str) -> Path | None:
-    """Return the file of an SQLite store, or None if the store is a server."""
-    return Path(tracking_uri.removeprefix(SQLITE_PREFIX)) if tracking_uri.startswith(SQLITE_PREFIX) else None
+    """Return the file of an SQLite store, or None if the store is a server. Raises ConfigError if no URL can name the file."""
+    if not tracking_uri.startswith(SQLITE_PREFIX):
+        return None
+    path = tracking_uri.removeprefix(SQLITE_PREFIX)
+    require_url_path(path)
+    return Path(path)
+
+
+def require_url_path(path: str) -> None:
+    """Raise ConfigError if a path has a character that has a meaning in URLs."""
+    if any(character in path for character in URL_CHARACTERS):
+        raise ConfigError(
+            f"The path of a store must not contain {' or '.join(URL_CHARACTERS)} (got {path!r})."
+            " Set HOUSING_HOME to another folder, or choose another path."
+        )
 
 
 def store_lock(tracking_uri: str) -> AbstractContextManager[None]:

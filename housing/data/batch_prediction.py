@@ -7,7 +7,8 @@ import pandas as pd
 from housing.bundle.bundle import Bundle
 from housing.core.errors import HousingError
 from housing.core.files import atomic_write
-from housing.data.table import read_csv
+from housing.data.reading import open_table, read_text
+from housing.data.table import parse_columns
 from housing.schema.column import Matrix, Vector
 
 
@@ -20,18 +21,20 @@ def predict_file(bundle: Bundle, file: Path, out: Path, coverage: float | None =
     Raises
     ------
     TableError
-        If a row does not fit the model's schema.
+        If a row does not fit the model's schema, or has more or fewer cells than the header.
     BundleError
         If `coverage` is set and the model has no intervals.
     """
     if not file.is_file():
         raise HousingError(f"File {file} does not exist. Set file= to a CSV file with the model's columns.")
     schema = bundle.schema
-    predictions = _predict(bundle, schema.encode_frame(read_csv(file, schema, schema.features)), coverage)
-    rows = pd.read_csv(file, dtype="str", keep_default_na=False, skip_blank_lines=False, index_col=False)
+    text = read_text(file)
+    frame = pd.DataFrame(parse_columns(text, schema, schema.features, file))
+    predictions = _predict(bundle, schema.encode_frame(frame), coverage)
+    rows = pd.DataFrame(text.rows, columns=text.header, dtype="str")
     new_columns = {f"{schema.target.name}_{name}": values for name, values in predictions.items()}
-    with atomic_write(out) as partial:
-        rows.assign(**new_columns).to_csv(partial, index=False)
+    with atomic_write(out) as partial, open_table(partial, "wb", out.suffix) as stream:
+        rows.assign(**new_columns).to_csv(stream, index=False)
     return len(rows)
 
 

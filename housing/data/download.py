@@ -1,12 +1,12 @@
 """Download of a table: from DVC's cache or remote, or else from its public source."""
 
 from http.client import HTTPException
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from housing.core.errors import DataVersionError, DownloadError, HousingError
 from housing.core.files import atomic_write, sha256
 from housing.data import dvc
+from housing.data.reading import count_rows, open_table
 from housing.data.settings import TableSettings, TableSource
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def _write(frame: "pd.DataFrame", table: TableSettings, version: dvc.Version | N
 
     validate_frame(table.schema, frame, digest="")
     with atomic_write(table.path) as partial:
-        frame.to_csv(partial, index=False, lineterminator="\n")
+        with open_table(partial, "wb", table.path.suffix) as stream:
+            frame.to_csv(stream, index=False, lineterminator="\n")
         fingerprint = sha256(partial)
         if table.fingerprint is not None and fingerprint != table.fingerprint:
             raise HousingError(
@@ -105,9 +106,4 @@ def describe_file(table: TableSettings, state: str) -> str:
     note = ""
     if table.fingerprint is not None:
         note = "  (as published)" if fingerprint == table.fingerprint else f"  (modified; published: {table.fingerprint})"
-    return f"table {table.name}: {table.path} {state}\nrows {_count_rows(table.path):,}\nfingerprint {fingerprint}{note}"
-
-
-def _count_rows(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file) - 1
+    return f"table {table.name}: {table.path} {state}\nrows {count_rows(table.path):,}\nfingerprint {fingerprint}{note}"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -90,14 +90,13 @@ def split_by_hash(table: Table, test: float, valid: float, salt: str) -> Split:
 
     A row keeps its part when rows are added or its target is corrected.
     """
-    return _split_by_hash(table.key, test, valid, salt)
+    return _split_by_hash(table.keys, test, valid, salt)
 
 
-def _split_by_hash(keys: Matrix, test: float, valid: float, salt: str) -> Split:
+def _split_by_hash(keys: Iterable[bytes], test: float, valid: float, salt: str) -> Split:
     _check_shares({"test": test, "valid": valid, "test + valid": test + valid})
-    keys = np.ascontiguousarray(keys, dtype="<f8") + 0.0  # -0.0 and 0.0 are the same key
     seed = salt.encode()
-    digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8, key=seed).digest() for row in keys)
+    digests = b"".join(hashlib.blake2b(key, digest_size=8, key=seed).digest() for key in keys)
     position = np.frombuffer(digests, dtype="<u8") / 2.0**64
     is_test, is_valid = position < test, (position >= test) & (position < test + valid)
     return Split(np.flatnonzero(~is_test & ~is_valid), np.flatnonzero(is_valid), np.flatnonzero(is_test))
@@ -120,7 +119,8 @@ def random_split(table: Table, test: float, valid: float, seeds: Sequence[int]) 
 
 def split_by_location(table: Table, test: float, valid: float, salt: str) -> Split:
     """Split by a salted hash of each row's coordinates, so that rows at the same location are in the same part."""
-    return _split_by_hash(_coordinates(table), test, valid, salt)
+    coordinates = np.ascontiguousarray(_coordinates(table), dtype="<f8") + 0.0  # -0.0 and 0.0 are the same location
+    return _split_by_hash([row.tobytes() for row in coordinates], test, valid, salt)
 
 
 def spatial_block_split(table: Table, cell_degrees: float, test: float, valid: float, seed: int) -> Split:

@@ -1,7 +1,9 @@
 """The table: reading, validation against the schema, and its fingerprint."""
 
 import json
+import math
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,20 +12,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from housing.core.errors import ConfigError, HousingError, TableError, Violation
 from housing.core.files import sha256
+from housing.core.next_command import next_command
+from housing.data.reading import Cells, TextTable, read_text
 from housing.data.settings import TableSettings
-from housing.schema.column import Column, Matrix, Value, Vector
+from housing.schema.column import MAX_INTEGER, Column, Matrix, Value, Vector
 from housing.schema.table_schema import Schema
 
-# The cells that pandas reads as bool.
 TRUE_CELLS = ("True", "TRUE", "true", "1", "1.0")
 FALSE_CELLS = ("False", "FALSE", "false", "0", "0.0")
 
-# pandas parses ASCII digits only, and no spaces beyond ASCII.
 NUMBER_PATTERN = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+INTEGER_PATTERN = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
+NUMBER_CHARACTERS = frozenset("0123456789+-.eE \t")  # of these, `float` accepts what NUMBER_PATTERN matches
+MAX_INTEGER_LENGTH = 40  # characters; longer integers are out of range anyway
+
+# Starts of key values that are no float64: the bits of no number, so that such a value equals no number.
+BIG_INTEGER_TAG = b"\x01\0\0\0\0\0\xf8\xff"
+TEXT_TAG = b"\x02\0\0\0\0\0\xf8\xff"
 
 # A prepared table has one more column, and the fingerprint of the table that it was prepared from.
 SPLIT_COLUMN = "housing.split"
@@ -40,8 +50,8 @@ class Table:
         Features, shape (rows, len(schema.features)).
     target
         Shape (rows,), in the target's unit.
-    key
-        Columns that identify a row, shape (rows, len(schema.key)).
+    keys
+        The exact values of the columns `schema.key` as bytes, shape (rows,). Rows with equal keys have equal bytes.
     fingerprint
         SHA-256 of the file, or "" for rows that are no file.
     """
@@ -49,7 +59,7 @@ class Table:
     schema: Schema
     matrix: Matrix
     target: Vector
-    key: Matrix
+    keys: NDArray[np.object_]
     fingerprint: str
 
     def __len__(self) -> int:
@@ -59,16 +69,16 @@ class Table:
     def head(self, n_rows: int) -> "Table":
         """Return the first rows, with a fingerprint of their own."""
         fingerprint = f"{self.fingerprint}[:{n_rows}]"
-        return Table(self.schema, self.matrix[:n_rows], self.target[:n_rows], self.key[:n_rows], fingerprint)
+        return Table(self.schema, self.matrix[:n_rows], self.target[:n_rows], self.keys[:n_rows], fingerprint)
 
     def take(self, indices: Sequence[int]) -> "Table":
         """Return some rows, without a fingerprint."""
-        return Table(self.schema, self.matrix[indices], self.target[indices], self.key[indices], fingerprint="")
+        return Table(self.schema, self.matrix[indices], self.target[indices], self.keys[indices], fingerprint="")
 
     def row_keys(self) -> list[bytes]:
         """Return a value for each row that is equal for rows with equal values in every column."""
-        encoded = np.column_stack([self.key, self.matrix, self.target])
-        return [row.tobytes() for row in np.where(np.isnan(encoded), np.nan, encoded) + 0.0]  # one NaN, one zero
+        values = _row_bytes(np.column_stack([self.matrix, self.target]))
+        return [key + row for key, row in zip(self.keys, values, strict=True)]
 
 
 def load(data: DictConfig, max_rows: int | None = None) -> Table:
@@ -90,7 +100,7 @@ def read_table(settings: TableSettings, max_rows: int | None = None) -> Table:
         raise ConfigError(f"max_rows must be 1 or more, or null (got {max_rows})")
     path = settings.path
     if not path.is_file():
-        raise HousingError(f"{path} does not exist. Get it with: python -m housing.fetch data={settings.name}")
+        raise HousingError(f"{path} does not exist. Get it with: {next_command('fetch', table=settings.name)}")
     table = _read_table(path, sha256(path), json.dumps(settings.schema.to_dict()))
     return table if max_rows is None else table.head(max_rows)
 
@@ -110,7 +120,7 @@ def _read_prepared(path: Path) -> tuple[pd.DataFrame, str]:
         return frame.drop(columns=SPLIT_COLUMN), str(frame.attrs[FINGERPRINT_ATTRIBUTE])
     except (ValueError, KeyError) as error:
         raise TableError(
-            f"{path} was not written by housing.prepare ({error}). Write it with: python -m housing.prepare", []
+            f"{path} was not written by housing.prepare ({error}). Write it with: python -m housing.prepare out={path}", []
         ) from error
 
 
@@ -122,58 +132,158 @@ def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
     TableError
         If a value violates the schema. The message lists each violation.
     """
-    encoded = schema.encode_frame(frame, schema.columns, forbid_others=True)
-    if encoded.size == 0:
+    schema.require_columns(list(frame.columns), schema.columns, forbid_others=True)
+    if frame.empty:
         raise TableError(f"Table {schema.name} has no rows", [])
-    return make_table(schema, encoded, digest)
+    key_columns = [column for column in schema.columns if column.role == "key"]
+    key_series: list[Any] = [frame[column.name] for column in key_columns]
+    key_values = [series.to_numpy(dtype=object, na_value=None).tolist() for series in key_series]
+    encoded = schema.encode_frame(frame, [*schema.features, schema.target])
+    violations = [
+        Violation(row, column.name, reason)
+        for column, values in zip(key_columns, key_values, strict=True)
+        for row, value in enumerate(values)
+        if (reason := column.validate(value)) is not None
+    ]
+    if violations:
+        raise schema.violated(violations)
+    return make_table(schema, encoded, list(zip(*key_values, strict=True)), digest)
 
 
-def make_table(schema: Schema, encoded: Matrix, digest: str) -> Table:
-    """Return a table of validated rows, shape (rows, len(schema.columns))."""
-    position = {column.name: index for index, column in enumerate(schema.columns)}
-    matrix = encoded[:, [position[column.name] for column in schema.features]]
-    key = encoded[:, [position[column.name] for column in schema.key]]
-    return Table(schema, matrix, encoded[:, position[schema.target.name]], key, digest)
+def make_table(schema: Schema, encoded: Matrix, key_values: Sequence[Sequence[Value]], digest: str) -> Table:
+    """Return a table of validated rows.
+
+    Parameters
+    ----------
+    schema
+        The columns of the table.
+    encoded
+        Features and target, shape (rows, len(schema.features) + 1).
+    key_values
+        For each row, the values of the columns with the role key. Without such columns, the features are the key.
+    digest
+        The fingerprint.
+    """
+    matrix, target = encoded[:, :-1], encoded[:, -1]
+    key_columns = [column for column in schema.columns if column.role == "key"]
+    keys = np.empty(len(matrix), dtype=np.object_)
+    keys[:] = [b"".join(map(_key_bytes, key_columns, values)) for values in key_values] if key_columns else _row_bytes(matrix)
+    return Table(schema, matrix, target, keys, digest)
 
 
-def read_csv(path: Path, schema: Schema, columns: Sequence[Column] | None = None) -> pd.DataFrame:
-    """Read a CSV file, with `columns` (default: all) typed by the schema. Only an empty cell is a missing value.
+def _row_bytes(matrix: Matrix) -> list[bytes]:
+    """Return the bytes of each row, equal for equal rows."""
+    canonical = np.ascontiguousarray(np.where(np.isnan(matrix), np.nan, matrix) + 0.0, dtype="<f8")  # one NaN, one zero
+    return [row.tobytes() for row in canonical]
+
+
+def _key_bytes(column: Column, value: Value) -> bytes:
+    """Return a key's value as bytes: those of its float64 if that is exact, so that splits by key stay as they were."""
+    if column.type == "text" and value is not None:
+        text = str(value).encode()
+        return TEXT_TAG + len(text).to_bytes(8, "little") + text
+    if isinstance(value, int | np.integer) and abs(value) > MAX_INTEGER:
+        return BIG_INTEGER_TAG + int(value).to_bytes(8, "little", signed=True)
+    return struct.pack("<d", column.encode(value) + 0.0)  # one zero
+
+
+def read_csv(path: Path, schema: Schema, suffix: str | None = None) -> pd.DataFrame:
+    """Read a CSV file, with all columns of a schema typed. Only an empty cell is a missing value.
 
     Raises
     ------
     TableError
-        If the file is not CSV in UTF-8, or a cell cannot be parsed as its column's type.
+        As `reading.read_text`, and if a cell cannot be parsed as its column's type.
     """
-    columns = schema.columns if columns is None else columns
-    options: Any = {"keep_default_na": False, "na_values": [""], "skip_blank_lines": False, "index_col": False}
-    dtypes = {"float": np.float64, "int": np.float64, "bool": "boolean", "category": "str"}
-    dtype_of_column: Any = {column.name: dtypes[column.type] for column in columns}
+    text = read_text(path, suffix)
+    return pd.DataFrame(parse_columns(text, schema, schema.columns, path))
+
+
+def parse_columns(text: TextTable, schema: Schema, columns: Sequence[Column], path: Path) -> dict[str, Any]:
+    """Return the parsed values of those columns of a file that the schema declares, and the other columns as text."""
+    declared = {column.name: column for column in columns}
+    parsed: dict[str, Any] = {}
+    violations: list[Violation] = []
+    for index, name in enumerate(text.header):
+        cells = [row[index] for row in text.rows]
+        if name not in declared:
+            parsed[name] = pd.Series(cells, dtype="str")
+            continue
+        column = declared[name]
+        parsed[name], invalid_rows = _parse_column(column, cells)
+        violations += [Violation(row, name, str(parse_cell(column, cells[row])[1])) for row in invalid_rows]
+    if violations:
+        violations.sort(key=lambda violation: violation.row or 0)
+        raise TableError(f"{path} violates the schema of table {schema.name} (rows count from 0):", violations)
+    return parsed
+
+
+def _parse_column(column: Column, cells: Cells) -> tuple[Any, list[int]]:
+    """Return the values of a column, and the rows of the cells that its type cannot hold."""
+    numbers = _try_parse_numbers(column, cells)
+    if numbers is not None:
+        return numbers, []
+    invalid_rows = [row for row, cell in enumerate(cells) if not _can_hold(column, cell)]
+    if invalid_rows:
+        return None, invalid_rows
+    values = [_parse_value(column, cell) for cell in cells]
+    if column.type == "int" and column.role == "key":
+        return pd.Series(values, dtype="Int64"), []
+    if column.is_number:
+        return np.array([math.nan if value is None else value for value in values], dtype=np.float64), []
+    return pd.Series(values, dtype="boolean" if column.type == "bool" else "str"), []
+
+
+def _try_parse_numbers(column: Column, cells: Cells) -> Vector | None:
+    """Return a column of numbers, or None if a cell needs a closer look. It is several times as fast as cell by cell."""
+    if not column.is_number or column.role == "key" or not NUMBER_CHARACTERS.issuperset("".join(cells)):
+        return None
     try:
-        return pd.read_csv(path, dtype=dtype_of_column, **options)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise TableError(f"{path} is not a CSV file in UTF-8: {str(error).strip()}", []) from error
-    except ValueError as error:
-        violations = _unparsable_cells(pd.read_csv(path, dtype="str", **options), columns)
-        raise TableError(f"{path} violates the schema of table {schema.name} (rows count from 0):", violations) from error
+        numbers = np.array([float(cell) if cell else math.nan for cell in cells], dtype=np.float64)
+    except ValueError:
+        return None
+    return None if (np.abs(numbers) > column.limit).any() else numbers
 
 
-def _unparsable_cells(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Violation]:
-    typed_columns = [column for column in columns if column.name in frame.columns and column.type != "category"]
-    return [
-        Violation(row, column.name, str(column.validate(cell)))
-        for column in typed_columns
-        for row, cell in enumerate(frame[column.name])
-        if isinstance(cell, str) and not _is_parsable(column, cell)
-    ]
+def _can_hold(column: Column, cell: str) -> bool:
+    """Return whether a column's type can hold the value of a cell. The schema checks the value itself later."""
+    value = _parse_value(column, cell)
+    if column.role == "key":
+        return parse_cell(column, cell)[1] is None
+    if value is None or column.type == "category":
+        return True
+    return not isinstance(value, str) and abs(value) <= column.limit
 
 
-def _is_parsable(column: Column, cell: str) -> bool:
-    return cell in TRUE_CELLS + FALSE_CELLS if column.type == "bool" else NUMBER_PATTERN.fullmatch(cell) is not None
+def _parse_value(column: Column, cell: str) -> Value:
+    """Return the value of a cell, its text if it cannot be parsed, or None if it is empty."""
+    if not cell:
+        return None
+    if column.type == "bool" and cell in TRUE_CELLS + FALSE_CELLS:
+        return cell in TRUE_CELLS
+    if column.is_number and NUMBER_PATTERN.fullmatch(cell):
+        is_integer = column.type == "int" and len(cell) <= MAX_INTEGER_LENGTH and INTEGER_PATTERN.fullmatch(cell)
+        return int(cell) if is_integer else float(cell)
+    return cell
 
 
 def parse_cell(column: Column, cell: str) -> tuple[Value, str | None]:
     """Parse one cell as `read_csv` does. Return its value, and why the schema does not allow it, or None if it does."""
-    value: Value = cell or None
-    if cell and column.type != "category" and _is_parsable(column, cell):
-        value = cell in TRUE_CELLS if column.type == "bool" else float(cell)
-    return value, column.validate(value)
+    value = _parse_value(column, cell)
+    reason = column.validate(value)
+    if reason is not None and isinstance(value, float) and math.isinf(value):
+        reason = reason.replace("inf", cell.strip())  # 1e999 is too large for a float
+    if reason is None and column.role == "key" and column.is_number and cell:
+        reason = _inexact_key(column, cell.strip())
+    return value, reason
+
+
+def _inexact_key(column: Column, cell: str) -> str | None:
+    """Return why a number is not the same key as its text, or None if it is."""
+    if INTEGER_PATTERN.fullmatch(cell):
+        digits = cell.lstrip("+-")
+        if len(digits) > 1 and digits[0] == "0":
+            return f"A number has no leading zeros (got {cell!r}). Declare the key with type: text."
+        if column.type == "float" and float(cell) != int(cell):
+            return f"Not exact as a float (got {cell!r}). Declare the key with type: int, or type: text."
+    return None

@@ -1,10 +1,9 @@
-"""Bootstrap intervals of an error metric and of the paired difference of two models.
+"""Bootstrap interval of an error metric.
 
 Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 7 (1979) 1-26; Efron and Tibshirani, "An
 Introduction to the Bootstrap" (1993). All intervals are percentile intervals.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,67 +11,26 @@ from numpy.typing import NDArray
 
 from housing.schema.column import Vector
 
+MIN_ROWS = 30  # the percentile interval of fewer rows is too narrow: it is not computed
 BATCH_SIZE = 4_000_000  # resampled rows in memory at once: 64 MB
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """Challenger score minus champion score on the same rows. Negative means that the challenger is better.
-
-    Attributes
-    ----------
-    difference
-        The difference of the two scores, in the target's unit.
-    lower, upper
-        One-sided confidence bounds of the difference.
-    """
-
-    rows: int
-    challenger_score: float
-    champion_score: float
-    difference: float
-    lower: float
-    upper: float
-
-    @property
-    def is_better(self) -> bool:
-        """Whether the challenger is significantly better."""
-        return self.upper < 0
-
-    @property
-    def is_worse(self) -> bool:
-        """Whether the challenger is significantly worse."""
-        return self.lower > 0
-
-
-def paired_bootstrap(
-    challenger_error: Vector, champion_error: Vector, metric: str, confidence: float, n_resamples: int, seed: int
-) -> PairedDifference:
-    """Compare the errors of two models on the same rows by their RMSE or MAE (`metric`).
-
-    Each resample draws the same rows for both models, so that errors they share cancel out. `confidence` is one-sided: that
-    share of the resampled differences lies above `lower`, and the same share lies below `upper`.
-    """
-    losses = np.stack([_loss(challenger_error, metric), _loss(champion_error, metric)])
-    challenger_score, champion_score = compute_score(challenger_error, metric), compute_score(champion_error, metric)
-    resampled = _loss_to_score(_resampled_means(losses, n_resamples, seed), metric)
-    lower, upper = np.quantile(resampled[0] - resampled[1], (1 - confidence, confidence)).tolist()
-    return PairedDifference(losses.shape[1], challenger_score, champion_score, challenger_score - champion_score, lower, upper)
-
-
-def bootstrap_interval(error: Vector, metric: str, confidence: float, n_resamples: int, seed: int) -> tuple[float, float]:
-    """Return the two-sided bootstrap interval of the RMSE or MAE (`metric`), which holds the share `confidence` of resamples."""
-    resampled = _loss_to_score(_resampled_means(_loss(error, metric)[None], n_resamples, seed), metric)
+def bootstrap_interval(error: Vector, metric: str, confidence: float, n_resamples: int, seed: int) -> tuple[float, float] | None:
+    """Return the two-sided bootstrap interval of the RMSE or MAE (`metric`), or None for fewer than `MIN_ROWS` rows."""
+    if len(error) < MIN_ROWS:
+        return None
+    resampled = _loss_to_score(_resampled_means(compute_loss(error, metric)[None], n_resamples, seed), metric)
     lower, upper = np.quantile(resampled[0], ((1 - confidence) / 2, (1 + confidence) / 2)).tolist()
     return lower, upper
 
 
 def compute_score(error: Vector, metric: str) -> float:
     """Return the RMSE or MAE (`metric`) of errors."""
-    return float(_loss_to_score(_loss(error, metric).mean(), metric))
+    return float(_loss_to_score(compute_loss(error, metric).mean(), metric))
 
 
-def _loss(error: Vector, metric: str) -> Vector:
+def compute_loss(error: Vector, metric: str) -> Vector:
+    """Return the loss of each row: the squared error for `rmse`, else the absolute error."""
     return np.square(error) if metric == "rmse" else np.abs(error)
 
 

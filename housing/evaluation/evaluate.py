@@ -9,10 +9,10 @@ import numpy as np
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
-from housing.core.errors import BundleError, ConfigError
+from housing.core.errors import BundleError, ConfigError, TargetError
 from housing.data.split import Rows, Split, split
 from housing.data.table import Table
-from housing.evaluation.bootstrap import bootstrap_interval
+from housing.evaluation.bootstrap import MIN_ROWS, bootstrap_interval
 from housing.evaluation.limitations import find_limitations
 from housing.evaluation.results import DistanceBand, Evaluation, HarderSplitResult, IntervalCoverage
 from housing.evaluation.slices import SliceSettings, compute_rmse, make_slices, quintiles, score_slices, slice_columns
@@ -46,7 +46,10 @@ def evaluate(settings: EvaluationSettings, run_cfg: DictConfig, table: Table, pa
     """Score a bundle on the test rows and by slice, and refit its config (`run_cfg`) on harder splits."""
     predicted, actual = bundle.predict(table.matrix[parts.test]), table.target[parts.test]
     skipped: list[str] = []
-    lower, upper = bootstrap_interval(predicted - actual, "rmse", CONFIDENCE, N_RESAMPLES, seed=0)
+    interval = bootstrap_interval(predicted - actual, "rmse", CONFIDENCE, N_RESAMPLES, seed=0)
+    lower, upper = interval or (None, None)
+    if interval is None:
+        skipped.append(f"interval of the RMSE: needs at least {MIN_ROWS} test rows (got {len(actual):,})")
     evaluation = Evaluation(
         rows=len(actual),
         scores=score(predicted, actual),
@@ -72,6 +75,8 @@ def _evaluate_harder_splits(
     for name, split_cfg in splits.items():
         try:
             results.append(_evaluate_split(name, run_cfg, table, split(table, split_cfg)))
+        except TargetError:  # the run was fitted with this config, so somebody has changed it, or a library has
+            raise
         except ConfigError as error:  # the table is too small, or covers a single area
             skipped.append(f"{name} split: {error}")
     return results

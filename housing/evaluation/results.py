@@ -48,7 +48,7 @@ class Evaluation:
     Attributes
     ----------
     rmse_lower, rmse_upper
-        95 % bootstrap interval of the RMSE.
+        95 % bootstrap interval of the RMSE; None for too few rows.
     coverage
         All rows first, then the quintiles of one column.
     limitations
@@ -59,8 +59,8 @@ class Evaluation:
 
     rows: int
     scores: dict[str, float]
-    rmse_lower: float
-    rmse_upper: float
+    rmse_lower: float | None
+    rmse_upper: float | None
     slices: list[SliceScore]
     harder_splits: list[HarderSplitResult]
     coverage: list[IntervalCoverage]
@@ -69,7 +69,8 @@ class Evaluation:
 
     def metrics(self) -> dict[str, float]:
         """Return the results as MLflow metrics."""
-        metrics = {"evaluation_rmse_lower": self.rmse_lower, "evaluation_rmse_upper": self.rmse_upper}
+        bounds = {"evaluation_rmse_lower": self.rmse_lower, "evaluation_rmse_upper": self.rmse_upper}
+        metrics = {name: bound for name, bound in bounds.items() if bound is not None}
         metrics |= {
             f"evaluation_{result.split}_{name}": value for result in self.harder_splits for name, value in result.scores.items()
         }

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from housing.core.errors import HousingError, TableError
-from housing.ingestion.new_rows import NewRows, RowCells
+from housing.data.reading import Cells
+from housing.ingestion.new_rows import NewRows
 from housing.schema.table_schema import Schema
 
 JoinedRow = Mapping[str, Any]  # as the server's joiner logs it: id, row, columns, value, time, ...
@@ -40,6 +41,6 @@ def parse_joined_rows(joined_rows: Iterable[JoinedRow], schema: Schema, folder: 
     return NewRows.from_cells(header, [(line, _to_cells(row, header)) for line, row in rows], schema)
 
 
-def _to_cells(row: Mapping[str, Any], header: list[str]) -> RowCells:
+def _to_cells(row: Mapping[str, Any], header: list[str]) -> Cells:
     """Format values as CSV cells. `str` keeps every digit of a float."""
     return ["" if row[name] is None else str(row[name]) for name in header]

@@ -1,7 +1,6 @@
 """Ingestion: validate new rows, append them to the table once, and save the table as a new version."""
 
 import csv
-import io
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,14 +14,16 @@ from omegaconf import DictConfig
 from housing.core.errors import ConfigError, DataVersionError, HousingError, TableError
 from housing.core.files import atomic_write
 from housing.core.locks import LockTimeout, file_lock
+from housing.core.next_command import next_command
 from housing.data import dvc
 from housing.data.dvc import Version
+from housing.data.reading import Cells, append_rows, base_name, format_csv, read_rows
 from housing.data.settings import TableSettings
 from housing.data.table import Table, read_csv, read_table, validate_frame
 from housing.ingestion import printing
 from housing.ingestion.drift import DriftSettings, measure_drift
 from housing.ingestion.feedback_rows import JoinedRow, parse_joined_rows
-from housing.ingestion.new_rows import BadRow, NewRows, RowCells
+from housing.ingestion.new_rows import BadRow, NewRows
 from housing.schema.table_schema import Schema
 
 QUARANTINE_HEADER = ("file", "line", "reason", "row")
@@ -87,8 +88,12 @@ def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Itera
         If the table is not the version that git names.
     """
     name, path = settings.table.name, settings.table.path
+    if path.suffix == ".parquet":
+        raise ConfigError(
+            f"Rows can be appended to a CSV file only (got data.path={path}). Append them to the table that it was prepared from."
+        )
     with _exclusive(path, settings.lock_timeout_seconds):
-        present, version = read_table(settings.table), _expected_version(path)
+        present, version = read_table(settings.table), _expected_version(path, name)
         new_rows, origin = _read_new_rows(settings, read_joined_rows)
         print(f"{origin}: {len(new_rows):,} rows, {len(new_rows.table):,} fit table {name}", flush=True)
         _quarantine(new_rows.bad_rows, origin, path, settings.quarantine)
@@ -118,13 +123,14 @@ def _read_new_rows(settings: IngestionSettings, read_joined_rows: Callable[[Path
     return parse_joined_rows(read_joined_rows(folder), schema, folder), folder
 
 
-def _expected_version(path: Path) -> Version | None:
+def _expected_version(path: Path, table: str) -> Version | None:
     """Return the version that git names. The table must be this version, possibly with rows that a killed ingest appended."""
     version = dvc.tracked_version(path)
     if version is not None and not version.is_prefix_of(path):
         raise DataVersionError(
-            f"{path} differs from the version in {dvc.dvc_file(path).name}. To get that version: python -m housing.fetch."
-            f" To keep the present table: dvc add {path}"
+            f"{path} differs from the version in {dvc.dvc_file(path).name}."
+            f" To get that version: {next_command('fetch', table=table)}\n"
+            f"To keep the present table: dvc add {path}"
         )
     return version
 
@@ -160,11 +166,11 @@ def _quarantine(bad_rows: Sequence[BadRow], origin: Path, path: Path, quarantine
             f"{len(bad_rows)} rows of {origin} do not fit, so no row was added. Correct them, or set them aside: quarantine=true",
             [],
         )
-    quarantine_file = path.with_name(f"{path.stem}.quarantine.csv")
-    rows = [(str(origin), str(row.line), row.reason, _to_csv([row.cells]).rstrip("\n")) for row in bad_rows]
+    quarantine_file = path.with_name(f"{base_name(path)}.quarantine.csv")
+    rows = [(str(origin), str(row.line), row.reason, format_csv([row.cells]).rstrip("\n")) for row in bad_rows]
     unique_rows = dict.fromkeys([*_read_quarantine(quarantine_file), *rows])  # ingesting a file again adds no row twice
     with atomic_write(quarantine_file) as partial:
-        partial.write_text(_to_csv([QUARANTINE_HEADER, *unique_rows]), encoding="utf-8")
+        partial.write_text(format_csv([QUARANTINE_HEADER, *unique_rows]), encoding="utf-8")
     print(f"{len(bad_rows):,} rows that do not fit are in {quarantine_file}")
 
 
@@ -173,12 +179,6 @@ def _read_quarantine(path: Path) -> list[tuple[str, ...]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return [tuple(row) for row in csv.reader(file)][1:]
-
-
-def _to_csv(rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def _find_unknown_rows(present: Table, new: Table) -> list[int]:
@@ -196,24 +196,20 @@ def _report_duplicates(present: Table, new: Table, added: Sequence[int]) -> None
     """Print the number of duplicates, and of rows that share their key with a present row."""
     if len(added) < len(new):
         print(f"{len(new) - len(added):,} duplicates skipped")
-    keys = {row.tobytes() for row in present.key}
-    n_conflicts = sum(new.key[index].tobytes() in keys for index in added)
+    keys = set(present.keys)
+    n_conflicts = sum(new.keys[index] in keys for index in added)
     if n_conflicts:
         print(f"{n_conflicts:,} new rows have the key of a present row but other values; the table keeps both")
 
 
-def _append(path: Path, schema: Schema, header: Sequence[str], rows: Sequence[RowCells]) -> None:
+def _append(path: Path, schema: Schema, header: Sequence[str], rows: Sequence[Cells]) -> None:
     """Append rows to the CSV file atomically, in the column order of the file."""
     target = path.resolve()
     for stale_file in target.parent.glob(f".{target.name}-*"):  # left by a process that was killed
         stale_file.unlink()
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        order = [header.index(name) for name in next(csv.reader(file))]
+    _, present_header = next(read_rows(path))
+    order = [header.index(name) for name in present_header]
     with atomic_write(path) as partial:
         shutil.copyfile(path, partial)
-        with partial.open("rb+") as table:
-            table.seek(-1, io.SEEK_END)
-            ends_with_newline = table.read(1) == b"\n"
-            table.write(b"" if ends_with_newline else b"\n")
-            table.write(_to_csv([[row[index] for index in order] for row in rows]).encode())
-        validate_frame(schema, read_csv(partial, schema), digest="")
+        append_rows(partial, [[row[index] for index in order] for row in rows], path.suffix)
+        validate_frame(schema, read_csv(partial, schema, path.suffix), digest="")

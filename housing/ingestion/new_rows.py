@@ -1,19 +1,16 @@
 """New rows of a CSV file: rows that fit the schema, and rejected rows with line and reason."""
 
-import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from housing.core.errors import HousingError, TableError
+from housing.core.errors import HousingError
+from housing.data.reading import Cells, NumberedRow, read_rows
 from housing.data.table import Table, make_table, parse_cell
 from housing.schema.column import Record
 from housing.schema.table_schema import Schema
-
-RowCells = list[str]
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class BadRow:
 
     line: int
     reason: str
-    cells: RowCells
+    cells: Cells
 
     def __str__(self) -> str:
         """Return line and reason."""
@@ -44,7 +41,7 @@ class NewRows:
     """
 
     header: list[str]
-    cells: list[RowCells]
+    cells: list[Cells]
     table: Table
     bad_rows: list[BadRow]
 
@@ -61,23 +58,21 @@ class NewRows:
         HousingError
             If the file does not exist.
         TableError
-            If it is not CSV in UTF-8, or has other columns.
+            If it cannot be read as CSV, or has other columns.
         """
         if not path.is_file():
             raise HousingError(f"File {path} does not exist. Set file= to a CSV file with the columns of table {schema.name}.")
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                numbered_rows = _numbered_rows(file)
-                _, header = next(numbered_rows, (1, []))
-                schema.require_columns(header, schema.columns, forbid_others=True)
-                return cls.from_cells(header, list(numbered_rows), schema)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise TableError(f"{path} is not a CSV file in UTF-8: {error}", []) from error
+        numbered_rows = read_rows(path)
+        _, header = next(numbered_rows)
+        schema.require_columns(header, schema.columns, forbid_others=True)
+        return cls.from_cells(header, list(numbered_rows), schema)
 
     @classmethod
-    def from_cells(cls, header: list[str], numbered_rows: list[tuple[int, RowCells]], schema: Schema) -> Self:
+    def from_cells(cls, header: list[str], numbered_rows: list[NumberedRow], schema: Schema) -> Self:
         """Separate the rows that fit the schema from the others. Each row comes with its line number."""
-        good_rows, encoded_rows, bad_rows = [], [], []
+        encoded_columns = (*schema.features, schema.target)
+        key_columns = [column for column in schema.columns if column.role == "key"]
+        good_rows, encoded_rows, key_values, bad_rows = [], [], [], []
         for line, cells in numbered_rows:
             record, reasons = _parse_row(dict(zip(header, cells, strict=False)), schema)
             if len(cells) != len(header):
@@ -86,18 +81,10 @@ class NewRows:
                 bad_rows.append(BadRow(line, " ".join(reasons), cells))
             else:
                 good_rows.append(cells)
-                encoded_rows.append([column.encode(record[column.name]) for column in schema.columns])
-        encoded = np.array(encoded_rows, dtype=np.float64).reshape(len(encoded_rows), len(schema.columns))
-        return cls(header, good_rows, make_table(schema, encoded, digest=""), bad_rows)
-
-
-def _numbered_rows(file: Iterator[str]) -> Iterator[tuple[int, RowCells]]:
-    """Yield each row with the number of its first line. A quoted cell may span several lines."""
-    reader = csv.reader(file, strict=True)
-    line = 1
-    for cells in reader:
-        yield line, cells
-        line = reader.line_num + 1
+                encoded_rows.append([column.encode(record[column.name]) for column in encoded_columns])
+                key_values.append([record[column.name] for column in key_columns])
+        encoded = np.array(encoded_rows, dtype=np.float64).reshape(len(encoded_rows), len(encoded_columns))
+        return cls(header, good_rows, make_table(schema, encoded, key_values, digest=""), bad_rows)
 
 
 def _parse_row(cells: dict[str, str], schema: Schema) -> tuple[Record, list[str]]:

@@ -20,6 +20,7 @@ from housing.core.errors import HousingError
 from housing.core.files import sha256
 from housing.core.http import NO_PROXY_OPENER
 from housing.core.locks import store_file
+from housing.core.next_command import next_command
 from housing.data import dvc
 from housing.tracking import store as tracking
 from housing.tracking.store import Store
@@ -27,7 +28,6 @@ from housing.tracking.store import Store
 EXTRAS = ("train", "data")  # the extras of setup.cfg that the commands need
 PASSED, SKIPPED, FAILED = "passed", "skipped", "failed"
 SERVE_COMMAND = "./scripts/serve"
-TRAIN_COMMAND = "python -m housing.train -m model=linear,decision_tree,xgboost"
 PROMETHEUS_COMMAND = "prometheus --config.file=prometheus/prometheus.yml"
 
 
@@ -176,7 +176,7 @@ def table(settings: CheckSettings) -> str:
     """Check that the table exists, in the version that git tracks."""
     path = settings.table_path
     if not path.is_file():
-        raise CheckFailed(f"{path} does not exist", f"python -m housing.fetch data={settings.table_name}")
+        raise CheckFailed(f"{path} does not exist", next_command("fetch", table=settings.table_name))
     tracked = dvc.tracked_version(path)
     if tracked is not None and not tracked.matches(path):
         raise CheckFailed(f"{path} is not the version that {dvc.dvc_file(path).name} tracks", f"dvc add {path}, or dvc checkout")
@@ -202,7 +202,9 @@ def _connect(settings: CheckSettings) -> Store:
     uri = str(settings.mlflow.tracking_uri)
     file = store_file(uri)
     if file is not None and not file.is_file():  # connecting would create it
-        raise CheckFailed(f"{file} does not exist", TRAIN_COMMAND)
+        raise CheckFailed(
+            f"{file} does not exist", next_command("train", "-m", "model=linear,decision_tree,xgboost", table=settings.table_name)
+        )
     if file is None:
         _require_allowed_host(uri, settings.timeout_seconds)
     return tracking.connect(settings.mlflow)
@@ -241,7 +243,7 @@ def _version_at_alias(settings: CheckSettings) -> str:
     if version is None:
         raise CheckFailed(
             f"{settings.registered_model} has no version at {settings.alias}",
-            f"python -m housing.promote data={settings.table_name}",
+            next_command("promote", table=settings.table_name),
         )
     return version
 

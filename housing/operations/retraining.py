@@ -190,7 +190,12 @@ def _run_sweep(settings: RetrainSettings, store: Store, key: str, summary: Retra
 
 def _run_gate(settings: RetrainSettings, store: Store, sweep: RunRecord, fingerprint: str) -> RunRecord:
     """Promote the best run of a sweep and return the decision."""
-    best_run = sweep.tags[tags.BEST_RUN]
+    best_run = sweep.tags.get(tags.BEST_RUN)
+    if best_run is None:
+        raise StoreError(
+            f"Sweep {sweep.id} has no best run: its jobs were scored on different rows."
+            " Remove overrides of data, split, evaluation and max_rows with several values from sweep_overrides."
+        )
     decision_tags = {
         tags.RUN_TYPE: "decision",
         tags.CHALLENGER: best_run,

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError, ConfigError, StoreError
+from housing.core.next_command import next_command
 from housing.promotion.settings import AliasSettings, ChallengerSettings
 from housing.promotion.test_set import TestSet
 from housing.runs.export import RUN_ID_KEY
 from housing.runs.outcome import Outcome
 from housing.runs.run import BUNDLE, HOLDOUT, log_bundle
-from housing.sweeps.ranking import best_outcome
+from housing.sweeps.ranking import best_outcomes
 from housing.sweeps.sweep import JOBS_FILE
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
@@ -22,6 +23,7 @@ from housing.tracking.store import Store
 from housing.training.build import BuildSettings, build
 from housing.training.holdout import HoldoutPredictions
 
+TRAIN_OVERRIDES = ("-m", "model=linear,decision_tree,xgboost")  # the sweep that is suggested if there is no run
 REFIT_TOLERANCE = 1e-3  # relative difference of the validation RMSE; beyond it the refitted model is another one
 
 
@@ -55,7 +57,7 @@ def _version_at_alias(source_alias: str, alias: AliasSettings, store: Store, tes
     if version is None:
         raise StoreError(
             f"{alias.registered_model} has no version at {source_alias}, from which {alias.name} is promoted."
-            f" Promote one first: python -m housing.promote data={test_set.table.schema.name} alias={source_alias}"
+            f" Promote one first: {next_command('promote', f'alias={source_alias}', table=test_set.table.schema.name)}"
         )
     run = store.runs.get(store.registry.run_of_version(alias.registered_model, version))
     if not test_set.is_unseen_by(run, store.artifacts):
@@ -78,7 +80,7 @@ def _best_run(settings: ChallengerSettings, store: Store, test_set: TestSet) -> 
         raise StoreError(
             f"Experiment {settings.experiment} has no finished run on this table, its columns and this split"
             f" with evaluation={settings.evaluation}. Train one first:"
-            f" python -m housing.train -m data={test_set.table.schema.name} model=linear,decision_tree,xgboost"
+            f" {next_command('train', *TRAIN_OVERRIDES, f'evaluation={settings.evaluation}', table=test_set.table.schema.name)}"
         )
     return run
 
@@ -93,10 +95,16 @@ def _selected_run(settings: ChallengerSettings, store: Store) -> RunRecord:
 
 def _best_run_of_sweep(sweep: str, metric: str, store: Store) -> str:
     outcomes = [Outcome(**outcome) for outcome in json.loads(store.artifacts.read_text(sweep, JOBS_FILE))]
-    best = best_outcome(outcomes, metric)
-    if best is None:
+    best = best_outcomes(outcomes, metric)
+    if not best:
         raise StoreError(f"Sweep {sweep} has no finished run.")
-    return str(best.run_id)
+    if len(best) > 1:
+        runs = ", ".join(str(outcome.run_id) for outcome in best)
+        raise StoreError(
+            f"Sweep {sweep} has no best run: its jobs were scored on {len(best)} different sets of rows. Select the best run of"
+            f" one set ({runs}): python -m housing.promote run_id=ID, with the data and split of that run."
+        )
+    return str(best[0].run_id)
 
 
 def _best_of_metrics_files(settings: ChallengerSettings, store: Store) -> RunRecord:
@@ -108,7 +116,7 @@ def _best_of_metrics_files(settings: ChallengerSettings, store: Store) -> RunRec
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"Could not read metrics_files={list(settings.metrics_files)}: {type(error).__name__}: {error}."
-            " Expected files written by: python -m housing.train export=FOLDER"
+            " Expected files that housing.train wrote with export=FOLDER."
         ) from error
     try:
         return store.runs.get(run_id)

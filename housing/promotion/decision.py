@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from housing.evaluation.bootstrap import PairedDifference
+    from housing.evaluation.paired_test import PairedDifference
     from housing.evaluation.results import Evaluation
 
 PROMOTE, HOLD, REJECT, ROLLBACK = "PROMOTE", "HOLD", "REJECT", "ROLLBACK"

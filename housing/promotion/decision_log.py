@@ -63,11 +63,9 @@ def _metrics(decision: Decision) -> dict[str, float]:
     metrics = {f"challenger_{name}": value for name, value in decision.challenger_metrics.items()}
     metrics |= {f"champion_{name}": value for name, value in decision.champion_metrics.items()}
     if decision.difference is not None:
-        metrics |= {
-            "difference": decision.difference.difference,
-            "difference_lower": decision.difference.lower,
-            "difference_upper": decision.difference.upper,
-        }
+        bounds = {"difference_lower": decision.difference.lower, "difference_upper": decision.difference.upper}
+        metrics["difference"] = decision.difference.difference
+        metrics |= {name: bound for name, bound in bounds.items() if bound is not None}
     return metrics
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError, ConfigError
-from housing.evaluation.bootstrap import PairedDifference, compute_score, paired_bootstrap
+from housing.evaluation.bootstrap import compute_score
+from housing.evaluation.paired_test import ComparisonSettings, PairedDifference, paired_test
 from housing.evaluation.slices import SliceMask
 from housing.promotion.decision import HOLD, PROMOTE, REJECT, Check
 from housing.promotion.settings import GateSettings
@@ -16,7 +17,8 @@ from housing.schema.table_schema import Schema
 
 def compare_overall(gate: GateSettings, challenger_error: Vector, champion_error: Vector) -> PairedDifference:
     """Compare the errors of challenger and champion on all rows that both accept."""
-    return paired_bootstrap(challenger_error, champion_error, gate.metric, gate.confidence, gate.n_resamples, gate.seed)
+    settings = ComparisonSettings(gate.metric, gate.confidence, gate.n_resamples, gate.seed, gate.min_rows)
+    return paired_test(settings, challenger_error, champion_error)
 
 
 def decide_verdict(difference: PairedDifference, checks: Sequence[Check]) -> str:
@@ -29,15 +31,34 @@ def decide_verdict(difference: PairedDifference, checks: Sequence[Check]) -> str
 def describe(gate: GateSettings, difference: PairedDifference, champion: str) -> str:
     """Describe the result of the comparison in one sentence."""
     scores = f"test {gate.metric} {difference.challenger_score:.4f} against {difference.champion_score:.4f} of {champion}"
+    lower, upper = difference.lower, difference.upper
+    if lower is None or upper is None:
+        return (
+            f"too few test rows to tell: {scores} on {difference.rows:,} rows;"
+            f" at least {gate.min_rows:,} are needed (gate.min_rows)"
+        )
     confidence = f"{gate.confidence:.1%} confidence"
     if difference.is_better:
-        return f"significantly better: {scores}, lower by at least {-difference.upper:.4f} ({confidence})"
+        return f"significantly better: {scores}, lower by at least {-upper:.4f} ({confidence})"
     if difference.is_worse:
-        return f"significantly worse: {scores}, higher by at least {difference.lower:.4f} ({confidence})"
+        return f"significantly worse: {scores}, higher by at least {lower:.4f} ({confidence})"
     return (
-        f"no significant difference: {scores}, a difference between {difference.lower:+.4f} and {difference.upper:+.4f}"
-        f" ({confidence} at either end)"
+        f"no significant difference: {scores}, a difference between {lower:+.4f} and {upper:+.4f} ({confidence} at either end)"
+        f"{_rows_needed(difference)}"
     )
+
+
+def _rows_needed(difference: PairedDifference) -> str:
+    if difference.rows_needed is None or difference.rows_needed <= difference.rows:
+        return ""
+    return f"; a difference of this size would need about {float(f'{difference.rows_needed:.2g}'):,.0f} test rows"
+
+
+def describe_concentration(difference: PairedDifference) -> str:
+    """Return a sentence that says how many rows carry the difference, or "" without a difference."""
+    if not difference.half_rows:
+        return ""
+    return f"half of the difference comes from {difference.half_rows:,} of {difference.rows:,} test rows"
 
 
 def slice_checks(
@@ -74,23 +95,36 @@ def _slice_check(gate: GateSettings, slice_: SliceMask, n_slices: int, challenge
 def _is_significantly_worse(gate: GateSettings, n_slices: int, challenger_error: Vector, champion_error: Vector) -> bool:
     confidence = 1 - (1 - gate.confidence) / n_slices
     n_resamples = gate.n_resamples * n_slices  # as many resamples beyond the bound as in the overall comparison
-    return paired_bootstrap(challenger_error, champion_error, gate.metric, confidence, n_resamples, gate.seed).is_worse
+    settings = ComparisonSettings(gate.metric, confidence, n_resamples, gate.seed, gate.min_slice_rows)
+    return paired_test(settings, challenger_error, champion_error).is_worse
 
 
 def coverage_check(gate: GateSettings, bundle: Bundle, matrix: Matrix, actual: Vector) -> Iterator[Check]:
-    """Check that the coverage of the prediction intervals is near the nominal one. A bundle without intervals has no check."""
+    """Check the coverage of the prediction intervals. It fails only if its exact confidence interval is outside the limits."""
     try:
         _, lower, upper = bundle.predict_interval(matrix, gate.nominal_coverage)
     except (BundleError, ConfigError):  # no intervals, or too few calibration rows for this coverage
         return
-    coverage = float(np.mean((lower <= actual) & (actual <= upper)))
+    inside = (lower <= actual) & (actual <= upper)
+    coverage = float(np.mean(inside))
+    low, high = binomial_interval(int(inside.sum()), len(inside), gate.confidence)
     yield Check(
         "coverage",
-        f"{gate.nominal_coverage:.0%} intervals cover {coverage:.1%}",
-        f"{gate.min_coverage:.0%} to {gate.max_coverage:.0%}",
-        gate.min_coverage <= coverage <= gate.max_coverage,
+        f"{gate.nominal_coverage:.0%} intervals cover {coverage:.1%} of {len(inside):,} rows"
+        f" ({low:.1%} to {high:.1%}, {gate.confidence:.1%} confidence at either end)",
+        f"{gate.min_coverage:.0%} to {gate.max_coverage:.0%}, unless by chance",
+        high >= gate.min_coverage and low <= gate.max_coverage,
         coverage,
     )
+
+
+def binomial_interval(successes: int, trials: int, confidence: float) -> tuple[float, float]:
+    """Return the exact interval of a share, with a one-sided `confidence` at either end (Clopper and Pearson, 1934)."""
+    from scipy.stats import beta  # pylint: disable=import-outside-toplevel  # takes a second to import
+
+    lower = float(beta.ppf(1 - confidence, successes, trials - successes + 1)) if successes else 0.0
+    upper = float(beta.ppf(confidence, successes + 1, trials - successes)) if successes < trials else 1.0
+    return lower, upper
 
 
 def cost_checks(gate: GateSettings, costs: Mapping[str, float]) -> Iterator[Check]:

@@ -126,7 +126,9 @@ def _show_evaluation(console: Console, evaluation: Evaluation) -> None:
     grid = Table(title="Full evaluation", title_justify="left")
     for name in ("rows of", "rows", "RMSE", ""):
         grid.add_column(name, justify="right" if name in ("rows", "RMSE") else "left")
-    interval = f"95 % interval: {evaluation.rmse_lower:.4f} to {evaluation.rmse_upper:.4f}"
+    interval = ""
+    if evaluation.rmse_lower is not None and evaluation.rmse_upper is not None:
+        interval = f"95 % interval: {evaluation.rmse_lower:.4f} to {evaluation.rmse_upper:.4f}"
     grid.add_row("test set", f"{evaluation.rows:,}", f"{evaluation.scores['rmse']:.4f}", interval)
     for result in evaluation.harder_splits:
         note = f"refitted on {result.train_rows:,} rows"

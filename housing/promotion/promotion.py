@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
-from housing.core.errors import BundleError
+from housing.core.errors import BundleError, SmokeTestTimeout, UntrustedConfigError
 from housing.core.files import atomic_write
 from housing.evaluation.evaluate import evaluate
 from housing.evaluation.slices import make_slices
@@ -89,8 +89,11 @@ def decide(settings: PromotionSettings, store: Store, test_set: TestSet, challen
             if decision.moves and settings.gate.smoke_test_seconds is not None:
                 run_smoke_test(settings.serve, bundle, directory, settings.gate.smoke_test_seconds)
                 decision.checks.append(Check("smoke test", "a server predicts the golden rows", "equal to the bundle", True))
-    except BundleError as error:  # no server could use the bundle, so `force` does not apply
+    except (BundleError, UntrustedConfigError) as error:  # no server could use the bundle, so `force` does not apply
         decision.verdict, decision.force_reason = REJECT, ""
+        decision.reasons.append(str(error))
+    except SmokeTestTimeout as error:  # says nothing about the model
+        decision.verdict, decision.force_reason = HOLD, ""
         decision.reasons.append(str(error))
     return decision
 
@@ -119,6 +122,8 @@ def _judge(settings: PromotionSettings, test_set: TestSet, bundle: Bundle, champ
     decision.reasons += [
         f"{check.name} check failed: {check.actual} (limit: {check.limit})" for check in decision.checks if not check.passed
     ]
+    concentration = gate.describe_concentration(decision.difference)
+    decision.reasons += [concentration] if concentration else []
     decision.reasons.append(gate.describe(settings.gate, decision.difference, champion.name))
 
 

@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError, StoreError
+from housing.core.next_command import next_command
 from housing.promotion import decision_log
 from housing.promotion.decision import ROLLBACK, Decision
 from housing.promotion.settings import AliasSettings
@@ -36,7 +37,7 @@ def _decide(alias: AliasSettings, store: Store, requested_version: str | None, r
     if current is None:
         raise StoreError(
             f"Could not roll back: {alias.registered_model} has no version at {alias.name}."
-            " Promote one first: python -m housing.promote"
+            f" Promote one first: {next_command('promote', f'alias={alias.name}')}"
         )
     versions = [requested_version] if requested_version else _candidates(alias, store, current, reasons)
     version = _first_usable(alias, store, versions, reasons)

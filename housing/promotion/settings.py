@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
+from housing.core.aliases import require_declared_alias
 from housing.core.errors import ConfigError
 from housing.core.validators import BOOLEAN, NON_NEGATIVE, POSITIVE, Validator, choice, integer, optional, validate
 from housing.evaluation.evaluate import EvaluationSettings
@@ -22,6 +23,7 @@ VALIDATORS = {
     "force": BOOLEAN,
     "max_rows": optional(integer(1)),
     "gate.confidence": Validator("a number from 0.5 to below 1", lambda value: FRACTION.is_valid(value) and 0.5 <= value < 1),
+    "gate.min_rows": integer(6),
     "gate.n_resamples": integer(1),
     "gate.seed": integer(0),
     "gate.slices.max_regression": NON_NEGATIVE,
@@ -72,19 +74,28 @@ class AliasSettings:
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> Self:
-        """Read the settings of a command's config. Without `actor`, it is the user of this machine."""
+        """Read the settings of a command's config. Without `actor`, it is the user of this machine.
+
+        Raises
+        ------
+        ConfigError
+            If the alias is not declared.
+        """
+        require_declared_alias(str(cfg.alias), cfg.aliases)
         actor = str(cfg.actor or getpass.getuser())
         return cls(cfg.registered_model, str(cfg.alias), cfg.decisions_experiment, actor, ServerSettings.from_config(cfg.serve))
 
 
 @dataclass(frozen=True)
-class GateSettings:
+class GateSettings:  # pylint: disable=too-many-instance-attributes  # one for each key of `gate` in conf/promote.yaml
     """Thresholds of the gate.
 
     Attributes
     ----------
     confidence
         One-sided confidence with which the challenger must be better, or worse, than the champion.
+    min_rows
+        Fewer test rows neither promote nor reject by the score.
     max_slice_regression
         The share by which the metric of a slice may exceed the champion's.
     min_slice_rows
@@ -99,6 +110,7 @@ class GateSettings:
 
     metric: str
     confidence: float
+    min_rows: int
     n_resamples: int
     seed: int
     max_slice_regression: float
@@ -117,6 +129,7 @@ class GateSettings:
         return cls(
             metric=cfg.metric,
             confidence=gate.confidence,
+            min_rows=gate.min_rows,
             n_resamples=gate.n_resamples,
             seed=gate.seed,
             max_slice_regression=gate.slices.max_regression,
@@ -162,7 +175,7 @@ class ChallengerSettings:
             If selectors contradict each other or the alias.
         """
         selectors = [name for name in SELECTORS if cfg[name]]
-        source_alias = cfg.promotes_from.get(cfg.alias)
+        source_alias = cfg.aliases.get(cfg.alias)
         if source_alias is not None and selectors:
             raise ConfigError(
                 f"{selectors[0]} cannot be combined with alias={cfg.alias}, which always takes the version at {source_alias}."
@@ -214,17 +227,18 @@ class PromotionSettings:
             GateSettings.from_config(cfg),
             str(cfg.force_reason) if cfg.force else "",
             EvaluationSettings.from_config(cfg),
-            cfg.evaluate == FULL or (cfg.evaluate is None and cfg.alias in cfg.promotes_from),
+            cfg.evaluate == FULL or (cfg.evaluate is None and cfg.aliases.get(cfg.alias) is not None),
             cfg.serve,
         )
 
 
 def _validate(cfg: DictConfig) -> None:
     require_ranking_metric(cfg.metric)
-    if not ALIAS_PATTERN.fullmatch(str(cfg.alias)):
-        raise ConfigError(
-            f"alias must consist of letters, digits, - and _, and must not be 'latest' or 'v' and a number (got {cfg.alias!r})."
-        )
+    for name in cfg.aliases:
+        if not ALIAS_PATTERN.fullmatch(str(name)):
+            raise ConfigError(
+                f"aliases must consist of letters, digits, - and _, and must not be 'latest' or 'v' and a number (got {name!r})."
+            )
     validate({name: OmegaConf.select(cfg, name) for name in VALIDATORS}, VALIDATORS)
     if cfg.gate.coverage.min > cfg.gate.coverage.max:
         raise ConfigError(

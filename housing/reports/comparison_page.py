@@ -4,10 +4,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from housing.evaluation.bootstrap import paired_bootstrap
+from housing.evaluation.paired_test import ComparisonSettings, paired_test
 from housing.evaluation.slices import compute_rmse
 from housing.plots.svg import SERIES_COLORS
 from housing.reports import comparison_figures, run_figures
@@ -24,7 +23,7 @@ COMPARED_METRICS = (
 )
 SIZE_METRIC = ("model_bytes", "size, MB", 1e6)
 ONE_SIDED_CONFIDENCE = 0.975  # of each end of a 95 % interval
-N_RESAMPLES = 1000
+PAIRED_TEST = ComparisonSettings("rmse", ONE_SIDED_CONFIDENCE, n_resamples=1000, seed=0)
 
 
 def build_comparison_page(runs: list[RunData]) -> Page:
@@ -87,12 +86,12 @@ def _run_row(run: RunData) -> Iterator[str]:
 
 
 def _paired_differences(first: RunData, others: Sequence[RunData]) -> HtmlTable:
-    """Return the difference of each run's RMSE from the first one's, with its bootstrap interval over the same rows."""
+    """Return the difference of each run's RMSE from the first one's, with its confidence interval over the same rows."""
     rows = []
     for run in others:
-        paired = paired_bootstrap(run.error, first.error, "rmse", ONE_SIDED_CONFIDENCE, N_RESAMPLES, seed=0)
+        paired = paired_test(PAIRED_TEST, run.error, first.error)
         values = (paired.difference, paired.lower, paired.upper)
-        rows.append((f"{run.label} minus {first.label}", *(f"{value:+.4f}" for value in values)))
+        rows.append((f"{run.label} minus {first.label}", *(MISSING if value is None else f"{value:+.4f}" for value in values)))
     return HtmlTable(("RMSE on the same rows", "difference", "95 % interval from", "to"), rows)
 
 
@@ -131,8 +130,3 @@ def flatten_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the values of a nested mapping as rows of name and value."""
     for name, value in flatten(content).items():
         yield name, f"{value:.6g}" if isinstance(value, float) and math.isfinite(value) else str(value)
-
-
-def to_yaml(cfg: DictConfig) -> str:
-    """Return the resolved config as YAML."""
-    return str(yaml.dump(OmegaConf.to_container(cfg, resolve=True), sort_keys=False, allow_unicode=True, width=120))

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
 from housing.core.errors import HousingError, StoreError
+from housing.core.next_command import next_command
 from housing.data import table as data
 from housing.data.split import Split, split
 from housing.data.table import Table
@@ -105,9 +106,9 @@ def read(cfg: DictConfig, store: Store, run_id: str, label: str = "") -> RunData
     if tags.MODEL_ID not in past_run.run.tags:
         raise HousingError(
             f"Run {run_id} has no bundle (log_model=best keeps only the bundle of a sweep's best run)."
-            f" To refit it: python -m housing.promote data={past_run.cfg.data.name} run_id={run_id}"
+            f" To refit it: {next_command('promote', f'run_id={run_id}', table=past_run.cfg.data.name)}"
         )
-    past_run.cfg.data.path = str(past_run.locate_table(Path(cfg.paths.data)))
+    past_run.cfg.data.path = str(past_run.locate_table(Path(cfg.data.path), Path(cfg.paths.data)))
     cfg = _with_data(cfg, past_run.cfg)
     table = data.load(past_run.cfg.data, past_run.cfg.max_rows)
     parts = split(table, past_run.cfg.split)

@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from housing.core.config import to_yaml
 from housing.core.errors import ConfigError
+from housing.core.next_command import next_command
 from housing.evaluation.contributions import explain
 from housing.evaluation.evaluate import NOMINAL_COVERAGE
 from housing.evaluation.limitations import RULES
 from housing.evaluation.results import Evaluation
 from housing.evaluation.slices import SliceScore, compute_rmse
 from housing.reports import comparison_figures, map_figures, run_figures
-from housing.reports.comparison_page import flatten_rows, to_yaml
+from housing.reports.comparison_page import flatten_rows
 from housing.reports.page import HtmlTable, Page, Section
 from housing.reports.run_data import RunData
 from housing.tracking import tags
@@ -40,7 +42,7 @@ def build_run_page(cfg: DictConfig, run: RunData) -> Page:
             tables=[HtmlTable(("", ""), [*flatten_rows(run.bundle.card)], n_text_columns=2, summary="Show the model card")],
         )
     )
-    page.sections.append(Section("Config", code=to_yaml(run.cfg)))
+    page.sections.append(Section("Config", code=to_yaml(OmegaConf.to_container(run.cfg, resolve=True))))
     return page
 
 
@@ -67,9 +69,7 @@ def _facts(run: RunData) -> dict[str, str]:
         f"{rows} R²": f"{metrics['r2']:.4f}",
     }
     if run.evaluation is not None:
-        facts["test RMSE (95 % interval)"] = (
-            f"{run.evaluation.scores['rmse']:.4f} ({run.evaluation.rmse_lower:.3f} – {run.evaluation.rmse_upper:.3f})"
-        )
+        facts["test RMSE (95 % interval)"] = f"{run.evaluation.scores['rmse']:.4f} ({_interval(run.evaluation, 3)})"
         facts |= {f"RMSE, {result.split} split": f"{result.scores['rmse']:.4f}" for result in run.evaluation.harder_splits}
     elif run.decision is not None and "challenger_rmse" in run.decision.metrics:
         facts["test RMSE (gate)"] = f"{run.decision.metrics['challenger_rmse']:.4f}"
@@ -141,7 +141,8 @@ def _evaluation_section(evaluation: Evaluation | None, run: RunData) -> Section:
         return Section(
             title,
             "Not available for this run. It scores the test rows, so run it after the model is selected:"
-            f" python -m housing.promote evaluate=full run_id={run.id}, or add evaluate=full to this command.",
+            f" {next_command('promote', 'evaluate=full', f'run_id={run.id}', table=run.cfg.data.name)},"
+            " or add evaluate=full to this command.",
         )
     figure = run_figures.errors_by_slice(
         ["test"], [evaluation.slices], [evaluation.scores["rmse"]], f"{evaluation.rows:,} test rows, predicted by the bundle"
@@ -149,7 +150,7 @@ def _evaluation_section(evaluation: Evaluation | None, run: RunData) -> Section:
     text = (
         f"The bundle on {evaluation.rows:,} test rows, and the same config refitted on splits that hold out whole locations"
         " and areas."
-        f" Bootstrap interval of the test RMSE: 95 %, {evaluation.rmse_lower:.4f} to {evaluation.rmse_upper:.4f}. {RULES}"
+        f" 95 % bootstrap interval of the test RMSE: {_interval(evaluation, 4)}. {RULES}"
     )
     points = [*evaluation.limitations, *(f"Skipped: {reason}" for reason in evaluation.skipped)]
     tables = [_splits_table(evaluation, run), *_coverage_tables(evaluation), _slice_table(evaluation.slices)]
@@ -175,3 +176,9 @@ def _coverage_tables(evaluation: Evaluation) -> list[HtmlTable]:
     rows = [(c.kind, c.name, f"{c.rows:,}", f"{c.coverage:.1%}", f"{c.mean_width:.4g}") for c in evaluation.coverage]
     header = (f"intervals at {NOMINAL_COVERAGE:.0%}", "", "test rows", "covered", "mean width")
     return [HtmlTable(header, rows, n_text_columns=2)]
+
+
+def _interval(evaluation: Evaluation, digits: int) -> str:
+    if evaluation.rmse_lower is None or evaluation.rmse_upper is None:
+        return "too few test rows"
+    return f"{evaluation.rmse_lower:.{digits}f} – {evaluation.rmse_upper:.{digits}f}"

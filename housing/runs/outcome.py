@@ -12,7 +12,7 @@ OUTCOME_FILE = "outcome.json"
 
 
 @dataclass
-class Outcome:
+class Outcome:  # pylint: disable=too-many-instance-attributes  # the record of a job, one field for each fact
     """The state of a job, and its result once it has one.
 
     Attributes
@@ -22,6 +22,8 @@ class Outcome:
         or LOST (the process ended without writing a result).
     metrics
         Scores on the validation rows, and costs.
+    scored_rows
+        Identifies the table, the split and the evaluation behind the scores. Scores of different rows cannot be compared.
     worker
         Host and process id.
     started_at
@@ -46,6 +48,7 @@ class Outcome:
     seconds: float = 0.0
     progress: str = ""
     job: int | None = None
+    scored_rows: str = ""
 
     def write(self, folder: Path) -> None:
         """Write the outcome into the job's folder, from which the sweep reads it."""

@@ -1,5 +1,6 @@
 """A finished run with its config and the table that it was fitted on."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,8 @@ from housing.data.dvc import dvc_file
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
+
+COMMIT = re.compile("[0-9a-f]{7,64}")
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,18 @@ class PastRun:
             raise HousingError(f"Run {run_id} is {run.status}; expected a FINISHED run.")
         return cls(run, store.artifacts.read_config(run_id))
 
-    def locate_table(self, folder: Path) -> Path:
+    def locate_table(self, configured: Path, folder: Path) -> Path:
         """Return the file of the table that the run was fitted on, found by its fingerprint.
+
+        The path in the stored config is not read: it could be any file of this machine.
 
         Raises
         ------
         HousingError
-            If neither the configured path nor a CSV file in `folder` has that fingerprint.
+            If neither the `configured` path nor a CSV file in `folder` has that fingerprint.
         """
         expected = self.run.tags[tags.DATA].partition("[")[0]  # "[:n]" marks a run on the first n rows of the file
-        candidates = [Path(self.cfg.data.path), *sorted(folder.glob("*.csv"))]
+        candidates = [configured, *sorted(folder.glob("*.csv"))]
         fingerprints = {path: sha256(path) for path in candidates if path.is_file()}
         for path, fingerprint in fingerprints.items():
             if fingerprint == expected:
@@ -56,7 +61,7 @@ class PastRun:
         listing = "".join(f"\n  {path}: {fingerprint}" for path, fingerprint in fingerprints.items()) or " none"
         raise HousingError(
             f"The table of run {self.run.id} was not found. Expected fingerprint: {expected}. Tables on this machine:"
-            f"{listing}{self._recovery_hint(folder)}"
+            f"{listing}\nIf it is in another folder, name its file: data.path=FILE{self._recovery_hint(folder)}"
         )
 
     def _recovery_hint(self, folder: Path) -> str:
@@ -64,7 +69,8 @@ class PastRun:
         pointer = dvc_file(folder / Path(self.cfg.data.path).name)
         if not pointer.is_file():
             return ""
-        commit = self.run.tags.get(environment.COMMIT_TAG, "COMMIT")
+        tag = self.run.tags.get(environment.COMMIT_TAG, "")
+        commit = tag if COMMIT.fullmatch(tag) else "COMMIT"  # a tag is text that anyone may have written, not a shell word
         return (
             f"\nThe table is under DVC. To restore its version at the run's commit (git log -- {pointer} lists all versions):"
             f"\n  git checkout {commit} -- {pointer} && dvc checkout {pointer}"

@@ -25,7 +25,7 @@ def reproduce(cfg: DictConfig) -> list[Comparison]:
     store = tracking_store.connect(cfg.mlflow)
     original = PastRun.read(store, cfg.run_id)
     repeated_cfg = original.cfg
-    repeated_cfg.data.path = str(original.locate_table(Path(cfg.paths.data)))
+    repeated_cfg.data.path = str(original.locate_table(Path(cfg.data.path), Path(cfg.paths.data)))
     repeated_cfg.mlflow, repeated_cfg.experiment_name = cfg.mlflow, f"{repeated_cfg.experiment_name}-reproduced"
     repeated_cfg.n_threads, repeated_cfg.force_rerun, repeated_cfg.trial, repeated_cfg.figures = cfg.n_threads, True, None, False
     repeated_cfg.tags = {**repeated_cfg.tags, "reproduces": cfg.run_id}

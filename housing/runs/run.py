@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from housing.core.config import SWEEP_RUN
+from housing.core.config import SWEEP_RUN, to_yaml
 from housing.core.environment import commit
 from housing.core.errors import JobSkipped, StoreError, TrialPruned
 from housing.core.files import atomic_write
@@ -146,6 +145,7 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
         table = tables.load(cfg.data, cfg.max_rows)
         parts = split(table, cfg.split)
         key = run_key(resolved, table, parts)
+        started = replace(started, scored_rows=f"{table.fingerprint} {parts.fingerprint()} {cfg.evaluation.name}")
     except Exception:
         store.runs.open(cfg.experiment_name, name, tags).fail()  # the failure shows in MLflow, too
         raise
@@ -219,8 +219,7 @@ def _write_config(resolved: Mapping[str, Any], job: Job) -> Path:
     folder = job.folder / CONFIG
     folder.mkdir(parents=True)
     for name, content in (("config.yaml", resolved), ("overrides.yaml", job.overrides)):
-        text = yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(to_yaml(content), encoding="utf-8")
     return folder
 
 

@@ -1,6 +1,7 @@
 """A column of a table: its type, its allowed values and its encoding as float64."""
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,13 @@ from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
 
-TYPES = ("float", "int", "bool", "category")
+TYPES = ("float", "int", "bool", "category", "text")
 ROLES = ("feature", "latitude", "longitude", "key", "target")
 MAX_VALUE_LENGTH = 40  # characters of a value in a message
+MAX_INTEGER = 2**53 - 1  # above it, neighbouring integers are the same float64
+MAX_KEY = 2**63 - 1  # keys are compared as 64-bit integers
+MAX_FEATURE = 3.4e38  # models compute with float32, whose largest number is 3.403e38
+MAX_TARGET = 1e13  # XGBoost's sums of gradients overflow where rows times target reach about 1e21
 
 Matrix = NDArray[np.float64]  # shape (rows, columns)
 Vector = NDArray[np.float64]  # shape (rows,)
@@ -29,7 +34,7 @@ class Column:
     name
         Name in the table and in requests.
     type
-        One of `TYPES`.
+        One of `TYPES`. Only a key may be text.
     role
         One of `ROLES`. Key columns identify a row and are hidden from models.
     unit, scale
@@ -69,13 +74,16 @@ class Column:
             f"scale must be a finite number above 0 (got {self.scale!r}).",
         )
         self._require(self.scale == 1 or bool(self.unit and self.is_number), "scale needs a unit and the type float or int.")
+        self._require(self.type != "text" or self.role == "key", f"the type text needs the role key (got {self.role}).")
         is_category = self.type == "category"
         self._require(is_category or not self.categories, f"categories need the type category (got {self.type}).")
         self._require(bool(self.categories) or not is_category, "a column of type category needs categories.")
-        self._require(
-            all(isinstance(category, str) for category in self.categories),
-            f"categories must be strings (got {list(self.categories)}). Put them in quotes.",
-        )
+        for category in self.categories:
+            self._require(
+                isinstance(category, str),
+                f"categories must be strings, but YAML reads one of them as {category!r} ({type(category).__name__})."
+                " Put it in quotes, as it is written in the table.",
+            )
         duplicates = sorted({category for category in self.categories if self.categories.count(category) > 1})
         self._require(not duplicates, f"categories must be unique (got {', '.join(duplicates)} more than once).")
         self._require(self.is_number or bounds == (None, None), f"min and max need the type float or int (got {self.type}).")
@@ -99,6 +107,24 @@ class Column:
         return self.type in ("float", "int")
 
     @property
+    def lower_bound(self) -> float:
+        """The lowest allowed number: the declared minimum, unless it is beyond the limit."""
+        return -self.limit if self.min is None else max(self.min, -self.limit)
+
+    @property
+    def upper_bound(self) -> float:
+        """The highest allowed number: the declared maximum, unless it is beyond the limit."""
+        return self.limit if self.max is None else min(self.max, self.limit)
+
+    @property
+    def limit(self) -> float:
+        """The largest size of a number that models can compute with, or that is exact in a key."""
+        if self.role == "key":
+            return MAX_KEY if self.type == "int" else sys.float_info.max
+        limit = MAX_TARGET if self.role == "target" else MAX_FEATURE
+        return min(limit, MAX_INTEGER) if self.type == "int" else limit
+
+    @property
     def title(self) -> str:
         """The description with a capital first letter, or the name if the column has no description."""
         return self.description[:1].upper() + self.description[1:] or self.name
@@ -115,6 +141,8 @@ class Column:
         if self.type == "category":
             is_category = isinstance(value, str) and value in self.categories
             return None if is_category else f"Must be one of {', '.join(self.categories)} (got {_format_value(value)})."
+        if self.type == "text":
+            return None if isinstance(value, str) else f"Not text: {_format_value(value)}."
         if self.type == "bool":
             return None if isinstance(value, bool | np.bool_) else f"Not true or false: {_format_value(value)}."
         return self._validate_number(value)
@@ -130,7 +158,19 @@ class Column:
             return f"Must be at least {self.min:g} (got {_format_value(value)})."
         if self.max is not None and value > self.max:
             return f"Must be at most {self.max:g} (got {_format_value(value)})."
-        return None
+        return self._validate_size(value)
+
+    def _validate_size(self, value: Any) -> str | None:
+        limit = f"{self.limit:g}" if self.type == "float" else str(int(self.limit))
+        message = f"Must be between -{limit} and {limit} (got {_format_value(value)})."
+        if self.role == "key" and self.type == "int":
+            is_rounded = not isinstance(value, int | np.integer) and abs(value) > MAX_INTEGER
+            return f"{message} Declare a longer key with type: text." if is_rounded or abs(value) > self.limit else None
+        if abs(value) <= self.limit:
+            return None
+        if self.limit == MAX_INTEGER:
+            return f"{message} Larger integers are not exact: use type: float, or, for an identifier, role: key."
+        return f"{message} Models cannot compute with larger numbers: use a larger unit, or correct the value."
 
     def encode(self, value: Value) -> float:
         """Encode a valid value: NaN if it is missing, the index in `categories` of a category, 0 or 1 for a bool."""
@@ -165,7 +205,7 @@ class Column:
         if self.is_number and raw.dtype.kind in "fiu":
             numbers = raw.astype(np.float64)
             suspects = np.flatnonzero(self._is_invalid(numbers))
-            values = [None if math.isnan(number) else number for number in numbers[suspects].tolist()]
+            values = [None if math.isnan(number) else number for number in raw[suspects].tolist()]
         else:
             values = series.to_numpy(dtype=object, na_value=None).tolist()
             suspects = np.arange(len(values))
@@ -174,13 +214,9 @@ class Column:
         return numbers, [(row, reason) for row, reason in reasons if reason]
 
     def _is_invalid(self, numbers: Vector) -> NDArray[np.bool_]:
-        is_valid = np.isfinite(numbers)
+        is_valid = (numbers >= self.lower_bound) & (numbers <= self.upper_bound)
         if self.type == "int":
             is_valid &= numbers == np.floor(numbers)
-        if self.min is not None:
-            is_valid &= numbers >= self.min
-        if self.max is not None:
-            is_valid &= numbers <= self.max
         return ~is_valid
 
     def breaking_changes(self, previous: "Column") -> Iterator[str]:

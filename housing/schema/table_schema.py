@@ -78,10 +78,13 @@ class Schema:
             raise ConfigError(f"Table {declaration['name']} has no columns. Add columns: with a name and attributes for each.")
         known = {item.name for item in fields(Column)} - {"name"}
         for name, attributes in declaration["columns"].items():
-            if not isinstance(name, str) or not isinstance(attributes, Mapping):
+            if not isinstance(name, str):
                 raise ConfigError(
-                    f"Column {name}: must be a string with attributes such as {{type: float}} (got {attributes!r})."
+                    f"Table {declaration['name']}: YAML reads the name of a column as {name!r} ({type(name).__name__})."
+                    " Put it in quotes, as it is written in the table."
                 )
+            if not isinstance(attributes, Mapping):
+                raise ConfigError(f"Column {name}: needs attributes, such as {{type: float}} (got {attributes!r}).")
             unknown = sorted(set(attributes) - known)
             if unknown:
                 raise ConfigError(f"Column {name}: unknown attribute {unknown[0]}. Attributes: {', '.join(sorted(known))}.")
@@ -178,9 +181,13 @@ class Schema:
         for column, (_, reasons) in zip(columns, encoded, strict=True):
             violations += [Violation(row, column.name, reason) for row, reason in reasons]
         if violations:
-            violations.sort(key=lambda violation: violation.row or 0)
-            raise TableError(f"{len(violations)} values violate the schema of table {self.name} (rows count from 0):", violations)
+            raise self.violated(violations)
         return np.column_stack([numbers for numbers, _ in encoded])
+
+    def violated(self, violations: Sequence[Violation]) -> TableError:
+        """Return the error that lists invalid values by row."""
+        in_order = sorted(violations, key=lambda violation: violation.row or 0)
+        return TableError(f"{len(in_order)} values violate the schema of table {self.name} (rows count from 0):", in_order)
 
     def require_columns(self, present: Sequence[str], columns: Sequence[Column], forbid_others: bool) -> None:
         """Raise TableError if a column is missing or duplicate, or, with `forbid_others`, undeclared."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from housing.bundle.bundle import Bundle
 from housing.core.environment import PROJECT
-from housing.core.errors import BundleError
+from housing.core.errors import BundleError, SmokeTestTimeout
 from housing.core.http import NO_PROXY_OPENER
 from housing.schema.column import Vector
 from housing.serving.supervisor import GUNICORN, Process, server_environment
@@ -42,7 +42,9 @@ def run_smoke_test(serve: Mapping[str, object], bundle: Bundle, folder: Path, ti
     Raises
     ------
     BundleError
-        If the server is not ready within `timeout` seconds, rejects a row or predicts another value.
+        If the server stops, rejects a row or predicts another value.
+    SmokeTestTimeout
+        If the server is not ready within `timeout` seconds.
     """
     with tempfile.TemporaryDirectory(prefix="housing-smoke-test-") as scratch:
         info = {"model": "smoke-test", "version": "0", "alias": ""}
@@ -80,9 +82,9 @@ def _wait_until_ready(url: str, process: Process, log: Path, timeout: float) -> 
         if process.poll() is not None:
             raise BundleError(f"The smoke test failed: the server did not start. Its last log line: {_last_log_line(log)}")
         if time.monotonic() > deadline:
-            raise BundleError(
+            raise SmokeTestTimeout(
                 f"The smoke test timed out: the server was not ready within {timeout:g} s. The model was not judged."
-                f" Retry, or raise gate.smoke_test_seconds. Its last log line: {_last_log_line(log)}"
+                f" Run the same command again, or raise gate.smoke_test_seconds. Its last log line: {_last_log_line(log)}"
             )
         time.sleep(POLL_SECONDS)
 

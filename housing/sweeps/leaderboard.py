@@ -33,15 +33,16 @@ def _write_table(ranking: Ranking, path: Path) -> Path:
     with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["rank", *(parameter.name for parameter in ranking.parameters), *metrics, *columns])
-        for rank, index in enumerate(ranking.ranked, start=1):
+        for index in ranking.ranked:
             outcome = ranking.outcomes[index]
             values = [parameter.values[index] for parameter in ranking.parameters]
             scores = [outcome.metrics.get(name, "") for name in metrics]
-            shown_rank = rank if outcome.status == "FINISHED" else ""
-            writer.writerow([shown_rank, *values, *scores, *(column(index, outcome) for column in columns.values())])
+            writer.writerow(
+                [ranking.ranks.get(index, ""), *values, *scores, *(column(index, outcome) for column in columns.values())]
+            )
     return path
 
 
 def _write_page(ranking: Ranking, path: Path, figures: bool) -> Path:
-    drawn = sweep_figures.draw(ranking) if figures else []
+    drawn = sweep_figures.draw(ranking) if figures and not ranking.group_note else []
     return write_page(PAGE_FILE, path, ranking=ranking, figures=drawn, max_jobs=MAX_JOBS)

@@ -19,7 +19,8 @@ def run_and_close(main: Callable[[], Any]) -> int:
     try:
         main()
         interrupted = False
-        _require_jobs()
+        if SWEEP_RUN in os.environ:
+            _require_jobs()
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except SystemExit as error:

@@ -23,10 +23,12 @@ def show_leaderboard(ranking: Ranking, console: Console | None = None) -> None:
         console.print(_ranking_table(title, ranking, common, console.width >= WIDE_TERMINAL))
     else:
         console.print(title)
+    if ranking.group_note:
+        console.print(ranking.group_note, soft_wrap=True)
     if len(finished) > MAX_RUNS:
         console.print(f"Only the best of {len(finished)} finished runs are shown. leaderboard.csv lists all.")
     _show_failures(console, [outcome for outcome in outcomes if outcome.status not in ("FINISHED", "PRUNED")], common)
-    if finished and ranking.promote_command:
+    if finished and ranking.promote_command and not ranking.group_note:
         console.print(f"Promote the best run: {ranking.promote_command}", soft_wrap=True)
 
 
@@ -37,11 +39,13 @@ def _ranking_table(title: str, ranking: Ranking, common: set[str], wide: bool) -
     for name in ("", "run", *scores, "fit s", "row µs", "MB", "state", "run id"):
         is_text = name in ("run", "state", "run id")
         grid.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=name not in ("run", "run id"))
-    for rank, index in enumerate(ranking.finished, start=1):
+    leaders = {group[0] for group in ranking.groups}
+    for index in ranking.finished:
         in_front, outcome = index in front, ranking.outcomes[index]
         if grid.row_count < (2 if in_front else 1) * MAX_RUNS:
             cells = (outcome.describe(common), *_metric_cells(outcome, scores), *_origin_cells(outcome, wide))
-            grid.add_row(f"{rank}*" if in_front else str(rank), *cells, style="bold" if rank == 1 else "")
+            rank = ranking.ranks[index]
+            grid.add_row(f"{rank}*" if in_front else rank, *cells, style="bold" if index in leaders else "")
     return grid
 
 

@@ -79,14 +79,45 @@ class Ranking:
 
     @cached_property
     def finished(self) -> list[int]:
-        """The finished jobs, best first."""
-        finished = [index for index, outcome in enumerate(self.outcomes) if outcome.status == "FINISHED"]
-        return sorted(finished, key=self.metric)
+        """The finished jobs, best first. Jobs that were scored on the same rows stay together."""
+        return [index for group in self.groups for index in group]
+
+    @cached_property
+    def groups(self) -> list[list[int]]:
+        """The finished jobs by the rows that they were scored on, each group best first."""
+        groups: dict[str, list[int]] = {}
+        for index, outcome in enumerate(self.outcomes):
+            if outcome.status == "FINISHED":
+                groups.setdefault(outcome.scored_rows, []).append(index)
+        return [sorted(group, key=self.metric) for group in groups.values()]
+
+    @cached_property
+    def ranks(self) -> dict[int, str]:
+        """The rank of each finished job: 1, 2, or with its group before it if there are several: 1.1, 1.2, 2.1."""
+        prefixes = [f"{number}." if len(self.groups) > 1 else "" for number in range(1, len(self.groups) + 1)]
+        return {
+            index: f"{prefix}{rank}"
+            for prefix, group in zip(prefixes, self.groups, strict=True)
+            for rank, index in enumerate(group, start=1)
+        }
+
+    @property
+    def group_note(self) -> str:
+        """A sentence for people if the jobs were scored on different rows, else ""."""
+        if len(self.groups) < 2:
+            return ""
+        return (
+            f"The jobs were scored on {len(self.groups)} different sets of rows, and such scores cannot be compared."
+            " Each set is ranked by itself (1.1, 1.2, 2.1), and the sweep has no best run."
+        )
 
     @cached_property
     def pareto_front(self) -> set[int]:
         """The Pareto set of several objectives; empty if there is only one."""
-        optimal = pareto_optimal(self.outcomes, self.objectives) if len(self.objectives) > 1 else []
+        if len(self.objectives) == 1:
+            return set()
+        groups = ([self.outcomes[index] for index in group] for group in self.groups)
+        optimal = [member for group in groups for member in pareto_optimal(group, self.objectives)]
         return {index for index, outcome in enumerate(self.outcomes) if any(outcome is member for member in optimal)}
 
     @cached_property
@@ -129,10 +160,14 @@ def pareto_optimal(outcomes: Sequence[Outcome], objectives: Sequence[str]) -> li
     return [outcomes[index] for index, values in scores.items() if not is_dominated(values)]
 
 
-def best_outcome(outcomes: list[Outcome], metric: str) -> Outcome | None:
-    """Return the finished outcome with the lowest metric, or None if none finished."""
-    finished = [outcome for outcome in outcomes if outcome.status == "FINISHED"]
-    return min(finished, key=lambda outcome: outcome.metrics[metric], default=None)
+def best_outcomes(outcomes: list[Outcome], metric: str) -> list[Outcome]:
+    """Return the finished outcome with the lowest metric for each set of rows that outcomes were scored on."""
+    best: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        rows = outcome.scored_rows
+        if outcome.status == "FINISHED" and (rows not in best or outcome.metrics[metric] < best[rows].metrics[metric]):
+            best[rows] = outcome
+    return list(best.values())
 
 
 def _overrides(outcome: Outcome) -> dict[str, str]:

@@ -21,7 +21,7 @@ from housing.core.command import USER_ERRORS
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
 from housing.core.files import atomic_write
-from housing.core.locks import machine_lock
+from housing.core.locks import machine_lock, store_file
 from housing.data import table as tables
 from housing.data.split import split
 from housing.runs.outcome import Outcome
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 FINGERPRINT_ATTR = "housing.search_fingerprint"  # attribute of a study: everything that decides a trial's result
 OUTCOME_ATTR = "housing.outcome"  # attribute of a trial: the outcome of its job
-SQLITE_PREFIX = "sqlite:///"
+
+DECIDES_SCORED_ROWS = ("data", "split", "evaluation", "max_rows")  # parts of the config
 
 Launch = Callable[[int, Sequence[str]], None]  # runs the job of this number with these overrides
 
@@ -115,11 +116,17 @@ class Search:
         self, settings: SearchSettings, overrides: Sequence[Override], launch: Launch, base_run_key: Callable[[], str]
     ) -> None:
         self.settings, self.launch, self._base_run_key = settings, launch, base_run_key
-        self.space = {o.get_key_element(): _distribution(o) for o in overrides if o.is_sweep_override()}
+        self.space = {o.get_key_element(): parse_distribution(o) for o in overrides if o.is_sweep_override()}
         if not self.space:
             raise ConfigError(
                 "The search has no parameters to vary. Add a search space, such as search=xgboost, or values, such as"
                 " 'model.estimator.max_depth=range(2,12)'."
+            )
+        mixed = [name for name in self.space if name.partition(".")[0] in DECIDES_SCORED_ROWS]
+        if mixed:
+            raise ConfigError(
+                f"A search cannot vary {', '.join(mixed)}: scores of different rows cannot be compared."
+                " Run one search for each value."
             )
         self.fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override() and not o.is_hydra_override()]
         self._lock = threading.Lock()
@@ -172,8 +179,8 @@ class Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = self.settings.storage
-        if storage.startswith(SQLITE_PREFIX):
-            Path(storage.removeprefix(SQLITE_PREFIX)).parent.mkdir(parents=True, exist_ok=True)
+        if (file := store_file(storage)) is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
         try:
             return optuna.create_study(
                 storage=storage,
@@ -299,7 +306,7 @@ def job_number(trial_number: int) -> int:
     return trial_number + 1
 
 
-def _distribution(override: Override) -> "BaseDistribution":
+def parse_distribution(override: Override) -> "BaseDistribution":
     """Return Optuna's distribution for a sweep in Hydra's grammar.
 
     Raises
@@ -313,7 +320,7 @@ def _distribution(override: Override) -> "BaseDistribution":
         IntDistribution,
     )
 
-    value = override.value()
+    value, log = override.value(), _is_logarithmic(override)
     if isinstance(value, ChoiceSweep):
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     if isinstance(value, RangeSweep):
@@ -321,13 +328,34 @@ def _distribution(override: Override) -> "BaseDistribution":
         if not values:
             raise ConfigError(f"{override.input_line}: the range is empty.")
         if all(isinstance(number, int) for number in values):
-            return IntDistribution(min(values), max(values), step=abs(int(value.step)))
+            return IntDistribution(min(values), max(values), step=abs(int(value.step)), log=log)
         return CategoricalDistribution([repr(number) for number in values])
     if isinstance(value, IntervalSweep) and value.start is not None and value.end is not None and value.start < value.end:
-        log = "log" in value.tags
         if isinstance(value.start, int) and isinstance(value.end, int):
             return IntDistribution(value.start, value.end, log=log)
         return FloatDistribution(float(value.start), float(value.end), log=log)
     raise ConfigError(
         f"Could not search over {override.input_line}. Expected choice(), range(), interval() or tag(log, interval())."
     )
+
+
+def _is_logarithmic(override: Override) -> bool:
+    """Return whether a parameter is sampled on a logarithmic scale. Raises ConfigError if its values cannot be."""
+    value = override.value()
+    if "log" not in getattr(value, "tags", ()):
+        return False
+    if isinstance(value, RangeSweep):
+        values = list(value.range())
+        is_valid = all(isinstance(number, int) for number in values) and abs(value.step) == 1
+        lowest = min(values, default=1)
+    else:
+        is_valid = isinstance(value, IntervalSweep)
+        lowest = getattr(value, "start", None) or 0
+    if not is_valid:
+        raise ConfigError(f"{override.input_line}: tag(log) needs an interval(), or a range() of integers with step 1.")
+    if lowest <= 0:
+        raise ConfigError(
+            f"{override.get_key_element()}: tag(log) needs a lower bound above 0 (got {override.input_line})."
+            " Use a positive bound, or an interval without the tag."
+        )
+    return True

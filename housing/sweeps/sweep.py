@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
 from housing.core import console
@@ -22,15 +22,16 @@ from housing.core.config import SWEEP_RUN
 from housing.core.errors import StoreError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
+from housing.core.next_command import next_command
 from housing.data import table as tables
 from housing.data.settings import parse_schema
 from housing.data.split import split
 from housing.plots import run_figures
 from housing.runs.outcome import OUTCOME_FILE, Outcome
-from housing.runs.run import BUNDLE, CONFIG, FIGURES, HOLDOUT, log_bundle, write_stop_file
+from housing.runs.run import BUNDLE, FIGURES, HOLDOUT, log_bundle, write_stop_file
 from housing.sweeps import leaderboard, printing
 from housing.sweeps.live_view import LiveView
-from housing.sweeps.ranking import Ranking, best_outcome
+from housing.sweeps.ranking import Ranking, best_outcomes
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.tracking.runs import Run
@@ -52,6 +53,8 @@ class SweepSettings:
     objectives: list[str]
     figures: bool
     fail_fast: bool
+    promote_overrides: list[str]  # that a promotion of its best run needs
+    hydra: DictConfig
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> Self:
@@ -64,7 +67,13 @@ class SweepSettings:
             objectives=list(cfg.hydra.sweeper.get("objectives") or [cfg.metric]),
             figures=cfg.figures,
             fail_fast=cfg.fail_fast,
+            promote_overrides=[] if cfg.max_rows is None else [f"max_rows={cfg.max_rows}"],
+            hydra=cfg.hydra,
         )
+
+    def promote_command(self, run_id: str) -> str:
+        """Return the command that promotes the best run of the sweep."""
+        return next_command("promote", *self.promote_overrides, f"sweep={run_id}", table=self.table, hydra=self.hydra)
 
 
 class Sweep(Callback):
@@ -139,6 +148,9 @@ class Sweep(Callback):
         except StoreError as error:  # the run stays open; the next sweep closes it
             _print_error(str(error))
             return False
+        except Exception:  # a defect: its traceback is shown, and the run does not stay open
+            self.run.close("FAILED")
+            raise
         return complete
 
     def outcomes(self) -> list[Outcome]:
@@ -153,14 +165,15 @@ class Sweep(Callback):
         if outcomes:  # none if Hydra refused the command line
             self._publish_leaderboard(outcomes)
         if 0 < len(outcomes) < expected:
-            print(f"{expected - len(outcomes)} of {expected} jobs have no result. Run the same command again to run them.")
-        best = best_outcome(outcomes, self.metric)
-        if best is not None:
+            print(f"{expected - len(outcomes)} of {expected} jobs have not started. Run the same command again to start them.")
+        best_by_rows = best_outcomes(outcomes, self.metric)
+        if len(best_by_rows) == 1:  # scores of different rows cannot be compared
+            best = best_by_rows[0]
             tags = {tracking_tags.BEST_RUN: str(best.run_id)}
             self.run.log(metrics={self.metric: best.metrics[self.metric]}, tags=tags)
         # An equal sweep may read the bundle in this folder, or remove the one that this sweep reads: one at a time.
         with machine_lock(self.store.client.uri, kind="bundles"):
-            if best is not None:
+            for best in best_by_rows:
                 self._log_best_run(best)
             self._clean_up()
         return 0 < len(outcomes) >= expected and all(outcome.status in COMPLETED for outcome in outcomes)
@@ -177,7 +190,7 @@ class Sweep(Callback):
             outcomes=outcomes,
             objectives=settings.objectives,
             unit=settings.unit,
-            promote_command=f"python -m housing.promote data={settings.table} sweep={self.run.id}",
+            promote_command=settings.promote_command(self.run.id),
         )
         printing.show_leaderboard(ranking)
         paths = leaderboard.write(ranking, self.folder, settings.figures)
@@ -192,13 +205,14 @@ class Sweep(Callback):
         """
         record = self.store.runs.get(str(best.run_id))
         folder = Path(record.tags.get(tracking_tags.FOLDER, ""))
-        if not (folder / BUNDLE).is_dir():
-            return
+        outcome = Outcome.read(folder)
+        if outcome is None or outcome.run_id != record.id or not (folder / BUNDLE).is_dir():
+            return  # whoever can write to the store can change the tag, so the folder has to name the run, too
         bundle = Bundle.read(folder / BUNDLE)
         if tracking_tags.MODEL_ID not in record.tags:
             log_bundle(record.run, folder, bundle.schema)
         if self.settings.figures:
-            cfg = OmegaConf.load(folder / CONFIG / "config.yaml")
+            cfg = self.store.artifacts.read_config(record.id)
             table = tables.load(cfg.data, cfg.max_rows)
             holdout = HoldoutPredictions.read(folder / HOLDOUT)
             record.run.log_directory(run_figures.draw(bundle, holdout, table, split(table, cfg.split), folder / FIGURES), FIGURES)

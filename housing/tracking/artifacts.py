@@ -2,27 +2,27 @@
 
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from housing.bundle.mlflow_model import MLMODEL, bundle_directory
 from housing.core.errors import StoreError
 from housing.tracking.client import Client
+from housing.tracking.stored_config import parse_stored_config
 
 
 class Artifacts:
     """Files that runs left in a store."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, trusted_targets: Collection[str]) -> None:
+        self._client, self._trusted_targets = client, trusted_targets
 
     def read_text(self, run_id: str, name: str) -> str:
         """Return the text of an artifact. Raises StoreError if the run has no artifact of this name."""
@@ -38,9 +38,8 @@ class Artifacts:
             yield directory
 
     def read_config(self, run_id: str) -> DictConfig:
-        """Return the resolved config of a run."""
-        resolved: dict[str, Any] = yaml.safe_load(self.read_text(run_id, "config/config.yaml"))
-        return OmegaConf.create(resolved)
+        """Return the config of a run. Raises UntrustedConfigError if it could run code that this machine does not trust."""
+        return parse_stored_config(self.read_text(run_id, "config/config.yaml"), run_id, self._trusted_targets)
 
     @contextmanager
     def bundle(self, source: str) -> Iterator[Path]:

@@ -1,8 +1,10 @@
 """The connection to an MLflow store: retries, translation of errors, experiments."""
 
 import functools
+import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from housing.core.errors import StoreError
-from housing.core.locks import LockTimeout, store_lock
+from housing.core.locks import LockTimeout, require_url_path, store_lock
 
 MAX_WAIT_SECONDS = 10.0  # between two tries
 
@@ -74,6 +76,7 @@ class Client:
 
     def experiment_id(self, name: str) -> str:
         """Return the id of an experiment, which is created if it does not exist."""
+        name = str(name)  # experiment_name=123 on a command line is a number
         if name not in self._experiment_ids:
             with self.translate_errors(), store_lock(self.uri):
                 self._experiment_ids[name] = self._find_or_create(name)
@@ -97,8 +100,17 @@ class Client:
     def _artifact_location(self, experiment: str) -> str | None:
         if not self.artifact_root:
             return None
-        root = self.artifact_root if "://" in self.artifact_root else Path(self.artifact_root).absolute().as_uri()
-        return f"{root}/{experiment}"
+        if "://" in self.artifact_root:
+            return f"{self.artifact_root}/{_directory_name(experiment)}"
+        require_url_path(self.artifact_root)
+        return (Path(self.artifact_root).absolute() / _directory_name(experiment)).as_uri()
+
+
+def _directory_name(experiment: str) -> str:
+    """Return the name of an experiment's directory, which never leads elsewhere: other characters than in names are replaced."""
+    if re.fullmatch(r"\w[\w.-]*", experiment, re.ASCII):
+        return experiment
+    return f"{re.sub(r'[^0-9A-Za-z_-]+', '_', experiment)[:50]}-{hashlib.sha256(experiment.encode()).hexdigest()[:8]}"
 
 
 class _RetryingClient:

@@ -3,6 +3,7 @@
 from mlflow.exceptions import MlflowException
 
 from housing.core.errors import StoreError
+from housing.core.next_command import next_command
 from housing.tracking.client import Client
 from housing.tracking.tags import MODEL_ID, NOT_FOUND
 
@@ -78,7 +79,7 @@ class Registry:
         if current != version:
             raise StoreError(
                 f"Alias {alias} was set to version {version}, and to {current} by somebody else at the same time."
-                " See who decided what: python -m housing.history"
+                f" See who decided what: {next_command('history')}"
             )
 
     def _model_id(self, run_id: str) -> str:

@@ -1,6 +1,7 @@
 """One MLflow store: its client, runs, registry and artifacts."""
 
 import functools
+from collections.abc import Collection
 
 from omegaconf import DictConfig
 
@@ -14,18 +15,28 @@ class Store:
     """An MLflow store that answered when this object was constructed.
 
     While it is unavailable later, calls are repeated for `retry_seconds`, with a message each time; then StoreError is raised.
+    The configs of its runs may name `trusted_targets` besides those of this machine's config files.
     """
 
-    def __init__(self, tracking_uri: str, artifact_root: str | None, ui: str, retry_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        artifact_root: str | None,
+        ui: str,
+        retry_seconds: float = 0.0,
+        trusted_targets: Collection[str] = (),
+    ) -> None:
         self.client = Client(tracking_uri, artifact_root, ui, retry_seconds)
         self.runs = Runs(self.client)
         self.registry = Registry(self.client)
-        self.artifacts = Artifacts(self.client)
+        self.artifacts = Artifacts(self.client, trusted_targets)
 
 
 @functools.lru_cache
-def _connect(tracking_uri: str, artifact_root: str | None, ui: str, retry_seconds: float) -> Store:
-    return Store(tracking_uri, artifact_root, ui, retry_seconds)
+def _connect(
+    tracking_uri: str, artifact_root: str | None, ui: str, retry_seconds: float, trusted_targets: tuple[str, ...]
+) -> Store:
+    return Store(tracking_uri, artifact_root, ui, retry_seconds, trusted_targets)
 
 
 def connect(cfg: DictConfig) -> Store:
@@ -36,4 +47,4 @@ def connect(cfg: DictConfig) -> Store:
     StoreError
         If it is unavailable.
     """
-    return _connect(cfg.tracking_uri, cfg.artifacts, cfg.ui, cfg.retry_seconds)
+    return _connect(cfg.tracking_uri, cfg.artifacts, cfg.ui, cfg.retry_seconds, tuple(cfg.trusted_targets))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from housing.core.errors import StoreError
+from housing.core.next_command import next_command
 
 RUN_TYPE, DATA, COLUMNS, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
     f"housing.{name}" for name in ("run_type", "data", "columns", "split", "model_id", "evaluation", "code", "folder", "error")
@@ -36,5 +37,5 @@ def require_current_format(run_id: str, tags: Mapping[str, str]) -> None:
     if is_ours and written != FORMAT:
         raise StoreError(
             f"Run {run_id} has tags of format {written}, written by another version of this project (expected format {FORMAT})."
-            " Fit it again: python -m housing.train"
+            f" Fit it again: {next_command('train')}"
         )

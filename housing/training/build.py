@@ -132,6 +132,8 @@ def build(
     bundle = build_bundle(model, table, fit_rows, parts.valid, settings.parity_tolerance)
     bundle.interval = interval
     fit_matrix = table.matrix[fit_rows]
+    # A model predicts its own training rows too well: compared with those, the predictions of new rows would seem to drift.
+    bundle.reference = histogram_reference(table.schema, fit_matrix, predicted)
     bundle.background = fit_matrix[select_background(table.schema, fit_matrix, settings.n_background_rows, settings.seed)]
     bundle.select_golden_rows(valid_matrix, settings.n_golden_rows)
     metrics |= measure_cost(bundle, valid_matrix)
@@ -150,15 +152,13 @@ def build_bundle(model: Model, table: Table, fit_rows: Rows, check_rows: Rows, p
     ensemble, tolerance = model.ensemble, parity_tolerance * _target_scale(table.target[fit_rows])
     columns = [features.transform(table.matrix[check_rows]) for features in ensemble.features]
     members = [_export_member(member, columns[member.features], tolerance) for member in ensemble.members]
-    bundle = Bundle(
+    return Bundle(
         Ensemble(table.schema, ensemble.features, members, ensemble.applicability),
         reference={},
         card={},
         golden={},
         background=table.matrix[:0],
     )
-    bundle.reference = histogram_reference(table.schema, table.matrix[fit_rows], bundle.predict(table.matrix[fit_rows]))
-    return bundle
 
 
 def _target_scale(target: Vector) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from housing.bundle.ensemble import Ensemble
-from housing.core.errors import ConfigError
+from housing.core.errors import ConfigError, TargetError
 from housing.data.split import Rows
 from housing.data.table import Table
 from housing.features.pipeline import Features
@@ -93,7 +93,7 @@ def fit_estimator(spec: EstimatorSpec, data: FittedFeatures, rounds: int | None,
 
     Raises
     ------
-    ConfigError
+    TargetError
         If its library rejects a parameter. The rows were validated before.
     """
     estimator = spec.create_estimator()
@@ -108,7 +108,7 @@ def fit_estimator(spec: EstimatorSpec, data: FittedFeatures, rounds: int | None,
         return FittedEstimator(estimator.fit(data.columns, data.target))
     except ValueError as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"model.estimator of {spec.name} cannot be fitted: {reason}") from error
+        raise TargetError(f"model.estimator of {spec.name} cannot be fitted: {reason}") from error
 
 
 def _fit_boosting(spec: EstimatorSpec, estimator: Any, data: FittedFeatures, rounds: int | None, on_round: OnRound) -> Any:

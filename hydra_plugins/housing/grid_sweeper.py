@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import JobReturn
+from hydra.errors import ConfigCompositionException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -30,10 +31,13 @@ class CachedGridSweeper(BasicSweeper):
         self.launcher = cast(Launcher, _SilentLauncher(self.launcher))
 
     def get_job_batch(self) -> Sequence[Sequence[str]]:
-        """Return the next batch of jobs. Before the first batch, set the sweep's number of jobs."""
+        """Return the next batch of jobs. Before the first batch, check all jobs and set the sweep's number of jobs."""
         from housing.sweeps.sweep import Sweep  # pylint: disable=import-outside-toplevel  # Hydra imports this file at each start
 
         jobs = [job for batch in self.overrides or [] for job in batch]
+        if self.batch_index == 0:
+            assert self.hydra_context is not None and self.config is not None  # Hydra has called `setup`
+            cast(CachingConfigLoader, self.hydra_context.config_loader).require_keys(self.config, jobs)
         if Sweep.current is not None and self.batch_index == 0:
             Sweep.current.set_job_count(len(jobs), set.intersection(*map(set, jobs)) if len(jobs) > 1 else ())
         batch: Sequence[Sequence[str]] = super().get_job_batch()
@@ -67,9 +71,7 @@ class CachingConfigLoader(ConfigLoaderImpl):
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Return the config of one job. It equals the config that Hydra's own loader composes."""
-        overrides = OverridesParser.create().parse_overrides([*master_config.hydra.overrides.hydra, *sweep_overrides])
-        values = [override for override in overrides if self._is_value(override)]
-        options = [str(override.input_line) for override in overrides if override not in values]
+        overrides, values, options = self._parse(master_config, sweep_overrides)
         config = self._compose_cached(master_config, options)
         self._apply_overrides_to_config(values, config)
         task = [override for override in overrides if not override.is_hydra_override()]
@@ -80,6 +82,37 @@ class CachingConfigLoader(ConfigLoaderImpl):
         )
         OmegaConf.copy_cache(from_config=master_config, to_config=config)  # all jobs share one time stamp
         return config
+
+    def require_keys(self, master_config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
+        """Raise an error if a job sets a key that its config does not have. The error names the choices without the key.
+
+        Hydra's own error suggests to add the key, which no model would read.
+        """
+        changes: dict[tuple[str, ...], set[str]] = {}
+        for job in jobs:
+            _, values, options = self._parse(master_config, job)
+            changes.setdefault(tuple(options), set()).update(value.key_or_group for value in values)
+        choices: dict[str, dict[bool, set[str]]] = {}
+        for choice_options, keys in changes.items():
+            config = self._compose_cached(master_config, list(choice_options))
+            for key in keys:
+                group = key.partition(".")[0]
+                choice = f"{group}={config.hydra.runtime.choices.get(group, '')}"
+                choices.setdefault(key, {True: set(), False: set()})[_has_key(config, key)].add(choice)
+        for key, by_presence in choices.items():
+            if by_presence[False]:
+                message = f"{key} does not exist for {', '.join(sorted(by_presence[False]))}"
+                if not by_presence[True]:
+                    raise ConfigCompositionException(f"{message}. Check its spelling: --cfg job prints all keys.")
+                raise ConfigCompositionException(
+                    f"{message}, only for {', '.join(sorted(by_presence[True]))}. Run a sweep of its own for each."
+                )
+
+    def _parse(self, master_config: DictConfig, job: Sequence[str]) -> tuple[list[Override], list[Override], list[str]]:
+        """Return the overrides of a job: all, those that only set a value, and the others as text."""
+        overrides = OverridesParser.create().parse_overrides([*master_config.hydra.overrides.hydra, *job])
+        values = [override for override in overrides if self._is_value(override)]
+        return overrides, values, [str(override.input_line) for override in overrides if override not in values]
 
     def _is_value(self, override: Override) -> bool:
         """Return whether an override only sets a value, as `a.b=c` does. Options, additions and Hydra's keys need composing."""
@@ -94,6 +127,15 @@ class CachingConfigLoader(ConfigLoaderImpl):
             self._compositions[tuple(options)] = cloudpickle.dumps(composed)
         copied: DictConfig = cloudpickle.loads(self._compositions[tuple(options)])  # four times as fast as deepcopy
         return copied
+
+
+def _has_key(config: DictConfig, key: str) -> bool:
+    """Return whether a config has a key, or accepts new keys there."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, DictConfig):
+        return node is not None
+    return name in list(node) or not OmegaConf.is_struct(node)
 
 
 # Registered under the name of Hydra's default sweeper, so that every command uses it and a search can replace it.

@@ -81,7 +81,7 @@ def _request_schemas(schema: Schema, example: Spec, max_rows: int) -> dict[str, 
         "dataframe_split": _object(split, optional=("index",)),
         "dataframe_records": _ref("Rows"),
         "instances": {"oneOf": [_ref("Rows"), _ref("Lists")]},
-        "inputs": {"oneOf": [_ref("Rows"), _ref("Lists"), _object(by_column, description="lists of equal length")]},
+        "inputs": {"oneOf": [_ref("Row"), _ref("Rows"), _ref("Lists"), _object(by_column, description="lists of equal length")]},
     }
     return {
         "Row": _object(columns, description=schema.description, examples=[example]),
@@ -129,6 +129,8 @@ def _response_schemas(schema: Schema, max_coverage: float | None) -> dict[str, S
         "golden": _object(known_rows, description="held-out rows, ordered by prediction"),
         "coverage": {"type": ["number", "null"], "description": "coverage of the model's intervals, if it has any"},
     }
+    unknown_description = "IDs of requests that are not in the prediction log; their labels will not be counted"
+    unknown: Spec = {"type": "array", "items": {"type": "string"}, "description": unknown_description}
     info = {
         **MODEL_INFO,
         "alias": {"type": "string"},
@@ -143,7 +145,7 @@ def _response_schemas(schema: Schema, max_coverage: float | None) -> dict[str, S
         "ScoringResponse": _object(predictions, optional=bounds),
         "Explanation": _object(explanation),
         "Curves": _object({"curves": _object(curves), **MODEL_INFO}),
-        "FeedbackResponse": _object({"accepted": {"type": "integer"}}),
+        "FeedbackResponse": _object({"accepted": {"type": "integer"}, "unknown_request_ids": unknown}),
         "ModelInfo": {**_object(info), "additionalProperties": True},
         "Examples": _object(examples),
     }

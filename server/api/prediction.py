@@ -138,8 +138,12 @@ class PredictionApi:
                 return payload, matrix
         except (ValueError, RequestError):
             pass  # the strict parser below names the error
-        # invalid JSON or values, a duplicate key, or a colon within a string
-        return self._validate(_parse(request.route, request_body.loads_strict(request.body), model), model, timer)
+        # invalid JSON or values, a duplicate key, a colon within a string, or what only MLflow accepts
+        if request.route == PREDICT_ROUTE:
+            return self._validate(request_body.parse_predict(request_body.loads_strict(request.body)), model, timer)
+        features = model.bundle.schema.features
+        payload = request_body.parse_invocations(request_body.loads_mlflow(request.body), features)
+        return self._validate(request_body.conform(payload, features), model, timer)
 
     def _validate(self, payload: Rows, model: Model, timer: StageTimer) -> tuple[Rows, Matrix]:
         timer.lap(PARSE_STAGE)

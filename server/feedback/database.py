@@ -1,40 +1,87 @@
-"""The joiner's database: which feedback is read, which labels are pending, which rows are counted, and the totals."""
+"""The joiner's database: which feedback is read, which labels are pending, which rows are counted, and the totals.
 
-import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass
-from pathlib import Path
-
-from server.feedback.error_totals import ErrorTotals
-
-DATABASE_FILE = "feedback.db"  # in the log directory
-DUPLICATES, UNMATCHED = "duplicates", "unmatched"  # rows of the table counts
-
-SCHEMA = """
-CREATE TABLE offsets (file TEXT PRIMARY KEY, bytes_read INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE pending (request_id TEXT NOT NULL, row INTEGER NOT NULL, value REAL NOT NULL, time REAL NOT NULL);
-CREATE TABLE counted (
-    request_id TEXT NOT NULL, row INTEGER NOT NULL, file TEXT NOT NULL, PRIMARY KEY (request_id, row)
-) WITHOUT ROWID;
-CREATE TABLE counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE totals (
-    rank INTEGER PRIMARY KEY, version TEXT NOT NULL UNIQUE, matched INTEGER NOT NULL, sum_abs_error REAL NOT NULL,
-    sum_squared_error REAL NOT NULL, intervals INTEGER NOT NULL, covered INTEGER NOT NULL
-);
-INSERT INTO counts VALUES ('duplicates', 0), ('unmatched', 0);
-PRAGMA user_version = 1;
+It holds nothing that the log files do not: a damaged database is set aside, and a new one is built from them.
 """
 
+import sqlite3
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import astuple
+from pathlib import Path
 
-@dataclass(frozen=True)
-class Label:
-    """The true value of a row of a request, and when it arrived (unix seconds)."""
+from server.feedback.error_totals import DUPLICATES, MALFORMED, MAX_SUM, UNMATCHED, ErrorTotals
+from server.feedback.label import Label
 
-    request_id: str
-    row: int
-    value: float
-    time: float
+DATABASE_FILE = "feedback.db"  # in the log directory
+DAMAGED = "damaged"  # followed by the time, in the name of a database that was set aside
+SCHEMA_VERSION = 2
+
+# Types and checks let an integrity check find damage that leaves the file readable.
+SCHEMA = f"""
+CREATE TABLE offsets (file TEXT PRIMARY KEY, bytes_read INTEGER NOT NULL CHECK (bytes_read >= 0)) STRICT, WITHOUT ROWID;
+CREATE TABLE pending (
+    request_id TEXT NOT NULL, row INTEGER NOT NULL CHECK (row >= 0), value REAL NOT NULL, time REAL NOT NULL
+) STRICT;
+CREATE TABLE counted (
+    request_id TEXT NOT NULL, row INTEGER NOT NULL, file TEXT NOT NULL, PRIMARY KEY (request_id, row)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL CHECK (value >= 0)) STRICT, WITHOUT ROWID;
+CREATE TABLE totals (
+    rank INTEGER PRIMARY KEY, version TEXT NOT NULL UNIQUE, matched INTEGER NOT NULL CHECK (matched >= 0),
+    sum_abs_error REAL NOT NULL CHECK (sum_abs_error BETWEEN 0 AND {MAX_SUM}),
+    sum_squared_error REAL NOT NULL CHECK (sum_squared_error BETWEEN 0 AND {MAX_SUM}),
+    intervals INTEGER NOT NULL CHECK (intervals >= 0), covered INTEGER NOT NULL CHECK (covered >= 0)
+) STRICT;
+INSERT INTO counts VALUES ('{DUPLICATES}', 0), ('{UNMATCHED}', 0), ('{MALFORMED}', 0);
+PRAGMA user_version = {SCHEMA_VERSION};
+"""  # nosec B608  # all values are constants of this package
+TABLES = [("counted",), ("counts",), ("offsets",), ("pending",), ("totals",)]
+
+
+def set_aside_if_damaged(directory: Path) -> Path | None:
+    """Rename the database of a directory if it is damaged, and return its new path.
+
+    Raises OSError or sqlite3.Error if it cannot be read at present, for example while the disk is full.
+    """
+    path = directory / DATABASE_FILE
+    if not path.exists() or _is_intact(path):
+        return None
+    target = path.with_name(f"{DATABASE_FILE}.{DAMAGED}-{time.time_ns()}")
+    for suffix in ("-wal", "-shm"):  # of this database: SQLite would apply them to the new one
+        companion = path.with_name(path.name + suffix)
+        if companion.exists():
+            companion.rename(target.with_name(target.name + suffix))
+    return path.rename(target)
+
+
+def count_damaged(directory: Path) -> int:
+    """Return the number of databases that were set aside and still exist."""
+    return sum(not path.name.endswith(("-wal", "-shm")) for path in directory.glob(f"{DATABASE_FILE}.{DAMAGED}-*"))
+
+
+def is_transient(error: sqlite3.Error) -> bool:
+    """Return whether an error comes from the disk, memory or another process, and not from the file's content."""
+    codes = ("BUSY", "LOCKED", "NOMEM", "READONLY", "INTERRUPT", "IOERR", "FULL", "CANTOPEN", "PERM", "PROTOCOL")
+    code = getattr(error, "sqlite_errorcode", None)  # of this module's own errors, such as invalid UTF-8, there is none
+    return code is not None and code & 0xFF in {getattr(sqlite3, f"SQLITE_{name}") for name in codes}
+
+
+def _is_intact(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall()
+            if not tables and version == 0:
+                return True  # just created
+            names = connection.execute("SELECT name FROM counts ORDER BY name").fetchall()
+            is_complete = (version, tables) == (SCHEMA_VERSION, TABLES)
+            is_complete &= names == [(DUPLICATES,), (MALFORMED,), (UNMATCHED,)]
+            return is_complete and connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    except sqlite3.DatabaseError as error:
+        if is_transient(error):
+            raise
+        return False
 
 
 class FeedbackDatabase:
@@ -58,6 +105,10 @@ class FeedbackDatabase:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
 
     def offsets(self) -> dict[str, int]:
         """Return how many bytes of each feedback file are read."""
@@ -89,7 +140,7 @@ class FeedbackDatabase:
         self._connection.executemany("DELETE FROM counted WHERE file = ?", [(name,) for (name,) in known if name not in files])
 
     def counts(self) -> dict[str, int]:
-        """Return the numbers of duplicate and of unmatched labels."""
+        """Return the numbers of duplicate labels, unmatched labels and malformed lines."""
         return dict(self._connection.execute("SELECT name, value FROM counts"))
 
     def increase(self, name: str, by: int) -> None:

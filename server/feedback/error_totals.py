@@ -10,6 +10,8 @@ from server.metrics.mmap_files import series_key
 
 MAX_VERSIONS = 8  # that have totals of their own; labels of all others are counted as OTHER
 OTHER = "other"
+MAX_SUM = 1e300
+DUPLICATES, UNMATCHED, MALFORMED = "duplicates", "unmatched", "malformed"  # counts that have no version
 METRICS_FILE = "counter_joiner.db"  # beside the files of the workers; Prometheus' client adds up what begins with "counter"
 
 
@@ -31,6 +33,11 @@ class ErrorTotals:
         is_covered = has_interval and entry["lower"][row] <= value <= entry["upper"][row]
         return cls(1, abs(error), error * error, int(has_interval), int(is_covered))
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the sums did not overflow, as they would for good after one huge label."""
+        return self.sum_squared_error < MAX_SUM
+
     def __add__(self, other: "ErrorTotals") -> "ErrorTotals":
         """Add each sum to its counterpart."""
         return ErrorTotals(*(left + right for left, right in zip(astuple(self), astuple(other), strict=True)))
@@ -43,6 +50,12 @@ SERIES = {
     "housing_feedback_intervals_total": ("intervals", "Matched predictions that had an interval."),
     "housing_feedback_intervals_covered_total": ("covered", "Matched predictions whose interval contains the label."),
 }
+COUNTS = {
+    "housing_feedback_unmatched_total": (UNMATCHED, "Labels whose prediction is not in the log."),
+    "housing_feedback_duplicates_total": (DUPLICATES, "Labels for a row that already has one."),
+    "housing_feedback_malformed_lines_total": (MALFORMED, "Skipped lines of feedback, or of predictions with feedback."),
+}
+DAMAGED_DATABASES = "housing_feedback_damaged_databases_total", "Damaged databases that were set aside and still exist."
 
 
 def track_version(totals: Mapping[str, ErrorTotals], version: str) -> dict[str, ErrorTotals]:
@@ -55,14 +68,15 @@ def track_version(totals: Mapping[str, ErrorTotals], version: str) -> dict[str, 
     return {OTHER: totals.get(OTHER, ErrorTotals()), **dict(list(recent.items())[-MAX_VERSIONS:])}
 
 
-def publish(directory: Path, totals: Mapping[str, ErrorTotals], unmatched: int, duplicates: int) -> None:
+def publish(directory: Path, totals: Mapping[str, ErrorTotals], counts: Mapping[str, int], damaged_databases: int) -> None:
     """Write the metrics file, which the next scrape reads."""
-    mmap_files.write_series(directory / METRICS_FILE, dict(_series(totals, unmatched, duplicates)))
+    mmap_files.write_series(directory / METRICS_FILE, dict(_series(totals, counts, damaged_databases)))
 
 
-def _series(totals: Mapping[str, ErrorTotals], unmatched: int, duplicates: int) -> Iterator[tuple[str, float]]:
-    yield series_key("housing_feedback_unmatched_total", "Labels whose prediction is not in the log.", {}), float(unmatched)
-    yield series_key("housing_feedback_duplicates_total", "Labels for a row that already has one.", {}), float(duplicates)
+def _series(totals: Mapping[str, ErrorTotals], counts: Mapping[str, int], damaged_databases: int) -> Iterator[tuple[str, float]]:
+    for name, (count, description) in COUNTS.items():
+        yield series_key(name, description, {}), float(counts[count])
+    yield series_key(*DAMAGED_DATABASES, {}), float(damaged_databases)
     for name, (field, description) in SERIES.items():
         for version, sums in totals.items():
             yield series_key(name, description, {"version": version}), float(getattr(sums, field))

@@ -1,7 +1,8 @@
 """The joiner: a process that matches feedback with the prediction log and adds up the errors of predictions.
 
 Each step is one transaction of `feedback.db`: a joiner that is killed counts no label twice and forgets none.
-Only a line of the joined rows may then appear twice.
+Only a line of the joined rows may then appear twice. A damaged line is skipped and counted; after damage to the database,
+all feedback is read again.
 """
 
 import logging
@@ -10,6 +11,7 @@ import sqlite3
 import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ import orjson
 from housing.core.locks import file_lock
 from server.core import releases
 from server.core.settings import Settings
-from server.feedback import error_totals
-from server.feedback.database import DUPLICATES, UNMATCHED, FeedbackDatabase, Label
-from server.feedback.error_totals import OTHER, ErrorTotals
+from server.feedback import database, error_totals
+from server.feedback.database import FeedbackDatabase
+from server.feedback.error_totals import DUPLICATES, MALFORMED, OTHER, UNMATCHED, ErrorTotals
+from server.feedback.label import Label, parse_labels
 from server.prediction_log.index import candidate_files, scan
 from server.prediction_log.reader import Entry
 from server.prediction_log.rotating_file import FEEDBACK, JOINED, PREDICTIONS, RotatingFile, iter_lines, list_files
@@ -50,50 +53,84 @@ class Joiner:
         self._joined = RotatingFile(
             settings.log_dir, JOINED, settings.log_max_bytes, settings.log_backups, settings.log_retention_days
         )
-        self._database = FeedbackDatabase(settings.log_dir)
+        self._database = self._open_database()
         self._published: Published | None = None
+        self._is_catching_up = True  # totals that are still being rebuilt would look like a reset of the counters
 
     def step(self) -> None:
-        """Take one step, whole or not at all. Raises OSError or sqlite3.Error if a file cannot be read or written."""
-        with self._database.transaction():
-            labels = self._database.pending() + self._read_new_feedback()
-            self._match(labels)
-        current = Published(self._database.totals(), self._database.counts())
-        if current != self._published:
-            counts = current.counts
-            error_totals.publish(self._metrics_dir, current.totals, counts[UNMATCHED], counts[DUPLICATES])
+        """Take one step, whole or not at all. Raises OSError or sqlite3.Error if a file cannot be read or written.
+
+        If the reason is a damaged database, the next step has a new one.
+        """
+        try:
+            with self._database.transaction():
+                is_complete = self._read_and_match()
+            current = Published(self._database.totals(), self._database.counts())
+        except sqlite3.Error as error:
+            if not database.is_transient(error):
+                self._database.close()
+                self._database = self._open_database()
+                self._is_catching_up = True
+            raise
+        self._is_catching_up &= not is_complete
+        if current != self._published and not self._is_catching_up:
+            damaged = database.count_damaged(self._log_dir)
+            error_totals.publish(self._metrics_dir, current.totals, current.counts, damaged)
             self._published = current
 
-    def _read_new_feedback(self) -> list[Label]:
+    def _open_database(self) -> FeedbackDatabase:
+        damaged = database.set_aside_if_damaged(self._log_dir)
+        if damaged is not None:
+            log.error("The database of feedback is damaged. It is now %s; all feedback files are read again.", damaged)
+        return FeedbackDatabase(self._log_dir)
+
+    def _read_and_match(self) -> bool:
+        """Count new and pending labels. Return whether all feedback is read."""
+        pending = self._database.pending()
+        room = MAX_PENDING - len(pending)
+        labels = self._read_new_feedback(room)
+        self._match(pending + labels)
+        return len(labels) < room
+
+    def _read_new_feedback(self, room: int) -> list[Label]:
         """Return the labels that arrived since the last step, as many as there is room for."""
         labels: list[Label] = []
         offsets = self._database.offsets()
-        room = MAX_PENDING - len(self._database.pending())
         read: dict[str, int] = {}
         for path in list_files(self._log_dir, FEEDBACK):
-            read[path.name] = offsets.get(path.name, 0)
+            offset = offsets.get(path.name, 0)
+            read[path.name] = offset if offset <= path.stat().st_size else 0  # a file that was cut off is read again
             for line in iter_lines(path, read[path.name]):
                 if len(labels) >= room:
                     break
                 read[path.name] += len(line)
-                message = orjson.loads(line)
-                labels += [Label(item["request_id"], item["row"], item["value"], message["time"]) for item in message["feedback"]]
+                try:
+                    labels += parse_labels(line, time.time())
+                except ValueError as error:
+                    log.warning("Skipped a malformed line of %s: %s", path, error)
+                    self._database.increase(MALFORMED, 1)
         self._database.set_offsets(read)
         return labels
 
     def _match(self, labels: list[Label]) -> None:
         self._database.forget_files_except({path.name for path in list_files(self._log_dir, PREDICTIONS)})
-        totals = self._with_current_version(self._database.totals())
+        totals = self._with_served_versions(self._database.totals())
         waiting: dict[str, list[Label]] = defaultdict(list)
         for label in sorted(labels, key=lambda label: label.time):
             waiting[label.request_id].append(label)
         joined: list[bytes] = []
         for path, request_ids in candidate_files(self._log_dir, list(waiting), self._timeout).items():
-            for entry in scan(path, request_ids):
-                joined += self._count(path, entry, waiting.pop(entry["id"], []), totals)
+            for request_id, entry in scan(path, request_ids):
+                labels_of_request = waiting.pop(request_id, [])
+                if entry is None:
+                    log.warning("Skipped the malformed entry %s of %s", request_id, path)
+                    self._database.increase(MALFORMED, 1)
+                    self._database.increase(UNMATCHED, len(labels_of_request))
+                else:
+                    joined += self._count(path, entry, labels_of_request, totals)
         if joined:
             self._joined.append_durably(b"".join(joined))
-        unmatched = [label for labels_of_request in waiting.values() for label in labels_of_request]
+        unmatched = list(chain.from_iterable(waiting.values()))
         deadline = time.time() - self._timeout
         pending = [label for label in unmatched if label.time > deadline]
         self._database.set_pending(pending)
@@ -103,24 +140,35 @@ class Joiner:
     def _count(self, path: Path, entry: Entry, labels: list[Label], totals: dict[str, ErrorTotals]) -> list[bytes]:
         """Add the labels of one request to the totals, and return its joined rows as lines."""
         joined: list[bytes] = []
+        version = entry["version"] if entry["version"] in totals else OTHER
         for label in labels:
             if label.row >= len(entry["predictions"]):
                 self._database.increase(UNMATCHED, 1)
                 continue
+            total = totals[version] + ErrorTotals.from_label(entry, label.row, label.value)
+            if not total.is_finite:
+                log.warning("Skipped a label whose error is too large: %s", label)
+                self._database.increase(MALFORMED, 1)
+                continue
             joined.append(orjson.dumps(_joined_row(entry, label)) + b"\n")
             if self._database.count_once(label.request_id, label.row, path.name):
-                version = entry["version"] if entry["version"] in totals else OTHER
-                totals[version] += ErrorTotals.from_label(entry, label.row, label.value)
+                totals[version] = total
             else:
                 self._database.increase(DUPLICATES, 1)
         return joined
 
-    def _with_current_version(self, totals: dict[str, ErrorTotals]) -> dict[str, ErrorTotals]:
-        """Add the served version at 0, before its first label: Prometheus sees no increase in a series that begins above 0."""
+    def _with_served_versions(self, totals: dict[str, ErrorTotals]) -> dict[str, ErrorTotals]:
+        """Add the served version at 0, before its first label: Prometheus sees no increase in a series that begins above 0.
+
+        A new database gets the previous version as well, whose feedback it may read again.
+        """
         release = releases.current_release(self._release_dir)
         if release is None:
             return {OTHER: ErrorTotals(), **totals}
-        return error_totals.track_version(totals, releases.release_info(release)["version"])
+        known = releases.list_releases(self._release_dir).values() if not totals else ()
+        for info in (*known, releases.release_info(release)):
+            totals = error_totals.track_version(totals, info["version"])
+        return totals
 
 
 def _joined_row(entry: Entry, label: Label) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from housing.schema.column import Column
 from server.api.context import json_response, require_model
 from server.core.errors import RequestError
 from server.prediction_log import request_id
+from server.prediction_log.index import find_unknown_ids
 from server.prediction_log.rotating_file import RotatingFile
 from server.validation import request_body
 from server.validation.request_body import JSON
@@ -27,7 +28,10 @@ feedback = Blueprint("feedback", __name__)
 
 @feedback.post("/feedback")
 def submit_feedback() -> Response:
-    """Store labels. 202: they are on the disk; 503: they may not be, and must be sent again."""
+    """Store labels and return the request IDs that are not in the prediction log.
+
+    202: they are on the disk; 503: they may not be, and must be sent again.
+    """
     request_body.require_media_type(request.headers.get("Content-Type", ""), JSON)
     entries = _entries(request_body.loads_strict(request.get_data()), current_app.config["MAX_ROWS"])
     _validate(entries)
@@ -42,7 +46,8 @@ def submit_feedback() -> Response:
             HTTPStatus.SERVICE_UNAVAILABLE, f"Feedback cannot be stored at present: {error.strerror}. Send it again later."
         ) from error
     RECEIVED.inc(len(labels))
-    return json_response({"accepted": len(labels)}, HTTPStatus.ACCEPTED)
+    unknown = find_unknown_ids(file.folder, {label["request_id"] for label in labels}, current_app.config["FEEDBACK_TIMEOUT"])
+    return json_response({"accepted": len(labels), "unknown_request_ids": unknown}, HTTPStatus.ACCEPTED)
 
 
 def _entries(body: Any, max_rows: int) -> list[Any]:

@@ -3,17 +3,18 @@
 It takes some moments from the ID to its entry in the log; if the file is rotated meanwhile, the next one is read too.
 """
 
+import os
+import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import orjson
-
-from server.prediction_log.reader import Entry
+from server.prediction_log.reader import Entry, parse_entry
 from server.prediction_log.request_id import parse_request_id
 from server.prediction_log.rotating_file import PREDICTIONS, iter_lines, list_files, started_at
 
+CHUNK_BYTES = 65536  # shorter parts of a file are read line by line
 ID_SLICE = slice(len('{"id":"'), len('{"id":"0193f5c2a1b3-01-0000002a'))  # the ID within a line
 
 
@@ -33,11 +34,55 @@ def candidate_files(folder: Path, request_ids: Iterable[str], delay: float) -> d
     return candidates
 
 
-def scan(path: Path, request_ids: set[bytes]) -> Iterator[Entry]:
-    """Yield the entries of requests from a file of the log."""
+def scan(path: Path, request_ids: set[bytes]) -> Iterator[tuple[str, Entry | None]]:
+    """Yield the entries of requests from a file of the log, by request ID; None for a damaged entry."""
     for line in iter_lines(path):
         if line[ID_SLICE] in request_ids:
-            yield orjson.loads(line)
+            try:
+                entry = parse_entry(line)
+            except ValueError:
+                entry = None
+            yield line[ID_SLICE].decode(), entry
+
+
+def find_unknown_ids(folder: Path, request_ids: Iterable[str], delay: float) -> list[str]:
+    """Return the request IDs that are not in the log and can no longer appear there, sorted."""
+    now = time.time()  # a younger entry may still be on its way
+    settled = {request_id for request_id in request_ids if abs(now - parse_request_id(request_id)[0]) > delay}
+    for path, names in candidate_files(folder, settled, delay).items():
+        settled -= {name.decode() for name in names if _contains(path, name, delay)}
+    return sorted(settled)
+
+
+def _contains(path: Path, request_id: bytes, delay: float) -> bool:
+    """Search a file by bisection: its lines are in the order of their times, except for `delay`."""
+    moment = parse_request_id(request_id.decode())[0]
+    try:
+        with path.open("rb") as file:
+            low, high = 0, file.seek(0, os.SEEK_END)
+            while high - low > CHUNK_BYTES:
+                middle = (low + high) // 2
+                file.seek(middle)
+                file.readline()  # the rest of a line
+                line_moment = _line_moment(file.readline())
+                low, high = (middle, high) if line_moment is not None and line_moment < moment - delay else (low, middle)
+            file.seek(low)
+            for line in file:
+                if line[ID_SLICE] == request_id:
+                    return True
+                if (_line_moment(line) or 0.0) > moment + delay:
+                    return False
+    except FileNotFoundError:
+        pass  # it was removed for its age
+    return False
+
+
+def _line_moment(line: bytes) -> float | None:
+    """Return the time of the request of a line, or None for a damaged line."""
+    try:
+        return parse_request_id(line[ID_SLICE].decode())[0]
+    except ValueError:
+        return None
 
 
 def _files_at(paths: list[Path], moment: float, delay: float) -> list[Path]:

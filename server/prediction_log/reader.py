@@ -1,6 +1,7 @@
 """The prediction log reader: merges the files of all workers, ordered by time."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,31 @@ import orjson
 from server.prediction_log.rotating_file import JOINED, PREDICTIONS, iter_lines, list_files
 
 Entry = dict[str, Any]
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "id": str,
+    "time": (int, float),
+    "version": str,
+    "columns": list,
+    "rows": list,
+    "predictions": list,
+}
+JOINED_FIELDS = {"id", "row", "value", "time", "prediction", "version", "columns"}
+
+log = logging.getLogger(__name__)
+
+
+def parse_entry(line: bytes) -> Entry:
+    """Parse a line of the prediction log. Raises ValueError for a damaged one."""
+    entry = orjson.loads(line)
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in FIELDS.items()):
+        raise ValueError("A field is missing or has another type.")
+    width, height = len(entry["columns"]), len(entry["rows"])
+    if not all(isinstance(row, list) and len(row) == width for row in entry["rows"]):
+        raise ValueError("A row does not have one value per column.")
+    for numbers in (entry[name] for name in ("predictions", "lower", "upper") if name in entry):
+        if not isinstance(numbers, list) or len(numbers) != height or not set(map(type, numbers)) <= {int, float}:
+            raise ValueError("There is not one prediction or bound per row.")
+    return entry
 
 
 @dataclass(frozen=True)
@@ -38,18 +64,27 @@ def read_entries(folder: Path, log_filter: LogFilter) -> tuple[list[Entry], int]
     entries, malformed = [], 0
     for line in _lines(folder):
         try:
-            entry = orjson.loads(line)
-            if log_filter.matches(entry):
-                entries.append(entry)
-        except (ValueError, KeyError, TypeError):
+            entry = parse_entry(line)
+        except ValueError:
             malformed += 1
+            continue
+        if log_filter.matches(entry):
+            entries.append(entry)
     return sorted(entries, key=lambda entry: (entry["time"], entry["id"])), malformed
 
 
 def read_joined_rows(folder: Path) -> Iterator[Entry]:
-    """Yield the predicted rows of a log folder whose true value is known from feedback."""
+    """Yield the predicted rows of a log folder whose true value is known from feedback. Skips damaged lines with a warning."""
     for path in list_files(folder, JOINED):
-        yield from map(orjson.loads, iter_lines(path))
+        for line in iter_lines(path):
+            try:
+                row = orjson.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict) and row.keys() >= JOINED_FIELDS and isinstance(row["columns"], dict):
+                yield row
+            else:
+                log.warning("Skipped a malformed line of %s: %.80r", path, line)
 
 
 def _lines(folder: Path) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ class RotatingFile:
     """
 
     def __init__(self, folder: Path, name: str, max_bytes: int, backups: int, retention_days: int) -> None:
-        self._folder, self._name, self._max_bytes = folder, name, max_bytes
+        self.folder, self._name, self._max_bytes = folder, name, max_bytes
         self._backups, self._retention_days = backups, retention_days
         self._handle: int | None = None
         self._size, self._day = 0, date.min
@@ -56,7 +56,7 @@ class RotatingFile:
         """Return the handle of the current file, which may be a predecessor's."""
         if self._handle is not None:
             return self._handle
-        paths = list_files(self._folder, self._name)
+        paths = list_files(self.folder, self._name)
         if not paths:
             return self._start_file()
         self._handle = os.open(paths[-1], os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
@@ -69,19 +69,19 @@ class RotatingFile:
     def _start_file(self) -> int:
         """Start a new file, make its directory entry durable and remove old files."""
         self.close()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{self._name}-{datetime.now(UTC).strftime(TIMESTAMP_FORMAT)}.jsonl"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{self._name}-{datetime.now(UTC).strftime(TIMESTAMP_FORMAT)}.jsonl"
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._size, self._day = 0, _today()
-        _fsync_directory(self._folder)
+        _fsync_directory(self.folder)
         self._remove_old()
         return self._handle
 
     def _remove_old(self) -> None:
         oldest, kind = time.time() - self._retention_days * 86400, self._name.partition("-")[0]
-        for path in list_files(self._folder, self._name)[: -1 - self._backups]:
+        for path in list_files(self.folder, self._name)[: -1 - self._backups]:
             path.unlink(missing_ok=True)
-        for path in list_files(self._folder, kind):  # includes those of former workers
+        for path in list_files(self.folder, kind):  # includes those of former workers
             try:
                 if path.stat().st_mtime < oldest:
                     path.unlink()

@@ -1,20 +1,31 @@
-"""Request bodies: rows as strict JSON (RFC 8259) or CSV, in each of the supported layouts."""
+"""Request bodies: rows as JSON or CSV, in each of the supported layouts.
 
+`/predict` takes strict JSON (RFC 8259). `/invocations` takes what MLflow's scoring server takes.
+"""
+
+import codecs
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NoReturn
 
 import orjson
+from werkzeug.http import parse_options_header
 
 from housing.schema.column import Column
 from server.core.errors import RequestError
 
 JSON, CSV = "application/json", "text/csv"
 INVOCATION_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+MLFLOW_KEYS = {*INVOCATION_FORMATS, "params"}
+MISSING_CELLS = {  # what pandas reads as missing
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
+    *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+}
 NON_NUMERIC_CHARS = str.maketrans("", "", "_nN")  # float() accepts 1_000, nan and inf
 
 
@@ -40,6 +51,8 @@ def parse_predict(body: Any) -> Rows:
         _raise_unprocessable(
             'Request body must be a JSON object: a single row, {"instances": [...]} or {"columns": [...], "rows": [...]}.'
         )
+    if body and body.keys() <= MLFLOW_KEYS - {"instances"}:
+        _raise_unprocessable(f"{', '.join(body)}: this is a layout of MLflow. Send it to /invocations.")
     if "instances" in body:
         if not _is_list(body["instances"]) or len(body) > 1:
             _raise_unprocessable('"instances" must be a list of at least one row and the only key of the body.')
@@ -54,15 +67,15 @@ def parse_predict(body: Any) -> Rows:
 def parse_invocations(body: Any, columns: Sequence[Column]) -> Rows:
     """Return the rows of a JSON body of MLflow's scoring protocol. Raises RequestError for an unknown layout."""
     formats = [name for name in INVOCATION_FORMATS if name in body] if isinstance(body, dict) else []
-    if len(formats) != 1 or body.keys() - {formats[0], "params"}:
+    if len(formats) != 1:
         _raise_unprocessable(f"Request body must be a JSON object with exactly one of {', '.join(INVOCATION_FORMATS)}.")
     if body.get("params"):
         _raise_unprocessable('This model takes no "params".')
     payload = body[formats[0]]
     if formats[0] == "dataframe_split":
         return _split_rows(payload, len(body))
-    if formats[0] == "inputs" and isinstance(payload, dict):
-        return _columnar_rows(payload, len(body))
+    if formats[0] in ("inputs", "instances") and isinstance(payload, dict):
+        return _columnar_rows(formats[0], payload, len(body))
     if not _is_list(payload):
         _raise_unprocessable(f'"{formats[0]}" must be a list of at least one row.')
     names = [column.name for column in columns] if isinstance(payload[0], list) else None
@@ -77,41 +90,79 @@ def _split_rows(payload: Any, extra_keys: int) -> Rows:
     return Rows(payload["columns"], payload["data"], extra_keys + len(payload))
 
 
-def _columnar_rows(payload: Mapping[str, Any], extra_keys: int) -> Rows:
+def _columnar_rows(name: str, payload: Mapping[str, Any], extra_keys: int) -> Rows:
+    """Return rows from one list per column, or from one value per column."""
+    if payload and not any(isinstance(values, list | dict) for values in payload.values()):
+        return Rows(list(payload), [list(payload.values())], extra_keys + len(payload))
     if not payload or not all(map(_is_list, payload.values())) or len({len(values) for values in payload.values()}) > 1:
-        _raise_unprocessable('"inputs" must have one non-empty list per column, all of the same length.')
+        _raise_unprocessable(f'"{name}" must have one value or one non-empty list per column, all of the same length.')
     return Rows(list(payload), list(zip(*payload.values(), strict=True)), extra_keys + len(payload))
 
 
+def conform(payload: Rows, columns: Sequence[Column]) -> Rows:
+    """Return rows as MLflow reads them: no other columns, NaN as missing, and texts of numbers as numbers.
+
+    Rows that do not fit their columns stay as they are, so that the validation reports them.
+    """
+    by_name = {column.name: column for column in columns}
+    if payload.columns is None:
+        if not all(isinstance(row, dict) for row in payload.rows):
+            return payload
+        names = set().union(*payload.rows)  # a key that only some rows have is a missing value in the others
+        present = [column for column in columns if column.name in names]
+        records = [{column.name: _conform_value(row.get(column.name), column) for column in present} for row in payload.rows]
+        return Rows(None, records, payload.extra_keys)
+    width = len(payload.columns)
+    if not all(isinstance(row, list | tuple) and len(row) == width for row in payload.rows):
+        return payload
+    known = [(index, by_name[name]) for index, name in enumerate(payload.columns) if isinstance(name, str) and name in by_name]
+    rows = [[_conform_value(row[index], column) for index, column in known] for row in payload.rows]
+    return Rows([column.name for _, column in known], rows, payload.extra_keys)
+
+
+def _conform_value(value: Any, column: Column) -> Any:
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if column.type == "bool" and type(value) in (int, float):
+        return bool(value) if value in (0, 1) else value
+    return _parse_number(value) if isinstance(value, str) and column.is_number else value
+
+
 def parse_csv(body: bytes, columns: Sequence[Column]) -> Rows:
-    """Return the rows of a CSV table with a header line. An empty cell is a missing value. Raises RequestError."""
+    """Return the rows of a CSV table with a header line. Raises RequestError."""
     try:
-        lines = [line for line in csv.reader(io.StringIO(body.decode(), newline=""), strict=True) if line]
+        lines = [line for line in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True) if line]
     except (csv.Error, UnicodeDecodeError) as error:
         raise RequestError(HTTPStatus.BAD_REQUEST, f"Request body is not valid CSV: {error}") from error
     if len(lines) < 2:
         _raise_unprocessable("The CSV body must have a header line with the column names and at least one row.")
+    header = [name if name not in lines[0][:index] else None for index, name in enumerate(lines[0])]  # pandas uses the first, too
     by_name = {column.name: column for column in columns}
-    known = [by_name.get(name) for name in lines[0]]
+    known = [by_name.get(name) if name is not None else None for name in header]
     rows = [
         [_parse_cell(text, column) for text, column in zip(line, known, strict=False)] + line[len(known) :] for line in lines[1:]
     ]
-    return Rows(lines[0], rows, 0)
+    return conform(Rows(header, rows, 0), columns)
 
 
 def _parse_cell(text: str, column: Column | None) -> Any:
     """Return the value of a cell. An invalid text stays as it is, so that the validation reports it."""
-    if text == "":
+    if text in MISSING_CELLS and (column is None or text not in column.categories):
         return None
-    # float() accepts the digits of every script
-    if column is not None and column.is_number and text.isascii() and text == text.translate(NON_NUMERIC_CHARS):
-        try:
-            return float(text)
-        except ValueError:
-            return text
     if column is not None and column.type == "bool":
-        return {"true": True, "false": False}.get(text.lower(), text)
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     return text
+
+
+def _parse_number(text: str) -> float | str:
+    """Return the number of a text; an invalid text stays as it is."""
+    # float() accepts the digits of every script
+    if not text.isascii() or text != text.translate(NON_NUMERIC_CHARS):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def loads_fast(body: bytes) -> Any:
@@ -121,8 +172,20 @@ def loads_fast(body: bytes) -> Any:
 
 def loads_strict(body: bytes) -> Any:
     """Parse strict JSON: no NaN, no Infinity, no duplicate keys. Raises RequestError."""
+    return _loads(body, parse_constant=_reject_constant)
+
+
+def loads_mlflow(body: bytes) -> Any:
+    """Parse JSON as MLflow's server does, with NaN, Infinity and a byte order mark, but without duplicate keys.
+
+    Raises RequestError.
+    """
+    return _loads(body.removeprefix(codecs.BOM_UTF8))
+
+
+def _loads(body: bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
     try:
-        return json.loads(body.decode(), object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
+        return json.loads(body.decode(), object_pairs_hook=_reject_duplicate_keys, parse_constant=parse_constant)
     except RecursionError:
         raise RequestError(HTTPStatus.BAD_REQUEST, "Request body is nested too deeply.") from None
     except ValueError as error:  # invalid UTF-8, invalid JSON, or a number with too many digits
@@ -143,11 +206,18 @@ def _reject_constant(name: str) -> None:
 
 
 def require_media_type(content_type: str, *allowed: str) -> str:
-    """Return the media type of a Content-Type header. Raises RequestError if it is not allowed."""
-    media_type = content_type.partition(";")[0].strip().lower()
+    """Return the media type of a Content-Type header. Raises RequestError if it, or its charset, is not allowed."""
+    if content_type in allowed:
+        return content_type
+    media_type, parameters = parse_options_header(content_type)
+    media_type = media_type.lower()
     if media_type not in allowed:
-        detail = f"Content-Type must be {' or '.join(allowed)} (got {media_type or 'none'})."
+        hint = " Send CSV to /invocations." if media_type == CSV else ""
+        detail = f"Content-Type must be {' or '.join(allowed)} (got {media_type or 'none'}).{hint}"
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
+    charset = parameters.get("charset", "utf-8")
+    if charset.lower() not in ("utf-8", "utf8"):
+        raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The charset must be utf-8 (got {charset:.40}).")
     return media_type
 
 

@@ -1,6 +1,5 @@
 """Row validation: valid rows are checked and encoded column by column; Marshmallow names the errors of invalid rows."""
 
-import sys
 from collections.abc import Sequence
 from http import HTTPStatus
 from itertools import chain
@@ -20,7 +19,6 @@ from server.validation.rejected_values import DUPLICATE, RejectedValues
 from server.validation.request_body import Rows
 
 MAX_ERRORS = 100
-MAX_FLOAT = sys.float_info.max  # as a bound, it excludes only infinity
 NUMERIC_TYPES, LIST_TYPES = {int, float}, {list, tuple}
 
 
@@ -37,8 +35,8 @@ class RowValidator:
         )
         self._all_numbers = all(column.is_number and not column.nullable for column in self._features)
         self._levels = [{name: float(level) for level, name in enumerate(column.categories)} for column in self._features]
-        self._min = np.array([-MAX_FLOAT if column.min is None else column.min for column in self._features])
-        self._max = np.array([MAX_FLOAT if column.max is None else column.max for column in self._features])
+        self._min = np.array([column.lower_bound for column in self._features], dtype=np.float64)
+        self._max = np.array([column.upper_bound for column in self._features], dtype=np.float64)
         self._integer_columns = [index for index, column in enumerate(self._features) if column.type == "int"]
 
     def try_encode(self, payload: Rows) -> Matrix | None:

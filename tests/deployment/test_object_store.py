@@ -14,7 +14,11 @@ from tests.support.commands import command, dvc
 from tests.support.object_store import BUCKET, ObjectStore, object_store, weed
 from tests.support.tables import TABLES, rentals_frame
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(weed() is None, reason="weed is not installed: locks/s3.txt")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.xdist_group("object store"),
+    pytest.mark.skipif(weed() is None, reason="weed is not installed: locks/s3.txt"),
+]
 DATA = (f"--config-dir={TABLES}", "data=rentals")
 
 

@@ -1,5 +1,7 @@
 """The grid sweeper: a config from the cache equals the config that Hydra composes."""
 
+from pathlib import Path
+
 import pytest
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -9,6 +11,8 @@ from omegaconf import OmegaConf
 
 from housing.core.config import CONF
 from hydra_plugins.housing.grid_sweeper import CachingConfigLoader
+from tests.support.commands import command
+from tests.support.tables import RENTALS_SWEEP
 
 
 @pytest.mark.parametrize(
@@ -34,3 +38,23 @@ def test_every_job_gets_the_config_that_hydra_composes(jobs: list[list[str]]) ->
         for job in jobs:
             expected, cached = basic_loader.load_sweep_config(master, job), caching_loader.load_sweep_config(master, job)
             assert OmegaConf.to_container(cached) == OmegaConf.to_container(expected)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["model=linear,decision_tree,xgboost", "model.estimator.max_depth=3"],
+            "model.estimator.max_depth does not exist for model=linear, only for model=decision_tree, model=xgboost.",
+        ),
+        (
+            ["model=linear,xgboost", "model.estimator.max_deph=3,4"],
+            "does not exist for model=linear, model=xgboost. Check",
+        ),
+    ],
+)
+def test_a_key_that_some_models_of_a_sweep_lack_is_refused_with_their_names(
+    home: Path, overrides: list[str], message: str
+) -> None:
+    ended = command(home, "housing.train", *RENTALS_SWEEP, *overrides)
+    assert ended.code == 1 and message in ended.err and "+model" not in ended.err

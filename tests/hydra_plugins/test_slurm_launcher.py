@@ -20,7 +20,11 @@ from tests.support.commands import command
 from tests.support.tables import rentals_frame
 from tests.support.waiting import wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(cluster.missing()), reason=cluster.missing() or "nothing is missing")]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.skipif(bool(cluster.missing()), reason=cluster.missing() or "nothing is missing"),
+]
 
 SWEEP = ("housing.train", *QUICK, "mlflow=server", "hydra/launcher=slurm")
 

@@ -21,7 +21,7 @@ from tests.support.server import promoted
 from tests.support.tables import FLAT, rentals_frame
 from tests.support.waiting import wait_for
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("monitoring")]
 
 DRIFT, LIVE_ERROR, PREDICTION_DRIFT = "HousingColumnDrift", "HousingLiveError", "HousingPredictionDrift"
 COUNTER = re.compile("housing_.+_(total|count|bucket)")
@@ -139,9 +139,8 @@ def test_large_errors_in_feedback_fire_the_live_error_alert(monitored: Monitored
     response = monitored.caller.predict(rentals_frame(600, seed=3))
     predictions = np.array(response["predictions"])
     validation_rmse = monitored.bundle.card["metrics"]["rmse"]
-    monitored.caller.send_feedback(
-        response, predictions + validation_rmse * np.resize([1, -1], len(predictions))
-    )  # as large as the validation error
+    errors = validation_rmse * np.resize([1, -1], len(predictions))  # as large as the validation error
+    monitored.caller.send_feedback(response, predictions + errors)
     query = 'version:housing_feedback:increase24h{version="1"} >= 600'
     wait_for(lambda: bool(monitored.prometheus.query(query)), "feedback is counted")
     monitored.settle()

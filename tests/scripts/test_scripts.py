@@ -16,13 +16,15 @@ from tests.support import code_blocks
 from tests.support.commands import NO_NETWORK
 from tests.support.waiting import wait_for
 
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("clone")]
+
 PAGES = [page for page in code_blocks.pages() if code_blocks.commands(page, "sh")]
 LASTING = {"./scripts/serve": "http://127.0.0.1:8000/readyz", "mlflow ui": "http://127.0.0.1:5000/health"}
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh clone, with what is not committed yet, set up by its own script."""
+    """A fresh clone, with what is not committed yet. Its environment is the one that scripts/setup has made for the tests."""
     place = tmp_path_factory.mktemp("fresh") / "housing"
     subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(place)], check=True)
     listed = subprocess.run(
@@ -32,6 +34,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         if (PROJECT / name).exists():
             shutil.copy(PROJECT / name, place / name)
+    (place / ".venv").symlink_to(PROJECT / ".venv")
+    for compiled in (PROJECT / "housing" / "bundle").glob("tree_walker.*.so"):
+        shutil.copy(compiled, place / "housing" / "bundle")
     shell("./scripts/setup", place)
     return place
 
@@ -75,7 +80,6 @@ def lasting(line: str, url: str, clone: Path) -> Iterator[None]:
         process.wait(START_SECONDS)
 
 
-@pytest.mark.long
 def test_run_goes_on_with_a_generated_table_and_says_so_everywhere(clone: Path) -> None:
     nowhere = {"SCIKIT_LEARN_DATA": str(clone / "nowhere"), **NO_NETWORK}
     shown = shell("./scripts/run", clone, **nowhere)
@@ -103,7 +107,6 @@ def promoted(clone: Path, real_home: Path) -> Path:
     return clone
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_a_page_works(page: Path, promoted: Path) -> None:
     for name, content in code_blocks.files(page).items():
@@ -127,13 +130,11 @@ def is_request(line: str) -> bool:
     return line.startswith("curl")
 
 
-@pytest.mark.long
 def test_predicting_a_file_keeps_every_row(promoted: Path) -> None:
     shell(". .venv/bin/activate; python -m housing.predict file=data/california.csv out=outputs/all.csv coverage=0.9", promoted)
     assert (promoted / "outputs" / "all.csv").read_text(encoding="utf-8").count("\n") == 20641
 
 
-@pytest.mark.long
 def test_setup_is_idempotent_and_names_what_is_missing(clone: Path) -> None:
     assert shell("./scripts/setup", clone) == ""
     nothing = subprocess.run(

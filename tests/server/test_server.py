@@ -23,7 +23,7 @@ from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.tracking.store import Store
 from server.models.verification import verify
-from tests.support.commands import command
+from tests.support.commands import fresh_command
 from tests.support.server import Server, assert_problem, children, free_port, scraped, serving
 from tests.support.tables import FLAT, config, train
 from tests.support.waiting import SECONDS, wait_for
@@ -335,7 +335,7 @@ def test_a_restart_serves_the_last_model_while_the_store_is_unavailable(served_h
 
 
 def test_a_setting_that_is_missing_is_named(tmp_path: Path) -> None:
-    ended = command(tmp_path, "server.models.puller", HOUSING_MODEL="m", HOUSING_ALIAS="a")
+    ended = fresh_command(tmp_path, "server.models.puller", HOUSING_MODEL="m", HOUSING_ALIAS="a")
     assert ended.code == 1
     assert "variable HOUSING_TRACKING_URI is missing" in ended.err
 
@@ -382,7 +382,9 @@ def test_a_port_in_use_ends_the_second_server_and_keeps_the_metrics_of_the_first
     server.predict(FLAT)
     before = scraped(server)[rows]
     port = server.url.rpartition(":")[2]
-    ended = command(served_home, "housing.serve", f"--config-dir={PROJECT}/tests/tables", "data=rentals", f"serve.port={port}")
+    ended = fresh_command(
+        served_home, "housing.serve", f"--config-dir={PROJECT}/tests/tables", "data=rentals", f"serve.port={port}"
+    )
     assert ended.code != 0
     assert f"port {port}: Address already in use. Choose another with serve.port=" in ended.err
     assert ended.out == ""

@@ -15,7 +15,7 @@ from housing.data.split import Rows, split
 from housing.data.table import Table
 from housing.schema.column import Matrix, Vector
 from housing.tracking import store
-from tests.support.commands import command
+from tests.support.commands import fresh_command
 from tests.support.monitored_server import MonitoredServer, count_bins, monitored, stability_index, training_shares
 from tests.support.tables import config
 
@@ -49,7 +49,7 @@ def _promoted(home: Path) -> tuple[Bundle, Table, Rows]:
     (home / "data").mkdir()
     (home / "data" / "california.csv").symlink_to(PROJECT / "data" / "california.csv")
     for arguments in (("housing.train", "figures=false"), ("housing.promote",)):
-        result = command(home, *arguments)
+        result = fresh_command(home, *arguments)
         assert result.code == 0, result.out + result.err
     with store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="").artifacts.bundle(
         "models:/housing-california@staging"

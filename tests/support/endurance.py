@@ -24,7 +24,7 @@ from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.tracking.store import Store
 from server.prediction_log import request_id
-from tests.support.commands import command
+from tests.support.commands import fresh_command
 from tests.support.server import Server, serving
 from tests.support.waiting import wait_for
 
@@ -121,7 +121,7 @@ def home_with_versions(home: Path) -> tuple[Store, list[str]]:
     (home / "data").mkdir()
     (home / "data" / "california.csv").symlink_to(PROJECT / "data" / "california.csv")
     for options in MODELS:
-        result = command(home, "housing.train", *TRAINED, *options)
+        result = fresh_command(home, "housing.train", *TRAINED, *options)
         assert result.code == 0, result.out + result.err
     store = tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="")
     tags = {tracking_tags.RUN_TYPE: "run"}

@@ -31,7 +31,7 @@ from server.models.current_model import CurrentModel
 from server.prediction_log.request_id import make_id_generator
 from server.prediction_log.rotating_file import PREDICTIONS, RotatingFile
 from server.prediction_log.writer import LOGGER_NAME, FileHandler, PredictionLog
-from tests.support.commands import command
+from tests.support.commands import fresh_command
 from tests.support.server import Server, scraped, serving
 from tests.support.waiting import wait_for
 
@@ -104,7 +104,7 @@ def cost(home: Path, folder: Path, sent: dict[int, bytes], rounds: int) -> None:
         neither = durations_.pop((False, False))
         added = [statistics.median(np.subtract(times, neither)) for times in durations_.values()]
         print(
-            f"| {rows} | {statistics.median(neither):.0f} | {' | '.join(f'{value:.0f}' for microseconds in added)} |",
+            f"| {rows} | {statistics.median(neither):.0f} | {' | '.join(f'{value:.0f}' for value in added)} |",
             flush=True,
         )
 
@@ -184,7 +184,7 @@ def wide_table(home: Path, columns: int) -> tuple[str, ...]:
 def train(home: Path, *overrides: str) -> None:
     """Train on the wide table."""
     quick = ("model=linear", "features=none", "figures=false", "interval=none")
-    result = command(home, "housing.train", *overrides, *quick)
+    result = fresh_command(home, "housing.train", *overrides, *quick)
     assert result.code == 0, result.out + result.err
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from housing.tracking import tags
 from housing.tracking.store import Store
 from housing.training import fitting
 from housing.training.fitting import FitSettings
-from tests.support.commands import Ended, command
+from tests.support.commands import Ended, command, fresh_command
 from tests.support.server import children, serving
 from tests.support.tables import TABLES, config, rentals_frame, train
 from tests.support.waiting import wait_for
@@ -87,6 +87,11 @@ def bundle_directory(store: Store, run_id: str) -> Path:
     """Return the directory of a run's bundle in the artifact store."""
     model = store.client.api.get_logged_model(store.runs.get(run_id).tags[tags.MODEL_ID])
     return Path(model.artifact_location.removeprefix("file://")) / "data" / "bundle"
+
+
+def config_file(store: Store, run_id: str) -> Path:
+    """Return the file of a run's stored config in the artifact store."""
+    return Path(store.client.api.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "config" / "config.yaml"
 
 
 def corrupt(path: Path) -> None:
@@ -183,7 +188,7 @@ def promoted(home: Path, *overrides: str) -> Ended:
 def rolled_back(home: Path, url: str) -> tuple[float, Ended]:
     """Run the rollback command. Return the seconds until the server serves the previous version, and the command's result."""
     started = time.monotonic()
-    result = command(home, "housing.rollback", *TABLE, f"serve.url={url}")
+    result = fresh_command(home, "housing.rollback", *TABLE, f"serve.url={url}")
     return time.monotonic() - started, result
 
 
@@ -276,8 +281,41 @@ def simulation() -> None:
                 print(f"| {effect}, {kind} (errors correlate {correlation:.2f}) | {rows} | {rates} |", flush=True)
 
 
+def simulated_errors(random: np.random.Generator, rows: int) -> dict[str, tuple[Errors, Errors]]:
+    """Return errors of two models of equal RMSE by the kind of their differences."""
+    normal, scale = random.normal(size=(2, rows)), np.exp(1.5 * random.normal(size=rows))
+    return {
+        "equal models": (normal[0], normal[1]),
+        "equal models, heavy tails": (scale * (1 + 0.2 * normal[0]), scale * (1 + 0.2 * normal[1])),
+        "challenger with heavier tails (t, 5 df)": (random.standard_t(5, rows) / np.sqrt(5 / 3), normal[1]),
+        "challenger with heavier tails (t, 4 df)": (random.standard_t(4, rows) / np.sqrt(2), normal[1]),
+        "challenger with rare large errors (1 % of rows)": (
+            np.where(random.random(rows) < 0.01, np.sqrt(10.9) * normal[1], np.sqrt(0.9) * normal[1]),
+            normal[1],
+        ),
+    }
+
+
+def error_rates(repetitions: int = 1000) -> None:
+    """Print how often a challenger of equal RMSE is called better, by rows; without and with the configured minimum of rows."""
+    rules = GateSettings.from_config(config("promote", "data=california"))
+    print(f"| {repetitions} challengers of equal RMSE | test rows | called better | called worse |\n|---|---:|---:|---:|")
+    for rows in (1, 3, 8, 20, 50, 100, 300, 1000, 5000):
+        random = np.random.default_rng(rows)
+        counts: Counter[tuple[str, str]] = Counter()
+        for _ in range(repetitions):
+            for kind, pair in simulated_errors(random, rows).items():
+                difference = gate.compare_overall(replace(rules, min_rows=6), *pair)
+                counts[kind, "better"] += difference.is_better
+                counts[kind, "worse"] += difference.is_worse
+        for kind in simulated_errors(random, rows):
+            shares = " | ".join(f"{counts[kind, claim] / repetitions:.1%}" for claim in ("better", "worse"))
+            print(f"| {kind} | {rows:,} | {shares} |", flush=True)
+
+
 def main() -> None:
     """Print the tables."""
+    error_rates()
     simulation()
     print()
     with tempfile.TemporaryDirectory() as directory:

@@ -1,10 +1,15 @@
 """Atomic writes: all or nothing, with the mode of the replaced file, through symbolic links."""
 
+import os
+import resource
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from housing.core.errors import DiskFullError
 from housing.core.files import atomic_write
 
 
@@ -56,5 +61,34 @@ def test_an_error_leaves_the_old_file_and_no_temporary_file(tmp_path: Path) -> N
     with pytest.raises(OSError, match="disk full"), atomic_write(path) as partial:  # noqa: PT012  # the block is what is tested
         partial.write_text("half", encoding="utf-8")
         raise OSError("disk full")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write files of another user")
+def test_a_file_that_root_replaces_keeps_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old", encoding="utf-8")
+    os.chown(path, 4321, 4322)
+    write(path, "new")
+    assert (path.stat().st_uid, path.stat().st_gid) == (4321, 4322)
+
+
+@contextmanager
+def size_limit(limit: int) -> Iterator[None]:
+    """Let no file of this process grow above a number of bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_a_sentence_with_the_path_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(DiskFullError, match=f"Could not write {path}: File too large. Free some space"), size_limit(1000):
+        write(path, "x" * 5000)
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -17,6 +17,7 @@ PRESETS = ("debug", "experiment", "search")  # they change keys of other files, 
 GROUPS = sorted({path.parent for path in Path(CONF).rglob("*.yaml")} - {Path(CONF)} - {Path(CONF) / name for name in PRESETS})
 
 
+HEAVY = {"matplotlib", "mlflow", "onnxruntime", "pandas", "scipy", "sklearn", "xgboost"}
 SEPARATOR = "=== "
 PRINT_ALL = """
 import runpy, sys
@@ -27,6 +28,7 @@ for command in sys.argv[1:]:
         runpy.run_module("housing." + command, run_name="__main__", alter_sys=True)
     except SystemExit as error:
         assert not error.code, command
+print("=== modules", *sys.modules, sep="\\n")
 """
 
 
@@ -53,6 +55,10 @@ def test_commands_are_those_that_hydra_can_start() -> None:
 def _module_text(name: str) -> str:
     module = Path(CONF).parent / "housing" / f"{name}.py"
     return module.read_text(encoding="utf-8") if module.is_file() else ""
+
+
+def test_help_waits_for_no_library() -> None:
+    assert not HEAVY & {name.partition(".")[0] for name in printed("modules").splitlines()}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,5 +1,8 @@
 """Locks exclude processes and threads, end with their process, time out and leave no files."""
 
+import os
+import re
+import stat
 import subprocess
 import sys
 import tempfile
@@ -10,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from housing.core.locks import LockTimeout, file_lock, machine_lock, store_lock, try_lock
+from housing.core.errors import ConfigError, LockError
+from housing.core.locks import LockTimeout, file_lock, machine_lock, store_file, store_lock, try_lock
 
 HOLD_LOCK = "from housing.core.locks import machine_lock\nwith machine_lock('a key'):\n print('held', flush=True)\n input()"
 
@@ -47,7 +51,8 @@ def test_a_machine_lock_is_held_by_one_process_and_ends_with_it(tmp_path: Path, 
             second.stdin.write("\n")
             second.stdin.close()
             assert second.wait(60) == 0
-    assert not list(tmp_path.iterdir())
+    (directory,) = tmp_path.iterdir()
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700 and not list(directory.iterdir())
 
 
 def test_waiting_ends_after_the_timeout_with_the_file_in_the_message(tmp_path: Path) -> None:
@@ -84,3 +89,48 @@ def test_a_store_that_is_a_server_needs_no_lock(tmp_path: Path) -> None:
         pass
     with store_lock(f"sqlite:///{tmp_path}/mlflow.db"):
         assert try_lock(tmp_path / "mlflow.db.lock") is None
+
+
+def lock_directory(temporary: Path) -> Path:
+    """Where this user's locks are."""
+    return temporary / f"housing-locks-{os.getuid()}"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory to another user")
+def test_a_lock_directory_of_another_user_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    directory = lock_directory(tmp_path)
+    directory.mkdir()
+    os.chown(directory, 4321, 4321)
+    with pytest.raises(LockError, match=rf"{directory} \(owner: user ID 4321, this user: 0\).*TMPDIR"):
+        machine_lock("a key")
+
+
+@pytest.mark.parametrize("planted", ["link", "file"])
+def test_a_link_or_a_file_at_the_lock_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if planted == "link":
+        lock_directory(tmp_path).symlink_to(elsewhere)
+    else:
+        lock_directory(tmp_path).touch()
+    with pytest.raises(LockError, match=str(lock_directory(tmp_path))):
+        machine_lock("a key")
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_lock_file_that_is_a_link_or_has_no_directory_is_refused(tmp_path: Path) -> None:
+    link = tmp_path / "some.lock"
+    link.symlink_to(tmp_path / "target")
+    with pytest.raises(LockError, match=rf"{link} \(owner: user ID {os.getuid()}"):
+        try_lock(link)
+    assert not (tmp_path / "target").exists()
+    with pytest.raises(LockError, match="No such file"):
+        try_lock(tmp_path / "missing" / "some.lock")
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b", "a%2Fb"])
+def test_a_path_that_a_url_cannot_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"must not contain % or \? or # \(got '/homes/{re.escape(name)}/mlflow.db'\)"):
+        store_file(f"sqlite:////homes/{name}/mlflow.db")

@@ -36,12 +36,12 @@ def settings(name: str, **arguments: Any) -> SplitSettings:
 def part_by_key(table: Table, parts: Split) -> dict[bytes, str]:
     """Return the part of each row's key."""
     named = {"train": parts.train, "valid": parts.valid, "test": parts.test}
-    return {table.key[row].tobytes(): name for name, rows in named.items() for row in rows}
+    return {table.keys[row]: name for name, rows in named.items() for row in rows}
 
 
 def select_rows(table: Table, rows: list[int] | range) -> Table:
     """Return a table with some of the rows."""
-    return dataclasses.replace(table, matrix=table.matrix[rows], target=table.target[rows], key=table.key[rows])
+    return dataclasses.replace(table, matrix=table.matrix[rows], target=table.target[rows], keys=table.keys[rows])
 
 
 @pytest.mark.parametrize("name", ["hash", "random", "grouped", "blocks"])
@@ -99,7 +99,7 @@ def test_a_location_keeps_its_part_when_rows_are_added_or_other_columns_change(t
     whole = split_by_location(towns, 0.2, 0.16, "s")
     matrix = towns.matrix.copy()
     matrix[:, 2] += 1
-    other = dataclasses.replace(towns, matrix=matrix, key=matrix)
+    other = dataclasses.replace(towns, matrix=matrix, keys=towns.keys[::-1])
     assert split_by_location(other, 0.2, 0.16, "s").fingerprint() == whole.fingerprint()
     half = split_by_location(select_rows(towns, range(300)), 0.2, 0.16, "s")
     np.testing.assert_array_equal(half.test, whole.test[whole.test < 300])

@@ -72,10 +72,9 @@ def test_a_missing_empty_or_binary_file_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "nothing.csv")
     with pytest.raises(HousingError, match="has no rows"):
         read(write(tmp_path / "empty.csv"))
-    for content in (b"", b"area,rooms\n\xe9,1\n"):
-        (tmp_path / "odd.csv").write_bytes(content)
-        with pytest.raises(TableError, match="odd.csv is not a CSV file in UTF-8"):
-            read(tmp_path / "odd.csv")
+    (tmp_path / "odd.csv").write_bytes(b"area,rooms\n\xe9,1\n")
+    with pytest.raises(TableError, match="odd.csv is not a CSV file in UTF-8"):
+        read(tmp_path / "odd.csv")
 
 
 def test_missing_and_undeclared_columns_are_reported(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def make_table(target: list[float], maximum: float | None = None, **columns: lis
     features = (Column(name, "float", roles.get(name, "feature")) for name in columns)
     schema = Schema("small", (*features, Column("price", "float", "target", max=maximum)))
     matrix = np.column_stack([np.array(values, dtype=np.float64) for values in columns.values()])
-    return Table(schema, matrix, np.array(target, dtype=np.float64), matrix, "none")
+    return Table(schema, matrix, np.array(target, dtype=np.float64), np.array(target, dtype=object), "none")
 
 
 def rows_by_slice(table: Table, settings: SliceSettings) -> dict[str, list[int]]:

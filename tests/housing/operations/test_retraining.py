@@ -151,7 +151,12 @@ def test_the_gate_judges_the_best_run_of_the_sweep_at_the_configured_alias(home:
     train(home, "model=linear", "figures=false")  # a better run that is not part of the sweep
     best = train(home, "model=decision_tree", "figures=false", "model.estimator.max_depth=2")
     log_sweep(home, {}, best)
-    arguments = ("alias=shadow", "actor=somebody", 'promote_overrides=["metric=mae","gate.smoke_test_seconds=null"]')
+    arguments = (
+        "+aliases.shadow=null",
+        "alias=shadow",
+        "actor=somebody",
+        'promote_overrides=["+aliases.shadow=null","metric=mae","gate.smoke_test_seconds=null"]',
+    )
     ended = command(home, "housing.retrain", *RENTALS, *arguments)
     assert ended.code == 0, ended.err
     (decision,) = open_store(home).runs.find_latest("rentals-decisions", {tracking.ALIAS: "shadow"}, 2)

@@ -3,6 +3,7 @@
 import csv
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from housing.runs.outcome import Outcome
 from housing.sweeps import leaderboard, printing
 from housing.sweeps.figures import parameter_importances
-from housing.sweeps.ranking import Ranking, pareto_optimal
+from housing.sweeps.ranking import Ranking, best_outcomes, pareto_optimal
 
 UNIT, COMMAND = "EUR a month", "python -m housing.promote data=rentals sweep=abc"
 COSTS = {"mae": 0.3, "r2": 0.8, "fit_seconds": 1.0, "model_bytes": 1e5}
@@ -146,3 +147,15 @@ def test_the_printed_table_fits_80_columns_without_escape_codes_in_a_file(object
     assert max(map(len, lines)) <= 80 and "\x1b" not in file.getvalue()
     assert any("123.4567" in line and "│ fitted │" in line for line in lines)
     assert "lower is better" in " ".join(file.getvalue().split())
+
+
+def test_jobs_scored_on_different_rows_are_ranked_apart(tmp_path: Path) -> None:
+    scores = [("50", 0.9), ("200", 0.2), ("50", 0.8), ("200", 0.3)]
+    jobs = [replace(job(score, d=number), scored_rows=rows) for number, (rows, score) in enumerate(scores)]
+    rows, page = written(jobs, tmp_path)
+    assert [(row["rank"], row["rmse"]) for row in rows] == [("1.1", "0.8"), ("1.2", "0.9"), ("2.1", "0.2"), ("2.2", "0.3")]
+    assert "scored on 2 different sets of rows" in page and "Promote the best run" not in page and "<svg" not in page
+    file = StringIO()
+    printing.show_leaderboard(Ranking("", jobs, ["rmse"], UNIT, COMMAND), Console(file=file, width=120))
+    assert "scored on 2 different sets of rows" in file.getvalue() and "Promote the best run" not in file.getvalue()
+    assert [outcome.metrics["rmse"] for outcome in best_outcomes(jobs, "rmse")] == [0.8, 0.2]

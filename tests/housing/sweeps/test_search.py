@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import IntDistribution
 
+from housing.core.errors import ConfigError
+from housing.sweeps import search
 from housing.tracking import store as tracking
 from tests.support.commands import command
 from tests.support.tables import RENTALS_SWEEP
@@ -147,3 +152,24 @@ def test_an_impossible_search_is_an_error(home: Path, arguments: list[str], mess
     ended = command(home, *QUICK, "model=decision_tree", *arguments)
     assert ended.code == 1
     assert message in ended.err and "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("tag(log,interval(0,10))", "model.estimator.min_samples_leaf: tag(log) needs a lower bound above 0"),
+        ("tag(log,interval(-1.5,10))", "model.estimator.min_samples_leaf: tag(log) needs a lower bound above 0"),
+        ("tag(log,range(0,10))", "model.estimator.min_samples_leaf: tag(log) needs a lower bound above 0"),
+        ("tag(log,range(1,10,2))", "tag(log) needs an interval(), or a range() of integers with step 1"),
+        ("tag(log,choice(1,2))", "tag(log) needs an interval(), or a range() of integers with step 1"),
+    ],
+)
+def test_a_logarithmic_scale_that_is_impossible_is_refused_with_its_parameter(values: str, message: str) -> None:
+    override = OverridesParser.create().parse_override(f"model.estimator.min_samples_leaf={values}")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        search.parse_distribution(override)
+
+
+def test_a_range_keeps_its_logarithmic_scale() -> None:
+    override = OverridesParser.create().parse_override("model.estimator.min_samples_leaf=tag(log,range(1,10))")
+    assert search.parse_distribution(override) == IntDistribution(1, 9, log=True)

@@ -10,8 +10,10 @@ import pytest
 
 from housing.bundle.bundle import Bundle
 from housing.bundle.onnx_model import OnnxModel
-from housing.data.split import split
+from housing.data.split import Rows, split
 from housing.data.table import Table
+from housing.ingestion.drift import psi
+from housing.schema.histogram import bin_counts
 from housing.training.build import BuildSettings, build
 from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import score
@@ -123,3 +125,20 @@ def test_a_build_is_reproducible_to_the_last_digit(towns: Table) -> None:
     first, second = (build(BuildSettings.from_config(cfg), towns, parts, run_id="none") for _ in range(2))
     np.testing.assert_array_equal(first[0].predict(towns.matrix), second[0].predict(towns.matrix))
     assert first[1]["rmse"] == second[1]["rmse"]
+
+
+def test_predictions_of_new_rows_do_not_drift_from_the_reference_of_an_overfitting_model(rentals: Table) -> None:
+    noise = np.random.default_rng(0).normal(1000, 100, len(rentals))
+    table = dataclasses.replace(rentals, target=noise)
+    forest = ("model=extra_trees", "model.estimator.n_estimators=50", "model.estimator.min_samples_leaf=1")
+    cfg = config("train", "data=rentals", "features=none", "interval=none", *forest)
+    parts = split(table, cfg.split)
+    bundle, _ = build(BuildSettings.from_config(cfg), table, parts, "none")
+
+    def measure_psi(rows: Rows) -> float:
+        reference = bundle.reference["prediction"]
+        counts = bin_counts(bundle.predict(table.matrix[rows]), np.array(reference["edges"]))
+        return psi(len(parts.valid) * np.array(reference["shares"]), counts.astype(float))
+
+    test_psi, train_psi = measure_psi(parts.test), measure_psi(parts.train)
+    assert test_psi < 0.4 < train_psi, (test_psi, train_psi)

@@ -109,7 +109,7 @@ def test_all_features_work_with_coordinates_missing_numbers_and_categories(towns
 def test_an_unusable_estimator_is_refused(rentals: Table, target: str, message: str) -> None:
     estimator = ("~model.estimator.tol", f"model.estimator._target_={target}")
     cfg = config("train", "data=rentals", "features=none", "model=linear", *estimator)
-    rounded = Table(rentals.schema, rentals.matrix, np.round(rentals.target, -3), rentals.key, rentals.fingerprint)
+    rounded = Table(rentals.schema, rentals.matrix, np.round(rentals.target, -3), rentals.keys, rentals.fingerprint)
     with pytest.raises(ConfigError, match=message):
         build(BuildSettings.from_config(cfg), rounded, split(rounded, cfg.split), run_id="none")
 

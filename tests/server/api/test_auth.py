@@ -14,7 +14,7 @@ import pytest
 from housing.core.environment import PROJECT
 from housing.promotion import server_status
 from housing.promotion.settings import ServerSettings
-from tests.support.commands import NO_NETWORK, command
+from tests.support.commands import NO_NETWORK, fresh_command
 from tests.support.server import Answer, Server, assert_problem, free_port, new_key, serving
 from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
@@ -181,7 +181,7 @@ def test_unreadable_keys_stop_the_server_at_start(served_home: Path, tmp_path: P
     if content is not None:
         file.write_text(content, encoding="utf-8")
     options = (f"--config-dir={PROJECT}/tests/tables", "data=rentals", f"serve.port={free_port()}", f"serve.keys_file={file}")
-    ended = command(served_home, "housing.serve", *options)
+    ended = fresh_command(served_home, "housing.serve", *options)
     assert ended.code == 1
     assert message in ended.err and "Traceback" not in ended.err
 

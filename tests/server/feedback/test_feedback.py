@@ -23,6 +23,7 @@ from server.core import releases
 from server.feedback import error_totals
 from server.feedback.database import DATABASE_FILE
 from server.feedback.error_totals import MAX_VERSIONS, OTHER, ErrorTotals
+from server.prediction_log.index import find_unknown_ids
 from server.prediction_log.rotating_file import RotatingFile, iter_lines, list_files
 from tests.server.test_server import gunicorn_alone
 from tests.support.server import Answer, Server, assert_problem, children, scraped, serving
@@ -49,7 +50,7 @@ def send(server: Server, body: object) -> Answer:
 def accepted(server: Server, truths: Sequence[Truth]) -> None:
     """Send true values, which are taken."""
     answer = send(server, {"feedback": truths})
-    assert (answer.status, answer.type, answer.json) == (202, "application/json", {"accepted": len(truths)})
+    assert (answer.status, answer.type, answer.json["accepted"]) == (202, "application/json", len(truths))
 
 
 def predicted(server: Server, areas: Sequence[float], coverage: float | None = None) -> Any:
@@ -155,6 +156,31 @@ def test_what_has_no_prediction_is_counted_as_unmatched(server: Server) -> None:
         ],
     )
     assert_rises(server, before, {**dict.fromkeys(before, 0), "unmatched": 4})
+
+
+def test_unknown_request_ids_are_named(server: Server) -> None:
+    before, known = ready(server), predicted(server, [50.0])["request_id"]
+    wait_for(lambda: time.time() - 4.5 > int(known[:12], 16) / 1000, "the prediction must be in the log by now")
+    wrong, fresh, future = known[:-8] + "0fffffff", new_id(0xFFFF), f"f{known[1:]}"
+    items = [{"request_id": name, "value": 300.0} for name in (known, NOBODY, wrong, wrong, fresh, future)]
+    answer = send(server, {"feedback": items})
+    assert (answer.status, answer.json) == (202, {"accepted": 6, "unknown_request_ids": [NOBODY, wrong, future]})
+    assert send(server, items[0]).json == {"accepted": 1, "unknown_request_ids": []}
+    wait_for(lambda: counts(scraped(server))["unmatched"] == before["unmatched"] + 5, "all but the known one are given up")
+
+
+def test_request_ids_are_searched_in_large_files(tmp_path: Path) -> None:
+    """Entries are out of order by less than the delay, and one line is damaged."""
+    start = time.time_ns() // 1_000_000 - 3_600_000
+    jitter = [0, 900, -700, 300]
+    names = [f"{start + 500 * index + jitter[index % 4]:012x}-00-{index:08x}" for index in range(5000)]
+    put(tmp_path, "predictions-0", *(entry(name, [1.0]) for name in names[:2500]), "damaged" * 50)
+    put(tmp_path, "predictions-0", *(entry(name, [1.0]) for name in names[2500:]))
+    (path,) = tmp_path.glob("*.jsonl")
+    path.rename(path.with_name("predictions-0-20200101T000000.000000Z.jsonl"))
+    absent = [f"{name[:-1]}{'0' if name[-1] != '0' else '1'}" for name in names[::100]]
+    absent = sorted(set(absent) - set(names))
+    assert find_unknown_ids(tmp_path, [*names[::7], names[-1], *absent], delay=2.0) == absent
 
 
 def joiner(server: Server) -> int:
@@ -511,3 +537,131 @@ def test_the_versions_that_were_in_use_last_are_kept() -> None:
         tallies = error_totals.track_version(tallies, str(version))
         tallies = error_totals.track_version(tallies, "0")  # rolled back to, again and again
     assert list(tallies) == [OTHER, *map(str, range(20 - MAX_VERSIONS + 1, 20)), "0"]
+
+
+def test_a_damaged_line_is_skipped_and_counted(tmp_path: Path) -> None:
+    """Each kind of damage stands before a line that must be counted; some damaged lines are pieces of valid JSON."""
+    log, names = tmp_path / "log", [new_id(number) for number in range(20)]
+    good = json.dumps(truth(names[0]), separators=(",", ":"))
+    (item,) = truth(names[0])["feedback"]
+    kinds: list[object] = [[], 5, "text", None, {}, {"time": 1, "feedback": 3}, {"time": 1, "feedback": [3]}]
+    damaged_feedback = [
+        good[:30].encode(),
+        good.encode()[:-4] + b"\xff\xfe}]}",
+        b"\x00" * 4096,
+        *(json.dumps(value).encode() for value in kinds),
+        b'{"time": "x", "feedback": []}',
+        *(
+            json.dumps({"time": time.time(), "feedback": [{**item, **change}]}).encode()
+            for change in ({"row": -1}, {"row": 2**70}, {"row": 0.5}, {"value": "x"}, {"value": None}, {"request_id": 7})
+        ),
+        json.dumps({"time": time.time(), "feedback": [{"row": 0, "value": 1.0}]}).encode(),
+        good.replace("4.0", "1e999").encode(),
+        good.replace("4.0", "1e308").encode(),
+        good.replace("4.0", "9" * 5000).encode(),
+    ]
+    line = json.dumps(entry(names[1], [1.0]), separators=(",", ":"))
+    damaged_predictions = [
+        line.replace("[1.0]", "[null]").replace(names[1], names[2]),
+        line.replace('"rows":[[0.0]]', '"rows":[]').replace(names[1], names[3]),
+        line.replace('"version"', '"versiom"').replace(names[1], names[4]),
+        line.replace(names[1], names[5])[:60],
+        line.replace(names[1], names[6]).replace('"columns":["area"]', '"columns":7'),
+    ]
+    put(log, "predictions-0", entry(names[0], [1.0]))
+    put(log, "feedback-0", truth(names[7]))
+    (predictions,), (feedback,) = log.glob("predictions-0*"), log.glob("feedback-0*")
+    with predictions.open("ab") as file:
+        file.write("\n".join([*damaged_predictions, line, ""]).encode())
+    with feedback.open("ab") as file:
+        file.write(b"\n".join([*damaged_feedback, b""]))
+    put(log, "feedback-0", *(truth(name) for name in names[:7]))
+    serve_version(tmp_path, "1")
+    with joining(tmp_path, patience=1):
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_matched_total 1") == 2, "both valid labels are counted")
+        wait_for(lambda: shown(tmp_path)["housing_feedback_unmatched_total"] == 6, "the others are given up")
+        assert shown(tmp_path)["housing_feedback_malformed_lines_total"] == len(damaged_feedback) + len(damaged_predictions)
+        assert shown(tmp_path)["housing_feedback_absolute_error_total 1"] == 6.0
+        assert b"Skipped a malformed line of " in (tmp_path / "said").read_bytes()
+
+
+def page_of(table: str, connection: sqlite3.Connection) -> int:
+    """Return the byte at which the first page of a table begins."""
+    ((root,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,))
+    return int((root - 1) * connection.execute("PRAGMA page_size").fetchone()[0])
+
+
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    """Change bytes of a file in place."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def damage_database(path: Path, kind: str) -> None:
+    """Damage the database of a joiner that does not run."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        page = page_of("counted", connection)
+    if kind == "header":
+        overwrite(path, 5, b"X")
+    elif kind == "version":
+        overwrite(path, 60, bytes(4))
+    elif kind == "page":
+        overwrite(path, page, b"\xa5" * 300)
+    elif kind == "table name":
+        overwrite(path, path.read_bytes().index(b"CREATE TABLE pending") + 13, b"q")
+    elif kind == "cut":
+        os.truncate(path, page)
+    elif kind == "noise":
+        path.write_bytes(os.urandom(9000))
+    else:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA ignore_check_constraints = ON")
+            connection.execute(kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "header",
+        "version",
+        "page",
+        "table name",
+        "cut",
+        "noise",
+        "DELETE FROM counts",
+        "UPDATE totals SET sum_squared_error = 9e999",
+        "UPDATE offsets SET bytes_read = -5",
+    ],
+)
+def test_a_damaged_database_is_set_aside_and_rebuilt_exactly(tmp_path: Path, kind: str) -> None:
+    log, names = tmp_path / "log", [new_id(number) for number in range(200)]
+    put(log, "predictions-0", *(entry(name, [1.0], str(1 + index % 2)) for index, name in enumerate(names)))
+    put(log, "feedback-0", *map(truth, names), truth(names[0]), b"{".decode())
+    serve_version(tmp_path, "1")
+    serve_version(tmp_path, "2")
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_duplicates_total") == 1, "all is counted")
+        before = shown(tmp_path)
+    damage_database(log / DATABASE_FILE, kind)
+    put(log, "feedback-0", truth(names[1]))  # a duplicate, which only the joiner with the new database sees
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path)["housing_feedback_duplicates_total"] == 2, "it goes on")
+        expected = {"housing_feedback_duplicates_total": 2.0, "housing_feedback_damaged_databases_total": 1.0}
+        assert shown(tmp_path) == {**before, **expected}
+    assert b"The database of feedback is damaged. It is now" in (tmp_path / "said").read_bytes()
+    assert len(list(log.glob(f"{DATABASE_FILE}.damaged-*"))) == 1
+
+
+def test_a_feedback_file_that_was_cut_off_is_read_again(tmp_path: Path) -> None:
+    log, names = tmp_path / "log", [new_id(number) for number in range(2)]
+    put(log, "predictions-0", *(entry(name, [1.0]) for name in names))
+    put(log, "feedback-0", *[truth(names[0])] * 5)
+    serve_version(tmp_path, "1")
+    with joining(tmp_path):
+        wait_for(lambda: shown(tmp_path).get("housing_feedback_duplicates_total") == 4, "all is counted")
+        (feedback,) = log.glob("feedback-0*")
+        os.truncate(feedback, 0)
+        put(log, "feedback-0", truth(names[1]))
+        wait_for(lambda: shown(tmp_path)["housing_feedback_matched_total 1"] == 2, "the new label is counted")

@@ -15,7 +15,7 @@ import pytest
 
 from housing.core.environment import PROJECT
 from server.prediction_log.request_id import make_id_generator, parse_request_id
-from tests.support.commands import Ended, command
+from tests.support.commands import Ended, fresh_command
 from tests.support.waiting import wait_for
 
 WRITER = """
@@ -56,7 +56,7 @@ def written(folder: Path, code: str) -> str:
 
 def read(folder: Path, *arguments: str) -> tuple[list[dict[str, Any]], Ended]:
     """Return the entries that `python -m server.log read` prints."""
-    ended = command(folder, "server.log", "read", str(folder), *arguments)
+    ended = fresh_command(folder, "server.log", "read", str(folder), *arguments)
     assert ended.code == 0, ended.err
     return [json.loads(line) for line in ended.out.splitlines()], ended
 
@@ -198,6 +198,6 @@ print(full, DROPPED._value.get(), lines.count(b"\\n"), lines.endswith(b"}\\n"))
     ],
 )
 def test_an_invalid_folder_or_output_file_is_reported(tmp_path: Path, arguments: list[str], message: str) -> None:
-    ended = command(tmp_path, "server.log", "read", *arguments)
+    ended = fresh_command(tmp_path, "server.log", "read", *arguments)
     assert ended.code == 2
     assert message in ended.err and "Traceback" not in ended.err

@@ -1,0 +1,156 @@
+"""Paired test of two models on the same rows: which one has the lower error, and with what confidence.
+
+A claim needs two tests. The sign-flip test is exact for equal models at every number of rows (Fisher, "The Design of
+Experiments", 1935). The skewness-corrected t interval covers models whose rare large errors make the differences skewed (Hall,
+"On the Removal of Skewness by Transformation", Journal of the Royal Statistical Society B 54 (1992) 221-228). Both are computed
+with one more row that contradicts the claim as strongly as the most extreme row, because a sample rarely shows a heavy tail.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from housing.evaluation.bootstrap import compute_loss, compute_score
+from housing.schema.column import Vector
+
+BATCH_SIZE = 4_000_000  # random signs in memory at once: 32 MB
+MIN_ROWS = 6  # 2^-6 is the first p-value of the sign-flip test below 2.5 %
+POWER = 0.8  # probability with which `rows_needed` shows the measured difference
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Challenger score minus champion score on the same rows. Negative means that the challenger is better.
+
+    Attributes
+    ----------
+    difference
+        The difference of the two scores, in the target's unit.
+    lower, upper
+        One-sided confidence bounds of the difference; None if the rows are too few for a bound.
+    half_rows
+        The smallest number of rows that carry half of the difference; 0 without a difference.
+    rows_needed
+        Rows that a significant result would need if the difference stays as measured; None if unknown.
+    """
+
+    rows: int
+    challenger_score: float
+    champion_score: float
+    difference: float
+    lower: float | None
+    upper: float | None
+    half_rows: int = 0
+    rows_needed: int | None = None
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the challenger is significantly better."""
+        return self.upper is not None and self.upper < 0
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the challenger is significantly worse."""
+        return self.lower is not None and self.lower > 0
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """Settings of a paired test.
+
+    Attributes
+    ----------
+    confidence
+        One-sided confidence of each bound.
+    min_rows
+        Fewer rows have no bounds.
+    """
+
+    metric: str
+    confidence: float
+    n_resamples: int
+    seed: int
+    min_rows: int = MIN_ROWS
+
+
+def paired_test(settings: ComparisonSettings, challenger_error: Vector, champion_error: Vector) -> PairedDifference:
+    """Compare the errors of two models on the same rows by their RMSE or MAE."""
+    losses = compute_loss(challenger_error, settings.metric) - compute_loss(champion_error, settings.metric)
+    challenger_score = compute_score(challenger_error, settings.metric)
+    champion_score = compute_score(champion_error, settings.metric)
+    lower, upper = None, None
+    if len(losses) >= max(settings.min_rows, MIN_ROWS):
+        bounds = -_upper_bound(settings, -losses), _upper_bound(settings, losses)
+        lower, upper = (_to_score_difference(bound, champion_score, settings.metric) for bound in bounds)
+    return PairedDifference(
+        len(losses),
+        challenger_score,
+        champion_score,
+        challenger_score - champion_score,
+        lower,
+        upper,
+        count_half_rows(losses),
+        _rows_needed(settings, losses),
+    )
+
+
+def _upper_bound(settings: ComparisonSettings, losses: Vector) -> float:
+    """Return the upper bound of the mean. It is negative only if the sign-flip test agrees."""
+    if not losses.any():
+        return 0.0
+    contradicted = np.append(losses, np.abs(losses).max())
+    bound = _skewness_corrected_bound(contradicted, settings.confidence)
+    if bound < 0 and sign_flip_p_value(contradicted, settings.n_resamples, settings.seed) > 1 - settings.confidence:
+        return 0.0
+    return bound
+
+
+def _skewness_corrected_bound(values: Vector, confidence: float) -> float:
+    """Return Hall's upper confidence bound of the mean, with the quantile of Student's t distribution."""
+    from scipy.stats import t  # pylint: disable=import-outside-toplevel  # takes a second to import
+
+    n_rows, mean, spread = len(values), float(values.mean()), float(values.std())
+    skewness = float(np.mean(((values - mean) / spread) ** 3)) / math.sqrt(n_rows)
+    quantile = float(t.ppf(1 - confidence, n_rows - 1))
+    if abs(skewness) > 1e-9:
+        quantile = (float(np.cbrt(1 + skewness * (quantile - skewness / 6))) - 1) * 3 / skewness
+    return mean - quantile * spread / math.sqrt(n_rows - 1)
+
+
+def sign_flip_p_value(values: Vector, n_resamples: int, seed: int) -> float:
+    """Return the share of random sign flips with a mean as low as that of the values; the values themselves are one of them."""
+    random, n_rows = np.random.default_rng(seed), len(values)
+    observed, as_low = float(values.sum()), 1
+    tolerance = 1e-12 * float(np.abs(values).sum())
+    batch = max(1, BATCH_SIZE // n_rows)
+    for start in range(0, n_resamples, batch):
+        signs = random.integers(2, size=(min(batch, n_resamples - start), n_rows), dtype=np.int8)
+        as_low += int((2 * (signs @ values) - values.sum() <= observed + tolerance).sum())
+    return as_low / (n_resamples + 1)
+
+
+def count_half_rows(losses: Vector) -> int:
+    """Return the smallest number of rows whose differences add up to half of the total difference."""
+    total = float(losses.sum())
+    if not total:
+        return 0
+    largest_first = np.sort(np.sign(total) * losses)[::-1]
+    return int(np.argmax(np.cumsum(largest_first) >= abs(total) / 2)) + 1
+
+
+def _rows_needed(settings: ComparisonSettings, losses: Vector) -> int | None:
+    """Return the rows with which a difference of this size is significant with the probability `POWER`."""
+    mean, spread = float(losses.mean()), float(losses.std())
+    if not mean or not spread:
+        return None
+    quantiles = NormalDist().inv_cdf(settings.confidence) + NormalDist().inv_cdf(POWER)
+    return max(settings.min_rows, math.ceil((quantiles * spread / mean) ** 2))
+
+
+def _to_score_difference(bound: float, champion_score: float, metric: str) -> float:
+    """Return the difference of the scores that belongs to a difference of the mean losses."""
+    if metric != "rmse":
+        return bound
+    return math.sqrt(max(champion_score**2 + bound, 0.0)) - champion_score

@@ -1,0 +1,58 @@
+"""Next commands: each printed command line works when it is pasted, with a config folder and a table of another name."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from housing.core.environment import PROJECT
+from tests.support.commands import Ended, command
+from tests.support.tables import TABLES
+
+QUICK = ("features=none", "interval=none", "figures=false", "split=random")
+
+
+@pytest.fixture
+def config_dir(home: Path) -> str:
+    """A config folder whose path has a space, with the table rentals in a file of another name, and its flag."""
+    folder = home / "my configs"
+    (folder / "data").mkdir(parents=True)
+    shutil.copy(TABLES / "data" / "rentals.yaml", folder / "data" / "flats.yaml")
+    return f"--config-dir={folder}"
+
+
+def paste(home: Path, text: str, name: str) -> Ended:
+    """Run the command line of a command that a text contains, as a shell splits it."""
+    lines = re.findall(rf"python -m (housing\.{name} .*?)(?:, or add|\.?\s*$)", text, flags=re.MULTILINE)
+    assert len(lines) == 1, text
+    return command(home, *shlex.split(lines[0]))
+
+
+@pytest.mark.long
+def test_the_commands_of_a_sweep_and_of_a_missing_table_or_run_work_as_printed(home: Path, config_dir: str) -> None:
+    (home / "data" / "rentals.csv").rename(home / "data" / "flats.csv")
+    options = (config_dir, "data=flats", f"data.path={home}/data/flats.csv", f"mlflow.tracking_uri=sqlite:///{home}/mlflow.db")
+    missing = command(home, "housing.prepare", config_dir, "data=flats", f"out={home}/o.parquet")
+    assert "has no source" in paste(home, missing.err, "fetch").err  # the same table is meant: it has no public source
+    untrained = command(home, "housing.promote", *options, "split=random").err
+    sweep = command(home, *shlex.split(re.findall(r"python -m (housing\.train .*)", untrained)[0]), *QUICK, "model=mean,linear")
+    assert sweep.code == 0, sweep.err
+    promoted = paste(home, sweep.out, "promote")
+    assert "PROMOTE" in promoted.out, promoted.err
+    assert f"data.path={home}/data/flats.csv" in sweep.out and "split=random" in sweep.out
+
+
+@pytest.mark.parametrize("arguments", [("train", "--help"), ("history", "--help"), ("train", "--cfg=job")])
+def test_output_into_a_closed_pipe_ends_silently(arguments: tuple[str, str]) -> None:
+    name, flag = arguments
+    with subprocess.Popen(
+        [sys.executable, "-m", f"housing.{name}", flag], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode in (0, -13, 141)
