@@ -1,4 +1,4 @@
-"""Fixtures: places, tables, a promoted model, a running server. Nothing in here stands in for our own code."""
+"""Shared fixtures: homes, tables, a promoted model and running servers. The code under test is never mocked."""
 
 import shutil
 import signal
@@ -20,20 +20,22 @@ from tests.support.server import Server, promoted, serving
 from tests.support.tables import config, rentals_frame, towns_frame, train
 from tests.support.waiting import wait_for
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would what tests start
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background job ignores SIGINT, and child processes inherit that
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that is made and empty: making one takes MLflow some seconds."""
-    place = tmp_path_factory.mktemp("store") / "mlflow.db"
-    store.Store(f"sqlite:///{place}", artifact_root=None, ui="")
-    return place
+    """The file of an empty MLflow store, which takes seconds to create."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    store.Store(f"sqlite:///{path}", artifact_root=None, ui="")
+    return path
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Path:
-    """A home of its own for one test: data (rentals and towns), an empty store, outputs."""
+    """A home directory for one test, with the tables rentals and towns and an empty store."""
     monkeypatch.setenv("HOUSING_HOME", str(tmp_path))
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     (tmp_path / "data").mkdir()
@@ -44,7 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> 
 
 @pytest.fixture
 def versioned(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home in a git repository of its own, with the project's config of DVC; its rentals are under DVC and committed."""
+    """A home that is a git repository with the project's DVC config. DVC tracks its rentals table, which is committed."""
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(home / ".dvc" / "site"))
     shutil.copytree(PROJECT / ".dvc", home / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     (home / ".gitignore").write_text("/*\n!/data/\n/data/*.*\n!/data/*.dvc\n", encoding="utf-8")
@@ -57,13 +59,13 @@ def versioned(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with the real table of California, where this machine can get it."""
-    place = tmp_path_factory.mktemp("real")
-    fetched = command(place, "housing.fetch", "data=california")
+    """A home with the real California table. Without a network, the test is skipped."""
+    directory = tmp_path_factory.mktemp("real")
+    fetched = command(directory, "housing.fetch", "data=california")
     if fetched.code == 69:
-        pytest.skip(f"the real table cannot be had here: {fetched.err}")
+        pytest.skip(f"the real table could not be downloaded: {fetched.err}")
     assert fetched.code == 0, fetched.err
-    return place
+    return directory
 
 
 @pytest.fixture(scope="session")
@@ -84,14 +86,14 @@ def towns(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 @pytest.fixture(scope="session")
 def bundle(rentals: Table) -> Bundle:
-    """A small XGBoost model of the rentals, with intervals."""
+    """A small XGBoost model of the rentals table, with intervals."""
     cfg = config("train", "data=rentals", "features=none", "model.estimator.n_estimators=20")
     return build(BuildSettings.from_config(cfg), rentals, split(rentals, cfg.split), run_id="none")[0]
 
 
 @pytest.fixture(scope="session")
 def rentals_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
-    """A small XGBoost model of the rentals, served."""
+    """A server with a small XGBoost model of the rentals table."""
     with serving(promoted(tmp_path_factory.mktemp("rentals_server"), "rentals", empty_store)) as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         yield running
@@ -99,7 +101,7 @@ def rentals_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) 
 
 @pytest.fixture(scope="session")
 def towns_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
-    """A small XGBoost model of the towns, which have coordinates, served; explanations are samples."""
+    """A server with a small XGBoost model of the towns table, which has coordinates. Its explanations are sampled."""
     home_ = promoted(tmp_path_factory.mktemp("towns_server"), "towns", empty_store)
     with serving(home_, "data=towns", "serve.explain_max_exact_columns=3", "serve.explain_samples=4096") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
@@ -108,13 +110,13 @@ def towns_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) ->
 
 @pytest.fixture(scope="module")
 def served_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
-    """A home with a promoted model of the rentals."""
-    place = tmp_path_factory.mktemp("served")
+    """A home with a promoted model of the rentals table."""
+    directory = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOUSING_HOME", str(place))
-        (place / "data").mkdir()
-        rentals_frame().to_csv(place / "data" / "rentals.csv", index=False)
-        shutil.copy(empty_store, place / "mlflow.db")
-        train(place, "model=linear", "figures=false")
+        patch.setenv("HOUSING_HOME", str(directory))
+        (directory / "data").mkdir()
+        rentals_frame().to_csv(directory / "data" / "rentals.csv", index=False)
+        shutil.copy(empty_store, directory / "mlflow.db")
+        train(directory, "model=linear", "figures=false")
         assert promote(config("promote", "data=rentals")).verdict == "PROMOTE"
-        yield place
+        yield directory

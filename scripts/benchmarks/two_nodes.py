@@ -20,7 +20,7 @@ def main() -> None:
     (home / "data").mkdir()
     rentals_frame().to_csv(home / "data" / "rentals.csv", index=False)
     with ExitStack() as stack:
-        directory = stack.enter_context(cluster.place())
+        directory = stack.enter_context(cluster.shared_directory())
         slurm = stack.enter_context(cluster.slurm(directory))
         mlflow = stack.enter_context(cluster.MlflowServer(directory, stack.enter_context(cluster.postgres(directory))))
         os.environ.update({**slurm.environment, "MLFLOW_TRACKING_URI": mlflow.address})

@@ -75,26 +75,26 @@ def versions() -> set[str]:
 
 
 def test_a_good_version_takes_over_and_no_request_fails(rolling: Path) -> None:
-    with callers(address(f"{NAME}-proxy-1"), FLAT, stay=False) as seen:
+    with callers(address(f"{NAME}-proxy-1"), FLAT, keep_alive=False) as results:
         done = run(rolling, "./scripts/deploy", "two")
-    print(f"rolled out: {seen.asked} requests, {len(seen.failed)} failed")
+    print(f"rolled out: {results.requests} requests, {len(results.failed)} failed")
     assert done.returncode == 0, done.stdout + done.stderr
     assert versions() == {"housing-serve:two"}
-    assert seen.asked > 100 and not seen.failed
+    assert results.requests > 100 and not results.failed
     assert "VERSION=two" in (rolling / ".env").read_text(encoding="utf-8")
 
 
 def test_a_bad_version_is_taken_back_and_no_request_fails(rolling: Path) -> None:
     before = versions()
-    with callers(address(f"{NAME}-proxy-1"), FLAT, stay=False) as seen:
+    with callers(address(f"{NAME}-proxy-1"), FLAT, keep_alive=False) as results:
         begun = time.monotonic()
         done = run(rolling, "./scripts/deploy", "bad")
         took = time.monotonic() - begun
-    print(f"taken back after {took:.1f} s: {seen.asked} requests, {len(seen.failed)} failed")
+    print(f"taken back after {took:.1f} s: {results.requests} requests, {len(results.failed)} failed")
     assert done.returncode == 1
     assert "api of version bad does not predict; rolling back to" in done.stderr
     assert versions() == before
-    assert seen.asked > 100 and not seen.failed
+    assert results.requests > 100 and not results.failed
     assert "bad" not in (rolling / ".env").read_text(encoding="utf-8")
 
 
@@ -123,6 +123,6 @@ def test_what_cannot_go_back_keeps_no_other_from_it(rolling: Path) -> None:
     assert done.returncode == 1
     assert "api-2 of version" in done.stderr and "does not predict either" in done.stderr
     assert versions() == before
-    with callers(address(f"{NAME}-proxy-1"), FLAT, stay=False) as seen:
-        wait_for(lambda: seen.asked > 100, "callers ask the first")
-    assert not seen.failed
+    with callers(address(f"{NAME}-proxy-1"), FLAT, keep_alive=False) as results:
+        wait_for(lambda: results.requests > 100, "callers ask the first")
+    assert not results.failed

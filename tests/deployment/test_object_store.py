@@ -68,7 +68,7 @@ def test_a_wrong_key_is_refused_and_told(versioned: Path, objects: ObjectStore, 
 def test_models_lie_on_s3_and_runs_in_postgresql(objects: ObjectStore, through: str) -> None:
     before = set(objects.names())
     with ExitStack() as stack:
-        home = stack.enter_context(cluster.place())
+        home = stack.enter_context(cluster.shared_directory())
         (home / "data").mkdir()
         rentals_frame().to_csv(home / "data" / "rentals.csv", index=False)
         database = stack.enter_context(cluster.postgres(home))

@@ -140,14 +140,14 @@ def test_what_asks_for_no_key_in_s3_answers_itself_alone(stack: Stack) -> None:
 @pytest.mark.parametrize("service", ["mlflow", "s3", "postgres"])
 def test_no_request_fails_and_no_run_is_lost_while_what_is_behind_dies(trained: Stack, service: str) -> None:
     before = trained.finished_runs()
-    with callers(address(trained.name("api")), example(trained), stay=True) as seen:
+    with callers(address(trained.name("api")), example(trained), keep_alive=True) as results:
         started = inspect(trained.name(service), ".State.StartedAt")
         os.kill(child_of(trained.name(service)), signal.SIGKILL)
         wait_for(lambda: inspect(trained.name(service), ".State.StartedAt") != started, "it is started again")
         wait_for(lambda: trained.is_healthy(service) and trained.is_healthy("mlflow"), "it is healthy again")
-    print(f"{service} killed: {seen.asked} requests, {len(seen.failed)} failed")
-    assert seen.asked > 100
-    assert not seen.failed
+    print(f"{service} killed: {results.requests} requests, {len(results.failed)} failed")
+    assert results.requests > 100
+    assert not results.failed
     assert trained.finished_runs() == before
 
 
@@ -155,9 +155,9 @@ def test_a_backup_brings_everything_back_on_an_empty_machine(trained: Stack, tmp
     row, runs = example(trained), trained.finished_runs()
     said = trained.ask("/predict", body=row)
     assert isinstance(said, dict)
-    with callers(address(trained.name("api")), row, stay=True) as seen:
+    with callers(address(trained.name("api")), row, keep_alive=True) as results:
         trained.run("backup", str(tmp_path / "backup"))
-    assert seen.asked and not seen.failed
+    assert results.requests and not results.failed
     assert "a registry exists already" in trained.run("restore", str(tmp_path / "backup"), check=False)
     trained.run("down", "--volumes", "--timeout", "2")
     assert PROJECT_NAME not in docker("volume", "ls", "--quiet")

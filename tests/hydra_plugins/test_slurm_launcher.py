@@ -54,9 +54,9 @@ class Parts:
 def parts() -> Iterator[Parts]:
     """Start a cluster and its store."""
     with ExitStack() as stack:
-        place = stack.enter_context(cluster.place())
-        slurm = stack.enter_context(cluster.slurm(place))
-        mlflow = stack.enter_context(cluster.MlflowServer(place, stack.enter_context(cluster.postgres(place))))
+        directory = stack.enter_context(cluster.shared_directory())
+        slurm = stack.enter_context(cluster.slurm(directory))
+        mlflow = stack.enter_context(cluster.MlflowServer(directory, stack.enter_context(cluster.postgres(directory))))
         yield Parts(slurm, mlflow, tracking_store.Store(mlflow.address, artifact_root=None, ui="", retry_seconds=60))
 
 

@@ -37,7 +37,7 @@ def test_no_request_fails_while_versions_change_and_workers_are_replaced(home: P
             running.process.send_signal(signal.SIGHUP)
             wait_for(lambda: len(running.workers()) == len(before) and not before & set(running.workers()), "new workers")
             result = time.perf_counter()
-            wait_for(lambda: load.replies[-1].asked > result, "they answer")
+            wait_for(lambda: load.replies[-1].started > result, "they answer")
         predictions[2] = running.predict(FLAT).json["predictions"][0]
     assert not load.failed
     assert predictions[1] != predictions[2]
@@ -52,7 +52,7 @@ def test_no_request_fails_during_a_shutdown_and_all_are_logged(served_home: Path
             running.process.terminate()
             wait_for(lambda: running.ask("/readyz").status == 503, "no more requests are wanted", 2)
             result = time.perf_counter()
-            wait_for(lambda: load.replies[-1].asked > result + 0.5, "they go on for a while")
+            wait_for(lambda: load.replies[-1].started > result + 0.5, "they go on for a while")
         assert running.process.wait(30) == 0
     assert not load.failed
     logged = [

@@ -1,4 +1,4 @@
-"""Real parts of a cluster, on one machine: Slurm with two nodes, PostgreSQL, an MLflow server."""
+"""Cluster services on one machine: Slurm with two nodes, PostgreSQL and an MLflow server."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ NODES = ("n1", "n2")
 SLURM = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 
 
-OWNER = "postgres"  # whom PostgreSQL runs as: it refuses root
+OWNER = "postgres"  # the user of PostgreSQL, which refuses to run as root
 
 
 SLURM_CONF = """\
@@ -32,11 +32,11 @@ SlurmctldPort={port}
 SlurmUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={place}/munge.socket
-StateSaveLocation={place}/state
-SlurmdSpoolDir={place}/%n
-SlurmctldPidFile={place}/slurmctld.pid
-SlurmdPidFile={place}/%n.pid
+AuthInfo=socket={home}/munge.socket
+StateSaveLocation={home}/state
+SlurmdSpoolDir={home}/%n
+SlurmctldPidFile={home}/slurmctld.pid
+SlurmdPidFile={home}/%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -49,17 +49,17 @@ PartitionName=main Nodes=ALL Default=YES State=UP
 
 
 def missing() -> str:
-    """Give what this machine lacks for a cluster, or nothing."""
-    lacking = [name for name in SLURM if shutil.which(name) is None]
-    lacking += [] if _postgres("postgres").exists() else ["postgres"]
-    if lacking:
-        return f"not installed: {', '.join(lacking)}"
-    return "" if os.getuid() == 0 else "slurmd wants root"
+    """Return why this machine cannot run a cluster, or an empty string."""
+    missing_programs = [name for name in SLURM if shutil.which(name) is None]
+    missing_programs += [] if _postgres("postgres").exists() else ["postgres"]
+    if missing_programs:
+        return f"not installed: {', '.join(missing_programs)}"
+    return "" if os.getuid() == 0 else "slurmd requires root"
 
 
 @contextmanager
-def place() -> Iterator[Path]:
-    """A short path that other users may enter, which pytest's own is not."""
+def shared_directory() -> Iterator[Path]:
+    """Create a directory with a short path that other users may enter, unlike pytest's own."""
     with tempfile.TemporaryDirectory(prefix="cluster-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -73,7 +73,7 @@ def daemon(
     environment: Mapping[str, str] | None = None,
     user: str | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that runs, and does its work, for as long as the block lasts."""
+    """Run a background process and wait until it is ready."""
     with log.open("ab") as file:
         environ = {**os.environ, **(environment or {})}
         process = subprocess.Popen(arguments, env=environ, stdout=file, stderr=file, user=user)
@@ -82,11 +82,11 @@ def daemon(
         assert process.poll() is None, log.read_text(encoding="utf-8")
         yield process
     finally:
-        end(process)
+        stop_process(process)
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
-    """Ask a process to end; kill it where it does not."""
+def stop_process(process: "subprocess.Popen[bytes]") -> None:
+    """Terminate a process, and kill it after a timeout."""
     process.terminate()
     try:
         process.wait(20)
@@ -97,17 +97,17 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 @dataclass(frozen=True)
 class Slurm:
-    """A running Slurm, for the programs that have its environment."""
+    """A running Slurm cluster and the environment of its clients."""
 
     environment: Mapping[str, str]
 
     def ask(self, *arguments: str) -> str:
-        """Run one of Slurm's programs, and give what it prints."""
+        """Run one of Slurm's programs and return its output."""
         environ = {**os.environ, **self.environment}
         return subprocess.run(arguments, env=environ, capture_output=True, text=True, check=True, timeout=SECONDS).stdout
 
     def idle(self) -> bool:
-        """Whether every node is up and has nothing to do."""
+        """Return whether every node is up and idle."""
         try:
             return self.ask("sinfo", "--noheader", "--Node", "--format=%N %T") == "".join(f"{node} idle\n" for node in NODES)
         except subprocess.CalledProcessError:
@@ -116,7 +116,7 @@ class Slurm:
 
 @contextmanager
 def slurm(home: Path) -> Iterator[Slurm]:
-    """A Slurm with two nodes of one core, both on this machine."""
+    """Run Slurm with two nodes of one core, both on this machine."""
     for folder in ("state", *NODES):
         (home / folder).mkdir()
     key, conf, munge = home / "munge.key", home / "slurm.conf", home / "munge.socket"
@@ -124,7 +124,7 @@ def slurm(home: Path) -> Iterator[Slurm]:
     key.chmod(0o600)
     host = socket.gethostname().partition(".")[0]
     nodes = [f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={free_port()} CPUs=1\n" for node in NODES]
-    conf.write_text(SLURM_CONF.format(host=host, port=free_port(), place=home) + "".join(nodes), encoding="utf-8")
+    conf.write_text(SLURM_CONF.format(host=host, port=free_port(), home=home) + "".join(nodes), encoding="utf-8")
     files = [f"--{name}={home}/munge.{name.partition('-')[0]}" for name in ("pid-file", "log-file", "seed-file")]
     environment = {"SLURM_CONF": str(conf)}
     slurm_ = Slurm(environment)
@@ -141,15 +141,15 @@ def slurm(home: Path) -> Iterator[Slurm]:
 
 
 def _postgres(program: str) -> Path:
-    """Give the path of one of PostgreSQL's programs, which Debian keeps off the PATH."""
-    found = shutil.which(program)
+    """Return the path of one of PostgreSQL's programs, which Debian keeps off the PATH."""
+    on_path = shutil.which(program)
     newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
-    return Path(found) if found else newest[-1] if newest else Path(program)
+    return Path(on_path) if on_path else newest[-1] if newest else Path(program)
 
 
 @contextmanager
 def postgres(home: Path) -> Iterator[str]:
-    """A PostgreSQL with one database; gives its address as MLflow wants it."""
+    """Run PostgreSQL with one database, and yield its address in the form that MLflow expects."""
     data, port, address = home / "postgres", str(free_port()), "127.0.0.1"
     data.mkdir()
     shutil.chown(data, OWNER)
@@ -158,7 +158,7 @@ def postgres(home: Path) -> Iterator[str]:
     listen = ["-p", port, "-c", f"listen_addresses={address}", "-k", str(data)]
     ask = [str(_postgres("pg_isready")), "-h", address, "-p", port]
     with daemon([_postgres("postgres"), "-D", data, *listen], home / "postgres.log", lambda: _succeeds(*ask), user=OWNER):
-        yield f"postgresql+psycopg2://mlflow@{address}:{port}/postgres"  # plain postgresql:// wants psycopg 3
+        yield f"postgresql+psycopg2://mlflow@{address}:{port}/postgres"  # plain postgresql:// needs psycopg 3
 
 
 def _succeeds(*arguments: str) -> bool:
@@ -166,9 +166,9 @@ def _succeeds(*arguments: str) -> bool:
 
 
 class MlflowServer:
-    """An MLflow server that keeps runs in a database and artefacts in its own folder, unless told otherwise.
+    """An MLflow server with runs in a database and, by default, artifacts in its own folder.
 
-    It can be taken away and come back.
+    Tests can stop and restart it.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class MlflowServer:
         server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
         self._arguments = [*server, "--backend-store-uri", backend, "--artifacts-destination"]
         self._arguments.append(artifacts or str(home / "artifacts"))
-        # without jobs: else seven more processes, none of which we have a use for
+        # without jobs: they would start seven more processes that no test uses
         self._environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})}
 
     def __enter__(self) -> Self:
@@ -191,16 +191,16 @@ class MlflowServer:
         self.stop()
 
     def start(self) -> None:
-        """Start, and wait until it answers."""
+        """Start the server, and wait until it responds."""
         self._running.enter_context(daemon(self._arguments, self._log, self.answers, self._environment))
 
     def stop(self) -> None:
-        """End it, and wait until it is gone."""
+        """Stop the server, and wait until it no longer responds."""
         self._running.close()
-        wait_for(lambda: not self.answers(), "the MLflow server is gone")
+        wait_for(lambda: not self.answers(), "the MLflow server has stopped")
 
     def answers(self) -> bool:
-        """Whether it is well."""
+        """Return whether the health check passes."""
         try:
             with urllib.request.urlopen(f"{self.address}/health", timeout=5) as answer:
                 return bool(answer.status == 200)

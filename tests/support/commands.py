@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Commands of the project, git and DVC as subprocesses."""
 
 import atexit
 import multiprocessing
@@ -20,29 +20,29 @@ FORKS.set_forkserver_preload(
 )
 
 
-def git(place: Path, *arguments: str) -> str:
-    """Run git in a repository, and give what it prints."""
-    who = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
-    return subprocess.run(["git", *who, *arguments], cwd=place, check=True, capture_output=True, text=True).stdout
+def git(directory: Path, *arguments: str) -> str:
+    """Run git in a repository and return its output."""
+    identity = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
+    return subprocess.run(["git", *identity, *arguments], cwd=directory, check=True, capture_output=True, text=True).stdout
 
 
-def dvc(place: Path, *arguments: str, **environment: str) -> str:
-    """Run DVC in a repository, and give what it prints."""
-    done = subprocess.run(
+def dvc(directory: Path, *arguments: str, **environment: str) -> str:
+    """Run DVC in a repository and return its output."""
+    process = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
-        cwd=place,
+        cwd=directory,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that has ended."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -52,11 +52,11 @@ class Ended:
 def command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environment: str) -> Ended:
     """Run a command of the project, `command(home, "housing.train", "debug=fast")`, in a process of its own.
 
-    The process is forked from one that has imported the libraries, which takes seconds. Use `fresh_command` where the start
-    itself is the subject, or where no result may depend on the hash seed, which all forks share.
+    The process is forked from one that has imported the libraries, which takes seconds. Use `fresh_command` if the test
+    is about the start itself, or if no result may depend on the hash seed, which all forks share.
     """
-    with tempfile.TemporaryDirectory() as place:
-        out, err = Path(place, "out"), Path(place, "err")
+    with tempfile.TemporaryDirectory() as directory:
+        out, err = Path(directory, "out"), Path(directory, "err")
         environ = {**os.environ, "HOUSING_HOME": str(home_), **environment}
         process = FORKS.Process(target=_run_module, args=(arguments, cwd, environ, out, err))
         process.start()
@@ -86,7 +86,7 @@ def _run_module(arguments: tuple[str, ...], cwd: Path, environ: dict[str, str], 
 def fresh_command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environment: str) -> Ended:
     """Run a command of the project as a user would, with an interpreter of its own."""
     environ = {**os.environ, "HOUSING_HOME": str(home_), **environment}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=cwd,
         env=environ,
@@ -95,4 +95,4 @@ def fresh_command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environme
         timeout=TIMEOUT_SECONDS,
         check=False,
     )
-    return Ended(done.returncode, done.stdout, done.stderr)
+    return Ended(process.returncode, process.stdout, process.stderr)

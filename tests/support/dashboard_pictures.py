@@ -22,18 +22,15 @@ from housing.core.environment import PROJECT
 from housing.core.files import atomic_write
 from housing.plots.svg import ACCENT, MUTED, PRIMARY, SERIES_COLORS, TEXT, project_style
 
-INTERVAL, WINDOW = "1m", "1h"  # what Grafana would fill in for $__rate_interval and $window
+INTERVAL, WINDOW = "1m", "1h"  # the values of $__rate_interval and $window
 MAX_SPAN_SECONDS, N_STEPS = 6 * 3600, 120
 GOOD = "#5c8a5a"
-FIGURE_WIDTH, CELL_HEIGHT = 15.0, 0.34  # inches: of a dashboard, and the height of one step of its grid
-N_COLOURS = 200  # a picture of so few is small
-TITLE_HEIGHT, LEGEND_ROW_HEIGHT, MAX_LEGEND_ROWS = (
-    0.75,
-    0.55,
-    3,
-)  # steps of the grid: above a panel, a line of its legend, how many of those
-CHARS_PER_STEP = 9  # of a legend in a step of the grid
-TICK_SECONDS, MAX_TICKS = (60, 120, 300, 600, 1800, 3600), 6  # seconds between two
+FIGURE_WIDTH, CELL_HEIGHT = 15.0, 0.34  # inches: width of a dashboard, height of a grid step
+N_COLOURS = 200  # a small palette makes a small file
+TITLE_HEIGHT, LEGEND_ROW_HEIGHT = 0.75, 0.55  # grid steps
+MAX_LEGEND_ROWS = 3
+CHARS_PER_STEP = 9  # characters of a legend per grid step
+TICK_SECONDS, MAX_TICKS = (60, 120, 300, 600, 1800, 3600), 6  # seconds between ticks, ticks per axis
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class PanelData:
 
     definition: dict[str, Any]
     title: str
-    answers: list[tuple[str, list[Series]]]  # by legend
+    results: list[tuple[str, list[Series]]]  # by legend
     span: tuple[float, float]  # unix seconds
 
     @property
@@ -52,7 +49,7 @@ class PanelData:
 
     @property
     def threshold(self) -> float | None:
-        """The value from which on it is red, or green where it is red below."""
+        """The value at which the colour changes to red or green."""
         steps = self.definition["fieldConfig"]["defaults"]["thresholds"]["steps"]
         return float(steps[1]["value"]) if len(steps) > 1 else None
 
@@ -64,25 +61,25 @@ class PanelData:
 
     @property
     def legend(self) -> list[str]:
-        """The names of its series, where they are told below it."""
-        told = self.definition["type"] in ("timeseries", "barchart")
+        """The names in the legend. Some panel types have none."""
+        text = self.definition["type"] in ("timeseries", "barchart")
         names = (
             [name for name, _ in self.named_series()]
             if self.definition["type"] == "timeseries"
-            else [name for name, _ in self.answers]
+            else [name for name, _ in self.results]
         )
-        return names if told else []
+        return names if text else []
 
     @property
     def legend_columns(self) -> int:
-        """How many names stand side by side."""
+        """The number of columns of the legend."""
         longest = max(map(len, self.legend), default=1)
         return max(1, self.definition["gridPos"]["w"] * CHARS_PER_STEP // (longest + 6))
 
     def named_series(self) -> Iterator[tuple[str, Series]]:
-        """Each series with its name."""
-        for legend, answer in self.answers:
-            for series in answer:
+        """Yield each series with its name."""
+        for legend, series_list in self.results:
+            for series in series_list:
                 yield series.display_name(legend), series
 
 
@@ -92,85 +89,89 @@ def main() -> None:
         case [url]:
             draw(Prometheus(url.rstrip("/")), PROJECT / "docs" / "images")
         case _:
-            sys.exit("error: of which Prometheus? scripts/dashboards draw http://127.0.0.1:9090")
+            sys.exit("error: the address of Prometheus is missing: scripts/dashboards draw http://127.0.0.1:9090")
 
 
 def draw(prometheus: Prometheus, folder: Path) -> None:
-    """Draw all dashboards as `dashboard-<name>.png`: the last hours, or what there is of them."""
+    """Draw the last hours of all dashboards as `dashboard-<name>.png`, or less if Prometheus has less."""
     end = time.time()
-    begin = max(end - MAX_SPAN_SECONDS, int(prometheus.get("status/tsdb")["headStats"]["minTime"]) / 1000)
+    start = max(end - MAX_SPAN_SECONDS, int(prometheus.get("status/tsdb")["headStats"]["minTime"]) / 1000)
     for path in sorted(DASHBOARD_DIR.glob("*.json")):
         with project_style():
-            _save(_draw_dashboard(list(_query_panels(prometheus, path, begin, end))), folder / f"dashboard-{path.stem}.png")
+            _save(_draw_dashboard(list(_query_panels(prometheus, path, start, end))), folder / f"dashboard-{path.stem}.png")
 
 
-def _query_panels(prometheus: Prometheus, path: Path, begin: float, end: float) -> Iterator[PanelData]:
-    """Ask for all panels; one that repeats is asked for each value of its variable, and put beside the one before."""
+def _query_panels(prometheus: Prometheus, path: Path, start: float, end: float) -> Iterator[PanelData]:
+    """Query all panels. A repeated panel is queried for each value of its variable, and drawn side by side."""
     for panel in read_panels(path):
         name = panel.get("repeat")
         values = (
-            sorted(one.labels[name] for one in prometheus.query(f"group by ({name}) (housing_column_bin_share)"))
+            sorted(series.labels[name] for series in prometheus.query(f"group by ({name}) (housing_column_bin_share)"))
             if name
             else [""]
         )
-        for place, value in enumerate(values):
+        for position, value in enumerate(values):
             variables = {"window": WINDOW, **({name: value} if name else {})}
-            answers = [
-                (legend, _query(prometheus, panel, expr, begin, end))
+            results = [
+                (legend, _query(prometheus, panel, expr, start, end))
                 for legend, expr in panel_queries(panel, INTERVAL, **variables)
             ]
-            at = panel["gridPos"]
-            moved = {**at, "x": place * at["w"] % 24, "y": at["y"] + place * at["w"] // 24 * at["h"]} if name else at
-            yield PanelData({**panel, "gridPos": moved}, panel["title"].replace(f"${name}", value), answers, (begin, end))
+            grid = panel["gridPos"]
+            moved = (
+                {**grid, "x": position * grid["w"] % 24, "y": grid["y"] + position * grid["w"] // 24 * grid["h"]}
+                if name
+                else grid
+            )
+            yield PanelData({**panel, "gridPos": moved}, panel["title"].replace(f"${name}", value), results, (start, end))
 
 
-def _query(prometheus: Prometheus, panel: dict[str, Any], expr: str, begin: float, end: float) -> list[Series]:
+def _query(prometheus: Prometheus, panel: dict[str, Any], expr: str, start: float, end: float) -> list[Series]:
     if panel["type"] == "barchart":
         return prometheus.query(expr, end)
-    return prometheus.query_range(expr, begin, end, max((end - begin) / N_STEPS, 1))
+    return prometheus.query_range(expr, start, end, max((end - start) / N_STEPS, 1))
 
 
 def _draw_dashboard(panel_data: Sequence[PanelData]) -> Figure:
-    rows = max(one.definition["gridPos"]["y"] + one.definition["gridPos"]["h"] for one in panel_data)
+    rows = max(panel.definition["gridPos"]["y"] + panel.definition["gridPos"]["h"] for panel in panel_data)
     figure = Figure(figsize=(FIGURE_WIDTH, CELL_HEIGHT * rows), dpi=80)
-    for one in panel_data:
-        at = one.definition["gridPos"]
-        heading = one.definition["type"] == "row"
+    for panel in panel_data:
+        grid = panel.definition["gridPos"]
+        heading = panel.definition["type"] == "row"
         style: Any = {"fontsize": 13, "fontweight": "bold"} if heading else {"fontsize": 10, "color": TEXT}
-        figure.text(at["x"] / 24 + 0.01, 1 - (at["y"] + 0.5) / rows, one.title, va="center", **style)
+        figure.text(grid["x"] / 24 + 0.01, 1 - (grid["y"] + 0.5) / rows, panel.title, va="center", **style)
         if not heading:
-            PLOTTERS[one.definition["type"]](figure.add_axes(_axes_rect(one, rows)), one)
+            PLOTTERS[panel.definition["type"]](figure.add_axes(_axes_rect(panel, rows)), panel)
     return figure
 
 
 def _axes_rect(panel: PanelData, rows: int) -> tuple[float, float, float, float]:
-    """Give left, bottom, width and height of a panel's axes, as shares of the figure."""
-    at = panel.definition["gridPos"]
+    """Return left, bottom, width and height of a panel's axes, as fractions of the figure."""
+    grid = panel.definition["gridPos"]
     below = 0.9 + LEGEND_ROW_HEIGHT * min(ceil(len(panel.legend) / panel.legend_columns), MAX_LEGEND_ROWS)
-    left = at["x"] / 24 + (0.1 if panel.definition["type"] == "status-history" else 0.045)
-    bottom = 1 - (at["y"] + at["h"] - below) / rows
-    return left, bottom, (at["x"] + at["w"]) / 24 - 0.012 - left, 1 - (at["y"] + TITLE_HEIGHT + 0.45) / rows - bottom
+    left = grid["x"] / 24 + (0.1 if panel.definition["type"] == "status-history" else 0.045)
+    bottom = 1 - (grid["y"] + grid["h"] - below) / rows
+    return left, bottom, (grid["x"] + grid["w"]) / 24 - 0.012 - left, 1 - (grid["y"] + TITLE_HEIGHT + 0.45) / rows - bottom
 
 
 def _stat(axes: Axes, panel: PanelData) -> None:
     axes.set_axis_off()
     named = list(panel.named_series())
     values = [series.values[-1] for _, series in named]
-    told = "   ".join(format_value(value, panel.unit) for value in values) or "no data"
+    text = "   ".join(format_value(value, panel.unit) for value in values) or "no data"
     colour = panel.colour(max(values)) if values else MUTED
     for _, series in named:
         axes.fill_between(series.times, 0, series.values, color=colour, alpha=0.12, linewidth=0)
     axes.set_ylim(0, 2.5 * max((max(series.values) for _, series in named), default=0) or 1)
-    axes.text(0.5, 0.45, told, fontsize=20, ha="center", va="center", color=colour, transform=axes.transAxes)
+    axes.text(0.5, 0.45, text, fontsize=20, ha="center", va="center", color=colour, transform=axes.transAxes)
 
 
 def _timeseries(axes: Axes, panel: PanelData) -> None:
     named = list(panel.named_series())
     stacked = panel.definition["fieldConfig"]["defaults"]["custom"]["stacking"]["mode"] == "normal"
     below: dict[float, float] = {}
-    for place, (name, series) in enumerate(named):
-        colour = SERIES_COLORS[place % len(SERIES_COLORS)]
-        floor = [below.get(at, 0.0) for at in series.times] if stacked else [0.0] * len(series.times)
+    for position, (name, series) in enumerate(named):
+        colour = SERIES_COLORS[position % len(SERIES_COLORS)]
+        floor = [below.get(grid, 0.0) for grid in series.times] if stacked else [0.0] * len(series.times)
         top = [low + value for low, value in zip(floor, series.values, strict=True)]
         below |= dict(zip(series.times, top, strict=True))
         axes.plot(series.times, top, color=colour, linewidth=1.3, label=name)
@@ -187,11 +188,11 @@ def _timeseries(axes: Axes, panel: PanelData) -> None:
 
 
 def _status_history(axes: Axes, panel: PanelData) -> None:
-    named = sorted(panel.named_series(), key=lambda one: one[0])
-    times = sorted({at for _, series in named for at in series.times})
+    named = sorted(panel.named_series(), key=lambda item: item[0])
+    times = sorted({grid for _, series in named for grid in series.times})
     table = np.full((len(named), len(times)), np.nan)
-    for place, (_, series) in enumerate(named):
-        table[place, np.searchsorted(times, series.times)] = series.values
+    for position, (_, series) in enumerate(named):
+        table[position, np.searchsorted(times, series.times)] = series.values
     corners = [*times, times[-1] + (times[-1] - times[0]) / max(len(times) - 1, 1)]
     scale = LinearSegmentedColormap.from_list("psi", [GOOD, "#d9a441", ACCENT])
     axes.pcolormesh(corners, np.arange(len(named) + 1), table, cmap=scale, vmin=0, vmax=panel.threshold, alpha=0.85)
@@ -202,24 +203,24 @@ def _status_history(axes: Axes, panel: PanelData) -> None:
 
 
 def _state_timeline(axes: Axes, panel: PanelData) -> None:
-    for place, (name, series) in enumerate(panel.named_series()):
-        begin, end = series.times[0], series.times[-1]
+    for position, (name, series) in enumerate(panel.named_series()):
+        start, end = series.times[0], series.times[-1]
         axes.add_patch(
-            Rectangle((begin, place + 0.15), end - begin, 0.7, color=SERIES_COLORS[place % len(SERIES_COLORS)], alpha=0.7)
+            Rectangle((start, position + 0.15), end - start, 0.7, color=SERIES_COLORS[position % len(SERIES_COLORS)], alpha=0.7)
         )
-        axes.text(begin, place + 0.5, f"  {name}", va="center", fontsize=8)
-        axes.update_datalim([(begin, place), (end, place + 1)])
+        axes.text(start, position + 0.5, f"  {name}", va="center", fontsize=8)
+        axes.update_datalim([(start, position), (end, position + 1)])
     axes.set_yticks([])
     axes.autoscale_view()
     _format_time_axis(axes, panel)
 
 
 def _barchart(axes: Axes, panel: PanelData) -> None:
-    shares = [{series.labels["bin"]: series.values[0] for series in answer} for _, answer in panel.answers]
+    shares = [{series.labels["bin"]: series.values[0] for series in series_list} for _, series_list in panel.results]
     bins = sorted(set().union(*shares))
-    for place, ((name, _), share) in enumerate(zip(panel.answers, shares, strict=True)):
-        heights = [share.get(one, 0.0) for one in bins]
-        axes.bar(np.arange(len(bins)) + 0.4 * place - 0.2, heights, 0.38, label=name, color=(PRIMARY, MUTED)[place])
+    for position, ((name, _), share) in enumerate(zip(panel.results, shares, strict=True)):
+        heights = [share.get(bin_, 0.0) for bin_ in bins]
+        axes.bar(np.arange(len(bins)) + 0.4 * position - 0.2, heights, 0.38, label=name, color=(PRIMARY, MUTED)[position])
     axes.set_xticks(np.arange(len(bins)), bins, fontsize=7)
     axes.yaxis.set_major_formatter(lambda value, _: format_value(value, panel.unit))
     axes.tick_params(axis="y", labelsize=7)
@@ -236,24 +237,24 @@ PLOTTERS = {
 
 
 def _format_time_axis(axes: Axes, panel: PanelData) -> None:
-    """Mark round times of day: an axis counts unix seconds."""
-    begin, end = panel.span
-    step = next((step for step in TICK_SECONDS if (end - begin) / step <= MAX_TICKS), TICK_SECONDS[-1])
-    axes.set_xticks(np.arange(np.ceil(begin / step) * step, end + 1, step))
+    """Set ticks at round times of day. The axis is in unix seconds."""
+    start, end = panel.span
+    step = next((step for step in TICK_SECONDS if (end - start) / step <= MAX_TICKS), TICK_SECONDS[-1])
+    axes.set_xticks(np.arange(np.ceil(start / step) * step, end + 1, step))
     axes.xaxis.set_major_formatter(lambda value, _: time.strftime("%H:%M", time.gmtime(value)))
     axes.tick_params(labelsize=7)
-    axes.set_xlim(begin, end)
+    axes.set_xlim(start, end)
 
 
 def _add_legend(axes: Axes, panel: PanelData) -> None:
     handles, names = axes.get_legend_handles_labels()
-    most, columns = MAX_LEGEND_ROWS * panel.legend_columns, panel.legend_columns
+    max_entries, columns = MAX_LEGEND_ROWS * panel.legend_columns, panel.legend_columns
     style: Any = {"fontsize": 7, "frameon": False, "handlelength": 1.2, "columnspacing": 1, "borderpad": 0, "labelspacing": 0.3}
-    axes.legend(handles[:most], names[:most], loc="upper left", bbox_to_anchor=(0, -0.1), ncols=columns, **style)
+    axes.legend(handles[:max_entries], names[:max_entries], loc="upper left", bbox_to_anchor=(0, -0.1), ncols=columns, **style)
 
 
 def format_value(value: float, unit: str) -> str:
-    """Write a value as Grafana does."""
+    """Format a value as Grafana does."""
     if unit == "percentunit":
         return f"{100 * value:.3g} %"
     if unit == "s":
@@ -266,10 +267,10 @@ def format_value(value: float, unit: str) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    drawn = BytesIO()
-    figure.savefig(drawn, format="png", facecolor="white")
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white")
     with atomic_write(path) as partial:
-        Image.open(drawn).convert("RGB").quantize(N_COLOURS).save(partial, format="png", optimize=True)
+        Image.open(buffer).convert("RGB").quantize(N_COLOURS).save(partial, format="png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Cut a sweep of six jobs off, run the same command again, and count what is lost: scripts/bench kills prints the table."""
+"""Interrupt a sweep of six jobs, run the same command again, and count losses: scripts/bench kills prints the table."""
 
 import json
 import os
@@ -40,21 +40,21 @@ class Losses:
     reused: int = 0
 
     def __add__(self, other: "Losses") -> "Losses":
-        return Losses(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return Losses(*(left + right for left, right in zip(astuple(self), astuple(other), strict=True)))
 
 
 def kill_a_job(_sweep: int, home: Path) -> None:
-    """Kill the process of a job that runs."""
+    """Kill the process of a running job."""
     os.kill(int(running(home)[0].worker.split()[-1]), signal.SIGKILL)
 
 
 def kill_the_parent(sweep: int, _home: Path) -> None:
-    """Kill the command itself; its processes go on without it."""
+    """Kill the command itself. Its worker processes continue."""
     os.kill(sweep, signal.SIGKILL)
 
 
 def interrupt(sweep: int, _home: Path) -> None:
-    """Interrupt the whole group of processes, as a terminal does at Ctrl-C."""
+    """Interrupt the whole process group, as a terminal does at Ctrl-C."""
     os.killpg(sweep, signal.SIGINT)
 
 
@@ -62,36 +62,36 @@ KILLS = {"kill -9 of one of 6 jobs": kill_a_job, "kill -9 of the parent": kill_t
 
 
 def cut(home: Path, store: Store, kill: Callable[[int, Path], None]) -> Losses:
-    """Begin a sweep, cut it off when one job is finished and another runs, and run it again at once."""
+    """Start a sweep, interrupt it while one job is finished and another runs, and repeat it immediately."""
     environ = {**os.environ, "HOUSING_HOME": str(home)}
     silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([sys.executable, "-m", *SWEEP], env=environ, start_new_session=True, **silent) as sweep:
-        wait_for(lambda: bool(finished(store)) and bool(running(home)), "a job is finished, another runs")
+        wait_for(lambda: bool(finished(store)) and bool(running(home)), "a job has finished, another is running")
         kill(sweep.pid, home)
     assert sweep.returncode != 0
     again = command(home, *SWEEP)
     assert again.code == 0, again.out + again.err
-    done = Counter(finished(store))
+    finished_seeds = Counter(finished(store))
     return Losses(
-        lost=JOBS - len(done),
-        twice=done.total() - len(done),
+        lost=JOBS - len(finished_seeds),
+        twice=finished_seeds.total() - len(finished_seeds),
         half_written=len(half_written(home)),
         reused=sum(job["reused"] for job in jobs(home)),
     )
 
 
 def finished(store: Store) -> list[str]:
-    """The seed of each finished run."""
+    """Return the seed of each finished run."""
     return [run.data.params["seed"] for run in runs(store) if run.info.status == "FINISHED"]
 
 
 def half_written(home: Path) -> list[Path]:
-    """Files of any sweep and of the store that are not whole, and what was to become one."""
+    """Return incomplete and temporary files of all sweeps and of the store."""
     files = [path for name in ("outputs", "mlartifacts") for path in (home / name).rglob("*") if path.is_file()]
-    return [path for path in files if path.name.startswith(".") or not _is_whole(path)]
+    return [path for path in files if path.name.startswith(".") or not _is_complete(path)]
 
 
-def _is_whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     try:
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
@@ -105,35 +105,35 @@ def _is_whole(path: Path) -> bool:
 
 
 def failures_of_a_cold_start(home: Path) -> int:
-    """Start four runs at once where there is no store, and count those that fail or do not arrive in it."""
+    """Start four runs at once without a store, and count those that fail or are missing from it."""
     arguments = [sys.executable, "-m", "housing.train", *QUICK[1:], "model=linear"]
     environ = {**os.environ, "HOUSING_HOME": str(home)}
-    four = [
-        subprocess.Popen(  # pylint: disable=consider-using-with  # all four at once
+    processes = [
+        subprocess.Popen(  # pylint: disable=consider-using-with  # all four run at once
             [*arguments, f"seed={seed}"], env=environ, stdout=subprocess.DEVNULL
         )
         for seed in range(4)
     ]
-    codes = [process.wait(200) for process in four]
+    codes = [process.wait(200) for process in processes]
     return max(sum(code != 0 for code in codes), 4 - len(finished(opened(home))))
 
 
 def opened(home: Path) -> Store:
-    """The store of a home, made where it is not there."""
+    """Return the store of a home, created if necessary."""
     return tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
 
 
 @contextmanager
 def new_home() -> Iterator[Path]:
-    """A home with the rentals and no store."""
-    with tempfile.TemporaryDirectory() as place:
-        (Path(place) / "data").mkdir()
-        rentals_frame().to_csv(Path(place) / "data" / "rentals.csv", index=False)
-        yield Path(place)
+    """Create a home with the rentals table and no store."""
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "data").mkdir()
+        rentals_frame().to_csv(Path(directory) / "data" / "rentals.csv", index=False)
+        yield Path(directory)
 
 
 def main(rounds: int) -> None:
-    """Print what each way to cut a sweep off has cost, and what a cold start has."""
+    """Print the losses of each kind of interruption, and the failures of a cold start."""
     print(f"| {rounds} sweeps each | jobs lost | jobs run twice | files half written | jobs reused by the same command |")
     print("|---|---:|---:|---:|---:|")
     for name, kill in KILLS.items():

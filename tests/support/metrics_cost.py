@@ -1,6 +1,6 @@
-"""What metrics and the prediction log cost a request, and what a scrape costs: scripts/bench metrics prints the tables.
+"""The cost of metrics and of the prediction log per request, and the cost of a scrape: scripts/bench metrics prints the tables.
 
-The folder of metrics is named by PROMETHEUS_MULTIPROC_DIR, before Prometheus' client is imported.
+PROMETHEUS_MULTIPROC_DIR must name the folder of metrics before the Prometheus client is imported.
 """
 
 import json
@@ -35,42 +35,42 @@ from tests.support.commands import fresh_command
 from tests.support.server import Server, scraped, serving
 from tests.support.waiting import wait_for
 
-REQUESTS = {1: 500, 1000: 10}  # at a time, by rows
+REQUESTS = {1: 500, 1000: 10}  # repetitions per timing, by rows
 
 
-TURNS = 10  # of each kind in a round: they alternate, since a machine is never quiet for long
+TURNS = 10  # of each variant per round: variants alternate because the load of a machine varies
 
 
-FOREVER = 1e9  # seconds between two looks at what is published
+POLL_SECONDS = 1e9  # long enough for the server never to check for a new release
 
 
-QUEUE = 10**9  # entries: none is dropped
+QUEUE = 10**9  # entries: large enough to drop none
 
 
 SCRAPES = 40
 
 
-ROWS = 2000  # of a wide table
+ROWS = 2000  # of the wide table
 
 
-class Nothing:
-    """In the place of what counts or writes: takes everything and does nothing."""
+class NoOp:
+    """Stand-in for counters and the prediction log, to time requests without them."""
 
     def __init__(self, *_: Any) -> None:
-        """Take what a version's counters are made of."""
+        """Accept the arguments of a version's counters."""
 
     def add(self, *_: Any) -> None:
-        """Count nothing."""
+        """Do nothing."""
 
     def write(self, _: Any) -> None:
-        """Write nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Have nothing to end."""
+        """Do nothing."""
 
 
-def nothing(*_: Any) -> None:
-    """Observe nothing."""
+def no_op(*_: Any) -> None:
+    """Do nothing."""
 
 
 def main(rounds: int) -> None:
@@ -97,57 +97,60 @@ def publish(home: Path) -> Path:
 
 
 def cost(home: Path, folder: Path, sent: dict[int, bytes], rounds: int) -> None:
-    """Print what requests take without metrics and log, and what each of them adds."""
+    """Print the time of a request without metrics and log, and the time that each of them adds."""
     print("| rows | neither, microseconds | metrics add | the log adds | both add |\n|---:|---:|---:|---:|---:|")
     for rows, body in sent.items():
-        found = measured(home, folder, body, REQUESTS[rows], rounds)
-        neither = found.pop((False, False))
-        added = [statistics.median(np.subtract(each, neither)) for each in found.values()]
-        print(f"| {rows} | {statistics.median(neither):.0f} | {' | '.join(f'{each:.0f}' for each in added)} |", flush=True)
+        durations_ = measure(home, folder, body, REQUESTS[rows], rounds)
+        neither = durations_.pop((False, False))
+        added = [statistics.median(np.subtract(times, neither)) for times in durations_.values()]
+        print(
+            f"| {rows} | {statistics.median(neither):.0f} | {' | '.join(f'{value:.0f}' for value in added)} |",
+            flush=True,
+        )
 
 
-def measured(home: Path, folder: Path, body: bytes, requests: int, rounds: int) -> dict[tuple[bool, bool], list[float]]:
-    """Give the microseconds of a request in each turn, by whether there are metrics and a log; the first turn warms up."""
+def measure(home: Path, folder: Path, body: bytes, requests: int, rounds: int) -> dict[tuple[bool, bool], list[float]]:
+    """Return the microseconds per request in each turn, by (with metrics, with log). The first turn is a warm-up."""
     metrics = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    counted = (
-        CurrentModel(folder, FOREVER, partial(ModelMetrics, metrics, 0)),
+    with_counters = (
+        CurrentModel(folder, POLL_SECONDS, partial(ModelMetrics, metrics, 0)),
         StageHistogram(metrics, 0).observe,
         observe_request,
     )
-    not_counted = CurrentModel(folder, FOREVER, Nothing), nothing, nothing  # type: ignore[arg-type]
-    found: dict[tuple[bool, bool], list[float]] = {}
+    without_counters = CurrentModel(folder, POLL_SECONDS, NoOp), no_op, no_op  # type: ignore[arg-type]
+    durations_: dict[tuple[bool, bool], list[float]] = {}
     for _ in range(TURNS * rounds + 1):
         for with_metrics, with_log in ((False, False), (True, False), (False, True), (True, True)):
-            in_use, stages, requests_seen = counted if with_metrics else not_counted
-            with log_of(home, with_log) as log, patch.object(prediction, "observe_request", requests_seen):
-                answers = prediction.PredictionApi(in_use, Access([], 0), 10_000, make_id_generator(0), log.write, stages)
-                found.setdefault((with_metrics, with_log), []).append(1e6 * seconds(answers, log, body, requests))
-    return {which: each[1:] for which, each in found.items()}
+            in_use, stages, observer = with_counters if with_metrics else without_counters
+            with log_of(home, with_log) as log, patch.object(prediction, "observe_request", observer):
+                api = prediction.PredictionApi(in_use, Access([], 0), 10_000, make_id_generator(0), log.write, stages)
+                durations_.setdefault((with_metrics, with_log), []).append(1e6 * seconds(api, log, body, requests))
+    return {parts: times[1:] for parts, times in durations_.items()}
 
 
 @contextmanager
 def log_of(home: Path, is_on: bool) -> Iterator[Any]:
-    """Give a prediction log that writes to a file, or one that does nothing."""
+    """Yield a prediction log that writes to a file, or a no-op."""
     if is_on:
         yield PredictionLog(FileHandler(RotatingFile(home / "log", f"{PREDICTIONS}-0", 10**9, 1, 1)), QUEUE)
         logging.getLogger(LOGGER_NAME).handlers.clear()
     else:
-        yield Nothing()
+        yield NoOp()
 
 
-def seconds(answers: prediction.PredictionApi, log: Any, body: bytes, requests: int) -> float:
-    """Give the processor time of a request, and of what the log's thread writes for it."""
-    asked = prediction.PredictionRequest("/predict", "application/json", "", None, body)
-    assert answers.handle(asked).status == 200
-    begun = time.process_time()
+def seconds(api: prediction.PredictionApi, log: Any, body: bytes, requests: int) -> float:
+    """Return the CPU time of a request, including the log's writer thread."""
+    request = prediction.PredictionRequest("/predict", "application/json", "", None, body)
+    assert api.handle(request).status == 200
+    started = time.process_time()
     for _ in range(requests):
-        answers.handle(asked)
+        api.handle(request)
     log.close()
-    return (time.process_time() - begun) / requests
+    return (time.process_time() - started) / requests
 
 
 def scrapes(columns: int) -> None:
-    """Print what a scrape of two workers and two versions gives and takes."""
+    """Print the size and duration of a scrape with two workers and two versions."""
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         overrides = wide_table(home, columns)
@@ -166,9 +169,9 @@ def scrapes(columns: int) -> None:
 
 
 def wide_table(home: Path, columns: int) -> tuple[str, ...]:
-    """Declare and write a table of that many columns of numbers; give what a command needs to find it."""
+    """Write a table with numeric columns and its declaration. Return the overrides that select it."""
     random = np.random.default_rng(0)
-    names = [f"column_{place}" for place in range(columns)]
+    names = [f"column_{number}" for number in range(columns)]
     declared = {**{name: {"type": "float"} for name in names}, "y": {"type": "float", "role": "target"}}
     (home / "data").mkdir()
     table = {"name": "wide", "path": "${paths.data}/wide.csv", "columns": declared}
@@ -181,23 +184,23 @@ def wide_table(home: Path, columns: int) -> tuple[str, ...]:
 def train(home: Path, *overrides: str) -> None:
     """Train on the wide table."""
     quick = ("model=linear", "features=none", "figures=false", "interval=none")
-    ended = fresh_command(home, "housing.train", *overrides, *quick)
-    assert ended.code == 0, ended.out + ended.err
+    result = fresh_command(home, "housing.train", *overrides, *quick)
+    assert result.code == 0, result.out + result.err
 
 
 def serves(server: Server, version: str) -> bool:
-    """Whether all workers serve a version."""
+    """Return whether all workers serve a version."""
     return {server.ask("/model").json.get("version") for _ in range(20)} == {version}
 
 
 def scrape(server: Server) -> float:
-    """Give the seconds that a scrape takes, the median of many."""
-    took = []
+    """Return the median duration of a scrape in seconds."""
+    durations = []
     for _ in range(SCRAPES):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         server.ask("/metrics")
-        took.append(time.perf_counter() - begun)
-    return statistics.median(took)
+        durations.append(time.perf_counter() - started)
+    return statistics.median(durations)
 
 
 if __name__ == "__main__":

@@ -30,16 +30,16 @@ class ObjectStore:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a program needs to reach it, as variables that every S3 client knows."""
+        """The standard environment variables with which an S3 client reaches the server."""
         keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
         return {**keys, "AWS_ENDPOINT_URL": self.address, "AWS_DEFAULT_REGION": "us-east-1"}
 
     def names(self) -> list[str]:
-        """The names of all objects in the bucket."""
-        return [found["Key"] for found in self._client().list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+        """Return the names of all objects in the bucket."""
+        return [entry["Key"] for entry in self._client().list_objects_v2(Bucket=BUCKET).get("Contents", [])]
 
     def answers(self) -> bool:
-        """Whether it lists its buckets."""
+        """Return whether the server lists its buckets."""
         try:
             self._client().list_buckets()
         except (BotoCoreError, ClientError):
@@ -47,21 +47,21 @@ class ObjectStore:
         return True
 
     def make_bucket(self) -> None:
-        """Make the bucket."""
+        """Create the bucket."""
         self._client().create_bucket(Bucket=BUCKET)
 
-    def _client(self) -> Any:  # boto3 makes its classes while it runs
+    def _client(self) -> Any:  # boto3 creates its classes at run time
         return boto3.client("s3", "us-east-1", endpoint_url=self.address, aws_access_key_id=KEY, aws_secret_access_key=SECRET)
 
 
 def weed() -> str | None:
-    """Give the server's program, or None where it is not installed (locks/s3.txt)."""
+    """Return the path of the server's program, or None if it is not installed (locks/s3.txt)."""
     return shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
 
 @contextmanager
 def object_store(home: Path) -> Iterator[ObjectStore]:
-    """A SeaweedFS server with one bucket and one key, on ports of its own."""
+    """Run a SeaweedFS server with one bucket and one key on free ports."""
     program = weed()
     assert program is not None
     identity = {"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}]}
@@ -71,9 +71,9 @@ def object_store(home: Path) -> Iterator[ObjectStore]:
     ports = {f"{name}.port{kind}": free_port() for name in PARTS for kind in ("", ".grpc")}
     listen = [f"-{name}={port}" for name, port in ports.items()]
     sockets = [f"-{name}.localSocket={home}/{name}.sock" for name in ("filer", "s3")]
-    sizes = ["-volume.max=200", "-master.volumeSizeLimitMB=64"]  # a bucket takes seven volumes
+    sizes = ["-volume.max=200", "-master.volumeSizeLimitMB=64"]  # a bucket uses seven volumes
     quiet = ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.preStopSeconds=0"]
-    place = [
+    storage = [
         f"-dir={home / 'objects'}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
@@ -82,7 +82,7 @@ def object_store(home: Path) -> Iterator[ObjectStore]:
         f"-s3.config={home / 'keys.json'}",
     ]
     store = ObjectStore(f"http://127.0.0.1:{ports['s3.port']}")
-    arguments = [program, "server", *place, *listen, *sockets, *sizes, *quiet]
+    arguments = [program, "server", *storage, *listen, *sockets, *sizes, *quiet]
     with daemon(arguments, home / "weed.log", store.answers):
         store.make_bucket()
         yield store

@@ -1,4 +1,4 @@
-"""The real Prometheus and the real Alertmanager, run with the project's own files, faster than a real day."""
+"""The real Prometheus and Alertmanager with the project's own files and intervals of one second."""
 
 import json
 import re
@@ -18,74 +18,74 @@ from housing.core.environment import PROJECT
 from tests.support.server import free_port
 from tests.support.waiting import SECONDS, wait_for
 
-# All that is changed in the project's files: how often is looked, and how long something must hold. Expressions stay.
-HURRY = re.compile(r"\b(scrape_interval|evaluation_interval|interval|for|group_wait|group_interval): \d+[smh]")
+# The only changes to the project's files: scrape and evaluation intervals and the duration of a condition.
+INTERVALS = re.compile(r"\b(scrape_interval|evaluation_interval|interval|for|group_wait|group_interval): \d+[smh]")
 
 
 PROGRAMS = ("prometheus", "promtool", "prometheus-alertmanager", "amtool")
 
 
-HINT = "Prometheus and Alertmanager are not on this machine: apt-get install prometheus prometheus-alertmanager"
+HINT = "Prometheus and Alertmanager are not installed: apt-get install prometheus prometheus-alertmanager"
 
 
-def there() -> bool:
-    """Whether this machine has the programs."""
+def is_installed() -> bool:
+    """Return whether this machine has the programs."""
     return all(map(shutil.which, PROGRAMS))
 
 
 @dataclass
 class Receiver:
-    """Takes what Alertmanager posts."""
+    """The messages that Alertmanager has posted to a webhook."""
 
     url: str
     posts: list[dict[str, Any]] = field(default_factory=list)
 
-    def told(self, alert: str) -> list[dict[str, str]]:
-        """The labels with which it was told that an alert is raised."""
-        alerts = [one for post in self.posts for one in post["alerts"] if one["status"] == "firing"]
-        return [one["labels"] for one in alerts if one["labels"]["alertname"] == alert]
+    def firing(self, alert: str) -> list[dict[str, str]]:
+        """Return the labels of each notification that an alert is firing."""
+        alerts = [alert_ for post in self.posts for alert_ in post["alerts"] if alert_["status"] == "firing"]
+        return [alert_["labels"] for alert_ in alerts if alert_["labels"]["alertname"] == alert]
 
 
 @contextmanager
 def receiver() -> Iterator[Receiver]:
-    """Listen for as long as the block lasts."""
+    """Run a webhook that stores the messages of Alertmanager."""
 
     class Handler(BaseHTTPRequestHandler):
-        """Keeps each post."""
+        """Stores each message."""
 
-        def do_POST(self) -> None:  # pylint: disable=invalid-name  # http.server calls it so
-            """Keep it."""
-            found.posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        def do_POST(self) -> None:  # pylint: disable=invalid-name  # the name that http.server requires
+            """Store the message."""
+            receiver_.posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Do nothing: no access log."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found = Receiver(f"http://127.0.0.1:{server.server_port}/alerts")
+        receiver_ = Receiver(f"http://127.0.0.1:{server.server_port}/alerts")
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield found
+            yield receiver_
         finally:
             server.shutdown()
             thread.join()
 
 
-def hurried(place: Path) -> Path:
-    """Copy the project's folder `prometheus`, with a second for every interval."""
-    shutil.copytree(PROJECT / "prometheus", place / "prometheus")
-    for path in (place / "prometheus").glob("*.yml"):
-        path.write_text(HURRY.sub(r"\1: 1s", path.read_text(encoding="utf-8")), encoding="utf-8")
-    return place / "prometheus"
+def fast_config(directory: Path) -> Path:
+    """Copy the project's folder `prometheus` with every interval set to one second."""
+    shutil.copytree(PROJECT / "prometheus", directory / "prometheus")
+    for path in (directory / "prometheus").glob("*.yml"):
+        path.write_text(INTERVALS.sub(r"\1: 1s", path.read_text(encoding="utf-8")), encoding="utf-8")
+    return directory / "prometheus"
 
 
 @contextmanager
-def alertmanager(folder: Path, told: str) -> Iterator[str]:
-    """Run Alertmanager with the folder's file, the webhook's address in it replaced; give its host and port."""
+def alertmanager(folder: Path, webhook_url: str) -> Iterator[str]:
+    """Run Alertmanager with the folder's config and this webhook. Yield its host and port."""
     file, port = folder / "alertmanager.yml", free_port()
-    file.write_text(re.sub(r"http://127.0.0.1:\d+/alerts", told, file.read_text(encoding="utf-8")), encoding="utf-8")
+    file.write_text(re.sub(r"http://127.0.0.1:\d+/alerts", webhook_url, file.read_text(encoding="utf-8")), encoding="utf-8")
     (folder / "alert_hook.secret").write_text("made for the test\n", encoding="utf-8")
     address = f"127.0.0.1:{port}"
     arguments = [f"--config.file={file}", f"--storage.path={folder}/alertmanager", f"--web.listen-address={address}"]
@@ -95,7 +95,7 @@ def alertmanager(folder: Path, told: str) -> Iterator[str]:
 
 @contextmanager
 def prometheus(folder: Path, server: str, alertmanager_: str) -> Iterator[Prometheus]:
-    """Run Prometheus with the folder's files; `server` and `alertmanager_` are hosts and ports."""
+    """Run Prometheus with the folder's config. `server` and `alertmanager_` are hosts with ports."""
     for name, address in (("housing", server), ("alertmanager", alertmanager_)):
         (folder / "targets" / f"{name}.yml").write_text(f'- targets: ["{address}"]\n', encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"

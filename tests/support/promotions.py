@@ -1,4 +1,4 @@
-"""Kill promotions at each step, take the time of a rollback, and count what the gate decides: what scripts/bench gate prints."""
+"""Promotions killed at each step, the duration of a rollback, and error rates of the gate: scripts/bench gate."""
 
 import os
 import shutil
@@ -46,35 +46,35 @@ CHALLENGERS = 200
 
 
 @contextmanager
-def at_home(place: Path) -> Iterator[Path]:
-    """Make a place the home of this process for as long as the block lasts."""
+def at_home(directory: Path) -> Iterator[Path]:
+    """Set the home of this process during the block."""
     before = os.environ.get("HOUSING_HOME")
-    os.environ["HOUSING_HOME"] = str(place)
+    os.environ["HOUSING_HOME"] = str(directory)
     try:
-        yield place
+        yield directory
     finally:
         os.environ.pop("HOUSING_HOME")
         if before is not None:
             os.environ["HOUSING_HOME"] = before
 
 
-def one_promoted_and_a_better_one_trained(place: Path) -> None:
-    """Make a home where version 1 is at staging, and a better run waits for its promotion."""
-    (place / "data").mkdir(parents=True)
-    rentals_frame().to_csv(place / "data" / "rentals.csv", index=False)
-    with at_home(place):
-        train(place, *WORSE)
+def one_promoted_and_a_better_one_trained(directory: Path) -> None:
+    """Create a home with version 1 at staging and a better run that is not promoted yet."""
+    (directory / "data").mkdir(parents=True)
+    rentals_frame().to_csv(directory / "data" / "rentals.csv", index=False)
+    with at_home(directory):
+        train(directory, *WORSE)
         assert promote(config("promote", "data=rentals")).version == "1"
-        train(place, *BETTER)
+        train(directory, *BETTER)
 
 
-def copied(original: Path, place: Path) -> None:
-    """Copy a home; artefacts stay where they are, and the copy of the store knows where."""
-    shutil.copytree(original, place, ignore=shutil.ignore_patterns("mlartifacts", "outputs"), dirs_exist_ok=True)
+def copied(original: Path, directory: Path) -> None:
+    """Copy a home without artifacts: the copied store refers to the original ones."""
+    shutil.copytree(original, directory, ignore=shutil.ignore_patterns("mlartifacts", "outputs"), dirs_exist_ok=True)
 
 
 def opened(home: Path) -> Store:
-    """The store of a home."""
+    """Return the store of a home."""
     return tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
 
 
@@ -99,7 +99,7 @@ def corrupt(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b" ")
 
 
-def _sees(query: str) -> Callable[[Path, int], bool]:
+def _query_is_true(query: str) -> Callable[[Path, int], bool]:
     def seen(home: Path, _pid: int) -> bool:
         with closing(sqlite3.connect(f"file:{home}/mlflow.db?mode=ro", uri=True, timeout=10)) as store:
             return bool(store.execute(query).fetchone()[0])
@@ -112,12 +112,12 @@ def _smoke_test_runs(_home: Path, pid: int) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes below a process."""
+    """Return the pids of all descendants of a process."""
     try:
-        below = children(pid)
+        descendant_pids = children(pid)
     except FileNotFoundError:
         return []
-    return below + [deeper for child in below for deeper in descendants(child)]
+    return descendant_pids + [deeper for child in descendant_pids for deeper in descendants(child)]
 
 
 DECISIONS = "runs join experiments using (experiment_id) where experiments.name = 'rentals-decisions'"
@@ -127,45 +127,47 @@ WRITTEN = f"select count(*) from tags where key = 'housing.verdict' and run_uuid
 
 
 STEPS = {
-    "the decision is begun": _sees(f"select count(*) = 2 from {DECISIONS}"),
+    "the decision is started": _query_is_true(f"select count(*) = 2 from {DECISIONS}"),
     "the smoke test runs": _smoke_test_runs,
-    "the version is registered": _sees("select count(*) = 2 from model_versions"),
-    "the verdict is written": _sees(WRITTEN.replace("count(*)", "count(*) = 2")),
-    "the version has its decision": _sees("select count(*) = 1 from model_version_tags where version = 2"),
-    "the alias has moved": _sees("select count(*) = 1 from registered_model_aliases where alias = 'staging' and version = 2"),
-    "the server is asked": _sees(f"select count(*) = 2 from {DECISIONS} and runs.status = 'FINISHED'"),
+    "the version is registered": _query_is_true("select count(*) = 2 from model_versions"),
+    "the verdict is written": _query_is_true(WRITTEN.replace("count(*)", "count(*) = 2")),
+    "the version has its decision": _query_is_true("select count(*) = 1 from model_version_tags where version = 2"),
+    "the alias has moved": _query_is_true(
+        "select count(*) = 1 from registered_model_aliases where alias = 'staging' and version = 2"
+    ),
+    "the server is asked": _query_is_true(f"select count(*) = 2 from {DECISIONS} and runs.status = 'FINISHED'"),
 }
 
 
 @dataclass(frozen=True)
-class Left:
-    """What a promotion that was killed has left: where the alias is, and processes that lived on."""
+class StateAfterKill:
+    """The state after a killed promotion: the version at the alias, and surviving processes."""
 
     version: str | None
     works: bool
     orphans: list[int]
 
 
-def killed(home: Path, step: str) -> Left:
-    """Promote, kill that with SIGKILL as soon as a step is seen, and look at what is left."""
-    arguments = [*TABLE, "serve.url=http://127.0.0.1:9"]  # where nobody answers, so that it goes on asking
-    silent = subprocess.DEVNULL
+def killed(home: Path, step: str) -> StateAfterKill:
+    """Start a promotion, kill it with SIGKILL at a step, and return the state after it."""
+    arguments = [*TABLE, "serve.url=http://127.0.0.1:9"]  # nothing listens there, so the promotion keeps retrying
+    devnull = subprocess.DEVNULL
     with subprocess.Popen(
         [sys.executable, "-m", "housing.promote", *arguments],
         env={**os.environ, "HOUSING_HOME": str(home)},
-        stdout=silent,
-        stderr=silent,
+        stdout=devnull,
+        stderr=devnull,
     ) as process:
         while not STEPS[step](home, process.pid):
-            assert process.poll() is None, f"it ended before: {step}"
+            assert process.poll() is None, f"the promotion exited before: {step}"
             time.sleep(0.002)
-        below = descendants(process.pid)
+        descendant_pids = descendants(process.pid)
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    wait_for(lambda: not _living(below), "the server of the smoke test stops too", 30)
+    wait_for(lambda: not _living(descendant_pids), "the server of the smoke test stops too", 30)
     store = opened(home)
     version = store.registry.version_at(MODEL, "staging")
-    return Left(version, _works(store, version), _living(below))
+    return StateAfterKill(version, _works(store, version), _living(descendant_pids))
 
 
 def _living(pids: list[int]) -> list[int]:
@@ -179,55 +181,57 @@ def _works(store: Store, version: str | None) -> bool:
 
 
 def promoted(home: Path, *overrides: str) -> Ended:
-    """Promote as a user does."""
+    """Run the promote command."""
     return command(home, "housing.promote", *TABLE, "gate.smoke_test_seconds=null", *overrides)
 
 
 def rolled_back(home: Path, url: str) -> tuple[float, Ended]:
-    """Roll back as a user does; give the seconds until the server answers with the version before, and the command's end."""
-    begun = time.monotonic()
-    ended = fresh_command(home, "housing.rollback", *TABLE, f"serve.url={url}")
-    return time.monotonic() - begun, ended
+    """Run the rollback command. Return the seconds until the server serves the previous version, and the command's result."""
+    started = time.monotonic()
+    result = fresh_command(home, "housing.rollback", *TABLE, f"serve.url={url}")
+    return time.monotonic() - started, result
 
 
 def crashes(original: Path) -> None:
-    """Print what is left by a kill at each step."""
+    """Print the state after a kill at each step."""
     print("| killed with SIGKILL when | alias is at | that version works | then the same command | versions in the registry |")
     print("|---|---:|---|---|---:|")
     for step in STEPS:
-        with tempfile.TemporaryDirectory() as place:
-            home = Path(place)
+        with tempfile.TemporaryDirectory() as directory:
+            home = Path(directory)
             copied(original, home)
-            left = killed(home, step)
+            state = killed(home, step)
             again = promoted(home)
             versions = len(opened(home).client.api.search_model_versions(f"name = '{MODEL}'"))
-            works = "yes" if left.works else "NO"
-            print(f"| {step} | {left.version} | {works} | {again.out.split()[0]} | {versions} |", flush=True)
+            works = "yes" if state.works else "NO"
+            print(f"| {step} | {state.version} | {works} | {again.out.split()[0]} | {versions} |", flush=True)
 
 
 def rollbacks(home: Path) -> None:
-    """Print how long a rollback takes, the start of the command and the server's own proof among it."""
-    took = []
+    """Print the duration of a rollback, including the start of the command and the server's verification."""
+    durations = []
     with serving(home, "serve.poll_seconds=1") as server:
         for _ in range(3):
             assert promoted(home, f"serve.url={server.url}", "force=true", "force_reason=to go back from").code == 0
-            seconds, ended = rolled_back(home, server.url)
-            assert ended.code == 0, ended.out + ended.err
-            took.append(seconds)
-    print(f"\n| rollback until the server answers with the version before, s: middle | slowest of {len(took)} |\n|---:|---:|")
-    print(f"| {sorted(took)[1]:.1f} | {max(took):.1f} |", flush=True)
+            seconds, result = rolled_back(home, server.url)
+            assert result.code == 0, result.out + result.err
+            durations.append(seconds)
+    print(
+        f"\n| rollback until the server answers with the version before, s: middle | slowest of {len(durations)} |\n|---:|---:|"
+    )
+    print(f"| {sorted(durations)[1]:.1f} | {max(durations):.1f} |", flush=True)
 
 
 Errors = NDArray[np.float64]
 
 
 def held_out_errors() -> tuple[list[Errors], Errors, list[SliceMask]]:
-    """Fit three XGBoosts that differ in their seed, and extra trees, on a third of the real table.
+    """Fit three XGBoost models with different seeds, and extra trees, on a third of the real table.
 
-    Gives their errors on the rest, and the slices of that.
+    Return their errors on the remaining rows, and the slices of these rows.
     """
-    asked = ["data=california", "features=none", "refit=false", "interval=none", "split.test=0.6", "split.valid=0.05"]
-    seeds = [config("train", *asked, "model=xgboost", f"seed={seed}") for seed in range(3)]
+    overrides = ["data=california", "features=none", "refit=false", "interval=none", "split.test=0.6", "split.valid=0.05"]
+    seeds = [config("train", *overrides, "model=xgboost", f"seed={seed}") for seed in range(3)]
     table = data.load(seeds[0].data)
     parts = split(table, seeds[0].split)
 
@@ -235,40 +239,46 @@ def held_out_errors() -> tuple[list[Errors], Errors, list[SliceMask]]:
         fitted = fitting.fit(FitSettings.from_config(cfg), table, parts.train, parts.valid)
         return np.asarray(fitted.predict(table.matrix[parts.test]) - table.target[parts.test])
 
-    other = errors(config("train", *asked, "model=extra_trees"))
+    other = errors(config("train", *overrides, "model=extra_trees"))
     return [errors(cfg) for cfg in seeds], other, make_slices(table, parts.test, SliceSettings.from_config(seeds[0].data))
 
 
-def decided(champion: Errors, challengers: list[Errors], groups: list[SliceMask], rows: int, better: float) -> Counter[str]:
-    """Count the verdicts over challengers that are better by a share, each on test rows of its own, drawn from the held-out ones.
+def count_verdicts(
+    champion: Errors, challengers: list[Errors], groups: list[SliceMask], rows: int, better: float
+) -> Counter[str]:
+    """Count the verdicts on challengers whose errors are smaller by a ratio, each on its own sample of the held-out rows.
 
-    For each row a coin says which of the two errors is the challenger's. So both are equal in every slice, but for the share.
+    The errors of challenger and champion are swapped at random in each row. Without the ratio, both are therefore equal in
+    every slice.
     """
     rules, random = GateSettings.from_config(config("promote", "data=california")), np.random.default_rng(rows)
-    found: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
     for number in range(CHALLENGERS):
-        drawn, swapped = random.integers(len(champion), size=rows), random.random(rows) < 0.5
-        mine, theirs = challengers[number % len(challengers)][drawn], champion[drawn]
-        mine, theirs = np.where(swapped, theirs, mine) * (1 - better), np.where(swapped, mine, theirs)
-        here = [SliceMask(group.kind, group.name, group.mask[drawn]) for group in groups]
-        checks = gate.slice_checks(rules, here, mine, theirs)
-        found[gate.decide_verdict(gate.compare_overall(rules, mine, theirs), checks)] += 1
-        found["vetoed by a slice"] += not all(check.passed for check in checks)
-    return found
+        sample, swapped = random.integers(len(champion), size=rows), random.random(rows) < 0.5
+        challenger_errors, champion_errors = challengers[number % len(challengers)][sample], champion[sample]
+        challenger_errors, champion_errors = (
+            np.where(swapped, champion_errors, challenger_errors) * (1 - better),
+            np.where(swapped, challenger_errors, champion_errors),
+        )
+        slices = [SliceMask(group.kind, group.name, group.mask[sample]) for group in groups]
+        checks = gate.slice_checks(rules, slices, challenger_errors, champion_errors)
+        verdicts[gate.decide_verdict(gate.compare_overall(rules, challenger_errors, champion_errors), checks)] += 1
+        verdicts["vetoed by a slice"] += not all(check.passed for check in checks)
+    return verdicts
 
 
 def simulation() -> None:
-    """Print what the gate says of challengers whose true worth is known."""
+    """Print the verdicts on challengers with a known true improvement."""
     (champion, *seeds), other, groups = held_out_errors()
     print(f"| {CHALLENGERS} challengers | test rows | promoted | rejected | vetoed by a slice |\n|---|---:|---:|---:|---:|")
     for kind, challengers in (("another seed", seeds), ("another kind of model", [other])):
-        alike = np.corrcoef(champion, challengers[0])[0, 1]
-        for better, what in ((0.0, "equal"), (0.02, "better by 2 %")):
+        correlation = np.corrcoef(champion, challengers[0])[0, 1]
+        for better, effect in ((0.0, "equal"), (0.02, "better by 2 %")):
             for rows in (500, 1000, 2000, 4000, 8000):
-                count = decided(champion, challengers, groups, rows, better)
-                shares = [count[one] / CHALLENGERS for one in (PROMOTE, REJECT, "vetoed by a slice")]
-                told = " | ".join(f"{share:.1%}" for share in shares)
-                print(f"| {what}, {kind} (errors correlate {alike:.2f}) | {rows} | {told} |", flush=True)
+                count = count_verdicts(champion, challengers, groups, rows, better)
+                shares = [count[verdict] / CHALLENGERS for verdict in (PROMOTE, REJECT, "vetoed by a slice")]
+                rates = " | ".join(f"{share:.1%}" for share in shares)
+                print(f"| {effect}, {kind} (errors correlate {correlation:.2f}) | {rows} | {rates} |", flush=True)
 
 
 def simulated_errors(random: np.random.Generator, rows: int) -> dict[str, tuple[Errors, Errors]]:
@@ -308,8 +318,8 @@ def main() -> None:
     error_rates()
     simulation()
     print()
-    with tempfile.TemporaryDirectory() as place:
-        home = Path(place) / "home"
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory) / "home"
         one_promoted_and_a_better_one_trained(home)
         crashes(home)
         rollbacks(home)

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""A running server, and requests to it."""
 
 import json
 import os
@@ -25,21 +25,21 @@ from tests.support.waiting import SECONDS, wait_for
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered."""
+    """A response of the server."""
 
     status: int
     type: str
     text: str
-    id: str | None = None  # of the request, as its header tells
+    id: str | None = None  # X-Request-Id
 
     @property
     def json(self) -> Any:
-        """The body as JSON; NaN and the like are refused, as a strict caller does."""
-        return json.loads(self.text, parse_constant=_refuse)
+        """The body as strict JSON: NaN and Infinity are errors."""
+        return json.loads(self.text, parse_constant=_reject_constant)
 
 
-def _refuse(name: str) -> None:
-    raise AssertionError(f"the answer holds {name}")
+def _reject_constant(name: str) -> None:
+    raise AssertionError(f"the response contains {name}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Server:
     log: Path
 
     def ask(self, route: str, body: bytes | None = None, method: str | None = None, **headers: str) -> Answer:
-        """Send bytes (JSON, unless a header says otherwise), or just ask."""
+        """Send a request. The body is JSON unless a header sets another content type."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(f"{self.url}{route}", body, {"Content-Type": "application/json", **named}, method=method)
         try:
@@ -63,24 +63,24 @@ class Server:
             return Answer(error.code, error.headers["Content-Type"], error.read().decode())
 
     def predict(self, body: object) -> Answer:
-        """Ask for predictions."""
+        """Request predictions."""
         return self.ask("/predict", json.dumps(body).encode())
 
     def answers(self, route: str) -> bool:
-        """Whether the route answers with 200."""
+        """Return whether the route responds with status 200."""
         try:
             return self.ask(route).status == 200
         except OSError:
             return False
 
     def workers(self) -> list[int]:
-        """The pids of gunicorn's workers; the puller has children too, now and then."""
+        """Return the pids of gunicorn's workers. The puller also has child processes at times."""
         masters = [pid for pid in children(self.process.pid) if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         return [worker for master in masters for worker in children(master)]
 
 
 def assert_problem(answer: Answer, status: int, detail: str) -> None:
-    """Every error has one shape."""
+    """Check the status and detail of an RFC 9457 problem, the format of every error."""
     assert (answer.status, answer.type) == (status, "application/problem+json"), answer
     body = answer.json
     assert set(body) - {"errors"} == {"type", "title", "status", "detail"}
@@ -89,37 +89,37 @@ def assert_problem(answer: Answer, status: int, detail: str) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The pids of a process's children."""
+    """Return the pids of a process's children."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
 def scraped(server: Server) -> dict[str, float]:
-    """The metrics by name and labels."""
+    """Return the metrics by name and labels."""
     lines = (line for line in server.ask("/metrics").text.splitlines() if line and not line.startswith("#"))
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 def new_key(name: str, rights: str) -> tuple[str, str]:
-    """Make a key as an operator does; give it and its line."""
-    made = subprocess.run(
+    """Create an API key as an operator does. Return the key and its line in the keys file."""
+    process = subprocess.run(
         [sys.executable, "-m", "server.access", name, rights], cwd=PROJECT, capture_output=True, text=True, check=False
     )
-    assert made.returncode == 0, made.stderr
-    _, key, _, line = made.stdout.splitlines()
+    assert process.returncode == 0, process.stderr
+    _, key, _, line = process.stdout.splitlines()
     return key.strip(), line.strip()
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on."""
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port: int = place.getsockname()[1]
+    """Return a free port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port
 
 
 @contextmanager
 def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None = None, url: str = "") -> Iterator[Server]:
-    """Serve the rentals with real gunicorn workers and a real puller for as long as the block lasts."""
+    """Run a server with real gunicorn workers and a real puller. The default table is rentals."""
     port, log = free_port(), home_ / "serve.log"
     chosen = ["data=rentals", f"serve.port={port}", "serve.poll_seconds=0.1", "serve.drain_seconds=0", *overrides]
     arguments = [f"hydra.searchpath=[file://{TABLES}]", *chosen]
@@ -133,21 +133,21 @@ def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None 
         )
     server = Server(url or f"http://127.0.0.1:{port}", process, log)
     try:
-        wait_for(lambda: server.answers("/healthz") and len(server.workers()) == workers, "the server lives")
+        wait_for(lambda: server.answers("/healthz") and len(server.workers()) == workers, "the server is live")
         yield server
     finally:
         process.terminate()
         process.wait(SECONDS)
 
 
-def promoted(place: Path, table: str, empty_store_: Path) -> Path:
-    """Make a home with a small promoted model of rentals or towns, with intervals."""
+def promoted(directory: Path, table: str, empty_store_: Path) -> Path:
+    """Create a home with a small promoted model of rentals or towns, with intervals."""
     frame = {"rentals": rentals_frame, "towns": towns_frame}[table]()
-    (place / "data").mkdir()
-    frame.to_csv(place / "data" / f"{table}.csv", index=False)
-    shutil.copy(empty_store_, place / "mlflow.db")
+    (directory / "data").mkdir()
+    frame.to_csv(directory / "data" / f"{table}.csv", index=False)
+    shutil.copy(empty_store_, directory / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOUSING_HOME", str(place))
-        train(place, f"data={table}", "figures=false", "model.estimator.n_estimators=50", "model.estimator.learning_rate=0.2")
+        patch.setenv("HOUSING_HOME", str(directory))
+        train(directory, f"data={table}", "figures=false", "model.estimator.n_estimators=50", "model.estimator.learning_rate=0.2")
         assert promote(config("promote", f"data={table}")).verdict == "PROMOTE"
-    return place
+    return directory

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Small tables with known formulas, and configs and runs for them."""
 
 from pathlib import Path
 
@@ -18,22 +18,23 @@ TABLES = PROJECT / "tests" / "tables"
 RENTALS_DATA = (f"--config-dir={TABLES}", "data=rentals", "features=none")
 
 
-RENTALS_SWEEP = ("-m", *RENTALS_DATA, "refit=false", "interval=none", "figures=false", "log_model=best")  # one quick fit a job
+RENTALS_SWEEP = ("-m", *RENTALS_DATA, "refit=false", "interval=none", "figures=false", "log_model=best")  # one quick fit per job
 
 
-FLAT = {"area": 50.5, "rooms": 2, "furnished": True, "quarter": "hills", "built": 1950}  # of the rentals
+FLAT = {"area": 50.5, "rooms": 2, "furnished": True, "quarter": "hills", "built": 1950}  # a row of the rentals table
 
 
-COORDINATES = {"lat": {"type": "float", "role": "latitude"}, "lon": {"type": "float", "role": "longitude"}}  # of a made-up table
+COORDINATES = {
+    "lat": {"type": "float", "role": "latitude"},
+    "lon": {"type": "float", "role": "longitude"},
+}  # columns for a schema in a test
 
 
-WITHOUT_REHEARSAL = {
-    "promote": ("gate.smoke_test_seconds=null",)
-}  # unless a test asks for it: starting a server takes some seconds
+WITHOUT_REHEARSAL = {"promote": ("gate.smoke_test_seconds=null",)}  # off by default in tests: it takes seconds to start a server
 
 
 def rentals_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
-    """Made-up flats whose rent follows from their columns; a tenth has no year."""
+    """Return synthetic flats whose rent is a known formula of their columns. A tenth lack the year."""
     random = np.random.default_rng(seed)
     area, rooms = random.uniform(20, 150, rows).round(1), random.integers(1, 7, rows)
     furnished, quarter = random.random(rows) < 0.3, random.choice(["old town", "harbour", "hills"], rows)
@@ -46,26 +47,33 @@ def rentals_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
 
 
 def towns_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
-    """Made-up houses whose price follows from where they lie and from their columns; a third lies where others lie."""
+    """Return synthetic houses whose price is a known formula of coordinates and columns. A third share coordinates."""
     random = np.random.default_rng(seed)
-    places = random.uniform((45.0, 5.0), (47.0, 8.0), (rows, 2)).round(3)
-    places[: rows // 3] = places[random.integers(rows // 3, rows, rows // 3)]
+    coordinates = random.uniform((45.0, 5.0), (47.0, 8.0), (rows, 2)).round(3)
+    coordinates[: rows // 3] = coordinates[random.integers(rows // 3, rows, rows // 3)]
     area, garden = random.uniform(20, 200, rows).round(1), random.random(rows) < 0.4
     rooms = np.where(random.random(rows) < 0.1, np.nan, random.integers(1, 9, rows))
     kind = random.choice(["flat", "house", "barn"], rows)
-    price = 300 + 150 * np.sin(2 * places[:, 0]) + 150 * np.cos(2 * places[:, 1]) + area + 30 * garden + 50 * (kind == "house")
+    price = (
+        300
+        + 150 * np.sin(2 * coordinates[:, 0])
+        + 150 * np.cos(2 * coordinates[:, 1])
+        + area
+        + 30 * garden
+        + 50 * (kind == "house")
+    )
     price = (price + random.normal(0, 10, rows)).round(2)
     columns = {"area": area, "rooms": rooms, "garden": garden, "kind": kind, "price": price}
-    return pd.DataFrame({"north": places[:, 0], "east": places[:, 1], **columns})
+    return pd.DataFrame({"north": coordinates[:, 0], "east": coordinates[:, 1], **columns})
 
 
 def config(name: str, *overrides: str) -> DictConfig:
-    """Compose a config of the project; tables of the tests are known too."""
+    """Compose a config of the project, with the tests' tables in the search path."""
     with initialize_config_dir(CONF, version_base="1.3"):
         return compose(name, [f"hydra.searchpath=[file://{TABLES}]", *WITHOUT_REHEARSAL.get(name, ()), *overrides])
 
 
-# For tables of some hundred rows: fewer cells, fewer neighbours, a shorter climb.
+# For tables of a few hundred rows: fewer cells, neighbours and iterations.
 SMALL_GEO = (
     "features.blocks.target_encoding.n_clusters=[40,10]",
     "features.blocks.neighbours.distances_to=[5]",
@@ -85,11 +93,11 @@ SMALL_FULL = (
 )
 
 
-SMALL = {"none": (), "static": (), "geo": SMALL_GEO, "full": SMALL_FULL}  # by name of the features
+SMALL = {"none": (), "static": (), "geo": SMALL_GEO, "full": SMALL_FULL}  # by feature preset
 
 
 def train(home_: Path, *overrides: str) -> Outcome:
-    """Run one job in this process, on the rentals unless told otherwise."""
+    """Run one training job in this process, by default on the rentals table."""
     folder = home_ / "outputs" / str(len(list(home_.glob("outputs/*"))))
-    asked = ["data=rentals", "features=none", *overrides]
-    return run(config("train", *asked), Job(asked, folder))
+    overrides_ = ["data=rentals", "features=none", *overrides]
+    return run(config("train", *overrides_), Job(overrides_, folder))

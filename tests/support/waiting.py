@@ -1,14 +1,14 @@
-"""TODO docstring."""
+"""Polling for a condition instead of sleeping."""
 
 import time
 from collections.abc import Callable
 
-SECONDS = 120  # for anything that is waited for
+SECONDS = 120  # default timeout
 
 
-def wait_for(holds: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
-    """Wait until a condition holds; the test fails where it never does."""
+def wait_for(condition: Callable[[], bool], description: str, seconds: float = SECONDS) -> None:
+    """Wait until a condition holds, and fail the test after a timeout."""
     end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"waited {seconds} s for: {what}"
+    while not condition():
+        assert time.monotonic() < end, f"timed out after {seconds} s waiting for: {description}"
         time.sleep(0.05)
