@@ -23,7 +23,6 @@ NOT_OF_THE_CLONE = (
     ".env",
     ".docker-engine",
     "outputs",
-    "serving",
     "mlartifacts",
     "mlflow.db*",
     "*_cache",
