@@ -186,7 +186,8 @@ print(full, DROPPED._value.get(), lines.count(b"\\n"), lines.endswith(b"}\\n"))
     assert ended.returncode == 0, ended.stderr
     full, dropped, lines, whole = ended.stdout.split()
     assert float(full) == float(dropped) > 0 and int(lines) == 320 - float(dropped) and whole == "True"
-    assert ended.stderr.count("Cannot write the prediction log") == 1
+    # once for each time that the disk is full: a smaller batch may still fit after a larger one
+    assert 1 <= ended.stderr.count("Cannot write the prediction log") < 10
 
 
 @pytest.mark.parametrize(
