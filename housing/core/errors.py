@@ -22,7 +22,7 @@ class UntrustedConfigError(HousingError):
     """The stored config of a run could run code that this machine does not trust."""
 
 
-class DiskFullError(HousingError):
+class DiskFullError(HousingError, OSError):
     """A file could not be written because the disk is full, or a quota or size limit is reached. The old file is unchanged."""
 
 

@@ -177,7 +177,7 @@ def test_a_best_run_that_is_already_at_the_alias_does_not_count_as_moved(home: P
 @pytest.mark.long
 @pytest.mark.skipif(weed() is None or not ACT.exists(), reason="weed or act is not installed: locks/s3.txt, locks/ci.txt")
 def test_pushed_rows_are_learned_from_and_served_once(tmp_path: Path, empty_store: Path) -> None:
-    with scene(tmp_path, empty_store, rentals_frame(150), ("data=rentals",), TREES) as here:
+    with scene(tmp_path, empty_store, rentals_frame(600), ("data=rentals",), TREES) as here:
         with here.retraining(), here.retraining():  # the second one waits, and then has nothing to do
             wait_for(lambda: here.serves("1"), "version 1 is served")
         assert sorted(values["verdict"] for values in outputs(here.ci)) == ["PROMOTE", "UP TO DATE"]
@@ -189,7 +189,7 @@ def test_pushed_rows_are_learned_from_and_served_once(tmp_path: Path, empty_stor
         log = workflow(here, "push")
         wait_for(lambda: here.serves("2"), "version 2, fitted on the new rows, is served")
         assert {"verdict=PROMOTE", "moved=true", "version=2"} <= set(re.findall(r"set-output:: (.*)", log))
-        assert "1,650 rows, 1,500 new since the last retraining" in log
+        assert "2,100 rows, 1,500 new since the last retraining" in log
         assert (count_runs(here.store, "sweep"), count_runs(here.store, "run"), count_versions(here.store)) == (2, 4, 2)
 
         log = workflow(here, "repository_dispatch", MIN_NEW_ROWS="5")
