@@ -177,8 +177,8 @@ def _column_schema(column: Column) -> Spec:
         spec["format"] = "double"
     if column.categories:
         spec["enum"] = [*column.categories, *([None] if column.nullable else [])]
-    bounds = {"minimum": column.min, "maximum": column.max}
-    return {**spec, **{name: bound for name, bound in bounds.items() if bound is not None}}
+    is_number = column.type in ("int", "float")
+    return {**spec, **({"minimum": column.lower_bound, "maximum": column.upper_bound} if is_number else {})}
 
 
 def _describe(column: Column) -> str:
