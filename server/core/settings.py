@@ -73,7 +73,9 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     @property
     def local_host(self) -> str:
         """The address at which this machine reaches the server."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        listens_everywhere = set(self.host) <= set("0.:")  # 0.0.0.0 or ::
+        loopback = "::1" if ":" in self.host else "127.0.0.1"
+        return loopback if listens_everywhere else self.host
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
