@@ -23,8 +23,8 @@ from server.prediction_log.request_id import make_id_generator
 from server.prediction_log.rotating_file import FEEDBACK, PREDICTIONS, RotatingFile
 from server.prediction_log.writer import FileHandler, PredictionLog
 from server.transport.cors import CorsMiddleware
+from server.transport.fast_path import Application, FastPath
 from server.transport.metrics_port import MetricsPortGuard
-from server.transport.wsgi import Application, FastPath
 from server.ui.pages import pages_blueprint
 
 

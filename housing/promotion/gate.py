@@ -34,8 +34,8 @@ def describe(gate: GateSettings, difference: PairedDifference, champion: str) ->
     lower, upper = difference.lower, difference.upper
     if lower is None or upper is None:
         return (
-            f"too few test rows to tell: {scores} on {difference.rows:,} rows;"
-            f" at least {gate.min_rows:,} are needed (gate.min_rows)"
+            f"too few test rows to tell: {scores}; number of test rows: {difference.rows:,},"
+            f" expected at least {gate.min_rows:,} (gate.min_rows)"
         )
     confidence = f"{gate.confidence:.1%} confidence"
     if difference.is_better:

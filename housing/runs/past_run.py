@@ -53,7 +53,7 @@ class PastRun:
             If neither the `configured` path nor a CSV file in `folder` has that fingerprint.
         """
         expected = self.run.tags[tags.DATA].partition("[")[0]  # "[:n]" marks a run on the first n rows of the file
-        candidates = [configured, *sorted(folder.glob("*.csv"))]
+        candidates = [configured, *sorted(folder.glob("*.csv*"))]
         fingerprints = {path: sha256(path) for path in candidates if path.is_file()}
         for path, fingerprint in fingerprints.items():
             if fingerprint == expected:

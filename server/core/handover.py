@@ -6,7 +6,7 @@ A worker's age is its number in the order of starts, from 1.
 import mmap
 import struct
 
-MAX_STARTS = 1_000_000  # of workers in the life of a master; ages beyond share their byte with older ones
+MAX_STARTS = 1_000_000  # of workers in the life of a master
 _last_old_age = mmap.mmap(-1, 8)  # pages of memory are taken only when they are written
 _ready = mmap.mmap(-1, MAX_STARTS)
 

@@ -90,6 +90,8 @@ class CurrentModel:
                 self._log_once(f"Cannot read {self._folder / releases.CURRENT}; the current model stays: {error}")
                 return
             if release is None or release_id == self._last_release:
+                if release is None:
+                    self._unavailable_reason = NO_MODEL
                 self._last_error = ""
                 return
             try:

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from server.prediction_log.reader import Entry, parse_entry
 from server.prediction_log.request_id import parse_request_id
@@ -50,30 +51,34 @@ def find_unknown_ids(folder: Path, request_ids: Iterable[str], delay: float) -> 
     now = time.time()  # a younger entry may still be on its way
     settled = {request_id for request_id in request_ids if abs(now - parse_request_id(request_id)[0]) > delay}
     for path, names in candidate_files(folder, settled, delay).items():
-        settled -= {name.decode() for name in names if _contains(path, name, delay)}
+        settled -= _ids_in_file(path, names, delay)
     return sorted(settled)
 
 
-def _contains(path: Path, request_id: bytes, delay: float) -> bool:
-    """Search a file by bisection: its lines are in the order of their times, except for `delay`."""
-    moment = parse_request_id(request_id.decode())[0]
+def _ids_in_file(path: Path, request_ids: Iterable[bytes], delay: float) -> set[str]:
     try:
         with path.open("rb") as file:
-            low, high = 0, file.seek(0, os.SEEK_END)
-            while high - low > CHUNK_BYTES:
-                middle = (low + high) // 2
-                file.seek(middle)
-                file.readline()  # the rest of a line
-                line_moment = _line_moment(file.readline())
-                low, high = (middle, high) if line_moment is not None and line_moment < moment - delay else (low, middle)
-            file.seek(low)
-            for line in file:
-                if line[ID_SLICE] == request_id:
-                    return True
-                if (_line_moment(line) or 0.0) > moment + delay:
-                    return False
-    except FileNotFoundError:
-        pass  # it was removed for its age
+            return {request_id.decode() for request_id in request_ids if _contains(file, request_id, delay)}
+    except FileNotFoundError:  # it was removed for its age
+        return set()
+
+
+def _contains(file: BinaryIO, request_id: bytes, delay: float) -> bool:
+    """Search a file by bisection: its lines are in the order of their times, except for `delay`."""
+    moment = parse_request_id(request_id.decode())[0]
+    low, high = 0, file.seek(0, os.SEEK_END)
+    while high - low > CHUNK_BYTES:
+        middle = (low + high) // 2
+        file.seek(middle)
+        file.readline()  # the rest of a line
+        line_moment = _line_moment(file.readline())
+        low, high = (middle, high) if line_moment is not None and line_moment < moment - delay else (low, middle)
+    file.seek(low)
+    for line in file:
+        if line[ID_SLICE] == request_id:
+            return True
+        if (_line_moment(line) or 0.0) > moment + delay:
+            return False
     return False
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from server.transport.wsgi import Application, Environ, StartResponse
+from server.transport.fast_path import Application, Environ, StartResponse
 
 PREFLIGHT_HEADERS = [
     ("Access-Control-Allow-Methods", "GET, POST"),

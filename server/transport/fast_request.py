@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 
 from server.api.prediction import FAST_ROUTES
-from server.transport.wsgi import Environ
+from server.transport.fast_path import Environ
 
 MAX_REQUEST_BYTES = 16_384
 MAX_HEAD_BYTES = 4000

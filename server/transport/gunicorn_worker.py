@@ -19,7 +19,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from server.core import shutdown
 from server.transport import fast_request
-from server.transport.wsgi import Environ
+from server.transport.fast_path import Environ
 
 BODY_WAIT_SECONDS = 0.01  # the loop waits this long for the rest of a body, then a thread does
 RECV_SIZE = 65_536  # bytes

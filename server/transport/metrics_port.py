@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from server.api.prediction import DEFAULT_HEADERS
 from server.core.errors import PROBLEM_MEDIA_TYPE, problem_body
-from server.transport.wsgi import Application, Environ, StartResponse
+from server.transport.fast_path import Application, Environ, StartResponse
 
 METRICS_ROUTE = "/metrics"
 

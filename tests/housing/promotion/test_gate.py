@@ -89,7 +89,10 @@ def test_too_few_rows_are_a_hold_that_says_how_many_are_needed() -> None:
         difference = gate.compare_overall(RULES, 0.01 * champion, champion)
         assert gate.decide_verdict(difference, []) == HOLD
         description = gate.describe(RULES, difference, "version 1")
-        assert description.startswith("too few test rows to tell") and f"on {rows} rows; at least 100 are needed" in description
+        assert (
+            description.startswith("too few test rows to tell")
+            and f"number of test rows: {rows}, expected at least 100" in description
+        )
     unclear = gate.compare_overall(RULES, *make_errors(np.random.default_rng(2), 0.0))
     assert re.search(
         r"; a difference of this size would need about [\d,]+ test rows$", gate.describe(RULES, unclear, "version 1")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -201,27 +202,31 @@ def test_a_public_server_without_keys_warns(served_home: Path) -> None:
         assert "WARNING: this server can be reached from other machines" in running.log.read_text(encoding="utf-8")
 
 
-def test_all_workers_share_the_budget_of_a_key(served_home: Path) -> None:
-    key, line = new_key("one", "predict")
-    file = served_home / "limited"
+@contextmanager
+def limited(home: Path, rate: float) -> Iterator[tuple[Server, str]]:
+    """Run a server of two workers with a rate limit, and yield it with its only key."""
+    key, line = new_key("limited", "predict")
+    file = home / "limited"
     file.write_text(line, encoding="utf-8")
-    with serving(served_home, f"serve.keys_file={file}", "serve.workers=2", "serve.rate_limit=0.1") as running:
+    with serving(home, f"serve.keys_file={file}", "serve.workers=2", f"serve.rate_limit={rate}") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
+        yield running, key
+
+
+def test_all_workers_share_the_budget_of_a_key(served_home: Path) -> None:
+    with limited(served_home, rate=0.001) as (running, key):
         answers = [ask(running, "/predict", key, BODY) for _ in range(20)]  # on new connections, so to both workers
     assert [answer.status for answer in answers].count(200) == 1
-    assert_problem(answers[-1], 429, r"Rate limit of 0\.1 requests per second exceeded\. Retry after \d+ s\.")
+    assert_problem(answers[-1], 429, r"Rate limit of 0\.001 requests per second exceeded\. Retry after \d+ s\.")
 
 
 def test_one_kept_connection_gets_the_whole_budget(served_home: Path) -> None:
-    key, line = new_key("one", "predict")
-    file = served_home / "kept"
-    file.write_text(line, encoding="utf-8")
-    with serving(served_home, f"serve.keys_file={file}", "serve.workers=2", "serve.rate_limit=20") as running:
-        wait_for(lambda: running.answers("/readyz"), "the model is published")
+    headers = {"Content-Type": "application/json"}
+    with limited(served_home, rate=20) as (running, key):
         connection = http.client.HTTPConnection(running.url.removeprefix("http://"))
         statuses = []
         for _ in range(20):
-            connection.request("POST", "/predict", BODY, {"Content-Type": "application/json", "Authorization": f"Bearer {key}"})
+            connection.request("POST", "/predict", BODY, {**headers, "Authorization": f"Bearer {key}"})
             response = connection.getresponse()
             response.read()
             statuses.append(response.status)

@@ -418,6 +418,8 @@ def test_a_chunked_body_above_the_limit_is_refused(served: Server, route: str) -
         client.send(chunked(rows + b" " * 4_000_000, route))
         status, _, body = client.response()
         assert status == 413 and b"4000000 bytes" in body
+        client.send(GOOD)  # what is left of the body must not be read as a request
+        assert client.response()[0] == 200
 
 
 def test_a_chunked_body_within_the_limit_is_read_whole(served: Server) -> None:
