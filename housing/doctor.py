@@ -7,7 +7,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from housing.core.command import command
+from housing.command_line.command import command
 
 
 @command("doctor")

@@ -5,8 +5,8 @@ python -m housing.history
 
 from omegaconf import DictConfig
 
-from housing.core.aliases import require_declared_alias
-from housing.core.command import command
+from housing.command_line.command import command
+from housing.tracking.aliases import require_declared_alias
 
 
 @command("history")

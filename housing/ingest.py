@@ -5,7 +5,7 @@ python -m housing.ingest file=new.csv
 
 from omegaconf import DictConfig
 
-from housing.core.command import command
+from housing.command_line.command import command
 
 
 @command("ingest")

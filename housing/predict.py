@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from housing.core.command import command
+from housing.command_line.command import command
 
 
 def predict(cfg: DictConfig) -> int:

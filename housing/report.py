@@ -5,14 +5,14 @@ python -m housing.report run_id=ID
 
 from omegaconf import DictConfig
 
-from housing.core.command import command
+from housing.command_line.command import command
 
 
 @command("report")
 def main(cfg: DictConfig) -> None:
     """Write the page and print its path."""
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
-    from housing.core import console
+    from housing.command_line import console
     from housing.reports.report import write_report
 
     console.show_file(write_report(cfg))

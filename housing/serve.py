@@ -7,9 +7,9 @@ import sys
 
 from omegaconf import DictConfig
 
-from housing.core.aliases import require_declared_alias
-from housing.core.command import command
+from housing.command_line.command import command
 from housing.serving.supervisor import require_free_port, server_environment, supervise
+from housing.tracking.aliases import require_declared_alias
 from server.core.settings import Settings
 
 ROUTES = {

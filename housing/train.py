@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from housing.core.command import command
+from housing.command_line.command import command
 from housing.sweeps import lifecycle
 
 

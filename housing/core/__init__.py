@@ -1,1 +1,1 @@
-"""Shared foundations: errors, atomic file writes, validators, locks, process identity and the Hydra commands."""
+"""Shared foundations: errors, config, atomic file writes, validators, locks and process identity."""

@@ -15,9 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from housing.command_line.next_command import next_command
 from housing.core.errors import ConfigError, HousingError, TableError, Violation
 from housing.core.files import sha256
-from housing.core.next_command import next_command
 from housing.data.reading import Cells, TextTable, read_text
 from housing.data.settings import TableSettings
 from housing.schema.column import MAX_INTEGER, Column, Matrix, Value, Vector

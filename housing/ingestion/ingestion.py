@@ -11,10 +11,10 @@ from typing import Self
 
 from omegaconf import DictConfig
 
+from housing.command_line.next_command import next_command
 from housing.core.errors import ConfigError, DataVersionError, HousingError, TableError
 from housing.core.files import atomic_write
 from housing.core.locks import LockTimeout, file_lock
-from housing.core.next_command import next_command
 from housing.data import dvc
 from housing.data.dvc import Version
 from housing.data.reading import Cells, append_rows, base_name, format_csv, read_rows

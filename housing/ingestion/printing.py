@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from housing.core.console import create_console
+from housing.command_line.console import create_console
 from housing.ingestion.drift import Drift, DriftSettings
 from housing.ingestion.new_rows import BadRow
 

@@ -15,12 +15,12 @@ from omegaconf import DictConfig
 from packaging.requirements import Requirement
 
 from housing.bundle.bundle import Bundle
+from housing.command_line.next_command import next_command
 from housing.core.environment import project_home
 from housing.core.errors import HousingError
 from housing.core.files import sha256
 from housing.core.http import NO_PROXY_OPENER
 from housing.core.locks import store_file
-from housing.core.next_command import next_command
 from housing.data import dvc
 from housing.tracking import store as tracking
 from housing.tracking.store import Store

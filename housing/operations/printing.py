@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from housing.core.console import create_console
+from housing.command_line.console import create_console
 from housing.operations.health_checks import PASSED, SKIPPED, CheckResult
 
 MARKS = {PASSED: ("ok", ""), SKIPPED: ("-", "dim")}

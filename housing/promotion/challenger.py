@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from housing.bundle.bundle import Bundle
+from housing.command_line.next_command import next_command
 from housing.core.errors import BundleError, ConfigError, StoreError
-from housing.core.next_command import next_command
 from housing.promotion.settings import AliasSettings, ChallengerSettings
 from housing.promotion.test_set import TestSet
 from housing.runs.export import RUN_ID_KEY

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from housing.core.console import WIDE_TERMINAL, create_console
+from housing.command_line.console import WIDE_TERMINAL, create_console
 from housing.evaluation.limitations import MIN_ROWS
 from housing.evaluation.results import Evaluation
 from housing.promotion.decision import Check, Decision

@@ -3,8 +3,8 @@
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
+from housing.command_line.next_command import next_command
 from housing.core.errors import BundleError, StoreError
-from housing.core.next_command import next_command
 from housing.promotion import decision_log
 from housing.promotion.decision import ROLLBACK, Decision
 from housing.promotion.settings import AliasSettings

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
-from housing.core.aliases import require_declared_alias
 from housing.core.errors import ConfigError
 from housing.core.validators import BOOLEAN, NON_NEGATIVE, POSITIVE, Validator, choice, integer, optional, validate
 from housing.evaluation.evaluate import EvaluationSettings
+from housing.tracking.aliases import require_declared_alias
 from housing.training.metrics import require_ranking_metric
 
 ALIAS_PATTERN = re.compile(r"(?!(latest|v\d+)$)[\w-]+", re.ASCII | re.IGNORECASE)  # MLflow reserves "latest" and "v1"

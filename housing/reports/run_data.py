@@ -8,8 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
+from housing.command_line.next_command import next_command
 from housing.core.errors import HousingError, StoreError
-from housing.core.next_command import next_command
 from housing.data import table as data
 from housing.data.split import Split, split
 from housing.data.table import Table

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from housing.command_line.next_command import next_command
 from housing.core.config import to_yaml
 from housing.core.errors import ConfigError
-from housing.core.next_command import next_command
 from housing.evaluation.contributions import explain
 from housing.evaluation.evaluate import NOMINAL_COVERAGE
 from housing.evaluation.limitations import RULES

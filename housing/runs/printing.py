@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 from rich.table import Table
 
-from housing.core.console import create_console
+from housing.command_line.console import create_console
 from housing.data.settings import parse_schema
 from housing.runs.comparison import Comparison
 from housing.runs.outcome import Outcome

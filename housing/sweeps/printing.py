@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from housing.core.console import WIDE_TERMINAL, create_console
+from housing.command_line.console import WIDE_TERMINAL, create_console
 from housing.runs.outcome import Outcome
 from housing.sweeps.ranking import Ranking
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from housing.core.command import USER_ERRORS
+from housing.command_line.command import USER_ERRORS
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
 from housing.core.files import atomic_write

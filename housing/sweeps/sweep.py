@@ -16,13 +16,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
-from housing.core import console
-from housing.core.command import USER_ERRORS
+from housing.command_line import console
+from housing.command_line.command import USER_ERRORS
+from housing.command_line.next_command import next_command
 from housing.core.config import SWEEP_RUN
 from housing.core.errors import StoreError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
-from housing.core.next_command import next_command
 from housing.data import table as tables
 from housing.data.settings import parse_schema
 from housing.data.split import split

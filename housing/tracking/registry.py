@@ -2,8 +2,8 @@
 
 from mlflow.exceptions import MlflowException
 
+from housing.command_line.next_command import next_command
 from housing.core.errors import StoreError
-from housing.core.next_command import next_command
 from housing.tracking.client import Client
 from housing.tracking.tags import MODEL_ID, NOT_FOUND
 

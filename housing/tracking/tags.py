@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from housing.command_line.next_command import next_command
 from housing.core.errors import StoreError
-from housing.core.next_command import next_command
 
 RUN_TYPE, DATA, COLUMNS, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
     f"housing.{name}" for name in ("run_type", "data", "columns", "split", "model_id", "evaluation", "code", "folder", "error")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from housing.core import help as command_help
+from housing.command_line import help as command_help
 from housing.core.config import CONF
 
 COMMANDS = command_help.command_names()

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from housing.core import help as help_text
+from housing.command_line import help as help_text
 
 CONFIG_DIR_PROVIDER = "command-line"  # Hydra's name for the source of --config-dir
 # Groups and options that decide which table, rows and store a command works on.

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from housing.core import help as help_text
+from housing.command_line import help as help_text
 from housing.core.config import CONF
 from housing.core.errors import HousingError
 
