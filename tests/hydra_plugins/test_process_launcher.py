@@ -80,8 +80,8 @@ def assert_each_job_finished_once(home: Path, store: Store) -> None:
 
 @pytest.mark.long
 def test_jobs_run_side_by_side_in_reused_processes(home: Path, store: Store) -> None:
-    ended = command(home, *PROCESSES, "model=decision_tree", "model.estimator.max_depth=range(2,10)")
-    assert ended.code == 0, ended.out + ended.err
+    result = command(home, *PROCESSES, "model=decision_tree", "model.estimator.max_depth=range(2,10)")
+    assert result.code == 0, result.out + result.err
     workers = Counter(run.data.tags["housing.process"] for run in runs(store))
     assert len(workers) == 2 and sum(workers.values()) == 8
     assert [job["overrides"][-1] for job in jobs(home)] == [f"model.estimator.max_depth={depth}" for depth in range(2, 10)]
@@ -94,8 +94,8 @@ def test_jobs_times_threads_equal_the_cores(home: Path, store: Store, n_jobs: in
     for name in THREAD_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     threads = "+tags.threads='${oc.env:OMP_NUM_THREADS,unset}'"  # the environment of the job's process
-    ended = command(home, *PROCESSES, "model=linear,decision_tree", f"hydra.launcher.n_jobs={n_jobs}", threads)
-    assert ended.code == 0, ended.out + ended.err
+    result = command(home, *PROCESSES, "model=linear,decision_tree", f"hydra.launcher.n_jobs={n_jobs}", threads)
+    assert result.code == 0, result.out + result.err
     expected = str(max(1, len(os.sched_getaffinity(0)) // n_jobs))
     assert [run.data.tags["housing.threads"] for run in runs(store)] == [expected] * 2
 
@@ -107,8 +107,8 @@ def test_launchers_and_sweepers_reuse_runs_of_each_other(home: Path) -> None:
     joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", basic_sweeper]
     launchers: tuple[list[str], ...] = (joblib, ["hydra/launcher=processes"], [])
     for reused, launcher in zip((0, 3, 3), launchers, strict=True):
-        ended = fresh_command(home, *trees, *launcher)  # joblib's processes hang below a fork
-        assert ended.code == 0, ended.out + ended.err
+        result = fresh_command(home, *trees, *launcher)  # joblib's processes hang below a fork
+        assert result.code == 0, result.out + result.err
         assert [job["reused"] for job in jobs(home)].count(True) == reused
 
 
@@ -122,10 +122,10 @@ def test_launchers_and_sweepers_reuse_runs_of_each_other(home: Path) -> None:
     ],
 )
 def test_a_broken_job_fails_alone(home: Path, store: Store, model: str, option: str, status: str, reason: str) -> None:
-    ended = command(home, *PROCESSES, f"model=linear,{model},decision_tree", option)
-    assert ended.code == 1, ended.out + ended.err
-    assert [job["status"] for job in jobs(home)] == ["FINISHED", status, "FINISHED"], ended.out + ended.err
-    assert reason in jobs(home)[1]["error"] and reason in ended.out
+    result = command(home, *PROCESSES, f"model=linear,{model},decision_tree", option)
+    assert result.code == 1, result.out + result.err
+    assert [job["status"] for job in jobs(home)] == ["FINISHED", status, "FINISHED"], result.out + result.err
+    assert reason in jobs(home)[1]["error"] and reason in result.out
     broken = [run for run in runs(store) if run.info.run_name.startswith(model)]
     assert [run.info.status for run in broken] == [status] * (2 if "retries" in option else 1)
     assert all(reason in run.data.tags[tags.ERROR] for run in broken)
@@ -161,8 +161,8 @@ def test_the_same_command_continues_an_interrupted_sweep(home: Path, store: Stor
     if number == signal.SIGINT:
         assert [run.info.status for run in runs(store, "sweep")] == ["KILLED"]
         assert "RUNNING" not in {run.info.status for run in runs(store)}
-    again = command(home, *SLOW, f"hydra/launcher={launcher}")
-    assert again.code == 0, again.out + again.err
+    repeated = command(home, *SLOW, f"hydra/launcher={launcher}")
+    assert repeated.code == 0, repeated.out + repeated.err
     assert [job["reused"] for job in jobs(home)].count(True) >= 1
     assert_each_job_finished_once(home, store)
     best = min((run for run in runs(store) if run.info.status == "FINISHED"), key=lambda run: run.data.metrics["rmse"])
@@ -174,8 +174,8 @@ def test_the_same_command_continues_an_interrupted_sweep(home: Path, store: Stor
 def test_fail_fast_starts_no_further_job(home: Path, launcher: str, may_finish: int) -> None:
     """A second process may finish some jobs before the failure is known."""
     arguments = ("model=decision_tree", "model.estimator.max_depth=-1,2,3,4,5,6,7,8,9,10,11,12,13,14,15", "fail_fast=true")
-    ended = command(home, "housing.train", *QUICK, f"hydra/launcher={launcher}", *arguments)
-    assert ended.code == 1, ended.out + ended.err
+    result = command(home, "housing.train", *QUICK, f"hydra/launcher={launcher}", *arguments)
+    assert result.code == 1, result.out + result.err
     statuses = [job["status"] for job in jobs(home)]
     finished = statuses.count("FINISHED")
     assert finished <= may_finish
@@ -195,9 +195,9 @@ def test_fail_fast_starts_no_further_job(home: Path, launcher: str, may_finish: 
     ],
 )
 def test_an_invalid_option_is_an_error(home: Path, option: str, message: str) -> None:
-    ended = command(home, *PROCESSES, "model=linear,decision_tree", option)
-    assert ended.code == 1
-    assert message in ended.err and "Traceback" not in ended.err
+    result = command(home, *PROCESSES, "model=linear,decision_tree", option)
+    assert result.code == 1
+    assert message in result.err and "Traceback" not in result.err
 
 
 def test_two_equal_sweeps_at_once_fit_each_job_once(home: Path, store: Store) -> None:
@@ -212,8 +212,8 @@ def test_the_folder_of_an_earlier_sweep_is_not_overwritten(home: Path) -> None:
     arguments = ("housing.train", *QUICK, "model=linear", f"hydra.sweep.dir={home}/outputs/sweeps/mine")
     assert command(home, *arguments).code == 0
     before = (home / "outputs" / "sweeps" / "mine" / "jobs.json").read_bytes()
-    again = command(home, *arguments)
-    assert again.code == 1 and "already holds a sweep. Choose another hydra.sweep.dir" in again.err
+    repeated = command(home, *arguments)
+    assert repeated.code == 1 and "already holds a sweep. Choose another hydra.sweep.dir" in repeated.err
     assert (home / "outputs" / "sweeps" / "mine" / "jobs.json").read_bytes() == before
 
 

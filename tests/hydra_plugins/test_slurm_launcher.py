@@ -73,8 +73,8 @@ def shared(tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def test_a_sweep_uses_all_nodes_and_is_complete_in_the_store(shared: Path, parts: Parts) -> None:
     before = parts.nodes()
-    ended = command(shared, *SWEEP, "experiment_name=spread", "model=decision_tree", "model.estimator.max_depth=2,3,4,5")
-    assert ended.code == 0, ended.out + ended.err
+    result = command(shared, *SWEEP, "experiment_name=spread", "model=decision_tree", "model.estimator.max_depth=2,3,4,5")
+    assert result.code == 0, result.out + result.err
     assert [job["status"] for job in jobs(shared)] == ["FINISHED"] * 4
     assert Counter(node for job, node in parts.nodes().items() if job not in before).keys() == set(cluster.NODES)
     runs, [sweep] = parts.runs("spread"), parts.runs("spread", "sweep")
@@ -100,8 +100,8 @@ def test_a_job_killed_on_its_node_fails_alone_and_another_node_repeats_it(shared
     assert [run.info.status for run in parts.runs("killed", "sweep")] == ["FAILED"]
 
     before = parts.nodes()
-    again = command(shared, *arguments, "hydra.launcher.exclude=n1")
-    assert again.code == 0, again.out + again.err
+    repeated = command(shared, *arguments, "hydra.launcher.exclude=n1")
+    assert repeated.code == 0, repeated.out + repeated.err
     assert {node for job, node in parts.nodes().items() if job not in before} == {"n2"}
     assert [job["reused"] for job in jobs(shared)].count(True) == 5
     finished = [run.data.params["seed"] for run in parts.runs("killed") if run.info.status == "FINISHED"]

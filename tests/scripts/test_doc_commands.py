@@ -1,4 +1,4 @@
-"""Commands in the documentation that no test runs still name what exists: commands, scripts, options and their choices."""
+"""Commands in the documentation that no test runs: their commands, scripts, options and choices exist."""
 
 import re
 import shlex
@@ -32,9 +32,9 @@ def lines(prefix: str) -> Iterator[tuple[Path, str]]:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the config files that the documentation shows."""
-    folder = tmp_path_factory.mktemp("written")
+    folder = tmp_path_factory.mktemp("config")
     for page in PAGES:
         for name, content in code_blocks.files(page).items():
             path = folder / Path(*Path(name).parts[1:])
@@ -44,13 +44,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("command", sorted({command for _, command in lines("python -m housing.")}))
-def test_config_of_a_command_composes(command: str, written: Path) -> None:
+def test_config_of_a_command_composes(command: str, config_dir: Path) -> None:
     _, _, module, *arguments = shlex.split(command)
     name = module.removeprefix("housing.")
     overrides = [argument for argument in arguments if not argument.startswith("-") and argument != "job"]
     parsed = OverridesParser.create().parse_overrides(overrides)
     with initialize_config_dir(CONF, version_base="1.3"):
-        assert compose(name, [f"hydra.searchpath=[file://{written}]", *map(_first_value, parsed)])
+        assert compose(name, [f"hydra.searchpath=[file://{config_dir}]", *map(_first_value, parsed)])
 
 
 def _first_value(override: Override) -> str:
@@ -75,17 +75,17 @@ def test_module_of_the_server_exists(module: str) -> None:
 @pytest.mark.parametrize("prefix", OPTION_GROUPS)
 def test_options_in_the_text_exist(prefix: str) -> None:
     with initialize_config_dir(CONF, version_base="1.3"):
-        known: Any = OmegaConf.to_container(compose(OPTION_GROUPS[prefix])[prefix])
+        options: Any = OmegaConf.to_container(compose(OPTION_GROUPS[prefix])[prefix])
     for page in PAGES:
-        named = set(re.findall(rf"(?<![\w./-]){prefix}\.(\w+)", page.read_text(encoding="utf-8")))
-        assert named <= {*known, "txt", "yaml"}, page
+        names = set(re.findall(rf"(?<![\w./-]){prefix}\.(\w+)", page.read_text(encoding="utf-8")))
+        assert names <= {*options, "txt", "yaml"}, page
 
 
 def test_changelog_names_options_that_exist() -> None:
     text = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
     section = text.partition("### Options and config keys")[2].partition("\n\n|")[2].partition("\n\n")[0]
-    now = {name for row in section.splitlines()[2:] for name in re.findall(r"`([\w.]+)", row.split("|")[-2])}
+    current = {name for row in section.splitlines()[2:] for name in re.findall(r"`([\w.]+)", row.split("|")[-2])}
     files = [path.read_text(encoding="utf-8") for path in Path(CONF).rglob("*.yaml")]
     keys = set(re.findall(r"\w+(?=:)|(?<=@)\w+", "\n".join(files)))  # `@` begins a group in the defaults list
-    assert len(now) > 50
-    assert {name for name in now if name.rpartition(".")[2] not in keys} == set()
+    assert len(current) > 50
+    assert {name for name in current if name.rpartition(".")[2] not in keys} == set()

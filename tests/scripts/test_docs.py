@@ -23,16 +23,16 @@ def pages(nav: Any) -> Iterator[str]:
 
 
 def test_navigation_has_each_page_once() -> None:
-    written = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if "templates" not in path.parts]
-    assert sorted(pages(CONFIG["nav"])) == sorted(written)
+    files = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if "templates" not in path.parts]
+    assert sorted(pages(CONFIG["nav"])) == sorted(files)
 
 
-def test_pages_load_no_fonts_from_elsewhere() -> None:
+def test_pages_load_no_external_fonts() -> None:
     assert CONFIG["theme"]["font"] is False
 
 
 @pytest.mark.parametrize("level", ["nav", "links"])
-def test_every_problem_of_a_link_is_a_warning_that_the_strict_build_counts(level: str) -> None:
+def test_every_link_problem_is_a_warning_which_fails_the_strict_build(level: str) -> None:
     assert set(CONFIG["validation"][level].values()) == {"warn"}
 
 

@@ -1,4 +1,4 @@
-"""The prose check: each rule finds its example, and lets good prose pass."""
+"""The prose check: each rule rejects its bad example and accepts its good one."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from housing.core.environment import PROJECT
 STYLE = PROJECT / ".vale" / "styles" / "Housing"
 RULES = sorted(path.stem for path in STYLE.glob("*.yml"))
 FORTY_WORDS = " ".join(["Word", *["word"] * 39])
-# a text that the rule rejects, and one that it accepts
+# by rule: a rejected text and an accepted text
 EXAMPLES = {
     "Clauses": ("The leaderboard shows what came of it.", "The leaderboard shows the results."),
     "Docstrings": (
@@ -31,11 +31,11 @@ EXAMPLES = {
 
 def prose(*paths: Path) -> "subprocess.CompletedProcess[str]":
     """Run scripts/prose on files."""
-    line = [sys.executable, str(PROJECT / "scripts" / "prose"), *map(str, paths)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, str(PROJECT / "scripts" / "prose"), *map(str, paths)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def written(folder: Path, texts: dict[str, str]) -> list[Path]:
+def write_examples(folder: Path, texts: dict[str, str]) -> list[Path]:
     """Write a file for each rule: Python for docstrings, Markdown for the others."""
     paths = [folder / f"{rule}.{'py' if rule == 'Docstrings' else 'md'}" for rule in texts]
     for path, text in zip(paths, texts.values(), strict=True):
@@ -47,17 +47,17 @@ def test_every_rule_has_examples() -> None:
     assert sorted(EXAMPLES) == RULES
 
 
-def test_each_rule_finds_its_bad_example_and_no_other_rule_does(tmp_path: Path) -> None:
-    done = prose(*written(tmp_path, {rule: bad for rule, (bad, _) in EXAMPLES.items()}))
-    assert done.returncode == 1
-    found = re.findall(r"^.*/(\w+)\.\w+:(\d+): .* \[Housing\.(\w+)\]$", done.stdout, re.MULTILINE)
-    assert sorted(found) == sorted((rule, "1", rule) for rule in EXAMPLES)
-    assert ".vale/styles/Housing" in done.stderr
+def test_each_bad_example_is_reported_by_its_rule_only(tmp_path: Path) -> None:
+    process = prose(*write_examples(tmp_path, {rule: bad for rule, (bad, _) in EXAMPLES.items()}))
+    assert process.returncode == 1
+    problems = re.findall(r"^.*/(\w+)\.\w+:(\d+): .* \[Housing\.(\w+)\]$", process.stdout, re.MULTILINE)
+    assert sorted(problems) == sorted((rule, "1", rule) for rule in EXAMPLES)
+    assert ".vale/styles/Housing" in process.stderr
 
 
 def test_good_examples_pass(tmp_path: Path) -> None:
-    done = prose(*written(tmp_path, {rule: good for rule, (_, good) in EXAMPLES.items()}))
-    assert done.returncode == 0, done.stdout
+    process = prose(*write_examples(tmp_path, {rule: good for rule, (_, good) in EXAMPLES.items()}))
+    assert process.returncode == 0, process.stdout
 
 
 def test_a_problem_is_reported_at_its_line(tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_a_problem_is_reported_at_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rules_are_what_vale_reads(rule: str) -> None:
+def test_each_rule_has_the_keys_that_vale_requires(rule: str) -> None:
     spec = yaml.safe_load((STYLE / f"{rule}.yml").read_text(encoding="utf-8"))
-    needed = {"existence": {"tokens"}, "substitution": {"swap"}, "occurrence": {"max", "token", "scope"}}[spec["extends"]]
-    assert needed | {"message", "level"} <= set(spec)
+    required = {"existence": {"tokens"}, "substitution": {"swap"}, "occurrence": {"max", "token", "scope"}}[spec["extends"]]
+    assert required | {"message", "level"} <= set(spec)
     assert spec["message"].count("%s") == {"existence": 1, "substitution": 2, "occurrence": 0}[spec["extends"]]

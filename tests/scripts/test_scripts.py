@@ -1,4 +1,4 @@
-"""A fresh clone: the commands of README and docs one after the other, and scripts/run without the real table."""
+"""The commands of README and docs in a fresh clone, and scripts/run without the California table."""
 
 import os
 import re
@@ -19,32 +19,32 @@ from tests.support.waiting import wait_for
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("clone")]
 
 PAGES = [page for page in code_blocks.pages() if code_blocks.commands(page, "sh")]
-LASTING = {"./scripts/serve": "http://127.0.0.1:8000/readyz", "mlflow ui": "http://127.0.0.1:5000/health"}
+SERVERS = {"./scripts/serve": "http://127.0.0.1:8000/readyz", "mlflow ui": "http://127.0.0.1:5000/health"}
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh clone, with what is not committed yet. Its environment is the one that scripts/setup has made for the tests."""
-    place = tmp_path_factory.mktemp("fresh") / "housing"
-    subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(place)], check=True)
-    listed = subprocess.run(
+    """A fresh clone with all uncommitted changes. Its environment is that of the tests."""
+    directory = tmp_path_factory.mktemp("fresh") / "housing"
+    subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(directory)], check=True)
+    changed = subprocess.run(
         ["git", "ls-files", "-mo", "--exclude-standard"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
-    for name in listed.stdout.splitlines():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
+    for name in changed.stdout.splitlines():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
         if (PROJECT / name).exists():
-            shutil.copy(PROJECT / name, place / name)
-    (place / ".venv").symlink_to(PROJECT / ".venv")
+            shutil.copy(PROJECT / name, directory / name)
+    (directory / ".venv").symlink_to(PROJECT / ".venv")
     for compiled in (PROJECT / "housing" / "bundle").glob("tree_walker.*.so"):
-        shutil.copy(compiled, place / "housing" / "bundle")
-    shell("./scripts/setup", place)
-    return place
+        shutil.copy(compiled, directory / "housing" / "bundle")
+    shell("./scripts/setup", directory)
+    return directory
 
 
 def shell(line: str, clone: Path, **environment: str) -> str:
-    """Run a line as a user types it, and give what it prints."""
+    """Run a shell command as a user types it and return its output."""
     environ = {name: value for name, value in os.environ.items() if name not in ("HOUSING_HOME", "VIRTUAL_ENV")}
-    done = subprocess.run(
+    process = subprocess.run(
         ["bash", "-c", line],
         cwd=clone,
         env={**environ, **environment},
@@ -55,8 +55,8 @@ def shell(line: str, clone: Path, **environment: str) -> str:
         timeout=400,
         check=False,
     )
-    assert done.returncode == 0, f"{line}\n{done.stdout}"
-    return done.stdout
+    assert process.returncode == 0, f"{line}\n{process.stdout}"
+    return process.stdout
 
 
 def answers(url: str) -> bool:
@@ -68,34 +68,34 @@ START_SECONDS = 300  # MLflow's server starts and stops slowly on a busy machine
 
 
 @contextmanager
-def lasting(line: str, url: str, clone: Path) -> Iterator[None]:
-    """Keep a command running that is meant to last, once it answers."""
-    with (clone / "outputs" / "lasting.log").open("wb") as log:
+def background_server(line: str, url: str, clone: Path) -> Iterator[None]:
+    """Run a command in the background. Wait until its URL responds."""
+    with (clone / "outputs" / "server.log").open("wb") as log:
         process = subprocess.Popen(["bash", "-c", f". .venv/bin/activate; exec {line}"], cwd=clone, stdout=log, stderr=log)
     try:
-        wait_for(lambda: answers(url), f"{line} answers", START_SECONDS)
+        wait_for(lambda: answers(url), f"{line} responds", START_SECONDS)
         yield
     finally:
         process.terminate()
         process.wait(START_SECONDS)
 
 
-def test_run_goes_on_with_a_generated_table_and_says_so_everywhere(clone: Path) -> None:
-    nowhere = {"SCIKIT_LEARN_DATA": str(clone / "nowhere"), **NO_NETWORK}
-    shown = shell("./scripts/run", clone, **nowhere)
-    assert "COULD NOT DOWNLOAD THE CALIFORNIA TABLE" in shown
-    assert "Reason: Could not download table california: URLError" in shown
-    assert shown.count("fitted in") == 3
-    assert "PROMOTE  housing-synthetic" in shown
+def test_run_without_the_california_table_warns_and_uses_synthetic_data(clone: Path) -> None:
+    no_data = {"SCIKIT_LEARN_DATA": str(clone / "nowhere"), **NO_NETWORK}
+    output = shell("./scripts/run", clone, **no_data)
+    assert "COULD NOT DOWNLOAD THE CALIFORNIA TABLE" in output
+    assert "Reason: Could not download table california: URLError" in output
+    assert output.count("fitted in") == 3
+    assert "PROMOTE  housing-synthetic" in output
     assert re.search(
-        r'\{"predictions": \[\d\.\d+\], "model": "housing-synthetic", "version": "1", "request_id": "[-0-9a-f]+"\}', shown
+        r'\{"predictions": \[\d\.\d+\], "model": "housing-synthetic", "version": "1", "request_id": "[-0-9a-f]+"\}', output
     )
     with sqlite3.connect(clone / "mlflow.db") as database:
         tagged = database.execute("select value from tags where key = 'housing.fallback'").fetchall()
     assert tagged == [("the California table could not be downloaded",)] * 4  # the sweep and its three runs
-    again = shell("./scripts/run", clone, **nowhere)
-    assert again.count("│ reused │") == 3
-    assert "HOLD  housing-synthetic" in again
+    repeated = shell("./scripts/run", clone, **no_data)
+    assert repeated.count("│ reused │") == 3
+    assert "HOLD  housing-synthetic" in repeated
     assert shell("pgrep -f '[g]unicorn.*server/gunicorn.conf.py' | xargs -r -n1 pwdx | grep -c $PWD || true", clone) == "0\n"
 
 
@@ -115,12 +115,12 @@ def test_every_command_of_a_page_works(page: Path, promoted: Path) -> None:
     lines = code_blocks.commands(page, "sh")
     assert lines
     for number, line in enumerate(lines):
-        url = next((url for start, url in LASTING.items() if line.startswith(start)), None)
+        url = next((url for start, url in SERVERS.items() if line.startswith(start)), None)
         if url is not None:
-            with lasting(line, url, promoted):
+            with background_server(line, url, promoted):
                 for request in filter(is_request, lines[number:]):
-                    answer = shell(request, promoted)
-                    assert '"type": "about:blank"' in answer or '"prediction' in answer, answer
+                    response = shell(request, promoted)
+                    assert '"type": "about:blank"' in response or '"prediction' in response, response
         elif not is_request(line):
             shell(f". .venv/bin/activate; {line}", promoted)
 
@@ -135,14 +135,14 @@ def test_predicting_a_file_keeps_every_row(promoted: Path) -> None:
     assert (promoted / "outputs" / "all.csv").read_text(encoding="utf-8").count("\n") == 20641
 
 
-def test_setup_is_idempotent_and_names_what_is_missing(clone: Path) -> None:
+def test_setup_is_idempotent_and_names_a_missing_python(clone: Path) -> None:
     assert shell("./scripts/setup", clone) == ""
-    nothing = subprocess.run(
+    process = subprocess.run(
         ["bash", "-c", "PYTHON=python2.9 ./scripts/setup; echo code $?"],
         cwd=clone,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "error: No Python 3.11, 3.12 or 3.13 found (tried: python2.9)" in nothing.stderr
-    assert nothing.stdout == "code 1\n"
+    assert "error: No Python 3.11, 3.12 or 3.13 found (tried: python2.9)" in process.stderr
+    assert process.stdout == "code 1\n"

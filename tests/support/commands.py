@@ -41,7 +41,7 @@ def dvc(directory: Path, *arguments: str, **environment: str) -> str:
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """The exit code and output of a command."""
 
     code: int
@@ -49,7 +49,7 @@ class Ended:
     err: str
 
 
-def command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environment: str) -> Ended:
+def command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environment: str) -> CommandResult:
     """Run a command of the project, `command(home, "housing.train", "debug=fast")`, in a process of its own.
 
     The process is forked from one that has imported the libraries, which takes seconds. Use `fresh_command` if the test
@@ -64,7 +64,7 @@ def command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environment: st
         if process.exitcode is None:
             process.kill()
             raise subprocess.TimeoutExpired(arguments, TIMEOUT_SECONDS)
-        return Ended(process.exitcode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+        return CommandResult(process.exitcode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
 
 def _run_module(arguments: tuple[str, ...], cwd: Path, environ: dict[str, str], out: Path, err: Path) -> None:
@@ -83,7 +83,7 @@ def _run_module(arguments: tuple[str, ...], cwd: Path, environ: dict[str, str], 
         atexit._run_exitfuncs()  # a process of multiprocessing runs none  # pylint: disable=protected-access
 
 
-def fresh_command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environment: str) -> Ended:
+def fresh_command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environment: str) -> CommandResult:
     """Run a command of the project as a user would, with an interpreter of its own."""
     environ = {**os.environ, "HOUSING_HOME": str(home_), **environment}
     process = subprocess.run(
@@ -95,4 +95,4 @@ def fresh_command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environme
         timeout=TIMEOUT_SECONDS,
         check=False,
     )
-    return Ended(process.returncode, process.stdout, process.stderr)
+    return CommandResult(process.returncode, process.stdout, process.stderr)

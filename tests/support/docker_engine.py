@@ -15,9 +15,7 @@ from pathlib import Path
 from housing.core.environment import PROJECT
 
 VERSION = "tests"
-
-
-NOT_OF_THE_CLONE = (
+EXCLUDED_FROM_CLONE = (
     ".venv",
     ".git",
     ".env",
@@ -28,8 +26,6 @@ NOT_OF_THE_CLONE = (
     "*_cache",
     "__pycache__",
 )
-
-
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -43,14 +39,14 @@ def missing() -> str:
 
 def docker(*arguments: str, check: bool = True) -> str:
     """Run docker and return its output."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
-    return (done.stdout + (done.stderr if not check else "")).strip()
+    process = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    assert not check or process.returncode == 0, f"docker {' '.join(arguments)}: {process.stderr}"
+    return (process.stdout + (process.stderr if not check else "")).strip()
 
 
 def clone(directory: Path) -> Path:
     """Copy the project, so that a test may change files."""
-    shutil.copytree(PROJECT, directory, ignore=shutil.ignore_patterns(*NOT_OF_THE_CLONE))
+    shutil.copytree(PROJECT, directory, ignore=shutil.ignore_patterns(*EXCLUDED_FROM_CLONE))
     return directory
 
 
@@ -58,10 +54,10 @@ def build(directory: Path, *targets: str, **variables: str) -> None:
     """Build images from a clone, with this machine's certificates and the tests' tag."""
     certificates = {"CA": str(CERTIFICATES)} if CERTIFICATES.exists() else {}
     environ = {**os.environ, "VERSION": VERSION, "NETWORK": "host", **certificates, **variables}
-    done = subprocess.run(
+    process = subprocess.run(
         ["./scripts/image", *targets], cwd=directory, env=environ, capture_output=True, text=True, timeout=600, check=False
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-9000:]
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-9000:]
 
 
 def inspect(container: str, path: str) -> str:

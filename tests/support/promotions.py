@@ -31,7 +31,7 @@ from housing.tracking import tags
 from housing.tracking.store import Store
 from housing.training import fitting
 from housing.training.fitting import FitSettings
-from tests.support.commands import Ended, command, fresh_command
+from tests.support.commands import CommandResult, command, fresh_command
 from tests.support.server import children, serving
 from tests.support.tables import TABLES, config, rentals_frame, train
 from tests.support.waiting import wait_for
@@ -180,12 +180,12 @@ def _works(store: Store, version: str | None) -> bool:
     return True
 
 
-def promoted(home: Path, *overrides: str) -> Ended:
+def promoted(home: Path, *overrides: str) -> CommandResult:
     """Run the promote command."""
     return command(home, "housing.promote", *TABLE, "gate.smoke_test_seconds=null", *overrides)
 
 
-def rolled_back(home: Path, url: str) -> tuple[float, Ended]:
+def rolled_back(home: Path, url: str) -> tuple[float, CommandResult]:
     """Run the rollback command. Return the seconds until the server serves the previous version, and the command's result."""
     started = time.monotonic()
     result = fresh_command(home, "housing.rollback", *TABLE, f"serve.url={url}")

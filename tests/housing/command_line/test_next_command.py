@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from housing.core.environment import PROJECT
-from tests.support.commands import Ended, command
+from tests.support.commands import CommandResult, command
 from tests.support.tables import TABLES
 
 QUICK = ("features=none", "interval=none", "figures=false", "split=random")
@@ -25,7 +25,7 @@ def config_dir(home: Path) -> str:
     return f"--config-dir={folder}"
 
 
-def paste(home: Path, text: str, name: str) -> Ended:
+def paste(home: Path, text: str, name: str) -> CommandResult:
     """Run the command line of a command that a text contains, as a shell splits it."""
     lines = re.findall(rf"python -m (housing\.{name} .*?)(?:, or add|\.?\s*$)", text, flags=re.MULTILINE)
     assert len(lines) == 1, text

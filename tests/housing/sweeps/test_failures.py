@@ -11,7 +11,7 @@ import pytest
 from housing.runs.outcome import Outcome
 from housing.tracking import store as tracking
 from tests.support.cluster import MlflowServer
-from tests.support.commands import Ended, command
+from tests.support.commands import CommandResult, command
 from tests.support.tables import RENTALS_SWEEP
 from tests.support.waiting import SECONDS, wait_for
 
@@ -20,7 +20,7 @@ TREES = (*QUICK, "model=decision_tree", "model.estimator.max_depth=range(2,12)")
 SLOW = (*QUICK, "model=slow", "model.estimator.n_estimators=range(500,504)", "mlflow=server")
 
 
-def on_a_small_disk(home: Path, directory: Path, kilobytes: int, *arguments: str) -> Ended:
+def on_a_small_disk(home: Path, directory: Path, kilobytes: int, *arguments: str) -> CommandResult:
     """Run a command while `directory` is a small disk with a copy of its files. The disk exists only for the command."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
@@ -36,7 +36,7 @@ def on_a_small_disk(home: Path, directory: Path, kilobytes: int, *arguments: str
         timeout=SECONDS,
         check=False,
     )
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
+    return CommandResult(ended.returncode, ended.stdout, ended.stderr)
 
 
 @pytest.mark.long

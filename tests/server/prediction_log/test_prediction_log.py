@@ -15,7 +15,7 @@ import pytest
 
 from housing.core.environment import PROJECT
 from server.prediction_log.request_id import make_id_generator, parse_request_id
-from tests.support.commands import Ended, fresh_command
+from tests.support.commands import CommandResult, fresh_command
 from tests.support.waiting import wait_for
 
 WRITER = """
@@ -54,7 +54,7 @@ def written(folder: Path, code: str) -> str:
     return out
 
 
-def read(folder: Path, *arguments: str) -> tuple[list[dict[str, Any]], Ended]:
+def read(folder: Path, *arguments: str) -> tuple[list[dict[str, Any]], CommandResult]:
     """Return the entries that `python -m server.log read` prints."""
     ended = fresh_command(folder, "server.log", "read", str(folder), *arguments)
     assert ended.code == 0, ended.err
