@@ -42,6 +42,7 @@ from housing.bundle.file_format import (
     list_numbered_dirs,
     make_numbered_dirs,
     read_arrays,
+    reject_special_files,
     validate_card,
     write_arrays,
     write_json,
@@ -177,7 +178,9 @@ class Bundle:
 
     @classmethod
     def read(cls, folder: Path, model_type: Callable[[bytes], OnnxModel] = OnnxModel) -> Self:
-        """Read a bundle and verify its format, files, checksums and golden predictions.
+        """Read a bundle and verify its format, files, checksums, ONNX graphs and golden predictions.
+
+        Every program that loads a bundle from a store does it here, so no engine reads a graph that the ONNX policy forbids.
 
         Parameters
         ----------
@@ -192,6 +195,7 @@ class Bundle:
             With the file and what is wrong with it.
         """
         try:
+            reject_special_files(folder)
             check_format(folder)
             check_files(folder)
             bundle = cls._assemble(folder, model_type)
@@ -210,12 +214,13 @@ class Bundle:
         validate_card(shared["card.json"])
         features = [_read_features(schema, directory) for directory in list_numbered_dirs(folder / "features")]
         members = list_numbered_dirs(folder / "members")
-        models: list[Estimator] = [model_type((directory / MEMBER_MODEL).read_bytes()) for directory in members]
+        models: list[Estimator] = [_read_model(folder, directory / MEMBER_MODEL, model_type) for directory in members]
         ensemble = restore_ensemble(schema, features, models, shared["ensemble.json"], read_arrays(folder / ENSEMBLE_ARRAYS))
         background = _read_background(schema, folder / BACKGROUND_ARRAYS)
         interval = None
         if (folder / INTERVAL_FILES[0]).is_file():
-            interval = Interval(read_arrays(folder / INTERVAL_FILES[0]), model_type((folder / INTERVAL_FILES[1]).read_bytes()))
+            error_model = _read_model(folder, folder / INTERVAL_FILES[1], model_type)
+            interval = Interval(read_arrays(folder / INTERVAL_FILES[0]), error_model)
         return cls(ensemble, shared["reference.json"], shared["card.json"], shared["golden.json"], background, interval)
 
     def verify_golden(self) -> None:
@@ -250,6 +255,13 @@ class Bundle:
 def _onnx_bytes(estimator: Estimator) -> bytes:
     assert isinstance(estimator, OnnxModel)  # only estimators during training are of another class
     return estimator.graph
+
+
+def _read_model(folder: Path, path: Path, model_type: Callable[[bytes], OnnxModel]) -> OnnxModel:
+    try:
+        return model_type(path.read_bytes())
+    except BundleError as error:
+        raise BundleError(f"{path.relative_to(folder)}: {error}") from error
 
 
 def _read_features(schema: Schema, directory: Path) -> Features:

@@ -1,7 +1,6 @@
 """File format of bundles: names, checksums, and reading and writing of the files."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -35,6 +34,15 @@ def check_format(folder: Path) -> None:
         )
 
 
+def reject_special_files(folder: Path) -> None:
+    """Raise BundleError for symbolic links, which can point outside, and for pipes, whose readers block forever."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise BundleError(
+                f"{path.relative_to(folder)} is not a regular file. A bundle must not contain links, pipes or devices."
+            )
+
+
 def check_files(folder: Path) -> None:
     """Raise BundleError unless a bundle has exactly the files of the format, each with its checksum."""
     if not (folder / CHECKSUMS).is_file():
@@ -63,20 +71,9 @@ def check_files(folder: Path) -> None:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Return the sorted names of all files but the checksums, relative to `folder`.
-
-    Raises
-    ------
-    BundleError
-        If there is a symbolic link: it could point to any file of the machine.
-    """
-    names = []
-    for directory, folders, files in os.walk(folder):
-        for name in folders + files:
-            if (Path(directory) / name).is_symlink():
-                raise BundleError(f"{name} is a symbolic link. A bundle must not contain links.")
-        names += [(Path(directory) / name).relative_to(folder).as_posix() for name in files]
-    return sorted(set(names) - {CHECKSUMS})
+    """Return the sorted names of all files but the checksums, relative to `folder`."""
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return sorted(names - {CHECKSUMS})
 
 
 def make_numbered_dirs(folder: Path, parts: Sequence[Any]) -> Iterator[tuple[Path, Any]]:

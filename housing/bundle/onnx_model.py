@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from housing.bundle import onnx_policy, onnx_reader
 from housing.bundle.trees import Trees
 from housing.core.errors import BundleError
 from housing.schema.column import Matrix, Vector
@@ -33,11 +34,18 @@ class OnnxModel:
     ----------
     graph
         The serialized ONNX model.
+
+    Raises
+    ------
+    BundleError
+        If the graph breaks the ONNX policy. No engine reads it then.
     """
 
     def __init__(self, graph: bytes) -> None:
         self.graph = graph
-        self._trees = Trees.read(graph)
+        model = onnx_reader.read_model(graph)
+        onnx_policy.check_model(model, len(graph))
+        self._trees = Trees.from_model(model)
         self._engine = self._trees or OnnxRuntimeModel(graph)
 
     @property

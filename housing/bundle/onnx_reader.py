@@ -78,4 +78,4 @@ def read_model(graph: bytes) -> Any:
     try:
         return MODEL.FromString(graph)
     except DecodeError as error:
-        raise BundleError(f"The file is not an ONNX model: {error}") from error
+        raise BundleError(f"It is not an ONNX model: {error}") from error

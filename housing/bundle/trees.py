@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.bundle import onnx_reader
-from housing.core.errors import BundleError
 from housing.schema.column import Matrix, Vector
 
 try:
@@ -76,12 +75,12 @@ class Trees:
         self._width, self._walker_arguments = width, (nodes, trees, width, base)
 
     @classmethod
-    def read(cls, graph: bytes) -> Self | None:
-        """Return the trees of a serialized ONNX model, or None if the walker cannot run it or is not compiled."""
+    def from_model(cls, model: Any) -> Self | None:
+        """Return the trees of a parsed ONNX model, or None if the walker cannot run it or is not compiled."""
         try:
-            node, width = _single_node(onnx_reader.read_model(graph))
+            node, width = _single_node(model)
             packed = _pack(_attributes(node), width)
-        except (BundleError, UnsupportedTree):
+        except UnsupportedTree:
             return None
         if walker is None:
             _warn_not_compiled()

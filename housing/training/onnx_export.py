@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from housing.bundle.onnx_model import OnnxModel, VerifiedOnnxModel
-from housing.core.errors import ConfigError, HousingError
+from housing.core.errors import BundleError, ConfigError, HousingError
 from housing.schema.column import Matrix
 
 
@@ -60,10 +60,15 @@ def export_and_verify(estimator: Any, columns: Matrix, tolerance: float) -> Onnx
 
     Raises
     ------
+    ConfigError
+        If a bundle may not contain the operators of its graph.
     HousingError
         If a prediction differs by more than `tolerance`.
     """
-    exported = VerifiedOnnxModel(to_onnx(estimator, columns.shape[1]))
+    try:
+        exported = VerifiedOnnxModel(to_onnx(estimator, columns.shape[1]))
+    except BundleError as refusal:
+        raise ConfigError(f"model.estimator={type(estimator).__name__} cannot be served. {refusal}") from refusal
     expected = np.asarray(estimator.predict(columns), dtype=np.float64).reshape(-1)
     error = np.abs(exported.predict(columns) - expected)
     if not np.all(error <= tolerance):

@@ -165,7 +165,7 @@ def edit_json(name: str, change: Callable[[dict[str, Any]], object]) -> Callable
     ("change", "message"),
     [
         (lambda folder: (folder / "extra.py").write_text("import os"), "extra.py does not belong to a bundle"),
-        (lambda folder: (folder / "members/0/deep").symlink_to("/etc/passwd"), "deep is a symbolic link"),
+        (lambda folder: (folder / "members/0/deep").symlink_to("/etc/passwd"), "members/0/deep is not a regular file"),
         (edit_json("golden.json", lambda golden: golden.update(predictions=[0.0] * 16)), "Golden row .*: predictions must be 0"),
         (
             edit_json("golden.json", lambda golden: golden.update(predictions=[1.0])),
@@ -208,7 +208,10 @@ def edit_json(name: str, change: Callable[[dict[str, Any]], object]) -> Callable
         (replace_background([[50.0, 2.5, 1, 0, 1950]]), "row 0 violates the schema"),
         (replace_background([[50.0, 2, 1, -1, 1950]]), "row 0 violates the schema"),
         (replace_background([[900.0, 2, 1, 0, 1950]]), "row 0 violates the schema"),
-        (lambda folder: (folder / "members/0/model.onnx").write_bytes(b"no graph"), "[Pp]rotobuf"),
+        (
+            lambda folder: (folder / "members/0/model.onnx").write_bytes(b"no graph"),
+            "members/0/model.onnx: It is not an ONNX model",
+        ),
         (lambda folder: (folder / "card.json").write_text("{"), "JSONDecodeError"),
         (edit_json("card.json", lambda card: card["metrics"].pop("rmse")), "KeyError: 'rmse'"),
         (edit_json("card.json", lambda card: card.update(created="yesterday")), "ValueError: .*yesterday"),

@@ -104,6 +104,7 @@ def test_all_features_work_with_coordinates_missing_numbers_and_categories(towns
         ("sklearn.tree.DecisionTreeClassifier", "must be a regressor .got DecisionTreeClassifier"),
         ("housing.core.files.sha256", "Error in call to target"),
         ("sklearn.nowhere.Nothing", "Error locating target"),
+        ("sklearn.svm.SVR", "SVR cannot be served. The ONNX graph has the operator 'SVMRegressor' of 'ai.onnx.ml'; allowed"),
     ],
 )
 def test_an_unusable_estimator_is_refused(rentals: Table, target: str, message: str) -> None:

@@ -23,11 +23,10 @@ from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from server.models.verification import verify
 from tests.housing.bundle.test_bundle import rewrite_checksums
+from tests.support.hostile_graphs import GRAPH, endless, graph
 from tests.support.server import scraped, serving
 from tests.support.tables import FLAT, config, train
 from tests.support.waiting import wait_for
-
-GRAPH = "members/0/model.onnx"
 
 
 @pytest.fixture
@@ -35,28 +34,6 @@ def folder(bundle: Bundle, tmp_path: Path) -> Path:
     """Return a written bundle."""
     bundle.write(tmp_path / "bundle")
     return tmp_path / "bundle"
-
-
-def graph(nodes: Sequence[onnx.NodeProto], initializers: Sequence[TensorProto] = (), **more: Any) -> Callable[[Path], object]:
-    """Replace the graph by one with the input columns of the rentals."""
-    taken = helper.make_tensor_value_info("columns", TensorProto.FLOAT, [None, 7])
-    given = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
-    made = helper.make_model(helper.make_graph(nodes, "hostile", [taken], [given], initializers), **more)
-    return lambda place: (place / GRAPH).write_bytes(made.SerializeToString())
-
-
-def endless() -> onnx.NodeProto:
-    """Return an endless loop."""
-    names = ("i", "go", "x")
-    taken = [
-        helper.make_tensor_value_info(name, kind, [])
-        for name, kind in zip(names, (TensorProto.INT64, TensorProto.BOOL, TensorProto.FLOAT), strict=True)
-    ]
-    given = [helper.make_tensor_value_info(name, kind, []) for name, kind in (("on", TensorProto.BOOL), ("z", TensorProto.FLOAT))]
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["x"], ["z"])], "body", taken, given
-    )
-    return helper.make_node("Loop", ["", "", "columns"], ["y"], body=body)
 
 
 def tensor(dims: Sequence[int], **more: Any) -> TensorProto:
@@ -177,11 +154,14 @@ def pipe(place: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (graph([endless()]), "has the operator 'Loop' of 'ai.onnx'; allowed operators: Add, Cast"),
+        (
+            graph([endless()]),
+            "members/0/model.onnx: The ONNX graph has the operator 'Loop' of 'ai.onnx'; allowed operators: Add, Cast",
+        ),
         (graph([helper.make_node("System", ["columns"], ["y"], domain="com.evil")]), "the operator 'System' of 'com.evil'"),
         (
             graph([helper.make_node("F", ["columns"], ["y"], domain="own")], functions=[function()]),
-            "has functions, training steps",
+            "The ONNX graph has functions, training steps",
         ),
         (product(outside()), "has numbers in an external file"),
         (product(tensor([2**40, 2**20])), "a tensor of shape .*, which a file of .* bytes cannot hold"),

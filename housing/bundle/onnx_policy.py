@@ -1,6 +1,7 @@
 """The ONNX policy: which graphs a bundle may contain (trees and linear models, with all numbers inside the file).
 
-ONNX also has loops, functions, custom operators and tensors in external files, which could hang or attack a worker.
+ONNX also has loops, functions, custom operators and tensors in external files, which could hang or attack the process that
+predicts.
 """
 
 import math
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from housing.bundle import onnx_reader
 from housing.bundle.onnx_reader import ML_DOMAIN, TREE_OPERATOR
 from housing.core.errors import BundleError
 
@@ -23,24 +23,28 @@ NODE_PARTS = ("treeids", "nodeids", "truenodeids", "falsenodeids")
 NodeIds = NDArray[np.int64]
 
 
-def check_graph(graph: bytes) -> None:
-    """Check a serialised graph before any engine reads it. Raises BundleError if it breaks the policy."""
-    model = onnx_reader.read_model(graph)
+def check_model(model: Any, size: int) -> None:
+    """Check a parsed model of `size` bytes before any engine reads it. Raises BundleError if it breaks the policy."""
     if model.functions or model.training or model.graph.sparse:
-        raise BundleError("has functions, training steps or sparse tensors; only nodes and dense tensors are allowed")
+        raise BundleError(
+            "The ONNX graph has functions, training steps or sparse tensors; only nodes and dense tensors are allowed."
+        )
     for node in model.graph.node:
         _check_node(node)
     for tensor in (*model.graph.initializer, *_tensors(model.graph.node)):
-        _check_tensor(tensor, len(graph))
+        _check_tensor(tensor, size)
 
 
 def _check_node(node: Any) -> None:
     if (node.domain, node.op_type) not in ALLOWED_OPERATORS:
         names = ", ".join(name for _, name in sorted(ALLOWED_OPERATORS))
-        raise BundleError(f"has the operator {node.op_type!r} of {node.domain or 'ai.onnx'!r}; allowed operators: {names}")
+        domain = node.domain or "ai.onnx"
+        raise BundleError(f"The ONNX graph has the operator {node.op_type!r} of {domain!r}; allowed operators: {names}.")
     for attribute in node.attribute:
         if attribute.HasField("g") or attribute.graphs or attribute.HasField("sparse") or attribute.sparses:
-            raise BundleError(f"has a node {node.op_type} with a subgraph or a sparse tensor, which is not allowed")
+            raise BundleError(
+                f"The ONNX graph has a node {node.op_type} with a subgraph or a sparse tensor, which is not allowed."
+            )
     if node.op_type == TREE_OPERATOR:
         _check_trees(node)
 
@@ -52,12 +56,12 @@ def _check_trees(node: Any) -> None:
     tree, node_id, true, false = (np.array(values, dtype=np.int64) for values in ids)
     modes = attributes["nodes_modes"].strings if "nodes_modes" in attributes else ()
     if len(attributes) < len(node.attribute) or {len(modes), *map(len, ids)} != {len(modes)}:
-        raise BundleError("has trees with a duplicate attribute, or with node attributes of different lengths")
+        raise BundleError("The ONNX graph has trees with a duplicate attribute, or with node attributes of different lengths.")
     inner, root = np.array([mode != b"LEAF" for mode in modes], dtype=bool), np.diff(tree, prepend=tree[:1] - 1) != 0
     entered = np.concatenate((node_id[root], true[inner], false[inner]))
     entered_trees = np.concatenate((tree[root], tree[inner], tree[inner]))
     if _has_duplicates(tree, node_id) or _has_duplicates(entered_trees, entered):
-        raise BundleError("has a tree with a duplicate node, a node with two parents, or a root with a parent")
+        raise BundleError("The ONNX graph has a tree with a duplicate node, a node with two parents, or a root with a parent.")
 
 
 def _has_duplicates(tree_ids: NodeIds, node_ids: NodeIds) -> bool:
@@ -74,6 +78,6 @@ def _tensors(nodes: Any) -> Iterator[Any]:
 
 def _check_tensor(tensor: Any, size: int) -> None:
     if tensor.external_data or tensor.data_location:
-        raise BundleError("has numbers in an external file; they must be inside the graph")
+        raise BundleError("The ONNX graph has numbers in an external file; they must be inside the graph.")
     if any(length < 0 for length in tensor.dims) or math.prod(tensor.dims) > size:
-        raise BundleError(f"has a tensor of shape {tuple(tensor.dims)}, which a file of {size} bytes cannot hold")
+        raise BundleError(f"The ONNX graph has a tensor of shape {tuple(tensor.dims)}, which a file of {size} bytes cannot hold.")
