@@ -6,6 +6,7 @@ python -m housing.alias alias=production
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.core.printable import show
 from housing.tracking.aliases import require_declared_alias
 
 
@@ -16,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     from housing.tracking import store
 
     require_declared_alias(cfg.alias, cfg.aliases)
-    print(store.connect(cfg.mlflow).registry.version_at(cfg.registered_model, cfg.alias) or "")
+    show(store.connect(cfg.mlflow).registry.version_at(cfg.registered_model, cfg.alias) or "")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from housing.command_line.command import command
 from housing.core.errors import DownloadError
+from housing.core.printable import show
 
 
 @command("fetch")
@@ -19,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     from housing.data.settings import TableSettings
 
     try:
-        print(fetch_table(TableSettings.from_config(cfg.data)))
+        show(fetch_table(TableSettings.from_config(cfg.data)))
     except DownloadError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EX_UNAVAILABLE)

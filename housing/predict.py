@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.core.printable import show
 
 
 def predict(cfg: DictConfig) -> int:
@@ -26,7 +27,7 @@ def predict(cfg: DictConfig) -> int:
 @command("predict")
 def main(cfg: DictConfig) -> None:
     """Predict the rows, and print their number."""
-    print(f"{predict(cfg):,} rows predicted by {cfg.source}, written to {cfg.out}")
+    show(f"{predict(cfg):,} rows predicted by {cfg.source}, written to {cfg.out}")
 
 
 if __name__ == "__main__":

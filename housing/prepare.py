@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.core.printable import show
 
 
 @command("prepare")
@@ -19,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     from housing.data.split import SplitSettings
 
     counts = prepare(TableSettings.from_config(cfg.data), SplitSettings.from_config(cfg.split), Path(cfg.out))
-    print(f"{counts}; written to {cfg.out}")
+    show(f"{counts}; written to {cfg.out}")
 
 
 if __name__ == "__main__":

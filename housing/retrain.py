@@ -9,6 +9,7 @@ import sys
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.core.printable import show
 
 
 @command("retrain")
@@ -18,7 +19,7 @@ def main(cfg: DictConfig) -> None:
     from housing.operations.retraining import retrain
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that subprocesses are stopped too
-    print(f"\n{retrain(cfg).to_markdown()}")
+    show(f"\n{retrain(cfg).to_markdown()}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.core.printable import show
 from housing.serving.supervisor import require_free_port, server_environment, supervise
 from housing.tracking.aliases import require_declared_alias
 from server.core.settings import Settings
@@ -30,9 +31,9 @@ def main(cfg: DictConfig) -> None:
     settings = Settings.from_environment(environ)
     for port in filter(None, (settings.port, settings.metrics_port)):
         require_free_port(settings.host, port)
-    print(f"Serving {settings.model} at alias {settings.alias}. Press Ctrl-C to stop.\n")
+    show(f"Serving {settings.model} at alias {settings.alias}. Press Ctrl-C to stop.\n")
     for route, meaning in ROUTES.items():
-        print(f"  http://{settings.url_host}:{settings.port}/{route:8} {meaning}", flush=True)
+        show(f"  http://{settings.url_host}:{settings.port}/{route:8} {meaning}")
     sys.exit(supervise(environ))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from gunicorn import version_info
 
+from housing.core.printable import configure_logging
 from server.api import auth
 from server.api.auth import Access
 from server.core import handover, shutdown, worker_id
@@ -28,6 +29,7 @@ Create keys with python -m server.access and set serve.keys_file to their file.
 HANDOVER_SECONDS = 2.0  # a worker that gets SIGTERM alone keeps answering this long, since clients use its open connections
 HANDOVER_POLL_SECONDS = 0.1  # a worker that is replaced looks this often whether its successor is ready
 
+configure_logging("%(message)s")
 _settings = Settings.from_environment()
 
 wsgi_app = "server.app:create_app()"

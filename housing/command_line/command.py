@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from housing.command_line import help as help_text
 from housing.core.config import CONF
 from housing.core.errors import HousingError
+from housing.core.printable import escape_stderr, show
 
 INFORMATION_FLAGS = (*help_text.FLAGS, "--hydra-help", "--cfg", "-c", "--info", "-i")  # print something and do nothing else
 USER_ERRORS = (HousingError, OmegaConfBaseException)  # the user can fix these, so they are shown without a traceback
@@ -47,8 +48,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             if any(argument.partition("=")[0] in INFORMATION_FLAGS for argument in sys.argv[1:]):
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end silently if the output is piped into `head`
             if help_text.is_requested(sys.argv[1:]):
-                print(help_text.render(config_name))
+                show(help_text.render(config_name))
                 return None
+            escape_stderr()
             return run_hydra()
 
         return main

@@ -1,20 +1,40 @@
-"""Console output: the width of a terminal, and the line that names a written file."""
+"""Console output: text that is shown literally, the width of a terminal, and the line that names a written file."""
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.text import Text
+
+from housing.core.printable import printable, show
 
 WIDE_TERMINAL = 120  # characters per line from which on the leaderboard and the history show all columns
 
 
+class LiteralConsole(Console):
+    """A console that shows foreign text literally: markup is text, and control characters are escapes."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a string as Rich shows it. Rich calls this for all strings, also for those in tables."""
+        return super().render_str(printable(text), **options)
+
+
 def create_console() -> Console:
-    """Return a console that does not wrap lines in redirected output."""
-    console = Console(highlight=False)
+    """Return a console for foreign text that does not wrap lines in redirected output."""
+    console = LiteralConsole()
     if not console.is_terminal:
         console.width = max(console.width, 140)  # Rich assumes 80 characters per line in a log file, where nothing has to wrap
     return console
 
 
+def clipped_line(text: str, style: str) -> Text:
+    """Return one line that is cut off at the width of the terminal."""
+    return Text(printable(text), style=style, overflow="ellipsis", no_wrap=True)
+
+
 def show_file(path: Path) -> None:
     """Print the path of a file that was written."""
-    create_console().print(f"written: {path}", soft_wrap=True)
+    show(f"written: {path}")

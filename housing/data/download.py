@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from housing.core.errors import DataVersionError, DownloadError, HousingError
 from housing.core.files import atomic_write, sha256
+from housing.core.printable import show
 from housing.data import dvc
 from housing.data.reading import count_rows, open_table
 from housing.data.settings import TableSettings, TableSource
@@ -38,7 +39,7 @@ def fetch_table(table: TableSettings) -> str:
         return describe_file(table, "pulled by DVC")
     if table.source is None:
         raise HousingError(f"{path} does not exist, and table {table.name} has no source. Put the file there.")
-    print(f"downloading table {table.name} from {table.source.name}", flush=True)
+    show(f"downloading table {table.name} from {table.source.name}")
     _write(_download(table, table.source), table, version)
     return describe_file(table, f"downloaded from {table.source.name}")
 
@@ -46,7 +47,7 @@ def fetch_table(table: TableSettings) -> str:
 def _pull_with_dvc(table: TableSettings) -> bool:
     """Pull the version that git names. Return False if DVC does not have it but the public source may."""
     path = table.path
-    print(f"pulling {path.name} with DVC", flush=True)
+    show(f"pulling {path.name} with DVC")
     try:
         dvc.pull(path)
     except DataVersionError as error:
@@ -57,7 +58,7 @@ def _pull_with_dvc(table: TableSettings) -> bool:
             ) from error
         if table.source is None:
             raise
-        print(f"DVC has no copy, using the public source: {error}", flush=True)
+        show(f"DVC has no copy, using the public source: {error}")
         return False
     return True
 

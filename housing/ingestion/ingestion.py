@@ -15,6 +15,7 @@ from housing.command_line.next_command import next_command
 from housing.core.errors import ConfigError, DataVersionError, HousingError, TableError
 from housing.core.files import atomic_write
 from housing.core.locks import LockTimeout, file_lock
+from housing.core.printable import show
 from housing.data import dvc
 from housing.data.dvc import Version
 from housing.data.reading import Cells, append_rows, base_name, format_csv, read_rows
@@ -95,7 +96,7 @@ def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Itera
     with _exclusive(path, settings.lock_timeout_seconds):
         present, version = read_table(settings.table), _expected_version(path, name)
         new_rows, origin = _read_new_rows(settings, read_joined_rows)
-        print(f"{origin}: {len(new_rows):,} rows, {len(new_rows.table):,} fit table {name}", flush=True)
+        show(f"{origin}: {len(new_rows):,} rows, {len(new_rows.table):,} fit table {name}")
         _quarantine(new_rows.bad_rows, origin, path, settings.quarantine)
         added = _find_unknown_rows(present, new_rows.table)
         _report_duplicates(present, new_rows.table, added)
@@ -107,11 +108,11 @@ def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Itera
             if version is not None and path.is_symlink():  # cache.type=symlink: the rows would be added to DVC's cache
                 dvc.unprotect(path)
             _append(path, present.schema, new_rows.header, [new_rows.cells[index] for index in added])
-        print(f"{len(added):,} {'row' if len(added) == 1 else 'rows'} added to {path}", flush=True)
+        show(f"{len(added):,} {'row' if len(added) == 1 else 'rows'} added to {path}")
         if version is not None and not version.matches(path):
             _save_version(path, name)
         elif version is None and added:
-            print(f"The table is not under DVC. To keep its versions: dvc add {shlex.quote(str(path))}")
+            show(f"The table is not under DVC. To keep its versions: dvc add {shlex.quote(str(path))}")
     return len(added)
 
 
@@ -139,9 +140,9 @@ def _save_version(path: Path, table: str) -> None:
     """Save the table as a version, and print the commands that commit it."""
     dvc.add(path)
     pointer = shlex.quote(str(dvc.dvc_file(path)))
-    print("The table is saved in DVC's cache. To commit the new version:")
+    show("The table is saved in DVC's cache. To commit the new version:")
     for line in (f"dvc push {pointer}", f"git add {pointer}", f"git commit -m {shlex.quote(f'{table}: new rows')}", "git push"):
-        print(f"  {line}")
+        show(f"  {line}")
 
 
 @contextmanager
@@ -171,7 +172,7 @@ def _quarantine(bad_rows: Sequence[BadRow], origin: Path, path: Path, quarantine
     unique_rows = dict.fromkeys([*_read_quarantine(quarantine_file), *rows])  # ingesting a file again adds no row twice
     with atomic_write(quarantine_file) as partial:
         partial.write_text(format_csv([QUARANTINE_HEADER, *unique_rows]), encoding="utf-8")
-    print(f"{len(bad_rows):,} rows that do not fit are in {quarantine_file}")
+    show(f"{len(bad_rows):,} rows that do not fit are in {quarantine_file}")
 
 
 def _read_quarantine(path: Path) -> list[tuple[str, ...]]:
@@ -195,11 +196,11 @@ def _find_unknown_rows(present: Table, new: Table) -> list[int]:
 def _report_duplicates(present: Table, new: Table, added: Sequence[int]) -> None:
     """Print the number of duplicates, and of rows that share their key with a present row."""
     if len(added) < len(new):
-        print(f"{len(new) - len(added):,} duplicates skipped")
+        show(f"{len(new) - len(added):,} duplicates skipped")
     keys = set(present.keys)
     n_conflicts = sum(new.keys[index] in keys for index in added)
     if n_conflicts:
-        print(f"{n_conflicts:,} new rows have the key of a present row but other values; the table keeps both")
+        show(f"{n_conflicts:,} new rows have the key of a present row but other values; the table keeps both")
 
 
 def _append(path: Path, schema: Schema, header: Sequence[str], rows: Sequence[Cells]) -> None:

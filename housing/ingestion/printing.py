@@ -14,7 +14,7 @@ def show_bad_rows(bad_rows: Sequence[BadRow], file: Path) -> None:
     """Print each row that does not fit the table, and why."""
     console = create_console()
     for row in bad_rows:
-        console.print(f"{file}, {row}", style="red", markup=False, soft_wrap=True)
+        console.print(f"{file}, {row}", style="red", soft_wrap=True)
 
 
 def show_drift(drifts: Sequence[Drift], n_new: int, n_present: int, settings: DriftSettings) -> None:
@@ -33,4 +33,4 @@ def show_drift(drifts: Sequence[Drift], n_new: int, n_present: int, settings: Dr
         if level != "none":
             outside = f"; {drift.out_of_range:,} rows out of the present range" if drift.out_of_range else ""
             sentence = f"{level} drift of {drift.column}: {drift.current} (present rows: {drift.reference}){outside}"
-            console.print(f"- {sentence}", markup=False, soft_wrap=True)
+            console.print(f"- {sentence}", soft_wrap=True)

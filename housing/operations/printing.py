@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from housing.command_line.console import create_console
+from housing.core.printable import show
 from housing.operations.health_checks import PASSED, SKIPPED, CheckResult
 
 MARKS = {PASSED: ("ok", ""), SKIPPED: ("-", "dim")}
@@ -18,13 +19,13 @@ def show_checks(results: Iterable[tuple[str, CheckResult]]) -> str | None:
             failed.append(name)
     if failed:
         return f"{len(failed)} check{'s' if len(failed) > 1 else ''} failed: {', '.join(failed)}"
-    print("All checks passed.")
+    show("All checks passed.")
     return None
 
 
 def _show_check(name: str, result: CheckResult) -> None:
     mark, style = MARKS.get(result.state, FAILED_MARK)
     console = create_console()
-    console.print(f"{mark:>6}  {name:<12}{result.message}", style=style, markup=False, soft_wrap=True)
+    console.print(f"{mark:>6}  {name:<12}{result.message}", style=style, soft_wrap=True)
     if result.hint:
-        console.print(f"{'':>6}  {'':<12}fix: {result.hint}", markup=False, soft_wrap=True)
+        console.print(f"{'':>6}  {'':<12}fix: {result.hint}", soft_wrap=True)

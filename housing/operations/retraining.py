@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from housing.core.errors import HousingError, StoreError
 from housing.core.locks import LockTimeout, file_lock
+from housing.core.printable import show
 from housing.core.validators import NON_NEGATIVE, Validator, integer, validate
 from housing.data import dvc
 from housing.data import table as tables
@@ -106,7 +107,7 @@ def retrain(cfg: DictConfig) -> RetrainingSummary:
 
 
 def _retrain(settings: RetrainSettings) -> RetrainingSummary:
-    print(fetch_table(TableSettings.from_config(settings.data)), flush=True)
+    show(fetch_table(TableSettings.from_config(settings.data)))
     table = tables.load(settings.data)
     store = tracking.connect(settings.mlflow)
     key = compute_key(settings, table.fingerprint)
@@ -224,11 +225,11 @@ def _was_moved(settings: RetrainSettings, store: Store, sweep: RunRecord, versio
 def _push_table(path: Path) -> None:
     """Push the version of the table that the model was trained on to the DVC remote."""
     if dvc.tracked_version(path) is None:
-        print(f"\n{path.name} is not tracked by DVC, so this version exists only here. To keep it: dvc add {path}", flush=True)
+        show(f"\n{path.name} is not tracked by DVC, so this version exists only here. To keep it: dvc add {path}")
         return
     dvc.add(path)  # a table downloaded from its public source is not in the cache yet
     dvc.push(path)
-    print(f"\n{path.name} is in the DVC remote", flush=True)
+    show(f"\n{path.name} is in the DVC remote")
 
 
 @contextmanager

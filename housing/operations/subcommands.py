@@ -7,6 +7,7 @@ import sys
 from hydra.core.hydra_config import HydraConfig
 
 from housing.core.environment import PROJECT
+from housing.core.printable import show
 
 SHARED_OVERRIDES = re.compile(r"\+*(data|mlflow|paths|experiment_name)[.=]|hydra\.searchpath=")
 PROMOTE_OVERRIDES = re.compile(r"\+*(registered_model|decisions_experiment|actor|serve)[.=]")
@@ -20,7 +21,7 @@ def run_command(module: str, *arguments: str) -> None:
     sources = HydraConfig.get().runtime.config_sources
     directories = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
     command = [module, *directories, *arguments, *matching_overrides(SHARED_OVERRIDES)]  # options must precede overrides
-    print(f"\n$ python -m {' '.join(command)}", flush=True)
+    show(f"\n$ python -m {' '.join(command)}")
     with subprocess.Popen([sys.executable, "-m", *command], cwd=PROJECT) as process:
         try:
             process.wait()

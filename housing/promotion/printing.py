@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from housing.command_line.console import WIDE_TERMINAL, create_console
+from housing.core.printable import show
 from housing.evaluation.limitations import MIN_ROWS
 from housing.evaluation.results import Evaluation
 from housing.promotion.decision import Check, Decision
@@ -26,7 +26,7 @@ def show_decision(decision: Decision, model: str) -> None:
     if decision.checks:
         console.print(_checks_table(decision.checks))
     for reason in decision.reasons:
-        console.print(f"- {reason}", markup=False, soft_wrap=True)
+        console.print(f"- {reason}", soft_wrap=True)
     if decision.evaluation is not None:
         _show_evaluation(console, decision.evaluation)
     state = f"is version {decision.version}" if decision.version else "has no version"
@@ -52,7 +52,7 @@ def _checks_table(checks: Sequence[Check]) -> Table:
         grid.add_column(name, overflow="fold")
     for check in shown:
         result, style = ("", "") if check.passed else ("failed", "red")
-        grid.add_row(escape(check.name), escape(check.actual), check.limit, result, style=style)
+        grid.add_row(check.name, check.actual, check.limit, result, style=style)
     return grid
 
 
@@ -60,7 +60,7 @@ def show_history(decisions: Sequence[DecisionRecord], tsv: bool) -> None:
     """Print past decisions: a table on a terminal, tab-separated lines if requested or if the output is redirected."""
     console = create_console()
     if tsv or not console.is_terminal:
-        print("\n".join([TSV_HEADER, *("\t".join(_to_tsv(decision)) for decision in decisions)]))
+        show("\n".join([TSV_HEADER, *("\t".join(_to_tsv(decision)) for decision in decisions)]))
     else:
         console.print(_wide_history_table(decisions) if console.width >= WIDE_TERMINAL else _narrow_history_table(decisions))
 
@@ -75,7 +75,7 @@ def _wide_history_table(decisions: Sequence[DecisionRecord]) -> Table:
         )
         served = decision.served_at.replace("T", "\n")
         cells = (_timestamp(decision), _label(decision), _transition(decision), scores, decision.actor, served, decision.reason)
-        grid.add_row(*map(escape, cells))
+        grid.add_row(*cells)
     return grid
 
 
@@ -88,7 +88,7 @@ def _narrow_history_table(decisions: Sequence[DecisionRecord]) -> Table:
         served = f"\nserved {decision.served_at.partition('T')[0]}" if decision.served_at else ""
         label = _label(decision).replace(", ", "\n")
         facts = f"{_timestamp(decision)}\n{label}\n{_transition(decision)}{served}"
-        grid.add_row(escape(facts), escape(f"{decision.actor}: {decision.reason}"))
+        grid.add_row(facts, f"{decision.actor}: {decision.reason}")
     return grid
 
 
@@ -109,7 +109,7 @@ def _transition(decision: DecisionRecord) -> str:
 def _to_tsv(decision: DecisionRecord) -> list[str]:
     scores = [f"{decision.metrics[metric]:.6g}" if metric in decision.metrics else "" for metric in HISTORY_METRICS.values()]
     verdict = decision.verdict + (" forced" if decision.forced else "") + ("" if decision.finished else " interrupted")
-    return [
+    cells = [
         decision.decided_at.isoformat(timespec="seconds"),
         verdict,
         decision.alias,
@@ -118,8 +118,9 @@ def _to_tsv(decision: DecisionRecord) -> list[str]:
         decision.actor,
         *scores,
         decision.served_at,
-        " ".join(decision.reason.split()),
+        decision.reason,
     ]
+    return [" ".join(cell.split()) for cell in cells]  # a tab or newline in a cell would forge other cells
 
 
 def _show_evaluation(console: Console, evaluation: Evaluation) -> None:
@@ -141,6 +142,6 @@ def _show_evaluation(console: Console, evaluation: Evaluation) -> None:
     for overall in evaluation.coverage[:1]:
         console.print(f"90 % intervals cover {overall.coverage:.1%}, mean width {overall.mean_width:.4g}")
     for limitation in evaluation.limitations:
-        console.print(f"! {limitation}", markup=False, soft_wrap=True)
+        console.print(f"! {limitation}", soft_wrap=True)
     for skipped in evaluation.skipped:
-        console.print(f"skipped: {skipped}", markup=False, soft_wrap=True)
+        console.print(f"skipped: {skipped}", soft_wrap=True)

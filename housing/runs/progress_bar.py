@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from housing.command_line.console import create_console
+from housing.core.printable import printable
 from housing.training.callbacks import OnRound, no_op
 
 REFRESH_SECONDS = 0.25
@@ -14,17 +15,22 @@ REFRESH_SECONDS = 0.25
 @contextmanager
 def boosting_progress(enabled: bool) -> Iterator[OnRound]:
     """Show the rounds of boosting as a progress bar until the block ends, if enabled and the output is a terminal."""
-    console = Console(highlight=False)
+    console = create_console()
     if not (enabled and console.is_terminal):
         yield no_op
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[score]}"))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[score]}"),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 
         def show(member: str, done: int, total: int, score: float | None) -> None:
             if member not in tasks:
-                tasks[member] = progress.add_task(member, total=total, score="")
+                tasks[member] = progress.add_task(printable(member), total=total, score="")
             text = "" if score is None else f"validation {score:.4f}"
             progress.update(tasks[member], completed=done, total=total, score=text)
 

@@ -5,12 +5,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
+from housing.command_line.console import clipped_line, create_console
 from housing.runs.outcome import OUTCOME_FILE, Outcome
 from housing.runs.progress_bar import REFRESH_SECONDS
 
@@ -27,7 +27,7 @@ class LiveView:
         self.finished_jobs: dict[str, Outcome] = {}
         self._started_at = time.time()
         self._stopped = threading.Event()
-        self._console = Console(highlight=False)
+        self._console = create_console()
         self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4, transient=True)
         self._thread = threading.Thread(target=self._poll, name="live-view", daemon=True)
 
@@ -67,9 +67,9 @@ class LiveView:
     def _print_outcome(self, outcome: Outcome) -> None:
         line, style = self._outcome_line(outcome), "red" if outcome.status not in ("FINISHED", "PRUNED") else None
         if self._console.is_terminal:
-            self._console.print(line, markup=False, style=style, no_wrap=True, overflow="ellipsis")
+            self._console.print(line, style=style, no_wrap=True, overflow="ellipsis")
         else:
-            self._console.print(line, markup=False, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)
 
     def _outcome_line(self, outcome: Outcome) -> str:
         """Return the line about a job that has ended."""
@@ -86,7 +86,7 @@ class LiveView:
     def render(self) -> Group:
         """Return the live lines: overall progress, and a line for each running job."""
         running = sorted(self.running_jobs.values(), key=lambda outcome: outcome.worker)
-        return Group(Text(), self._progress_line(), *(self._worker_line(outcome) for outcome in running[:MAX_WORKERS]))
+        return Group("", self._progress_line(), *(self._worker_line(outcome) for outcome in running[:MAX_WORKERS]))
 
     def _progress_line(self) -> Table:
         grid = Table.grid(padding=(0, 2))
@@ -114,7 +114,7 @@ class LiveView:
         seconds = (time.time() - self._started_at) / fitted * (self.total_jobs - len(self.finished_jobs))
         return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
 
-    def _worker_line(self, outcome: Outcome) -> Text:
+    def _worker_line(self, outcome: Outcome) -> RenderableType:
         seconds = time.time() - outcome.started_at
         line = f"  {outcome.worker}  {outcome.describe(self.common_overrides)}  {seconds:.0f} s  {outcome.progress}"
-        return Text(line, style="dim", overflow="ellipsis", no_wrap=True)
+        return clipped_line(line, style="dim")

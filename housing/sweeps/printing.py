@@ -63,7 +63,7 @@ def _origin_cells(outcome: Outcome, wide: bool) -> tuple[str, str]:
 def _show_failures(console: Console, failed: list[Outcome], common: set[str]) -> None:
     for outcome in failed[:MAX_RUNS]:
         reason = " ".join(outcome.error.split())[:MAX_ERROR_LENGTH]
-        console.print(f"{outcome.status} {outcome.describe(common)}: {reason}", style="red", markup=False)
+        console.print(f"{outcome.status} {outcome.describe(common)}: {reason}", style="red")
     if len(failed) > MAX_RUNS:
         console.print(f"{len(failed) - MAX_RUNS} more jobs did not finish.", style="red")
     if any(outcome.status == "FAILED" for outcome in failed):

@@ -22,6 +22,7 @@ from housing.core.config import instantiate
 from housing.core.errors import ConfigError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock, store_file
+from housing.core.printable import show
 from housing.data import table as tables
 from housing.data.split import split
 from housing.runs.outcome import Outcome
@@ -203,7 +204,7 @@ class Search:
         if Sweep.current is not None:
             Sweep.current.set_job_count(self._restore_outcomes() + len(self._resumed) + self._budget, self.fixed)
         n_trials, n_resumed = self.settings.n_trials, len(self._resumed)
-        print(f"Search {self.name}: {n_known} of {n_trials} trials known, {n_resumed} of them unfinished.")
+        show(f"Search {self.name}: {n_known} of {n_trials} trials known, {n_resumed} of them unfinished.")
         if self.settings.n_jobs == 1:
             self._worker()
         else:

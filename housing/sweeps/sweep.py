@@ -23,6 +23,7 @@ from housing.core.config import SWEEP_RUN
 from housing.core.errors import StoreError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
+from housing.core.printable import show
 from housing.data import table as tables
 from housing.data.settings import parse_schema
 from housing.data.split import split
@@ -112,7 +113,7 @@ class Sweep(Callback):
         except (*USER_ERRORS, OSError) as error:  # Hydra would turn an exception into a warning and continue
             sys.exit(f"error: {error}")
         if n_closed:
-            print(f"Closed {n_closed} unfinished runs of processes that no longer exist (status KILLED).")
+            show(f"Closed {n_closed} unfinished runs of processes that no longer exist (status KILLED).")
         os.environ[SWEEP_RUN] = self.run.id
         self.live_view = LiveView(self.folder, self.metric)
         self.live_view.start()
@@ -165,7 +166,7 @@ class Sweep(Callback):
         if outcomes:  # none if Hydra refused the command line
             self._publish_leaderboard(outcomes)
         if 0 < len(outcomes) < expected:
-            print(f"{expected - len(outcomes)} of {expected} jobs have not started. Run the same command again to start them.")
+            show(f"{expected - len(outcomes)} of {expected} jobs have not started. Run the same command again to start them.")
         best_by_rows = best_outcomes(outcomes, self.metric)
         if len(best_by_rows) == 1:  # scores of different rows cannot be compared
             best = best_by_rows[0]

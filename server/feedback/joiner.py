@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from housing.core.locks import file_lock
+from housing.core.printable import configure_logging
 from server.core import releases
 from server.core.settings import Settings
 from server.feedback import database, error_totals
@@ -200,7 +201,7 @@ def _join_forever(settings: Settings) -> None:
 
 def main() -> None:
     """Join the feedback of the log directory that the environment names, until this process is stopped."""
-    logging.basicConfig(format="joiner: %(message)s", level=logging.INFO)
+    configure_logging("joiner: %(message)s")
     settings = Settings.from_environment()
     waiting_message = f"another joiner works in {settings.log_dir}; waiting until it ends"
     try:

@@ -23,6 +23,7 @@ from housing.bundle.bundle import Bundle
 from housing.bundle.mlflow_model import bundle_directory
 from housing.core.errors import BundleError
 from housing.core.locks import store_file, store_lock
+from housing.core.printable import configure_logging
 from server.core import releases
 from server.core.settings import Settings
 from server.metrics import mmap_files
@@ -154,7 +155,7 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the output is a log file
-    logging.basicConfig(format="puller: %(message)s", level=logging.WARNING)
+    configure_logging("puller: %(message)s")
     log.setLevel(logging.INFO)
     settings = Settings.from_environment()
     mmap_files.use_process_name("puller")

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from housing.core.printable import printable
 from server.prediction_log.rotating_file import JOINED, PREDICTIONS, iter_lines, list_files
 
 Entry = dict[str, Any]
@@ -145,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_parquet(entries, options.out)
     else:
         for entry in entries:
-            sys.stdout.buffer.write(orjson.dumps(entry) + b"\n")
+            print(printable(orjson.dumps(entry).decode()))
     if malformed:
         print(f"Skipped {malformed} malformed line{'s' if malformed > 1 else ''}.", file=sys.stderr)
     return 0
