@@ -1,7 +1,7 @@
-"""What processes load. Which module may import which is in setup.cfg, and import-linter checks it.
+"""The packages that processes load at run time.
 
-import-linter reads all imports of all modules. It does not see what is loaded at run time, nor gunicorn.conf.py, whose name has
-a dot.
+import-linter checks which module may import which (setup.cfg). It does not see imports at run time, nor gunicorn.conf.py, whose
+name has a dot.
 """
 
 import subprocess
@@ -19,24 +19,24 @@ SLOW = {"scipy", "onnxruntime"}  # loaded by the models that need them
 
 
 @pytest.mark.parametrize("package", ["housing.schema.table_schema", "housing.features.pipeline", "housing.bundle.bundle"])
-def test_what_the_server_stands_on_loads_nothing_heavy(package: str) -> None:
+def test_packages_below_the_server_load_no_heavy_library(package: str) -> None:
     assert not loaded(f"import {package}") & (HEAVY | SLOW)
 
 
-def test_a_worker_loads_nothing_heavy() -> None:
+def test_a_worker_loads_no_heavy_library() -> None:
     code = "import server.app, server.transport.gunicorn_worker"
     assert "flask" in loaded(code)
     assert not loaded(code) & (HEAVY | SLOW)
 
 
-def test_gunicorns_settings_load_nothing_heavy() -> None:
+def test_the_settings_of_gunicorn_load_no_heavy_library() -> None:
     code = f"import runpy; runpy.run_path({str(PROJECT / 'server' / 'gunicorn.conf.py')!r})"
-    found = loaded(code, server_environment(config("serve", "data=rentals").serve))
-    assert "server" in found
-    assert not found & (HEAVY | SLOW)
+    packages = loaded(code, server_environment(config("serve", "data=rentals").serve))
+    assert "server" in packages
+    assert not packages & (HEAVY | SLOW)
 
 
-def test_scipy_is_loaded_only_where_a_block_looks_for_neighbours() -> None:
+def test_scipy_is_loaded_only_for_blocks_with_neighbours() -> None:
     code = """
 import numpy as np
 from housing.features.pipeline import Features
@@ -57,7 +57,7 @@ use(rotation={"degrees": [15]}, distance={"points": {"p": "1 2"}, "lines": {"l":
 
 def loaded(code: str, environ: Mapping[str, str] | None = None) -> set[str]:
     """Return the packages that a program has loaded at its end."""
-    run = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
         cwd=PROJECT,
         env=environ,
@@ -65,4 +65,4 @@ def loaded(code: str, environ: Mapping[str, str] | None = None) -> set[str]:
         text=True,
         check=True,
     )
-    return {name.split(".")[0] for name in run.stdout.split()}
+    return {name.split(".")[0] for name in process.stdout.split()}

@@ -1,4 +1,4 @@
-"""The private names of other libraries: each that is used is in docs/reference/private-apis.md, and is still what it was."""
+"""Private APIs of other libraries: each is listed in docs/reference/private-apis.md and still works as expected."""
 
 import ast
 import importlib
@@ -34,7 +34,7 @@ from server.transport.worker_class import OWN, choose
 
 DOCUMENT = PROJECT / "docs" / "reference" / "private-apis.md"
 OURS = ("grafana", "housing", "hydra_plugins.housing", "server", "tests")
-# Modules that their library does not document; to import anything from them is private use too.
+# undocumented modules: every import from them is private use
 UNDOCUMENTED = (
     "flask_swagger_ui",
     "gunicorn.arbiter",
@@ -50,7 +50,7 @@ UNDOCUMENTED = (
     "prometheus_client.utils",
     "prometheus_client.values",
 )
-# The arguments of what is called or replaced; those with a default end with "=".
+# arguments of private functions that the project calls or overrides; "=" marks a default
 SIGNATURES = {
     "gunicorn.workers.gthread.ThreadWorker.wait_for_and_dispatch_events": "self, timeout",
     "gunicorn.workers.gthread.ThreadWorker.on_client_socket_readable": "self, conn, client",
@@ -85,8 +85,8 @@ SIGNATURES = {
     "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository": "artifact_uri, tracking_uri=, registry_uri=",
     "optuna.trial.Trial": "study, trial_id",
 }
-# What has no signature that matters: each is tried out below.
-TRIED = {
+# private names without a relevant signature: each has a test below
+TESTED_BELOW = {
     "flask_swagger_ui.dist",
     "gunicorn.arbiter.Arbiter.LISTENERS",
     "gunicorn.http.errors.ParseException",
@@ -102,13 +102,13 @@ TRIED = {
 
 
 def documented() -> dict[str, set[str]]:
-    """Return the files in which the document says that each name is used."""
+    """Return the files that use each name according to the document."""
     rows = re.findall(r"^\| `([\w.]+)` \| (.*?) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
     return {name: set(re.findall("`(.*?)`", files)) for name, files in rows}
 
 
 def sources() -> dict[str, ast.Module]:
-    """Return the syntax tree of each file of the project but the tests."""
+    """Return the syntax trees of all files of the project except tests."""
     folders = [sorted((PROJECT / name).rglob("*.py")) for name in ("grafana", "housing", "hydra_plugins", "server")]
     scripts = [
         path
@@ -120,12 +120,12 @@ def sources() -> dict[str, ast.Module]:
 
 
 def is_private(name: str) -> bool:
-    """Return whether a name begins with an underscore, and is not Python's `__name__` or Hydra's `_name_`."""
+    """Return whether a name starts with an underscore and is neither Python's `__name__` nor Hydra's `_name_`."""
     return name.startswith("_") and not name.endswith("_")
 
 
-def made(tree: ast.Module) -> set[str]:
-    """Return all names that a file gives to something."""
+def defined_names(tree: ast.Module) -> set[str]:
+    """Return all names that a file defines."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -138,7 +138,7 @@ def made(tree: ast.Module) -> set[str]:
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
-    """Yield what a file imports of others by private names, or from modules that nobody documents."""
+    """Yield the private or undocumented names that a file imports from other libraries."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -147,38 +147,40 @@ def imported(tree: ast.Module) -> Iterator[str]:
         else:
             continue
         for name in names:
-            is_theirs = not name.startswith(OURS)
-            if is_theirs and (any(map(is_private, name.split("."))) or name.startswith(UNDOCUMENTED)):
+            is_foreign = not name.startswith(OURS)
+            if is_foreign and (any(map(is_private, name.split("."))) or name.startswith(UNDOCUMENTED)):
                 yield name
 
 
-def attributes(tree: ast.Module, of_the_project: set[str]) -> Iterator[str]:
-    """Yield the private attributes that a file uses, or sets by a keyword, and that the project does not make itself."""
-    here = made(tree)
+def private_attributes(tree: ast.Module, project_names: set[str]) -> Iterator[str]:
+    """Yield the private attributes and keywords that a file uses and the project does not define."""
+    file_names = defined_names(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             is_own = ast.unparse(node.value) in ("self", "cls", "super()")
-            if node.attr not in (of_the_project if is_own else here):
+            if node.attr not in (project_names if is_own else file_names):
                 yield node.attr
         elif isinstance(node, ast.keyword) and is_private(node.arg or ""):
             yield str(node.arg)
 
 
-def test_each_private_name_that_the_project_uses_is_documented() -> None:
-    trees, known = sources(), documented()
-    of_the_project = set().union(*map(made, trees.values()))
-    found = {(name, path) for path, tree in trees.items() for name in imported(tree)}
-    found |= {(f".{name}", path) for path, tree in trees.items() for name in attributes(tree, of_the_project)}
+def test_each_used_private_name_is_documented() -> None:
+    trees, files_by_name = sources(), documented()
+    project_names = set().union(*map(defined_names, trees.values()))
+    used = {(name, path) for path, tree in trees.items() for name in imported(tree)}
+    used |= {(f".{name}", path) for path, tree in trees.items() for name in private_attributes(tree, project_names)}
     missing = {
         (name, path)
-        for name, path in found
-        if not any(path in files and f".{one}.".find(f"{name.removeprefix('.')}.") > 0 for one, files in known.items())
+        for name, path in used
+        if not any(
+            path in files and f".{listed}.".find(f"{name.removeprefix('.')}.") > 0 for listed, files in files_by_name.items()
+        )
     }
     assert missing == set()
-    assert len(found) > 10  # else nothing was looked at
+    assert len(used) > 10  # the search itself works
 
 
-def test_each_private_name_that_is_documented_is_used_where_the_document_says() -> None:
+def test_each_documented_name_is_used_in_the_listed_files() -> None:
     unused = [
         (name, path)
         for name, files in documented().items()
@@ -188,56 +190,59 @@ def test_each_private_name_that_is_documented_is_used_where_the_document_says() 
     assert unused == []
 
 
-def test_the_tests_that_the_document_names_are_there() -> None:
-    named = re.findall(r"`(tests/[\w/.]+)`", DOCUMENT.read_text(encoding="utf-8"))
-    assert named
-    assert [path for path in named if not (PROJECT / path).exists()] == []
+def test_the_tests_that_the_document_names_exist() -> None:
+    paths = re.findall(r"`(tests/[\w/.]+)`", DOCUMENT.read_text(encoding="utf-8"))
+    assert paths
+    assert [path for path in paths if not (PROJECT / path).exists()] == []
 
 
-def test_each_private_name_is_tested_here() -> None:
-    assert documented().keys() == SIGNATURES.keys() | TRIED
+def test_each_documented_name_has_a_test() -> None:
+    assert documented().keys() == SIGNATURES.keys() | TESTED_BELOW
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_a_private_name_takes_the_arguments_that_it_took(name: str) -> None:
+def test_a_private_function_keeps_its_signature(name: str) -> None:
     stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
-    parameters = inspect.signature(found_at(name)).parameters.values()
-    words = [stars.get(one.kind, "") + one.name + ("" if one.default is one.empty else "=") for one in parameters]
-    assert ", ".join(words) == SIGNATURES[name]
+    parameters = inspect.signature(resolve(name)).parameters.values()
+    arguments = [
+        stars.get(parameter.kind, "") + parameter.name + ("" if parameter.default is parameter.empty else "=")
+        for parameter in parameters
+    ]
+    assert ", ".join(arguments) == SIGNATURES[name]
 
 
-def found_at(name: str) -> Any:
-    """Return what a dotted name stands for."""
+def resolve(name: str) -> Any:
+    """Return the object of a dotted name."""
     module, _, rest = name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), rest)
     except ModuleNotFoundError:
-        return getattr(found_at(module), rest)
+        return getattr(resolve(module), rest)
 
 
-def test_gunicorn_is_of_a_version_that_the_worker_was_tested_with() -> None:
+def test_the_installed_gunicorn_is_a_tested_version() -> None:
     assert choose(gunicorn.version_info) == OWN
 
 
-def test_another_gunicorn_serves_with_its_own_worker_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_untested_gunicorn_uses_gthread_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     assert choose((27, 0, 1)) == "gthread"
     assert "gunicorn 27.0.1 is not tested" in capsys.readouterr().err
 
 
-def test_gunicorns_worker_has_what_the_own_worker_reads() -> None:
+def test_gunicorns_worker_has_the_attributes_that_the_own_worker_uses() -> None:
     config = Config()
     worker = ThreadWorker(0, 0, [], None, 30, config, None)
     worker.tmp.close()
-    read = ("alive", "cfg", "keepalived_conns", "max_keepalived", "method_queue", "nr", "nr_conns", "poller", "tpool")
-    assert [name for name in read if not hasattr(worker, name)] == []
+    names = ("alive", "cfg", "keepalived_conns", "max_keepalived", "method_queue", "nr", "nr_conns", "poller", "tpool")
+    assert [name for name in names if not hasattr(worker, name)] == []
     assert worker.max_requests > 0
     assert callable(worker.notify)
     assert isinstance(Arbiter.LISTENERS, list)
     with ExitStack() as stack:
-        ours, theirs = (stack.enter_context(one) for one in socket.socketpair())
-        conn = TConn(config, ours, ("", 0), ("127.0.0.1", 80))
-        assert (conn.sock, conn.server, conn.parser) == (ours, ("127.0.0.1", 80), None)
-        theirs.sendall(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nbodyGET")
+        server_socket, client_socket = (stack.enter_context(end) for end in socket.socketpair())
+        conn = TConn(config, server_socket, ("", 0), ("127.0.0.1", 80))
+        assert (conn.sock, conn.server, conn.parser) == (server_socket, ("127.0.0.1", 80), None)
+        client_socket.sendall(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nbodyGET")
         conn.init()
         request = next(conn.parser)
         assert isinstance(request.body.reader, LengthReader)
@@ -252,25 +257,25 @@ def test_gunicorns_worker_has_what_the_own_worker_reads() -> None:
     assert issubclass(ParseException, Exception)
 
 
-def test_prometheus_files_hold_each_number_where_it_is_looked_for(tmp_path: Path) -> None:
+def test_metric_files_of_prometheus_store_each_value_at_its_offset(tmp_path: Path) -> None:
     path, key = tmp_path / "counter_1.db", mmap_key("name", "name_total", ["label"], ["value"], "Meaning.")
     file = MmapedDict(str(path))  # type: ignore[no-untyped-call]
     file.write_value(key, 2.5, 0.0)  # type: ignore[no-untyped-call]
     file.close()  # type: ignore[no-untyped-call]
-    ((found, number, _, place),) = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
-    assert (found, number, place % 8) == (key, 2.5, 0)
-    assert struct.unpack_from("d", path.read_bytes(), place) == (2.5,)
+    ((stored_key, value, _, offset),) = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
+    assert (stored_key, value, offset % 8) == (key, 2.5, 0)
+    assert struct.unpack_from("d", path.read_bytes(), offset) == (2.5,)
     assert isinstance(values.ValueClass, type)
 
 
-def test_hydra_keeps_the_error_of_a_job_under_its_private_name() -> None:
+def test_hydra_stores_the_error_of_a_job_in_its_private_attribute() -> None:
     failed = JobReturn(status=JobStatus.FAILED)
     failed.return_value = ValueError("why")
     assert str(failed._return_value) == "why"  # pylint: disable=protected-access
     assert BasicSweeperConf().max_batch_size is None
 
 
-def test_the_published_launcher_keeps_its_options_and_names_the_common_ones() -> None:
+def test_the_submitit_launcher_stores_its_options_and_lists_the_common_ones() -> None:
     launcher = SlurmLauncher(partition="p", timeout_min=3)
     assert launcher.params == {"partition": "p", "timeout_min": 3}
     assert callable(launcher)
@@ -278,11 +283,11 @@ def test_the_published_launcher_keeps_its_options_and_names_the_common_ones() ->
     assert "partition" not in OmegaConf.structured(BaseQueueConf)
 
 
-def test_submitit_names_the_file_of_a_result(tmp_path: Path) -> None:
+def test_submitit_returns_the_path_of_a_result_file(tmp_path: Path) -> None:
     assert JobPaths(tmp_path, "12_3", 0).result_pickle == tmp_path / "12_3_0_result.pkl"
 
 
-def test_optuna_reports_to_a_trial_that_is_made_from_its_number() -> None:
+def test_a_trial_of_optuna_created_from_its_number_reports_values() -> None:
     study = optuna.create_study()
     number = study.ask().number
     storage = study._storage  # pylint: disable=protected-access
@@ -292,6 +297,6 @@ def test_optuna_reports_to_a_trial_that_is_made_from_its_number() -> None:
     assert study.trials[number].intermediate_values == {1: 0.5}
 
 
-def test_swagger_ui_lies_where_the_server_looks() -> None:
+def test_the_files_of_swagger_ui_are_in_its_dist_folder() -> None:
     folder = Path(flask_swagger_ui.__file__).parent / "dist"
     assert {"swagger-ui.css", "swagger-ui-bundle.js"} <= {path.name for path in folder.iterdir()}

@@ -1,4 +1,4 @@
-"""The bundle: written whole, proven when read, refused when anything in it is not as it was written."""
+"""Bundles: atomic writing, verification when reading, and an error for every changed file."""
 
 import dataclasses
 import hashlib
@@ -47,7 +47,7 @@ def folder(bundle: Bundle, tmp_path: Path) -> Path:
 
 
 def rewrite_checksums(folder: Path) -> None:
-    """Write the sums of a folder that was changed, as one who knows the format would."""
+    """Write valid checksums for a changed bundle."""
     names = sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS"
     )
@@ -55,27 +55,27 @@ def rewrite_checksums(folder: Path) -> None:
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 
-def test_it_holds_exactly_the_files_of_the_format_and_sha256sum_agrees(folder: Path) -> None:
+def test_a_bundle_has_exactly_the_files_of_the_format_with_valid_checksums(folder: Path) -> None:
     present = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert present == sorted([*FILES, "SHA256SUMS"])
     checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, capture_output=True, check=False)
     assert checked.returncode == 0, checked.stderr
 
 
-def test_what_is_read_predicts_as_what_was_written(bundle: Bundle, folder: Path, rentals: Table) -> None:
+def test_a_bundle_that_was_read_predicts_like_the_written_one(bundle: Bundle, folder: Path, rentals: Table) -> None:
     np.testing.assert_array_equal(Bundle.read(folder).predict(rentals.matrix), bundle.predict(rentals.matrix))
 
 
-def test_rows_predict_the_same_alone_and_together(bundle: Bundle, rentals: Table) -> None:
-    together = bundle.predict(rentals.matrix[:50])
-    alone = [bundle.predict(row[None])[0] for row in rentals.matrix[:50]]
-    np.testing.assert_array_equal(alone, together)
+def test_rows_get_equal_predictions_alone_and_in_a_batch(bundle: Bundle, rentals: Table) -> None:
+    batch = bundle.predict(rentals.matrix[:50])
+    single = [bundle.predict(row[None])[0] for row in rentals.matrix[:50]]
+    np.testing.assert_array_equal(single, batch)
 
 
-def test_predictions_are_held_within_the_targets_bounds(bundle: Bundle, rentals: Table) -> None:
-    low = json.loads(json.dumps(bundle.schema.to_dict()))
-    low["columns"]["rent"]["max"] = 300.0
-    capped = Ensemble(Schema.from_dict(low), bundle.ensemble.features, bundle.ensemble.members)
+def test_predictions_are_clipped_to_the_bounds_of_the_target(bundle: Bundle, rentals: Table) -> None:
+    declaration = json.loads(json.dumps(bundle.schema.to_dict()))
+    declaration["columns"]["rent"]["max"] = 300.0
+    capped = Ensemble(Schema.from_dict(declaration), bundle.ensemble.features, bundle.ensemble.members)
     assert bundle.predict(rentals.matrix).max() > 300.0
     assert capped.predict(rentals.matrix).max() == 300.0
 
@@ -89,7 +89,7 @@ def test_members_that_share_features_survive_writing(bundle: Bundle, rentals: Ta
     np.testing.assert_array_equal(Bundle.read(tmp_path / "pair").predict(rentals.matrix), pair.predict(rentals.matrix))
 
 
-def test_twelve_members_come_back_in_their_order(towns: Table, tmp_path: Path) -> None:
+def test_twelve_members_keep_their_order(towns: Table, tmp_path: Path) -> None:
     trees = "model.members.trees"
     cfg = config(
         "train", "data=towns", "model=mean", "features=none", f"{trees}.n_seeds=12", f"{trees}.model.estimator.n_estimators=2"
@@ -106,16 +106,16 @@ def test_background_rows_survive_writing(bundle: Bundle, folder: Path) -> None:
     np.testing.assert_array_equal(Bundle.read(folder).background, bundle.background)
 
 
-def test_intervals_survive_writing_and_a_bundle_without_them_has_no_file_of_them(
+def test_intervals_survive_writing_and_a_bundle_without_them_has_no_interval_files(
     bundle: Bundle, rentals: Table, tmp_path: Path
 ) -> None:
     bundle.write(tmp_path / "with")
-    for got, expected in zip(
+    for values, expected in zip(
         Bundle.read(tmp_path / "with").predict_interval(rentals.matrix, 0.8),
         bundle.predict_interval(rentals.matrix, 0.8),
         strict=True,
     ):
-        np.testing.assert_array_equal(got, expected)
+        np.testing.assert_array_equal(values, expected)
     without = dataclasses.replace(bundle, interval=None)
     without.select_golden_rows(rentals.matrix, 8)
     without.write(tmp_path / "without")
@@ -124,7 +124,7 @@ def test_intervals_survive_writing_and_a_bundle_without_them_has_no_file_of_them
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_changed_byte_in_any_file_is_refused_by_name(folder: Path, name: str) -> None:
+def test_a_changed_byte_is_an_error_with_the_name_of_its_file(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
@@ -133,25 +133,25 @@ def test_a_changed_byte_in_any_file_is_refused_by_name(folder: Path, name: str) 
 
 
 @pytest.mark.parametrize("name", [*FILES, "SHA256SUMS"])
-def test_a_missing_file_is_refused_by_name(folder: Path, name: str) -> None:
+def test_a_missing_file_is_an_error_with_its_name(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(BundleError, match=f"{name} is missing"):
         Bundle.read(folder)
 
 
 def put_pickle(folder: Path) -> None:
-    """Put an array in that only a pickle can hold."""
+    """Add an array that only pickle can store."""
     with (folder / "features/0/arrays.npz").open("wb") as file:
         np.savez(file, np.array([print], dtype=object))
 
 
 def replace_background(rows: Any) -> Callable[[Path], None]:
-    """Put other background rows in: area, rooms, furnished, quarter, built."""
+    """Return a change that replaces the background rows: area, rooms, furnished, quarter, built."""
     return lambda folder: np.savez(folder / "background.npz", rows=np.asarray(rows))
 
 
 def edit_json(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
-    """Make a change of a JSON file."""
+    """Return a change of a JSON file."""
 
     def apply(folder: Path) -> None:
         content = json.loads((folder / name).read_text())
@@ -177,16 +177,16 @@ def edit_json(name: str, change: Callable[[dict[str, Any]], object]) -> Callable
             edit_json("schema.json", lambda schema: schema.update(format=99)),
             "format 99, .* only format 5; train the model again: python -m housing.train",
         ),
-        (edit_json("ensemble.json", lambda combine: combine.update(members=[])), "shorter than"),
+        (edit_json("ensemble.json", lambda ensemble: ensemble.update(members=[])), "shorter than"),
         (
-            edit_json("ensemble.json", lambda combine: combine["members"][0].update(region="nearby")),
+            edit_json("ensemble.json", lambda ensemble: ensemble["members"][0].update(region="nearby")),
             "region of a member must be .*got 'nearby'",
         ),
         (
-            edit_json("ensemble.json", lambda combine: combine["members"][0].update(region="near")),
+            edit_json("ensemble.json", lambda ensemble: ensemble["members"][0].update(region="near")),
             "need model.applicability",
         ),
-        (edit_json("ensemble.json", lambda combine: combine["members"][0].update(features=7)), "IndexError"),
+        (edit_json("ensemble.json", lambda ensemble: ensemble["members"][0].update(features=7)), "IndexError"),
         (edit_json("features/0/features.json", lambda state: state.update(blocks={"magic": {}})), "Unknown block 'magic'"),
         (edit_json("features/0/features.json", lambda state: state["names"].reverse()), "The blocks have the columns"),
         (edit_json("golden.json", lambda golden: golden.update(lower=[0.0] * 16)), "Golden row .*: lower must be 0"),
@@ -215,39 +215,41 @@ def edit_json(name: str, change: Callable[[dict[str, Any]], object]) -> Callable
         (lambda folder: (folder / "card.json").write_text("{"), "JSONDecodeError"),
         (edit_json("card.json", lambda card: card["metrics"].pop("rmse")), "KeyError: 'rmse'"),
         (edit_json("card.json", lambda card: card.update(created="yesterday")), "ValueError: .*yesterday"),
-        (edit_json("reference.json", lambda known: known["columns"].pop("area")), "KeyError: 'area'"),
+        (edit_json("reference.json", lambda reference: reference["columns"].pop("area")), "KeyError: 'area'"),
         (
-            edit_json("reference.json", lambda known: known["prediction"].pop("lowest")),
+            edit_json("reference.json", lambda reference: reference["prediction"].pop("lowest")),
             "the histogram of the prediction lacks lowest",
         ),
         (
-            edit_json("reference.json", lambda known: known["columns"]["rooms"]["shares"].pop()),
+            edit_json("reference.json", lambda reference: reference["columns"]["rooms"]["shares"].pop()),
             "the histogram of rooms lacks a share",
         ),
     ],
 )
-def test_what_is_wrong_is_refused_though_its_sums_are_right(folder: Path, change: Callable[[Path], object], message: str) -> None:
+def test_invalid_content_with_valid_checksums_is_an_error(folder: Path, change: Callable[[Path], object], message: str) -> None:
     change(folder)
     rewrite_checksums(folder)
     with pytest.raises(BundleError, match=message):
         Bundle.read(folder)
 
 
-def test_writing_over_a_bundle_fails_and_leaves_it_whole(bundle: Bundle, folder: Path) -> None:
+def test_writing_over_a_bundle_is_an_error_and_leaves_it_intact(bundle: Bundle, folder: Path) -> None:
     with pytest.raises(OSError, match="not empty"):
         bundle.write(folder)
     Bundle.read(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
 
 
-def test_the_pyfunc_loader_takes_frames_and_refuses_what_the_schema_refuses(bundle: Bundle, folder: Path, rentals: Table) -> None:
-    model = pyfunc._load_pyfunc(str(folder))  # pylint: disable=protected-access  # MLflow's name for it
+def test_the_pyfunc_model_predicts_frames_and_rejects_values_that_violate_the_schema(
+    bundle: Bundle, folder: Path, rentals: Table
+) -> None:
+    model = pyfunc._load_pyfunc(str(folder))  # pylint: disable=protected-access  # the name that MLflow calls
     frame = rentals_frame().drop(columns="rent")
     np.testing.assert_array_equal(model.predict(frame), bundle.predict(rentals.matrix))
     with pytest.raises(TableError, match="row 3, quarter: Must be one of"):
         model.predict(frame.assign(quarter=["hills"] * 3 + ["moon"] * (len(frame) - 3)))
 
 
-def test_nothing_in_a_bundle_is_a_pickle(folder: Path) -> None:
+def test_a_bundle_contains_no_pickle(folder: Path) -> None:
     with np.load(io.BytesIO((folder / "features/0/arrays.npz").read_bytes()), allow_pickle=False) as arrays:
         assert all(arrays[name].dtype.kind in "fiub" for name in arrays)

@@ -1,4 +1,4 @@
-"""Intervals: they cover what they say, whatever is asked for, and say what cannot be asked for."""
+"""Conformal intervals: they have the requested coverage, and an impossible coverage is an error."""
 
 import dataclasses
 from pathlib import Path
@@ -23,45 +23,45 @@ BOUND = Schema.from_dict(
 COVERAGES = (0.1, 0.5, 0.8, 0.9, 0.95, 0.99)
 
 
-class GrowsWithX:
-    """Says that errors are as large as the first column."""
+class ProportionalError:
+    """An error model that predicts errors proportional to the first column."""
 
     def predict(self, columns: Matrix) -> Vector:
-        """Say its logarithm."""
+        """Return the logarithm of the first column."""
         return np.asarray(np.log(columns[:, 0]))
 
 
 def rows(count: int, seed: int) -> tuple[Matrix, Vector]:
-    """Rows, and by how much predictions of them are off: as much as x, times what chance says."""
+    """Return rows and their residuals: x times a random number with heavy tails."""
     random = np.random.default_rng(seed)
     x = random.uniform(0.1, 2.0, count)
     return x[:, None], x * random.standard_t(4, count)
 
 
 def calibrated_interval(count: int, seed: int = 0) -> Interval:
-    """An interval that has seen so many rows."""
-    x, off = rows(count, seed)
-    return Interval({"scores": np.sort(np.abs(off) / x[:, 0])}, GrowsWithX())
+    """Return an interval calibrated on this number of rows."""
+    x, residuals = rows(count, seed)
+    return Interval({"scores": np.sort(np.abs(residuals) / x[:, 0])}, ProportionalError())
 
 
 @pytest.mark.parametrize("coverage", COVERAGES)
-def test_as_many_targets_are_inside_as_the_coverage_says(coverage: float) -> None:
-    x, off = rows(20_000, seed=1)
+def test_the_share_of_targets_inside_equals_the_coverage(coverage: float) -> None:
+    x, residuals = rows(20_000, seed=1)
     lower, upper = calibrated_interval(2000).bounds(OPEN, x, np.zeros(len(x)), coverage)
-    inside = (lower <= off) & (off <= upper)
+    inside = (lower <= residuals) & (residuals <= upper)
     assert inside.mean() == pytest.approx(coverage, abs=0.03)
-    small = x[:, 0] < 0.5  # the width follows the scale, so that no kind of row pays for another
+    small = x[:, 0] < 0.5  # the width follows the scale, so the coverage also holds for subsets
     assert inside[small].mean() == pytest.approx(coverage, abs=0.04)
 
 
 @pytest.mark.parametrize("count", [9, 19, 49])
-def test_with_few_rows_the_mean_coverage_is_still_no_less(count: int) -> None:
-    """The promise of split conformal: at least the nominal, at most one row's share more, on average over calibrations."""
+def test_the_mean_coverage_is_not_below_nominal_with_few_calibration_rows(count: int) -> None:
+    """The guarantee of split conformal prediction: the mean coverage is at least nominal, and at most 1 / (n + 1) above it."""
     covered = []
     for seed in range(1000):
-        x, off = rows(200, seed=seed)
+        x, residuals = rows(200, seed=seed)
         lower, upper = calibrated_interval(count, seed + 1000).bounds(OPEN, x, np.zeros(len(x)), 0.85)
-        covered.append(((lower <= off) & (off <= upper)).mean())
+        covered.append(((lower <= residuals) & (residuals <= upper)).mean())
     assert 0.85 - 0.01 < np.mean(covered) < 0.85 + 1 / (count + 1) + 0.01
 
 
@@ -74,7 +74,7 @@ def test_a_larger_coverage_is_a_wider_interval() -> None:
     np.testing.assert_allclose((lower + upper) / 2, 1.0)
 
 
-def test_the_ends_keep_within_the_targets_bounds() -> None:
+def test_interval_bounds_are_clipped_to_the_bounds_of_the_target() -> None:
     x, _ = rows(50, seed=1)
     lower, upper = calibrated_interval(500).bounds(BOUND, x, np.full(50, 0.3), 0.99)
     assert lower.min() == 0.0 and upper.max() == 1.0
@@ -82,19 +82,19 @@ def test_the_ends_keep_within_the_targets_bounds() -> None:
 
 
 @pytest.mark.parametrize("coverage", [0.0, -0.1, 1.0, 1.5, 90, float("nan"), 0.96])
-def test_a_coverage_that_cannot_be_had_is_refused_with_what_can(coverage: float) -> None:
+def test_an_impossible_coverage_is_an_error_with_the_maximum(coverage: float) -> None:
     with pytest.raises(ConfigError, match=rf"coverage must be above 0 and at most 0.95 \(got {coverage:g}\)"):
         calibrated_interval(19).bounds(OPEN, *rows(3, seed=0), coverage)
 
 
 @pytest.mark.parametrize("count", range(1, 60))
-def test_the_most_that_is_allowed_can_be_had(count: int) -> None:
+def test_the_maximum_coverage_is_possible(count: int) -> None:
     interval, (x, _) = calibrated_interval(count), rows(3, seed=0)
     lower, upper = interval.bounds(OPEN, x, np.zeros(3), interval.max_coverage)
     np.testing.assert_allclose(upper - lower, 2 * interval.arrays["scores"][-1] * x[:, 0])
 
 
-def test_the_bundle_of_a_run_covers_rows_it_never_saw(towns: Table, tmp_path: Path) -> None:
+def test_the_bundle_of_a_run_covers_held_out_rows(towns: Table, tmp_path: Path) -> None:
     cfg = config("train", "data=towns", "features=static", "model.estimator.n_estimators=60", "split.valid=0.4")
     parts = split(towns, cfg.split)
     bundle = build(BuildSettings.from_config(cfg), towns, parts, run_id="none")[0]
@@ -105,20 +105,22 @@ def test_the_bundle_of_a_run_covers_rows_it_never_saw(towns: Table, tmp_path: Pa
         np.testing.assert_array_equal(predicted, bundle.predict(towns.matrix[parts.test]))
     bundle.write(tmp_path / "bundle")
     read = Bundle.read(tmp_path / "bundle")
-    for got, expected in zip(read.predict_interval(towns.matrix, 0.9), bundle.predict_interval(towns.matrix, 0.9), strict=True):
-        np.testing.assert_array_equal(got, expected)
+    for values, expected in zip(
+        read.predict_interval(towns.matrix, 0.9), bundle.predict_interval(towns.matrix, 0.9), strict=True
+    ):
+        np.testing.assert_array_equal(values, expected)
 
 
-def test_rows_with_much_noise_get_wide_intervals(towns: Table) -> None:
-    random, loud = np.random.default_rng(0), towns.matrix[:, 4] > 0  # with a garden
-    noisy = dataclasses.replace(towns, target=500 + random.normal(0, np.where(loud, 100, 5)))
+def test_noisy_rows_get_wider_intervals(towns: Table) -> None:
+    random, has_garden = np.random.default_rng(0), towns.matrix[:, 4] > 0
+    noisy = dataclasses.replace(towns, target=500 + random.normal(0, np.where(has_garden, 100, 5)))
     cfg = config("train", "data=towns", "features=none", "model=linear", "split.valid=0.5")
     bundle = build(BuildSettings.from_config(cfg), noisy, split(noisy, cfg.split), run_id="none")[0]
     _, lower, upper = bundle.predict_interval(towns.matrix, 0.9)
-    assert np.median((upper - lower)[loud]) > 3 * np.median((upper - lower)[~loud])
+    assert np.median((upper - lower)[has_garden]) > 3 * np.median((upper - lower)[~has_garden])
 
 
-def test_a_run_without_intervals_says_so(rentals: Table) -> None:
+def test_intervals_of_a_run_without_them_are_an_error(rentals: Table) -> None:
     cfg = config("train", "data=rentals", "features=none", "interval=none", "model=linear")
     bundle = build(BuildSettings.from_config(cfg), rentals, split(rentals, cfg.split), run_id="none")[0]
     with pytest.raises(BundleError, match="The model has no intervals"):
@@ -132,7 +134,7 @@ def test_a_run_without_intervals_says_so(rentals: Table) -> None:
         (("interval.folds=1",), "interval.folds must be 2 or more .got 1"),
     ],
 )
-def test_intervals_that_cannot_be_learned_are_refused(rentals: Table, overrides: tuple[str, ...], message: str) -> None:
+def test_too_few_rows_or_folds_for_intervals_are_an_error(rentals: Table, overrides: tuple[str, ...], message: str) -> None:
     cfg = config("train", "data=rentals", "features=none", "model=linear", *overrides)
     table = rentals if cfg.max_rows is None else rentals.head(cfg.max_rows)
     with pytest.raises(ConfigError, match=message):

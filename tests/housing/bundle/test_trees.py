@@ -1,4 +1,4 @@
-"""Trees that are walked: in every bit what ONNX Runtime gives, or not walked at all."""
+"""The tree walker: its predictions are bit-identical to ONNX Runtime, and unsupported graphs run in ONNX Runtime."""
 
 import functools
 import operator
@@ -34,7 +34,7 @@ from server.models.verification import verify
 from tests.housing.bundle.test_bundle import rewrite_checksums
 from tests.support.tables import SMALL, config
 
-walker = pytest.importorskip("housing.bundle.tree_walker", reason="the walker is not built: no C compiler")
+walker = pytest.importorskip("housing.bundle.tree_walker", reason="the tree walker is not compiled: no C compiler")
 
 COLUMNS = 5
 LARGEST = float(np.nextafter(np.float32(np.inf), np.float32(0)))
@@ -43,33 +43,38 @@ LARGER_BLOCKS = (1, 2, 3, 15, 16, 17, 31, 127, 128, 129, 143, 1000, 4099)
 
 
 def fitted_graph(estimator: Any, missing: bool = False) -> bytes:
-    """Fit an estimator, and give its graph."""
+    """Fit an estimator and return its graph."""
     random = np.random.default_rng(0)
     columns = random.normal(size=(700, COLUMNS))
     target = columns[:, 0] + columns[:, 1] ** 2 * np.sin(columns[:, 2])
-    columns[:, 3:] = random.integers(0, 2, (700, 2))  # as a category becomes columns
+    columns[:, 3:] = random.integers(0, 2, (700, 2))  # like one-hot columns of a category
     if missing:
         columns[random.random(columns.shape) < 0.2] = np.nan
     return to_onnx(estimator.fit(columns, target), COLUMNS)
 
 
 def attributes(graph: bytes) -> dict[str, Any]:
-    """Give the attributes of a graph's only node."""
+    """Return the attributes of the only node of a graph."""
     (node,) = onnx.load_from_string(graph).graph.node
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def rows(count: int, width: int, graph: bytes) -> Matrix:
-    """Give rows that hit thresholds exactly and closely, lack values, and hold numbers that are odd as float32."""
+    """Return rows with values at and beside thresholds, missing values, and edge cases of float32."""
     random = np.random.default_rng(count)
     thresholds = np.array([*attributes(graph)["nodes_values"], 0.0], dtype=np.float32)
-    made = random.normal(size=(count, width)) * random.choice([0.1, 1, 100], (count, 1))
-    hit = random.choice(thresholds, made.shape)
+    values = random.normal(size=(count, width)) * random.choice([0.1, 1, 100], (count, 1))
+    at_thresholds = random.choice(thresholds, values.shape)
     with np.errstate(over="ignore"):
-        beside = np.nextafter(hit, random.choice(np.array([-np.inf, np.inf], dtype=np.float32), made.shape))
-    for values in (hit, beside, np.nextafter(hit.astype(float), np.inf), random.choice(EDGE_VALUES, made.shape)):
-        made = np.where(random.random(made.shape) < 0.15, values, made)
-    return made
+        beside = np.nextafter(at_thresholds, random.choice(np.array([-np.inf, np.inf], dtype=np.float32), values.shape))
+    for special in (
+        at_thresholds,
+        beside,
+        np.nextafter(at_thresholds.astype(float), np.inf),
+        random.choice(EDGE_VALUES, values.shape),
+    ):
+        values = np.where(random.random(values.shape) < 0.15, special, values)
+    return values
 
 
 def read(graph: bytes) -> Trees | None:
@@ -77,23 +82,23 @@ def read(graph: bytes) -> Trees | None:
     return Trees.from_model(onnx_reader.read_model(graph))
 
 
-def assert_same(graph: bytes, width: int, counts: tuple[int, ...] = LARGER_BLOCKS) -> None:
-    """Whatever the rows, and however many there are."""
-    walked, session = read(graph), OnnxRuntimeModel(graph)
-    assert walked is not None
+def assert_bit_identical(graph: bytes, width: int, counts: tuple[int, ...] = LARGER_BLOCKS) -> None:
+    """Compare the tree walker with ONNX Runtime for several numbers of rows."""
+    trees, session = read(graph), OnnxRuntimeModel(graph)
+    assert trees is not None
     for count in counts:
         columns = rows(count, width, graph)
         with np.errstate(over="ignore"):
             expected = session.predict(columns)
-        np.testing.assert_array_equal(walked.predict(columns).view(np.int64), expected.view(np.int64))
+        np.testing.assert_array_equal(trees.predict(columns).view(np.int64), expected.view(np.int64))
 
 
 @pytest.mark.parametrize("missing", [False, True])
 @pytest.mark.parametrize(
     "parameters", [{"max_depth": 6}, {"max_depth": 1}, {"max_depth": 9, "grow_policy": "lossguide"}], ids=str
 )
-def test_boosted_trees_are_the_same_in_every_bit(parameters: dict[str, Any], missing: bool) -> None:
-    assert_same(fitted_graph(XGBRegressor(n_estimators=70, **parameters), missing), COLUMNS)
+def test_boosted_trees_are_bit_identical(parameters: dict[str, Any], missing: bool) -> None:
+    assert_bit_identical(fitted_graph(XGBRegressor(n_estimators=70, **parameters), missing), COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +113,8 @@ def test_boosted_trees_are_the_same_in_every_bit(parameters: dict[str, Any], mis
     ],
     ids=str,
 )
-def test_trees_of_scikit_learn_are_the_same_in_every_bit(estimator: Any) -> None:
-    assert_same(fitted_graph(estimator), COLUMNS)
+def test_trees_of_scikit_learn_are_bit_identical(estimator: Any) -> None:
+    assert_bit_identical(fitted_graph(estimator), COLUMNS)
 
 
 def shrink(node: Any) -> None:
@@ -125,30 +130,30 @@ PRESETS = [f"{group}={path.stem}" for group in ("model", "experiment") for path 
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_graph_of_every_preset_is_the_same_in_every_bit(towns: Table, tmp_path: Path, preset: str) -> None:
+def test_every_graph_of_every_preset_is_bit_identical(towns: Table, tmp_path: Path, preset: str) -> None:
     changes = SMALL[config("train", "data=towns", preset).features.name]
     cfg = config("train", "data=towns", preset, *changes)
     shrink(cfg)
-    made, _ = build(BuildSettings.from_config(cfg), towns, split(towns, cfg.split), run_id="none")
-    made.write(tmp_path / "bundle")
-    proven = Bundle.read(tmp_path / "bundle", VerifiedOnnxModel)
-    proven.predict_with_interval(towns.matrix)
-    for graph in graphs(proven):
-        assert graph.uses_tree_walker == (preset != "model=linear" or graph is proven.interval.error_model)  # type: ignore[union-attr]
+    bundle, _ = build(BuildSettings.from_config(cfg), towns, split(towns, cfg.split), run_id="none")
+    bundle.write(tmp_path / "bundle")
+    verified = Bundle.read(tmp_path / "bundle", VerifiedOnnxModel)
+    verified.predict_with_interval(towns.matrix)
+    for graph in graphs(verified):
+        assert graph.uses_tree_walker == (preset != "model=linear" or graph is verified.interval.error_model)  # type: ignore[union-attr]
         if graph.uses_tree_walker:
             width = OnnxRuntimeModel(graph.graph)._session.get_inputs()[0].shape[1]  # pylint: disable=protected-access
-            assert_same(graph.graph, width, counts=(1, 33))
+            assert_bit_identical(graph.graph, width, counts=(1, 33))
 
 
 def graphs(bundle: Bundle) -> Iterator[OnnxModel]:
-    """Give all graphs of a bundle."""
+    """Yield all graphs of a bundle."""
     for estimator in (*(member.estimator for member in bundle.ensemble.members), bundle.interval and bundle.interval.error_model):
         if estimator is not None:
             assert isinstance(estimator, OnnxModel)
             yield estimator
 
 
-# A tree of three levels and one of a leaf alone.
+# a missing root of three levels, and a tree of a single leaf
 Changes = dict[str, Any]
 TREE_ATTRIBUTES: Changes = {
     "n_targets": 1,
@@ -168,33 +173,37 @@ TREE_ATTRIBUTES: Changes = {
 
 
 def tree_model(*changes: Changes, kind: int = TensorProto.FLOAT, shape: tuple[Any, ...] = (None, COLUMNS)) -> onnx.ModelProto:
-    """Give a graph of two trees, with some attributes changed or, where None, left out."""
-    said = {name: value for name, value in functools.reduce(operator.or_, changes, TREE_ATTRIBUTES).items() if value is not None}
-    node = helper.make_node("TreeEnsembleRegressor", ["columns"], ["y"], domain="ai.onnx.ml", **said)
-    taken = helper.make_tensor_value_info("columns", kind, shape)
-    given = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
+    """Return a graph of two trees with changed attributes. None removes an attribute."""
+    node_attributes = {
+        name: value for name, value in functools.reduce(operator.or_, changes, TREE_ATTRIBUTES).items() if value is not None
+    }
+    node = helper.make_node("TreeEnsembleRegressor", ["columns"], ["y"], domain="ai.onnx.ml", **node_attributes)
+    graph_input = helper.make_tensor_value_info("columns", kind, shape)
+    graph_output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
     versions = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
-    return helper.make_model(helper.make_graph([node], "trees", [taken], [given]), opset_imports=versions, ir_version=8)
+    return helper.make_model(
+        helper.make_graph([node], "trees", [graph_input], [graph_output]), opset_imports=versions, ir_version=8
+    )
 
 
-def change(name: str, place: int, value: Any) -> Changes:
-    """Give an attribute with one of its values changed."""
-    return {name: [*TREE_ATTRIBUTES[name][:place], value, *TREE_ATTRIBUTES[name][place + 1 :]]}
+def change(name: str, index: int, value: Any) -> Changes:
+    """Return an attribute with a changed value."""
+    return {name: [*TREE_ATTRIBUTES[name][:index], value, *TREE_ATTRIBUTES[name][index + 1 :]]}
 
 
 @pytest.mark.parametrize("mode", ["BRANCH_LT", "BRANCH_LEQ"])
 @pytest.mark.parametrize("threshold", [0.0, -0.0, 1e-45, -1e-45, LARGEST, -LARGEST, 1.5])
 @pytest.mark.parametrize("tracks", [0, 1])
-def test_a_value_at_a_threshold_goes_where_onnx_runtime_sends_it(mode: str, threshold: float, tracks: int) -> None:
+def test_values_at_a_threshold_take_the_same_branch_as_in_onnx_runtime(mode: str, threshold: float, tracks: int) -> None:
     changes = change("nodes_modes", 0, mode), change("nodes_values", 0, threshold)
     graph = tree_model(*changes, change("nodes_missing_value_tracks_true", 0, tracks)).SerializeToString()
-    assert_same(graph, COLUMNS)
+    assert_bit_identical(graph, COLUMNS)
     columns = np.zeros((len(EDGE_VALUES) + 3, COLUMNS))
     columns[:, 0] = [*EDGE_VALUES, threshold, np.nextafter(np.float32(threshold), np.float32(1)), np.nextafter(threshold, -1)]
-    walked = read(graph)
-    assert walked is not None
+    trees = read(graph)
+    assert trees is not None
     with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(walked.predict(columns), OnnxRuntimeModel(graph).predict(columns))
+        np.testing.assert_array_equal(trees.predict(columns), OnnxRuntimeModel(graph).predict(columns))
 
 
 @pytest.mark.parametrize(
@@ -211,8 +220,8 @@ def test_a_value_at_a_threshold_goes_where_onnx_runtime_sends_it(mode: str, thre
     ],
     ids=str,
 )
-def test_what_is_said_in_another_way_is_walked_too(changes: dict[str, Any]) -> None:
-    assert_same(tree_model(changes).SerializeToString(), COLUMNS)
+def test_other_spellings_of_plain_trees_are_supported(changes: dict[str, Any]) -> None:
+    assert_bit_identical(tree_model(changes).SerializeToString(), COLUMNS)
 
 
 CHAIN = 70
@@ -222,8 +231,8 @@ CHAIN_ATTRIBUTES: Changes = {
     "nodes_featureids": [0] * (2 * CHAIN + 1),
     "nodes_modes": ["BRANCH_LT", "LEAF"] * CHAIN + ["LEAF"],
     "nodes_values": [1.0] * (2 * CHAIN + 1),
-    "nodes_truenodeids": [place + 1 for place in range(2 * CHAIN + 1)],
-    "nodes_falsenodeids": [place + 2 for place in range(2 * CHAIN + 1)],
+    "nodes_truenodeids": [index + 1 for index in range(2 * CHAIN + 1)],
+    "nodes_falsenodeids": [index + 2 for index in range(2 * CHAIN + 1)],
     "nodes_missing_value_tracks_true": None,
     "target_ids": [0] * (CHAIN + 1),
     "target_nodeids": [*range(1, 2 * CHAIN, 2), 2 * CHAIN],
@@ -240,7 +249,7 @@ def with_another_node(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def empty_models() -> Iterator[onnx.ModelProto]:
-    """Give graphs without a node, and without a node and a leaf."""
+    """Yield graphs without nodes, without leaves, and without both."""
     for prefixes in (("nodes_",), ("target_",), ("nodes_", "target_")):
         model = tree_model()
         for attribute in model.graph.node[0].attribute:
@@ -253,10 +262,10 @@ def empty_models() -> Iterator[onnx.ModelProto]:
 @pytest.mark.parametrize(
     "model",
     [
-        tree_model(change("nodes_truenodeids", 2, 0)),  # a circle
+        tree_model(change("nodes_truenodeids", 2, 0)),  # a cycle
         tree_model(change("nodes_truenodeids", 2, 2)),
-        tree_model(change("nodes_falsenodeids", 2, 3)),  # twice the same child
-        tree_model(change("nodes_falsenodeids", 2, 1)),  # of two parents
+        tree_model(change("nodes_falsenodeids", 2, 3)),  # the same child twice
+        tree_model(change("nodes_falsenodeids", 2, 1)),  # two parents
         tree_model(change("nodes_truenodeids", 0, 5)),  # out of range
         tree_model(change("nodes_truenodeids", 0, -1)),
         tree_model(change("nodes_truenodeids", 0, 2**63 - 1)),
@@ -264,8 +273,8 @@ def empty_models() -> Iterator[onnx.ModelProto]:
         tree_model(change("nodes_treeids", 5, -(2**63))),
         tree_model({"nodes_treeids": [-1] * 6, "target_treeids": [-1] * 4}),
         tree_model(change("nodes_treeids", 5, 2**32), change("target_treeids", 3, 2**32)),
-        tree_model(change("nodes_nodeids", 4, 3)),  # there twice
-        tree_model(change("nodes_treeids", 1, 4)),  # a tree in two parts
+        tree_model(change("nodes_nodeids", 4, 3)),  # a duplicate
+        tree_model(change("nodes_treeids", 1, 4)),  # a missing root in two parts
         tree_model(change("nodes_modes", 2, "LEAF")),  # nodes without a parent
         tree_model(change("nodes_featureids", 2, COLUMNS)),
         tree_model(change("nodes_featureids", 2, -1)),
@@ -282,7 +291,7 @@ def empty_models() -> Iterator[onnx.ModelProto]:
         tree_model(change("target_weights", 0, -np.inf)),
         tree_model(change("target_ids", 0, 1)),
         tree_model(change("target_nodeids", 0, 3)),  # two weights for one leaf, none for another
-        tree_model(change("target_nodeids", 0, 0)),  # a weight of a node that is no leaf
+        tree_model(change("target_nodeids", 0, 0)),  # a weight of a branch node
         tree_model(change("target_treeids", 3, 3)),
         tree_model({"n_targets": 2}),
         tree_model({"base_values": [1.0, 2.0]}),
@@ -301,63 +310,63 @@ def empty_models() -> Iterator[onnx.ModelProto]:
         with_another_node(tree_model()),
     ],
 )
-def test_what_is_not_plain_is_not_walked(model: onnx.ModelProto) -> None:
+def test_unsupported_or_malformed_trees_are_not_read(model: onnx.ModelProto) -> None:
     assert read(tree_model().SerializeToString()) is not None
     assert read(model.SerializeToString()) is None
 
 
-def test_bytes_that_are_no_graph_are_refused() -> None:
+def test_bytes_that_are_no_graph_are_an_error() -> None:
     with pytest.raises(BundleError, match="is not an ONNX model"):
         OnnxModel(b"\xff" * 100)
     assert read(b"") is None
 
 
-def test_an_attribute_that_is_there_twice_is_not_walked() -> None:
+def test_trees_with_a_duplicate_attribute_are_not_read() -> None:
     model = tree_model()
     model.graph.node[0].attribute.append(model.graph.node[0].attribute[0])
     assert read(model.SerializeToString()) is None
 
 
-def test_what_is_not_walked_runs_in_onnx_runtime() -> None:
+def test_unsupported_trees_run_in_onnx_runtime() -> None:
     graph = OnnxModel(tree_model({"aggregate_function": "AVERAGE"}).SerializeToString())
     assert not graph.uses_tree_walker
     np.testing.assert_allclose(graph.predict(np.zeros((1, COLUMNS))), [(0.1 + 0.7) / 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3, COLUMNS - 1), (3, COLUMNS + 1), (COLUMNS,)])
-def test_other_columns_than_the_graphs_are_refused(shape: tuple[int, ...]) -> None:
+def test_an_input_of_another_shape_is_an_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=rf"shape \(rows, {COLUMNS}\)"):
         OnnxModel(tree_model().SerializeToString()).predict(np.zeros(shape))
 
 
-def test_rows_may_lie_in_memory_as_they_like() -> None:
+def test_rows_may_have_any_memory_layout() -> None:
     graph = OnnxModel(tree_model().SerializeToString())
     columns = rows(40, 2 * COLUMNS, graph.graph)
     for view in (columns[:, ::2], columns[::3, :COLUMNS], np.asfortranarray(columns[:, COLUMNS:]), columns[:0, :COLUMNS]):
         np.testing.assert_array_equal(graph.predict(view), graph.predict(view.copy(order="C")))
 
 
-def nodes(*made: tuple[float, int, int, float]) -> bytes:
-    """Give nodes as the walker takes them."""
-    return np.array(list(made), dtype=NODE).tobytes()
+def nodes(*items: tuple[float, int, int, float]) -> bytes:
+    """Return nodes in the binary format of the walker."""
+    return np.array(list(items), dtype=NODE).tobytes()
 
 
-def roots(*made: tuple[int, int]) -> bytes:
-    """Give trees as the walker takes them."""
-    return np.array(list(made), dtype=TREE).tobytes()
+def roots(*items: tuple[int, int]) -> bytes:
+    """Return trees in the binary format of the walker."""
+    return np.array(list(items), dtype=TREE).tobytes()
 
 
 LEAF = (np.nan, 0, 0, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("laid", "places", "width"),
+    ("node_bytes", "tree_bytes", "width"),
     [
-        (nodes((0.0, 0, 0, 0.0)), roots((0, 1)), 1),  # a child that is not there
+        (nodes((0.0, 0, 0, 0.0)), roots((0, 1)), 1),  # a missing child
         (nodes((np.nan, 0, 1, 1.0)), roots((0, 0)), 1),
         (nodes((0.0, 0, 2**32 - 1, 0.0), LEAF), roots((0, 1)), 1),
-        (nodes((np.nan, 2, 0, 1.0)), roots((0, 0)), 1),  # a column
-        (nodes(LEAF), roots((1, 0)), 1),  # a tree
+        (nodes((np.nan, 2, 0, 1.0)), roots((0, 0)), 1),  # a missing column
+        (nodes(LEAF), roots((1, 0)), 1),  # a missing root
         (nodes(), roots((0, 0)), 1),
         (nodes(LEAF)[:-1], roots((0, 0)), 1),
         (nodes(LEAF), roots((0, 0))[:-1], 1),
@@ -366,10 +375,10 @@ LEAF = (np.nan, 0, 0, 1.0)
         (nodes(LEAF), roots((0, 0)), 2**40),
     ],
 )
-def test_the_walker_refuses_what_would_lead_it_out_of_its_arrays(laid: bytes, places: bytes, width: int) -> None:
+def test_indices_out_of_range_are_an_error_of_the_walker(node_bytes: bytes, tree_bytes: bytes, width: int) -> None:
     walker.check(nodes(LEAF), roots((0, 0)), 1)
     with pytest.raises(ValueError, match="out of range"):
-        walker.check(laid, places, width)
+        walker.check(node_bytes, tree_bytes, width)
 
 
 @pytest.mark.parametrize(
@@ -386,22 +395,22 @@ def test_the_walker_refuses_what_would_lead_it_out_of_its_arrays(laid: bytes, pl
         (np.zeros(56, np.int8)[4:-4], np.zeros(3), 2),
     ],
 )
-def test_the_walker_refuses_buffers_of_another_size(columns: NDArray[Any], sums: NDArray[Any], width: int) -> None:
+def test_buffers_of_another_size_are_an_error_of_the_walker(columns: NDArray[Any], sums: NDArray[Any], width: int) -> None:
     with pytest.raises(ValueError, match=rf"must be float64 of shape \(rows, {width}\) and \(rows,\)"):
         walker.walk(nodes(LEAF), roots((0, 0)), width, 0.0, columns, sums)
 
 
-def test_the_walker_writes_nowhere_but_into_the_sums() -> None:
-    kept = np.full(40, 7.0)
-    walker.walk(nodes(LEAF), roots((0, 0)), 2, 0.5, np.zeros((33, 2)), kept[3:36])
-    np.testing.assert_array_equal(kept, [7.0] * 3 + [1.5] * 33 + [7.0] * 4)
-    kept.flags.writeable = False
+def test_the_walker_writes_only_into_the_sums() -> None:
+    buffer = np.full(40, 7.0)
+    walker.walk(nodes(LEAF), roots((0, 0)), 2, 0.5, np.zeros((33, 2)), buffer[3:36])
+    np.testing.assert_array_equal(buffer, [7.0] * 3 + [1.5] * 33 + [7.0] * 4)
+    buffer.flags.writeable = False
     with pytest.raises((ValueError, BufferError, TypeError)):
-        walker.walk(nodes(LEAF), roots((0, 0)), 2, 0.0, np.zeros((40, 2)), kept)
+        walker.walk(nodes(LEAF), roots((0, 0)), 2, 0.0, np.zeros((40, 2)), buffer)
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_a_proven_graph_tells_where_the_two_differ(count: int) -> None:
+def test_a_difference_between_walker_and_onnx_runtime_is_an_error_of_a_verified_model(count: int) -> None:
     graph = VerifiedOnnxModel(tree_model().SerializeToString())
     columns = np.zeros((count, COLUMNS))
     graph.predict(columns)
@@ -410,13 +419,13 @@ def test_a_proven_graph_tells_where_the_two_differ(count: int) -> None:
         graph.predict(columns)
 
 
-def test_a_bundle_that_onnx_runtime_cannot_run_is_refused_though_it_can_be_walked(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_bundle_that_only_the_walker_can_run_fails_verification(bundle: Bundle, tmp_path: Path) -> None:
     bundle.write(tmp_path / "bundle")
     verify(tmp_path / "bundle", None, memory_mb=1000, seconds=60, n_rows=100)
-    place = tmp_path / "bundle" / "members/0/model.onnx"
-    model = onnx.load(place)
+    graph_file = tmp_path / "bundle" / "members/0/model.onnx"
+    model = onnx.load(graph_file)
     model.opset_import[0].version = 99
-    place.write_bytes(model.SerializeToString())
+    graph_file.write_bytes(model.SerializeToString())
     rewrite_checksums(tmp_path / "bundle")
     assert Bundle.read(tmp_path / "bundle").golden == bundle.golden
     with pytest.raises(BundleError, match="99"):
@@ -430,17 +439,17 @@ from pathlib import Path
 from housing.bundle.bundle import Bundle
 bundle = Bundle.read(Path({folder!r}))
 Bundle.read(Path({folder!r}))
-answers = bundle.predict_with_interval(bundle.schema.encode_records(bundle.golden["rows"]))
-print([values.tolist() for values in answers.values()], "onnxruntime" in sys.modules)
+outputs = bundle.predict_with_interval(bundle.schema.encode_records(bundle.golden["rows"]))
+print([values.tolist() for values in outputs.values()], "onnxruntime" in sys.modules)
 """
 
 
-def test_without_the_walker_predictions_are_the_same_and_it_is_told_once(bundle: Bundle, tmp_path: Path) -> None:
+def test_without_the_walker_predictions_are_equal_and_a_warning_is_printed_once(bundle: Bundle, tmp_path: Path) -> None:
     bundle.write(tmp_path / "bundle")
-    said: list[Any] = []
+    results: list[Any] = []
     for module in ("None", "__import__('housing.bundle.tree_walker', fromlist=['walk'])"):
         code = WITHOUT_WALKER.format(module=module, folder=str(tmp_path / "bundle"))
-        said.append(subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True))
-    assert said[0].stdout.replace("True", "False") == said[1].stdout
-    assert said[0].stderr.count("The extension housing.bundle.tree_walker is not compiled") == 1
-    assert said[1].stderr == ""
+        results.append(subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True))
+    assert results[0].stdout.replace("True", "False") == results[1].stdout
+    assert results[0].stderr.count("The extension housing.bundle.tree_walker is not compiled") == 1
+    assert results[1].stderr == ""

@@ -35,10 +35,12 @@ print("=== modules", *sys.modules, sep="\\n")
 @cache
 def printed_by_all() -> dict[str, str]:
     """Return what `--help` of each command prints to a pipe; one process starts them all, as imports take seconds."""
-    done = subprocess.run([sys.executable, "-c", PRINT_ALL, *COMMANDS], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-    texts = (part.partition("\n") for part in done.stdout.split(SEPARATOR)[1:])
+    process = subprocess.run(
+        [sys.executable, "-c", PRINT_ALL, *COMMANDS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert not process.stderr
+    texts = (part.partition("\n") for part in process.stdout.split(SEPARATOR)[1:])
     return {name: text for name, _, text in texts}
 
 
@@ -57,7 +59,7 @@ def _module_text(name: str) -> str:
     return module.read_text(encoding="utf-8") if module.is_file() else ""
 
 
-def test_help_waits_for_no_library() -> None:
+def test_help_imports_no_slow_library() -> None:
     assert not HEAVY & {name.partition(".")[0] for name in printed("modules").splitlines()}
 
 

@@ -1,4 +1,4 @@
-"""Next commands: each printed command line works when it is pasted, with a config folder and a table of another name."""
+"""Next commands: each printed command works, also with a config folder and a renamed table."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ QUICK = ("features=none", "interval=none", "figures=false", "split=random")
 
 @pytest.fixture
 def config_dir(home: Path) -> str:
-    """A config folder whose path has a space, with the table rentals in a file of another name, and its flag."""
+    """Return the option for a config folder whose path has a space. The rentals have another file name in it."""
     folder = home / "my configs"
     (folder / "data").mkdir(parents=True)
     shutil.copy(TABLES / "data" / "rentals.yaml", folder / "data" / "flats.yaml")
@@ -26,18 +26,20 @@ def config_dir(home: Path) -> str:
 
 
 def paste(home: Path, text: str, name: str) -> CommandResult:
-    """Run the command line of a command that a text contains, as a shell splits it."""
+    """Run the only command line of a command in a text, split like in a shell."""
     lines = re.findall(rf"python -m (housing\.{name} .*?)(?:, or add|\.?\s*$)", text, flags=re.MULTILINE)
     assert len(lines) == 1, text
     return command(home, *shlex.split(lines[0]))
 
 
 @pytest.mark.long
-def test_the_commands_of_a_sweep_and_of_a_missing_table_or_run_work_as_printed(home: Path, config_dir: str) -> None:
+def test_the_commands_that_a_sweep_and_errors_suggest_work_as_printed(home: Path, config_dir: str) -> None:
     (home / "data" / "rentals.csv").rename(home / "data" / "flats.csv")
     options = (config_dir, "data=flats", f"data.path={home}/data/flats.csv", f"mlflow.tracking_uri=sqlite:///{home}/mlflow.db")
     missing = command(home, "housing.prepare", config_dir, "data=flats", f"out={home}/o.parquet")
-    assert "has no source" in paste(home, missing.err, "fetch").err  # the same table is meant: it has no public source
+    assert (
+        "has no source" in paste(home, missing.err, "fetch").err
+    )  # the suggested command names the same table, which has no public source
     untrained = command(home, "housing.promote", *options, "split=random").err
     sweep = command(home, *shlex.split(re.findall(r"python -m (housing\.train .*)", untrained)[0]), *QUICK, "model=mean,linear")
     assert sweep.code == 0, sweep.err

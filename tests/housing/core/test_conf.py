@@ -1,4 +1,4 @@
-"""The config: every option of every group composes, and what a command needs can be made from it."""
+"""The config: every option of every group composes and instantiates."""
 
 import subprocess
 import sys
@@ -26,9 +26,9 @@ def test_every_option_composes_and_instantiates(group: str, option: str, monkeyp
     cfg = config("train", f"{'+' if group in ('debug', 'experiment') else ''}{group}={option}".removeprefix("+"))
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     schema = parse_schema(cfg.data)
-    for one in estimator_specs(cfg):
-        assert one.create_estimator().fit
-        assert Features(schema, one.features, one.nan_handling).names
+    for spec in estimator_specs(cfg):
+        assert spec.create_estimator().fit
+        assert Features(schema, spec.features, spec.nan_handling).names
     assert cfg.interval.estimator is None or instantiate(cfg.interval.estimator).fit
     assert cfg.evaluation.folds is None or instantiate(cfg.evaluation.folds).split
     assert callable(get_method(cfg.split._target_))  # pylint: disable=protected-access
@@ -42,25 +42,25 @@ def test_every_command_has_a_module_and_composes(name: str) -> None:
 
 
 @pytest.mark.parametrize("override", ["modle=linear", "model.estimator.n_estimator=3", "speed=9"])
-def test_an_unknown_key_is_refused_by_name(override: str) -> None:
+def test_an_unknown_key_is_an_error_with_its_name(override: str) -> None:
     with pytest.raises(ConfigCompositionException, match=override.split("=", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1]):
         config("train", override)
 
 
 @pytest.mark.parametrize("folder", [PROJECT, Path("/")])
-def test_help_and_cfg_work_from_any_folder_and_run_nothing(folder: Path) -> None:
+def test_help_and_cfg_work_from_any_folder(folder: Path) -> None:
     for flag, expected in (
         ("--help", "python -m housing.train -m model=linear,decision_tree,xgboost"),
         ("--cfg=job", "max_depth: 6"),
     ):
-        shown = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "housing.train", flag], cwd=folder, capture_output=True, text=True, timeout=60, check=False
         )
-        assert shown.returncode == 0, shown.stderr
-        assert expected in shown.stdout
+        assert process.returncode == 0, process.stderr
+        assert expected in process.stdout
 
 
-def test_a_missing_value_is_asked_for_by_name() -> None:
-    asked = subprocess.run([sys.executable, "-m", "housing.predict"], capture_output=True, text=True, timeout=60, check=False)
-    assert asked.returncode == 1
-    assert asked.stderr.startswith("error: Missing mandatory value: file")
+def test_a_missing_mandatory_value_is_an_error_with_its_name() -> None:
+    process = subprocess.run([sys.executable, "-m", "housing.predict"], capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: Missing mandatory value: file")

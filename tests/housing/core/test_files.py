@@ -20,7 +20,7 @@ def write(path: Path, text: str) -> None:
 
 
 def mode(path: Path) -> int:
-    """The permission bits of a file."""
+    """Return the permission bits of a file."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
@@ -42,7 +42,7 @@ def test_a_replaced_file_keeps_its_mode(tmp_path: Path, bits: int) -> None:
 
 @pytest.mark.parametrize("relative", [True, False])
 @pytest.mark.parametrize("old", ["old", None])
-def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path, relative: bool, old: str | None) -> None:
+def test_the_target_of_a_symbolic_link_is_replaced(tmp_path: Path, relative: bool, old: str | None) -> None:
     target, link = tmp_path / "elsewhere" / "target.txt", tmp_path / "link.txt"
     if old is not None:
         target.parent.mkdir()
@@ -76,7 +76,7 @@ def test_a_file_that_root_replaces_keeps_its_owner(tmp_path: Path) -> None:
 
 @contextmanager
 def size_limit(limit: int) -> Iterator[None]:
-    """Let no file of this process grow above a number of bytes."""
+    """Limit the size of files that this process writes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -85,7 +85,7 @@ def size_limit(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_a_sentence_with_the_path_and_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_with_the_path_and_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old", encoding="utf-8")
     with pytest.raises(DiskFullError, match=f"Could not write {path}: File too large. Free some space"), size_limit(1000):

@@ -36,13 +36,15 @@ def holder_process(temporary: Path) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def test_a_machine_lock_is_held_by_one_process_and_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_lock_excludes_other_processes_and_ends_with_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with holder_process(tmp_path) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with holder_process(tmp_path) as second:
             assert second.stdout is not None and second.stderr is not None and second.stdin is not None
-            assert "Another process is doing the same work" in second.stderr.readline()  # it waits now
+            assert "Another process is doing the same work" in second.stderr.readline()  # the second process is waiting
             with machine_lock("another key"):
                 pass
             assert second.poll() is None
@@ -62,7 +64,7 @@ def test_waiting_ends_after_the_timeout_with_the_file_in_the_message(tmp_path: P
     assert error.value.path == path
 
 
-def test_one_thread_at_a_time_holds_a_lock_though_each_removes_its_file(tmp_path: Path) -> None:
+def test_a_lock_excludes_threads_although_each_removes_the_lock_file(tmp_path: Path) -> None:
     path, holders = tmp_path / "some.lock", 0
 
     def hold(_: int) -> bool:
@@ -78,13 +80,13 @@ def test_one_thread_at_a_time_holds_a_lock_though_each_removes_its_file(tmp_path
     assert not path.exists()
 
 
-def test_a_lock_that_was_taken_without_waiting_is_not_given_twice(tmp_path: Path) -> None:
+def test_a_held_lock_cannot_be_acquired_again(tmp_path: Path) -> None:
     path = tmp_path / "some.lock"
     assert try_lock(path) is not None
     assert try_lock(path) is None
 
 
-def test_a_store_that_is_a_server_needs_no_lock(tmp_path: Path) -> None:
+def test_only_a_store_in_a_file_is_locked(tmp_path: Path) -> None:
     with store_lock("http://127.0.0.1:5000"), store_lock("http://127.0.0.1:5000"):
         pass
     with store_lock(f"sqlite:///{tmp_path}/mlflow.db"):
@@ -92,12 +94,12 @@ def test_a_store_that_is_a_server_needs_no_lock(tmp_path: Path) -> None:
 
 
 def lock_directory(temporary: Path) -> Path:
-    """Where this user's locks are."""
+    """Return the lock directory of this user."""
     return temporary / f"housing-locks-{os.getuid()}"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory to another user")
-def test_a_lock_directory_of_another_user_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_directory_of_another_user_is_an_error_with_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     directory = lock_directory(tmp_path)
     directory.mkdir()
@@ -107,7 +109,7 @@ def test_a_lock_directory_of_another_user_is_refused_by_name(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("planted", ["link", "file"])
-def test_a_link_or_a_file_at_the_lock_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str) -> None:
+def test_a_link_or_a_file_as_lock_directory_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -120,7 +122,7 @@ def test_a_link_or_a_file_at_the_lock_directory_is_refused(tmp_path: Path, monke
     assert not list(elsewhere.iterdir())
 
 
-def test_a_lock_file_that_is_a_link_or_has_no_directory_is_refused(tmp_path: Path) -> None:
+def test_a_lock_file_that_is_a_link_or_has_no_directory_is_an_error(tmp_path: Path) -> None:
     link = tmp_path / "some.lock"
     link.symlink_to(tmp_path / "target")
     with pytest.raises(LockError, match=rf"{link} \(owner: user ID {os.getuid()}"):
@@ -131,6 +133,6 @@ def test_a_lock_file_that_is_a_link_or_has_no_directory_is_refused(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b", "a%2Fb"])
-def test_a_path_that_a_url_cannot_name_is_refused(name: str) -> None:
+def test_a_store_path_with_special_characters_of_urls_is_an_error(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"must not contain % or \? or # \(got '/homes/{re.escape(name)}/mlflow.db'\)"):
         store_file(f"sqlite:////homes/{name}/mlflow.db")

@@ -1,4 +1,4 @@
-"""What settings of a run and of the server may be; a wrong one is named before anything begins."""
+"""The settings of runs and of the server are validated before anything starts."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tests.support.tables import config, train
         ("metric=r2", "metric must be one of rmse, mae (got 'r2')."),
     ],
 )
-def test_a_setting_of_a_run_that_cannot_work_is_named(home: Path, override: str, message: str) -> None:
+def test_an_invalid_setting_of_a_run_is_an_error_with_its_value(home: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         train(home, override)
     assert message in str(raised.value)
@@ -52,7 +52,9 @@ def test_a_setting_of_a_run_that_cannot_work_is_named(home: Path, override: str,
         ),
     ],
 )
-def test_a_parameter_that_the_library_refuses_is_told_in_a_line(home: Path, model: str, override: str, message: str) -> None:
+def test_a_parameter_that_the_library_rejects_is_an_error_of_one_line(
+    home: Path, model: str, override: str, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
         train(home, f"model={model}", override)
     assert len(str(raised.value).splitlines()) == 1
@@ -76,13 +78,13 @@ def test_a_parameter_that_the_library_refuses_is_told_in_a_line(home: Path, mode
         ("cors_origins='https://a.example/path'", "HOUSING_CORS_ORIGINS"),
     ],
 )
-def test_a_setting_of_the_server_that_cannot_work_is_named(override: str, message: str) -> None:
+def test_an_invalid_setting_of_the_server_is_an_error_with_its_value(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         Settings.from_environment(server_environment(config("serve", f"serve.{override}").serve))
     assert message in str(raised.value)
 
 
-def test_what_is_allowed_is_taken() -> None:
+def test_valid_settings_of_the_server_are_used() -> None:
     overrides = ("serve.cors_origins='https://a.example,http://[::1]:8000'", "serve.metrics_port=9100", "serve.drain_seconds=0")
     settings = Settings.from_environment(server_environment(config("serve", *overrides).serve))
     assert (settings.cors_origins, settings.metrics_port, settings.drain_seconds) == (

@@ -1,4 +1,4 @@
-"""Stored configs: the text that is written is the text that is read, whatever YAML could make of it."""
+"""Stored configs: every text is read as it was written, also if YAML could read it as another type."""
 
 import pytest
 import yaml
@@ -9,7 +9,7 @@ from housing.core.errors import ConfigError
 from housing.schema.table_schema import Schema
 from housing.tracking.stored_config import parse_stored_config
 
-# Text that YAML 1.1, YAML 1.2 or OmegaConf reads as something else if it has no quotes.
+# texts that YAML 1.1, YAML 1.2 or OmegaConf read as another type if they have no quotes
 # fmt: off
 LEVELS = (
     "6E01", "1e3", "no", "yes", "on", "off", "y", "n", "true", "null", "~", "",
@@ -30,19 +30,19 @@ def test_text_survives_a_stored_config() -> None:
 
 
 @pytest.mark.parametrize("level", ["6E01", "no", "on", "12:30", "007", "1_000", "0x1F", "null", "~"])
-def test_a_level_or_a_column_without_quotes_is_refused_and_quotes_are_suggested(level: str) -> None:
+def test_a_level_or_column_name_that_yaml_misreads_is_an_error_that_suggests_quotes(level: str) -> None:
     columns = f"a: {{type: category, categories: [x, {level}]}}"
     with pytest.raises(ConfigError, match="Column a: categories must be strings, but YAML reads one of them as .*quotes"):
         declare(columns)
     assert declare(f"a: {{type: category, categories: [x, '{level}']}}").features[0].categories == ("x", level)
     if level in ("null", "~"):
-        return  # OmegaConf refuses such a key itself
+        return  # OmegaConf rejects such a key itself
     with pytest.raises(ConfigError, match="Table t: YAML reads the name of a column as .*quotes"):
         declare(f"{level}: {{type: float}}")
     assert declare(f"'{level}': {{type: float}}").features[0].name == level
 
 
 def declare(columns: str) -> Schema:
-    """Return the schema of a table with some columns and a target, as Hydra reads it."""
+    """Return the schema of a table with these columns and a target, parsed as in Hydra."""
     cfg = OmegaConf.create(f"name: t\ncolumns:\n  {columns}\n  z: {{type: float, role: target}}\n")
     return Schema.from_dict(OmegaConf.to_container(cfg))  # type: ignore[arg-type]

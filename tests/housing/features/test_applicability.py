@@ -1,4 +1,4 @@
-"""How far training rows speak: rows beyond are away, and are shown without what hangs on near rows."""
+"""The area of applicability: rows outside it have no columns that depend on nearby training rows."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from housing.training.fitting import FitSettings
 from housing.training.metrics import score
 from tests.support.tables import SMALL_GEO, config, towns_frame
 
-KM = 111.2  # of a degree on the equator
+KM = 111.2  # length of a degree at the equator
 LOCAL_COLUMNS = {
     "north",
     "east",
@@ -42,44 +42,46 @@ NON_LOCAL_COLUMNS = {
 
 
 def rows_at(*longitudes: float) -> Matrix:
-    """Rows on the equator."""
+    """Return rows on the equator at these longitudes."""
     return np.array([[0.0, longitude] for longitude in longitudes])
 
 
 def geo_features(**changes: Any) -> dict[str, Any]:
-    """The features geo, small enough for the towns."""
+    """Return the features geo, small enough for the towns."""
     cfg: Any = OmegaConf.to_container(config("train", "data=towns", "features=geo", *SMALL_GEO).features, resolve=True)
     return {**cfg, **changes}
 
 
-def test_it_is_so_many_times_a_quantile_of_how_far_training_rows_are_from_each_other() -> None:
-    reach = ApplicabilityDomain((0, 1), quantile=0.5, factor=3).fit(rows_at(0.0, 1.0, 2.0, 3.0, 8.0))  # 1, 1, 1, 1 and 5 degrees
-    assert reach.arrays["threshold_km"] == pytest.approx([3 * KM])
+def test_the_threshold_is_a_multiple_of_a_quantile_of_the_nearest_neighbour_distances() -> None:
+    domain = ApplicabilityDomain((0, 1), quantile=0.5, factor=3).fit(
+        rows_at(0.0, 1.0, 2.0, 3.0, 8.0)
+    )  # distances in degrees: 1, 1, 1, 1, 5
+    assert domain.arrays["threshold_km"] == pytest.approx([3 * KM])
     np.testing.assert_array_equal(
-        reach.is_outside(rows_at(0.0, 5.5, 5.9, 11.5, -2.9, -3.1)), [False, False, False, True, False, True]
+        domain.is_outside(rows_at(0.0, 5.5, 5.9, 11.5, -2.9, -3.1)), [False, False, False, True, False, True]
     )
 
 
-def test_nearness_falls_on_a_line_from_the_reach_to_twice_of_it() -> None:
-    reach = ApplicabilityDomain((0, 1), quantile=0.5, factor=1).fit(rows_at(0.0, 1.0, 2.0, 3.0))
+def test_the_proximity_falls_linearly_from_the_threshold_to_twice_the_threshold() -> None:
+    domain = ApplicabilityDomain((0, 1), quantile=0.5, factor=1).fit(rows_at(0.0, 1.0, 2.0, 3.0))
     np.testing.assert_allclose(
-        reach.proximity(rows_at(3.0, 4.0, 4.25, 4.5, 5.0, 50.0)), [1.0, 1.0, 0.75, 0.5, 0.0, 0.0], atol=1e-9
+        domain.proximity(rows_at(3.0, 4.0, 4.25, 4.5, 5.0, 50.0)), [1.0, 1.0, 0.75, 0.5, 0.0, 0.0], atol=1e-9
     )
 
 
-def test_it_does_not_hang_on_the_size_of_the_map() -> None:
+def test_the_applicability_is_independent_of_the_size_of_the_map() -> None:
     city, country = (ApplicabilityDomain((0, 1), 0.9, 2).fit(size * rows_at(0.0, 1.0, 1.5, 4.0)) for size in (0.01, 1.0))
     np.testing.assert_array_equal(city.is_outside(0.01 * rows_at(6.0, 9.0, 10.0)), country.is_outside(rows_at(6.0, 9.0, 10.0)))
 
 
-def test_rows_at_the_same_places_leave_a_reach_of_nothing() -> None:
-    reach = ApplicabilityDomain((0, 1), quantile=0.5, factor=1).fit(rows_at(0.0, 0.0, 1.0, 1.0))
-    np.testing.assert_array_equal(reach.proximity(rows_at(0.0, 0.5, 1.0)), [1.0, 0.0, 1.0])
-    np.testing.assert_array_equal(reach.is_outside(rows_at(0.0, 0.5, 1.0)), [False, True, False])
+def test_colocated_training_rows_give_a_threshold_of_0() -> None:
+    domain = ApplicabilityDomain((0, 1), quantile=0.5, factor=1).fit(rows_at(0.0, 0.0, 1.0, 1.0))
+    np.testing.assert_array_equal(domain.proximity(rows_at(0.0, 0.5, 1.0)), [1.0, 0.0, 1.0])
+    np.testing.assert_array_equal(domain.is_outside(rows_at(0.0, 0.5, 1.0)), [False, True, False])
 
 
 @pytest.mark.parametrize(("quantile", "factor"), [(0.0, 1.0), (1.0, 1.0), (0.5, 0.0), (95.0, 1.0)])
-def test_what_is_no_quantile_or_no_number_of_times_is_refused(quantile: float, factor: float) -> None:
+def test_an_invalid_quantile_or_factor_is_an_error(quantile: float, factor: float) -> None:
     with pytest.raises(ConfigError, match="a quantile between 0 and 1 and a factor above 0 .got quantile="):
         ApplicabilityDomain((0, 1), quantile, factor)
 
@@ -87,54 +89,54 @@ def test_what_is_no_quantile_or_no_number_of_times_is_refused(quantile: float, f
 @pytest.mark.parametrize(
     "declared", [{"quantile": 0.5}, {"quantile": 0.5, "factor": 1, "far": 2}, {"quantile": "x", "factor": 1}]
 )
-def test_a_reach_with_other_parameters_is_refused(towns: Table, declared: dict[str, Any]) -> None:
+def test_other_parameters_are_an_error(towns: Table, declared: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="applicability needs"):
         ApplicabilityDomain.from_config(towns.schema, declared)
 
 
-def test_a_table_without_coordinates_has_none(rentals: Table) -> None:
+def test_a_table_without_coordinates_has_no_applicability_domain(rentals: Table) -> None:
     assert ApplicabilityDomain.from_config(rentals.schema, {"quantile": 0.5, "factor": 1}) is None
 
 
-def test_far_rows_lack_what_hangs_on_near_ones_and_only_that(towns: Table) -> None:
+def test_far_rows_lack_exactly_the_columns_that_depend_on_nearby_rows(towns: Table) -> None:
     features = Features(towns.schema, geo_features(), "native")
     features.fit_transform(towns.matrix, towns.target)
     assert set(features.names) >= LOCAL_COLUMNS | NON_LOCAL_COLUMNS
     near, far = towns.matrix[~np.isnan(towns.matrix).any(axis=1)][:5], towns.matrix[~np.isnan(towns.matrix).any(axis=1)][:5]
     far[:, :2] += 10
-    for name, of_near, of_far in zip(features.names, features.transform(near).T, features.transform(far).T, strict=True):
+    for name, near_values, far_values in zip(features.names, features.transform(near).T, features.transform(far).T, strict=True):
         if name in LOCAL_COLUMNS:
-            assert np.isnan(of_far).all() and not np.isnan(of_near).any(), name
+            assert np.isnan(far_values).all() and not np.isnan(near_values).any(), name
         if name in NON_LOCAL_COLUMNS:
-            assert not np.isnan(of_far).any() and not np.isnan(of_near).any(), name
+            assert not np.isnan(far_values).any() and not np.isnan(near_values).any(), name
     mixed = features.transform(np.vstack([near, far]))
     np.testing.assert_array_equal(mixed, np.vstack([features.transform(near), features.transform(far)]))
 
 
-def test_without_a_reach_and_for_estimators_that_take_no_nan_nothing_is_missing(towns: Table) -> None:
+def test_no_value_is_missing_without_applicability_or_with_imputation(towns: Table) -> None:
     far = towns.matrix[:5] + np.array([10.0, 10.0, 0, 0, 0, 0])
-    for missing, reach in (("impute", {"quantile": 0.95, "factor": 1}), ("native", None)):
-        features = Features(towns.schema, geo_features(applicability=reach), missing)
+    for nan_handling, applicability in (("impute", {"quantile": 0.95, "factor": 1}), ("native", None)):
+        features = Features(towns.schema, geo_features(applicability=applicability), nan_handling)
         features.fit_transform(towns.matrix, towns.target)
         columns = dict(zip(features.names, features.transform(far).T, strict=True))
         assert not np.isnan([columns[name] for name in LOCAL_COLUMNS]).any()
 
 
-def test_estimators_see_each_training_row_as_it_is_and_as_if_it_were_far(towns: Table) -> None:
+def test_estimators_are_fitted_on_each_training_row_and_on_a_far_copy(towns: Table) -> None:
     tree = ("model=decision_tree", "model.nan_handling=native", "data=towns", "features=geo", *SMALL_GEO)
     parts = split(towns, config("train", *tree).split)
-    for reach, times in ((), 2), (("features.applicability=null",), 1):
-        model = fitting.fit(FitSettings.from_config(config("train", *tree, *reach)), towns, parts.train)
+    for overrides, copies in ((), 2), (("features.applicability=null",), 1):
+        model = fitting.fit(FitSettings.from_config(config("train", *tree, *overrides)), towns, parts.train)
         fitted: Any = model.ensemble.members[0].estimator
-        assert fitted.estimator.tree_.n_node_samples[0] == times * len(parts.train)
+        assert fitted.estimator.tree_.n_node_samples[0] == copies * len(parts.train)
 
 
-def test_where_no_training_row_is_near_a_model_with_a_reach_still_knows_the_rest() -> None:
+def test_far_from_training_rows_a_model_with_applicability_keeps_its_skill() -> None:
     frame = towns_frame(900)
     frame["price"] = 1000 + 4 * frame["area"] + 300 * np.sin(5 * frame["north"]) + 300 * np.cos(5 * frame["east"])
     no_landmarks = ("features.blocks.distance.points={}", "features.blocks.distance.lines={}")
     small = (*no_landmarks, "data=towns", "features=geo", *SMALL_GEO, "model.estimator.n_estimators=150")
-    table = validate_frame(parse_schema(config("train", *small).data), frame, "made up")
+    table = validate_frame(parse_schema(config("train", *small).data), frame, "synthetic")
     west, far = np.flatnonzero(table.matrix[:, 1] < 6.2), table.matrix[table.matrix[:, 1] > 7.5]
 
     def skill(*overrides: str) -> float:

@@ -1,4 +1,4 @@
-"""The feature blocks, each against numbers worked out by hand, and the encoding."""
+"""The feature blocks, each against values computed by hand, and the encoding."""
 
 import dataclasses
 import json
@@ -35,12 +35,12 @@ Y = np.array([1.0, 2.0])
 
 
 def features_config(**blocks: dict[str, Any]) -> dict[str, Any]:
-    """Features of these blocks, as a config declares them."""
+    """Return the config of features with these blocks."""
     return {"blocks": blocks, "exclude_roles": [], "applicability": None}
 
 
 def derived_columns(**block: dict[str, Any]) -> dict[str, list[float]]:
-    """What one block adds to the rows, by name."""
+    """Return the columns that a block adds, by name."""
     features = Features(MAP, features_config(**block), nan_handling="native")
     columns = features.fit_transform(ROWS, Y)
     assert features.names[:4] == ["lat", "lon", "a", "b"]
@@ -48,11 +48,11 @@ def derived_columns(**block: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def test_rotation_turns_the_axes() -> None:
-    turned = derived_columns(rotation={"degrees": [90]})
-    assert turned == {"rotated_90_x": pytest.approx([10.0, 10.0]), "rotated_90_y": pytest.approx([-20.0, -21.0])}
+    columns = derived_columns(rotation={"degrees": [90]})
+    assert columns == {"rotated_90_x": pytest.approx([10.0, 10.0]), "rotated_90_y": pytest.approx([-20.0, -21.0])}
 
 
-def test_distance_is_in_km_to_points_and_lines() -> None:
+def test_distances_to_points_and_lines_are_in_km() -> None:
     km = derived_columns(distance={"points": {"here": "10 20", "north": "11 20"}, "lines": {"meridian": "0 20, 90 20"}})
     east = 111.2 * np.cos(np.radians(10.0))
     assert km["km_to_here"] == pytest.approx([0.0, east])
@@ -61,35 +61,35 @@ def test_distance_is_in_km_to_points_and_lines() -> None:
     assert km["km_to_meridian"] == pytest.approx([0.0, east])
 
 
-def test_distance_to_a_line_ends_at_its_ends() -> None:
+def test_the_distance_beside_a_line_is_that_to_its_end() -> None:
     km = derived_columns(distance={"points": {}, "lines": {"short": "10 23, 10 24"}})
     assert km["km_to_short"] == pytest.approx(111.2 * np.cos(np.radians(10.0)) * np.array([3.0, 2.0]))
 
 
-def test_ratio_multiplies_powers_and_gives_nan_where_there_is_no_value() -> None:
-    made = derived_columns(ratio={"columns": {"a_per_b": {"a": 1, "b": -1}, "a_squared": {"a": 2}}})
-    assert made["a_per_b"] == pytest.approx([2.0, np.nan], nan_ok=True)
-    assert made["a_squared"] == pytest.approx([36.0, 1.0])
+def test_ratios_multiply_powers_and_are_nan_without_a_value() -> None:
+    columns = derived_columns(ratio={"columns": {"a_per_b": {"a": 1, "b": -1}, "a_squared": {"a": 2}}})
+    assert columns["a_per_b"] == pytest.approx([2.0, np.nan], nan_ok=True)
+    assert columns["a_squared"] == pytest.approx([36.0, 1.0])
 
 
-def test_blocks_of_geography_give_nothing_for_a_table_without_coordinates(rentals: Table) -> None:
+def test_spatial_blocks_add_no_columns_to_a_table_without_coordinates(rentals: Table) -> None:
     for name in ("static", "geo", "full"):
-        given = config("train", "data=rentals", f"features={name}").features
-        features = Features(rentals.schema, given, "native")
+        features_cfg = config("train", "data=rentals", f"features={name}").features
+        features = Features(rentals.schema, features_cfg, "native")
         assert features.names == Features(rentals.schema, features_config(), "native").names
         assert features.fit_transform(rentals.matrix, rentals.target).shape == (len(rentals), len(features.names))
 
 
-def test_the_landmarks_of_a_table_are_used_and_its_coordinates_are_not_shown(towns: Table) -> None:
-    given = config("train", "data=towns", "features=landmarks").features
-    names = Features(towns.schema, given, "native").names
+def test_landmarks_add_distances_and_exclude_coordinates(towns: Table) -> None:
+    features_cfg = config("train", "data=towns", "features=landmarks").features
+    names = Features(towns.schema, features_cfg, "native").names
     assert names == [
         *("area", "rooms", "garden", "km_to_market", "km_to_harbour", "km_to_nearest", "km_to_river", "rooms_per_area"),
         *("kind=flat", "kind=house", "kind=barn"),
     ]
 
 
-def test_imputing_gives_medians_flags_and_levels(rentals: Table) -> None:
+def test_imputation_adds_medians_flags_and_levels(rentals: Table) -> None:
     features = Features(rentals.schema, features_config(), nan_handling="impute")
     columns = features.fit_transform(rentals.matrix, rentals.target)
     assert features.names == [
@@ -110,12 +110,12 @@ def test_imputing_gives_medians_flags_and_levels(rentals: Table) -> None:
     np.testing.assert_array_equal(columns[:, 5:].sum(axis=1), 1.0)
 
 
-def test_keeping_leaves_nan_to_the_estimator(rentals: Table) -> None:
+def test_native_handling_leaves_nan_to_the_estimator(rentals: Table) -> None:
     columns = Features(rentals.schema, features_config(), nan_handling="native").fit_transform(rentals.matrix, rentals.target)
     np.testing.assert_array_equal(np.isnan(columns[:, 3]), np.isnan(rentals.matrix[:, 4]))
 
 
-def test_a_missing_category_is_a_level_of_its_own() -> None:
+def test_a_missing_category_is_its_own_level() -> None:
     columns = {"c": {"type": "category", "categories": ["p", "q"], "nullable": True}, "y": {"type": "float", "role": "target"}}
     features = Features(Schema.from_dict({"name": "t", "columns": columns}), features_config(), "impute")
     matrix = np.array([[0.0], [np.nan], [1.0]])
@@ -125,74 +125,76 @@ def test_a_missing_category_is_a_level_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", ["static", "geo", "full"])
 @pytest.mark.parametrize("nan_handling", ["impute", "native"])
-def test_restored_features_give_the_same_also_row_by_row(towns: Table, name: str, nan_handling: str) -> None:
+def test_restored_features_give_equal_columns_in_a_batch_and_row_by_row(towns: Table, name: str, nan_handling: str) -> None:
     fitted = Features(towns.schema, towns_features(name), nan_handling)
     fitted.fit_transform(towns.matrix[:300], towns.target[:300])
     columns = fitted.transform(towns.matrix[300:360])
     restored = Features.restore(towns.schema, *json_round_trip(fitted))
     np.testing.assert_array_equal(restored.transform(towns.matrix[300:360]), columns)
-    alone = np.vstack([restored.transform(row[None]) for row in towns.matrix[300:360]])
-    np.testing.assert_allclose(alone, columns, rtol=1e-9, atol=1e-9)
+    single = np.vstack([restored.transform(row[None]) for row in towns.matrix[300:360]])
+    np.testing.assert_allclose(single, columns, rtol=1e-9, atol=1e-9)
 
 
 def towns_features(name: str) -> dict[str, Any]:
-    """Features of the project's config, small enough for the towns."""
-    given: Any = OmegaConf.to_container(config("train", "data=towns", f"features={name}", *SMALL[name]).features, resolve=True)
-    return dict(given)
+    """Return features of the project's config, small enough for the towns."""
+    container: Any = OmegaConf.to_container(
+        config("train", "data=towns", f"features={name}", *SMALL[name]).features, resolve=True
+    )
+    return dict(container)
 
 
 def json_round_trip(features: Features) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state as a file holds it."""
-    stated, arrays = features.state()
-    return json.loads(json.dumps(stated)), arrays
+    """Return the state as it is after writing and reading a file."""
+    state, arrays = features.state()
+    return json.loads(json.dumps(state)), arrays
 
 
 @pytest.mark.parametrize("name", ["static", "geo", "full"])
-def test_no_row_at_all_gives_no_row(towns: Table, name: str) -> None:
+def test_an_empty_table_gives_an_empty_matrix(towns: Table, name: str) -> None:
     features = Features(towns.schema, towns_features(name), "native")
     features.fit_transform(towns.matrix[:300], towns.target[:300])
     assert features.transform(towns.matrix[:0]).shape == (0, len(features.names))
 
 
 @pytest.mark.parametrize("name", ["geo", "full"])
-def test_features_know_nothing_of_the_targets_of_rows_that_are_held_out(towns: Table, name: str) -> None:
+def test_features_are_independent_of_held_out_targets(towns: Table, name: str) -> None:
     cfg = config("train", "data=towns", f"features={name}", *SMALL[name], "model.estimator.n_estimators=2")
     parts = split(towns, cfg.split)
     held_out = np.concatenate([parts.valid, parts.test])
     noise = towns.target.copy()
     noise[held_out] = np.random.default_rng(0).normal(1e6, 1e6, len(held_out))
-    as_it_is, noisy = (
+    original, noisy = (
         fitting.fit(FitSettings.from_config(cfg), table, parts.train, parts.valid).ensemble.features[0]
         for table in (towns, dataclasses.replace(towns, target=noise))
     )
     for rows in (held_out, parts.train):
-        np.testing.assert_array_equal(as_it_is.transform(towns.matrix[rows]), noisy.transform(towns.matrix[rows]))
-    for array, other in zip(as_it_is.state()[1].values(), noisy.state()[1].values(), strict=True):
-        np.testing.assert_array_equal(array, other)
+        np.testing.assert_array_equal(original.transform(towns.matrix[rows]), noisy.transform(towns.matrix[rows]))
+    for array, noisy_array in zip(original.state()[1].values(), noisy.state()[1].values(), strict=True):
+        np.testing.assert_array_equal(array, noisy_array)
 
 
 @pytest.mark.parametrize("name", ["geo", "full"])
-def test_targets_without_meaning_give_no_skill(towns: Table, name: str) -> None:
+def test_shuffled_targets_give_no_skill(towns: Table, name: str) -> None:
     cfg = config("train", "data=towns", f"features={name}", *SMALL[name], "model.estimator.n_estimators=60", "split.test=0.5")
     parts = split(towns, cfg.split)
     target = towns.target.copy()
     target[parts.train] = np.random.default_rng(1).permutation(target[parts.train])
     model = fitting.fit(FitSettings.from_config(cfg), dataclasses.replace(towns, target=target), parts.train)
     assert score(model.predict(towns.matrix[parts.test]), towns.target[parts.test])["r2"] < 0.05
-    in_truth = fitting.fit(FitSettings.from_config(cfg), towns, parts.train)
-    assert score(in_truth.predict(towns.matrix[parts.test]), towns.target[parts.test])["r2"] > 0.8
+    unshuffled = fitting.fit(FitSettings.from_config(cfg), towns, parts.train)
+    assert score(unshuffled.predict(towns.matrix[parts.test]), towns.target[parts.test])["r2"] > 0.8
 
 
 @pytest.mark.parametrize("name", ["geo", "full"])
-def test_a_training_row_is_shown_as_good_a_guess_of_its_target_as_a_new_row(towns: Table, name: str) -> None:
-    """Whoever sees a column that knows its row's own target learns to trust it too much."""
+def test_no_column_leaks_the_target_of_its_own_training_row(towns: Table, name: str) -> None:
+    """An estimator would rely too much on a column that contains information about the row's own target."""
     features = Features(towns.schema, towns_features(name), "native")
-    noise = np.random.default_rng(2).permutation(towns.target)  # so that only a leak can tell
+    noise = np.random.default_rng(2).permutation(towns.target)  # only a leak can correlate with it
     columns = features.fit_transform(towns.matrix, noise)
     for column, label in zip(columns.T, features.names, strict=True):
-        known = ~np.isnan(column)
-        if column[known].std() > 0:
-            assert abs(np.corrcoef(column[known], noise[known])[0, 1]) < 0.2, label
+        present = ~np.isnan(column)
+        if column[present].std() > 0:
+            assert abs(np.corrcoef(column[present], noise[present])[0, 1]) < 0.2, label
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_a_training_row_is_shown_as_good_a_guess_of_its_target_as_a_new_row(town
             {"magic": {}},
             "Unknown block 'magic'. Blocks: rotation, distance, ratio, neighbours, target_encoding, gaussian_process",
         ),
-        ({"mine": {"block": "magic"}}, "Unknown block 'magic'"),
+        ({"turned": {"block": "magic"}}, "Unknown block 'magic'"),
         ({"rotation": {}}, "Block rotation: .*degrees"),
         ({"rotation": {"degrees": [1], "speed": 2}}, "Block rotation: .*speed"),
         ({"ratio": {"columns": {"r": {"nope": 1}}}}, "Table map has no feature column nope. Feature columns: lat, lon, a, b"),
@@ -210,44 +212,44 @@ def test_a_training_row_is_shown_as_good_a_guess_of_its_target_as_a_new_row(town
         ({"distance": {"points": {}, "lines": {"l": "1 x"}}}, "form 'latitude longitude, .*got '1 x'"),
     ],
 )
-def test_a_wrong_block_is_refused_with_what_is_allowed(blocks: dict[str, Any], message: str) -> None:
+def test_an_invalid_block_is_an_error_with_the_allowed_values(blocks: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Features(MAP, features_config(**blocks), "native")
 
 
-def test_an_unknown_treatment_of_missing_values_is_refused() -> None:
+def test_an_unknown_nan_handling_is_an_error() -> None:
     with pytest.raises(ConfigError, match="model.nan_handling must be impute or native .got 'drop'"):
         Features(MAP, features_config(), "drop")
 
 
-def test_a_role_that_does_not_exist_cannot_be_left_out() -> None:
+def test_excluding_an_unknown_role_is_an_error() -> None:
     with pytest.raises(ConfigError, match="features.exclude_roles must be among feature, latitude, longitude.*got 'lattitude'"):
         Features(MAP, {**features_config(), "exclude_roles": ["lattitude"]}, "native")
 
 
-def test_a_preset_that_lacks_a_part_is_refused_by_its_name() -> None:
+def test_a_missing_key_of_a_preset_is_an_error() -> None:
     with pytest.raises(ConfigError, match="features.applicability is missing"):
         Features(MAP, {"blocks": {}, "exclude_roles": []}, "native")
 
 
-def test_features_that_show_nothing_are_refused() -> None:
+def test_excluding_all_columns_is_an_error() -> None:
     roles = ["latitude", "longitude", "feature"]
     with pytest.raises(ConfigError, match="exclude_roles excludes all columns of table map"):
         Features(MAP, {**features_config(), "exclude_roles": roles}, "native")
 
 
 @pytest.mark.parametrize("label", ["encoder", "applicability", "a.b"])
-def test_a_label_that_a_state_cannot_hold_is_refused(label: str) -> None:
+def test_a_block_label_that_the_state_cannot_store_is_an_error(label: str) -> None:
     with pytest.raises(ConfigError, match=f"label of a block .*got '{label}'"):
         Features(MAP, features_config(**{label: {"block": "rotation", "degrees": [1]}}), "native")
 
 
-def test_two_blocks_cannot_give_the_same_column() -> None:
-    twins = {label: {"block": "rotation", "degrees": [15]} for label in ("one", "other")}
+def test_two_blocks_that_create_the_same_column_are_an_error() -> None:
+    duplicates = {label: {"block": "rotation", "degrees": [15]} for label in ("first", "second")}
     with pytest.raises(ConfigError, match="Two blocks create column rotated_15_x"):
-        Features(MAP, features_config(**twins), "native")
+        Features(MAP, features_config(**duplicates), "native")
 
 
-def test_a_category_is_no_part_of_a_ratio(towns: Table) -> None:
+def test_a_category_in_a_ratio_is_an_error(towns: Table) -> None:
     with pytest.raises(ConfigError, match="ratio: column kind must be a number"):
         Features(towns.schema, features_config(ratio={"columns": {"odd": {"kind": 1}}}), "native")

@@ -1,4 +1,4 @@
-"""Unit, scale and title of a column: how a stored value is shown to people."""
+"""Unit, scale and title of a column, with which stored values are displayed."""
 
 from typing import Any
 
@@ -39,6 +39,6 @@ def test_the_declaration_keeps_the_scale_which_is_not_part_of_the_interface() ->
         ({"type": "bool", "unit": "USD", "scale": 1000}, "scale needs a unit and the type float or int"),
     ],
 )
-def test_a_scale_that_makes_no_sense_is_refused(attributes: dict[str, Any], message: str) -> None:
+def test_an_invalid_scale_is_an_error(attributes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"Column price: {message}"):
         Column(**{"name": "price", "type": "float", **attributes})

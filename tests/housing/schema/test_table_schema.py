@@ -1,4 +1,4 @@
-"""The schema: one declaration, from which frame check, codec, signature and request check cannot differ."""
+"""The schema: one declaration for the checks of frames and requests, the codec and the signature."""
 
 import math
 from typing import Any
@@ -46,7 +46,7 @@ INVALID_VALUES = [
 
 
 @pytest.mark.parametrize(("column", "value"), VALID_VALUES)
-def test_frame_check_codec_and_request_check_allow_the_same(rentals: Table, column: str, value: Any) -> None:
+def test_frame_check_codec_and_request_check_accept_the_same_values(rentals: Table, column: str, value: Any) -> None:
     row = {**VALID_ROW, column: value}
     schema = rentals.schema
     from_frame = schema.encode_frame(pd.DataFrame([row], dtype=object))
@@ -63,17 +63,17 @@ def test_frame_check_codec_and_request_check_allow_the_same(rentals: Table, colu
 
 
 @pytest.mark.parametrize(("column", "value", "reason"), INVALID_VALUES)
-def test_frame_check_and_request_check_refuse_the_same_with_the_same_words(
+def test_frame_check_and_request_check_reject_the_same_values_with_the_same_message(
     rentals: Table, column: str, value: Any, reason: str
 ) -> None:
     rows = [VALID_ROW, {**VALID_ROW, column: value}]
-    with pytest.raises(TableError, match=f"row 1, {column}: .*") as in_frame:
+    with pytest.raises(TableError, match=f"row 1, {column}: .*") as frame_error:
         rentals.schema.encode_frame(pd.DataFrame(rows, dtype=object))
-    with pytest.raises(ValidationError) as in_request:
+    with pytest.raises(ValidationError) as request_error:
         make_row_schema(rentals.schema).load(rows, many=True)
-    messages: Any = in_request.value.messages
+    messages: Any = request_error.value.messages
     assert reason in messages[1][column][0]
-    assert [(problem.row, problem.field, problem.reason) for problem in in_frame.value.violations] == [
+    assert [(problem.row, problem.field, problem.reason) for problem in frame_error.value.violations] == [
         (1, column, messages[1][column][0])
     ]
 
@@ -81,15 +81,15 @@ def test_frame_check_and_request_check_refuse_the_same_with_the_same_words(
 def test_numeric_frames_are_checked_like_objects(rentals: Table) -> None:
     frame = pd.DataFrame([VALID_ROW, VALID_ROW, VALID_ROW]).astype({"built": "float64"})
     frame["area"] = [50.0, 4.0, np.nan]
-    with pytest.raises(TableError) as refused:
+    with pytest.raises(TableError) as error:
         rentals.schema.encode_frame(frame)
-    assert [str(problem) for problem in refused.value.violations] == [
+    assert [str(problem) for problem in error.value.violations] == [
         "row 1, area: Must be at least 5 (got 4.0).",
         "row 2, area: Missing required value.",
     ]
 
 
-def test_a_frame_with_a_missing_or_undeclared_column_is_refused_by_name(rentals: Table) -> None:
+def test_a_missing_or_undeclared_column_is_an_error_with_its_name(rentals: Table) -> None:
     frame = pd.DataFrame([VALID_ROW]).drop(columns="rooms").assign(bogus=1)
     with pytest.raises(TableError, match="rooms: Missing column"):
         rentals.schema.encode_frame(frame)
@@ -97,7 +97,7 @@ def test_a_frame_with_a_missing_or_undeclared_column_is_refused_by_name(rentals:
         rentals.schema.encode_frame(frame.assign(rooms=1), forbid_others=True)
 
 
-def test_the_signature_has_the_columns_in_order_with_numbers_as_doubles(rentals: Table) -> None:
+def test_the_signature_lists_the_columns_in_order_with_numbers_as_doubles(rentals: Table) -> None:
     assert rentals.schema.signature() == [
         ("area", "double"),
         ("rooms", "double"),
@@ -107,7 +107,7 @@ def test_the_signature_has_the_columns_in_order_with_numbers_as_doubles(rentals:
     ]
 
 
-def test_a_schema_survives_its_own_declaration(rentals: Table) -> None:
+def test_a_schema_equals_the_one_restored_from_its_declaration(rentals: Table) -> None:
     assert Schema.from_dict(rentals.schema.to_dict()) == rentals.schema
 
 
@@ -132,7 +132,9 @@ def test_a_schema_survives_its_own_declaration(rentals: Table) -> None:
         ({"type": "bool", "role": "latitude"}, "x: the role latitude needs the type float or int .got bool"),
     ],
 )
-def test_a_wrong_declaration_is_refused_with_the_place_and_what_is_allowed(attributes: dict[str, Any], message: str) -> None:
+def test_an_invalid_declaration_is_an_error_with_the_column_and_the_allowed_values(
+    attributes: dict[str, Any], message: str
+) -> None:
     declared = {"name": "t", "columns": {"x": attributes, "y": {"type": "float", "role": "target"}, "z": {"type": "int"}}}
     with pytest.raises(ConfigError, match=message):
         Schema.from_dict(declared)
@@ -145,7 +147,7 @@ def test_key_and_target_are_not_features() -> None:
     assert [column.name for column in schema.key] == ["id"]
 
 
-def test_shares_of_the_reference_add_up_and_know_missing_values(rentals: Table) -> None:
+def test_shares_of_the_reference_histogram_add_up_with_missing_values(rentals: Table) -> None:
     bins = histogram_reference(rentals.schema, rentals.matrix, rentals.target)
     for name, column in bins["columns"].items():
         assert sum(column["shares"]) + column["missing"] == pytest.approx(1.0), name
@@ -167,16 +169,16 @@ def test_a_column_may_have_any_name(name: str) -> None:
     np.testing.assert_array_equal(schema.encode_records([{name: 1.0}]), [[1.0]])
 
 
-def test_what_a_caller_does_not_depend_on_is_not_the_interface(rentals: Table) -> None:
+def test_only_changes_that_affect_clients_change_the_interface(rentals: Table) -> None:
     declared = rentals.schema.to_dict()
-    declared["columns"]["area"] = {**declared["columns"]["area"], "description": "other words", "max": 900}
+    declared["columns"]["area"] = {**declared["columns"]["area"], "description": "another description", "max": 900}
     assert Schema.from_dict(declared).interface() == rentals.schema.interface()
     declared["columns"]["area"] = {**declared["columns"]["area"], "nullable": True}
     assert Schema.from_dict(declared).interface() != rentals.schema.interface()
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "a b", 5])
-def test_a_name_that_cannot_be_part_of_a_path_is_refused(name: Any) -> None:
+def test_a_table_name_that_is_no_valid_file_name_is_an_error(name: Any) -> None:
     with pytest.raises(ConfigError, match="name must consist of"):
         Schema.from_dict({"name": name, "columns": {"x": {"type": "int"}, "y": {"type": "float", "role": "target"}}})
 
@@ -191,20 +193,18 @@ def test_a_name_that_cannot_be_part_of_a_path_is_refused(name: Any) -> None:
         ("rooms", {"nullable": True, "max": 1000}, None),
     ],
 )
-def test_what_callers_would_be_refused_for_is_named(
-    rentals: Table, column: str, change: dict[str, Any], reason: str | None
-) -> None:
+def test_breaking_changes_are_described(rentals: Table, column: str, change: dict[str, Any], reason: str | None) -> None:
     declared = rentals.schema.to_dict()
     declared["columns"][column] |= change
     assert Schema.from_dict(declared).breaking_changes(rentals.schema) == ([] if reason is None else [reason])
 
 
-def test_a_column_that_is_gone_or_new_is_named(rentals: Table) -> None:
+def test_added_and_removed_columns_are_breaking_changes(rentals: Table) -> None:
     declared = rentals.schema.to_dict()
     declared["columns"]["floor"] = declared["columns"].pop("rooms")
     assert Schema.from_dict(declared).breaking_changes(rentals.schema) == ["column floor was added", "column rooms was removed"]
 
 
-def test_a_table_without_columns_is_refused() -> None:
+def test_a_table_without_columns_is_an_error() -> None:
     with pytest.raises(ConfigError, match="Table t has no columns"):
         Schema.from_dict({"name": "t"})

@@ -1,4 +1,4 @@
-"""Stored configs: whoever can write artifacts must not run code, read the environment or fill the memory where they are read."""
+"""Stored configs: a manipulated artifact must not run code, read the environment or exhaust the memory of its reader."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.tables import TABLES, config, train
 
 RUN = "0" * 32
 SHELL = {"_target_": "mlflow.utils.process._exec_cmd", "cmd": ["touch", "PWNED"]}
-BOMB = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))])
+BOMB = "\n".join(["a0: &a0 [x, x]", *(f"a{level}: &a{level} [*a{level - 1}, *a{level - 1}]" for level in range(1, 40))])
 
 
 def stored(*overrides: str) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def choices() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("choice", [*choices(), "experiment=best", "features=full"])
-def test_every_config_of_the_project_is_read_back_as_it_was(choice: str) -> None:
+def test_every_config_of_the_project_survives_storing(choice: str) -> None:
     content = stored(choice)
     assert OmegaConf.to_container(parse(content)) == content
 
@@ -64,18 +64,18 @@ def test_every_config_of_the_project_is_read_back_as_it_was(choice: str) -> None
         ["xgboost.XGBRegressor"],
     ],
 )
-@pytest.mark.parametrize("place", ["model.estimator", "interval.estimator", "evaluation.folds", "tags.note", "new.node"])
-def test_a_target_that_conf_does_not_name_in_this_place_is_refused(place: str, target: Any) -> None:
+@pytest.mark.parametrize("key", ["model.estimator", "interval.estimator", "evaluation.folds", "tags.note", "new.node"])
+def test_a_target_that_conf_does_not_name_for_this_key_is_an_error(key: str, target: Any) -> None:
     cfg = OmegaConf.create(stored())
-    OmegaConf.update(cfg, place, {"_target_": target}, force_add=True)
-    with pytest.raises(UntrustedConfigError, match=rf"{RUN} would call .* \({place}\._target_\)"):
+    OmegaConf.update(cfg, key, {"_target_": target}, force_add=True)
+    with pytest.raises(UntrustedConfigError, match=rf"{RUN} would call .* \({key}\._target_\)"):
         parse(OmegaConf.to_container(cfg))
 
 
 @pytest.mark.parametrize(
     "hidden", [{"_args_": [SHELL]}, {"callbacks": [SHELL]}, {"deep": [[{"er": SHELL}]]}, {"_partial_": SHELL}]
 )
-def test_a_target_within_arguments_is_refused(hidden: dict[str, Any]) -> None:
+def test_a_target_within_arguments_is_an_error(hidden: dict[str, Any]) -> None:
     content = stored()
     content["model"]["estimator"] |= hidden
     with pytest.raises(UntrustedConfigError, match="_exec_cmd"):
@@ -98,7 +98,7 @@ def test_a_target_that_the_owner_trusts_is_allowed_everywhere() -> None:
         ("${oc.env:HOME}", 1),
     ],
 )
-def test_an_interpolation_is_refused(name: str, value: Any) -> None:
+def test_an_interpolation_is_an_error(name: str, value: Any) -> None:
     content = stored()
     content["model"]["estimator"][name] = value
     with pytest.raises(UntrustedConfigError, match="has an interpolation"):
