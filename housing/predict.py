@@ -3,31 +3,31 @@
 python -m housing.predict file=rows.csv out=predictions.csv
 """
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
 from housing.core.printable import show
 
 
-def predict(cfg: DictConfig) -> int:
-    """Load the model from MLflow, predict the rows, and return their number."""
+def predict(cfg: DictConfig) -> str:
+    """Load the model from MLflow, predict the rows, and return their number and that of the skipped rows as text."""
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
     from housing.bundle.bundle import Bundle
-    from housing.data.batch_prediction import predict_file
+    from housing.data.batch_prediction import PredictionSettings, predict_file
     from housing.tracking import store
 
-    file, out = Path(cfg.file), Path(cfg.out)  # a missing override fails before the store is opened
+    settings = PredictionSettings.from_config(cfg)  # a missing override fails before the store is opened
     with store.connect(cfg.mlflow).artifacts.bundle(cfg.source) as folder:
         bundle = Bundle.read(folder)
-    return predict_file(bundle, file, out, cfg.coverage)
+    predicted = predict_file(bundle, settings)
+    skipped = f"\n{len(predicted.skipped):,} rows skipped, listed in {settings.skipped_file}" if predicted.skipped else ""
+    return f"{predicted.n_predicted:,} rows predicted by {cfg.source}, written to {cfg.out}{skipped}"
 
 
 @command("predict")
 def main(cfg: DictConfig) -> None:
     """Predict the rows, and print their number."""
-    show(f"{predict(cfg):,} rows predicted by {cfg.source}, written to {cfg.out}")
+    show(predict(cfg))
 
 
 if __name__ == "__main__":

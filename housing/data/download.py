@@ -7,7 +7,7 @@ from housing.core.errors import DataVersionError, DownloadError, HousingError
 from housing.core.files import atomic_write, sha256
 from housing.core.printable import show
 from housing.data import dvc
-from housing.data.reading import count_rows, open_table
+from housing.data.reading import count_rows
 from housing.data.settings import TableSettings, TableSource
 
 if TYPE_CHECKING:
@@ -82,12 +82,13 @@ def _download(table: TableSettings, source: TableSource) -> "pd.DataFrame":
 
 
 def _write(frame: "pd.DataFrame", table: TableSettings, version: dvc.Version | None) -> None:
-    from housing.data.table import validate_frame  # pylint: disable=import-outside-toplevel  # imports pandas
+    # pylint: disable=import-outside-toplevel  # they import pandas
+    from housing.data.table import validate_frame
+    from housing.data.writing import write_frame
 
     validate_frame(table.schema, frame, digest="")
     with atomic_write(table.path) as partial:
-        with open_table(partial, "wb", table.path.suffix) as stream:
-            frame.to_csv(stream, index=False, lineterminator="\n")
+        write_frame(frame, partial, table.read, table.path.suffix)
         fingerprint = sha256(partial)
         if table.fingerprint is not None and fingerprint != table.fingerprint:
             raise HousingError(
@@ -107,4 +108,6 @@ def describe_file(table: TableSettings, state: str) -> str:
     note = ""
     if table.fingerprint is not None:
         note = "  (as published)" if fingerprint == table.fingerprint else f"  (modified; published: {table.fingerprint})"
-    return f"table {table.name}: {table.path} {state}\nrows {count_rows(table.path):,}\nfingerprint {fingerprint}{note}"
+    return (
+        f"table {table.name}: {table.path} {state}\nrows {count_rows(table.path, table.read):,}\nfingerprint {fingerprint}{note}"
+    )

@@ -1,13 +1,16 @@
-"""Table files: CSV in UTF-8, compressed or not, read strictly and written with the same compression.
+"""Table files: CSV, compressed or not, Parquet and Excel, all read strictly as rows of text.
 
-Every command reads and writes its tables here. A file that could be read in two ways is refused, with its line.
+Every command reads its tables here. A file that could be read in two ways is refused, with its line.
 """
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
+import itertools
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +19,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from housing.core.errors import TableError
+from housing.data.read_options import PLAIN, ReadOptions
+from housing.data.typed_files import EXCEL, PARQUET, count_parquet_rows, read_excel, read_parquet
 
 CHUNK_BYTES = 1 << 20
 
@@ -38,15 +43,23 @@ COMPRESSIONS: dict[str, Callable[..., Any]] = {
     ".xz": lzma.LZMAFile,
     ".zst": _zstandard,
 }
-UNSUPPORTED = (".zip", ".tar", ".tgz", ".7z", ".rar", ".lz4", ".br", ".z")
+UNSUPPORTED = (".zip", ".tar", ".tgz", ".7z", ".rar", ".lz4", ".br", ".z", ".xls", ".ods")
+QUOTED = re.compile(r'"[^"]*"')
+DELIMITERS = (",", ";", "\t", "|")
+UTF_16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")  # the first bytes of a file in UTF-16, as a decoder of UTF-8 passes them on
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """The cells of a file as text. Each row has as many cells as the header."""
+    """The cells of a file as text, written as `options` say. Each row has as many cells as the header.
+
+    `lines` has the number of each row's first line in the file.
+    """
 
     header: Cells
     rows: list[Cells]
+    lines: list[int]
+    options: ReadOptions
 
 
 def base_name(path: Path) -> str:
@@ -62,7 +75,10 @@ def open_table(path: Path, mode: Mode, suffix: str | None = None) -> Iterator[An
     """
     suffix = (path.suffix if suffix is None else suffix).lower()
     if suffix in UNSUPPORTED:
-        raise TableError(f"{path}: {suffix} files are not supported. Expected CSV, or CSV with {', '.join(COMPRESSIONS)}.", [])
+        raise TableError(
+            f"{path}: {suffix} files are not supported. Expected CSV, CSV with {', '.join(COMPRESSIONS)}, {PARQUET} or {EXCEL}.",
+            [],
+        )
     with path.open(mode) as file:
         if suffix in COMPRESSIONS:
             with COMPRESSIONS[suffix](file, mode) as stream:
@@ -71,48 +87,111 @@ def open_table(path: Path, mode: Mode, suffix: str | None = None) -> Iterator[An
             yield file
 
 
-def read_rows(path: Path, suffix: str | None = None) -> Iterator[NumberedRow]:
-    """Yield the header and the rows of a CSV file, each with the number of its first line. A quoted cell may span lines.
+def read_rows(path: Path, options: ReadOptions = PLAIN, suffix: str | None = None) -> Iterator[NumberedRow]:
+    """Yield the header and the rows of a file, each with the number of its first line. A quoted cell may span lines.
 
-    Rows may have more or fewer cells than the header.
+    Rows may have more or fewer cells than the header. Cells among `options.na_values` are empty.
 
     Raises
     ------
     TableError
-        If the file is empty, damaged or no CSV in UTF-8, or if a name stands twice in the header.
+        If the file is empty, damaged or not what the options say, or if a name stands twice in the header.
     """
-    line, n_rows = 1, 0
+    numbered_rows = _read_raw(path, options, (path.suffix if suffix is None else suffix).lower())
+    first = next(numbered_rows, None)
+    if first is None:
+        raise TableError(f"{path} is empty. Expected a header with the names of the columns, and rows.", [])
+    if options.header == "none":
+        yield 0, _names(first, options, path)
+        numbered_rows = itertools.chain([first], numbered_rows)
+    else:
+        _require_unique(first[1], path)
+        yield first
+    missing = frozenset(options.na_values)
+    for line, cells in numbered_rows:
+        yield line, ["" if cell.strip() in missing else cell for cell in cells] if missing else cells
+
+
+def _read_raw(path: Path, options: ReadOptions, suffix: str) -> Iterator[NumberedRow]:
+    """Yield all rows of a file, the header among them."""
+    if suffix == PARQUET:
+        return read_parquet(path, options)
+    if suffix == EXCEL:
+        return read_excel(path, options)
+    return _read_csv(path, options, suffix)
+
+
+def _read_csv(path: Path, options: ReadOptions, suffix: str) -> Iterator[NumberedRow]:
+    encoding = "utf-8-sig" if is_utf_8(options.encoding) else options.encoding
+    line = 1
     try:
         # pylint: disable-next=contextmanager-generator-missing-cleanup  # the file is closed with the generator
-        with open_table(path, "rb", suffix) as file, io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
-            reader = csv.reader(_text_lines(text, path), strict=True)
+        with open_table(path, "rb", suffix) as file, io.TextIOWrapper(file, encoding, "surrogateescape", newline="") as text:
+            reader = csv.reader(_text_lines(text, path, options), delimiter=options.delimiter, strict=True)
             for cells in reader:
-                if n_rows == 0:
-                    _require_unique(cells, path)
                 yield line, cells
-                line, n_rows = reader.line_num + 1, n_rows + 1
+                line = reader.line_num + 1
     except csv.Error as error:
         raise TableError(f"{path}, line {line}: {_csv_reason(error)}", []) from error
+    except UnicodeError as error:
+        raise TableError(f"{path} is not a CSV file in {options.encoding}: {error}. Set read.encoding.", []) from error
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise TableError(f"{path} cannot be read: {error}", []) from error
-    if n_rows == 0:
-        raise TableError(f"{path} is empty. Expected a header with the names of the columns, and rows.", [])
 
 
-def _text_lines(text: Iterable[str], path: Path) -> Iterator[str]:
+def is_utf_8(encoding: str) -> bool:
+    """Return whether a codec is UTF-8, with or without a byte order mark."""
+    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+
+
+def _text_lines(text: Iterable[str], path: Path, options: ReadOptions) -> Iterator[str]:
     """Yield lines. Refuse bytes that are no text, which the decoder passes on as surrogates."""
     for number, line in enumerate(text, start=1):
         if "\0" in line:
-            raise TableError(f"{path}, line {number}: a NUL byte. Expected text in UTF-8.", [])
+            hint = f" {_encoding_hint(line)}" if line.startswith(UTF_16_MARKS) else ""
+            raise TableError(f"{path}, line {number}: a NUL byte. Expected text in {options.encoding.upper()}.{hint}", [])
         if not line.isascii() and any("\udc80" <= character <= "\udcff" for character in line):
-            raise TableError(f"{path} is not a CSV file in UTF-8: line {number} has other bytes. Convert it to UTF-8.", [])
+            raise TableError(
+                f"{path} is not a CSV file in {options.encoding.upper()}: line {number} has other bytes. {_encoding_hint(line)}",
+                [],
+            )
+        if number == 1:
+            _require_delimiter(line, path, options)
         yield line
+
+
+def _encoding_hint(line: str) -> str:
+    if line.startswith(UTF_16_MARKS):
+        return "The file looks like UTF-16: set read.encoding to utf-16."
+    return "Set read.encoding, such as cp1252 for Western Europe, or convert the file to UTF-8."
 
 
 def _csv_reason(error: csv.Error) -> str:
     if "unexpected end of data" in str(error) or "field larger" in str(error):
         return "a quote is opened in this row and never closed."
     return f"not CSV: {error}."
+
+
+def _require_delimiter(first_line: str, path: Path, options: ReadOptions) -> None:
+    """Refuse a file whose first line has another delimiter, and not that of the options."""
+    unquoted = QUOTED.sub("", first_line)
+    other = max(DELIMITERS, key=unquoted.count)
+    if options.delimiter not in unquoted and other in unquoted:
+        raise TableError(
+            f"{path} has no {options.delimiter!r} in its first line. The file looks separated by {other!r}: set read.delimiter"
+            f" to {other!r} in the table's YAML.",
+            [],
+        )
+
+
+def _names(first: NumberedRow, options: ReadOptions, path: Path) -> Cells:
+    """Return the names of the columns of a file without a header."""
+    line, cells = first
+    for names in options.names:
+        if len(names) == len(cells):
+            return list(names)
+    expected = " or ".join(str(len(names)) for names in options.names)
+    raise TableError(f"{path}, line {line}: Expected {expected} fields, as many as columns are declared, got {len(cells)}.", [])
 
 
 def _require_unique(header: Cells, path: Path) -> None:
@@ -122,7 +201,7 @@ def _require_unique(header: Cells, path: Path) -> None:
             raise TableError(f"{path}: the header has column {name!r} more than once (fields {' and '.join(fields)}).", [])
 
 
-def read_text(path: Path, suffix: str | None = None) -> TextTable:
+def read_text(path: Path, options: ReadOptions = PLAIN, suffix: str | None = None) -> TextTable:
     """Read a whole file as text.
 
     Raises
@@ -130,39 +209,53 @@ def read_text(path: Path, suffix: str | None = None) -> TextTable:
     TableError
         As `read_rows`, and if a row has more or fewer cells than the header.
     """
-    numbered_rows = read_rows(path, suffix)
+    numbered_rows = read_rows(path, options, suffix)
     _, header = next(numbered_rows)
-    rows = []
+    rows, lines = [], []
     for line, cells in numbered_rows:
         if not cells and len(header) == 1:
             cells = [""]  # an empty line of a table with a single column is a missing value
         if len(cells) != len(header):
-            raise TableError(f"{path}, line {line}: Expected {len(header)} fields as in the header, got {len(cells)}.", [])
+            raise TableError(f"{path}, line {line}: {field_count_reason(header, cells)}", [])
         rows.append(cells)
-    return TextTable(header, rows)
+        lines.append(line)
+    return TextTable(header, rows, lines, options)
 
 
-def count_rows(path: Path) -> int:
+def field_count_reason(header: Cells, cells: Cells) -> str:
+    """Return why a row with more or fewer cells than the header is refused."""
+    return f"Expected {len(header)} fields as in the header, got {len(cells)}."
+
+
+def count_rows(path: Path, options: ReadOptions = PLAIN) -> int:
     """Return the number of rows. A row whose quoted cell spans several lines counts once."""
-    if path.suffix == ".parquet":
-        from pyarrow import parquet  # pylint: disable=import-outside-toplevel  # other tables do not need it
-
-        return int(parquet.read_metadata(path).num_rows)
-    return sum(1 for _ in read_rows(path)) - 1
+    if path.suffix.lower() == PARQUET:
+        return count_parquet_rows(path)
+    return sum(1 for _ in read_rows(path, options)) - 1
 
 
-def format_csv(rows: Iterable[Sequence[str]]) -> str:
+def format_csv(rows: Iterable[Sequence[str]], delimiter: str = ",") -> str:
     """Return rows as CSV text."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def append_rows(path: Path, rows: Iterable[Sequence[str]], suffix: str) -> None:
-    """Append rows to a CSV file. Its present bytes stay as they are: a compressed file gets a second compressed stream."""
+def append_rows(path: Path, rows: Iterable[Sequence[str]], options: ReadOptions, suffix: str) -> None:
+    """Append rows to a CSV file. Its present bytes stay as they are: a compressed file gets a second compressed stream.
+
+    Raises
+    ------
+    TableError
+        If a cell cannot be written in the file's encoding.
+    """
     last = b""
     with open_table(path, "rb", suffix) as file:
         while chunk := file.read(CHUNK_BYTES):
             last = chunk[-1:]
+    try:
+        text = format_csv(rows, options.delimiter).encode(options.encoding)
+    except UnicodeEncodeError as error:
+        raise TableError(f"The new rows cannot be written in {options.encoding}: {error}", []) from error
     with open_table(path, "ab", suffix) as file:
-        file.write((b"" if last == b"\n" else b"\n") + format_csv(rows).encode())
+        file.write((b"" if last == b"\n" else b"\n") + text)

@@ -11,12 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
+from housing.data.read_options import PLAIN, ReadOptions
 from housing.schema.table_schema import Schema
 
 TABLE_KEYS = (
     "name",
     "description",
     "path",
+    "read",
     "fingerprint",
     "source",
     "columns",
@@ -48,18 +50,26 @@ class TableSettings:
     path: Path
     fingerprint: str | None = None
     source: TableSource | None = None
+    read: ReadOptions = PLAIN
 
     @classmethod
     def from_config(cls, data: DictConfig) -> Self:
         """Read the settings of one table from its config."""
         node = data.get("source")
         source = None if node is None else TableSource(str(node["_target_"]), partial(instantiate, node))
-        return cls(parse_schema(data), Path(data.path), data.get("fingerprint"), source)
+        schema = parse_schema(data)
+        return cls(schema, Path(data.path), data.get("fingerprint"), source, parse_read_options(data, schema))
 
     @property
     def name(self) -> str:
         """The table's name."""
         return self.schema.name
+
+
+def parse_read_options(data: DictConfig, schema: Schema) -> ReadOptions:
+    """Return how the files of a table are written. Raises ConfigError if an option is unknown or invalid."""
+    declared: Any = OmegaConf.to_container(data, resolve=True)
+    return ReadOptions.from_dict(declared.get("read"), [column.name for column in schema.columns], schema.target.name)
 
 
 def parse_schema(data: DictConfig) -> Schema:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -18,13 +18,12 @@ from omegaconf import DictConfig
 from housing.command_line.next_command import next_command
 from housing.core.errors import ConfigError, HousingError, TableError, Violation
 from housing.core.files import sha256
+from housing.data.read_options import PLAIN, ReadOptions
 from housing.data.reading import Cells, TextTable, read_text
 from housing.data.settings import TableSettings
+from housing.data.typed_files import PARQUET, parquet_columns
 from housing.schema.column import MAX_INTEGER, Column, Matrix, Value, Vector
 from housing.schema.table_schema import Schema
-
-TRUE_CELLS = ("True", "TRUE", "true", "1", "1.0")
-FALSE_CELLS = ("False", "FALSE", "false", "0", "0.0")
 
 NUMBER_PATTERN = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 INTEGER_PATTERN = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
@@ -87,7 +86,7 @@ def load(data: DictConfig, max_rows: int | None = None) -> Table:
 
 
 def read_table(settings: TableSettings, max_rows: int | None = None) -> Table:
-    """Read and validate a table, CSV or prepared, or only its first `max_rows` rows.
+    """Read and validate a table or a prepared table, or only its first `max_rows` rows.
 
     Raises
     ------
@@ -101,16 +100,16 @@ def read_table(settings: TableSettings, max_rows: int | None = None) -> Table:
     path = settings.path
     if not path.is_file():
         raise HousingError(f"{path} does not exist. Get it with: {next_command('fetch', table=settings.name)}")
-    table = _read_table(path, sha256(path), json.dumps(settings.schema.to_dict()))
+    table = _read_table(path, sha256(path), json.dumps(settings.schema.to_dict()), settings.read)
     return table if max_rows is None else table.head(max_rows)
 
 
 @lru_cache(maxsize=4)  # the jobs of a sweep share one process and one table
-def _read_table(path: Path, digest: str, schema_json: str) -> Table:
+def _read_table(path: Path, digest: str, schema_json: str, options: ReadOptions) -> Table:
     schema = Schema.from_dict(json.loads(schema_json))
-    if path.suffix == ".parquet":
+    if path.suffix == PARQUET and SPLIT_COLUMN in parquet_columns(path):
         return validate_frame(schema, *_read_prepared(path))
-    return validate_frame(schema, read_csv(path, schema), digest)
+    return validate_frame(schema, read_frame(path, schema, options), digest)
 
 
 def _read_prepared(path: Path) -> tuple[pd.DataFrame, str]:
@@ -187,15 +186,15 @@ def _key_bytes(column: Column, value: Value) -> bytes:
     return struct.pack("<d", column.encode(value) + 0.0)  # one zero
 
 
-def read_csv(path: Path, schema: Schema, suffix: str | None = None) -> pd.DataFrame:
-    """Read a CSV file, with all columns of a schema typed. Only an empty cell is a missing value.
+def read_frame(path: Path, schema: Schema, options: ReadOptions = PLAIN, suffix: str | None = None) -> pd.DataFrame:
+    """Read a file, with all columns of a schema typed.
 
     Raises
     ------
     TableError
         As `reading.read_text`, and if a cell cannot be parsed as its column's type.
     """
-    text = read_text(path, suffix)
+    text = read_text(path, options, suffix)
     return pd.DataFrame(parse_columns(text, schema, schema.columns, path))
 
 
@@ -210,23 +209,23 @@ def parse_columns(text: TextTable, schema: Schema, columns: Sequence[Column], pa
             parsed[name] = pd.Series(cells, dtype="str")
             continue
         column = declared[name]
-        parsed[name], invalid_rows = _parse_column(column, cells)
-        violations += [Violation(row, name, str(parse_cell(column, cells[row])[1])) for row in invalid_rows]
+        parsed[name], invalid_rows = _parse_column(column, cells, text.options)
+        violations += [Violation(row, name, str(parse_cell(column, cells[row], text.options)[1])) for row in invalid_rows]
     if violations:
         violations.sort(key=lambda violation: violation.row or 0)
         raise TableError(f"{path} violates the schema of table {schema.name} (rows count from 0):", violations)
     return parsed
 
 
-def _parse_column(column: Column, cells: Cells) -> tuple[Any, list[int]]:
+def _parse_column(column: Column, cells: Cells, options: ReadOptions) -> tuple[Any, list[int]]:
     """Return the values of a column, and the rows of the cells that its type cannot hold."""
-    numbers = _try_parse_numbers(column, cells)
+    numbers = _try_parse_numbers(column, cells, options)
     if numbers is not None:
         return numbers, []
-    invalid_rows = [row for row, cell in enumerate(cells) if not _can_hold(column, cell)]
+    invalid_rows = [row for row, cell in enumerate(cells) if not _can_hold(column, cell, options)]
     if invalid_rows:
         return None, invalid_rows
-    values = [_parse_value(column, cell) for cell in cells]
+    values = [_parse_value(column, cell, options) for cell in cells]
     if column.type == "int" and column.role == "key":
         return pd.Series(values, dtype="Int64"), []
     if column.is_number:
@@ -234,47 +233,53 @@ def _parse_column(column: Column, cells: Cells) -> tuple[Any, list[int]]:
     return pd.Series(values, dtype="boolean" if column.type == "bool" else "str"), []
 
 
-def _try_parse_numbers(column: Column, cells: Cells) -> Vector | None:
+def _try_parse_numbers(column: Column, cells: Cells, options: ReadOptions) -> Vector | None:
     """Return a column of numbers, or None if a cell needs a closer look. It is several times as fast as cell by cell."""
-    if not column.is_number or column.role == "key" or not NUMBER_CHARACTERS.issuperset("".join(cells)):
+    if not column.is_number or column.role == "key":
+        return None
+    texts = [options.number(cell) for cell in cells] if options.rewrites_numbers else cells
+    if None in texts or not NUMBER_CHARACTERS.issuperset("".join(cast(Cells, texts))):
         return None
     try:
-        numbers = np.array([float(cell) if cell else math.nan for cell in cells], dtype=np.float64)
+        numbers = np.array([float(text) if text else math.nan for text in texts], dtype=np.float64)
     except ValueError:
         return None
     return None if (np.abs(numbers) > column.limit).any() else numbers
 
 
-def _can_hold(column: Column, cell: str) -> bool:
+def _can_hold(column: Column, cell: str, options: ReadOptions) -> bool:
     """Return whether a column's type can hold the value of a cell. The schema checks the value itself later."""
-    value = _parse_value(column, cell)
+    value = _parse_value(column, cell, options)
     if column.role == "key":
-        return parse_cell(column, cell)[1] is None
+        return parse_cell(column, cell, options)[1] is None
     if value is None or column.type == "category":
         return True
     return not isinstance(value, str) and abs(value) <= column.limit
 
 
-def _parse_value(column: Column, cell: str) -> Value:
+def _parse_value(column: Column, cell: str, options: ReadOptions) -> Value:
     """Return the value of a cell, its text if it cannot be parsed, or None if it is empty."""
     if not cell:
         return None
-    if column.type == "bool" and cell in TRUE_CELLS + FALSE_CELLS:
-        return cell in TRUE_CELLS
-    if column.is_number and NUMBER_PATTERN.fullmatch(cell):
-        is_integer = column.type == "int" and len(cell) <= MAX_INTEGER_LENGTH and INTEGER_PATTERN.fullmatch(cell)
-        return int(cell) if is_integer else float(cell)
+    if column.type == "bool":
+        value = options.boolean(cell)
+        return cell if value is None else value
+    text = options.number(cell) if column.is_number else None
+    if text is not None and NUMBER_PATTERN.fullmatch(text):
+        is_integer = column.type == "int" and len(text) <= MAX_INTEGER_LENGTH and INTEGER_PATTERN.fullmatch(text)
+        return int(text) if is_integer else float(text)
     return cell
 
 
-def parse_cell(column: Column, cell: str) -> tuple[Value, str | None]:
-    """Parse one cell as `read_csv` does. Return its value, and why the schema does not allow it, or None if it does."""
-    value = _parse_value(column, cell)
+def parse_cell(column: Column, cell: str, options: ReadOptions = PLAIN) -> tuple[Value, str | None]:
+    """Parse one cell as `read_frame` does. Return its value, and why the schema does not allow it, or None if it does."""
+    value = _parse_value(column, cell, options)
     reason = column.validate(value)
     if reason is not None and isinstance(value, float) and math.isinf(value):
         reason = reason.replace("inf", cell.strip())  # 1e999 is too large for a float
-    if reason is None and column.role == "key" and column.is_number and cell:
-        reason = _inexact_key(column, cell.strip())
+    text = options.number(cell) if column.is_number else None
+    if reason is None and column.role == "key" and text:
+        reason = _inexact_key(column, text.strip())
     return value, reason
 
 

@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from housing.core.errors import HousingError, TableError
-from housing.data.reading import Cells
+from housing.data.read_options import ReadOptions
 from housing.ingestion.new_rows import NewRows
 from housing.schema.table_schema import Schema
 
 JoinedRow = Mapping[str, Any]  # as the server's joiner logs it: id, row, columns, value, time, ...
 
 
-def parse_joined_rows(joined_rows: Iterable[JoinedRow], schema: Schema, folder: Path) -> NewRows:
-    """Return the joined rows of a server's log `folder` as rows of a table. The latest true value of a request's row counts.
+def parse_joined_rows(joined_rows: Iterable[JoinedRow], schema: Schema, options: ReadOptions, folder: Path) -> NewRows:
+    """Return the joined rows of a server's log `folder` as rows of a table, written as its file writes them.
+
+    The latest true value of a request's row counts.
 
     Raises
     ------
@@ -38,9 +40,5 @@ def parse_joined_rows(joined_rows: Iterable[JoinedRow], schema: Schema, folder: 
             f" {', '.join(unexpected)}",
             [],
         )
-    return NewRows.from_cells(header, [(line, _to_cells(row, header)) for line, row in rows], schema)
-
-
-def _to_cells(row: Mapping[str, Any], header: list[str]) -> Cells:
-    """Format values as CSV cells. `str` keeps every digit of a float."""
-    return ["" if row[name] is None else str(row[name]) for name in header]
+    cells = [(line, [options.format(row[name]) for name in header]) for line, row in rows]
+    return NewRows.from_cells(header, cells, schema, options)

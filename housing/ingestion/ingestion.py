@@ -20,12 +20,12 @@ from housing.data import dvc
 from housing.data.dvc import Version
 from housing.data.reading import Cells, append_rows, base_name, format_csv, read_rows
 from housing.data.settings import TableSettings
-from housing.data.table import Table, read_csv, read_table, validate_frame
+from housing.data.table import Table, read_frame, read_table, validate_frame
+from housing.data.typed_files import EXCEL, PARQUET
 from housing.ingestion import printing
 from housing.ingestion.drift import DriftSettings, measure_drift
 from housing.ingestion.feedback_rows import JoinedRow, parse_joined_rows
 from housing.ingestion.new_rows import BadRow, NewRows
-from housing.schema.table_schema import Schema
 
 QUARANTINE_HEADER = ("file", "line", "reason", "row")
 
@@ -37,7 +37,7 @@ class IngestionSettings:
     Attributes
     ----------
     file
-        The CSV file with new rows, or None to take the feedback of a server.
+        The file with new rows, or None to take the feedback of a server.
     feedback
         The server's log folder.
     quarantine
@@ -63,7 +63,7 @@ class IngestionSettings:
         if cfg.source not in ("file", "feedback"):
             raise ConfigError(f"source must be file or feedback (got {cfg.source!r})")
         if cfg.source == "file" and cfg.file is None:
-            raise ConfigError("source=file needs a CSV file: file=new.csv. To take the server's feedback: source=feedback")
+            raise ConfigError("source=file needs a file: file=new.csv. To take the server's feedback: source=feedback")
         if cfg.source == "feedback" and cfg.file is not None:
             raise ConfigError(f"source=feedback takes no file (got file={cfg.file})")
         return cls(
@@ -89,10 +89,7 @@ def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Itera
         If the table is not the version that git names.
     """
     name, path = settings.table.name, settings.table.path
-    if path.suffix == ".parquet":
-        raise ConfigError(
-            f"Rows can be appended to a CSV file only (got data.path={path}). Append them to the table that it was prepared from."
-        )
+    _require_appendable(settings.table)
     with _exclusive(path, settings.lock_timeout_seconds):
         present, version = read_table(settings.table), _expected_version(path, name)
         new_rows, origin = _read_new_rows(settings, read_joined_rows)
@@ -107,7 +104,7 @@ def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Itera
                 dvc.add(path)  # a table from its public source is not in DVC's cache yet
             if version is not None and path.is_symlink():  # cache.type=symlink: the rows would be added to DVC's cache
                 dvc.unprotect(path)
-            _append(path, present.schema, new_rows.header, [new_rows.cells[index] for index in added])
+            _append(settings.table, new_rows.header, [new_rows.cells[index] for index in added])
         show(f"{len(added):,} {'row' if len(added) == 1 else 'rows'} added to {path}")
         if version is not None and not version.matches(path):
             _save_version(path, name)
@@ -116,12 +113,24 @@ def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Itera
     return len(added)
 
 
+def _require_appendable(table: TableSettings) -> None:
+    if table.path.suffix.lower() in (PARQUET, EXCEL):
+        raise ConfigError(
+            f"Rows can be appended to a CSV file only (got data.path={table.path})."
+            " Append them to the table that it was made from."
+        )
+    if table.read.encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
+        raise ConfigError(
+            f"Rows cannot be appended in {table.read.encoding} (data.path={table.path}). Convert the table to UTF-8."
+        )
+
+
 def _read_new_rows(settings: IngestionSettings, read_joined_rows: Callable[[Path], Iterable[JoinedRow]]) -> tuple[NewRows, Path]:
     """Return the new rows, and the file or folder that they come from."""
-    schema, folder = settings.table.schema, settings.feedback
+    schema, options, folder = settings.table.schema, settings.table.read, settings.feedback
     if settings.file is not None:
-        return NewRows.read(settings.file, schema), settings.file
-    return parse_joined_rows(read_joined_rows(folder), schema, folder), folder
+        return NewRows.read(settings.file, schema, options), settings.file
+    return parse_joined_rows(read_joined_rows(folder), schema, options, folder), folder
 
 
 def _expected_version(path: Path, table: str) -> Version | None:
@@ -203,14 +212,14 @@ def _report_duplicates(present: Table, new: Table, added: Sequence[int]) -> None
         show(f"{n_conflicts:,} new rows have the key of a present row but other values; the table keeps both")
 
 
-def _append(path: Path, schema: Schema, header: Sequence[str], rows: Sequence[Cells]) -> None:
+def _append(table: TableSettings, header: Sequence[str], rows: Sequence[Cells]) -> None:
     """Append rows to the CSV file atomically, in the column order of the file."""
-    target = path.resolve()
+    path, target = table.path, table.path.resolve()
     for stale_file in target.parent.glob(f".{target.name}-*"):  # left by a process that was killed
         stale_file.unlink()
-    _, present_header = next(read_rows(path))
+    _, present_header = next(read_rows(path, table.read))
     order = [header.index(name) for name in present_header]
     with atomic_write(path) as partial:
         shutil.copyfile(path, partial)
-        append_rows(partial, [[row[index] for index in order] for row in rows], path.suffix)
-        validate_frame(schema, read_csv(partial, schema, path.suffix), digest="")
+        append_rows(partial, [[row[index] for index in order] for row in rows], table.read, path.suffix)
+        validate_frame(table.schema, read_frame(partial, table.schema, table.read, path.suffix), digest="")

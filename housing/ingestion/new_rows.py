@@ -1,4 +1,4 @@
-"""New rows of a CSV file: rows that fit the schema, and rejected rows with line and reason."""
+"""New rows of a file: rows that fit the schema, and rejected rows with line and reason."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Self
 import numpy as np
 
 from housing.core.errors import HousingError
-from housing.data.reading import Cells, NumberedRow, read_rows
+from housing.data.read_options import ReadOptions
+from housing.data.reading import Cells, NumberedRow, field_count_reason, read_rows
 from housing.data.table import Table, make_table, parse_cell
 from housing.schema.column import Record
 from housing.schema.table_schema import Schema
@@ -50,33 +51,33 @@ class NewRows:
         return len(self.cells) + len(self.bad_rows)
 
     @classmethod
-    def read(cls, path: Path, schema: Schema) -> Self:
-        """Read a CSV file that has all columns of a schema, in any order.
+    def read(cls, path: Path, schema: Schema, options: ReadOptions) -> Self:
+        """Read a file that has all columns of a schema, in any order.
 
         Raises
         ------
         HousingError
             If the file does not exist.
         TableError
-            If it cannot be read as CSV, or has other columns.
+            If it cannot be read, or has other columns.
         """
         if not path.is_file():
-            raise HousingError(f"File {path} does not exist. Set file= to a CSV file with the columns of table {schema.name}.")
-        numbered_rows = read_rows(path)
+            raise HousingError(f"File {path} does not exist. Set file= to a file with the columns of table {schema.name}.")
+        numbered_rows = read_rows(path, options)
         _, header = next(numbered_rows)
         schema.require_columns(header, schema.columns, forbid_others=True)
-        return cls.from_cells(header, list(numbered_rows), schema)
+        return cls.from_cells(header, list(numbered_rows), schema, options)
 
     @classmethod
-    def from_cells(cls, header: list[str], numbered_rows: list[NumberedRow], schema: Schema) -> Self:
+    def from_cells(cls, header: list[str], numbered_rows: list[NumberedRow], schema: Schema, options: ReadOptions) -> Self:
         """Separate the rows that fit the schema from the others. Each row comes with its line number."""
         encoded_columns = (*schema.features, schema.target)
         key_columns = [column for column in schema.columns if column.role == "key"]
         good_rows, encoded_rows, key_values, bad_rows = [], [], [], []
         for line, cells in numbered_rows:
-            record, reasons = _parse_row(dict(zip(header, cells, strict=False)), schema)
+            record, reasons = _parse_row(dict(zip(header, cells, strict=False)), schema, options)
             if len(cells) != len(header):
-                reasons = [f"expected {len(header)} fields as in the header, got {len(cells)}"]
+                reasons = [field_count_reason(header, cells)]
             if reasons:
                 bad_rows.append(BadRow(line, " ".join(reasons), cells))
             else:
@@ -87,8 +88,8 @@ class NewRows:
         return cls(header, good_rows, make_table(schema, encoded, key_values, digest=""), bad_rows)
 
 
-def _parse_row(cells: dict[str, str], schema: Schema) -> tuple[Record, list[str]]:
+def _parse_row(cells: dict[str, str], schema: Schema, options: ReadOptions) -> tuple[Record, list[str]]:
     """Return the values of a row, and why it does not fit the schema."""
-    parsed = {column.name: parse_cell(column, cells.get(column.name, "")) for column in schema.columns}
+    parsed = {column.name: parse_cell(column, cells.get(column.name, ""), options) for column in schema.columns}
     record = {name: value for name, (value, _) in parsed.items()}
     return record, [f"{name}: {reason}" for name, (_, reason) in parsed.items() if reason]

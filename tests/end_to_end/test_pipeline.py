@@ -45,7 +45,7 @@ def test_a_prepared_table_equals_its_source(home: Path) -> None:
     first = out.read_bytes()
     prepare_rentals(out)
     assert out.read_bytes() == first
-    rentals_frame().to_parquet(out)
+    rentals_frame().assign(**{SPLIT_COLUMN: "train"}).to_parquet(out)
     with pytest.raises(TableError, match="rentals.parquet was not written by housing.prepare"):
         load(config("train", "data=rentals", f"data.path={out}").data)
 

@@ -10,7 +10,7 @@ import pytest
 
 from housing.bundle.bundle import Bundle
 from housing.core.errors import TableError
-from housing.data.batch_prediction import predict_file
+from housing.data.batch_prediction import PredictionSettings, predict_file
 from housing.data.download import describe_file
 from housing.data.preparation import prepare
 from housing.data.reading import COMPRESSIONS, count_rows, open_table, read_text
@@ -159,9 +159,9 @@ def test_predictions_refuse_shifted_rows_and_keep_the_compression_of_their_file(
     file, out = tmp_path / "new.csv.gz", tmp_path / "out.csv.gz"
     with open_table(file, "wb") as stream:
         stream.write(text.encode())
-    assert predict_file(bundle, file, out) == 20
+    assert predict_file(bundle, PredictionSettings(file, out)).n_predicted == 20
     predicted = read_text(out)
     assert predicted.header[-2:] == ["note", "rent_predicted"] and {row[-2] for row in predicted.rows} == {"007"}
     (tmp_path / "shifted.csv").write_text(f"{text}1,2,True,hills,1950,x,9\n", encoding="utf-8")
     with pytest.raises(TableError, match="shifted.csv, line 22: Expected 6 fields as in the header, got 7"):
-        predict_file(bundle, tmp_path / "shifted.csv", out)
+        predict_file(bundle, PredictionSettings(tmp_path / "shifted.csv", out))

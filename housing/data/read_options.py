@@ -1,0 +1,158 @@
+"""Read options: how a table's file writes its cells, as the key `read` of its config declares."""
+
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, time
+from decimal import Decimal
+from typing import Any, Self
+
+from housing.core.errors import ConfigError
+
+TRUE_CELLS = ("True", "TRUE", "true", "1", "1.0")
+FALSE_CELLS = ("False", "FALSE", "false", "0", "0.0")
+HEADERS = ("first", "none")
+LIST_KEYS = ("na_values", "true_values", "false_values")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a file writes its cells.
+
+    Attributes
+    ----------
+    delimiter
+        The character between the cells of a row.
+    decimal, thousands
+        The characters before the fraction of a number and between its groups of digits; "" if digits are not grouped.
+    encoding
+        A codec of Python. UTF-8 may start with a byte order mark.
+    na_values
+        Cells that mean a missing value, besides the empty cell.
+    true_values, false_values
+        Cells of a bool, besides `TRUE_CELLS` and `FALSE_CELLS`.
+    header
+        "first" if the first row has the names of the columns, "none" if the columns have the order of the declaration.
+    sheet
+        The sheet of an Excel file, or None for its first.
+    names
+        Without a header: the possible rows of names, of different lengths.
+    """
+
+    delimiter: str = ","
+    decimal: str = "."
+    thousands: str = ""
+    encoding: str = "utf-8"
+    na_values: tuple[str, ...] = ()
+    true_values: tuple[str, ...] = ()
+    false_values: tuple[str, ...] = ()
+    header: str = "first"
+    sheet: str | None = None
+    names: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(_is_character(self.delimiter) and self.delimiter != '"', "delimiter must be a single character", self.delimiter)
+        _require(self.decimal in (".", ","), 'decimal must be "." or ","', self.decimal)
+        is_group = self.thousands == "" or (_is_character(self.thousands) and not self.thousands.isalnum())
+        _require(is_group and self.thousands not in (self.decimal, "-", "+"), "thousands must be a sign", self.thousands)
+        _require(_is_codec(self.encoding), "encoding must be a codec of Python, such as utf-8, cp1252 or utf-16", self.encoding)
+        _require(self.header in HEADERS, "header must be first or none", self.header)
+        for name in LIST_KEYS:
+            for value in getattr(self, name):
+                _require(isinstance(value, str), f"{name} must be strings in quotes, as they are written in the table", value)
+        both = sorted(set(self.true_values) & set(self.false_values))
+        _require(not both, "true_values and false_values must differ", ", ".join(both))
+
+    @classmethod
+    def from_dict(cls, declared: Mapping[str, Any] | None, names: Sequence[str], target: str) -> Self:
+        """Read the options of a table with the columns `names`.
+
+        A file without a header has all columns, or all but the target.
+
+        Raises
+        ------
+        ConfigError
+            If an option is unknown or invalid.
+        """
+        values = dict(declared or {})
+        known = [option.name for option in fields(cls) if option.name != "names"]
+        for key in values.keys() - set(known):
+            close_matches = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"Did you mean '{close_matches[0]}'?" if close_matches else f"Options: {', '.join(known)}."
+            raise ConfigError(f"read: unknown option '{key}'. {hint}")
+        for key in LIST_KEYS:
+            values[key] = _as_tuple(key, values.get(key))
+        if values.get("header") == "none":
+            values["names"] = (tuple(names), tuple(name for name in names if name != target))
+        return cls(**values)
+
+    @property
+    def rewrites_numbers(self) -> bool:
+        """Whether numbers are written in another way than Python's."""
+        return self.decimal != "." or bool(self.thousands)
+
+    def number(self, cell: str) -> str | None:
+        """Return a number as Python writes it, or None if the cell's signs contradict the options."""
+        if not self.rewrites_numbers:
+            return cell
+        text = cell.strip()
+        if self.thousands and self.thousands in text:
+            if not self._groups.fullmatch(text):
+                return None
+            text = text.replace(self.thousands, "")
+        if self.decimal == ",":
+            return None if "." in text else text.replace(",", ".")
+        return text
+
+    @property
+    def _groups(self) -> re.Pattern[str]:
+        """A number with groups: the last one has three digits, those before it two (in India) or three."""
+        group, decimal = re.escape(self.thousands), re.escape(self.decimal)
+        return re.compile(rf"[+-]?\d{{1,3}}({group}\d{{2,3}})*{group}\d{{3}}({decimal}\d*)?", re.ASCII)
+
+    def boolean(self, cell: str) -> bool | None:
+        """Return the value of a bool's cell, or None if the cell is neither true nor false."""
+        if cell in self.true_values or cell in self.false_values:
+            return cell in self.true_values
+        if cell in TRUE_CELLS or cell in FALSE_CELLS:
+            return cell in TRUE_CELLS
+        return None
+
+    def format(self, value: object) -> str:
+        """Return the cell of a value. `str` keeps every digit of a float."""
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return ""
+        if isinstance(value, float | Decimal):
+            return str(value).replace(".", self.decimal)
+        if isinstance(value, datetime) and value.time() == time():
+            return str(value.date())
+        return str(value)
+
+
+def _as_tuple(key: str, values: object) -> tuple[Any, ...]:
+    if values is None:
+        return ()
+    if not isinstance(values, list | tuple):
+        raise ConfigError(f"read: {key} must be a list, such as ['n/a'] (got {values!r}).")
+    return tuple(values)
+
+
+def _require(condition: bool, expected: str, value: object) -> None:
+    if not condition:
+        raise ConfigError(f"read: {expected} (got {value!r}).")
+
+
+def _is_character(text: object) -> bool:
+    return isinstance(text, str) and len(text) == 1 and text not in "\r\n\0"
+
+
+def _is_codec(name: object) -> bool:
+    try:
+        return isinstance(name, str) and "".encode(name) is not None
+    except LookupError:
+        return False
+
+
+PLAIN = ReadOptions()  # CSV as Python and pandas write it
