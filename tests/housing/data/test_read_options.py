@@ -47,6 +47,7 @@ def read(path: Path, content: str | bytes, **options: object) -> Table:
 
 
 def assert_is_the_table(table: Table) -> None:
+    """Compare a table with the values of `VALUES`."""
     np.testing.assert_array_equal(table.matrix, VALUES)
     assert table.target.tolist() == [10, 20.5, 30]
 

@@ -150,7 +150,7 @@ def test_a_damaged_or_unsupported_compressed_file_is_refused(tmp_path: Path) -> 
     (tmp_path / "t.csv.zip").write_bytes(whole)
     with pytest.raises(TableError, match="t.csv.gz cannot be read: "):
         count_rows(tmp_path / "t.csv.gz")
-    with pytest.raises(TableError, match=r"\.zip files are not supported\. Expected CSV, or CSV with \.gz"):
+    with pytest.raises(TableError, match=r"\.zip files are not supported\. Expected CSV, CSV with \.gz"):
         count_rows(tmp_path / "t.csv.zip")
 
 

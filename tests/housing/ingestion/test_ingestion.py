@@ -29,10 +29,10 @@ HEADER = "area,rooms,furnished,quarter,built,rent"
 BAD = ("wide,2,True,moon,,900", "50,2,True", "", "50,2.5,True,hills,,900", "NaN,1,True,hills,1700,900,1")
 REASONS = (
     "line 3: area: Not a number: 'wide'. quarter: Must be one of old town, harbour, hills (got 'moon').",
-    "line 4: expected 6 fields as in the header, got 3",
-    "line 5: expected 6 fields as in the header, got 0",
+    "line 4: Expected 6 fields as in the header, got 3.",
+    "line 5: Expected 6 fields as in the header, got 0.",
     "line 6: rooms: Not a whole number: 2.5.",
-    "line 7: expected 6 fields as in the header, got 7",
+    "line 7: Expected 6 fields as in the header, got 7.",
 )
 
 
@@ -215,7 +215,7 @@ def test_feedback_is_validated_like_a_file(home: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], "source=file needs a CSV file"),
+        ([], "source=file needs a file"),
         (["source=feedback", "file=new.csv"], "source=feedback takes no file .got file=new.csv"),
         (["source=there", "file=new.csv"], "source must be file or feedback .got 'there'"),
     ],
