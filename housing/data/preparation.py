@@ -7,7 +7,7 @@ import numpy as np
 from housing.core.files import atomic_write
 from housing.data.settings import TableSettings
 from housing.data.split import SplitSettings, split_table
-from housing.data.table import FINGERPRINT_ATTRIBUTE, SPLIT_COLUMN, read_frame, read_table
+from housing.data.table import FINGERPRINT_ATTRIBUTE, SPLIT_COLUMN, labelled_rows, read_frame, read_table
 
 
 def prepare(settings: TableSettings, split: SplitSettings, out: Path) -> str:
@@ -18,6 +18,7 @@ def prepare(settings: TableSettings, split: SplitSettings, out: Path) -> str:
     table = read_table(settings)
     parts = split_table(table, split)
     frame = read_frame(settings.path, table.schema, settings.read)
+    frame = frame.iloc[labelled_rows(table.schema, frame)].reset_index(drop=True)
     frame[SPLIT_COLUMN] = ""
     counts = []
     for name, rows in (("train", parts.train), ("valid", parts.valid), ("test", parts.test)):

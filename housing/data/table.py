@@ -1,6 +1,7 @@
 """The table: reading, validation against the schema, and its fingerprint."""
 
 import json
+import logging
 import math
 import re
 import struct
@@ -37,6 +38,8 @@ TEXT_TAG = b"\x02\0\0\0\0\0\xf8\xff"
 # A prepared table has one more column, and the fingerprint of the table that it was prepared from.
 SPLIT_COLUMN = "housing.split"
 FINGERPRINT_ATTRIBUTE = "housing.fingerprint"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that splits of a table can be cached
@@ -124,29 +127,47 @@ def _read_prepared(path: Path) -> tuple[pd.DataFrame, str]:
 
 
 def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
-    """Convert a frame to a table.
+    """Convert a frame to a table. Rows without a target are dropped, which is logged.
 
     Raises
     ------
     TableError
         If a value violates the schema. The message lists each violation.
     """
-    schema.require_columns(list(frame.columns), schema.columns, forbid_others=True)
-    if frame.empty:
-        raise TableError(f"Table {schema.name} has no rows", [])
-    key_columns = [column for column in schema.columns if column.role == "key"]
-    key_series: list[Any] = [frame[column.name] for column in key_columns]
-    key_values = [series.to_numpy(dtype=object, na_value=None).tolist() for series in key_series]
-    encoded = schema.encode_frame(frame, [*schema.features, schema.target])
-    violations = [
-        Violation(row, column.name, reason)
-        for column, values in zip(key_columns, key_values, strict=True)
-        for row, value in enumerate(values)
-        if (reason := column.validate(value)) is not None
-    ]
+    schema.require_table_columns(list(frame.columns))
+    matrix, violations = schema.encode_features(frame)
+    labelled = labelled_rows(schema, frame)
+    target, reasons = schema.target.encode_series(frame[schema.target.name].iloc[labelled])
+    violations += [Violation(int(labelled[row]), schema.target.name, reason) for row, reason in reasons]
+    violations += [violation for column in schema.attendants for violation in _find_violations(column, frame[column.name])]
     if violations:
         raise schema.violated(violations)
-    return make_table(schema, encoded, list(zip(*key_values, strict=True)), digest)
+    _report_unlabelled(schema, len(frame), len(labelled))
+    keys = [_exact_values(frame[column.name].iloc[labelled]) for column in schema.columns if column.role == "key"]
+    return make_table(schema, np.column_stack([matrix[labelled], target]), list(zip(*keys, strict=True)), digest)
+
+
+def labelled_rows(schema: Schema, frame: pd.DataFrame) -> NDArray[np.intp]:
+    """Return the indices of the rows that have a target."""
+    return np.flatnonzero(frame[schema.target.name].notna().to_numpy())
+
+
+def _report_unlabelled(schema: Schema, n_rows: int, n_labelled: int) -> None:
+    if not n_labelled:
+        raise TableError(f"Table {schema.name} has no rows" + (f" with a {schema.target.name}" if n_rows else ""), [])
+    if n_labelled < n_rows:
+        dropped = f"{n_rows - n_labelled:,} of {n_rows:,} rows"
+        log.warning("Table %s: dropped %s, which have no %s (the target).", schema.name, dropped, schema.target.name)
+
+
+def _exact_values(series: Any) -> list[Value]:
+    values: list[Value] = series.to_numpy(dtype=object, na_value=None).tolist()
+    return values
+
+
+def _find_violations(column: Column, series: Any) -> list[Violation]:
+    reasons = ((row, column.validate(value)) for row, value in enumerate(_exact_values(series)))
+    return [Violation(row, column.name, reason) for row, reason in reasons if reason is not None]
 
 
 def make_table(schema: Schema, encoded: Matrix, key_values: Sequence[Sequence[Value]], digest: str) -> Table:
@@ -187,7 +208,7 @@ def _key_bytes(column: Column, value: Value) -> bytes:
 
 
 def read_frame(path: Path, schema: Schema, options: ReadOptions = PLAIN, suffix: str | None = None) -> pd.DataFrame:
-    """Read a file, with all columns of a schema typed.
+    """Read a file, with the columns of a schema typed, and ignored ones as text.
 
     Raises
     ------
@@ -195,7 +216,7 @@ def read_frame(path: Path, schema: Schema, options: ReadOptions = PLAIN, suffix:
         As `reading.read_text`, and if a cell cannot be parsed as its column's type.
     """
     text = read_text(path, options, suffix)
-    return pd.DataFrame(parse_columns(text, schema, schema.columns, path))
+    return pd.DataFrame(parse_columns(text, schema, [column for column in schema.columns if column.role != "ignore"], path))
 
 
 def parse_columns(text: TextTable, schema: Schema, columns: Sequence[Column], path: Path) -> dict[str, Any]:
@@ -226,7 +247,7 @@ def _parse_column(column: Column, cells: Cells, options: ReadOptions) -> tuple[A
     if invalid_rows:
         return None, invalid_rows
     values = [_parse_value(column, cell, options) for cell in cells]
-    if column.type == "int" and column.role == "key":
+    if column.type == "int" and column.is_identifier:
         return pd.Series(values, dtype="Int64"), []
     if column.is_number:
         return np.array([math.nan if value is None else value for value in values], dtype=np.float64), []
@@ -235,7 +256,7 @@ def _parse_column(column: Column, cells: Cells, options: ReadOptions) -> tuple[A
 
 def _try_parse_numbers(column: Column, cells: Cells, options: ReadOptions) -> Vector | None:
     """Return a column of numbers, or None if a cell needs a closer look. It is several times as fast as cell by cell."""
-    if not column.is_number or column.role == "key":
+    if not column.is_number or column.is_identifier:
         return None
     texts = [options.number(cell) for cell in cells] if options.rewrites_numbers else cells
     if None in texts or not NUMBER_CHARACTERS.issuperset("".join(cast(Cells, texts))):
@@ -250,7 +271,7 @@ def _try_parse_numbers(column: Column, cells: Cells, options: ReadOptions) -> Ve
 def _can_hold(column: Column, cell: str, options: ReadOptions) -> bool:
     """Return whether a column's type can hold the value of a cell. The schema checks the value itself later."""
     value = _parse_value(column, cell, options)
-    if column.role == "key":
+    if column.is_identifier:
         return parse_cell(column, cell, options)[1] is None
     if value is None or column.type == "category":
         return True
@@ -278,17 +299,17 @@ def parse_cell(column: Column, cell: str, options: ReadOptions = PLAIN) -> tuple
     if reason is not None and isinstance(value, float) and math.isinf(value):
         reason = reason.replace("inf", cell.strip())  # 1e999 is too large for a float
     text = options.number(cell) if column.is_number else None
-    if reason is None and column.role == "key" and text:
+    if reason is None and column.is_identifier and text:
         reason = _inexact_key(column, text.strip())
     return value, reason
 
 
 def _inexact_key(column: Column, cell: str) -> str | None:
-    """Return why a number is not the same key as its text, or None if it is."""
+    """Return why a number does not identify the same as its text, or None if it is."""
     if INTEGER_PATTERN.fullmatch(cell):
         digits = cell.lstrip("+-")
         if len(digits) > 1 and digits[0] == "0":
-            return f"A number has no leading zeros (got {cell!r}). Declare the key with type: text."
+            return f"A number has no leading zeros (got {cell!r}). Declare the column with type: text."
         if column.type == "float" and float(cell) != int(cell):
-            return f"Not exact as a float (got {cell!r}). Declare the key with type: int, or type: text."
+            return f"Not exact as a float (got {cell!r}). Declare the column with type: int, or type: text."
     return None

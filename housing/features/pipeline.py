@@ -18,7 +18,8 @@ from housing.features.nearest_neighbours import NearestNeighbours
 from housing.features.ratios import Ratios
 from housing.features.rotation import Rotation
 from housing.features.target_encoding import SpatialTargetEncoding
-from housing.schema.column import ROLES, Matrix, Vector
+from housing.schema.column import Matrix, Vector
+from housing.schema.declaration import ROLES
 from housing.schema.table_schema import Schema
 
 Arrays = dict[str, NDArray[Any]]

@@ -33,12 +33,13 @@ def parse_joined_rows(joined_rows: Iterable[JoinedRow], schema: Schema, options:
         raise HousingError(f"{folder} has no joined rows. Send true values to the server's /feedback route first.")
     header = [column.name for column in schema.columns]
     rows = [(line, {**joined["columns"], schema.target.name: joined["value"]}) for line, joined in latest.values()]
-    unexpected = sorted({name for _, row in rows for name in set(row) ^ set(header)})
+    needed = {column.name for column in schema.columns if not column.nullable and column.role != "ignore"}
+    unexpected = sorted({name for _, row in rows for name in (needed - row.keys()) | (row.keys() - set(header))})
     if unexpected:
         raise TableError(
             f"Joined rows in {folder} do not have the columns of table {schema.name}. Missing or unknown:"
             f" {', '.join(unexpected)}",
             [],
         )
-    cells = [(line, [options.format(row[name]) for name in header]) for line, row in rows]
+    cells = [(line, [options.format(row.get(name)) for name in header]) for line, row in rows]
     return NewRows.from_cells(header, cells, schema, options)

@@ -218,8 +218,8 @@ def _append(table: TableSettings, header: Sequence[str], rows: Sequence[Cells]) 
     for stale_file in target.parent.glob(f".{target.name}-*"):  # left by a process that was killed
         stale_file.unlink()
     _, present_header = next(read_rows(path, table.read))
-    order = [header.index(name) for name in present_header]
+    order = [header.index(name) if name in header else -1 for name in present_header]  # -1: an ignored column is left empty
     with atomic_write(path) as partial:
         shutil.copyfile(path, partial)
-        append_rows(partial, [[row[index] for index in order] for row in rows], table.read, path.suffix)
+        append_rows(partial, [[[*row, ""][index] for index in order] for row in rows], table.read, path.suffix)
         validate_frame(table.schema, read_frame(partial, table.schema, table.read, path.suffix), digest="")

@@ -65,7 +65,7 @@ class NewRows:
             raise HousingError(f"File {path} does not exist. Set file= to a file with the columns of table {schema.name}.")
         numbered_rows = read_rows(path, options)
         _, header = next(numbered_rows)
-        schema.require_columns(header, schema.columns, forbid_others=True)
+        schema.require_table_columns(header)
         return cls.from_cells(header, list(numbered_rows), schema, options)
 
     @classmethod
@@ -90,6 +90,7 @@ class NewRows:
 
 def _parse_row(cells: dict[str, str], schema: Schema, options: ReadOptions) -> tuple[Record, list[str]]:
     """Return the values of a row, and why it does not fit the schema."""
-    parsed = {column.name: parse_cell(column, cells.get(column.name, ""), options) for column in schema.columns}
+    columns = [column for column in schema.columns if column.role != "ignore"]
+    parsed = {column.name: parse_cell(column, cells.get(column.name, ""), options) for column in columns}
     record = {name: value for name, (value, _) in parsed.items()}
     return record, [f"{name}: {reason}" for name, (_, reason) in parsed.items() if reason]

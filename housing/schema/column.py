@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
+from housing.schema.declaration import FEATURE_ROLES, IDENTIFIER_ROLES, find_faults
 
-TYPES = ("float", "int", "bool", "category", "text")
-ROLES = ("feature", "latitude", "longitude", "key", "target")
+MISSING = "Missing required value."
 MAX_VALUE_LENGTH = 40  # characters of a value in a message
 MAX_INTEGER = 2**53 - 1  # above it, neighbouring integers are the same float64
 MAX_KEY = 2**63 - 1  # keys are compared as 64-bit integers
@@ -34,9 +34,9 @@ class Column:
     name
         Name in the table and in requests.
     type
-        One of `TYPES`. Only a key may be text.
+        One of `TYPES`. Only identifiers and ignored columns may be text.
     role
-        One of `ROLES`. Key columns identify a row and are hidden from models.
+        One of `ROLES`. Models receive only columns with one of `FEATURE_ROLES`.
     unit, scale
         A stored value of 1.9 with unit USD and scale 100000 means 190,000 USD.
     description
@@ -61,45 +61,19 @@ class Column:
     categories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self._require(isinstance(self.nullable, bool), f"nullable must be true or false (got {self.nullable!r}).")
-        bounds = (self.min, self.max)
-        self._require(
-            all(bound is None or (type(bound) in (int, float) and _is_finite(bound)) for bound in bounds),
-            f"min and max must be finite numbers (got {self.min!r} and {self.max!r}).",
-        )
-        self._require(self.type in TYPES, f"type must be one of {', '.join(TYPES)} (got {self.type!r}).")
-        self._require(self.role in ROLES, f"role must be one of {', '.join(ROLES)} (got {self.role!r}).")
-        self._require(
-            type(self.scale) in (int, float) and _is_finite(self.scale) and self.scale > 0,
-            f"scale must be a finite number above 0 (got {self.scale!r}).",
-        )
-        self._require(self.scale == 1 or bool(self.unit and self.is_number), "scale needs a unit and the type float or int.")
-        self._require(self.type != "text" or self.role == "key", f"the type text needs the role key (got {self.role}).")
-        is_category = self.type == "category"
-        self._require(is_category or not self.categories, f"categories need the type category (got {self.type}).")
-        self._require(bool(self.categories) or not is_category, "a column of type category needs categories.")
-        for category in self.categories:
-            self._require(
-                isinstance(category, str),
-                f"categories must be strings, but YAML reads one of them as {category!r} ({type(category).__name__})."
-                " Put it in quotes, as it is written in the table.",
-            )
-        duplicates = sorted({category for category in self.categories if self.categories.count(category) > 1})
-        self._require(not duplicates, f"categories must be unique (got {', '.join(duplicates)} more than once).")
-        self._require(self.is_number or bounds == (None, None), f"min and max need the type float or int (got {self.type}).")
-        self._require(
-            self.min is None or self.max is None or self.min < self.max,
-            f"min must be below max (got {self.min} and {self.max}).",
-        )
-        is_numeric_role = self.role not in ("feature", "key")
-        self._require(
-            self.is_number or not is_numeric_role, f"the role {self.role} needs the type float or int (got {self.type})."
-        )
-        self._require(not (is_numeric_role and self.nullable), f"a column with the role {self.role} cannot be nullable.")
+        faults = find_faults(self)
+        if faults:
+            raise ConfigError("\n".join(f"Column {self.name}: {fault}" for fault in faults))
 
-    def _require(self, condition: bool, message: str) -> None:
-        if not condition:
-            raise ConfigError(f"Column {self.name}: {message}")
+    @property
+    def is_feature(self) -> bool:
+        """Whether models may receive the column."""
+        return self.role in FEATURE_ROLES
+
+    @property
+    def is_identifier(self) -> bool:
+        """Whether values are compared exactly and never computed with."""
+        return self.role in IDENTIFIER_ROLES
 
     @property
     def is_number(self) -> bool:
@@ -119,7 +93,7 @@ class Column:
     @property
     def limit(self) -> float:
         """The largest size of a number that models can compute with, or that is exact in a key."""
-        if self.role == "key":
+        if self.is_identifier:
             return MAX_KEY if self.type == "int" else sys.float_info.max
         limit = MAX_TARGET if self.role == "target" else MAX_FEATURE
         return min(limit, MAX_INTEGER) if self.type == "int" else limit
@@ -137,7 +111,7 @@ class Column:
     def validate(self, value: object) -> str | None:
         """Return why a value is invalid, as a sentence, or None if it is valid. The value None means missing."""
         if value is None:
-            return None if self.nullable else "Missing required value."
+            return None if self.nullable else MISSING
         if self.type == "category":
             is_category = isinstance(value, str) and value in self.categories
             return None if is_category else f"Must be one of {', '.join(self.categories)} (got {_format_value(value)})."
@@ -161,9 +135,11 @@ class Column:
         return self._validate_size(value)
 
     def _validate_size(self, value: Any) -> str | None:
+        if self.role == "weight" and value <= 0:
+            return f"A weight must be above 0 (got {_format_value(value)})."
         limit = f"{self.limit:g}" if self.type == "float" else str(int(self.limit))
         message = f"Must be between -{limit} and {limit} (got {_format_value(value)})."
-        if self.role == "key" and self.type == "int":
+        if self.is_identifier and self.type == "int":
             is_rounded = not isinstance(value, int | np.integer) and abs(value) > MAX_INTEGER
             return f"{message} Declare a longer key with type: text." if is_rounded or abs(value) > self.limit else None
         if abs(value) <= self.limit:

@@ -7,14 +7,20 @@ servers run without it.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
 
 from housing.core.errors import ConfigError, TableError, Violation
-from housing.schema.column import TYPES, Column, Matrix, Record
+from housing.schema.column import Column, Matrix, Record
+from housing.schema.declaration import FEATURE_ROLES, TYPES
+
+SINGLE_ROLES = ("latitude", "longitude", "time", "weight")  # at most one column each
+UNDECLARED = "Undeclared column. To leave it out, add to columns: {0}: {{role: ignore}}"
+COLUMN_ATTRIBUTES = {item.name for item in fields(Column)} - {"name"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Schema:
     description
         Short text for people.
     features
-        The columns that a model receives, in the order of the matrix: all but keys and the target.
+        The columns that a model receives, in the order of the matrix.
     """
 
     name: str
@@ -39,26 +45,30 @@ class Schema:
     features: tuple[Column, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
+        features = tuple(column for column in self.columns if column.is_feature)
+        object.__setattr__(self, "features", features)
+        faults = list(self._faults())
+        if faults:
+            raise ConfigError("\n".join(faults))
+
+    def _faults(self) -> Iterator[str]:
         if not (isinstance(self.name, str) and re.fullmatch(r"\w[\w.-]*", self.name)):  # it is part of paths
-            raise ConfigError(
+            yield (
                 f"A table's name must consist of letters, digits, '_', '-' and '.' and start with a letter, digit or '_'"
                 f" (got {self.name!r})."
             )
-        names = [column.name for column in self.columns]
-        duplicates = sorted({name for name in names if names.count(name) > 1})
-        if duplicates:
-            raise ConfigError(f"Table {self.name} declares column {duplicates[0]} more than once.")
-        for role, counts, expected in (
-            ("target", (1,), "exactly one column"),
-            ("latitude", (0, 1), "at most one column"),
-            ("longitude", (0, 1), "at most one column"),
-        ):
-            count = sum(column.role == role for column in self.columns)
-            if count not in counts:
-                raise ConfigError(f"Table {self.name} must have {expected} with the role {role} (got {count}).")
-        object.__setattr__(self, "features", tuple(column for column in self.columns if column.role not in ("key", "target")))
+        counts = Counter(column.name for column in self.columns)
+        for name, count in counts.items():
+            if count > 1:
+                yield f"Table {self.name} declares column {name} more than once."
+        roles = Counter(column.role for column in self.columns)
+        if roles["target"] != 1:
+            yield f"Table {self.name} must have exactly one column with the role target (got {roles['target']})."
+        for role in SINGLE_ROLES:
+            if roles[role] > 1:
+                yield f"Table {self.name} must have at most one column with the role {role} (got {roles[role]})."
         if not self.features:
-            raise ConfigError(f"Table {self.name} has no feature column. Add a column without the roles key and target.")
+            yield f"Table {self.name} has no feature column. Add a column with one of the roles {', '.join(FEATURE_ROLES)}."
 
     @classmethod
     def from_dict(cls, declaration: Mapping[str, Any]) -> Self:
@@ -72,31 +82,19 @@ class Schema:
         Raises
         ------
         ConfigError
-            If columns are missing, or a column or one of its attributes is invalid.
+            If columns are missing, or with each invalid column or attribute.
         """
         if not isinstance(declaration.get("columns"), Mapping):
             raise ConfigError(f"Table {declaration['name']} has no columns. Add columns: with a name and attributes for each.")
-        known = {item.name for item in fields(Column)} - {"name"}
+        columns, faults = [], []
         for name, attributes in declaration["columns"].items():
-            if not isinstance(name, str):
-                raise ConfigError(
-                    f"Table {declaration['name']}: YAML reads the name of a column as {name!r} ({type(name).__name__})."
-                    " Put it in quotes, as it is written in the table."
-                )
-            if not isinstance(attributes, Mapping):
-                raise ConfigError(f"Column {name}: needs attributes, such as {{type: float}} (got {attributes!r}).")
-            unknown = sorted(set(attributes) - known)
-            if unknown:
-                raise ConfigError(f"Column {name}: unknown attribute {unknown[0]}. Attributes: {', '.join(sorted(known))}.")
-            if not isinstance(attributes.get("categories") or [], list | tuple):
-                raise ConfigError(f"Column {name}: categories must be a list of strings (got {attributes['categories']!r}).")
-            if "type" not in attributes:
-                raise ConfigError(f"Column {name}: type is missing. It must be one of {', '.join(TYPES)}.")
-        columns = tuple(
-            Column(name=name, **{**attributes, "categories": tuple(attributes.get("categories") or ())})
-            for name, attributes in declaration["columns"].items()
-        )
-        return cls(name=declaration["name"], columns=columns, description=declaration.get("description", ""))
+            try:
+                columns.append(_parse_column(name, attributes))
+            except ConfigError as error:
+                faults.append(str(error))
+        if faults:
+            raise ConfigError("\n".join(faults))
+        return cls(name=declaration["name"], columns=tuple(columns), description=declaration.get("description", ""))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the declaration, which `from_dict` reads."""
@@ -112,6 +110,16 @@ class Schema:
     def key(self) -> tuple[Column, ...]:
         """The columns that identify a row: those with the role key, or all features if there are none."""
         return tuple(column for column in self.columns if column.role == "key") or self.features
+
+    @property
+    def unused(self) -> tuple[Column, ...]:
+        """The columns that a row to predict may have, but that no model receives: all but features and target."""
+        return tuple(column for column in self.columns if not column.is_feature and column.role != "target")
+
+    @property
+    def attendants(self) -> tuple[Column, ...]:
+        """The columns that belong to a row of the table but are no input of a model: keys, groups, time and weight."""
+        return tuple(column for column in self.unused if column.role != "ignore")
 
     def index(self, name: str) -> int:
         """Return the index of a feature column in the matrix. Raises ConfigError if there is no such feature."""
@@ -137,71 +145,72 @@ class Schema:
     def breaking_changes(self, previous: "Schema") -> list[str]:
         """Return the changes since `previous` for which its callers would be rejected, apart from changed bounds."""
         present, former = ({column.name: column for column in schema.features} for schema in (self, previous))
-        changes = [f"column {name} was removed" for name in former if name not in present]
-        changes += [f"column {name} was added" for name in present if name not in former]
+        accepted = {column.name for column in self.columns if column.role != "target"}
+        changes = [f"column {name} was removed" for name in former if name not in accepted]
+        changes += [f"column {name} was added" for name in present if name not in former and not present[name].nullable]
         for name in former.keys() & present.keys():
             changes += [f"column {name} {change}" for change in present[name].breaking_changes(former[name])]
         return sorted(changes)
 
     def can_encode(self, record: Mapping[str, Any]) -> bool:
-        """Return whether a row has a valid value for each feature. Other fields are ignored."""
-        return all(column.name in record and column.validate(record[column.name]) is None for column in self.features)
+        """Return whether a row has a valid value for each feature. Other fields are ignored, an absent one is missing."""
+        return all(column.validate(record.get(column.name)) is None for column in self.features)
 
-    def signature(self) -> list[tuple[str, str]]:
-        """Return name and MLflow type of each feature column. Numbers are doubles: MLflow's integers reject 5.0 and NaN."""
+    def signature(self) -> list[tuple[str, str, bool]]:
+        """Return for each feature its name, its MLflow type and whether it is required.
+
+        Numbers are doubles: MLflow's integers reject 5.0 and NaN.
+        """
         types = {"float": "double", "int": "double", "bool": "boolean", "category": "string"}
-        return [(column.name, types[column.type]) for column in self.features]
+        return [(column.name, types[column.type], not column.nullable) for column in self.features]
 
-    def encode_frame(self, frame: Any, columns: Sequence[Column] | None = None, forbid_others: bool = False) -> Matrix:
-        """Validate and encode the columns of a frame.
+    def encode_frame(self, frame: Any) -> Matrix:
+        """Validate and encode the features of a pandas DataFrame as a matrix, shape (rows, features).
 
-        Parameters
-        ----------
-        frame
-            A pandas DataFrame.
-        columns
-            The columns to encode; the features if None.
-        forbid_others
-            Whether to reject columns that the schema does not declare.
-
-        Returns
-        -------
-        Matrix
-            Shape (rows, columns), float64.
+        An absent nullable column is missing in each row. Other columns are ignored.
 
         Raises
         ------
         TableError
-            With each invalid value, or each missing, duplicate or undeclared column.
+            With each invalid value, or each missing or duplicate column.
         """
-        columns = self.features if columns is None else columns
-        self.require_columns(list(frame.columns), columns, forbid_others)
-        violations: list[Violation] = []
-        encoded = [column.encode_series(frame[column.name]) for column in columns]
-        for column, (_, reasons) in zip(columns, encoded, strict=True):
-            violations += [Violation(row, column.name, reason) for row, reason in reasons]
+        present = list(frame.columns)
+        self._raise_column_violations(
+            _column_violations(present, [column for column in self.features if column.name in present or not column.nullable])
+        )
+        matrix, violations = self.encode_features(frame)
         if violations:
             raise self.violated(violations)
-        return np.column_stack([numbers for numbers, _ in encoded])
+        return matrix
+
+    def encode_features(self, frame: Any) -> tuple[Matrix, list[Violation]]:
+        """Return the features of a DataFrame, shape (rows, features), and its invalid values. An absent column is missing."""
+        matrix, violations = np.full((len(frame), len(self.features)), np.nan), []
+        for index, column in enumerate(self.features):
+            if column.name in frame.columns:
+                matrix[:, index], reasons = column.encode_series(frame[column.name])
+                violations += [Violation(row, column.name, reason) for row, reason in reasons]
+        return matrix, violations
 
     def violated(self, violations: Sequence[Violation]) -> TableError:
         """Return the error that lists invalid values by row."""
         in_order = sorted(violations, key=lambda violation: violation.row or 0)
         return TableError(f"{len(in_order)} values violate the schema of table {self.name} (rows count from 0):", in_order)
 
-    def require_columns(self, present: Sequence[str], columns: Sequence[Column], forbid_others: bool) -> None:
-        """Raise TableError if a column is missing or duplicate, or, with `forbid_others`, undeclared."""
-        violations = [Violation(None, column.name, "Missing column.") for column in columns if column.name not in present]
-        violations += [Violation(None, column.name, "Duplicate column.") for column in columns if present.count(column.name) > 1]
-        if forbid_others:
-            declared = [column.name for column in self.columns]
-            violations += [Violation(None, str(name), "Undeclared column.") for name in present if name not in declared]
+    def require_table_columns(self, present: Sequence[str]) -> None:
+        """Raise TableError unless a table has all columns but those with the role ignore, and no undeclared ones."""
+        declared = {column.name for column in self.columns}
+        needed = [column for column in self.columns if column.role != "ignore" or column.name in present]
+        undeclared = [Violation(None, str(name), UNDECLARED.format(name)) for name in present if name not in declared]
+        self._raise_column_violations([*_column_violations(present, needed), *undeclared])
+
+    def _raise_column_violations(self, violations: Sequence[Violation]) -> None:
         if violations:
             raise TableError(f"The columns are not those of table {self.name}:", violations)
 
     def encode_records(self, records: Sequence[Mapping[str, Any]]) -> Matrix:
-        """Encode valid records as a matrix, shape (records, features)."""
-        rows = [[column.encode(record[column.name]) for column in self.features] for record in records]
+        """Encode valid records as a matrix, shape (records, features). An absent column is missing."""
+        rows = [[column.encode(record.get(column.name)) for column in self.features] for record in records]
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.features))
 
     def decode(self, matrix: Matrix) -> list[Record]:
@@ -210,3 +219,32 @@ class Schema:
             {column.name: column.decode(number) for column, number in zip(self.features, row, strict=True)}
             for row in matrix.tolist()
         ]
+
+
+def _column_violations(present: Sequence[str], columns: Sequence[Column]) -> list[Violation]:
+    missing = [Violation(None, column.name, "Missing column.") for column in columns if column.name not in present]
+    return missing + [Violation(None, column.name, "Duplicate column.") for column in columns if present.count(column.name) > 1]
+
+
+def _parse_column(name: Any, attributes: Any) -> Column:
+    """Return the column that a mapping declares. Raises ConfigError."""
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"YAML reads the name of a column as {name!r} ({type(name).__name__})."
+            " Put it in quotes, as it is written in the table."
+        )
+    if not isinstance(attributes, Mapping):
+        raise ConfigError(f"Column {name}: needs attributes, such as {{type: float}} (got {attributes!r}).")
+    unknown = sorted(set(attributes) - COLUMN_ATTRIBUTES)
+    if unknown:
+        raise ConfigError(
+            f"Column {name}: unknown attribute {', '.join(unknown)}. Attributes: {', '.join(sorted(COLUMN_ATTRIBUTES))}."
+        )
+    categories = attributes.get("categories") or ()
+    if not isinstance(categories, list | tuple):
+        raise ConfigError(f"Column {name}: categories must be a list of strings (got {categories!r}).")
+    declared: dict[str, Any] = {"type": "text"} if attributes.get("role") == "ignore" else {}
+    declared |= {**attributes, "categories": tuple(categories)}
+    if "type" not in declared:
+        raise ConfigError(f"Column {name}: type is missing. It must be one of {', '.join(TYPES)}.")
+    return Column(name=name, **declared)

@@ -232,7 +232,7 @@ def _conditions(tags: Mapping[str, str]) -> list[str]:
 
 
 def _signature(schema: Schema) -> ModelSignature:
-    inputs: Any = [ColSpec(kind, name) for name, kind in schema.signature()]
+    inputs: Any = [ColSpec(kind, name, required) for name, kind, required in schema.signature()]
     return ModelSignature(inputs=MlflowSchema(inputs), outputs=MlflowSchema([ColSpec("double")]))
 
 

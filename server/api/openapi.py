@@ -68,6 +68,8 @@ def build_document(model: Model, max_rows: int, needs_key: bool) -> Spec:
 
 def _request_schemas(schema: Schema, example: Spec, max_rows: int) -> dict[str, Spec]:
     columns = {column.name: _column_schema(column) for column in schema.features}
+    unused: dict[str, Spec] = {column.name: {"description": "ignored"} for column in schema.unused}
+    nullable = [column.name for column in schema.features if column.nullable]
     width = {"minItems": len(columns), "maxItems": len(columns)}
     ordered = {"type": "array", "prefixItems": list(columns.values()), **width}
     by_column = {name: {"type": "array", "items": column, "minItems": 1} for name, column in columns.items()}
@@ -84,11 +86,11 @@ def _request_schemas(schema: Schema, example: Spec, max_rows: int) -> dict[str, 
         "inputs": {"oneOf": [_ref("Row"), _ref("Rows"), _ref("Lists"), _object(by_column, description="lists of equal length")]},
     }
     return {
-        "Row": _object(columns, description=schema.description, examples=[example]),
+        "Row": _object({**columns, **unused}, optional=[*nullable, *unused], description=schema.description, examples=[example]),
         "Rows": _array(_ref("Row"), max_rows),
         "Columns": {
             "type": "array",
-            "description": "the names of all columns, in any order; listed here in the order of the model",
+            "description": "the names of the columns, in any order; listed here in the order of the model",
             "prefixItems": [{"const": name} for name in columns],
             **width,
         },

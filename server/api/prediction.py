@@ -152,7 +152,7 @@ class PredictionApi:
             raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
         matrix = model.validator.encode(payload)
         timer.lap(VALIDATE_STAGE)
-        return payload, matrix
+        return model.validator.tabulate(payload), matrix
 
     def _log(self, route: str, request_id: str, model: Model, payload: Rows, result: PredictionResult, start: float) -> None:
         names = model.validator.column_names

@@ -5,19 +5,18 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields
 
-from housing.schema.column import Column
+from housing.schema.column import MISSING, Column
 from housing.schema.table_schema import Schema as TableSchema
 
-MISSING = Column("any", "float").validate(None) or ""  # the schema's message, so tables and requests report the same
 UNKNOWN = "Not a column of this model."
 
 
 class ColumnField(fields.Field[Any]):
-    """A field that accepts the values of a column. A missing value of a nullable column is null; its key is required."""
+    """A field that accepts the values of a column. A missing value of a nullable column is null or left out."""
 
     def __init__(self, column: Column) -> None:
         messages: Any = {"required": MISSING, "null": MISSING}
-        super().__init__(required=True, allow_none=column.nullable, error_messages=messages, data_key=column.name)
+        super().__init__(required=not column.nullable, allow_none=column.nullable, error_messages=messages, data_key=column.name)
         self.column = column
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> Any:
@@ -40,4 +39,6 @@ class RowSchema(Schema):
 
 def make_row_schema(table: TableSchema) -> Schema:
     """Return the schema of one row of a table. Use it only to validate: its attributes have generic names."""
-    return RowSchema.from_dict({f"column_{index}": ColumnField(column) for index, column in enumerate(table.features)})()
+    columns: list[fields.Field[Any]] = [ColumnField(column) for column in table.features]
+    columns += [fields.Raw(data_key=column.name, allow_none=True) for column in table.unused]
+    return RowSchema.from_dict({f"column_{index}": column for index, column in enumerate(columns)})()

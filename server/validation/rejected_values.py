@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from prometheus_client import Counter
 
 from housing.core.errors import Violation
-from housing.schema.column import Column
-from server.validation.marshmallow_schema import MISSING
+from housing.schema.column import MISSING, Column
 
 REJECTED_VALUES = Counter("housing_rejected_values_total", "Values that the validation of rows rejected.", ("column", "reason"))
 NO_COLUMN = "other"

@@ -1,6 +1,6 @@
 """Row validation: valid rows are checked and encoded column by column; Marshmallow names the errors of invalid rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from itertools import chain
 from operator import itemgetter
@@ -11,10 +11,10 @@ from marshmallow import Schema as RowSchema
 from marshmallow import ValidationError
 
 from housing.core.errors import Violation
-from housing.schema.column import Column, Matrix, Vector
+from housing.schema.column import MISSING, Column, Matrix, Vector
 from housing.schema.table_schema import Schema
 from server.core.errors import RequestError
-from server.validation.marshmallow_schema import MISSING, UNKNOWN, make_row_schema
+from server.validation.marshmallow_schema import UNKNOWN, make_row_schema
 from server.validation.rejected_values import DUPLICATE, RejectedValues
 from server.validation.request_body import Rows
 
@@ -28,6 +28,8 @@ class RowValidator:
     def __init__(self, schema: Schema) -> None:
         self._features = schema.features
         self.column_names = [column.name for column in schema.features]
+        self._unused = [column.name for column in schema.unused]
+        self._nullable = [column.name for column in schema.features if column.nullable]
         self._schema: RowSchema = make_row_schema(schema)
         self._rejected_values = RejectedValues(schema.features)
         self._record_getter = (
@@ -109,12 +111,39 @@ class RowValidator:
             return None
 
     def encode(self, payload: Rows) -> Matrix:
-        """Return the rows as a matrix. Raises RequestError with row, column and reason of each invalid value."""
+        """Return the rows as a matrix. Raises RequestError with row, column and reason of each invalid value.
+
+        Rows may lack nullable columns, and may have columns that no model receives.
+        """
         matrix = self.try_encode(payload)
+        if matrix is None:
+            matrix = self.try_encode(self._complete(payload))
         if matrix is None:
             self._raise_errors(payload)
             raise AssertionError(f"Column checks and Marshmallow disagree about these rows: {payload.rows[:3]}")
         return matrix
+
+    def _complete(self, payload: Rows) -> Rows:
+        """Return rows without unused columns, and with null for each absent nullable one. Malformed rows stay as they are."""
+        if payload.columns is None:
+            return Rows(None, [self._complete_record(row) if isinstance(row, dict) else row for row in payload.rows], 0)
+        width, absent = len(payload.columns), [name for name in self._nullable if name not in payload.columns]
+        if not all(isinstance(row, list | tuple) and len(row) == width for row in payload.rows):
+            return payload
+        kept = [index for index, name in enumerate(payload.columns) if name not in self._unused]
+        rows = [[*(row[index] for index in kept), *[None] * len(absent)] for row in payload.rows]
+        return Rows([*(payload.columns[index] for index in kept), *absent], rows, 0)
+
+    def _complete_record(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        return {**dict.fromkeys(self._nullable), **{name: value for name, value in record.items() if name not in self._unused}}
+
+    def tabulate(self, payload: Rows) -> Rows:
+        """Return valid rows as lists, with the columns that were sent."""
+        if payload.columns is not None:
+            return payload
+        sent = set().union(*payload.rows)
+        names = [name for name in (*self.column_names, *self._unused) if name in sent]
+        return Rows(names, [[row.get(name) for name in names] for row in payload.rows], payload.extra_keys)
 
     def _raise_errors(self, payload: Rows) -> None:
         self._raise_column_errors(payload)
@@ -129,8 +158,9 @@ class RowValidator:
         if payload.columns is None:
             return
         names = [str(name) for name in payload.columns]
-        violations = [Violation(None, name, MISSING) for name in self.column_names if name not in names]
-        violations += [Violation(None, name, UNKNOWN) for name in names if name not in self.column_names]
+        needed = [name for name in self.column_names if name not in self._nullable]
+        violations = [Violation(None, name, MISSING) for name in needed if name not in names]
+        violations += [Violation(None, name, UNKNOWN) for name in names if name not in (*self.column_names, *self._unused)]
         violations += [Violation(None, name, DUPLICATE) for name in self.column_names if names.count(name) > 1]
         self._count_and_raise(violations)
 

@@ -19,7 +19,7 @@ import pytest
 
 from housing.core.environment import PROJECT
 from housing.promotion.promotion import promote
-from tests.support.tables import TABLES, config, rentals_frame, towns_frame, train
+from tests.support.tables import TABLES, config, orders_frame, rentals_frame, towns_frame, train
 from tests.support.waiting import SECONDS, wait_for
 
 
@@ -141,8 +141,8 @@ def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None 
 
 
 def promoted(directory: Path, table: str, empty_store_: Path) -> Path:
-    """Create a home with a small promoted model of rentals or towns, with intervals."""
-    frame = {"rentals": rentals_frame, "towns": towns_frame}[table]()
+    """Create a home with a small promoted model of rentals, towns or orders, with intervals."""
+    frame = {"rentals": rentals_frame, "towns": towns_frame, "orders": orders_frame}[table]()
     (directory / "data").mkdir()
     frame.to_csv(directory / "data" / f"{table}.csv", index=False)
     shutil.copy(empty_store_, directory / "mlflow.db")

@@ -67,6 +67,27 @@ def towns_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame({"north": coordinates[:, 0], "east": coordinates[:, 1], **columns})
 
 
+def orders_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
+    """Return synthetic orders, with a column of each role. One in twenty lacks the price."""
+    random = np.random.default_rng(seed)
+    size, colour = random.uniform(1, 99, rows).round(1), random.choice(["red", "green", ""], rows)
+    age = np.where(random.random(rows) < 0.2, np.nan, random.integers(0, 50, rows))
+    price = 3 * size + 40 * (colour == "red") - np.nan_to_num(age) + random.normal(0, 5, rows)
+    return pd.DataFrame(
+        {
+            "order": [f"{seed:02d}{row:05d}" for row in range(rows)],
+            "customer": random.choice(["ann", "bob", "cem"], rows),
+            "week": np.arange(rows) // 10,
+            "copies": random.integers(1, 4, rows),
+            "note": random.choice(["", "call first", "12,5"], rows),
+            "size": size,
+            "colour": colour,
+            "age": age,
+            "price": np.where(random.random(rows) < 0.05, np.nan, price.round(2).clip(0)),
+        }
+    )
+
+
 def config(name: str, *overrides: str) -> DictConfig:
     """Compose a config of the project, with the tests' tables in the search path."""
     with initialize_config_dir(CONF, version_base="1.3"):

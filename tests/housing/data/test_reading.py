@@ -16,7 +16,7 @@ from housing.data.preparation import prepare
 from housing.data.reading import COMPRESSIONS, count_rows, open_table, read_text
 from housing.data.settings import TableSettings
 from housing.data.split import SplitSettings, split_by_hash
-from housing.data.table import Table, read_table
+from housing.data.table import Table, read_table, validate_frame
 from housing.ingestion.ingestion import IngestionSettings, ingest
 from housing.schema.table_schema import Schema
 from tests.support.tables import rentals_frame
@@ -91,9 +91,9 @@ def test_a_number_that_would_be_rounded_is_refused_with_row_column_and_limit(tmp
 
 def test_a_frame_of_a_source_has_the_same_limits() -> None:
     schema = settings(Path()).schema
-    frame = pd.DataFrame({"n": [2**53 + 1, 1], "a": [1.0, -1e39]})
+    frame = pd.DataFrame({"id": [1, 2], "n": [2**53 + 1, 1], "a": [1.0, -1e39], "y": [1.0, 2.0]})
     with pytest.raises(TableError, match=r"row 0, n: .*got 9007199254740993(?s:.*)row 1, a: .*got -1e\+39"):
-        schema.encode_frame(frame, [column for column in schema.features if column.name in frame])
+        validate_frame(schema, frame, digest="")
 
 
 def rows_of_keys(keys: Sequence[str]) -> str:

@@ -1,0 +1,79 @@
+"""Checks of a column's declaration, such as contradictions between its type and its role."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from housing.schema.column import Column
+
+TYPES = ("float", "int", "bool", "category", "text")
+FEATURE_ROLES = ("feature", "latitude", "longitude")
+IDENTIFIER_ROLES = ("key", "group")  # their values are compared, never computed with
+ROLES = (*FEATURE_ROLES, *IDENTIFIER_ROLES, "time", "weight", "ignore", "target")
+NUMERIC_ROLES = ("latitude", "longitude", "time", "weight", "target")
+TEXT_ROLES = (*IDENTIFIER_ROLES, "ignore")
+
+
+def find_faults(column: "Column") -> list[str]:
+    """Return everything that is wrong with a declaration, one sentence each."""
+    return [*_attribute_faults(column), *_role_faults(column), *_bound_faults(column), *_category_faults(column)]
+
+
+def _attribute_faults(column: "Column") -> Iterator[str]:
+    if column.nullable not in (True, False):
+        yield f"nullable must be true or false (got {column.nullable!r})."
+    if column.type not in TYPES:
+        yield f"type must be one of {', '.join(TYPES)} (got {column.type!r})."
+    if not (_is_finite_number(column.scale) and column.scale > 0):
+        yield f"scale must be a finite number above 0 (got {column.scale!r})."
+    elif column.scale != 1 and not (column.unit and column.is_number):
+        yield "scale needs a unit and the type float or int."
+
+
+def _role_faults(column: "Column") -> Iterator[str]:
+    if column.role not in ROLES:
+        yield f"role must be one of {', '.join(ROLES)} (got {column.role!r})."
+        return
+    if column.type == "text" and column.role not in TEXT_ROLES:
+        yield f"the type text needs the role {', '.join(TEXT_ROLES[:-1])} or {TEXT_ROLES[-1]} (got {column.role})."
+    if column.role in NUMERIC_ROLES:
+        if not column.is_number:
+            yield f"the role {column.role} needs the type float or int (got {column.type})."
+        if column.nullable:
+            yield f"a column with the role {column.role} cannot be nullable."
+
+
+def _bound_faults(column: "Column") -> Iterator[str]:
+    bounds = [bound for bound in (column.min, column.max) if bound is not None]
+    if not all(map(_is_finite_number, bounds)):
+        yield f"min and max must be finite numbers (got {column.min!r} and {column.max!r})."
+    elif bounds and not column.is_number:
+        yield f"min and max need the type float or int (got {column.type})."
+    elif len(bounds) > 1 and bounds[0] >= bounds[1]:
+        yield f"min must be below max (got {column.min} and {column.max})."
+
+
+def _category_faults(column: "Column") -> Iterator[str]:
+    if column.categories and column.type != "category":
+        yield f"categories need the type category (got {column.type})."
+    if column.type == "category" and not column.categories:
+        yield "a column of type category needs categories."
+    declared: tuple[Any, ...] = column.categories
+    for category in declared:
+        if not isinstance(category, str):
+            yield (
+                f"categories must be strings, but YAML reads one of them as {category!r} ({type(category).__name__})."
+                " Put it in quotes, as it is written in the table."
+            )
+    duplicates = [str(category) for category, count in Counter(column.categories).items() if count > 1]
+    if duplicates:
+        yield f"categories must be unique (got {', '.join(sorted(duplicates))} more than once)."
+
+
+def _is_finite_number(value: Any) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # a Python int above the largest float
+        return False
