@@ -4,6 +4,7 @@
 
 import ipaddress
 import os
+import resource
 import signal
 import socket
 import struct
@@ -26,17 +27,41 @@ WARNING: this server can be reached from other machines and requires no API key.
 Create keys with python -m server.access and set serve.keys_file to their file.
 """
 
+MAX_CONNECTIONS = 5000  # per worker
+OTHER_FILES = 200  # that a worker has open
+FEW_FILES_WARNING = """
+WARNING: this process may open only {hard} files, so each worker holds at most {connections} connections.
+Raise the hard limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker) to {needed}.
+"""
+
 HANDOVER_SECONDS = 2.0  # a worker that gets SIGTERM alone keeps answering this long, since clients use its open connections
 HANDOVER_POLL_SECONDS = 0.1  # a worker that is replaced looks this often whether its successor is ready
 
 configure_logging("%(message)s")
 _settings = Settings.from_environment()
 
+
+def _max_connections() -> int:
+    """Return how many connections a worker can hold, after raising the limit of open files if that is needed and possible."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = MAX_CONNECTIONS + OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        connections = max(hard - OTHER_FILES, 10)
+        print(FEW_FILES_WARNING.format(hard=hard, connections=connections, needed=needed), file=sys.stderr, flush=True)
+        needed = hard
+    else:
+        connections = MAX_CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    return connections
+
+
 wsgi_app = "server.app:create_app()"
 bind = [f"{_settings.url_host}:{port}" for port in (_settings.port, _settings.metrics_port) if port]
 workers = _settings.workers
 worker_class = choose(version_info)
 threads = _settings.threads
+worker_connections = _max_connections()  # beyond it, the project's worker closes the least important connection
 keepalive = _settings.keep_alive_seconds
 forwarder_headers = ""  # no header sets SCRIPT_NAME or PATH_INFO
 graceful_timeout = 10  # seconds for which an idle keep-alive connection can delay the exit of a worker

@@ -55,6 +55,7 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     metrics_port: Annotated[int, integer(0, 65535)]
     request_timeout_seconds: Annotated[float, POSITIVE]
     keep_alive_seconds: Annotated[int, integer(1)]
+    max_connections_per_client: Annotated[int, integer(0)]
     drain_seconds: Annotated[float, NON_NEGATIVE]
     explain_max_exact_columns: Annotated[int, integer(0, 20)]
     explain_samples: Annotated[int, integer(1)]

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +10,7 @@ from server.api.prediction import FAST_ROUTES, PredictionApi, PredictionRequest,
 from server.core.errors import RequestError
 
 STATUS_LINES = {int(status): f"{int(status)} {status.phrase}" for status in HTTPStatus}
+REJECTION = "housing.rejection"  # in the environ: the RequestError for which the worker did not wait for the body
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -18,76 +18,73 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 class FastPath:
-    """A WSGI application that answers the fast routes itself and passes other requests to a fallback."""
+    """A WSGI application that answers the fast routes itself and passes other requests, with complete bodies, to a fallback."""
 
     def __init__(self, fallback_app: Application, api: PredictionApi, max_body: int) -> None:
         self._fallback_app, self._api, self._max_body = fallback_app, api, max_body
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
-        route, length = environ["PATH_INFO"], environ.get("CONTENT_LENGTH", "")
+        route = environ["PATH_INFO"]
         try:
-            _require_host(environ)
-            if environ.get("HTTP_TRANSFER_ENCODING"):
-                length = self._receive_chunks(environ)
+            _require_acceptable(environ)
+            body = self._read_body(environ)
         except RequestError as error:
-            return self._respond(self._api.reject(route if route in FAST_ROUTES else "unknown", error), start_response)
-        is_fast = route in FAST_ROUTES and environ["REQUEST_METHOD"] == "POST" and length.isdecimal()
-        if not is_fast or int(length) > self._max_body:
-            chunks = self._fallback_app(environ, start_response)
-            self._drain_body(environ, length)
-            return chunks
-        return self._respond(self._handle(route, int(length), environ), start_response)
-
-    @staticmethod
-    def _respond(response: PredictionResponse, start_response: StartResponse) -> Iterable[bytes]:
-        content_length = ("Content-Length", str(len(response.body)))
-        start_response(STATUS_LINES[response.status], [*response.headers, content_length])
-        return [response.body]
-
-    def _receive_chunks(self, environ: Environ) -> str:
-        """Read a body that was sent in chunks, put it in place of the stream, and return its length.
-
-        Werkzeug would cut it at the size limit without an error.
-        """
-        try:
-            body = environ["wsgi.input"].read(self._max_body + 1)
-        except OSError as error:  # a timeout or a malformed chunk
-            raise RequestError(HTTPStatus.BAD_REQUEST, f"The request body could not be read: {error}.") from error
-        if len(body) > self._max_body:
-            detail = f"The request body must have at most {self._max_body} bytes (serve.max_body)."
-            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-        environ["wsgi.input"] = io.BytesIO(body)
-        environ["CONTENT_LENGTH"] = str(len(body))
-        del environ["HTTP_TRANSFER_ENCODING"]
-        return str(len(body))
-
-    def _drain_body(self, environ: Environ, length: str) -> None:
-        """Read the rest of a body before the response is sent.
-
-        Gunicorn would do so afterwards, and would discard a next request that has arrived by then. An oversized body is
-        not read: it closes the connection, so no request follows it.
-        """
-        if length.isdecimal() and int(length) > self._max_body:
-            return
-        with suppress(OSError):  # the client may have disconnected or timed out
-            environ["wsgi.input"].read(self._max_body)
-
-    def _handle(self, route: str, length: int, environ: Environ) -> PredictionResponse:
-        try:
-            body = environ["wsgi.input"].read(length)
-        except OSError:  # the socket timed out
-            detail = "Timed out while reading the request body."
-            return self._api.reject(route, RequestError(HTTPStatus.REQUEST_TIMEOUT, detail))
-        if len(body) < length:
-            detail = f"The request body is shorter than its Content-Length of {length} bytes (got {len(body)})."
-            return self._api.reject(route, RequestError(HTTPStatus.BAD_REQUEST, detail))
+            return _respond(self._api.reject(route if route in FAST_ROUTES else "unknown", error), start_response)
+        if route not in FAST_ROUTES or environ["REQUEST_METHOD"] != "POST":
+            environ.pop("HTTP_TRANSFER_ENCODING", None)
+            return self._fallback_app(
+                {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}, start_response
+            )
         key = bearer_token(environ.get("HTTP_AUTHORIZATION"))
         content_type, query = environ.get("CONTENT_TYPE", ""), environ.get("QUERY_STRING", "")
-        return self._api.handle(PredictionRequest(route, content_type, query, key, body))
+        return _respond(self._api.handle(PredictionRequest(route, content_type, query, key, body)), start_response)
+
+    def _read_body(self, environ: Environ) -> bytes:
+        """Read the whole body. The project's worker has it in memory; gunicorn's own workers read it from the socket."""
+        length = environ.get("CONTENT_LENGTH", "")
+        if length.isdecimal() and int(length) > self._max_body:
+            raise body_too_large(self._max_body)
+        try:
+            body: bytes = environ["wsgi.input"].read(self._max_body + 1)
+        except Exception as error:  # pylint: disable=broad-exception-caught  # gunicorn has many for a timeout or a malformed chunk
+            raise RequestError(HTTPStatus.BAD_REQUEST, f"The request body could not be read: {error}.") from error
+        if len(body) > self._max_body:
+            raise body_too_large(self._max_body)
+        if length.isdecimal() and len(body) < int(length):
+            raise body_incomplete(len(body), length)
+        return body
 
 
-def _require_host(environ: Environ) -> None:
-    """Raise RequestError if the request does not name its host (RFC 9112, section 3.2). Gunicorn refuses a second Host header."""
-    if environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and "HTTP_HOST" not in environ:
+def body_too_large(max_body: int) -> RequestError:
+    """Return the error for a body above the limit."""
+    detail = f"The request body must have at most {max_body} bytes (serve.max_body)."
+    return RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+
+
+def body_incomplete(received: int, length: object) -> RequestError:
+    """Return the error for a body of which only the first `received` bytes came."""
+    return RequestError(HTTPStatus.BAD_REQUEST, f"The request body is incomplete: got {received} bytes of {length}.")
+
+
+def _respond(response: PredictionResponse, start_response: StartResponse) -> Iterable[bytes]:
+    start_response(STATUS_LINES[response.status], [*response.headers, ("Content-Length", str(len(response.body)))])
+    return [response.body]
+
+
+def _require_acceptable(environ: Environ) -> None:
+    """Raise RequestError if the worker rejected the request, if it does not name its host, or if its body is compressed.
+
+    HTTP/1.1 requires a Host header (RFC 9112, section 3.2). Gunicorn refuses a second one.
+    """
+    if REJECTION in environ:
+        raise environ[REJECTION]
+    if "HTTP_HOST" not in environ and environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
         raise RequestError(HTTPStatus.BAD_REQUEST, "The Host header is missing. HTTP/1.1 requires it.")
+    for header, plain in (("CONTENT_ENCODING", "identity"), ("TRANSFER_ENCODING", "chunked")):
+        coding = environ.get(f"HTTP_{header}", plain)
+        if coding.lower() != plain:
+            detail = (
+                f"The request body must not be compressed: send it without {header.replace('_', '-').title()} (got {coding:.40})."
+            )
+            raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)

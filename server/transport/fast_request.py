@@ -23,7 +23,11 @@ SCHEME_HEADERS = {"HTTP_X_FORWARDED_PROTOCOL", "HTTP_X_FORWARDED_PROTO", "HTTP_X
 
 
 class IncompleteRequest(Exception):
-    """Part of the request body has not arrived yet."""
+    """Part of the request body has not arrived yet: the whole request needs this many bytes."""
+
+    def __init__(self, needed: int) -> None:
+        super().__init__(needed)
+        self.needed = needed
 
 
 def parse_request(data: bytes) -> Environ | None:
@@ -31,7 +35,7 @@ def parse_request(data: bytes) -> Environ | None:
     end = data.find(HEADER_END, 0, MAX_HEAD_BYTES)
     head = REQUEST_HEAD.fullmatch(data[:end].decode("latin-1")) if end > 0 else None
     fields = _parse_headers(head[3]) if head else None
-    if head is None or fields is None or fields.get("HTTP_CONNECTION", "keep-alive") != "keep-alive":
+    if head is None or fields is None or fields.get("HTTP_CONNECTION", "close") not in ("close", "keep-alive"):
         return None
     length = fields.get("CONTENT_LENGTH", "")
     total = end + len(HEADER_END) + int(length) if length.isdecimal() and len(length) < 10 else MAX_REQUEST_BYTES + 1
@@ -40,7 +44,7 @@ def parse_request(data: bytes) -> Environ | None:
     if "HTTP_HOST" not in fields or FRAMING_HEADERS & fields.keys() or len(SCHEME_HEADERS & fields.keys()) > 1:
         return None
     if len(data) < total:
-        raise IncompleteRequest
+        raise IncompleteRequest(total)
     body = io.BytesIO(data[end + len(HEADER_END) :])
     return {"REQUEST_METHOD": "POST", "PATH_INFO": head[1], "QUERY_STRING": head[2] or "", "wsgi.input": body, **fields}
 

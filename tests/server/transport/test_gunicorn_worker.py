@@ -1,4 +1,4 @@
-"""Gunicorn worker: complete requests on keep-alive connections are answered inline."""
+"""Gunicorn worker: requests of every form are answered, whole or in parts, and connections are kept or closed as they should."""
 
 import json
 import os
@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,15 +19,13 @@ from pathlib import Path
 import pytest
 
 from housing.core.environment import PROJECT
+from tests.support.raw_client import JSON, WARM, Client, kept, new, request
 from tests.support.server import Server, free_port, promoted, scraped, serving
 from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
 
 THREADS, TIMEOUT, METRICS_PORT = 2, 3, free_port()
 METRICS = f"http://127.0.0.1:{METRICS_PORT}"
-WARM = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-JSON = "Content-Type: application/json\r\n"
-Response = tuple[int, dict[str, str], bytes]
 
 
 @pytest.fixture(scope="module")
@@ -46,61 +43,6 @@ def served(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Itera
         yield running
 
 
-class Client:
-    """A connection to a server, byte by byte."""
-
-    def __init__(self, server: Server, receives: int | None = None) -> None:
-        """Connect, with a receive buffer of `receives` bytes if given."""
-        host, port = server.url.removeprefix("http://").split(":")
-        self.socket = socket.socket()
-        if receives is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # nothing that is sent waits
-        self.socket.settimeout(30)
-        self.socket.connect((host, int(port)))
-        self.answers = self.socket.makefile("rb")
-
-    def send(self, sent: bytes) -> None:
-        """Send bytes."""
-        self.socket.sendall(sent)
-
-    def response(self) -> Response:
-        """Read a response. Return status, headers and body without their variable parts."""
-        status = int(self.answers.readline().split()[1])
-        headers = dict(line.decode().rstrip().split(": ") for line in iter(self.answers.readline, b"\r\n"))
-        body = self.answers.read(int(headers["Content-Length"]))
-        differing = ("Date", "X-Request-Id", "Content-Length")  # the body is seen itself
-        same = {name: value for name, value in headers.items() if name not in differing}
-        return status, same, re.sub(rb',"request_id":"[^"]*"', b"", body)
-
-    def ends(self) -> bool:
-        """Return whether the server has closed the connection."""
-        return self.answers.read() == b""
-
-
-@contextmanager
-def new(server: Server, receives: int | None = None) -> Iterator[Client]:
-    """Yield a new connection."""
-    client = Client(server, receives)
-    with client.socket, client.answers:
-        yield client
-
-
-@contextmanager
-def kept(server: Server, receives: int | None = None) -> Iterator[Client]:
-    """Yield a keep-alive connection after a first request."""
-    with new(server, receives) as client:
-        client.send(WARM)
-        assert client.response()[0] == 200
-        yield client
-
-
-def request(body: bytes, route: str = "/predict", fields: str = JSON, length: int | None = None) -> bytes:
-    """Return a request as bytes."""
-    content_length = len(body) if length is None else length
-    return f"POST {route} HTTP/1.1\r\nHost: x\r\n{fields}Content-Length: {content_length}\r\n\r\n".encode() + body
-
-
 ROW = json.dumps(FLAT).encode()
 GOOD = request(ROW)
 ROWS, MANY = 500, 1000
@@ -108,20 +50,6 @@ LARGE = request(
     json.dumps({"columns": list(FLAT), "rows": [list(FLAT.values())] * ROWS}, separators=(",", ":")).encode(),
     "/predict?interval=0.9",
 )
-
-
-def test_a_keep_alive_connection_is_answered_while_all_threads_are_busy(served: Server) -> None:
-    with kept(served) as client, ExitStack() as stack:
-        for _ in range(THREADS):
-            stack.enter_context(new(served)).send(request(b"{", length=10))
-        other = stack.enter_context(new(served))
-        other.send(WARM)  # it needs a thread, and there is none
-        other.socket.settimeout(TIMEOUT / 3)
-        with pytest.raises(TimeoutError):
-            other.response()
-        client.socket.settimeout(TIMEOUT / 3)
-        client.send(GOOD)
-        assert client.response()[0] == 200
 
 
 BODIES = {
@@ -251,26 +179,6 @@ def test_data_after_a_malformed_chunk_is_not_parsed_as_a_request(served: Server,
         status, headers, _ = client.response()
         assert (status, headers["Connection"]) == (400, "close")
         assert client.ends()
-
-
-def test_a_closing_connection_counts_until_it_is_closed(tmp_path: Path) -> None:
-    last = ODD["Connection: close"].replace(b"POST /predict", b"POST /nowhere")  # there is no model
-    two = {"GUNICORN_CMD_ARGS": "--worker-connections=2"}
-    with serving(tmp_path, "serve.workers=1", f"serve.threads={THREADS + 2}", environment=two) as running:
-        for _ in range(2):  # what is counted too often or too rarely is seen the second time
-            with ExitStack() as stack:
-                client, other, third = (stack.enter_context(new(running)) for _ in range(3))
-                for each in (client, other):
-                    each.send(last)
-                    assert (each.response()[0], each.ends()) == (404, True)
-                third.send(last)
-                third.socket.settimeout(0.2)
-                with pytest.raises(TimeoutError):
-                    third.socket.recv(1, socket.MSG_PEEK)
-                third.socket.settimeout(30)
-                client.answers.close()
-                client.socket.close()
-                assert third.response()[0] == 404
 
 
 @pytest.mark.long
@@ -416,10 +324,9 @@ def test_a_chunked_body_above_the_limit_is_refused(served: Server, route: str) -
     rows = json.dumps({"columns": list(FLAT), "rows": [list(FLAT.values())] * 100}).encode()
     with new(served) as client:
         client.send(chunked(rows + b" " * 4_000_000, route))
-        status, _, body = client.response()
-        assert status == 413 and b"4000000 bytes" in body
-        client.send(GOOD)  # what is left of the body must not be read as a request
-        assert client.response()[0] == 200
+        status, headers, body = client.response()
+        assert (status, headers["Connection"]) == (413, "close") and b"4000000 bytes (serve.max_body)" in body
+        assert client.ends()  # what is left of the body must not be read as a request
 
 
 def test_a_chunked_body_within_the_limit_is_read_whole(served: Server) -> None:
