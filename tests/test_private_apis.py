@@ -4,10 +4,8 @@ import ast
 import importlib
 import inspect
 import re
-import socket
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,10 @@ import optuna
 import pytest
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
-from gunicorn.http.body import LengthReader
-from gunicorn.http.errors import ParseException
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.http.body import ChunkedReader, LengthReader
+from gunicorn.http.errors import LimitRequestHeaders, ParseException
+from gunicorn.http.parser import RequestParser
+from gunicorn.workers.base import Worker as BaseWorker
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.utils import JobReturn, JobStatus
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf  # type: ignore[import-untyped]
@@ -52,22 +51,15 @@ UNDOCUMENTED = (
 )
 # arguments of private functions that the project calls or overrides; "=" marks a default
 SIGNATURES = {
-    "gunicorn.workers.gthread.ThreadWorker.wait_for_and_dispatch_events": "self, timeout",
-    "gunicorn.workers.gthread.ThreadWorker.on_client_socket_readable": "self, conn, client",
-    "gunicorn.workers.gthread.ThreadWorker.handle_request": "self, req, conn",
-    "gunicorn.workers.gthread.ThreadWorker.finish_request": "self, conn, fs",
-    "gunicorn.workers.gthread.ThreadWorker.murder_keepalived": "self",
-    "gunicorn.workers.gthread.ThreadWorker.handle_exit": "self, sig, frame",
-    "gunicorn.workers.gthread.PollableMethodQueue.defer": "self, callback, *args",
-    "gunicorn.workers.gthread.TConn": "cfg, sock, client, server",
-    "gunicorn.workers.gthread.TConn.set_timeout": "self",
-    "gunicorn.workers.gthread.TConn.close": "self, graceful=",
-    "gunicorn.http.unreader.Unreader.take_buffered": "self",
-    "gunicorn.http.unreader.Unreader.unread": "self, data",
-    "gunicorn.http.message.Request.force_close": "self",
-    "gunicorn.http.body.LengthReader": "unreader, length",
+    "gunicorn.workers.base.Worker": "age, ppid, sockets, app, timeout, cfg, log",
+    "gunicorn.workers.base.Worker.handle_error": "self, req, client, addr, exc",
+    "gunicorn.workers.base.Worker.handle_exit": "self, sig, frame",
+    "gunicorn.http.parser.RequestParser": "cfg, source, source_addr",
+    "gunicorn.http.message.Message.parse_headers": "self, data, from_trailer=",
     "gunicorn.http.wsgi.base_environ": "cfg",
+    "gunicorn.http.wsgi.create": "req, sock, client, server, cfg, response_class=, response_args=",
     "gunicorn.util.http_date": "timestamp=",
+    "gunicorn.util.write_error": "sock, status_int, reason, mesg",
     "gunicorn.arbiter.Arbiter.signal": "self, sig, frame",
     "hydra._internal.config_loader_impl.ConfigLoaderImpl": "config_search_path",
     "hydra._internal.config_loader_impl.ConfigLoaderImpl.load_sweep_config": "self, master_config, sweep_overrides",
@@ -89,8 +81,10 @@ SIGNATURES = {
 TESTED_BELOW = {
     "flask_swagger_ui.dist",
     "gunicorn.arbiter.Arbiter.LISTENERS",
+    "gunicorn.http.body.ChunkedReader",
+    "gunicorn.http.errors.LimitRequestHeaders",
     "gunicorn.http.errors.ParseException",
-    "gunicorn.workers.gthread.ThreadWorker",
+    "gunicorn.http.message.Request._expected_100_continue",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeperConf",
     "hydra.core.utils.JobReturn._return_value",
     "hydra_plugins.hydra_submitit_launcher.config.BaseQueueConf",
@@ -230,31 +224,27 @@ def test_an_untested_gunicorn_uses_gthread_with_a_warning(capsys: pytest.Capture
 
 
 def test_gunicorns_worker_has_the_attributes_that_the_own_worker_uses() -> None:
-    config = Config()
-    worker = ThreadWorker(0, 0, [], None, 30, config, None)
+    worker = BaseWorker(0, 0, [], None, 30, Config(), None)
     worker.tmp.close()
-    names = ("alive", "cfg", "keepalived_conns", "max_keepalived", "method_queue", "nr", "nr_conns", "poller", "tpool")
+    names = ("PIPE", "alive", "cfg", "log", "nr", "ppid", "sockets")
     assert [name for name in names if not hasattr(worker, name)] == []
     assert worker.max_requests > 0
     assert callable(worker.notify)
     assert isinstance(Arbiter.LISTENERS, list)
-    with ExitStack() as stack:
-        server_socket, client_socket = (stack.enter_context(end) for end in socket.socketpair())
-        conn = TConn(config, server_socket, ("", 0), ("127.0.0.1", 80))
-        assert (conn.sock, conn.server, conn.parser) == (server_socket, ("127.0.0.1", 80), None)
-        client_socket.sendall(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nbodyGET")
-        conn.init()
-        request = next(conn.parser)
-        assert isinstance(request.body.reader, LengthReader)
-        assert request.body.buf.tell() == 0
-        assert request.body.reader.read(4) == b"body"
-        unreader = conn.parser.unreader
-        assert unreader.take_buffered() == b"GET"
-        unreader.unread(b"GET")
-        assert unreader.take_buffered() == b"GET"
-        request.force_close()
-        assert request.should_close()
-    assert issubclass(ParseException, Exception)
+
+
+@pytest.mark.parametrize(
+    ("framing", "reader"), [("Content-Length: 4", LengthReader), ("Transfer-Encoding: chunked", ChunkedReader)]
+)
+def test_gunicorns_parser_says_how_a_body_is_framed(framing: str, reader: type) -> None:
+    head = f"POST /a?b HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n{framing}\r\n\r\n".encode()
+    request = next(RequestParser(Config(), [head], ("127.0.0.1", 1)))
+    assert (request.method, request.path, type(request.body.reader)) == ("POST", "/a", reader)
+    assert getattr(request.body.reader, "length", 4) == 4
+    assert request._expected_100_continue  # pylint: disable=protected-access
+    with pytest.raises(ParseException):
+        request.parse_headers(b"Host: y", from_trailer=True)
+    assert issubclass(LimitRequestHeaders, ParseException)
 
 
 def test_metric_files_of_prometheus_store_each_value_at_its_offset(tmp_path: Path) -> None:

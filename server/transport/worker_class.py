@@ -3,8 +3,8 @@
 import sys
 
 OWN = "server.transport.gunicorn_worker.Worker"
-PLAIN = "gthread"  # gunicorn's own threaded worker, which OWN extends
-# The own worker overrides undocumented methods of gunicorn. Add a version once the tests pass with it.
+PLAIN = "gthread"  # gunicorn's own threaded worker
+# The own worker uses undocumented parts of gunicorn. Add a version once the tests pass with it.
 TESTED = ((26, 2),)
 
 UNTESTED = """
