@@ -207,10 +207,11 @@ class EventLoop:
             conn.unsent = memoryview(conn.unsent)[sent:]
             if conn.phase is not connections.writing:
                 connections.enter(conn, connections.writing)
-            self._connections.hold(conn, len(conn.unsent) + conn.reader.n_bytes)
+            connections.hold(conn, len(conn.unsent) + conn.reader.n_bytes)
             return
         conn.unsent = b""
-        self._connections.hold(conn, conn.reader.n_bytes)
+        if conn.held:
+            connections.hold(conn, conn.reader.n_bytes)
         if not conn.keep:
             # what the client still sends is discarded: closing now would reset the connection, and the response might be lost
             conn.sock.shutdown(socket.SHUT_WR)

@@ -38,6 +38,7 @@ class RequestReader:
     def __init__(self, cfg: Any, client: Any, max_body: int) -> None:
         """Take gunicorn's settings, the address of the client, and the limit of a body in bytes."""
         self._cfg, self._client, self._max_body = cfg, client, max_body
+        self._has_fast_path = not cfg.accesslog  # which needs gunicorn's Request
         self.buffer = bytearray()
         self.head: Any = None  # gunicorn's Request, while its body is incomplete
         self.expects_continue = False  # the client waits for 100 Continue before it sends the body
@@ -86,7 +87,7 @@ class RequestReader:
             self._scanned = max(0, len(self.buffer) - len(HEADER_END) + 1)
             return None
         try:
-            environ = None if self._cfg.accesslog else fast_request.parse_request(bytes(self.buffer))
+            environ = fast_request.parse_request(bytes(self.buffer)) if self._has_fast_path else None
         except fast_request.IncompleteRequest as incomplete:
             self._needed = incomplete.needed
             return None
