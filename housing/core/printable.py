@@ -11,6 +11,7 @@ import sys
 
 # All control characters but tab and newline, the marks of reading direction, Unicode's line separators, and surrogates.
 CONTROL_PATTERN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+PASSWORD_PATTERN = re.compile(r"(://[^/@:\s]*):[^/@\s]*@")
 CONTINUATION = "\n    "  # a log message with several lines: no later line starts where a message starts
 
 
@@ -24,6 +25,11 @@ def printable(text: str) -> str:
 
 def _escape(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}"
+
+
+def hide_password(uri: str) -> str:
+    """Return an address without the password in it, as `postgresql://user:***@host/name`."""
+    return PASSWORD_PATTERN.sub(r"\1:***@", uri)
 
 
 def show(text: str) -> None:

@@ -21,6 +21,7 @@ from housing.core.errors import HousingError
 from housing.core.files import sha256
 from housing.core.http import NO_PROXY_OPENER
 from housing.core.locks import store_file
+from housing.core.printable import hide_password
 from housing.data import dvc
 from housing.tracking import store as tracking
 from housing.tracking.store import Store
@@ -195,7 +196,7 @@ def remote(settings: CheckSettings) -> str:
 
 def store(settings: CheckSettings) -> str:
     """Check that the MLflow store is available."""
-    return f"{_connect(settings).client.uri} is available"
+    return f"{_connect(settings).client.name} is available"
 
 
 def _connect(settings: CheckSettings) -> Store:
@@ -205,7 +206,7 @@ def _connect(settings: CheckSettings) -> Store:
         raise CheckFailed(
             f"{file} does not exist", next_command("train", "-m", "model=linear,decision_tree,xgboost", table=settings.table_name)
         )
-    if file is None:
+    if uri.startswith("http"):
         _require_allowed_host(uri, settings.timeout_seconds)
     return tracking.connect(settings.mlflow)
 
@@ -220,11 +221,13 @@ def _require_allowed_host(uri: str, timeout: float) -> None:
         if error.code == 403:
             host = uri.partition("://")[2].rstrip("/")
             raise CheckFailed(
-                f"{uri} answers 403: the server does not allow this host name",
+                f"{hide_password(uri)} answers 403: the server does not allow this host name",
                 f"mlflow server --allowed-hosts {host},localhost:*,127.0.0.1:*",
             ) from error
     except OSError as error:
-        raise CheckFailed(f"{uri} is unavailable: {error}", "start the MLflow server, or set MLFLOW_TRACKING_URI") from error
+        raise CheckFailed(
+            f"{hide_password(uri)} is unavailable: {error}", "start the MLflow server, or set MLFLOW_TRACKING_URI"
+        ) from error
 
 
 def artifacts(settings: CheckSettings) -> str:

@@ -54,7 +54,7 @@ class Artifacts:
         """
         with self._download(source) as model_directory:
             if not (model_directory / MLMODEL).is_file():  # MLflow reports success for an artifact that does not exist
-                raise StoreError(f"Could not download {source} from {self._client.uri}: its artifacts are missing.")
+                raise StoreError(f"Could not download {source} from {self._client.name}: its artifacts are missing.")
             yield bundle_directory(model_directory)
 
     def check_storage(self, experiment: str) -> str:
@@ -88,5 +88,5 @@ class Artifacts:
             try:
                 path = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=directory))
             except (MlflowException, OSError) as error:
-                raise StoreError(f"Could not download {source} from {self._client.uri}: {error}") from error
+                raise StoreError(f"Could not download {source} from {self._client.name}: {error}") from error
             yield path

@@ -14,9 +14,11 @@ from typing import Any, cast
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from housing.core.errors import StoreError
 from housing.core.locks import LockTimeout, require_url_path, store_lock
+from housing.core.printable import hide_password
 
 MAX_WAIT_SECONDS = 10.0  # between two tries
 
@@ -32,6 +34,8 @@ class Client:
         MLflow's own client. Each of its calls is repeated while the store is unavailable, for `retry_seconds` at most.
     uri, artifact_root, ui
         Addresses of the store, of the artifacts of new experiments (None: the store decides), and of MLflow's pages.
+    name
+        The address of the store without a password, for messages.
     """
 
     def __init__(self, uri: str, artifact_root: str | None, ui: str, retry_seconds: float) -> None:
@@ -42,11 +46,19 @@ class Client:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it also raises
         self.uri, self.artifact_root, self.ui, self._retry_seconds = uri, artifact_root, ui, retry_seconds
+        self.name = hide_password(uri)
         mlflow.set_tracking_uri(uri)
         self._experiment_ids: dict[str, str] = {}
-        with self.translate_errors(), store_lock(uri):  # MLflow creates the store in its client's constructor
-            self.api = cast(MlflowClient, _RetryingClient(self.call_with_retry(MlflowClient, uri), self))
-            self.api.search_experiments(max_results=1)
+        try:
+            with self.translate_errors(), store_lock(uri):  # MLflow creates the store in its client's constructor
+                self.api = cast(MlflowClient, _RetryingClient(self.call_with_retry(MlflowClient, uri), self))
+                self.api.search_experiments(max_results=1)
+        except (SQLAlchemyError, ImportError, OSError) as error:  # another file, no database, no driver, or no folder
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            raise StoreError(
+                f"Could not open the MLflow store {self.name}: {reason}. Set mlflow.tracking_uri to an MLflow store, such as"
+                " sqlite:////folder/mlflow.db or http://127.0.0.1:5000."
+            ) from error
 
     def call_with_retry(self, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Call MLflow, and repeat the call while the store is unavailable. Raises StoreError when the time is up."""
@@ -57,10 +69,10 @@ class Client:
             except MlflowException as error:
                 if not is_unavailable(error):
                     raise
-                reason = cause_of(error)
+                reason = hide_password(cause_of(error))
                 if time.monotonic() + wait > end:
-                    raise StoreError(f"The MLflow store {self.uri} is unavailable: {reason}") from error
-                log.warning("The MLflow store %s is unavailable (%s); retrying in %.0f s.", self.uri, reason, wait)
+                    raise StoreError(f"The MLflow store {self.name} is unavailable: {reason}") from error
+                log.warning("The MLflow store %s is unavailable (%s); retrying in %.0f s.", self.name, reason, wait)
             time.sleep(wait)
             wait = min(2 * wait, MAX_WAIT_SECONDS)
 
@@ -70,9 +82,9 @@ class Client:
         try:
             yield
         except LockTimeout as error:
-            raise StoreError(f"The MLflow store {self.uri} is locked by another process: {error.path}") from error
+            raise StoreError(f"The MLflow store {self.name} is locked by another process: {error.path}") from error
         except MlflowException as error:
-            raise StoreError(f"The MLflow store {self.uri} failed: {error}") from error
+            raise StoreError(f"The MLflow store {self.name} failed: {hide_password(str(error))}") from error
 
     def experiment_id(self, name: str) -> str:
         """Return the id of an experiment, which is created if it does not exist."""

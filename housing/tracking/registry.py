@@ -32,7 +32,7 @@ class Registry:
             return str(self._client.api.get_model_version_by_alias(name, alias).version)
         except MlflowException as error:
             if error.error_code not in NOT_FOUND:
-                raise StoreError(f"The MLflow store {self._client.uri} failed: {error}") from error
+                raise StoreError(f"The MLflow store {self._client.name} failed: {error}") from error
             return None
 
     def version_of_run(self, name: str, run_id: str) -> str | None:
@@ -47,7 +47,7 @@ class Registry:
         try:
             return str(self._client.api.get_model_version(name, version).run_id)
         except MlflowException as error:
-            raise StoreError(f"The MLflow store {self._client.uri} has no version {version} of {name}.") from error
+            raise StoreError(f"The MLflow store {self._client.name} has no version {version} of {name}.") from error
 
     def tag_version(self, name: str, version: str, tag: str, value: str) -> None:
         """Set a tag of a version."""

@@ -195,7 +195,7 @@ class Runs:
         try:
             run = self._client.api.get_run(run_id)
         except MlflowException as error:
-            raise StoreError(f"The MLflow store {self._client.uri} has no run {run_id}.") from error
+            raise StoreError(f"The MLflow store {self._client.name} has no run {run_id}.") from error
         require_current_format(run_id, run.data.tags)
         return self._record(run)
 

@@ -21,9 +21,9 @@ from prometheus_client import Counter, Gauge
 
 from housing.bundle.bundle import Bundle
 from housing.bundle.mlflow_model import bundle_directory
-from housing.core.errors import BundleError
+from housing.core.errors import BundleError, StoreError
 from housing.core.locks import store_file, store_lock
-from housing.core.printable import configure_logging
+from housing.core.printable import configure_logging, hide_password
 from server.core import releases
 from server.core.settings import Settings
 from server.metrics import mmap_files
@@ -56,6 +56,8 @@ class Puller:
         while True:
             try:
                 message = self.poll_once()
+            except StoreError as error:
+                message = f"{error} The current version stays."
             except Exception as error:  # pylint: disable=broad-exception-caught  # no store and no bundle may end this process
                 message = f"Version rejected; the current version stays: {type(error).__name__}: {error}"
             if message and message != self._last_message:
@@ -70,14 +72,16 @@ class Puller:
         ------
         BundleError
             If the version fails verification.
-        MlflowException, OSError
+        StoreError
             If the store is unavailable.
+        MlflowException, OSError
+            If the version cannot be downloaded or stored.
         """
         settings = self._settings
         version = _version_at_alias(settings)
         if version is None:
             self._clear_failure()
-            return f"Waiting: {settings.model} has no version at alias {settings.alias} in {settings.tracking_uri}"
+            return f"Waiting: {settings.model} has no version at alias {settings.alias} in {hide_password(settings.tracking_uri)}"
         name = f"{version.version}-{version.run_id}"  # a new store starts again at version 1
         if name == self._failed_release and time.monotonic() < self._retry_at:
             return ""
@@ -141,13 +145,18 @@ def _version_at_alias(settings: Settings) -> ModelVersion | None:
     file = store_file(settings.tracking_uri)
     if file is not None and not file.exists():
         return None
-    with store_lock(settings.tracking_uri):
-        try:
-            return MlflowClient(settings.tracking_uri).get_model_version_by_alias(settings.model, settings.alias)
-        except MlflowException as error:
-            if error.error_code not in NOT_FOUND_CODES:
-                raise
-            return None
+    try:
+        with store_lock(settings.tracking_uri):
+            client = MlflowClient(settings.tracking_uri)
+            try:
+                return client.get_model_version_by_alias(settings.model, settings.alias)
+            except MlflowException as error:
+                if error.error_code not in NOT_FOUND_CODES:
+                    raise
+                return None
+    except Exception as error:  # of MLflow, a database driver or the network
+        uri, cause = hide_password(settings.tracking_uri), hide_password(f"{type(error).__name__}: {error}")
+        raise StoreError(f"Could not read the MLflow store {uri} (serve.tracking_uri): {cause}") from error
 
 
 def main() -> None:
@@ -157,6 +166,7 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the output is a log file
     configure_logging("puller: %(message)s")
     log.setLevel(logging.INFO)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would repeat at each poll what the puller reports once
     settings = Settings.from_environment()
     mmap_files.use_process_name("puller")
     mlflow.set_tracking_uri(settings.tracking_uri)

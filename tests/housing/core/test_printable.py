@@ -9,7 +9,7 @@ import unicodedata
 import pytest
 
 from housing.core.environment import PROJECT
-from housing.core.printable import PrintableFormatter, printable
+from housing.core.printable import PrintableFormatter, hide_password, printable
 
 BIDIRECTIONAL = {"BN", "LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # classes of Unicode that reorder text
 
@@ -68,3 +68,17 @@ def test_stderr_shows_control_characters_as_escapes(code: str) -> None:
     process = subprocess.run([sys.executable, "-c", f"{start}\n{code}"], cwd=PROJECT, capture_output=True, check=False)
     assert rb"one \x1b[31m two" in process.stderr
     assert b"\x1b" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://user:secret@host:5432/name", "postgresql://user:***@host:5432/name"),
+        ("postgresql+psycopg2://user:se:cret@host/name", "postgresql+psycopg2://user:***@host/name"),
+        ("no driver for http://:secret@host and http://a:secret@b", "no driver for http://:***@host and http://a:***@b"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+    ],
+)
+def test_a_password_in_an_address_is_hidden(uri: str, shown: str) -> None:
+    assert hide_password(uri) == shown

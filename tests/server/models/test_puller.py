@@ -8,6 +8,7 @@ import mlflow
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from housing.core.errors import StoreError
 from housing.serving.supervisor import server_environment
 from housing.tracking import store as tracking
 from server.core import releases
@@ -52,6 +53,26 @@ def test_a_damaged_current_version_does_not_block_the_next(home: Path, registry:
     assert follows.poll_once() == "Published housing-rentals version 2"
     assert registry.get_sample_value("housing_versions_rejected_total") == 0
     assert releases.current_release(settings.release_dir) != card.parents[1]
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("nothing://user:secret@host/name", "unsupported URI"),
+        ("sqlite:///{home}/data/rentals.csv", "file is not a database"),
+        ("http://user:secret@127.0.0.1:9", "Connection refused"),
+    ],
+)
+def test_what_is_no_store_is_reported_without_its_password(
+    home: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, uri: str, reason: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    overrides = ("data=rentals", f"mlflow.tracking_uri={uri.format(home=home)}")
+    follows = puller.Puller(Settings.from_environment(server_environment(config("serve", *overrides).serve)))
+    with pytest.raises(StoreError, match=rf"^Could not read the MLflow store .*{reason}") as raised:
+        follows.poll_once()
+    assert "secret" not in str(raised.value)
+    assert registry.get_sample_value("housing_versions_rejected_total") == 0
 
 
 def test_a_failed_download_is_retried_with_backoff_and_counted_once(
