@@ -96,7 +96,7 @@ RUN --mount=type=bind,target=/context \
     install -d -o housing -g housing -m 0750 /baked \
     && if [ -n "${PUBLISHED}" ]; then \
          cp -a "/context/${PUBLISHED}/." /baked/ \
-         && python -m server.models.verification /baked/current/bundle --memory 2000 --rows 10000 \
+         && python -m housing.serving.verification /baked/current/bundle --memory 2000 --rows 10000 \
          && chown -R housing:housing /baked; \
        fi
 
@@ -129,7 +129,7 @@ ENV PROMETHEUS_MULTIPROC_DIR=/metrics
 USER 10001:10001
 # stops puller and joiner cleanly, like Ctrl-C; the first process of a container ignores SIGTERM unless it handles it
 STOPSIGNAL SIGINT
-CMD ["python", "-m", "server.models.puller"]
+CMD ["python", "-m", "housing.serving.puller"]
 ARG REVISION=unknown
 ARG SOURCE=unknown
 LABEL org.opencontainers.image.source="${SOURCE}" org.opencontainers.image.revision="${REVISION}"

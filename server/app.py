@@ -8,7 +8,6 @@ from flask import Flask
 
 from server.api.auth import Access
 from server.api.explanation import explanation_blueprint
-from server.api.ice_curves import curves_blueprint
 from server.api.metrics_route import install_metrics
 from server.api.prediction import FAST_ROUTES, PredictionApi
 from server.api.routes import api_blueprint
@@ -50,7 +49,7 @@ def create_app() -> Application:
     feedback_file = _log_file(settings, FEEDBACK, worker)
     app.extensions |= {"current_model": current_model, "access": access, "api": api, "feedback": feedback_file}
     install_metrics(app, current_model, FAST_ROUTES)  # first, so that it also counts rejected requests
-    for blueprint in (api_blueprint, explanation_blueprint, feedback, curves_blueprint, pages_blueprint):
+    for blueprint in (api_blueprint, explanation_blueprint, feedback, pages_blueprint):
         app.register_blueprint(blueprint)
     register_error_handlers(app)
     application: Application = FastPath(app, api, settings.max_body)

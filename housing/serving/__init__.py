@@ -1,1 +1,1 @@
-"""Starts servers: the processes of one server, and a short-lived server for the smoke test of a promotion."""
+"""Deployment: pulls and verifies versions, runs the processes of a server, and smoke-tests a promotion."""

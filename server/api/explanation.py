@@ -1,10 +1,15 @@
-"""Explanations: `POST /explain` returns the Shapley values of one row."""
+"""Explanations of the prediction of one row: Shapley values and curves along each column.
+
+The rows that they predict are not a client's request, so they are not in the prediction log.
+"""
 
 from functools import partial
 
+import numpy as np
 from flask import Blueprint, Response, current_app
 
-from server.api import shapley
+from housing.explanation.ice_curves import ice_curves
+from housing.explanation.shapley import shapley_values
 from server.api.context import json_response, parse_row, require_model
 
 explanation_blueprint = Blueprint("explanations", __name__)
@@ -17,7 +22,7 @@ def explain() -> Response:
     row, config = parse_row(model), current_app.config
     predict = partial(model.predict, batch_size=config["MAX_ROWS"])
     limits = config["EXPLAIN_MAX_EXACT_COLUMNS"], config["EXPLAIN_SAMPLES"]
-    explanation = shapley.shapley_values(predict, row, model.bundle.background, *limits)
+    explanation = shapley_values(predict, row, model.bundle.background, *limits)
     names = [column.name for column in model.bundle.schema.features]
     return json_response(
         {
@@ -29,3 +34,13 @@ def explain() -> Response:
             **model.info,
         }
     )
+
+
+@explanation_blueprint.post("/curves")
+def curves() -> Response:
+    """Return a grid of values and the predictions there for each column, with the other columns of the row fixed."""
+    model = require_model()
+    row, schema = parse_row(model), model.bundle.schema
+    known_rows = np.vstack([model.bundle.background, schema.encode_records(model.bundle.golden["rows"])])
+    predict = partial(model.predict, batch_size=current_app.config["MAX_ROWS"])
+    return json_response({"curves": ice_curves(predict, row, schema.features, known_rows), **model.info})

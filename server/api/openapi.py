@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 from apispec import APISpec
 
+from housing.explanation.shapley import EXACT, SAMPLED
 from housing.schema.column import Column
 from housing.schema.table_schema import Schema
 from server.api import prediction
 from server.api.routes import RIGHTS
-from server.api.shapley import EXACT, SAMPLED
 from server.core.errors import PROBLEM_MEDIA_TYPE
 from server.models.current_model import Model
 from server.prediction_log.request_id import REQUEST_ID_PATTERN

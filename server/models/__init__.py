@@ -1,1 +1,1 @@
-"""Model lifecycle: pull, verify and swap versions."""
+"""The served model: loads each published version and swaps it between requests."""

@@ -19,10 +19,10 @@ import pytest
 from housing.core.environment import PROJECT
 from housing.core.errors import BundleError
 from housing.promotion.promotion import promote
+from housing.serving.verification import verify
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.tracking.store import Store
-from server.models.verification import verify
 from tests.support.commands import fresh_command
 from tests.support.server import Server, assert_problem, children, free_port, scraped, serving
 from tests.support.tables import FLAT, config, train
@@ -335,7 +335,7 @@ def test_a_restart_serves_the_last_model_while_the_store_is_unavailable(served_h
 
 
 def test_a_setting_that_is_missing_is_named(tmp_path: Path) -> None:
-    ended = fresh_command(tmp_path, "server.models.puller", HOUSING_MODEL="m", HOUSING_ALIAS="a")
+    ended = fresh_command(tmp_path, "housing.serving.puller", HOUSING_MODEL="m", HOUSING_ALIAS="a")
     assert ended.code == 1
     assert "variable HOUSING_TRACKING_URI is missing" in ended.err
 
@@ -368,7 +368,7 @@ def test_a_puller_that_dies_is_replaced_and_a_damaged_copy_heals(home: Path) -> 
         card.write_text("damaged", encoding="utf-8")
         puller = int(
             subprocess.run(
-                ["pgrep", "-P", str(running.process.pid), "-f", "server.models.puller"], capture_output=True, check=True
+                ["pgrep", "-P", str(running.process.pid), "-f", "housing.serving.puller"], capture_output=True, check=True
             ).stdout
         )
         os.kill(puller, signal.SIGKILL)
@@ -407,7 +407,7 @@ def test_the_pull_lock_alone_pulls_from_an_mlflow_server(served_home: Path, tmp_
     with (tmp_path / "log").open("wb") as log:
         # pylint: disable=consider-using-with  # both are ended below
         store_process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
-        puller = subprocess.Popen([python, "-m", "server.models.puller"], cwd=PROJECT, env=environ, stdout=log, stderr=log)
+        puller = subprocess.Popen([python, "-m", "housing.serving.puller"], cwd=PROJECT, env=environ, stdout=log, stderr=log)
     try:
         published = tmp_path / "pulled" / "current" / "bundle" / "SHA256SUMS"
         wait_for(published.is_file, f"the puller publishes: {(tmp_path / 'log').read_text(encoding='utf-8')[-2000:]}")

@@ -28,9 +28,9 @@ from housing.core.errors import BundleError
 from housing.data.split import split
 from housing.data.table import Table
 from housing.schema.column import Matrix
+from housing.serving.verification import verify
 from housing.training.build import BuildSettings, build
 from housing.training.onnx_export import to_onnx
-from server.models.verification import verify
 from tests.housing.bundle.test_bundle import rewrite_checksums
 from tests.support.tables import SMALL, config
 

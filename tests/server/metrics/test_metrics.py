@@ -311,7 +311,7 @@ def test_a_worker_that_ends_changes_no_total_and_adds_no_file(server: Server, nu
 
 def test_a_puller_that_is_killed_goes_on_counting(server: Server) -> None:
     there, before = files(server), set(children(server.process.pid))
-    (puller,) = (pid for pid in before if b"server.models.puller" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    (puller,) = (pid for pid in before if b"housing.serving.puller" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(puller, signal.SIGKILL)
     wait_for(lambda: any(maps(pid, "/counter_") for pid in set(children(server.process.pid)) - before), "another puller counts")
     assert (scraped(server)["housing_versions_published_total"], files(server)) == (1, there)

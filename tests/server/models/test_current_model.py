@@ -11,7 +11,6 @@ from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError
 from housing.schema.column import Matrix, Vector
 from server.api.explanation import explanation_blueprint
-from server.api.ice_curves import curves_blueprint
 from server.core import releases
 from server.metrics.model_metrics import ModelMetrics
 from server.models.current_model import CurrentModel
@@ -99,7 +98,6 @@ def test_batches_are_no_larger_than_the_verified_size(
     app.config.update(EXPLAIN_MAX_EXACT_COLUMNS=10, EXPLAIN_SAMPLES=4096)
     app.extensions["current_model"] = CurrentModel(tmp_path / "published", 60, partial(ModelMetrics, tmp_path, 0))
     app.register_blueprint(explanation_blueprint)
-    app.register_blueprint(curves_blueprint)
     answers, largest = [], []
     for most in (10_000, 50):
         sizes.clear()

@@ -8,8 +8,8 @@ import pytest
 
 from housing.bundle.bundle import Bundle
 from housing.data.table import Table
+from housing.explanation.shapley import EXACT, SAMPLED, Predict, shapley_values
 from housing.schema.column import Matrix, Vector
-from server.api.shapley import EXACT, SAMPLED, Predict, shapley_values
 
 
 def by_definition(predict: Predict, row: Vector, background: Matrix) -> Vector:

@@ -1,6 +1,6 @@
 """The verification of an untrusted bundle, in a child process with limits on memory and time.
 
-python -m server.models.verification BUNDLE --in-use BUNDLE --memory 1000 --rows 10000
+python -m housing.serving.verification BUNDLE --in-use BUNDLE --memory 1000 --rows 10000
 """
 
 import argparse
@@ -24,7 +24,7 @@ def verify(candidate: Path, current: Path | None, memory_mb: int, seconds: float
     BundleError
         If a check fails, or if it takes more than `memory_mb` MB or `seconds` seconds.
     """
-    command = [sys.executable, "-m", "server.models.verification", str(candidate)]
+    command = [sys.executable, "-m", "housing.serving.verification", str(candidate)]
     command += ["--memory", str(memory_mb), "--rows", str(n_rows), *(["--in-use", str(current)] if current else [])]
     environ = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}  # count no requests
     try:
@@ -67,7 +67,7 @@ def _unpacked_size(path: Path) -> int:
 
 def main() -> int:
     """Verify a bundle. On failure, print the reason and return EXIT_REJECTED."""
-    parser = argparse.ArgumentParser(prog="python -m server.models.verification", description="Verify a bundle within limits.")
+    parser = argparse.ArgumentParser(prog="python -m housing.serving.verification", description="Verify a bundle within limits.")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--in-use", type=Path, metavar="BUNDLE", help="current bundle, whose rows must stay valid")
     parser.add_argument("--memory", type=int, required=True, metavar="MB", help="memory limit")
@@ -79,7 +79,7 @@ def main() -> int:
     from housing.bundle.bundle import Bundle
     from housing.bundle.file_format import reject_special_files
     from housing.bundle.onnx_model import VerifiedOnnxModel
-    from server.models import dry_run
+    from housing.serving import dry_run
 
     try:
         reject_special_files(arguments.bundle)

@@ -19,9 +19,9 @@ from housing.bundle.onnx_model import OnnxModel
 from housing.core.errors import BundleError
 from housing.data.table import Table
 from housing.promotion.promotion import promote
+from housing.serving.verification import verify
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
-from server.models.verification import verify
 from tests.housing.bundle.test_bundle import rewrite_checksums
 from tests.support.hostile_graphs import GRAPH, endless, graph
 from tests.support.server import scraped, serving

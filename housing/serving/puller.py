@@ -24,10 +24,10 @@ from housing.bundle.mlflow_model import bundle_directory
 from housing.core.errors import BundleError, StoreError
 from housing.core.locks import store_file, store_lock
 from housing.core.printable import configure_logging, hide_password
+from housing.serving.verification import verify
 from server.core import releases
 from server.core.settings import Settings
 from server.metrics import mmap_files
-from server.models.verification import verify
 
 RELEASE_NAME = re.compile(r"[0-9]+-[0-9a-zA-Z]+")
 MAX_BACKOFF = 60.0  # seconds between two attempts at a version that could not be downloaded

@@ -1,0 +1,1 @@
+"""Explanations of a single prediction: Shapley values and curves along each column."""
