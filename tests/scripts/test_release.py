@@ -9,7 +9,7 @@ import pytest
 from housing.core.environment import PROJECT
 from housing.promotion.promotion import promote
 from tests.support.commands import CommandResult
-from tests.support.promotions import BETTER, MODEL, TABLE, WORSE, opened
+from tests.support.promotions import BETTER, MODEL, TABLE, WORSE, open_store
 from tests.support.server import new_key, serving
 from tests.support.tables import config, train
 
@@ -43,6 +43,6 @@ def test_the_server_is_tested_after_every_promotion_and_a_failure_rolls_back(hom
         promote(config("promote", "data=rentals"))
         keyless = release(server.url, *TABLE, *QUICK, "force=true", "force_reason=to see it fail", HOUSING_KEY="")
         assert keyless.code == 1 and "ROLLBACK  housing-rentals at alias production" in keyless.out
-        assert opened(home).registry.version_at(MODEL, "production") == "1"
+        assert open_store(home).registry.version_at(MODEL, "production") == "1"
         assert release(server.url, *TABLE, *QUICK, "force=true", "force_reason=it has a key now", HOUSING_KEY=key).code == 0
-        assert opened(home).registry.version_at(MODEL, "production") == "2"
+        assert open_store(home).registry.version_at(MODEL, "production") == "2"

@@ -335,9 +335,9 @@ def test_a_restart_serves_the_last_model_while_the_store_is_unavailable(served_h
 
 
 def test_a_setting_that_is_missing_is_named(tmp_path: Path) -> None:
-    ended = fresh_command(tmp_path, "housing.serving.puller", HOUSING_MODEL="m", HOUSING_ALIAS="a")
-    assert ended.code == 1
-    assert "variable HOUSING_TRACKING_URI is missing" in ended.err
+    result = fresh_command(tmp_path, "housing.serving.puller", HOUSING_MODEL="m", HOUSING_ALIAS="a")
+    assert result.code == 1
+    assert "variable HOUSING_TRACKING_URI is missing" in result.err
 
 
 def test_stopping_ends_every_process(served_home: Path) -> None:
@@ -382,12 +382,12 @@ def test_a_port_in_use_ends_the_second_server_and_keeps_the_metrics_of_the_first
     server.predict(FLAT)
     before = scraped(server)[rows]
     port = server.url.rpartition(":")[2]
-    ended = fresh_command(
+    result = fresh_command(
         served_home, "housing.serve", f"--config-dir={PROJECT}/tests/tables", "data=rentals", f"serve.port={port}"
     )
-    assert ended.code != 0
-    assert f"port {port}: Address already in use. Choose another with serve.port=" in ended.err
-    assert ended.out == ""
+    assert result.code != 0
+    assert f"port {port}: Address already in use. Choose another with serve.port=" in result.err
+    assert result.out == ""
     assert scraped(server)[rows] >= before > 0
 
 

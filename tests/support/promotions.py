@@ -58,7 +58,7 @@ def at_home(directory: Path) -> Iterator[Path]:
             os.environ["HOUSING_HOME"] = before
 
 
-def one_promoted_and_a_better_one_trained(directory: Path) -> None:
+def create_promotable_home(directory: Path) -> None:
     """Create a home with version 1 at staging and a better run that is not promoted yet."""
     (directory / "data").mkdir(parents=True)
     rentals_frame().to_csv(directory / "data" / "rentals.csv", index=False)
@@ -68,12 +68,12 @@ def one_promoted_and_a_better_one_trained(directory: Path) -> None:
         train(directory, *BETTER)
 
 
-def copied(original: Path, directory: Path) -> None:
+def copy_home(original: Path, directory: Path) -> None:
     """Copy a home without artifacts: the copied store refers to the original ones."""
     shutil.copytree(original, directory, ignore=shutil.ignore_patterns("mlartifacts", "outputs"), dirs_exist_ok=True)
 
 
-def opened(home: Path) -> Store:
+def open_store(home: Path) -> Store:
     """Return the store of a home."""
     return tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
 
@@ -148,7 +148,7 @@ class StateAfterKill:
     orphans: list[int]
 
 
-def killed(home: Path, step: str) -> StateAfterKill:
+def kill_promotion(home: Path, step: str) -> StateAfterKill:
     """Start a promotion, kill it with SIGKILL at a step, and return the state after it."""
     arguments = [*TABLE, "serve.url=http://127.0.0.1:9"]  # nothing listens there, so the promotion keeps retrying
     devnull = subprocess.DEVNULL
@@ -165,7 +165,7 @@ def killed(home: Path, step: str) -> StateAfterKill:
         process.kill()
     assert process.returncode == -signal.SIGKILL
     wait_for(lambda: not _living(descendant_pids), "the server of the smoke test stops too", 30)
-    store = opened(home)
+    store = open_store(home)
     version = store.registry.version_at(MODEL, "staging")
     return StateAfterKill(version, _works(store, version), _living(descendant_pids))
 
@@ -180,12 +180,12 @@ def _works(store: Store, version: str | None) -> bool:
     return True
 
 
-def promoted(home: Path, *overrides: str) -> CommandResult:
+def run_promote(home: Path, *overrides: str) -> CommandResult:
     """Run the promote command."""
     return command(home, "housing.promote", *TABLE, "gate.smoke_test_seconds=null", *overrides)
 
 
-def rolled_back(home: Path, url: str) -> tuple[float, CommandResult]:
+def run_rollback(home: Path, url: str) -> tuple[float, CommandResult]:
     """Run the rollback command. Return the seconds until the server serves the previous version, and the command's result."""
     started = time.monotonic()
     result = fresh_command(home, "housing.rollback", *TABLE, f"serve.url={url}")
@@ -199,12 +199,12 @@ def crashes(original: Path) -> None:
     for step in STEPS:
         with tempfile.TemporaryDirectory() as directory:
             home = Path(directory)
-            copied(original, home)
-            state = killed(home, step)
-            again = promoted(home)
-            versions = len(opened(home).client.api.search_model_versions(f"name = '{MODEL}'"))
+            copy_home(original, home)
+            state = kill_promotion(home, step)
+            repeated = run_promote(home)
+            versions = len(open_store(home).client.api.search_model_versions(f"name = '{MODEL}'"))
             works = "yes" if state.works else "NO"
-            print(f"| {step} | {state.version} | {works} | {again.out.split()[0]} | {versions} |", flush=True)
+            print(f"| {step} | {state.version} | {works} | {repeated.out.split()[0]} | {versions} |", flush=True)
 
 
 def rollbacks(home: Path) -> None:
@@ -212,8 +212,8 @@ def rollbacks(home: Path) -> None:
     durations = []
     with serving(home, "serve.poll_seconds=1") as server:
         for _ in range(3):
-            assert promoted(home, f"serve.url={server.url}", "force=true", "force_reason=to go back from").code == 0
-            seconds, result = rolled_back(home, server.url)
+            assert run_promote(home, f"serve.url={server.url}", "force=true", "force_reason=to go back from").code == 0
+            seconds, result = run_rollback(home, server.url)
             assert result.code == 0, result.out + result.err
             durations.append(seconds)
     print(
@@ -320,7 +320,7 @@ def main() -> None:
     print()
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory) / "home"
-        one_promoted_and_a_better_one_trained(home)
+        create_promotable_home(home)
         crashes(home)
         rollbacks(home)
 

@@ -77,23 +77,23 @@ def test_a_console_shows_foreign_text_literally(
 def test_a_decision_shows_who_made_it_literally(home: Path, color: str) -> None:
     train(home, *BETTER)
     assert promote(config("promote", "data=rentals", f'actor="{EVIL}"')).verdict == "PROMOTE"
-    ended = command(home, "housing.history", *RENTALS_DATA[:2], FORCE_COLOR=color, TERM="xterm", COLUMNS="300")
-    assert {"[red]eve[/red]", ":bomb:"} <= set(ended.out.split()), ended
-    assert r"\x1b[2J" in ended.out and r"\u202e" in ended.out
-    assert "\x1b[2J" not in ended.out and "\r" not in ended.out and "\u202e" not in ended.out
+    result = command(home, "housing.history", *RENTALS_DATA[:2], FORCE_COLOR=color, TERM="xterm", COLUMNS="300")
+    assert {"[red]eve[/red]", ":bomb:"} <= set(result.out.split()), result
+    assert r"\x1b[2J" in result.out and r"\u202e" in result.out
+    assert "\x1b[2J" not in result.out and "\r" not in result.out and "\u202e" not in result.out
 
 
 def test_a_file_and_its_values_are_shown_literally(home: Path) -> None:
     file = home / "[red]new\x1b[2J.csv"
     file.write_text("area,rooms,furnished,quarter,built,rent\n50,2,True,[red]moon\x1b[2J,1950,900\n", encoding="utf-8")
-    ended = command(home, "housing.ingest", RENTALS_DATA[0], "data=rentals", f'file="{file}"')
-    assert ended.code == 1
-    assert r"[red]new\x1b[2J.csv" in ended.out and r"[red]new\x1b[2J.csv" in ended.err
-    assert r"[red]moon\x1b[2J" in ended.out
-    assert "\x1b" not in ended.out + ended.err
+    result = command(home, "housing.ingest", RENTALS_DATA[0], "data=rentals", f'file="{file}"')
+    assert result.code == 1
+    assert r"[red]new\x1b[2J.csv" in result.out and r"[red]new\x1b[2J.csv" in result.err
+    assert r"[red]moon\x1b[2J" in result.out
+    assert "\x1b" not in result.out + result.err
 
 
 def test_a_unit_in_brackets_is_shown(home: Path) -> None:
-    ended = command(home, "housing.train", *RENTALS_DATA, "model=linear", "figures=false", 'data.columns.rent.unit="[EUR]"')
-    assert ended.code == 0, ended.err
-    assert "([EUR])" in ended.out
+    result = command(home, "housing.train", *RENTALS_DATA, "model=linear", "figures=false", 'data.columns.rent.unit="[EUR]"')
+    assert result.code == 0, result.err
+    assert "([EUR])" in result.out

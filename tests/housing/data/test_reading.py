@@ -145,9 +145,9 @@ def test_a_compressed_table_is_read_counted_extended_and_prepared(tmp_path: Path
 
 
 def test_a_damaged_or_unsupported_compressed_file_is_refused(tmp_path: Path) -> None:
-    whole = gzip.compress(rentals_frame(100).to_csv(index=False).encode())
-    (tmp_path / "t.csv.gz").write_bytes(whole[:-20])
-    (tmp_path / "t.csv.zip").write_bytes(whole)
+    compressed = gzip.compress(rentals_frame(100).to_csv(index=False).encode())
+    (tmp_path / "t.csv.gz").write_bytes(compressed[:-20])
+    (tmp_path / "t.csv.zip").write_bytes(compressed)
     with pytest.raises(TableError, match="t.csv.gz cannot be read: "):
         count_rows(tmp_path / "t.csv.gz")
     with pytest.raises(TableError, match=r"\.zip files are not supported\. Expected CSV, CSV with \.gz"):

@@ -53,10 +53,10 @@ def test_parts_are_disjoint_cover_all_rows_and_have_their_shares(towns: Table, n
 
 
 def test_a_row_keeps_its_part_when_rows_are_added_removed_or_reordered(rentals: Table) -> None:
-    whole = part_by_key(rentals, split_by_hash(rentals, 0.2, 0.16, "salt"))
+    expected = part_by_key(rentals, split_by_hash(rentals, 0.2, 0.16, "salt"))
     half = select_rows(rentals, range(299, -1, -1))
     for key, part in part_by_key(half, split_by_hash(half, 0.2, 0.16, "salt")).items():
-        assert whole[key] == part
+        assert expected[key] == part
 
 
 def test_a_row_keeps_its_part_when_its_target_is_corrected(rentals: Table) -> None:
@@ -96,13 +96,13 @@ def shared_groups(group_of: Rows, parts: Split) -> set[int]:
 
 
 def test_a_location_keeps_its_part_when_rows_are_added_or_other_columns_change(towns: Table) -> None:
-    whole = split_by_location(towns, 0.2, 0.16, "s")
+    expected = split_by_location(towns, 0.2, 0.16, "s")
     matrix = towns.matrix.copy()
     matrix[:, 2] += 1
     other = dataclasses.replace(towns, matrix=matrix, keys=towns.keys[::-1])
-    assert split_by_location(other, 0.2, 0.16, "s").fingerprint() == whole.fingerprint()
+    assert split_by_location(other, 0.2, 0.16, "s").fingerprint() == expected.fingerprint()
     half = split_by_location(select_rows(towns, range(300)), 0.2, 0.16, "s")
-    np.testing.assert_array_equal(half.test, whole.test[whole.test < 300])
+    np.testing.assert_array_equal(half.test, expected.test[expected.test < 300])
 
 
 @pytest.mark.parametrize("seed", range(5))

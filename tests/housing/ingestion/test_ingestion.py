@@ -247,7 +247,7 @@ def test_a_kill_leaves_the_table_intact_and_the_same_command_completes_it(home: 
 
 @pytest.mark.long
 def test_two_ingests_at_once_both_add_their_rows(home: Path) -> None:
-    files = [home / "one.csv", home / "two.csv"]
+    files = [home / "first.csv", home / "second.csv"]
     for seed, file in enumerate(files, start=1):
         rentals_frame(50, seed=seed).to_csv(file, index=False)
     processes = [start_ingest(home, file) for file in files]

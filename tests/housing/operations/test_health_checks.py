@@ -58,10 +58,10 @@ def test_a_healthy_installation_passes_all_checks(healthy_server: Server) -> Non
 
 def test_the_command_exits_with_code_1_and_reports_each_cause_once(home: Path) -> None:
     (home / "mlflow.db").unlink()
-    ended = command(home, "housing.doctor", "data=synthetic", "serve.url=http://127.0.0.1:9")
-    assert ended.code == 1
-    assert ended.err == "3 checks failed: table, store, server\n"
-    lines = [line.strip() for line in ended.out.splitlines()]
+    doctor = command(home, "housing.doctor", "data=synthetic", "serve.url=http://127.0.0.1:9")
+    assert doctor.code == 1
+    assert doctor.err == "3 checks failed: table, store, server\n"
+    lines = [line.strip() for line in doctor.out.splitlines()]
     assert "fix: python -m housing.fetch data=synthetic" in lines
     assert "-  registry    needs store" in lines and "-  metrics     needs server" in lines
     assert not (home / "mlflow.db").exists()  # checks create nothing

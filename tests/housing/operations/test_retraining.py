@@ -110,9 +110,9 @@ def test_an_invalid_setting_is_named_with_its_value(home: Path, override: str, w
 def test_a_second_retraining_waits_and_then_ends_with_an_error(home: Path) -> None:
     (home / "outputs").mkdir()
     with file_lock(home / "outputs" / ".retrain-rentals.lock"):
-        ended = command(home, "housing.retrain", *RENTALS, "lock_timeout_seconds=0.1")
-    assert ended.code == 1
-    assert "Another process has been retraining on table rentals for over 0.1 s" in ended.err
+        result = command(home, "housing.retrain", *RENTALS, "lock_timeout_seconds=0.1")
+    assert result.code == 1
+    assert "Another process has been retraining on table rentals for over 0.1 s" in result.err
     assert not (home / "outputs" / "sweeps").exists()
 
 
@@ -157,8 +157,8 @@ def test_the_gate_judges_the_best_run_of_the_sweep_at_the_configured_alias(home:
         "actor=somebody",
         'promote_overrides=["+aliases.shadow=null","metric=mae","gate.smoke_test_seconds=null"]',
     )
-    ended = command(home, "housing.retrain", *RENTALS, *arguments)
-    assert ended.code == 0, ended.err
+    result = command(home, "housing.retrain", *RENTALS, *arguments)
+    assert result.code == 0, result.err
     (decision,) = open_store(home).runs.find_latest("rentals-decisions", {tracking.ALIAS: "shadow"}, 2)
     assert (decision.tags[tracking.CHALLENGER], decision.tags[tracking.ACTOR]) == (best.run_id, "somebody")
     assert outputs(home) == [{"verdict": "PROMOTE", "moved": "true", "version": "1"}]
@@ -169,8 +169,8 @@ def test_a_best_run_that_is_already_at_the_alias_does_not_count_as_moved(home: P
     best = train(home, "model=decision_tree", "figures=false", "model.estimator.max_depth=2")
     promote(config("promote", "data=rentals"))
     log_sweep(home, {}, best)
-    ended = command(home, "housing.retrain", *RENTALS)
-    assert ended.code == 0, ended.err
+    result = command(home, "housing.retrain", *RENTALS)
+    assert result.code == 0, result.err
     assert outputs(home) == [{"verdict": "HOLD", "moved": "false", "version": "1"}]
 
 
@@ -216,9 +216,9 @@ def workflow(here: Scene, event: str, **variables: str) -> str:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
     environ["XDG_CACHE_HOME"] = str(here.ci.parent / "cache")  # holds the job's copy of the clone
     arguments = [str(ACT), event, "--job=retrain", f"--workflows={file}", *options]
-    done = subprocess.run(arguments, cwd=here.ci, env=environ, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    process = subprocess.run(arguments, cwd=here.ci, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 @pytest.mark.long
@@ -232,10 +232,10 @@ def test_a_killed_retraining_resumes_and_repeats_nothing(home: Path) -> None:
         )
     with killed_at_exit(home, arguments):
         wait_for(lambda: count_runs(store, "decision", "rentals-decisions", "RUNNING") == 1, "the gate is running")
-    ended = command(home, *arguments)
-    assert ended.code == 0, ended.err
-    assert "$ python -m housing.train" not in ended.out
-    assert "600 rows, 600 new since the last retraining" in ended.out
+    result = command(home, *arguments)
+    assert result.code == 0, result.err
+    assert "$ python -m housing.train" not in result.out
+    assert "600 rows, 600 new since the last retraining" in result.out
     assert outputs(home) == [{"verdict": outputs(home)[0]["verdict"], "moved": "true", "version": "1"}]
     assert (count_runs(store, "run"), count_runs(store, "sweep"), count_versions(store)) == (3, 1, 1)
     assert store.registry.version_at("housing-rentals", "staging") == "1"
@@ -266,8 +266,8 @@ def test_a_worse_model_is_rejected_and_a_table_without_new_labels_is_skipped(hom
         f"sweep_overrides={sweep_overrides('model=decision_tree', 'model.estimator.max_depth=1')}",
     )
     for more in ((), ("min_new_rows=1",)):
-        ended = command(home, *arguments, *more)
-        assert ended.code == 0, ended.err
+        result = command(home, *arguments, *more)
+        assert result.code == 0, result.err
     assert [values["verdict"] for values in outputs(home)] == ["REJECT", "NO NEW LABELS"]
     assert outputs(home)[0] == {"verdict": "REJECT", "moved": "false", "version": "1"}
-    assert "a retraining needs at least 1 new labeled rows" in ended.out
+    assert "a retraining needs at least 1 new labeled rows" in result.out

@@ -11,7 +11,7 @@ from housing.promotion.decision_log import DecisionRecord
 from housing.promotion.printing import show_history
 from housing.promotion.rolling_back import rollback
 from tests.support.commands import command
-from tests.support.promotions import BETTER, TABLE, WORSE, opened, promote_rentals
+from tests.support.promotions import BETTER, TABLE, WORSE, open_store, promote_rentals
 from tests.support.tables import config, train
 
 COLUMNS = ["when", "decision", "alias", "from", "to", "who", "challenger", "champion", "difference", "served", "why"]
@@ -80,9 +80,9 @@ def test_history_lists_all_decisions_newest_first(home: Path) -> None:
     promote_rentals("actor=bob")
     promote_rentals("alias=production", "evaluate=quick", "actor=ann")
     rollback(config("rollback", "data=rentals", "reason=too high", "actor=cleo"))
-    ended = command(home, "housing.history", *TABLE)
-    assert ended.code == 0 and not ended.err
-    rows = [line.split("\t") for line in ended.out.splitlines()[1:]]
+    result = command(home, "housing.history", *TABLE)
+    assert result.code == 0 and not result.err
+    rows = [line.split("\t") for line in result.out.splitlines()[1:]]
     assert [row[1:6] for row in rows] == [
         ["ROLLBACK", "staging", "2", "1", "cleo"],
         ["PROMOTE", "production", "", "2", "ann"],
@@ -90,7 +90,7 @@ def test_history_lists_all_decisions_newest_first(home: Path) -> None:
         ["PROMOTE", "staging", "", "1", "ann"],
     ]
     assert rows[0][-1] == "too high" and rows[2][-1].startswith("significantly better: test rmse")
-    store = opened(home)
+    store = open_store(home)
     of_alias = decision_log.list_decisions(store, "rentals-decisions", "production")
     assert [(record.alias, record.actor) for record in of_alias] == [("production", "ann")]
     assert len(decision_log.list_decisions(store, "rentals-decisions", limit=3)) == 3

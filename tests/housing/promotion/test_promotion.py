@@ -35,11 +35,11 @@ from tests.support.promotions import (
     TABLE,
     WORSE,
     bundle_directory,
-    copied,
+    copy_home,
     corrupt,
-    killed,
-    one_promoted_and_a_better_one_trained,
-    opened,
+    create_promotable_home,
+    kill_promotion,
+    open_store,
     promote_rentals,
 )
 from tests.support.server import new_key
@@ -101,8 +101,8 @@ def test_force_moves_the_alias_against_the_verdict_and_its_reason_is_logged(home
 def test_an_equal_run_gets_the_verdict_hold(home: Path, store: Store) -> None:
     train(home, *BETTER)
     promote_rentals()
-    again = train(home, *BETTER, "force_rerun=true")
-    decision = promote_rentals(f"run_id={again.run_id}")
+    repeated = train(home, *BETTER, "force_rerun=true")
+    decision = promote_rentals(f"run_id={repeated.run_id}")
     assert (decision.verdict, decision.version) == ("HOLD", "1")
     assert decision.difference is not None and decision.difference.difference == 0.0
     assert decision.reasons[-1].startswith("no significant difference: test rmse")
@@ -210,10 +210,10 @@ def test_a_full_evaluation_is_logged_and_does_not_change_the_verdict(home: Path,
 
 def test_a_full_evaluation_is_printed(home: Path) -> None:
     train(home, *BETTER)
-    ended = command(home, "housing.promote", f"--config-dir={TABLES}", "data=rentals", "evaluate=full")
-    assert ended.code == 0, ended.err
-    assert "Full evaluation" in ended.out and "95 % interval: " in ended.out and "90 % intervals cover " in ended.out
-    assert "skipped: grouped and blocks splits: table rentals has no coordinates" in ended.out
+    result = command(home, "housing.promote", f"--config-dir={TABLES}", "data=rentals", "evaluate=full")
+    assert result.code == 0, result.err
+    assert "Full evaluation" in result.out and "95 % interval: " in result.out and "90 % intervals cover " in result.out
+    assert "skipped: grouped and blocks splits: table rentals has no coordinates" in result.out
 
 
 @pytest.mark.parametrize(
@@ -404,10 +404,10 @@ def test_a_rejection_exits_with_code_1_unless_the_decision_is_written_to_a_file(
 @pytest.fixture(scope="module")
 def promotable(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """Return a home where version 1 is at staging and a better run exists."""
-    place = tmp_path_factory.mktemp("promotable")
-    shutil.copy(empty_store, place / "mlflow.db")
-    one_promoted_and_a_better_one_trained(place)
-    return place
+    directory = tmp_path_factory.mktemp("promotable")
+    shutil.copy(empty_store, directory / "mlflow.db")
+    create_promotable_home(directory)
+    return directory
 
 
 @pytest.mark.long
@@ -415,13 +415,13 @@ def promotable(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> P
 def test_a_promotion_killed_at_any_step_leaves_a_working_version_and_can_be_repeated(
     promotable: Path, home: Path, step: str
 ) -> None:
-    copied(promotable, home)
-    left = killed(home, step)
-    assert left.works and not left.orphans
-    assert left.version == ("2" if step in ("the alias has moved", "the server is asked") else "1")
+    copy_home(promotable, home)
+    state = kill_promotion(home, step)
+    assert state.works and not state.orphans
+    assert state.version == ("2" if step in ("the alias has moved", "the server is asked") else "1")
     decision = promote_rentals()
-    assert (decision.verdict, decision.version) == ("HOLD" if left.version == "2" else "PROMOTE", "2")
-    store = opened(home)
+    assert (decision.verdict, decision.version) == ("HOLD" if state.version == "2" else "PROMOTE", "2")
+    store = open_store(home)
     assert len(store.client.api.search_model_versions(f"name = '{MODEL}'")) == 2  # the registered version is reused
     assert all(record.decided_at and record.verdict for record in list_decisions(store, "rentals-decisions"))
     assert not store.client.api.search_runs([store.client.experiment_id("rentals-decisions")], "attributes.status = 'RUNNING'")
@@ -430,7 +430,7 @@ def test_a_promotion_killed_at_any_step_leaves_a_working_version_and_can_be_repe
 
 @pytest.mark.long
 def test_concurrent_promotions_wait_for_each_other(promotable: Path, home: Path) -> None:
-    copied(promotable, home)
+    copy_home(promotable, home)
     both = [
         subprocess.Popen(  # pylint: disable=consider-using-with  # both at once
             [sys.executable, "-m", "housing.promote", *TABLE],
@@ -445,7 +445,7 @@ def test_concurrent_promotions_wait_for_each_other(promotable: Path, home: Path)
     assert [process.returncode for process in both] == [0, 0], outputs
     assert sorted(re.findall(r"^(\w+)  housing-rentals", "\n".join(outputs), re.MULTILINE)) == ["HOLD", "PROMOTE"]
     assert sum("another process" in output.lower() for output in outputs) == 1
-    assert len(opened(home).client.api.search_model_versions(f"name = '{MODEL}'")) == 2
+    assert len(open_store(home).client.api.search_model_versions(f"name = '{MODEL}'")) == 2
 
 
 def test_the_promoted_model_predicts_a_file(home: Path) -> None:

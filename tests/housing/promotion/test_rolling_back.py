@@ -21,8 +21,8 @@ from tests.support.promotions import (
     bundle_directory,
     corrupt,
     promote_rentals,
-    promoted,
-    rolled_back,
+    run_promote,
+    run_rollback,
 )
 from tests.support.server import serving
 from tests.support.tables import config, train
@@ -143,10 +143,10 @@ def test_rollback_returns_to_the_version_that_a_server_was_seen_to_serve(home: P
         unseen = train(home, *WORSE, "model.estimator.max_depth=3")
         assert not promote_rentals(f"run_id={unseen.run_id}", "force=true", "force_reason=without the server").served_at
         train(home, *BETTER)
-        ended = promoted(home, f"serve.url={server.url}")
-        assert ended.code == 0 and f"{server.url} serves version 3" in ended.out
-        _, ended = rolled_back(home, server.url)
-        assert ended.code == 0 and "ROLLBACK  housing-rentals at alias staging" in ended.out
+        result = run_promote(home, f"serve.url={server.url}")
+        assert result.code == 0 and f"{server.url} serves version 3" in result.out
+        _, result = run_rollback(home, server.url)
+        assert result.code == 0 and "ROLLBACK  housing-rentals at alias staging" in result.out
         assert server.ask("/model").json["version"] == "1"  # version 2 was never served
     stopped = command(home, "housing.rollback", *TABLE, f"serve.url={server.url}", "serve.wait_seconds=1", "version=3")
     assert stopped.code == 1 and f"{server.url} does not serve version 3 after 1 s" in stopped.out

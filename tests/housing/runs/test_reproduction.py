@@ -27,8 +27,8 @@ def store(home: Path) -> Store:
 
 def trained(home: Path, store: Store, *overrides: str) -> str:
     """Train, and return the run's id."""
-    ended = fresh_command(home, *TRAIN, *overrides)
-    assert ended.code == 0, ended.err
+    result = fresh_command(home, *TRAIN, *overrides)
+    assert result.code == 0, result.err
     (run, *_) = store.client.api.search_runs([store.client.experiment_id("rentals")], order_by=["attributes.start_time DESC"])
     return str(run.info.run_id)
 
@@ -37,9 +37,9 @@ def trained(home: Path, store: Store, *overrides: str) -> str:
 def test_a_run_is_the_same_to_the_last_digit(home: Path, store: Store, evaluation: str) -> None:
     model = ("model=xgboost", "model.estimator.n_estimators=20", "model.estimator.subsample=0.5", "n_threads=1")
     run_id = trained(home, store, *model, f"evaluation={evaluation}")
-    again = fresh_command(home, "housing.reproduce", f"run_id={run_id}")
-    assert again.code == 0, again.out + again.err
-    assert "same to the last digit" in again.out and "differ" not in again.out
+    repeated = fresh_command(home, "housing.reproduce", f"run_id={run_id}")
+    assert repeated.code == 0, repeated.out + repeated.err
+    assert "same to the last digit" in repeated.out and "differ" not in repeated.out
     assert (
         len(store.client.api.search_runs([store.client.experiment_id("rentals")])) == 1
     )  # the repetition is logged to another experiment
@@ -50,9 +50,9 @@ def test_differences_are_listed(home: Path, store: Store) -> None:
     run_id = trained(home, store, "model=decision_tree")
     store.client.api.set_tag(run_id, "housing.numpy", "1.0.0")
     store.client.api.set_tag(run_id, "mlflow.source.git.commit", "0" * 40)
-    again = fresh_command(home, "housing.reproduce", f"run_id={run_id}")
-    assert again.code == 0  # the scores are equal
-    assert again.out.splitlines()[-1] == "These values differ: commit, numpy"
+    repeated = fresh_command(home, "housing.reproduce", f"run_id={run_id}")
+    assert repeated.code == 0  # the scores are equal
+    assert repeated.out.splitlines()[-1] == "These values differ: commit, numpy"
     store.client.api.log_metric(run_id, "rmse", 12.5)
     other = fresh_command(home, "housing.reproduce", f"run_id={run_id}")
     assert other.code == 1 and other.out.splitlines()[-1] == "These values differ: commit, numpy, rmse"
@@ -94,8 +94,8 @@ def test_the_error_about_a_missing_table_has_the_dvc_commands_that_restore_it(ve
 
 def test_an_unknown_run_is_an_error(home: Path, store: Store) -> None:
     assert store.client.experiment_id("rentals")
-    ended = fresh_command(home, "housing.reproduce", f"run_id={'0' * 32}")
-    assert ended.code == 1 and f"has no run {'0' * 32}." in ended.err
+    result = fresh_command(home, "housing.reproduce", f"run_id={'0' * 32}")
+    assert result.code == 1 and f"has no run {'0' * 32}." in result.err
     missing = fresh_command(home, "housing.reproduce")
     assert missing.code == 1 and "run_id" in missing.err and "Traceback" not in missing.err
 

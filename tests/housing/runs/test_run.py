@@ -104,11 +104,11 @@ def test_test_rows_do_not_change_the_validation_metrics(home: Path) -> None:
 
 def test_an_equal_run_is_reused_unless_force_rerun_is_set(home: Path) -> None:
     first = train(home, *TREE)
-    again = train(home, *TREE, "n_threads=1", "+tags.why=again")
+    repeated = train(home, *TREE, "n_threads=1", "+tags.why=again")
     forced = train(home, *TREE, "force_rerun=true")
-    assert (first.reused, again.reused, forced.reused) == (False, True, False)
-    assert again.run_id == first.run_id != forced.run_id
-    assert again.metrics == first.metrics
+    assert (first.reused, repeated.reused, forced.reused) == (False, True, False)
+    assert repeated.run_id == first.run_id != forced.run_id
+    assert repeated.metrics == first.metrics
     assert forced.metrics["rmse"] == first.metrics["rmse"]
 
 

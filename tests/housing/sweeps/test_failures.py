@@ -28,7 +28,7 @@ def on_a_small_disk(home: Path, directory: Path, kilobytes: int, *arguments: str
     backup = home.parent / f"{home.name}-backup"
     copy = f"rm -rf {backup} && cp -r {directory} {backup}"
     mount = f"{copy} && mount -t tmpfs -o size={kilobytes}k tmpfs {directory} && cp -r {backup}/. {directory}"
-    ended = subprocess.run(
+    process = subprocess.run(
         ["unshare", "--mount", "bash", "-c", f"{mount} && {run}"],
         env={**os.environ, "HOUSING_HOME": str(home)},
         capture_output=True,
@@ -36,7 +36,7 @@ def on_a_small_disk(home: Path, directory: Path, kilobytes: int, *arguments: str
         timeout=SECONDS,
         check=False,
     )
-    return CommandResult(ended.returncode, ended.stdout, ended.stderr)
+    return CommandResult(process.returncode, process.stdout, process.stderr)
 
 
 @pytest.mark.long
@@ -50,9 +50,9 @@ def test_a_full_disk_is_reported_and_the_same_command_continues(home: Path) -> N
     runs = store.client.api.search_runs([store.client.experiment_id("rentals")])
     finished = sum(run.info.status == "FINISHED" for run in runs)
     assert finished >= 1 and {run.info.status for run in runs} == {"FINISHED", "FAILED"}
-    again = command(home, *TREES)
-    assert again.code == 0, again.err
-    assert again.out.count("│ reused │") == finished and "10 of 10 runs finished" in again.out
+    repeated = command(home, *TREES)
+    assert repeated.code == 0, repeated.err
+    assert repeated.out.count("│ reused │") == finished and "10 of 10 runs finished" in repeated.out
 
 
 @pytest.mark.long

@@ -48,17 +48,17 @@ def trials(home: Path) -> Counter[str]:
 @pytest.mark.long
 def test_a_continued_search_equals_one_without_interruption(home: Path) -> None:
     assert command(home, *SEARCH, "hydra.sweeper.n_trials=12").code == 0
-    whole = trial_overrides(home)
+    uninterrupted = trial_overrides(home)
     (home / "outputs" / "search.db").unlink()
     first = command(home, *SEARCH, "hydra.sweeper.n_trials=5")
     assert first.code == 0 and len(jobs(home)) == 5
     assert all(job["reused"] for job in jobs(home))  # the same seed suggests the same trials, whose runs are finished
     assert command(home, *SEARCH, "hydra.sweeper.n_trials=12").code == 0
-    assert trial_overrides(home) == whole and len(whole) == 12  # earlier trials are listed with the new ones
-    again = command(home, *SEARCH, "hydra.sweeper.n_trials=12")
-    assert again.code == 0 and "12 of 12 trials known" in again.out and "12 of 12 runs finished" in again.out
+    assert trial_overrides(home) == uninterrupted and len(uninterrupted) == 12  # earlier trials are listed with the new ones
+    repeated = command(home, *SEARCH, "hydra.sweeper.n_trials=12")
+    assert repeated.code == 0 and "12 of 12 trials known" in repeated.out and "12 of 12 runs finished" in repeated.out
     other_seed = command(home, *SEARCH, "hydra.sweeper.n_trials=5", "seed=1")
-    assert other_seed.code == 0 and trial_overrides(home)[0] != whole[0]
+    assert other_seed.code == 0 and trial_overrides(home)[0] != uninterrupted[0]
 
 
 @pytest.mark.long
@@ -74,12 +74,13 @@ def test_a_killed_search_finishes_its_open_trials_when_it_continues(home: Path, 
     ) as search:
         finished = '"FINISHED"'
         wait_for(
-            lambda: any(finished in o.read_text() for o in home.glob("outputs/sweeps/*/*/outcome.json")), "a trial has finished"
+            lambda: any(finished in file.read_text() for file in home.glob("outputs/sweeps/*/*/outcome.json")),
+            "a trial has finished",
         )
         wait_for(lambda: trials(home)["RUNNING"] > 0, "another is running")
         os.kill(search.pid, signal.SIGKILL)
-    again = command(home, *arguments)
-    assert again.code == 0, again.out + again.err
+    repeated = command(home, *arguments)
+    assert repeated.code == 0, repeated.out + repeated.err
     assert trials(home) == {"COMPLETE": 6}
     assert [job["status"] for job in jobs(home)] == ["FINISHED"] * 6 and any(job["reused"] for job in jobs(home))
     store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
@@ -90,8 +91,8 @@ def test_a_killed_search_finishes_its_open_trials_when_it_continues(home: Path, 
 
 def test_a_search_continues_after_a_failed_trial(home: Path) -> None:
     space = ("model=decision_tree", "hydra/sweeper=search", "hydra.sweeper.n_trials=8", "model.estimator.max_depth=range(-3,4)")
-    ended = command(home, *QUICK, *space)
-    assert ended.code == 1, ended.out + ended.err
+    result = command(home, *QUICK, *space)
+    assert result.code == 1, result.out + result.err
     states = trials(home)
     assert states["COMPLETE"] > 0 and states["FAIL"] > 0 and states.total() == 8
     statuses = Counter(job["status"] for job in jobs(home))
@@ -100,8 +101,8 @@ def test_a_search_continues_after_a_failed_trial(home: Path) -> None:
 
 @pytest.mark.long
 def test_parallel_trials_keep_to_their_number_and_are_pruned_between_folds(home: Path) -> None:
-    ended = command(home, *SEARCH, PROCESSES, "evaluation=kfold", "hydra.sweeper.n_trials=16")
-    assert ended.code == 0, ended.out + ended.err
+    result = command(home, *SEARCH, PROCESSES, "evaluation=kfold", "hydra.sweeper.n_trials=16")
+    assert result.code == 0, result.out + result.err
     states = trials(home)
     assert states["PRUNED"] > 0 and states["COMPLETE"] + states["PRUNED"] == 16
     pruned = [job for job in jobs(home) if job["status"] == "PRUNED"]
@@ -112,9 +113,9 @@ def test_parallel_trials_keep_to_their_number_and_are_pruned_between_folds(home:
 
 
 def test_several_objectives_give_a_pareto_set(home: Path) -> None:
-    ended = command(home, *SEARCH, "hydra.sweeper.objectives=[rmse,model_bytes]", "hydra.sweeper.n_trials=8")
-    assert ended.code == 0, ended.out + ended.err
-    assert "* marks the Pareto set" in ended.out and "│ 1* │" in ended.out
+    result = command(home, *SEARCH, "hydra.sweeper.objectives=[rmse,model_bytes]", "hydra.sweeper.n_trials=8")
+    assert result.code == 0, result.out + result.err
+    assert "* marks the Pareto set" in result.out and "│ 1* │" in result.out
 
 
 @pytest.mark.long
@@ -149,9 +150,9 @@ def test_a_study_of_another_search_is_refused(home: Path) -> None:
     ],
 )
 def test_an_impossible_search_is_an_error(home: Path, arguments: list[str], message: str) -> None:
-    ended = command(home, *QUICK, "model=decision_tree", *arguments)
-    assert ended.code == 1
-    assert message in ended.err and "Traceback" not in ended.err
+    result = command(home, *QUICK, "model=decision_tree", *arguments)
+    assert result.code == 1
+    assert message in result.err and "Traceback" not in result.err
 
 
 @pytest.mark.parametrize(

@@ -60,60 +60,60 @@ def test_a_sweep_lists_its_jobs_in_order_keeps_the_best_and_is_reused(home: Path
 
 
 def test_a_failed_job_is_reported_and_the_others_continue(home: Path) -> None:
-    ended = command(home, "housing.train", "-m", *QUICK, "model=decision_tree", "model.estimator.max_depth=2,-1,3")
-    assert ended.code == 1, ended.out + ended.err
+    result = command(home, "housing.train", "-m", *QUICK, "model=decision_tree", "model.estimator.max_depth=2,-1,3")
+    assert result.code == 1, result.out + result.err
     assert [job["status"] for job in listed(home)] == ["FINISHED", "FAILED", "FINISHED"]
-    assert "2 of 3 runs finished" in ended.out
-    assert "FAILED max_depth=-1: TargetError: " in ended.out
+    assert "2 of 3 runs finished" in result.out
+    assert "FAILED max_depth=-1: TargetError: " in result.out
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
     (failed,) = store.client.api.search_runs(
         [store.client.experiment_id("rentals")], "attributes.status = 'FAILED' and tags.`housing.run_type` = 'run'"
     )
     assert "max_depth" in store.artifacts.read_text(failed.info.run_id, "traceback.txt")
-    again = command(home, "housing.train", "-m", *QUICK, "model=decision_tree", "model.estimator.max_depth=2,-1,3")
-    assert again.code == 1
+    repeated = command(home, "housing.train", "-m", *QUICK, "model=decision_tree", "model.estimator.max_depth=2,-1,3")
+    assert repeated.code == 1
     assert [job["reused"] for job in listed(home)] == [True, False, True]
 
 
 def test_a_range_is_swept_from_the_command_line(home: Path) -> None:
-    ended = command(
+    result = command(
         home, "housing.train", "-m", *QUICK, "model=decision_tree", "model.estimator.max_depth=range(2,5)", "figures=false"
     )
-    assert ended.code == 0, ended.out + ended.err
+    assert result.code == 0, result.out + result.err
     assert [job["overrides"][-2] for job in listed(home)] == [f"model.estimator.max_depth={depth}" for depth in (2, 3, 4)]
 
 
 def test_an_empty_sweep_is_an_error(home: Path) -> None:
-    ended = command(home, "housing.train", "-m", *QUICK, "model=decision_tree", "model.estimator.max_depth=range(5,5)")
-    assert ended.code == 1
-    assert "error: The sweep is empty" in ended.err
+    result = command(home, "housing.train", "-m", *QUICK, "model=decision_tree", "model.estimator.max_depth=range(5,5)")
+    assert result.code == 1
+    assert "error: The sweep is empty" in result.err
 
 
 def test_an_override_that_a_model_does_not_have_is_an_error_and_no_job_is_promised(home: Path) -> None:
-    ended = command(home, "housing.train", "-m", *QUICK, "model=decision_tree,linear", "model.estimator.max_depth=3")
-    assert ended.code == 1
-    assert "model.estimator.max_depth does not exist for model=linear, only for model=decision_tree" in ended.err
-    assert "have not started" not in ended.out
+    result = command(home, "housing.train", "-m", *QUICK, "model=decision_tree,linear", "model.estimator.max_depth=3")
+    assert result.code == 1
+    assert "model.estimator.max_depth does not exist for model=linear, only for model=decision_tree" in result.err
+    assert "have not started" not in result.out
 
 
 def test_one_run_prints_one_block_with_its_link(home: Path) -> None:
-    ended = command(home, "housing.train", *QUICK, "model=linear", "figures=false")
-    assert ended.code == 0, ended.out + ended.err
-    assert len(ended.out.splitlines()) == 4
-    assert "validation" in ended.out and "http://127.0.0.1:5000/#/experiments/" in ended.out
-    assert ended.err == ""
+    result = command(home, "housing.train", *QUICK, "model=linear", "figures=false")
+    assert result.code == 0, result.out + result.err
+    assert len(result.out.splitlines()) == 4
+    assert "validation" in result.out and "http://127.0.0.1:5000/#/experiments/" in result.out
+    assert result.err == ""
 
 
 def test_a_user_error_has_no_traceback(home: Path) -> None:
     (home / "data" / "rentals.csv").unlink()
-    ended = command(home, "housing.train", *QUICK)
-    assert (ended.code, ended.out) == (1, "") and len(ended.err.splitlines()) == 1
-    assert f"{home}/data/rentals.csv" in ended.err
-    assert "python -m housing.fetch --config-dir=tests/tables data=rentals" in ended.err
+    result = command(home, "housing.train", *QUICK)
+    assert (result.code, result.out) == (1, "") and len(result.err.splitlines()) == 1
+    assert f"{home}/data/rentals.csv" in result.err
+    assert "python -m housing.fetch --config-dir=tests/tables data=rentals" in result.err
 
 
 def test_an_unavailable_store_ends_the_sweep_before_its_jobs(home: Path) -> None:
-    ended = command(
+    result = command(
         home,
         "housing.train",
         "-m",
@@ -123,14 +123,14 @@ def test_an_unavailable_store_ends_the_sweep_before_its_jobs(home: Path) -> None
         MLFLOW_TRACKING_URI="http://127.0.0.1:9",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
     )
-    assert ended.code == 1
-    assert "error: The MLflow store http://127.0.0.1:9 is unavailable" in ended.err
-    assert "Traceback" not in ended.err
+    assert result.code == 1
+    assert "error: The MLflow store http://127.0.0.1:9 is unavailable" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_debug_has_an_experiment_of_its_own(home: Path) -> None:
-    ended = command(home, "housing.train", *QUICK, "debug=fast")
-    assert ended.code == 0, ended.out + ended.err
+    result = command(home, "housing.train", *QUICK, "debug=fast")
+    assert result.code == 0, result.out + result.err
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
     (run,) = store.client.api.search_runs([store.client.experiment_id("debug")])
     assert run.info.status == "FINISHED"
@@ -145,8 +145,8 @@ PRESETS = {path.stem for path in (PROJECT / "conf" / "experiment").glob("*.yaml"
 def test_every_preset_runs(home: Path, experiment: str) -> None:
     fetched = command(home, "housing.fetch", "data=synthetic", "data.rows=1500")
     assert fetched.code == 0, fetched.err
-    ended = command(home, "housing.train", f"experiment={experiment}", "debug=fast", "data=synthetic", "data.rows=1500")
-    assert ended.code == 0, ended.out + ended.err
+    result = command(home, "housing.train", f"experiment={experiment}", "debug=fast", "data=synthetic", "data.rows=1500")
+    assert result.code == 0, result.out + result.err
 
 
 @pytest.mark.long
@@ -160,8 +160,8 @@ def test_four_processes_without_a_store_all_succeed(home: Path) -> None:
         )
         for seed in range(4)
     ]
-    ended = [(process.communicate(timeout=200)[1], process.returncode) for process in started]
-    assert [code for _, code in ended] == [0] * 4, [err for err, _ in ended]
+    result = [(process.communicate(timeout=200)[1], process.returncode) for process in started]
+    assert [code for _, code in result] == [0] * 4, [err for err, _ in result]
     store = tracking_store.Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="")
     runs = store.client.api.search_runs([store.client.experiment_id("rentals")])
     assert [run.info.status for run in runs] == ["FINISHED"] * 4

@@ -147,8 +147,8 @@ def test_a_promotion_to_production_rejects_a_hostile_config_even_by_force(home: 
 
 def test_no_command_runs_a_hostile_config(home: Path, hostile: str) -> None:
     for name in ("reproduce", "report"):
-        ended = command(home, f"housing.{name}", f"--config-dir={TABLES}", "data=rentals", f"run_id={hostile}")
-        assert ended.code == 1 and "would call 'mlflow.utils.process._exec_cmd'" in ended.err and "Traceback" not in ended.err
+        result = command(home, f"housing.{name}", f"--config-dir={TABLES}", "data=rentals", f"run_id={hostile}")
+        assert result.code == 1 and "would call 'mlflow.utils.process._exec_cmd'" in result.err and "Traceback" not in result.err
     store = tracking.connect(config("promote", "data=rentals").mlflow)
     store.client.api.delete_tag(hostile, "housing.model_id")  # a run without a bundle is refitted
     assert promote_rentals(f"run_id={hostile}").verdict == "REJECT"
@@ -173,8 +173,8 @@ def test_a_config_folder_of_the_user_names_targets_too(home: Path, tmp_path: Pat
     assert command(home, "housing.train", *own, "model=ridge", "features=none", "figures=false").code == 0
     store = tracking.connect(config("train", "data=rentals").mlflow)
     (run,) = store.client.api.search_runs([store.client.experiment_id("rentals")])
-    known = command(home, "housing.reproduce", *own, f"run_id={run.info.run_id}")
-    assert known.code == 0, known.err
+    allowed = command(home, "housing.reproduce", *own, f"run_id={run.info.run_id}")
+    assert allowed.code == 0, allowed.err
     unknown = command(home, "housing.reproduce", f"run_id={run.info.run_id}")
     assert unknown.code == 1 and "mlflow.trusted_targets=[sklearn.linear_model.Ridge]" in unknown.err
     trusted = "mlflow.trusted_targets=[sklearn.linear_model.Ridge]"

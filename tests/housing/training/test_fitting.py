@@ -177,8 +177,8 @@ def test_each_member_stops_at_its_own_best_round(rentals: Table) -> None:
     parts = split(rentals, cfg.split)
     rounds = fit(FitSettings.from_config(cfg), rentals, parts.train, parts.valid).best_rounds
     assert set(rounds) == {"trees 0", "trees 1"} and len(set(rounds.values())) == 2
-    again = fit(FitSettings.from_config(cfg), rentals, parts.train, rounds=rounds)
-    counts = [len(member.estimator.estimator.get_booster().get_dump()) for member in again.ensemble.members]  # type: ignore[attr-defined]
+    refitted = fit(FitSettings.from_config(cfg), rentals, parts.train, rounds=rounds)
+    counts = [len(member.estimator.estimator.get_booster().get_dump()) for member in refitted.ensemble.members]  # type: ignore[attr-defined]
     assert counts == list(rounds.values())
 
 
@@ -191,8 +191,8 @@ def test_early_stopping_needs_an_estimator_with_rounds(rentals: Table) -> None:
 def test_rounds_are_reported_during_the_fit(rentals: Table) -> None:
     reported: list[tuple[str, int, int, bool]] = []
 
-    def report(name: str, done: int, rounds: int, validation_score: float | None) -> None:
-        reported.append((name, done, rounds, validation_score is not None))
+    def report(name: str, finished_rounds: int, rounds: int, validation_score: float | None) -> None:
+        reported.append((name, finished_rounds, rounds, validation_score is not None))
 
     cfg = config("train", "data=rentals", "features=none", "model.estimator.n_estimators=75")
     fit(FitSettings.from_config(cfg), rentals, np.arange(400), on_round=report)

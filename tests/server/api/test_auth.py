@@ -109,8 +109,8 @@ def test_only_the_configured_origin_passes_cors(server: Server) -> None:
 def test_the_release_check_sends_its_key(server: Server, keys: dict[str, tuple[str, str]]) -> None:
     arguments = [sys.executable, str(PROJECT / "scripts" / "first_request"), server.url, "1"]
     environ = {**os.environ, "HOUSING_KEY": keys["old"][0]}
-    done = subprocess.run(arguments, env=environ, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "") and '"predictions": [' in done.stdout
+    process = subprocess.run(arguments, env=environ, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "") and '"predictions": [' in process.stdout
 
 
 def test_the_version_check_of_a_rollback_uses_no_proxy(
@@ -130,27 +130,27 @@ def _says(server: Server, what: str) -> bool:
 
 
 def test_keys_rotate_without_a_restart_and_invalid_ones_change_nothing(served_home: Path) -> None:
-    file, one, two = served_home / "rotated", new_key("one", "predict"), new_key("two", "predict")
-    file.write_text(one[1], encoding="utf-8")
+    file, old_key, new_key_ = served_home / "rotated", new_key("one", "predict"), new_key("two", "predict")
+    file.write_text(old_key[1], encoding="utf-8")
     with serving(served_home, f"serve.keys_file={file}", "serve.workers=1") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         for bad, message in (("two predict\n", "The key of two must have"), ("", "rotated contains no API key")):
             file.write_text(bad, encoding="utf-8")
             running.process.send_signal(signal.SIGHUP)
             wait_for(partial(_says, running, message), "invalid keys are reported")
-            assert ask(running, "/predict", one[0], BODY).status == 200
+            assert ask(running, "/predict", old_key[0], BODY).status == 200
             assert ask(running, "/predict", None, BODY).status == 401
-        file.write_text(two[1], encoding="utf-8")
+        file.write_text(new_key_[1], encoding="utf-8")
         running.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: ask(running, "/predict", two[0], BODY).status == 200, "the new key is good")
-        wait_for(lambda: ask(running, "/predict", one[0], BODY).status == 401, "the old one is not")
+        wait_for(lambda: ask(running, "/predict", new_key_[0], BODY).status == 200, "the new key is good")
+        wait_for(lambda: ask(running, "/predict", old_key[0], BODY).status == 401, "the old one is not")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("bad", ["one pred", "", None], ids=["half-written", "empty", "deleted"])
 def test_the_replacement_of_a_crashed_worker_keeps_the_loaded_keys(served_home: Path, bad: str | None) -> None:
-    file, one, two = served_home / "crashed", new_key("one", "predict"), new_key("two", "predict")
-    file.write_text(one[1], encoding="utf-8")
+    file, old_key, new_key_ = served_home / "crashed", new_key("one", "predict"), new_key("two", "predict")
+    file.write_text(old_key[1], encoding="utf-8")
     with serving(served_home, f"serve.keys_file={file}", "serve.workers=1") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         file.unlink()
@@ -161,12 +161,12 @@ def test_the_replacement_of_a_crashed_worker_keeps_the_loaded_keys(served_home: 
         (victim,) = running.workers()
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: victim not in running.workers() and running.answers("/readyz"), "another worker answers")
-        statuses = [ask(running, "/predict", key, BODY).status for key in (one[0], two[0], None)]
+        statuses = [ask(running, "/predict", key, BODY).status for key in (old_key[0], new_key_[0], None)]
         assert (statuses, running.process.poll()) == ([200, 401, 401], None)
-        file.write_text(two[1], encoding="utf-8")
+        file.write_text(new_key_[1], encoding="utf-8")
         running.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: ask(running, "/predict", two[0], BODY).status == 200, "the new key is good")
-        wait_for(lambda: ask(running, "/predict", one[0], BODY).status == 401, "the old one is not")
+        wait_for(lambda: ask(running, "/predict", new_key_[0], BODY).status == 200, "the new key is good")
+        wait_for(lambda: ask(running, "/predict", old_key[0], BODY).status == 401, "the old one is not")
 
 
 @pytest.mark.parametrize(
@@ -183,17 +183,17 @@ def test_unreadable_keys_stop_the_server_at_start(served_home: Path, tmp_path: P
     if content is not None:
         file.write_text(content, encoding="utf-8")
     options = (f"--config-dir={PROJECT}/tests/tables", "data=rentals", f"serve.port={free_port()}", f"serve.keys_file={file}")
-    ended = fresh_command(served_home, "housing.serve", *options)
-    assert ended.code == 1
-    assert message in ended.err and "Traceback" not in ended.err
+    result = fresh_command(served_home, "housing.serve", *options)
+    assert result.code == 1
+    assert message in result.err and "Traceback" not in result.err
 
 
 @pytest.mark.parametrize("arguments", [(), ("a",), ("a b", "predict"), ("a", "admin")])
 def test_invalid_arguments_for_a_new_key_are_reported(arguments: tuple[str, ...]) -> None:
-    made = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "server.access", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False
     )
-    assert made.returncode == 1 and "predict,metrics" in made.stderr
+    assert process.returncode == 1 and "predict,metrics" in process.stderr
 
 
 def test_a_public_server_without_keys_warns(served_home: Path) -> None:

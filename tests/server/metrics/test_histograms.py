@@ -1,4 +1,4 @@
-"""Bins of values: the same as numpy's for any column, whatever the training rows were like."""
+"""Histogram bins: equal to numpy's for any column and any training rows."""
 
 from typing import Any
 
@@ -12,46 +12,46 @@ from housing.schema.table_schema import Schema
 from server.metrics.histograms import Binning
 from tests.support.tables import rentals_frame
 
-FIRST = 3  # counters before those of bins
+FIRST = 3  # index of the first counter of a bin
 TARGET = {"y": {"type": "float", "role": "target"}}
 
 
-def counted(schema: Schema, known: Any, matrix: Any, predictions: Any) -> dict[tuple[str | None, str], int]:
-    """What is counted, by column and bin; of values outside the bin is called so."""
-    binning = Binning(schema, known, FIRST)
+def count_bins(schema: Schema, reference: Any, matrix: Any, predictions: Any) -> dict[tuple[str | None, str], int]:
+    """Return the counts by column and bin. Values out of the training range are in the bin `outside`."""
+    binning = Binning(schema, reference, FIRST)
     names = [(bin_.column, bin_.name) for bin_ in binning.bins] + [(name, "outside") for name in binning.numeric_columns]
-    found = binning.count(np.asarray(matrix, dtype=float), np.asarray(predictions, dtype=float))[FIRST:]
-    return {name: int(count) for name, count in zip(names, found, strict=True)}
+    counts = binning.count(np.asarray(matrix, dtype=float), np.asarray(predictions, dtype=float))[FIRST:]
+    return {name: int(count) for name, count in zip(names, counts, strict=True)}
 
 
-def one_column(attributes: dict[str, Any], training: Any, values: Any) -> dict[str, int]:
-    """What is counted of the values of a table's only column."""
+def count_column(attributes: dict[str, Any], training: Any, values: Any) -> dict[str, int]:
+    """Return the counts of the values of a table with a single column."""
     schema = Schema.from_dict({"name": "t", "columns": {"x": attributes, **TARGET}})
-    known = histogram_reference(schema, np.array(training, dtype=float)[:, None], np.zeros(len(training)))
-    found = counted(schema, known, np.array(values, dtype=float)[:, None], np.zeros(len(values)))
-    return {bin_: count for (column, bin_), count in found.items() if column == "x" and count}
+    reference = histogram_reference(schema, np.array(training, dtype=float)[:, None], np.zeros(len(training)))
+    counts = count_bins(schema, reference, np.array(values, dtype=float)[:, None], np.zeros(len(values)))
+    return {bin_: count for (column, bin_), count in counts.items() if column == "x" and count}
 
 
 @pytest.mark.parametrize("rows", [1, 2, 700])
-def test_any_rows_are_counted_as_numpy_counts_them(rentals: Table, rows: int) -> None:
+def test_rows_are_counted_like_with_numpy(rentals: Table, rows: int) -> None:
     schema, random = rentals.schema, np.random.default_rng(rows)
-    known = histogram_reference(schema, rentals.matrix, rentals.target)
+    reference = histogram_reference(schema, rentals.matrix, rentals.target)
     matrix = schema.encode_frame(rentals_frame(rows, seed=rows).assign(area=random.uniform(5, 300, rows)))
     predictions = random.normal(rentals.target.mean(), 2 * rentals.target.std(), rows)
-    found = counted(schema, known, matrix, predictions)
-    for place, column in enumerate(schema.features):
-        numbers = matrix[:, place]
-        bins = [count for (name, bin_), count in found.items() if name == column.name and bin_ not in ("outside", "missing")]
-        assert bins == bin_counts(numbers, np.array(known["columns"][column.name]["edges"])).tolist()
+    counts = count_bins(schema, reference, matrix, predictions)
+    for index, column in enumerate(schema.features):
+        numbers = matrix[:, index]
+        bins = [count for (name, bin_), count in counts.items() if name == column.name and bin_ not in ("outside", "missing")]
+        assert bins == bin_counts(numbers, np.array(reference["columns"][column.name]["edges"])).tolist()
         if column.is_number:
-            assert found[column.name, "outside"] == outside(numbers, rentals.matrix[:, place])
-        assert found.get((column.name, "missing"), 0) == np.isnan(numbers).sum()
-    bins = [count for (name, _), count in found.items() if name is None]
-    assert bins == bin_counts(predictions, np.array(known["prediction"]["edges"])).tolist()
+            assert counts[column.name, "outside"] == outside(numbers, rentals.matrix[:, index])
+        assert counts.get((column.name, "missing"), 0) == np.isnan(numbers).sum()
+    bins = [count for (name, _), count in counts.items() if name is None]
+    assert bins == bin_counts(predictions, np.array(reference["prediction"]["edges"])).tolist()
 
 
 def outside(numbers: Vector, training: Vector) -> int:
-    """How many numbers are below or above all training rows."""
+    """Count the values below the minimum or above the maximum of the training rows."""
     return int(((numbers < np.nanmin(training)) | (numbers > np.nanmax(training))).sum())
 
 
@@ -70,22 +70,22 @@ LEVELS = {"type": "category", "nullable": True, "categories": ["a", "missing"]}
         ({"type": "category", "categories": ["only"]}, [0, 0], [0], {"only": 1}),
         (LEVELS, [0, 1, np.nan], [0, 1, np.nan, np.nan], {"a": 1, "missing": 3}),
     ],
-    ids=["all the same", "ends", "none known", "missing", "truth values", "one level", "a level called missing"],
+    ids=["all the same", "ends", "no training value", "missing", "truth values", "one level", "a level called missing"],
 )
-def test_odd_columns_are_counted(attributes: dict[str, Any], training: Any, values: Any, expected: dict[str, int]) -> None:
-    assert one_column(attributes, training, values) == expected
+def test_unusual_columns_are_counted(attributes: dict[str, Any], training: Any, values: Any, expected: dict[str, int]) -> None:
+    assert count_column(attributes, training, values) == expected
 
 
-def test_a_level_that_is_called_missing_shares_the_bin_of_missing_values() -> None:
+def test_a_category_named_missing_shares_the_bin_of_missing_values() -> None:
     schema = Schema.from_dict({"name": "t", "columns": {"x": LEVELS, **TARGET}})
-    known = histogram_reference(schema, np.array([[0], [1], [np.nan], [np.nan]]), np.zeros(4))
-    bins = Binning(schema, known, FIRST).bins
+    reference = histogram_reference(schema, np.array([[0], [1], [np.nan], [np.nan]]), np.zeros(4))
+    bins = Binning(schema, reference, FIRST).bins
     assert [(bin_.name, bin_.share) for bin_ in bins if bin_.column == "x"] == [("a", 0.25), ("missing", 0.75)]
 
 
-def test_training_rows_have_their_own_shares(rentals: Table) -> None:
-    known = histogram_reference(rentals.schema, rentals.matrix, rentals.target)
-    found = counted(rentals.schema, known, rentals.matrix, rentals.target)
-    shares = {(bin_.column, bin_.name): bin_.share for bin_ in Binning(rentals.schema, known, FIRST).bins}
-    assert {name: count / len(rentals) for name, count in found.items() if name in shares} == pytest.approx(shares)
-    assert not any(count for (_, bin_), count in found.items() if bin_ == "outside")
+def test_training_rows_have_the_shares_of_the_reference(rentals: Table) -> None:
+    reference = histogram_reference(rentals.schema, rentals.matrix, rentals.target)
+    counts = count_bins(rentals.schema, reference, rentals.matrix, rentals.target)
+    shares = {(bin_.column, bin_.name): bin_.share for bin_ in Binning(rentals.schema, reference, FIRST).bins}
+    assert {name: count / len(rentals) for name, count in counts.items() if name in shares} == pytest.approx(shares)
+    assert not any(count for (_, bin_), count in counts.items() if bin_ == "outside")

@@ -56,9 +56,9 @@ def written(folder: Path, code: str) -> str:
 
 def read(folder: Path, *arguments: str) -> tuple[list[dict[str, Any]], CommandResult]:
     """Return the entries that `python -m server.log read` prints."""
-    ended = fresh_command(folder, "server.log", "read", str(folder), *arguments)
-    assert ended.code == 0, ended.err
-    return [json.loads(line) for line in ended.out.splitlines()], ended
+    result = fresh_command(folder, "server.log", "read", str(folder), *arguments)
+    assert result.code == 0, result.err
+    return [json.loads(line) for line in result.out.splitlines()], result
 
 
 def test_request_ids_contain_time_and_worker_id() -> None:
@@ -80,7 +80,7 @@ def test_an_invalid_request_id_is_rejected(wrong: str) -> None:
 def test_the_logs_of_all_workers_are_merged_and_a_replacement_takes_over_the_worker_id(tmp_path: Path) -> None:
     code = "mine = log()\nprint(number)\nfor place in range(200):\n    mine.write(entry(place))\n    time.sleep(0.001)\ninput()\n"
     arguments = [sys.executable, "-c", WRITER + code, str(tmp_path)]
-    # pylint: disable=consider-using-with  # they are ended below, side by side
+    # pylint: disable=consider-using-with  # they are result below, side by side
     pair = [subprocess.Popen(arguments, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     out = [process.communicate("\n", timeout=60)[0].strip() for process in pair]
     assert sorted(out) == ["0", "1"] and [process.returncode for process in pair] == [0, 0]
@@ -101,9 +101,9 @@ def test_a_killed_worker_loses_only_its_queue_and_a_partial_line_is_reported(tmp
     with file.open("ab") as end:
         end.write(b'{"id": "0193f5c2a1b3')
     written(tmp_path, "log().write(entry())")
-    entries, ended = read(tmp_path)
+    entries, result = read(tmp_path)
     assert len(entries) == whole + 1
-    assert ended.err == "Skipped 1 malformed line.\n"
+    assert result.err == "Skipped 1 malformed line.\n"
 
 
 def test_files_are_rotated_and_the_oldest_removed(tmp_path: Path) -> None:
@@ -182,12 +182,12 @@ print(full, DROPPED._value.get(), lines.count(b"\\n"), lines.endswith(b"}\\n"))
     run = shlex.join([sys.executable, "-c", WRITER + code, str(tmp_path / "disk")])
     mounted = f"mount -t tmpfs -o size=64k tmpfs {tmp_path}/disk && {run}"
     arguments = ["unshare", "--mount", "bash", "-c", mounted]
-    ended = subprocess.run(arguments, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 0, ended.stderr
-    full, dropped, lines, whole = ended.stdout.split()
+    result = subprocess.run(arguments, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    full, dropped, lines, whole = result.stdout.split()
     assert float(full) == float(dropped) > 0 and int(lines) == 320 - float(dropped) and whole == "True"
     # once for each time that the disk is full: a smaller batch may still fit after a larger one
-    assert 1 <= ended.stderr.count("Cannot write the prediction log") < 10
+    assert 1 <= result.stderr.count("Cannot write the prediction log") < 10
 
 
 @pytest.mark.parametrize(
@@ -199,6 +199,6 @@ print(full, DROPPED._value.get(), lines.count(b"\\n"), lines.endswith(b"}\\n"))
     ],
 )
 def test_an_invalid_folder_or_output_file_is_reported(tmp_path: Path, arguments: list[str], message: str) -> None:
-    ended = fresh_command(tmp_path, "server.log", "read", *arguments)
-    assert ended.code == 2
-    assert message in ended.err and "Traceback" not in ended.err
+    result = fresh_command(tmp_path, "server.log", "read", *arguments)
+    assert result.code == 2
+    assert message in result.err and "Traceback" not in result.err
