@@ -82,14 +82,14 @@ def command_names() -> list[str]:
 
 def render(name: str) -> str:
     """Return the help of a command as plain text of at most 80 columns."""
-    file = read(_path(name))
+    file = read(config_path(name))
     groups, shared, commands = list(file.groups), list[Option](), list[str]()
     for parent in _ancestors(file):
         if parent in command_names():
             commands.append(parent)
         else:
             shared += _qualified(parent)
-        groups += read(_path(parent)).groups
+        groups += read(config_path(parent)).groups
     if file.is_sweepable:
         groups += [Group(plugin, BASIC, description) for plugin, description in PLUGINS.items()]
     own_names = {option.name for option in file.options}
@@ -109,8 +109,8 @@ def render(name: str) -> str:
 def keys(name: str) -> dict[str, str]:
     """Return the options and groups of a command by name, with their defaults."""
     defaults: dict[str, str] = {}
-    for config in (name, *_ancestors(read(_path(name)))):
-        items: list[Option | Group] = [*_qualified(config), *read(_path(config)).groups]
+    for config in (name, *_ancestors(read(config_path(name)))):
+        items: list[Option | Group] = [*_qualified(config), *read(config_path(config)).groups]
         for item in items:
             defaults.setdefault(item.name, item.default)
     return defaults
@@ -185,7 +185,8 @@ class _Source:
         return " ".join(lines_above)
 
 
-def _path(config: str) -> Path:
+def config_path(config: str) -> Path:
+    """Return the config file of a command, or of a parent such as `paths@paths`."""
     return Path(CONF) / f"{config.partition('@')[0]}.yaml"
 
 
@@ -193,7 +194,7 @@ def _ancestors(file: ConfigFile) -> list[str]:
     """Return the config files that a file includes, directly or not, each once."""
     ancestors: dict[str, None] = {}
     for parent in file.parents:
-        ancestors |= dict.fromkeys([parent, *_ancestors(read(_path(parent)))])
+        ancestors |= dict.fromkeys([parent, *_ancestors(read(config_path(parent)))])
     return list(ancestors)
 
 
@@ -201,11 +202,18 @@ def _qualified(config: str) -> list[Option]:
     """Return the options of a config file by the names that they have in a command."""
     package = config.partition("@")[2]
     prefix = f"{package}." if package else ""
-    return [replace(option, name=f"{prefix}{option.name}", is_target_argument=False) for option in read(_path(config)).options]
+    return [
+        replace(option, name=f"{prefix}{option.name}", is_target_argument=False) for option in read(config_path(config)).options
+    ]
 
 
 def _is_shown(option: Option) -> bool:
     return bool(option.description) or not option.is_branch
+
+
+def examples(name: str) -> list[str]:
+    """Return the example command lines of a command, without their descriptions."""
+    return [re.split(r"\s{2,}", line)[0] for line in _examples(read(config_path(name)))]
 
 
 def _examples(file: ConfigFile) -> list[str]:

@@ -6,12 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from housing.command_line import help as help_text
+from housing.core.config import read_yaml
+from housing.core.files import short_path
 
 CONFIG_DIR_PROVIDER = "command-line"  # Hydra's name for the source of --config-dir
 # Groups and options that decide which table, rows and store a command works on.
@@ -50,7 +51,7 @@ def _flags(hydra: DictConfig) -> Iterator[str]:
     """Yield the flags and Hydra overrides that say where config files are."""
     for source in hydra.runtime.config_sources:
         if source.provider == CONFIG_DIR_PROVIDER:
-            yield f"--config-dir={_short_path(Path(source.path))}"
+            yield f"--config-dir={short_path(Path(source.path))}"
     for line in hydra.overrides.hydra:
         if line.lstrip("+").startswith("hydra.searchpath="):
             yield line
@@ -85,10 +86,5 @@ def _table_choice(table: str, hydra: DictConfig) -> str:
 
 @cache
 def _table_name(file: Path) -> str | None:
-    declared = yaml.safe_load(file.read_text(encoding="utf-8"))
+    declared = read_yaml(file)
     return str(declared["name"]) if isinstance(declared, dict) and "name" in declared else None
-
-
-def _short_path(path: Path) -> str:
-    """Return a path as seen from the working directory, if it lies below."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,6 +1,7 @@
-"""Hydra configuration: its folder, its resolver of the home folder, instantiation of nodes, and stored configs as YAML."""
+"""Hydra configuration: its folder, its resolver of the home folder, instantiation of nodes, and YAML."""
 
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -33,6 +34,14 @@ def instantiate(node: DictConfig, *arguments: Any) -> Any:
         if isinstance(error.__cause__, HousingError | OSError | HTTPException):
             raise error.__cause__ from None
         raise TargetError(str(error)) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a config file, or None if it cannot be read. Hydra refuses such a file if a command uses it."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    except (yaml.YAMLError, ValueError):  # ValueError: not UTF-8, or a date that does not exist
+        return None
 
 
 class _Dumper(yaml.CSafeDumper):

@@ -1,4 +1,4 @@
-"""Checksums of files and atomic writes."""
+"""Checksums of files, short paths and atomic writes."""
 
 import errno
 import hashlib
@@ -18,6 +18,11 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 checksum of a file in hexadecimal digits, as `sha256sum` prints it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def short_path(path: Path) -> str:
+    """Return a path as seen from the working directory, if it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Table settings: what a file of `conf/data` declares."""
 
 import difflib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,14 @@ TABLE_KEYS = (
     "landmarks",
     "derived_products",
 )
+MAPPING = (dict, "a mapping: lines of NAME: VALUE")
+KEY_TYPES = {
+    "source": MAPPING,
+    "slice_columns": (list, "a list of column names, such as [area]"),
+    "landmarks": MAPPING,
+    "derived_products": MAPPING,
+}
+INTERPOLATION = "${"  # a stored config must have none, so a table that has one as text could not be promoted
 
 
 @dataclass(frozen=True)
@@ -86,4 +95,14 @@ def parse_schema(data: DictConfig) -> Schema:
         close_matches = difflib.get_close_matches(str(key), TABLE_KEYS, n=1, cutoff=0.8)
         if close_matches:
             raise ConfigError(f"Table {declared.get('name')}: unknown key '{key}'. Did you mean '{close_matches[0]}'?")
+    _check_types(declared)
     return Schema.from_dict(declared)
+
+
+def _check_types(declared: Mapping[str, Any]) -> None:
+    for key, (expected, description) in KEY_TYPES.items():
+        value = declared.get(key)
+        if value is not None and not isinstance(value, expected):
+            raise ConfigError(f"Table {declared.get('name')}: {key} must be {description} (got {value!r}).")
+    if INTERPOLATION in json.dumps(declared, default=str):
+        raise ConfigError(f"Table {declared.get('name')}: text in its config must not contain {INTERPOLATION}. Remove it.")

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from housing.command_line.command import USER_ERRORS
+from housing.command_line.config_errors import config_errors
 from housing.core.config import instantiate
-from housing.core.errors import ConfigError
+from housing.core.errors import ConfigError, HousingError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock, store_file
 from housing.core.printable import show
@@ -94,11 +94,12 @@ class SearchSettings:
 def run(cfg: DictConfig, overrides: Sequence[Override], launch: Launch, stop: Callable[[], None] | None) -> None:
     """Search until the study has its number of trials. An error that the user can fix ends the process with its message."""
     try:
-        settings = SearchSettings.from_config(cfg)
+        with config_errors(cfg):
+            settings = SearchSettings.from_config(cfg)
         search = Search(settings, overrides, launch, lambda: _base_run_key(cfg))
         with machine_lock(search.name, kind="searches"):
             search.run(stop)
-    except USER_ERRORS as error:
+    except HousingError as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -17,10 +17,10 @@ from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
 from housing.command_line import console
-from housing.command_line.command import USER_ERRORS
+from housing.command_line.config_errors import config_errors
 from housing.command_line.next_command import next_command
 from housing.core.config import SWEEP_RUN
-from housing.core.errors import StoreError
+from housing.core.errors import HousingError, StoreError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
 from housing.core.printable import show
@@ -104,13 +104,14 @@ class Sweep(Callback):
         tags = {f"housing.{name}": str(value) for name, value in config.tags.items()}
         tags |= {tracking_tags.RUN_TYPE: "sweep", "housing.overrides": " ".join(config.hydra.overrides.task)[:1000]}
         try:
-            self.settings, self.metric = SweepSettings.from_config(config), config.metric
+            with config_errors(config):
+                self.settings, self.metric = SweepSettings.from_config(config), config.metric
             if next(self.folder.glob(f"*/{OUTCOME_FILE}"), None) is not None:
                 sys.exit(f"error: {self.folder} already holds a sweep. Choose another hydra.sweep.dir.")
             self.store = tracking_store.connect(config.mlflow)
             n_closed = self.store.runs.close_dead(self.settings.experiment)
             self.run = self.store.runs.open(self.settings.experiment, f"sweep {self.folder.name}", tags)
-        except (*USER_ERRORS, OSError) as error:  # Hydra would turn an exception into a warning and continue
+        except (HousingError, OSError) as error:  # Hydra would turn an exception into a warning and continue
             sys.exit(f"error: {error}")
         if n_closed:
             show(f"Closed {n_closed} unfinished runs of processes that no longer exist (status KILLED).")

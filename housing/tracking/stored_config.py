@@ -13,7 +13,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from housing.core.config import CONF
+from housing.core.config import CONF, read_yaml
 from housing.core.errors import UntrustedConfigError
 
 TARGET = "_target_"
@@ -94,5 +94,4 @@ def _config_folders() -> tuple[str, ...]:
 @cache
 def _targets_of_files(group: str, folders: tuple[str, ...]) -> frozenset[str]:
     files = (file for folder in folders for file in sorted((Path(folder) / group).glob("*.yaml")))
-    contents = [yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader) for file in files]
-    return frozenset(str(value) for _, key, value in _leaves(contents, group) if key == TARGET)
+    return frozenset(str(value) for file in files for _, key, value in _leaves(read_yaml(file), group) if key == TARGET)

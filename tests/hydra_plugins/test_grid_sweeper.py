@@ -49,7 +49,7 @@ def test_every_job_gets_the_config_that_hydra_composes(jobs: list[list[str]]) ->
         ),
         (
             ["model=linear,xgboost", "model.estimator.max_deph=3,4"],
-            "does not exist for model=linear, model=xgboost. Check",
+            "has no option model.estimator.max_deph (model.estimator.max_deph=3,4). Did you mean model.estimator.max_depth?",
         ),
     ],
 )

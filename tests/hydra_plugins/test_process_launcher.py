@@ -191,7 +191,7 @@ def test_fail_fast_starts_no_further_job(home: Path, launcher: str, may_finish: 
             "hydra.launcher.timeout_seconds=-1",
             "hydra.launcher.timeout_seconds must be a number of seconds above 0, or null (got -1)",
         ),
-        ("hydra.launcher.magic=1", "Key 'magic' is not in struct"),
+        ("hydra.launcher.magic=1", "has no option hydra.launcher.magic"),
     ],
 )
 def test_an_invalid_option_is_an_error(home: Path, option: str, message: str) -> None:

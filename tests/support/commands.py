@@ -49,6 +49,13 @@ class CommandResult:
     err: str
 
 
+def user_error(result: CommandResult) -> str:
+    """Return the message of a command that a user error has ended. It is the only output."""
+    assert result.code == 1, result.err
+    assert result.err.startswith("error: ") and "Traceback" not in result.err and "HYDRA_FULL_ERROR" not in result.err
+    return result.err.removeprefix("error: ").rstrip("\n")
+
+
 def command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environment: str) -> CommandResult:
     """Run a command of the project, `command(home, "housing.train", "debug=fast")`, in a process of its own.
 

@@ -63,4 +63,4 @@ def test_help_and_cfg_work_from_any_folder(folder: Path) -> None:
 def test_a_missing_mandatory_value_is_an_error_with_its_name() -> None:
     process = subprocess.run([sys.executable, "-m", "housing.predict"], capture_output=True, text=True, timeout=60, check=False)
     assert process.returncode == 1
-    assert process.stderr.startswith("error: Missing mandatory value: file")
+    assert process.stderr.startswith("error: Required: file (")

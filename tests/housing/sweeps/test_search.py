@@ -146,7 +146,7 @@ def test_a_study_of_another_search_is_refused(home: Path) -> None:
         (["search=decision_tree", "model.estimator.max_depth=range(9,2)"], "range(9,2): the range is empty"),
         (["hydra/sweeper=search", "model.estimator.max_depth=glob(*)"], "glob(*). Expected choice()"),
         (["search=decision_tree", "hydra.sweeper.storage=nowhere"], "Could not open hydra.sweeper.storage=nowhere"),
-        (["search=decision_tree", "hydra.sweeper.magic=1"], "Key 'magic' is not in struct"),
+        (["search=decision_tree", "hydra.sweeper.magic=1"], "has no option hydra.sweeper.magic"),
     ],
 )
 def test_an_impossible_search_is_an_error(home: Path, arguments: list[str], message: str) -> None:
