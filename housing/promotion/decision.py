@@ -32,6 +32,8 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # one record of
         The version at the alias before this decision, or None if the alias was unset.
     version
         The version at the alias after this decision.
+    next_command
+        The command that promotes against the verdict HOLD, or "" if there is none.
     force_reason
         Why the alias moved against the gate's verdict, or "".
     served_at
@@ -52,6 +54,7 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # one record of
     checks: list[Check] = field(default_factory=list)
     verdict: str = HOLD
     reasons: list[str] = field(default_factory=list)
+    next_command: str = ""
     force_reason: str = ""
     version: str | None = None
     served_at: str = ""

@@ -44,11 +44,14 @@ def describe(gate: GateSettings, difference: PairedDifference, champion: str) ->
         return f"significantly worse: {scores}, higher by at least {lower:.4f} ({confidence})"
     return (
         f"no significant difference: {scores}, a difference between {lower:+.4f} and {upper:+.4f} ({confidence} at either end)"
-        f"{_rows_needed(difference)}"
+        f"{_missing_evidence(difference)}"
     )
 
 
-def _rows_needed(difference: PairedDifference) -> str:
+def _missing_evidence(difference: PairedDifference) -> str:
+    """Return what a significant difference would need, or "" if that is unknown."""
+    if difference.is_fragile:
+        return "; it would be significant, but few further rows like the most extreme ones could reverse it: use more test rows"
     if difference.rows_needed is None or difference.rows_needed <= difference.rows:
         return ""
     return f"; a difference of this size would need about {float(f'{difference.rows_needed:.2g}'):,.0f} test rows"

@@ -27,6 +27,8 @@ def show_decision(decision: Decision, model: str) -> None:
         console.print(_checks_table(decision.checks))
     for reason in decision.reasons:
         console.print(f"- {reason}", soft_wrap=True)
+    if decision.next_command:
+        console.print(f"To promote it nevertheless: {decision.next_command}", soft_wrap=True)
     if decision.evaluation is not None:
         _show_evaluation(console, decision.evaluation)
     state = f"is version {decision.version}" if decision.version else "has no version"

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError, SmokeTestTimeout, UntrustedConfigError
 from housing.core.files import atomic_write
+from housing.core.next_command import next_command
 from housing.evaluation.evaluate import evaluate
 from housing.evaluation.slices import make_slices
 from housing.promotion import decision_log, gate
@@ -82,7 +83,7 @@ def decide(settings: PromotionSettings, store: Store, test_set: TestSet, challen
             if decision.difference is not None:  # the challenger is not the champion itself
                 concerns = [champion.unreadable_reason, _rollback_concern(alias, store, challenger, current)]
                 _downgrade_to_hold(decision, concerns)
-                _apply_force(settings.force_reason, decision)
+                _apply_force(settings, decision)
             if settings.is_full_evaluation:
                 run_cfg = store.artifacts.read_config(challenger.run.id)
                 decision.evaluation = evaluate(settings.evaluation, run_cfg, test_set.table, test_set.parts, bundle)
@@ -148,10 +149,15 @@ def _rollback_concern(alias: AliasSettings, store: Store, challenger: Challenger
     return f"version {version} was rolled back by {rollback.actor} ({rollback.decided_at:%Y-%m-%d %H:%M}): {reason}"
 
 
-def _apply_force(force_reason: str, decision: Decision) -> None:
-    if force_reason:
-        decision.reasons.append(f"forced against the verdict {decision.verdict}: {force_reason}")
-        decision.verdict, decision.force_reason = PROMOTE, force_reason
+def _apply_force(settings: PromotionSettings, decision: Decision) -> None:
+    """Promote against the verdict if the user says so. For a HOLD, name the command that would."""
+    if settings.force_reason:
+        decision.reasons.append(f"forced against the verdict {decision.verdict}: {settings.force_reason}")
+        decision.verdict, decision.force_reason = PROMOTE, settings.force_reason
+    elif decision.verdict == HOLD:
+        selector = [] if settings.challenger.source_alias else [f"run_id={decision.run_id}"]
+        overrides = (f"alias={decision.alias}", *selector, "force=true", "force_reason=REASON")
+        decision.next_command = next_command("promote", *overrides)
 
 
 def write_decision(decision: Decision, path: Path) -> None:
