@@ -17,10 +17,9 @@ from housing.schema.column import Matrix, Vector
 
 BATCH_SIZE = 4_000_000  # random signs in memory at once: 32 MB
 MIN_ROWS = 6  # 2^-6 is the first p-value of the sign-flip test below 2.5 %
-# Chosen by simulation: scripts/bench gate. The unit of both numbers of rows is the number of rows that can stay unseen.
-CONTRADICTING_ROWS = 2.2
-EXTREME_ROWS = 80  # up to this number of test rows, contradicting rows have at least the size EXTREME_SHARE; then it shrinks
-EXTREME_SHARE = 1 / 3  # of the most extreme difference
+# Chosen by simulation: scripts/bench gate. The unit of both is the number of rows that a sample can lack by chance.
+CONTRADICTING_ROWS = 2.5
+FEW_ROWS = 60  # up to this number of test rows, a contradicting row has at least half of the size of the highest difference
 MIN_SKEWNESS = 1e-9  # without skewness the correction would divide by zero
 POWER = 0.8  # probability with which `rows_needed` shows the measured difference
 
@@ -130,13 +129,15 @@ def mean_upper_bounds(samples: Matrix, confidence: float) -> Vector:
 def _contradicting_rows(samples: Matrix, confidence: float) -> Matrix:
     """Return equal rows that contradict a negative mean, shape (samples, contradicting rows).
 
-    They have the length by which the positive tail exceeds the negative one, and at least a share of the longer tail.
+    Their size is the length by which the positive tail exceeds the negative one, and at least half of the positive tail. For
+    more than a few test rows this minimum shrinks, because they show more of the tails.
     """
-    n_unseen = math.log(1 / (1 - confidence))  # rows of this share of the population are absent from a sample by chance
-    share = EXTREME_SHARE * min(1.0, EXTREME_ROWS * n_unseen / samples.shape[1])
-    highest, lowest = samples.max(axis=1), samples.min(axis=1)
-    size = np.maximum(highest + lowest, share * np.maximum(highest, -lowest))
-    return np.repeat(size[:, None], round(CONTRADICTING_ROWS * n_unseen), axis=1)
+    n_unseen = math.log(
+        1 / (1 - confidence)
+    )  # a sample lacks rows of the share n_unseen / rows with the probability 1 - confidence
+    highest, lowest = np.maximum(samples.max(axis=1), 0.0), np.minimum(samples.min(axis=1), 0.0)
+    least = highest / 2 * min(1.0, FEW_ROWS * n_unseen / samples.shape[1])
+    return np.repeat(np.maximum(highest + lowest, least)[:, None], round(CONTRADICTING_ROWS * n_unseen), axis=1)
 
 
 def student_bounds(samples: Matrix, confidence: float) -> Vector:

@@ -5,9 +5,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
+from housing.command_line.next_command import next_command
 from housing.core.errors import BundleError, SmokeTestTimeout, UntrustedConfigError
 from housing.core.files import atomic_write
-from housing.core.next_command import next_command
 from housing.evaluation.evaluate import evaluate
 from housing.evaluation.slices import make_slices
 from housing.promotion import decision_log, gate

@@ -2,33 +2,66 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from housing.evaluation import paired_test as paired
 from housing.evaluation.paired_test import ComparisonSettings, count_half_rows, paired_test, sign_flip_p_value
-from housing.schema.column import Vector
+from tests.support.gate_simulation import SIMULATED, SIMULATED_MAE, count_claims
 
 SETTINGS = ComparisonSettings("rmse", 0.975, n_resamples=999, seed=0)
-REPETITIONS = 400
+FALSE_RATE = 0.025
+SAMPLES = 1000
+MANY_SAMPLES = 4000
+SIZES = (100, 200, 500, 1000, 2000, 5000)
 
 
-def equal_errors(random: np.random.Generator, rows: int) -> tuple[Vector, Vector]:
-    """Return errors of two equal models on rows whose scale has a heavy tail."""
-    scale = np.exp(random.normal(0, 1.5, rows))
-    return scale * random.normal(1, 0.2, rows), scale * random.normal(1, 0.2, rows)
+def most_claims(samples: int) -> int:
+    """Return the number of false claims that a correct test exceeds once in 10,000 simulations."""
+    return int(binom.ppf(0.9999, samples, FALSE_RATE))
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 8, 20, 100])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 20, 100])
 def test_equal_models_are_rarely_called_better_or_worse_at_any_number_of_rows(rows: int) -> None:
-    random = np.random.default_rng(rows)
-    results = [paired_test(SETTINGS, *equal_errors(random, rows)) for _ in range(REPETITIONS)]
-    assert sum(result.is_better for result in results) <= 0.025 * REPETITIONS
-    assert sum(result.is_worse for result in results) <= 0.025 * REPETITIONS
+    random, errors = np.random.default_rng(rows), SIMULATED["equal: lognormal scale"]
+    results = [paired_test(SETTINGS, *(error[0] for error in errors(random, (1, rows)))) for _ in range(400)]
+    assert sum(result.is_better for result in results) <= most_claims(400)
+    assert sum(result.is_worse for result in results) <= most_claims(400)
 
 
-def test_a_challenger_with_rare_large_errors_is_rarely_called_better_than_an_equal_champion() -> None:
-    random = np.random.default_rng(0)
-    errors = [(random.standard_t(5, 100) / np.sqrt(5 / 3), random.normal(0, 1, 100)) for _ in range(REPETITIONS)]
-    assert sum(paired_test(SETTINGS, *pair).is_better for pair in errors) <= 0.04 * REPETITIONS
+@pytest.mark.parametrize("name", SIMULATED)
+def test_models_of_equal_error_are_rarely_called_better_or_worse(name: str) -> None:
+    assert count_claims(SIMULATED[name], 300, SAMPLES).most() <= most_claims(SAMPLES)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rows", SIZES)
+@pytest.mark.parametrize("name", SIMULATED)
+def test_models_of_equal_rmse_are_rarely_called_better_or_worse_at_any_size(name: str, rows: int) -> None:
+    assert count_claims(SIMULATED[name], rows, MANY_SAMPLES).most() <= most_claims(MANY_SAMPLES)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rows", SIZES)
+@pytest.mark.parametrize("name", SIMULATED_MAE)
+def test_models_of_equal_mae_are_rarely_called_better_or_worse_at_any_size(name: str, rows: int) -> None:
+    assert count_claims(SIMULATED_MAE[name], rows, MANY_SAMPLES, "mae").most() <= most_claims(MANY_SAMPLES)
+
+
+def test_skewed_differences_need_the_contradicting_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    skewed = SIMULATED["Student t, 4 df"]
+    assert count_claims(skewed, 300, SAMPLES).most() <= most_claims(SAMPLES)
+    monkeypatch.setattr(paired, "CONTRADICTING_ROWS", 0)
+    assert count_claims(skewed, 300, SAMPLES).most() > most_claims(SAMPLES)
+
+
+def test_a_difference_that_one_more_large_error_could_reverse_is_fragile() -> None:
+    champion, challenger = np.full(200, 0.1), np.zeros(200)
+    settings = ComparisonSettings("mae", 0.975, n_resamples=999, seed=0)
+    assert paired_test(settings, challenger, champion).is_better
+    challenger[0] = 6.0
+    result = paired_test(settings, challenger, champion)
+    assert result.is_fragile and not result.is_better
+    assert not paired_test(settings, champion, champion).is_fragile
 
 
 def test_too_few_rows_have_no_bounds() -> None:
