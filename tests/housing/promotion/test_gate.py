@@ -185,9 +185,10 @@ def test_costs_fail_above_their_limits() -> None:
     assert [check.passed for check in gate.cost_checks(limited, costs)] == [False, True]
 
 
-def test_a_new_column_breaks_requests_even_if_it_is_nullable(rentals: Table) -> None:
+@pytest.mark.parametrize("nullable", [False, True])
+def test_a_new_column_breaks_requests_unless_it_is_nullable(rentals: Table, nullable: bool) -> None:
     declared = rentals.schema.to_dict()
-    declared["columns"]["floor"] = {"type": "int", "nullable": True}
+    declared["columns"]["floor"] = {"type": "int", "nullable": nullable}
     (check,) = gate.columns_check(Schema.from_dict(declared), rentals.schema)
-    assert not check.passed and "floor" in check.actual
+    assert check.passed == nullable and ("floor" in check.actual) != nullable
     assert not list(gate.columns_check(rentals.schema, None))
