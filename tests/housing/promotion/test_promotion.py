@@ -106,7 +106,7 @@ def test_an_equal_run_gets_the_verdict_hold(home: Path, store: Store) -> None:
     assert (decision.verdict, decision.version) == ("HOLD", "1")
     assert decision.difference is not None and decision.difference.difference == 0.0
     assert decision.reasons[-1].startswith("no significant difference: test rmse")
-    assert f"alias=staging run_id={again.run_id} force=true force_reason=REASON" in decision.next_command
+    assert f"alias=staging run_id={repeated.run_id} force=true force_reason=REASON" in decision.next_command
     assert store.registry.version_at(MODEL, "staging") == "1"
 
 
