@@ -5,6 +5,7 @@
 import ipaddress
 import os
 import resource
+import shlex
 import signal
 import socket
 import struct
@@ -14,6 +15,7 @@ from typing import Any
 
 from gunicorn import version_info
 
+from housing.core.files import exposed_secret
 from housing.core.printable import configure_logging
 from server.api import auth
 from server.api.auth import Access
@@ -73,6 +75,8 @@ def on_starting(_server: Any) -> None:
     """Load the API keys for all workers, or exit if that fails."""
     if error := _load_keys_error():
         sys.exit(f"error: {error}")
+    if _settings.keys_file and (exposed := exposed_secret(Path(_settings.keys_file))):
+        print(f"WARNING: {exposed}. Run: chmod 600 {shlex.quote(_settings.keys_file)}", file=sys.stderr, flush=True)
 
 
 def _load_keys_error() -> str:

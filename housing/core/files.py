@@ -1,8 +1,9 @@
-"""Checksums of files, short paths and atomic writes."""
+"""Checksums of files, short paths, who can read a file, and atomic writes."""
 
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,13 @@ def sha256(path: Path) -> str:
 def short_path(path: Path) -> str:
     """Return a path as seen from the working directory, if it lies below."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def exposed_secret(path: Path) -> str:
+    """Return a sentence if users other than the owner of a file of secrets can read it, else an empty string."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    readers = [name for name, bit in (("its group", stat.S_IRGRP), ("all users", stat.S_IROTH)) if mode & bit]
+    return f"{path} can be read by {' and '.join(readers)} (mode {mode:04o})" if readers else ""
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import urllib.error
 import urllib.request
@@ -18,7 +19,7 @@ from housing.bundle.bundle import Bundle
 from housing.command_line.next_command import next_command
 from housing.core.environment import project_home
 from housing.core.errors import HousingError
-from housing.core.files import sha256
+from housing.core.files import exposed_secret, sha256
 from housing.core.http import NO_PROXY_OPENER
 from housing.core.locks import store_file
 from housing.core.printable import hide_password
@@ -69,6 +70,7 @@ class CheckSettings:
     alias: str
     server_url: str | None
     server_key: str
+    keys_file: str
     prometheus_url: str | None
     grafana_url: str | None
     min_free_disk_mb: int
@@ -85,6 +87,7 @@ class CheckSettings:
             alias=cfg.serve.alias,
             server_url=cfg.serve.url,
             server_key=cfg.serve.key,
+            keys_file=cfg.serve.keys_file,
             prometheus_url=cfg.prometheus,
             grafana_url=cfg.grafana,
             min_free_disk_mb=cfg.min_free_disk_mb,
@@ -272,6 +275,18 @@ def server(settings: CheckSettings) -> str:
     return f"{url} is ready and serves version {served}"
 
 
+def keys(settings: CheckSettings) -> str:
+    """Check that only the owner can read the file of API keys."""
+    if not settings.keys_file:
+        raise CheckSkipped("serve.keys_file is not set")
+    path = Path(settings.keys_file)
+    if not path.is_file():
+        raise CheckFailed(f"{path} does not exist", f"python -m server.access NAME predict, and put the line into {path}")
+    if exposed := exposed_secret(path):
+        raise CheckFailed(exposed, f"chmod 600 {shlex.quote(str(path))}")
+    return f"{path} can be read by its owner only"
+
+
 def metrics(settings: CheckSettings) -> str:
     """Check that the server exports metrics."""
     text = _fetch_text(_configured_url(settings.server_url, "serve.url"), "/metrics", settings, SERVE_COMMAND)
@@ -345,5 +360,5 @@ def _http_get(url: str, timeout: float, key: str = "") -> str:
 
 
 CHECKS: tuple[Callable[[CheckSettings], str], ...] = (
-    *(packages, threads, disk, table, remote, store, registry, artifacts, bundle, server, metrics, prometheus, grafana),
+    *(packages, threads, disk, table, remote, store, registry, artifacts, bundle, keys, server, metrics, prometheus, grafana),
 )

@@ -29,6 +29,7 @@ def server_environment(serve: Mapping[str, object]) -> dict[str, str]:
 
 def supervise(environ: Mapping[str, str]) -> int:
     """Run the server until SIGTERM, SIGINT or the end of gunicorn. Return gunicorn's exit code, or 0 after a signal."""
+    os.umask(0o077)  # the prediction log holds the data of clients
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

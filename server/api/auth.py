@@ -6,6 +6,7 @@ import hmac
 import math
 import mmap
 import os
+import re
 import struct
 import tempfile
 import threading
@@ -20,6 +21,7 @@ from server.core.errors import RequestError
 
 PREDICT, METRICS, FEEDBACK = RIGHTS = ("predict", "metrics", "feedback")
 KEYS_VARIABLE = "HOUSING_KEYS"
+DIGEST_PATTERN = re.compile(r"[0-9a-fA-F]{64}")
 CREATE_KEY_HINT = "Create such a line with: python -m server.access NAME RIGHTS"
 
 
@@ -64,9 +66,10 @@ class ApiKey:
     def parse(cls, line: str) -> Self:
         """Parse `name right,right hash`. Raises ValueError, which names the owner and never the hash."""
         name, rights, digest = (*line.split(), "", "")[:3]
-        if len(line.split()) != 3 or not set(rights.split(",")) <= set(RIGHTS) or len(digest) != 64:
+        if len(line.split()) != 3 or not set(rights.split(",")) <= set(RIGHTS) or not DIGEST_PATTERN.fullmatch(digest):
+            owner = f"The key of {name}" if rights else "A line"  # a single word can be a key, which no log may show
             raise ValueError(
-                f"The key of {name} must have the form 'NAME RIGHTS HASH' with rights from {','.join(RIGHTS)}. {CREATE_KEY_HINT}"
+                f"{owner} must have the form 'NAME RIGHTS HASH' with rights from {','.join(RIGHTS)}. {CREATE_KEY_HINT}"
             )
         return cls(name, frozenset(rights.split(",")), bytes.fromhex(digest))
 
@@ -83,14 +86,14 @@ def load_keys(keys_file: str) -> None:
 
 
 def _read_keys(keys_file: str) -> list[ApiKey]:
-    keys = _parse_keys(Path(keys_file).read_text(encoding="utf-8")) if keys_file else []
+    keys = _parse_keys(Path(keys_file).read_text(encoding="utf-8-sig")) if keys_file else []
     if keys_file and not keys:  # it may be half-written, and without keys the server would be open
         raise ValueError(f"{keys_file} contains no API key. {CREATE_KEY_HINT}")
     return keys + _parse_keys(os.environ.get(KEYS_VARIABLE, "").replace(";", "\n"))
 
 
 def _parse_keys(text: str) -> list[ApiKey]:
-    return [ApiKey.parse(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [ApiKey.parse(line) for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
 class Access:

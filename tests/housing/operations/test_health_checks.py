@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from housing.operations.health_checks import FAILED, SKIPPED, CheckResult, run_checks
+from housing.operations.health_checks import FAILED, PASSED, SKIPPED, CheckResult, run_checks
 from tests.support.cluster import MlflowServer
 from tests.support.commands import command
 from tests.support.object_store import BUCKET, object_store
@@ -48,7 +48,7 @@ def test_a_healthy_installation_passes_all_checks(healthy_server: Server) -> Non
     home = healthy_server.log.parent
     results = check(home, f"serve.url={healthy_server.url}")
     states = {name: result.state for name, result in results.items()}
-    assert {name for name, state in states.items() if state == SKIPPED} == {"remote", "prometheus", "grafana"}
+    assert {name for name, state in states.items() if state == SKIPPED} == {"remote", "keys", "prometheus", "grafana"}
     assert FAILED not in states.values(), results
     assert results["registry"].message == "housing-rentals version 1 at staging"
     assert results["bundle"].message == "version 1 is complete and predicts its golden rows: xgboost on none"
@@ -72,6 +72,20 @@ def test_an_alias_without_a_version_fails_once(healthy_server: Server) -> None:
     results = check(home, f"serve.url={healthy_server.url}", "serve.alias=other")
     assert (results["registry"].state, results["registry"].hint) == (FAILED, "python -m housing.promote data=rentals")
     assert (results["server"].state, results["server"].message) == (SKIPPED, "needs registry")
+
+
+def test_a_keys_file_that_others_can_read_fails(home: Path) -> None:
+    file = home / "my keys"
+    override = f"serve.keys_file='{file}'"
+    assert check(home, override)["keys"].state == FAILED
+    for mode, readers in ((0o640, "its group"), (0o604, "all users")):
+        file.touch()
+        file.chmod(mode)
+        result = check(home, override)["keys"]
+        assert result.message == f"{file} can be read by {readers} (mode {mode:04o})"
+        assert result.hint == f"chmod 600 '{file}'"
+    file.chmod(0o600)
+    assert check(home, override)["keys"].state == PASSED
 
 
 def test_more_threads_than_cores_fail(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,9 @@ def test_the_replacement_of_a_crashed_worker_keeps_the_loaded_keys(served_home: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("foo\n", "error: The key of foo must have the form"),
+        ("foo predict\n", "error: The key of foo must have the form"),
+        ("secret\n", "error: A line must have the form"),
+        (f"foo predict {'x' * 64}\n", "error: The key of foo must have the form"),
         ("", "contains no API key"),
         ("# none yet\n", "contains no API key"),
         (None, "No such file"),
@@ -186,6 +188,19 @@ def test_unreadable_keys_stop_the_server_at_start(served_home: Path, tmp_path: P
     result = fresh_command(served_home, "housing.serve", *options)
     assert result.code == 1
     assert message in result.err and "Traceback" not in result.err
+    assert "secret" not in result.err and "xxx" not in result.err
+
+
+def test_a_keys_file_of_another_editor_is_read_and_a_readable_one_warns(served_home: Path, tmp_path: Path) -> None:
+    file, one, two = tmp_path / "my keys", new_key("one", "predict"), new_key("two", "predict")
+    lines = ("\ufeff# byte order mark", "", *(one[1], one[1]), "   ", f"  {two[1]}  ", " # indented")
+    file.write_bytes("\r\n".join(lines).encode())
+    file.chmod(0o644)
+    with serving(served_home, f"serve.keys_file='{file}'", "serve.workers=1", "serve.rate_limit=5") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        assert [ask(running, "/predict", key, BODY).status for key in (one[0], two[0], one[1], None)] == [200, 200, 401, 401]
+        log = running.log.read_text(encoding="utf-8")
+    assert f"WARNING: {file} can be read by its group and all users (mode 0644). Run: chmod 600 '{file}'" in log
 
 
 @pytest.mark.parametrize("arguments", [(), ("a",), ("a b", "predict"), ("a", "admin")])
