@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from housing.core.errors import ConfigError, HousingError
 from housing.data import table as data
@@ -27,7 +28,7 @@ from housing.training.build import BuildSettings, build
 from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import score
 from tests.support.commands import command
-from tests.support.tables import TABLES, config, train
+from tests.support.tables import TABLES, config, rentals_frame, train
 
 FEW_TREES = ("model.estimator.n_estimators=20", "interval.estimator.n_estimators=10", "figures=false")
 LINEAR = ("model=linear", "interval=none", "figures=false")
@@ -267,3 +268,40 @@ def test_the_command_prints_the_path_of_the_page_and_errors_without_traceback(ho
     assert (result.code, result.out) == (0, f"written: {home}/page.html\n") and (home / "page.html").is_file()
     wrong = command(home, "housing.report", f"run_id={'0' * 32}")
     assert wrong.code == 1 and "Traceback" not in wrong.err and wrong.err.endswith(f"has no run {'0' * 32}.\n")
+
+
+HOSTILE = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>"
+HOSTILE_TABLE = {
+    "name": "hostile",
+    "description": HOSTILE,
+    "path": "${paths.data}/hostile.csv",
+    "columns": {
+        HOSTILE: {"type": "float", "min": 0, "max": 500, "unit": HOSTILE, "description": HOSTILE},
+        "quarter": {"type": "category", "categories": [HOSTILE, "harbour", "hills"], "description": HOSTILE},
+        "rent": {"type": "float", "min": 0, "unit": HOSTILE, "role": "target", "description": HOSTILE},
+    },
+}
+
+
+def test_texts_of_a_table_and_a_run_are_escaped_on_every_page(home: Path) -> None:
+    folder, quoted = home / "conf", HOSTILE.replace('"', '\\"')
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "hostile.yaml").write_text(yaml.safe_dump(HOSTILE_TABLE), encoding="utf-8")
+    frame = rentals_frame().replace({"quarter": {"old town": HOSTILE}}).rename(columns={"area": HOSTILE})
+    frame[[HOSTILE, "quarter", "rent"]].to_csv(home / "data" / "hostile.csv", index=False)
+    context = (f"--config-dir={folder}", "data=hostile")
+    jobs = (*context[1:], "model=linear,decision_tree", "features=none", f'+tags.why="{quoted}"', "figures=true", "interval=none")
+    ended = command(home, "housing.train", "-m", context[0], *jobs)
+    assert ended.code == 0, ended.err
+    store = tracking_store.connect(config("train", "data=rentals").mlflow)
+    experiment = store.client.experiment_id("hostile")
+    runs = [run.info.run_id for run in store.client.api.search_runs([experiment]) if "rmse" in run.data.metrics]
+    for run_ids in (runs[0], f"[{','.join(runs[:2])}]"):
+        ended = command(home, "housing.report", *context, f"run_id={run_ids}")
+        assert ended.code == 0, ended.err
+    pages = [path.read_text(encoding="utf-8") for path in home.rglob("*.html")]
+    assert len(pages) >= 3
+    for page in pages:
+        assert "<script" not in page and "<img" not in page
+        check_figures(page)
+    assert any("&lt;script&gt;alert" in page for page in pages)
