@@ -338,13 +338,13 @@ def _fetch_text(url: str, route: str, settings: CheckSettings, hint: str) -> str
         raise CheckFailed(f"{url} does not answer: {error}", hint) from error
 
 
-def _fetch_json(keys: Sequence[str], url: str, route: str, settings: CheckSettings, hint: str) -> Any:
-    """Return the value below nested keys of a JSON answer."""
+def _fetch_json(fields: Sequence[str], url: str, route: str, settings: CheckSettings, hint: str) -> Any:
+    """Return the value below nested fields of a JSON answer."""
     text = _fetch_text(url, route, settings, hint)
     try:
         value: Any = json.loads(text)
-        for key in keys:
-            value = value[key]
+        for field in fields:
+            value = value[field]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckFailed(
             f"{url}{route} gave an unexpected answer", f"check the address {url}: another program answers"
