@@ -5,8 +5,9 @@ import logging
 import math
 import re
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -77,10 +78,34 @@ class Table:
         """Return some rows, without a fingerprint."""
         return Table(self.schema, self.matrix[indices], self.target[indices], self.keys[indices], fingerprint="")
 
+    def with_levels(self, levels: Mapping[str, Mapping[str, int]]) -> "Table":
+        """Return the table with other levels of the columns whose levels are learned. Other values are unseen."""
+        if levels == self.schema.levels:
+            return self
+        schema, matrix = self.schema.with_levels(levels), self.matrix.copy()
+        for index, (before, after) in enumerate(zip(self.schema.features, schema.features, strict=True)):
+            if after.is_learned:
+                codes = np.array([*map(after.encode, before.categories), after.unseen_code, math.nan])
+                is_missing = np.isnan(matrix[:, index])
+                matrix[:, index] = codes[np.where(is_missing, len(codes) - 1, matrix[:, index]).astype(np.intp)]
+        return replace(self, schema=schema, matrix=matrix)
+
+    def count_levels(self, rows: Sequence[int] | NDArray[np.intp]) -> dict[str, dict[str, int]]:
+        """Return the levels that occur in some rows, with their numbers, for each column whose levels are learned."""
+        counted = {}
+        for column, codes in zip(self.schema.features, self.matrix[rows].T, strict=True):
+            if column.is_learned:
+                counts = np.bincount(codes[~np.isnan(codes)].astype(np.intp), minlength=len(column.categories)).tolist()
+                counted[column.name] = {level: count for level, count in zip(column.categories, counts, strict=False) if count}
+        return counted
+
     def row_keys(self) -> list[bytes]:
         """Return a value for each row that is equal for rows with equal values in every column."""
-        values = _row_bytes(np.column_stack([self.matrix, self.target]))
-        return [key + row for key, row in zip(self.keys, values, strict=True)]
+        values = _row_bytes(self.schema, self.matrix)
+        return [
+            key + row + target.tobytes()
+            for key, row, target in zip(self.keys, values, self.target.astype("<f8") + 0.0, strict=True)
+        ]
 
 
 def load(data: DictConfig, max_rows: int | None = None) -> Table:
@@ -135,11 +160,15 @@ def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
         If a value violates the schema. The message lists each violation.
     """
     schema.require_table_columns(list(frame.columns))
+    schema = learn_levels(
+        schema, {column.name: _exact_values(frame[column.name]) for column in schema.features if column.is_learned}
+    )
+    checked = [column for column in schema.unused if column.role != "ignore"]
     matrix, violations = schema.encode_features(frame)
     labelled = labelled_rows(schema, frame)
     target, reasons = schema.target.encode_series(frame[schema.target.name].iloc[labelled])
     violations += [Violation(int(labelled[row]), schema.target.name, reason) for row, reason in reasons]
-    violations += [violation for column in schema.attendants for violation in _find_violations(column, frame[column.name])]
+    violations += [violation for column in checked for violation in _find_violations(column, frame[column.name])]
     if violations:
         raise schema.violated(violations)
     _report_unlabelled(schema, len(frame), len(labelled))
@@ -158,6 +187,12 @@ def _report_unlabelled(schema: Schema, n_rows: int, n_labelled: int) -> None:
     if n_labelled < n_rows:
         dropped = f"{n_rows - n_labelled:,} of {n_rows:,} rows"
         log.warning("Table %s: dropped %s, which have no %s (the target).", schema.name, dropped, schema.target.name)
+
+
+def learn_levels(schema: Schema, values: Mapping[str, Iterable[Value]]) -> Schema:
+    """Return a schema whose learned levels are the values of these columns."""
+    counts = {name: Counter(value for value in column if isinstance(value, str)) for name, column in values.items()}
+    return schema.with_levels(counts) if counts else schema
 
 
 def _exact_values(series: Any) -> list[Value]:
@@ -187,21 +222,34 @@ def make_table(schema: Schema, encoded: Matrix, key_values: Sequence[Sequence[Va
     matrix, target = encoded[:, :-1], encoded[:, -1]
     key_columns = [column for column in schema.columns if column.role == "key"]
     keys = np.empty(len(matrix), dtype=np.object_)
-    keys[:] = [b"".join(map(_key_bytes, key_columns, values)) for values in key_values] if key_columns else _row_bytes(matrix)
+    keys[:] = (
+        [b"".join(map(_key_bytes, key_columns, values)) for values in key_values] if key_columns else _row_bytes(schema, matrix)
+    )
     return Table(schema, matrix, target, keys, digest)
 
 
-def _row_bytes(matrix: Matrix) -> list[bytes]:
-    """Return the bytes of each row, equal for equal rows."""
-    canonical = np.ascontiguousarray(np.where(np.isnan(matrix), np.nan, matrix) + 0.0, dtype="<f8")  # one NaN, one zero
-    return [row.tobytes() for row in canonical]
+def _row_bytes(schema: Schema, matrix: Matrix) -> list[bytes]:
+    """Return the bytes of each row, equal for equal rows. Learned levels count by name: their codes depend on the table."""
+    learned = [index for index, column in enumerate(schema.features) if column.is_learned]
+    numbers = np.delete(matrix, learned, axis=1)
+    canonical = np.ascontiguousarray(np.where(np.isnan(numbers), np.nan, numbers) + 0.0, dtype="<f8")  # one NaN, one zero
+    rows = [row.tobytes() for row in canonical]
+    for index in learned:
+        column = schema.features[index]
+        levels = [_text_bytes(column.decode(code)) for code in matrix[:, index].tolist()]
+        rows = [row + level for row, level in zip(rows, levels, strict=True)]
+    return rows
+
+
+def _text_bytes(value: Value) -> bytes:
+    text = b"" if value is None else str(value).encode()
+    return TEXT_TAG + (-1 if value is None else len(text)).to_bytes(8, "little", signed=True) + text
 
 
 def _key_bytes(column: Column, value: Value) -> bytes:
     """Return a key's value as bytes: those of its float64 if that is exact, so that splits by key stay as they were."""
     if column.type == "text" and value is not None:
-        text = str(value).encode()
-        return TEXT_TAG + len(text).to_bytes(8, "little") + text
+        return _text_bytes(value)
     if isinstance(value, int | np.integer) and abs(value) > MAX_INTEGER:
         return BIG_INTEGER_TAG + int(value).to_bytes(8, "little", signed=True)
     return struct.pack("<d", column.encode(value) + 0.0)  # one zero

@@ -44,6 +44,7 @@ class EvaluationSettings:
 
 def evaluate(settings: EvaluationSettings, run_cfg: DictConfig, table: Table, parts: Split, bundle: Bundle) -> Evaluation:
     """Score a bundle on the test rows and by slice, and refit its config (`run_cfg`) on harder splits."""
+    table = table.with_levels(bundle.schema.levels)
     predicted, actual = bundle.predict(table.matrix[parts.test]), table.target[parts.test]
     skipped: list[str] = []
     interval = bootstrap_interval(predicted - actual, "rmse", CONFIDENCE, N_RESAMPLES, seed=0)

@@ -12,6 +12,7 @@ from housing.explanation.shapley import Predict
 from housing.schema.column import Column, Matrix, Vector
 
 GRID_POINTS = 41  # of a numeric column
+MAX_LEVELS = 41  # of a category
 
 
 def ice_curves(predict: Predict, row: Vector, columns: Sequence[Column], reference: Matrix) -> dict[str, dict[str, list[Any]]]:
@@ -41,10 +42,11 @@ def ice_curves(predict: Predict, row: Vector, columns: Sequence[Column], referen
 
 
 def _grid_values(column: Column, current: float, reference: Vector) -> Vector:
-    """Return all categories, or numbers over the range of the reference and the current value. Missing comes last."""
+    """Return levels, or numbers over the range of the reference and the current value. Missing comes last."""
     missing = [np.nan] if column.nullable else []
     if not column.is_number:
-        return np.array([*range(max(len(column.categories), 2)), *missing], dtype=np.float64)
+        levels = range(min(max(len(column.categories), 2), MAX_LEVELS))  # learned levels begin with the most frequent
+        return np.array([*levels, *([] if np.isnan(current) or current in levels else [current]), *missing], dtype=np.float64)
     known = np.append(reference, current)
     known = known[~np.isnan(known)]
     if not known.size:

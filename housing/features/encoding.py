@@ -1,22 +1,24 @@
 """Encoding: the last step before an estimator, from columns with categories and gaps to plain numbers."""
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
-from housing.schema.column import Column, Matrix
+from housing.features.category_means import level_means, out_of_fold_means, positions
+from housing.schema.column import Column, Matrix, Vector
 from housing.schema.table_schema import Schema
 
 NAN_HANDLING = ("impute", "native")
+MAX_ONE_HOT_LEVELS = 30
 
 
 class Encoder:
-    """One-hot encoding of categories and imputation of missing numbers.
+    """Encoding of categories and imputation of missing numbers.
 
-    A missing category is a level of its own.
+    A category with up to `MAX_ONE_HOT_LEVELS` levels is one-hot encoded, and a missing value is a level of its own. A category
+    with more levels becomes the smoothed mean target of the level, out of fold for training rows.
 
     Parameters
     ----------
@@ -35,7 +37,8 @@ class Encoder:
     names
         Names of the encoded columns.
     arrays
-        Fitted state: `medians`, shape (numbers + derived,), if `nan_handling` is "impute".
+        Fitted state: `medians`, shape (numbers + derived,), if `nan_handling` is "impute". For each category with many levels
+        `level_means_<index>`, shape (levels + 2,).
     """
 
     def __init__(self, schema: Schema, visible: Sequence[int], derived: list[str], nan_handling: str) -> None:
@@ -45,33 +48,50 @@ class Encoder:
         self.impute = nan_handling == "impute"
         self.numbers = [index for index, column in columns if column.type != "category"]
         self.missing_flags = [index for index in self.numbers if self.impute and schema.features[index].nullable]
-        self.levels = [(index, level) for index, column in columns for level in _levels(column)]
+        self.target_encoded = [index for index, column in columns if len(column.categories) > MAX_ONE_HOT_LEVELS]
+        self._n_levels = np.array([len(schema.features[index].categories) for index in self.target_encoded])
+        levels = [(index, level) for index, column in columns if index not in self.target_encoded for level in _levels(column)]
+        self._level_columns, self._level_codes = [index for index, _ in levels], np.array([level for _, level in levels])
+        self._is_missing_level = np.isnan(self._level_codes)
         self.names = [schema.features[index].name for index in self.numbers] + derived
         self.names += [f"{schema.features[index].name}_is_missing" for index in self.missing_flags]
-        self.names += [f"{column.name}={_level_name(column, level)}" for _, column in columns for level in _levels(column)]
+        self.names += [_level_name(schema.features[index], level) for index, level in levels]
+        self.names += [f"{schema.features[index].name}_target_mean" for index in self.target_encoded]
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
-    def fit(self, matrix: Matrix, derived: Sequence[Matrix]) -> Self:
-        """Learn the medians of numbers and derived columns; 0 for a column without any value."""
+    def fit_transform(self, matrix: Matrix, target: Vector, derived: Sequence[Matrix]) -> Matrix:
+        """Fit on training rows, and return their encoded columns, shape (rows, names).
+
+        Learn the medians of numbers and derived columns, 0 for a column without any value, and the mean targets of levels.
+        """
         if self.impute:
             columns = np.hstack([matrix[:, self.numbers], *derived])
             self.arrays["medians"] = np.array([median(column) for column in columns.T])
-        return self
+        encoded = []
+        for index, n_levels in zip(self.target_encoded, self._n_levels.tolist(), strict=True):
+            self.arrays[f"level_means_{index}"] = level_means(matrix[:, index], target, n_levels)
+            encoded.append(out_of_fold_means(matrix[:, index], target, n_levels)[:, None])
+        return np.concatenate([*self._parts(matrix, derived), *encoded], axis=1)
 
     def transform(self, matrix: Matrix, derived: Sequence[Matrix]) -> Matrix:
-        """Return the encoded columns, shape (rows, names): numbers, derived columns, missing flags, then levels."""
+        """Return the encoded columns, shape (rows, names): numbers, derived columns, missing flags, levels, mean targets."""
+        parts = self._parts(matrix, derived)
+        if self.target_encoded:
+            index = positions(matrix[:, self.target_encoded], self._n_levels)
+            parts += [self.arrays[f"level_means_{column}"][index[:, [place]]] for place, column in enumerate(self.target_encoded)]
+        return np.concatenate(parts, axis=1)
+
+    def _parts(self, matrix: Matrix, derived: Sequence[Matrix]) -> list[Matrix]:
         parts = [matrix[:, self.numbers], *derived]
         if self.impute:
             numbers = np.concatenate(parts, axis=1)
             parts = [np.where(np.isnan(numbers), self.arrays["medians"], numbers)]
         if self.missing_flags:
             parts.append(np.isnan(matrix[:, self.missing_flags]).astype(np.float64))
-        parts += [self._is_level(matrix[:, [index]], level) for index, level in self.levels]
-        return np.concatenate(parts, axis=1)
-
-    @staticmethod
-    def _is_level(column: Matrix, level: float) -> Matrix:
-        return (np.isnan(column) if np.isnan(level) else column == level).astype(np.float64)
+        if self._level_columns:
+            values = matrix[:, self._level_columns]
+            parts.append(((values == self._level_codes) | (np.isnan(values) & self._is_missing_level)).astype(np.float64))
+        return parts
 
 
 def _levels(column: Column) -> list[float]:
@@ -81,7 +101,7 @@ def _levels(column: Column) -> list[float]:
 
 
 def _level_name(column: Column, level: float) -> str:
-    return "missing" if np.isnan(level) else column.categories[int(level)]
+    return f"{column.name}={'missing' if np.isnan(level) else column.categories[int(level)]}"
 
 
 def median(column: NDArray[np.float64]) -> float:

@@ -138,7 +138,7 @@ class Features:
         derived = [_fit_transform(block, matrix, target) for block in self.blocks.values()]
         if self.applicability is not None:
             self.applicability.fit(matrix)
-        return self.encoder.fit(matrix, derived).transform(matrix, derived)
+        return self.encoder.fit_transform(matrix, target, derived)
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Return the columns of new rows, shape (rows, names)."""

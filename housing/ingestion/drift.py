@@ -61,7 +61,7 @@ class Drift:
 
 def measure_drift(present: Table, new: Table, significance: float) -> list[Drift]:
     """Return the drift of each column, the target included, in the bins that monitoring uses: deciles or categories."""
-    schema = present.schema
+    schema, new = present.schema, new.with_levels(present.schema.levels)
     reference = histogram_reference(schema, present.matrix, present.target)
     drifts = [
         _column_drift(column, before, after, reference["columns"][column.name], significance)

@@ -9,7 +9,7 @@ import numpy as np
 from housing.core.errors import HousingError
 from housing.data.read_options import ReadOptions
 from housing.data.reading import Cells, NumberedRow, field_count_reason, read_rows
-from housing.data.table import Table, make_table, parse_cell
+from housing.data.table import Table, learn_levels, make_table, parse_cell
 from housing.schema.column import Record
 from housing.schema.table_schema import Schema
 
@@ -71,9 +71,8 @@ class NewRows:
     @classmethod
     def from_cells(cls, header: list[str], numbered_rows: list[NumberedRow], schema: Schema, options: ReadOptions) -> Self:
         """Separate the rows that fit the schema from the others. Each row comes with its line number."""
-        encoded_columns = (*schema.features, schema.target)
         key_columns = [column for column in schema.columns if column.role == "key"]
-        good_rows, encoded_rows, key_values, bad_rows = [], [], [], []
+        good_rows, records, key_values, bad_rows = [], [], [], []
         for line, cells in numbered_rows:
             record, reasons = _parse_row(dict(zip(header, cells, strict=False)), schema, options)
             if len(cells) != len(header):
@@ -82,9 +81,12 @@ class NewRows:
                 bad_rows.append(BadRow(line, " ".join(reasons), cells))
             else:
                 good_rows.append(cells)
-                encoded_rows.append([column.encode(record[column.name]) for column in encoded_columns])
+                records.append(record)
                 key_values.append([record[column.name] for column in key_columns])
-        encoded = np.array(encoded_rows, dtype=np.float64).reshape(len(encoded_rows), len(encoded_columns))
+        learned = [column.name for column in schema.features if column.is_learned]
+        schema = learn_levels(schema, {name: [record[name] for record in records] for name in learned})
+        target = [schema.target.encode(record[schema.target.name]) for record in records]
+        encoded = np.column_stack([schema.encode_records(records), np.array(target, dtype=np.float64)])
         return cls(header, good_rows, make_table(schema, encoded, key_values, digest=""), bad_rows)
 
 

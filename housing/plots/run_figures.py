@@ -26,6 +26,7 @@ def draw(bundle: Bundle, holdout: HoldoutPredictions, table: Table, parts: Split
     rows, predicted by the fit on the training rows. Column importance is computed on the test rows' inputs.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    table = table.with_levels(bundle.schema.levels)
     matrix, actual, predicted = table.matrix[holdout.rows], table.target[holdout.rows], holdout.predicted
     unit = f"{table.schema.target.name} ({table.schema.target.unit_label})"
     model = f"{bundle.card['model']} on features {bundle.card['features']}"

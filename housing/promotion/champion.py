@@ -75,9 +75,11 @@ def find_champion(alias: AliasSettings, version: str | None, store: Store, test_
 def _score_champion(
     name: str, bundle: Bundle, run_id: str, test_set: TestSet, reasons: list[str], baseline: Champion
 ) -> Champion:
-    matrix, predictable = test_set.matrix, np.ones(len(test_set), dtype=bool)
-    if bundle.schema.interface() != test_set.table.schema.interface():
-        records = test_set.table.schema.decode(matrix)
+    predictable = np.ones(len(test_set), dtype=bool)
+    if bundle.schema.interface() == test_set.table.schema.interface():
+        matrix = test_set.matrix_for(bundle.schema)
+    else:
+        records = test_set.table.schema.decode(test_set.table.matrix[test_set.parts.test])
         predictable = np.array([bundle.schema.can_encode(record) for record in records])
         accepted = [record for record, accepts in zip(records, predictable, strict=True) if accepts]
         matrix = bundle.schema.encode_records(accepted)

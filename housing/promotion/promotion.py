@@ -101,7 +101,7 @@ def decide(settings: PromotionSettings, store: Store, test_set: TestSet, challen
 
 def _judge(settings: PromotionSettings, test_set: TestSet, bundle: Bundle, champion: Champion, decision: Decision) -> None:
     """Compare bundle and champion, and add scores, checks, verdict and reasons to the decision."""
-    matrix, actual, predictable = test_set.matrix, test_set.actual, champion.predictable
+    matrix, actual, predictable = test_set.matrix_for(bundle.schema), test_set.actual, champion.predictable
     predicted = bundle.predict(matrix)
     decision.champion = champion.name
     decision.challenger_metrics = score(predicted[predictable], actual[predictable])

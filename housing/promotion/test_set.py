@@ -34,10 +34,9 @@ class TestSet:
         """Return the number of test rows."""
         return len(self.parts.test)
 
-    @property
-    def matrix(self) -> Matrix:
-        """Features of the test rows, shape (rows, schema.features)."""
-        return self.table.matrix[self.parts.test]
+    def matrix_for(self, schema: Schema) -> Matrix:
+        """Return the features of the test rows, shape (rows, schema.features), with the levels of a schema of equal columns."""
+        return self.table.with_levels(schema.levels).matrix[self.parts.test]
 
     @property
     def actual(self) -> Vector:
@@ -67,4 +66,4 @@ class TestSet:
 
 
 def _key_columns(schema: Schema) -> list[tuple[object, ...]]:
-    return [(column.name, column.type, column.categories) for column in schema.key]
+    return [(column.name, column.type, column.declared_categories) for column in schema.key]

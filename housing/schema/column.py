@@ -4,15 +4,19 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
-from housing.schema.declaration import FEATURE_ROLES, IDENTIFIER_ROLES, find_faults
+from housing.schema.declaration import AUTO, FEATURE_ROLES, IDENTIFIER_ROLES, find_faults
+from housing.schema.nearest_levels import NearestLevels
 
 MISSING = "Missing required value."
+OTHER = "(other)"  # stands for every value that is no level
+MAX_LISTED_LEVELS = 20  # in a message; of more levels, only the nearest are named
 MAX_VALUE_LENGTH = 40  # characters of a value in a message
 MAX_INTEGER = 2**53 - 1  # above it, neighbouring integers are the same float64
 MAX_KEY = 2**63 - 1  # keys are compared as 64-bit integers
@@ -46,7 +50,11 @@ class Column:
     nullable
         Whether values may be missing.
     categories
-        Allowed values of a category. A value is encoded as its index in this tuple.
+        Levels of a category. A value is encoded as its index in this tuple.
+    counts
+        Training rows by level, the most frequent level first, or None if the levels are declared instead of learned.
+    unseen
+        What happens to a value that is no level: one of `UNSEEN`. By default "other" if the levels are learned, else "refuse".
     """
 
     name: str
@@ -59,8 +67,11 @@ class Column:
     max: float | None = None
     nullable: bool = False
     categories: tuple[str, ...] = ()
+    counts: tuple[int, ...] | None = None
+    unseen: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "unseen", self.unseen or ("other" if self.is_learned else "refuse"))
         faults = find_faults(self)
         if faults:
             raise ConfigError("\n".join(f"Column {self.name}: {fault}" for fault in faults))
@@ -74,6 +85,30 @@ class Column:
     def is_identifier(self) -> bool:
         """Whether values are compared exactly and never computed with."""
         return self.role in IDENTIFIER_ROLES
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether the levels are those of the training rows."""
+        return self.counts is not None
+
+    @property
+    def declared_categories(self) -> tuple[str, ...] | str:
+        """The categories as they are declared."""
+        return AUTO if self.is_learned else self.categories
+
+    @cached_property
+    def codes(self) -> dict[str, float]:
+        """The code of each level."""
+        return {level: float(code) for code, level in enumerate(self.categories)}
+
+    @property
+    def unseen_code(self) -> float:
+        """The code of a value that is no level."""
+        return math.nan if self.unseen == "missing" else float(len(self.categories))
+
+    @cached_property
+    def _nearest(self) -> NearestLevels:
+        return NearestLevels(self.categories)
 
     @property
     def is_number(self) -> bool:
@@ -113,13 +148,23 @@ class Column:
         if value is None:
             return None if self.nullable else MISSING
         if self.type == "category":
-            is_category = isinstance(value, str) and value in self.categories
-            return None if is_category else f"Must be one of {', '.join(self.categories)} (got {_format_value(value)})."
+            return self._validate_level(value)
         if self.type == "text":
             return None if isinstance(value, str) else f"Not text: {_format_value(value)}."
         if self.type == "bool":
             return None if isinstance(value, bool | np.bool_) else f"Not true or false: {_format_value(value)}."
         return self._validate_number(value)
+
+    def _validate_level(self, value: object) -> str | None:
+        if isinstance(value, str) and (value in self.codes or self.unseen != "refuse" or not self.categories):
+            return None
+        if self.unseen != "refuse" or not self.categories:
+            return f"Not text: {_format_value(value)}."
+        if len(self.categories) <= MAX_LISTED_LEVELS:
+            return f"Must be one of {', '.join(self.categories)} (got {_format_value(value)})."
+        nearest = ", ".join(map(_format_value, self._nearest.find(str(value)[:MAX_VALUE_LENGTH])))
+        hint = f" The nearest: {nearest}." if nearest else ""
+        return f"Must be one of {len(self.categories):,} levels (got {_format_value(value)}).{hint}"
 
     def _validate_number(self, value: object) -> str | None:
         if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
@@ -152,14 +197,14 @@ class Column:
         """Encode a valid value: NaN if it is missing, the index in `categories` of a category, 0 or 1 for a bool."""
         if value is None:
             return math.nan
-        return float(self.categories.index(value)) if isinstance(value, str) else float(value)
+        return self.codes.get(value, self.unseen_code) if isinstance(value, str) else float(value)
 
     def decode(self, number: float) -> Value:
         """Decode a number that `encode` returned."""
         if math.isnan(number):
             return None
         if self.type == "category":
-            return self.categories[int(number)]
+            return self.categories[int(number)] if number < len(self.categories) else OTHER
         return {"float": float, "int": int, "bool": bool}[self.type](number)
 
     def encode_series(self, series: Any) -> tuple[Vector, list[tuple[int, str]]]:
@@ -184,10 +229,19 @@ class Column:
             values = [None if math.isnan(number) else number for number in raw[suspects].tolist()]
         else:
             values = series.to_numpy(dtype=object, na_value=None).tolist()
-            suspects = np.arange(len(values))
-            numbers = np.array([math.nan if self.validate(value) else self.encode(value) for value in values], dtype=np.float64)
+            suspects, numbers = np.arange(len(values)), np.array([self._try_encode(value) for value in values], dtype=np.float64)
+            if self.type == "category":
+                suspects = np.flatnonzero(np.isnan(numbers))
+                values = [values[row] for row in suspects]
         reasons = ((int(row), self.validate(value)) for row, value in zip(suspects, values, strict=True))
         return numbers, [(row, reason) for row, reason in reasons if reason]
+
+    def _try_encode(self, value: Any) -> float:
+        """Encode a value, or return NaN if it is invalid."""
+        code = self.codes.get(value) if isinstance(value, str) else None
+        if code is not None:
+            return code
+        return math.nan if self.validate(value) else self.encode(value)
 
     def _is_invalid(self, numbers: Vector) -> NDArray[np.bool_]:
         is_valid = (numbers >= self.lower_bound) & (numbers <= self.upper_bound)
@@ -199,8 +253,11 @@ class Column:
         """Yield the changes since `previous` that reject values which were valid, apart from changed bounds."""
         if self.type != previous.type:
             yield f"changed its type from {previous.type} to {self.type}"
-        elif removed := sorted(set(previous.categories) - set(self.categories)):
-            yield f"lost the category {removed[0]!r}"
+        elif self.unseen == "refuse":
+            if previous.unseen != "refuse":
+                yield "no longer accepts values that are no level"
+            elif removed := sorted(set(previous.categories) - set(self.categories)):
+                yield f"lost the category {removed[0]!r}"
         if previous.nullable and not self.nullable:
             yield "is no longer nullable"
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from housing.schema.column import Column
 
 TYPES = ("float", "int", "bool", "category", "text")
+AUTO = "auto"  # in place of categories: their levels are learned
+UNSEEN = ("refuse", "missing", "other")
 FEATURE_ROLES = ("feature", "latitude", "longitude")
 IDENTIFIER_ROLES = ("key", "group")  # their values are compared, never computed with
 ROLES = (*FEATURE_ROLES, *IDENTIFIER_ROLES, "time", "weight", "ignore", "target")
@@ -56,10 +58,13 @@ def _bound_faults(column: "Column") -> Iterator[str]:
 
 
 def _category_faults(column: "Column") -> Iterator[str]:
-    if column.categories and column.type != "category":
+    if (column.categories or column.is_learned) and column.type != "category":
         yield f"categories need the type category (got {column.type})."
-    if column.type == "category" and not column.categories:
-        yield "a column of type category needs categories."
+    if column.type == "category" and not (column.categories or column.is_learned):
+        yield "a column of type category needs categories: a list of strings, or auto."
+    if column.is_learned and not column.is_feature:
+        yield f"categories: auto needs the role feature (got {column.role}). Declare an identifier with type: text."
+    yield from _unseen_faults(column)
     declared: tuple[Any, ...] = column.categories
     for category in declared:
         if not isinstance(category, str):
@@ -70,6 +75,15 @@ def _category_faults(column: "Column") -> Iterator[str]:
     duplicates = [str(category) for category, count in Counter(column.categories).items() if count > 1]
     if duplicates:
         yield f"categories must be unique (got {', '.join(sorted(duplicates))} more than once)."
+
+
+def _unseen_faults(column: "Column") -> Iterator[str]:
+    if column.unseen not in UNSEEN:
+        yield f"unseen must be one of {', '.join(UNSEEN)} (got {column.unseen!r})."
+    elif column.unseen != "refuse" and column.type != "category":
+        yield f"unseen: {column.unseen} needs the type category (got {column.type})."
+    elif column.unseen == "missing" and not column.nullable:
+        yield "unseen: missing needs nullable: true."
 
 
 def _is_finite_number(value: Any) -> bool:

@@ -1,11 +1,13 @@
 """Reference histograms: the distribution of training rows and predictions, against which a server measures drift."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from housing.schema.column import Column, Matrix, Vector
+from housing.schema.histogram_bins import bin_names
 from housing.schema.table_schema import Schema
 
 N_BINS = 10
@@ -14,7 +16,7 @@ N_BINS = 10
 def histogram_reference(schema: Schema, matrix: Matrix, predictions: Vector) -> dict[str, Any]:
     """Return a histogram of each feature column and of the predictions.
 
-    Numbers are binned by the training deciles. A category or bool has one bin per level.
+    Numbers are binned by the training deciles. A category or bool has one bin per level, see `histogram_bins`.
 
     Parameters
     ----------
@@ -43,7 +45,8 @@ def _histogram(column: Column, numbers: Vector) -> dict[str, Any]:
         deciles = np.quantile(present, np.arange(1, N_BINS) / N_BINS) if present.size else np.empty(0)
         edges = np.unique(deciles).astype(np.float64)
     else:
-        edges = np.arange(max(len(column.categories), 2) - 1, dtype=np.float64) + 0.5
+        names = bin_names(column)
+        edges = np.flatnonzero([name != following for name, following in pairwise(names)]).astype(np.float64) + 0.5
     counts = bin_counts(numbers, edges)
     total = max(len(numbers), 1)
     lowest, highest = (float(present.min()), float(present.max())) if present.size else (None, None)

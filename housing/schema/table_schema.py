@@ -9,18 +9,19 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
 
 from housing.core.errors import ConfigError, TableError, Violation
 from housing.schema.column import Column, Matrix, Record
-from housing.schema.declaration import FEATURE_ROLES, TYPES
+from housing.schema.declaration import AUTO, FEATURE_ROLES, TYPES
+from housing.schema.histogram_bins import RESERVED_LEVELS
 
 SINGLE_ROLES = ("latitude", "longitude", "time", "weight")  # at most one column each
 UNDECLARED = "Undeclared column. To leave it out, add to columns: {0}: {{role: ignore}}"
-COLUMN_ATTRIBUTES = {item.name for item in fields(Column)} - {"name"}
+COLUMN_ATTRIBUTES = ({item.name for item in fields(Column)} | {"levels"}) - {"name", "counts"}
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,26 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the declaration, which `from_dict` reads."""
-        columns = {column.name: {key: value for key, value in asdict(column).items() if key != "name"} for column in self.columns}
+        columns = {column.name: _declare_column(column) for column in self.columns}
         return {"name": self.name, "description": self.description, "columns": columns}
+
+    @property
+    def levels(self) -> dict[str, dict[str, int]]:
+        """The learned levels of each column that has such, with the number of training rows."""
+        return {
+            column.name: dict(zip(column.categories, column.counts, strict=True))
+            for column in self.features
+            if column.counts is not None
+        }
+
+    def with_levels(self, levels: Mapping[str, Mapping[str, int]]) -> Self:
+        """Return the schema with levels of the columns with learned levels, the most frequent first."""
+        return replace(
+            self,
+            columns=tuple(
+                _with_levels(column, levels[column.name]) if column.name in levels else column for column in self.columns
+            ),
+        )
 
     @property
     def target(self) -> Column:
@@ -116,11 +135,6 @@ class Schema:
         """The columns that a row to predict may have, but that no model receives: all but features and target."""
         return tuple(column for column in self.columns if not column.is_feature and column.role != "target")
 
-    @property
-    def attendants(self) -> tuple[Column, ...]:
-        """The columns that belong to a row of the table but are no input of a model: keys, groups, time and weight."""
-        return tuple(column for column in self.unused if column.role != "ignore")
-
     def index(self, name: str) -> int:
         """Return the index of a feature column in the matrix. Raises ConfigError if there is no such feature."""
         names = [column.name for column in self.features]
@@ -136,7 +150,9 @@ class Schema:
     def interface(self) -> tuple[object, ...]:
         """Return the properties that callers and models depend on. Descriptions, units and bounds are not among them."""
         columns = (*self.features, self.target)
-        return self.name, *((column.name, column.type, column.role, column.nullable, column.categories) for column in columns)
+        return self.name, *(
+            (column.name, column.type, column.role, column.nullable, column.declared_categories) for column in columns
+        )
 
     def interface_hash(self) -> str:
         """Return a hash of the interface."""
@@ -221,6 +237,21 @@ class Schema:
         ]
 
 
+def _with_levels(column: Column, levels: Mapping[str, int]) -> Column:
+    counted = sorted(((level, count) for level, count in levels.items() if level not in RESERVED_LEVELS), key=_by_frequency)
+    return replace(column, categories=tuple(level for level, _ in counted), counts=tuple(count for _, count in counted))
+
+
+def _by_frequency(level: tuple[str, int]) -> tuple[int, str]:
+    return -level[1], level[0]
+
+
+def _declare_column(column: Column) -> dict[str, Any]:
+    declared = {key: value for key, value in asdict(column).items() if key not in ("name", "counts")}
+    levels = {"levels": dict(zip(column.categories, column.counts, strict=True))} if column.counts else {}
+    return {**declared, "categories": column.declared_categories, **levels}
+
+
 def _column_violations(present: Sequence[str], columns: Sequence[Column]) -> list[Violation]:
     missing = [Violation(None, column.name, "Missing column.") for column in columns if column.name not in present]
     return missing + [Violation(None, column.name, "Duplicate column.") for column in columns if present.count(column.name) > 1]
@@ -240,11 +271,14 @@ def _parse_column(name: Any, attributes: Any) -> Column:
         raise ConfigError(
             f"Column {name}: unknown attribute {', '.join(unknown)}. Attributes: {', '.join(sorted(COLUMN_ATTRIBUTES))}."
         )
-    categories = attributes.get("categories") or ()
+    levels = attributes.get("levels") or {}
+    categories = list(levels) if attributes.get("categories") == AUTO else attributes.get("categories") or ()
     if not isinstance(categories, list | tuple):
-        raise ConfigError(f"Column {name}: categories must be a list of strings (got {categories!r}).")
+        raise ConfigError(f"Column {name}: categories must be a list of strings, or auto (got {categories!r}).")
     declared: dict[str, Any] = {"type": "text"} if attributes.get("role") == "ignore" else {}
-    declared |= {**attributes, "categories": tuple(categories)}
+    declared |= {key: value for key, value in attributes.items() if key not in ("categories", "levels")}
+    is_learned = attributes.get("categories") == AUTO
+    declared |= {"categories": tuple(categories), "counts": tuple(levels.values()) if is_learned else None}
     if "type" not in declared:
         raise ConfigError(f"Column {name}: type is missing. It must be one of {', '.join(TYPES)}.")
     return Column(name=name, **declared)

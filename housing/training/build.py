@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
@@ -19,6 +20,7 @@ from housing.data.split import Rows, Split
 from housing.data.table import Table
 from housing.schema.column import Matrix, Vector
 from housing.schema.histogram import histogram_reference
+from housing.schema.table_schema import Schema
 from housing.training.background import select_background
 from housing.training.callbacks import OnFit, OnFold, OnRound, no_op
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
@@ -113,6 +115,8 @@ def build(
     Scores come from cross-validation if the settings have folds, else from the validation rows. A refit takes as many boosting
     rounds as early stopping chose in the first fit. `on_fit` receives the held-out predictions. Test rows are not used.
     """
+    fit_rows = np.sort(np.concatenate([parts.train, parts.valid])) if settings.refit else parts.train
+    table = table.with_levels(table.count_levels(fit_rows))
     scores = {}
     if settings.cross_validation is not None:
         scores = cross_validate(settings.cross_validation, settings.fit, table, parts, on_fold)
@@ -123,9 +127,7 @@ def build(
     interval, error_scales = None, None
     if settings.interval is not None:
         interval, error_scales = _fit_interval(settings.interval, model, table, parts.valid)
-    fit_rows = parts.train
     if settings.refit:
-        fit_rows = np.sort(np.concatenate([parts.train, parts.valid]))
         model = fit(settings.fit, table, fit_rows, rounds=model.best_rounds, on_round=on_round)
         metrics["refit_seconds"] = model.fit_seconds
     on_fit(HoldoutPredictions(parts.valid, predicted, error_scales, export_boosters(model)))
@@ -135,7 +137,7 @@ def build(
     # A model predicts its own training rows too well: compared with those, the predictions of new rows would seem to drift.
     bundle.reference = histogram_reference(table.schema, fit_matrix, predicted)
     bundle.background = fit_matrix[select_background(table.schema, fit_matrix, settings.n_background_rows, settings.seed)]
-    bundle.select_golden_rows(valid_matrix, settings.n_golden_rows)
+    bundle.select_golden_rows(valid_matrix[_is_accepted(table.schema, valid_matrix)], settings.n_golden_rows)
     metrics |= measure_cost(bundle, valid_matrix)
     bundle.card = model_card(settings, table, parts, run_id, metrics)
     return bundle, metrics
@@ -159,6 +161,13 @@ def build_bundle(model: Model, table: Table, fit_rows: Rows, check_rows: Rows, p
         golden={},
         background=table.matrix[:0],
     )
+
+
+def _is_accepted(schema: Schema, matrix: Matrix) -> NDArray[np.bool_]:
+    """Return which rows have no unseen value in a column that refuses such values."""
+    limits = [len(column.categories) if column.categories and column.unseen == "refuse" else np.inf for column in schema.features]
+    accepted: NDArray[np.bool_] = np.logical_not((matrix >= np.array(limits)).any(axis=1))
+    return accepted
 
 
 def _target_scale(target: Vector) -> float:

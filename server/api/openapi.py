@@ -9,7 +9,7 @@ import yaml
 from apispec import APISpec
 
 from housing.explanation.shapley import EXACT, SAMPLED
-from housing.schema.column import Column
+from housing.schema.column import MAX_LISTED_LEVELS, Column
 from housing.schema.table_schema import Schema
 from server.api import prediction
 from server.api.routes import RIGHTS
@@ -177,7 +177,9 @@ def _column_schema(column: Column) -> Spec:
         spec["x-unit"] = column.unit_label
     if column.type == "float":
         spec["format"] = "double"
-    if column.categories:
+    if column.unseen != "refuse":
+        spec["examples"] = list(column.categories[:MAX_LISTED_LEVELS])
+    elif column.categories:
         spec["enum"] = [*column.categories, *([None] if column.nullable else [])]
     is_number = column.type in ("int", "float")
     return {**spec, **({"minimum": column.lower_bound, "maximum": column.upper_bound} if is_number else {})}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.schema.column import Column, Matrix, Vector
+from housing.schema.histogram_bins import bin_names
 from housing.schema.table_schema import Schema
 
 MISSING = "missing"
@@ -40,13 +41,13 @@ class ReferenceColumn(NamedTuple):
 
     @property
     def levels(self) -> Sequence[str]:
-        """Names of the levels, in the order of their codes."""
-        return self.column.categories or ("false", "true")
+        """Names of the bins of the levels, in the order of their codes."""
+        return bin_names(self.column)
 
     def bins(self) -> list[Bin]:
         """Return the bins in order; the bin of missing values is the last."""
         shares = self.reference["shares"]
-        names = [f"{index:02d}" for index in range(len(shares))] if self.column.is_number else self.levels
+        names = [f"{index:02d}" for index in range(len(shares))] if self.column.is_number else dict.fromkeys(self.levels)
         bins = [Bin(self.name, name, share) for name, share in zip(names, shares, strict=False)]
         return [*bins, Bin(self.name, MISSING, self.reference["missing"])] if self.column.nullable else bins
 

@@ -147,7 +147,7 @@ def parse_csv(body: bytes, columns: Sequence[Column]) -> Rows:
 
 def _parse_cell(text: str, column: Column | None) -> Any:
     """Return the value of a cell. An invalid text stays as it is, so that the validation reports it."""
-    if text in MISSING_CELLS and (column is None or text not in column.categories):
+    if text in MISSING_CELLS and (column is None or text not in column.codes):
         return None
     if column is not None and column.type == "bool":
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)

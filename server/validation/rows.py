@@ -36,7 +36,7 @@ class RowValidator:
             itemgetter(*self.column_names) if len(self.column_names) > 1 else lambda record: (record[self.column_names[0]],)
         )
         self._all_numbers = all(column.is_number and not column.nullable for column in self._features)
-        self._levels = [{name: float(level) for level, name in enumerate(column.categories)} for column in self._features]
+        self._levels: list[dict[Any, float]] = [{None: np.nan, **column.codes} for column in self._features]
         self._min = np.array([column.lower_bound for column in self._features], dtype=np.float64)
         self._max = np.array([column.upper_bound for column in self._features], dtype=np.float64)
         self._integer_columns = [index for index, column in enumerate(self._features) if column.type == "int"]
@@ -102,9 +102,9 @@ class RowValidator:
             return None
         if column.type == "category":
             levels = self._levels[index]
-            if not set(values) - {None} <= levels.keys():
+            if column.unseen == "refuse" and not set(values) <= levels.keys():
                 return None
-            return np.array([levels.get(value, np.nan) for value in values])
+            return np.array([levels.get(value, column.unseen_code) for value in values])
         try:
             return np.array(values, dtype=np.float64)
         except OverflowError:

@@ -72,7 +72,8 @@ def orders_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     size, colour = random.uniform(1, 99, rows).round(1), random.choice(["red", "green", ""], rows)
     age = np.where(random.random(rows) < 0.2, np.nan, random.integers(0, 50, rows))
-    price = 3 * size + 40 * (colour == "red") - np.nan_to_num(age) + random.normal(0, 5, rows)
+    town, brand, shelf = random.integers(0, 60, rows), random.choice(["acme", "zeta", ""], rows), random.integers(0, 25, rows)
+    price = 3 * size + 40 * (colour == "red") - np.nan_to_num(age) + 2 * town + random.normal(0, 5, rows)
     return pd.DataFrame(
         {
             "order": [f"{seed:02d}{row:05d}" for row in range(rows)],
@@ -83,6 +84,9 @@ def orders_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
             "size": size,
             "colour": colour,
             "age": age,
+            "town": [f"town {number}" for number in town],
+            "brand": brand,
+            "shelf": [f"S{number:02d}" for number in shelf],
             "price": np.where(random.random(rows) < 0.05, np.nan, price.round(2).clip(0)),
         }
     )

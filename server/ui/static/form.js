@@ -4,6 +4,8 @@ import { html, text } from "./drawing.js";
 
 const DIGITS = 8; // significant digits of a number that the page fills in: more do not fit on a phone
 
+const MAX_SUGGESTIONS = 500; // more slow down the browser
+
 export class Form {
   constructor(container, columns, onChange) {
     this.fields = new Map(columns.map((column, number) => [column.name, new Field(column, `field-${number}`, onChange)]));
@@ -85,8 +87,11 @@ function control(column) {
   if (isCheckbox(column)) {
     return html("input", { type: "checkbox" });
   }
+  if (column.type === "category" && column.unseen !== "refuse") {
+    return suggestions(column);
+  }
   if (column.type === "category" || column.type === "bool") {
-    const levels = column.type === "bool" ? [["true", "yes"], ["false", "no"]] : column.categories.map((name) => [name, name]);
+    const levels = column.type === "bool" ? [["true", "yes"], ["false", "no"]] : levelsOf(column).map((name) => [name, name]);
     const missing = column.nullable ? [["", "missing"]] : [];
     return html("select", {}, ...[...missing, ...levels].map(([value, shown]) => html("option", { value }, shown)));
   }
@@ -94,6 +99,20 @@ function control(column) {
   const input = html("input", { type: "number", step: column.type === "int" ? 1 : "any", autocomplete: "off", ...bounds });
   input.required = !column.nullable;
   input.placeholder = column.nullable ? "missing" : "";
+  return input;
+}
+
+function levelsOf(column) {
+  return column.categories === "auto" ? Object.keys(column.levels ?? {}) : column.categories;
+}
+
+// A text field for any value, which suggests the most frequent levels.
+function suggestions(column) {
+  const list = html("datalist", { id: `levels-${column.name}` });
+  list.replaceChildren(...levelsOf(column).slice(0, MAX_SUGGESTIONS).map((value) => html("option", { value })));
+  const input = html("input", { type: "text", autocomplete: "off", required: !column.nullable });
+  input.setAttribute("list", list.id);
+  input.append(list);
   return input;
 }
 

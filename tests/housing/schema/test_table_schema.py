@@ -122,7 +122,7 @@ def test_a_schema_equals_the_one_restored_from_its_declaration(rentals: Table) -
         ({"type": "float", "min": "a"}, "x: min and max must be finite numbers"),
         ({"type": "float", "min": -math.inf}, "x: min and max must be finite numbers"),
         ({"type": "category"}, "x: a column of type category needs categories"),
-        ({"type": "category", "categories": 5}, "x: categories must be a list of strings .got 5"),
+        ({"type": "category", "categories": 5}, "x: categories must be a list of strings, or auto .got 5"),
         ({"type": "category", "categories": [1, 2]}, "x: categories must be strings"),
         ({"type": "category", "categories": ["a", "a"]}, "x: categories must be unique .got a"),
         ({"type": "float", "min": 2, "max": 1}, "x: min must be below max .got 2 and 1"),
