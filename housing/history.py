@@ -6,7 +6,10 @@ python -m housing.history
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.core.validators import integer
 from housing.tracking.aliases import require_declared_alias
+
+MAX_LIMIT = 50_000  # of one request to MLflow
 
 
 @command("history")
@@ -16,6 +19,7 @@ def main(cfg: DictConfig) -> None:
     from housing.promotion import decision_log, printing
     from housing.tracking import store as tracking
 
+    integer(1, MAX_LIMIT).validate("limit", cfg.limit)
     if cfg.alias is not None:
         require_declared_alias(cfg.alias, cfg.aliases)
     store = tracking.connect(cfg.mlflow)

@@ -89,11 +89,21 @@ def _selected_run(settings: ChallengerSettings, store: Store) -> RunRecord:
     if settings.metrics_files:
         return _best_of_metrics_files(settings, store)
     if settings.run_id:
-        return store.runs.get(settings.run_id)
+        return _run_of_type(store, settings.run_id, is_sweep=False)
     return store.runs.get(_best_run_of_sweep(str(settings.sweep), settings.metric, store))
 
 
+def _run_of_type(store: Store, run_id: str, is_sweep: bool) -> RunRecord:
+    """Return a run. Raises StoreError if it is a sweep instead of the run of one job, or the other way round."""
+    run = store.runs.get(run_id)
+    if (run.tags.get(tags.RUN_TYPE) == "sweep") != is_sweep:
+        kind, option = ("the run of one job", "run_id") if is_sweep else ("a sweep", "sweep")
+        raise StoreError(f"Run {run_id} is {kind}. Promote it with: {next_command('promote', f'{option}={run_id}')}")
+    return run
+
+
 def _best_run_of_sweep(sweep: str, metric: str, store: Store) -> str:
+    _run_of_type(store, sweep, is_sweep=True)
     outcomes = [Outcome(**outcome) for outcome in json.loads(store.artifacts.read_text(sweep, JOBS_FILE))]
     best = best_outcomes(outcomes, metric)
     if not best:

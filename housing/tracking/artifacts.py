@@ -15,7 +15,9 @@ from omegaconf import DictConfig
 from housing.bundle.mlflow_model import MLMODEL, bundle_directory
 from housing.core.errors import StoreError
 from housing.tracking.client import Client
+from housing.tracking.not_found import model_not_found, require_source
 from housing.tracking.stored_config import parse_stored_config
+from housing.tracking.tags import NOT_FOUND
 
 
 class Artifacts:
@@ -49,9 +51,12 @@ class Artifacts:
         ------
         StoreError
             If the artifacts cannot be downloaded.
+        ConfigError
+            If `source` is no such address.
         BundleError
             If the model holds no bundle.
         """
+        require_source(source)
         with self._download(source) as model_directory:
             if not (model_directory / MLMODEL).is_file():  # MLflow reports success for an artifact that does not exist
                 raise StoreError(f"Could not download {source} from {self._client.name}: its artifacts are missing.")
@@ -88,5 +93,7 @@ class Artifacts:
             try:
                 path = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=directory))
             except (MlflowException, OSError) as error:
+                if isinstance(error, MlflowException) and error.error_code in NOT_FOUND:
+                    raise model_not_found(self._client, source) from error
                 raise StoreError(f"Could not download {source} from {self._client.name}: {error}") from error
             yield path

@@ -21,10 +21,11 @@ from mlflow.types import ColSpec
 from mlflow.types import Schema as MlflowSchema
 
 from housing.core import processes
-from housing.core.errors import StoreError, TrialPruned
+from housing.core.errors import TrialPruned
 from housing.schema.table_schema import Schema
 from housing.tracking.client import Client
 from housing.tracking.heartbeat import Heartbeat
+from housing.tracking.not_found import run_not_found
 from housing.tracking.tags import (
     ARTIFACT,
     BATCH,
@@ -195,7 +196,7 @@ class Runs:
         try:
             run = self._client.api.get_run(run_id)
         except MlflowException as error:
-            raise StoreError(f"The MLflow store {self._client.name} has no run {run_id}.") from error
+            raise run_not_found(self._client, run_id) from error
         require_current_format(run_id, run.data.tags)
         return self._record(run)
 
