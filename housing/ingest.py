@@ -12,8 +12,8 @@ from housing.command_line.command import command
 def main(cfg: DictConfig) -> None:
     """Append the rows of a file, or of the server's feedback."""
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.feedback.log_reader import read_joined_rows
     from housing.ingestion.ingestion import IngestionSettings, ingest
-    from server.prediction_log.reader import read_joined_rows
 
     ingest(IngestionSettings.from_config(cfg), read_joined_rows)
 

@@ -8,13 +8,13 @@ from flask import Flask
 
 from server.api.auth import Access
 from server.api.explanation import explanation_blueprint
+from server.api.feedback import feedback
 from server.api.metrics_route import install_metrics
 from server.api.prediction import FAST_ROUTES, PredictionApi
 from server.api.routes import api_blueprint
 from server.core import worker_id
 from server.core.errors import register_error_handlers
 from server.core.settings import Settings
-from server.feedback.route import feedback
 from server.metrics.model_metrics import ModelMetrics
 from server.metrics.request_metrics import StageHistogram
 from server.models.current_model import CurrentModel

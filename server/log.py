@@ -2,7 +2,7 @@
 
 import sys
 
-from server.prediction_log.reader import main
+from housing.feedback.log_reader import main
 
 if __name__ == "__main__":
     sys.exit(main())

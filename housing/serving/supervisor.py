@@ -15,7 +15,7 @@ from housing.core.errors import ConfigError
 from server.core.settings import ENV_PREFIX
 
 GUNICORN = ["-m", "gunicorn", "--config", str(PROJECT / "server" / "gunicorn.conf.py")]
-SIDECARS = {"puller": ["-m", "housing.serving.puller"], "joiner": ["-m", "server.feedback.joiner"]}
+SIDECARS = {"puller": ["-m", "housing.serving.puller"], "joiner": ["-m", "housing.feedback.joiner"]}
 POLL_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1  # option of Linux's prctl
 

@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 
 from housing.bundle.bundle import Bundle
+from housing.schema.binning import UNCOUNTED, Bin, Binning
 from housing.schema.column import Matrix, Vector
 from server.core import releases
 from server.metrics import mmap_files
-from server.metrics.histograms import UNCOUNTED, Bin, Binning
 from server.metrics.mmap_counters import MmapCounters
 from server.metrics.mmap_files import series_key
 

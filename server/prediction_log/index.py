@@ -7,13 +7,12 @@ import os
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from server.prediction_log.reader import Entry, parse_entry
 from server.prediction_log.request_id import parse_request_id
-from server.prediction_log.rotating_file import PREDICTIONS, iter_lines, list_files, started_at
+from server.prediction_log.rotating_file import PREDICTIONS, list_files, started_at
 
 CHUNK_BYTES = 65536  # shorter parts of a file are read line by line
 ID_SLICE = slice(len('{"id":"'), len('{"id":"0193f5c2a1b3-01-0000002a'))  # the ID within a line
@@ -25,25 +24,17 @@ def candidate_files(folder: Path, request_ids: Iterable[str], delay: float) -> d
     `delay` is the longest time in seconds between an ID and its entry.
     """
     candidates: dict[Path, set[bytes]] = defaultdict(set)
-    files_by_worker: dict[int, list[Path]] = {}
+    files_by_worker: dict[int, tuple[list[Path], list[float]]] = {}  # oldest first, with their start times
     for request_id in request_ids:
         moment, worker = parse_request_id(request_id)
         if worker not in files_by_worker:
-            files_by_worker[worker] = list_files(folder, f"{PREDICTIONS}-{worker}")
-        for path in _files_at(files_by_worker[worker], moment, delay):
+            paths = list_files(folder, f"{PREDICTIONS}-{worker}")
+            files_by_worker[worker] = paths, [started_at(path) for path in paths]
+        paths, starts = files_by_worker[worker]
+        first = max(bisect_right(starts, moment) - 1, 0)
+        for path in paths[first : bisect_right(starts, moment + delay)]:
             candidates[path].add(request_id.encode())
     return candidates
-
-
-def scan(path: Path, request_ids: set[bytes]) -> Iterator[tuple[str, Entry | None]]:
-    """Yield the entries of requests from a file of the log, by request ID; None for a damaged entry."""
-    for line in iter_lines(path):
-        if line[ID_SLICE] in request_ids:
-            try:
-                entry = parse_entry(line)
-            except ValueError:
-                entry = None
-            yield line[ID_SLICE].decode(), entry
 
 
 def find_unknown_ids(folder: Path, request_ids: Iterable[str], delay: float) -> list[str]:
@@ -56,42 +47,59 @@ def find_unknown_ids(folder: Path, request_ids: Iterable[str], delay: float) -> 
 
 
 def _ids_in_file(path: Path, request_ids: Iterable[bytes], delay: float) -> set[str]:
+    found: set[bytes] = set()
     try:
         with path.open("rb") as file:
-            return {request_id.decode() for request_id in request_ids if _contains(file, request_id, delay)}
+            for group in _group_by_time(request_ids, delay):
+                found |= _search(file, group, delay)
     except FileNotFoundError:  # it was removed for its age
-        return set()
+        pass
+    return {request_id.decode() for request_id in found}
 
 
-def _contains(file: BinaryIO, request_id: bytes, delay: float) -> bool:
-    """Search a file by bisection: its lines are in the order of their times, except for `delay`."""
-    moment = parse_request_id(request_id.decode())[0]
+def _group_by_time(request_ids: Iterable[bytes], delay: float) -> Iterator[list[bytes]]:
+    """Yield sorted IDs in groups. The entries of a group are so close together that one pass finds all of them."""
+    group: list[bytes] = []
+    for request_id in sorted(request_ids):
+        if group and _moment(request_id) - _moment(group[-1]) > delay:
+            yield group
+            group = []
+        group.append(request_id)
+    yield group
+
+
+def _search(file: BinaryIO, request_ids: Sequence[bytes], delay: float) -> set[bytes]:
+    """Return those of the sorted IDs that a file has. Its lines are in the order of their times, except for `delay`."""
+    missing, end = set(request_ids), _moment(request_ids[-1]) + delay
+    _seek(file, _moment(request_ids[0]) - delay)
+    for line in file:
+        line_id = line[ID_SLICE]
+        missing.discard(line_id)
+        # the comparison of bytes is fast, but a damaged line may pass it
+        if not missing or (line_id > request_ids[-1] and (_line_moment(line) or 0.0) > end):
+            break
+    return set(request_ids) - missing
+
+
+def _seek(file: BinaryIO, moment: float) -> None:
+    """Seek a line before the first one of a moment, by bisection."""
     low, high = 0, file.seek(0, os.SEEK_END)
     while high - low > CHUNK_BYTES:
         middle = (low + high) // 2
         file.seek(middle)
         file.readline()  # the rest of a line
         line_moment = _line_moment(file.readline())
-        low, high = (middle, high) if line_moment is not None and line_moment < moment - delay else (low, middle)
+        low, high = (middle, high) if line_moment is not None and line_moment < moment else (low, middle)
     file.seek(low)
-    for line in file:
-        if line[ID_SLICE] == request_id:
-            return True
-        if (_line_moment(line) or 0.0) > moment + delay:
-            return False
-    return False
+
+
+def _moment(request_id: bytes) -> float:
+    return parse_request_id(request_id.decode())[0]
 
 
 def _line_moment(line: bytes) -> float | None:
     """Return the time of the request of a line, or None for a damaged line."""
     try:
-        return parse_request_id(line[ID_SLICE].decode())[0]
+        return _moment(line[ID_SLICE])
     except ValueError:
         return None
-
-
-def _files_at(paths: list[Path], moment: float, delay: float) -> list[Path]:
-    """Select from a worker's files, oldest first, those written between a moment and `delay` seconds later."""
-    starts = [started_at(path) for path in paths]
-    first = max(bisect_right(starts, moment) - 1, 0)
-    return paths[first : bisect_right(starts, moment + delay)]

@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NoReturn
@@ -26,7 +27,6 @@ MISSING_CELLS = {  # what pandas reads as missing
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
     *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 }
-NON_NUMERIC_CHARS = str.maketrans("", "", "_nN")  # float() accepts 1_000, nan and inf
 
 
 @dataclass(frozen=True)
@@ -136,33 +136,44 @@ def parse_csv(body: bytes, columns: Sequence[Column]) -> Rows:
         raise RequestError(HTTPStatus.BAD_REQUEST, f"Request body is not valid CSV: {error}") from error
     if len(lines) < 2:
         _raise_unprocessable("The CSV body must have a header line with the column names and at least one row.")
-    header = [name if name not in lines[0][:index] else None for index, name in enumerate(lines[0])]  # pandas uses the first, too
-    by_name = {column.name: column for column in columns}
-    known = [by_name.get(name) if name is not None else None for name in header]
-    rows = [
-        [_parse_cell(text, column) for text, column in zip(line, known, strict=False)] + line[len(known) :] for line in lines[1:]
-    ]
-    return conform(Rows(header, rows, 0), columns)
+    header, rows = lines[0], lines[1:]
+    if any(len(row) != len(header) for row in rows):
+        return Rows(header, rows, 0)  # the validation reports them
+    texts = dict(
+        zip(reversed(header), reversed(list(zip(*rows, strict=True))), strict=True)
+    )  # of two columns of a name, the first
+    present = [column for column in columns if column.name in texts]
+    values = [_parse_column(texts[column.name], column) for column in present]
+    return Rows([column.name for column in present], list(zip(*values, strict=True)), 0)
 
 
-def _parse_cell(text: str, column: Column | None) -> Any:
-    """Return the value of a cell. An invalid text stays as it is, so that the validation reports it."""
-    if text in MISSING_CELLS and (column is None or text not in column.codes):
+def _parse_column(texts: Sequence[str], column: Column) -> list[Any]:
+    """Return the values of the cells of a column. An invalid text stays as it is, so that the validation reports it."""
+    if column.is_number and _are_plain("".join(texts)):
+        with suppress(ValueError):  # a cell is empty or invalid
+            return list(map(float, texts))
+    return [_parse_cell(text, column) for text in texts]
+
+
+def _parse_cell(text: str, column: Column) -> Any:
+    if text in MISSING_CELLS and text not in column.codes:
         return None
-    if column is not None and column.type == "bool":
+    if column.type == "bool":
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
-    return text
+    return _parse_number(text) if column.is_number else text
 
 
 def _parse_number(text: str) -> float | str:
     """Return the number of a text; an invalid text stays as it is."""
-    # float() accepts the digits of every script
-    if not text.isascii() or text != text.translate(NON_NUMERIC_CHARS):
-        return text
     try:
-        return float(text)
+        return float(text) if _are_plain(text) else text
     except ValueError:
         return text
+
+
+def _are_plain(texts: str) -> bool:
+    """Return whether texts have none of the forms that only float() accepts: 1_000, nan, inf, and digits of other scripts."""
+    return texts.isascii() and not ("_" in texts or "n" in texts or "N" in texts)
 
 
 def loads_fast(body: bytes) -> Any:

@@ -120,7 +120,7 @@ def test_a_stopped_container_exits_with_code_0(images: Path, release_dir: Path) 
 
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize(
-    ("program", "start_sign"), [("housing.serving.puller", "puller: "), ("server.feedback.joiner", "joiner.lock")]
+    ("program", "start_sign"), [("housing.serving.puller", "puller: "), ("housing.feedback.joiner", "joiner.lock")]
 )
 def test_puller_and_joiner_exit_with_code_0_on_sigterm(program: str, start_sign: str) -> None:
     """The container has no init, and the first process of a container ignores signals without a handler."""

@@ -18,9 +18,9 @@ from housing.data.download import fetch_table
 from housing.data.dvc import tracked_version
 from housing.data.settings import TableSettings
 from housing.data.table import Table, load
+from housing.feedback.log_reader import read_joined_rows
 from housing.ingestion.drift import psi
 from housing.ingestion.ingestion import IngestionSettings, ingest
-from server.prediction_log.reader import read_joined_rows
 from tests.support.commands import command, dvc, git
 from tests.support.tables import FLAT, TABLES, config, rentals_frame
 from tests.support.waiting import wait_for

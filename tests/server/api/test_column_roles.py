@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.prediction_log.reader import LogFilter, read_entries
+from housing.feedback.log_reader import LogFilter, read_entries
 from tests.support.server import Server, promoted, scraped, serving
 from tests.support.waiting import wait_for
 

@@ -19,10 +19,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from housing.core.environment import PROJECT
+from housing.feedback import error_totals
+from housing.feedback.database import DATABASE_FILE
+from housing.feedback.error_totals import MAX_VERSIONS, OTHER, ErrorTotals
 from server.core import releases
-from server.feedback import error_totals
-from server.feedback.database import DATABASE_FILE
-from server.feedback.error_totals import MAX_VERSIONS, OTHER, ErrorTotals
 from server.prediction_log.index import find_unknown_ids
 from server.prediction_log.rotating_file import RotatingFile, iter_lines, list_files
 from tests.server.test_server import gunicorn_alone
@@ -197,7 +197,7 @@ def joiner_pid(server: Server) -> int:
 
     def is_running() -> bool:
         pids[:] = [
-            pid for pid in children(server.process.pid) if b"server.feedback.joiner" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            pid for pid in children(server.process.pid) if b"housing.feedback.joiner" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
         return len(pids) == 1
 
@@ -399,7 +399,7 @@ def joiner(directory: Path, timeout: float = 60) -> Iterator["subprocess.Popen[b
     environ = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
     environ = {**os.environ, **environ, "PROMETHEUS_MULTIPROC_DIR": str(directory / "metrics")}
     with (directory / "joiner.log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "server.feedback.joiner"], cwd=PROJECT, env=environ, stderr=log)
+        process = subprocess.Popen([sys.executable, "-m", "housing.feedback.joiner"], cwd=PROJECT, env=environ, stderr=log)
     try:
         yield process
     finally:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from housing.core.printable import printable
+from server.prediction_log.index import ID_SLICE
 from server.prediction_log.rotating_file import JOINED, PREDICTIONS, iter_lines, list_files
 
 Entry = dict[str, Any]
@@ -95,6 +96,17 @@ def _lines(folder: Path) -> Iterator[bytes]:
                 yield from file
         except FileNotFoundError:
             pass  # it was removed for its age
+
+
+def scan(path: Path, request_ids: set[bytes]) -> Iterator[tuple[str, Entry | None]]:
+    """Yield the entries of requests from a file of the log, by request ID; None for a damaged entry."""
+    for line in iter_lines(path):
+        if line[ID_SLICE] in request_ids:
+            try:
+                entry = parse_entry(line)
+            except ValueError:
+                entry = None
+            yield line[ID_SLICE].decode(), entry
 
 
 def flatten_entry(entry: Entry) -> Iterator[dict[str, Any]]:

@@ -19,14 +19,14 @@ import orjson
 
 from housing.core.locks import file_lock
 from housing.core.printable import configure_logging
+from housing.feedback import database, error_totals
+from housing.feedback.database import FeedbackDatabase
+from housing.feedback.error_totals import DUPLICATES, MALFORMED, OTHER, UNMATCHED, ErrorTotals
+from housing.feedback.label import Label, parse_labels
+from housing.feedback.log_reader import Entry, scan
 from server.core import releases
 from server.core.settings import Settings
-from server.feedback import database, error_totals
-from server.feedback.database import FeedbackDatabase
-from server.feedback.error_totals import DUPLICATES, MALFORMED, OTHER, UNMATCHED, ErrorTotals
-from server.feedback.label import Label, parse_labels
-from server.prediction_log.index import candidate_files, scan
-from server.prediction_log.reader import Entry
+from server.prediction_log.index import candidate_files
 from server.prediction_log.rotating_file import FEEDBACK, JOINED, PREDICTIONS, RotatingFile, iter_lines, list_files
 
 LOCK_FILE = "joiner.lock"

@@ -10,8 +10,8 @@ from contextlib import closing, contextmanager
 from dataclasses import astuple
 from pathlib import Path
 
-from server.feedback.error_totals import DUPLICATES, MALFORMED, MAX_SUM, UNMATCHED, ErrorTotals
-from server.feedback.label import Label
+from housing.feedback.error_totals import DUPLICATES, MALFORMED, MAX_SUM, UNMATCHED, ErrorTotals
+from housing.feedback.label import Label
 
 DATABASE_FILE = "feedback.db"  # in the log directory
 DAMAGED = "damaged"  # followed by the time, in the name of a database that was set aside

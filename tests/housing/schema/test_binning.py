@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from housing.data.table import Table
+from housing.schema.binning import Binning
 from housing.schema.column import Vector
 from housing.schema.histogram import bin_counts, histogram_reference
 from housing.schema.table_schema import Schema
-from server.metrics.histograms import Binning
 from tests.support.tables import rentals_frame
 
 FIRST = 3  # index of the first counter of a bin

@@ -1,0 +1,1 @@
+"""Feedback: matches labels with the prediction log, counts errors, and reads both back."""

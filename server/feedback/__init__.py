@@ -1,1 +1,0 @@
-"""True values for answered requests: accept, join and count once."""
