@@ -139,9 +139,9 @@ def parse_csv(body: bytes, columns: Sequence[Column]) -> Rows:
     header, rows = lines[0], lines[1:]
     if any(len(row) != len(header) for row in rows):
         return Rows(header, rows, 0)  # the validation reports them
-    texts = dict(
-        zip(reversed(header), reversed(list(zip(*rows, strict=True))), strict=True)
-    )  # of two columns of a name, the first
+    texts: dict[str, Sequence[str]] = {}
+    for name, cells in zip(header, zip(*rows, strict=True), strict=True):
+        texts.setdefault(name, cells)  # of two columns of a name, pandas too uses the first
     present = [column for column in columns if column.name in texts]
     values = [_parse_column(texts[column.name], column) for column in present]
     return Rows([column.name for column in present], list(zip(*values, strict=True)), 0)
