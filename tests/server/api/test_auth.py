@@ -1,5 +1,6 @@
 """API keys, rights and rate limits; metrics port and CORS origins."""
 
+import hashlib
 import http.client
 import json
 import os
@@ -22,6 +23,7 @@ from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
 
 BODY = json.dumps(FLAT).encode()
+OPEN_ROUTES = {"/healthz", "/readyz", "/ping", "/health", "/version", "/", "/docs", "/openapi.json"}  # need no key
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,30 @@ def test_only_the_configured_origin_passes_cors(server: Server) -> None:
     assert (
         server.ask("/predict", method="OPTIONS", Origin="https://b.example", Access_Control_Request_Method="POST").status == 200
     )  # without a word of it
+
+
+@pytest.mark.parametrize("origin", ["null", "https://a.example.evil", "http://a.example", "https://a.example:8000", "*", ""])
+@pytest.mark.parametrize("method", ["POST", "OPTIONS"])
+def test_another_origin_gets_no_cors_header(server: Server, keys: dict[str, tuple[str, str]], method: str, origin: str) -> None:
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+    headers = {"Authorization": f"Bearer {keys['old'][0]}", "Content-Type": "application/json", "Origin": origin}
+    connection.request(method, "/predict", BODY if method == "POST" else None, headers)
+    assert not [name for name in connection.getresponse().headers if name.startswith("Access-Control")]
+    connection.close()
+
+
+def test_without_a_key_only_health_the_page_and_the_api_document_are_open(server: Server) -> None:
+    document = ask(server, "/openapi.json", None)
+    documented = [(route, method) for route, path in document.json["paths"].items() for method in path if route != "/metrics"]
+    assert len(documented) > 10
+    for route, method in documented:
+        status = server.ask(route, BODY if method == "post" else None, method.upper()).status
+        assert status == (200 if route in OPEN_ROUTES else 401), (route, method, status)
+
+
+def test_a_line_of_the_keys_file_does_not_reveal_its_key() -> None:
+    key, line = new_key("alice", "predict,feedback")
+    assert key not in line and line == f"alice predict,feedback {hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def test_the_release_check_sends_its_key(server: Server, keys: dict[str, tuple[str, str]]) -> None:
