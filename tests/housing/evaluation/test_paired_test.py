@@ -47,6 +47,16 @@ def test_models_of_equal_mae_are_rarely_called_better_or_worse_at_any_size(name:
     assert count_claims(SIMULATED_MAE[name], rows, MANY_SAMPLES, "mae").most() <= most_claims(MANY_SAMPLES)
 
 
+@pytest.mark.parametrize("name", SIMULATED_MAE)
+def test_models_of_equal_mae_are_rarely_called_better_or_worse(name: str) -> None:
+    assert count_claims(SIMULATED_MAE[name], 300, SAMPLES, "mae").most() <= most_claims(SAMPLES)
+
+
+@pytest.mark.parametrize("name", ["equal: normal", "Student t, 4 df"])
+def test_one_of_many_slices_is_rarely_called_better_or_worse(name: str) -> None:
+    assert count_claims(SIMULATED[name], 250, SAMPLES, slices=20).most() <= most_claims(SAMPLES)
+
+
 def test_skewed_differences_need_the_contradicting_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     skewed = SIMULATED["Student t, 4 df"]
     assert count_claims(skewed, 300, SAMPLES).most() <= most_claims(SAMPLES)
