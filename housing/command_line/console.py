@@ -1,5 +1,6 @@
 """Console output: text that is shown literally, the width of a terminal, and the line that names a written file."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from rich.text import Text
 
 from housing.core.printable import printable, show
 
+FILE_WIDTH = 140  # characters per line of tables in a file or a pipe, unless the environment variable COLUMNS is set
 WIDE_TERMINAL = 120  # characters per line from which on the leaderboard and the history show all columns
 
 
@@ -23,10 +25,10 @@ class LiteralConsole(Console):
 
 
 def create_console() -> Console:
-    """Return a console for foreign text that does not wrap lines in redirected output."""
+    """Return a console for foreign text. In redirected output, its width does not depend on the terminal."""
     console = LiteralConsole()
-    if not console.is_terminal:
-        console.width = max(console.width, 140)  # Rich assumes 80 characters per line in a log file, where nothing has to wrap
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
+        console.width = FILE_WIDTH
     return console
 
 

@@ -37,8 +37,9 @@ def show_decision(decision: Decision, model: str) -> None:
 
 def _scores_table(decision: Decision) -> Table:
     grid = Table(title=f"Scores on {decision.test_rows:,} test rows", title_justify="left")
-    for name in ("", *decision.challenger_metrics):
-        grid.add_column(name, justify="right" if name else "left", overflow="fold")
+    grid.add_column("model", overflow="fold")
+    for name in decision.challenger_metrics:
+        grid.add_column(name, justify="right", overflow="fold")
     grid.add_row(f"challenger: run {decision.run_id}", *(f"{value:.4f}" for value in decision.challenger_metrics.values()))
     grid.add_row(f"champion: {decision.champion}", *(f"{value:.4f}" for value in decision.champion_metrics.values()))
     return grid
@@ -50,10 +51,10 @@ def _checks_table(checks: Sequence[Check]) -> Table:
     shown = [check for check in checks if check not in slices or not check.passed or check in slices[:MAX_SLICES]]
     title = f"{len(checks)} checks" + (", with the worst slices" if slices else "")
     grid = Table(title=title, title_justify="left")
-    for name in ("check", "measured", "limit", ""):
+    for name in ("check", "measured", "limit", "result"):
         grid.add_column(name, overflow="fold")
     for check in shown:
-        result, style = ("", "") if check.passed else ("failed", "red")
+        result, style = ("passed", "") if check.passed else ("failed", "red")
         grid.add_row(check.name, check.actual, check.limit, result, style=style)
     return grid
 

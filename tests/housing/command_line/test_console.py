@@ -8,7 +8,7 @@ import pytest
 from rich.console import RenderableType
 from rich.table import Table
 
-from housing.command_line.console import clipped_line, create_console
+from housing.command_line.console import FILE_WIDTH, clipped_line, create_console
 from housing.core.environment import PROJECT
 from housing.promotion.promotion import promote
 from tests.support.commands import command
@@ -97,3 +97,11 @@ def test_a_unit_in_brackets_is_shown(home: Path) -> None:
     result = command(home, "housing.train", *RENTALS_DATA, "model=linear", "figures=false", 'data.columns.rent.unit="[EUR]"')
     assert result.code == 0, result.err
     assert "([EUR])" in result.out
+
+
+@pytest.mark.parametrize(("columns", "width"), [("", FILE_WIDTH), ("100", 100), ("200", 200), ("wide", FILE_WIDTH)])
+def test_redirected_output_has_a_fixed_width_or_that_of_the_environment(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert create_console().width == width
