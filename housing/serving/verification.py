@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 from housing.core.errors import BundleError
+from housing.core.printable import show
 
 EXIT_REJECTED = 3  # the last line of the output has the reason
 
@@ -92,7 +93,7 @@ def main() -> int:
             )
         dry_run.dry_run(candidate, arguments.rows)
     except BundleError as error:
-        print(error)
+        show(str(error))
         return EXIT_REJECTED
     return 0
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 
-from flask import Flask, Response
-from werkzeug.exceptions import HTTPException
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from housing.core.errors import Violation
 
@@ -44,11 +44,19 @@ def register_error_handlers(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def handle_http(error: HTTPException) -> Response:
         allow = {name: value for name, value in error.get_headers() if name == "Allow"}
-        return _response(error.code or 500, error.description or "", headers=allow)
+        return _response(error.code or 500, _http_detail(error), headers=allow)
 
     @app.errorhandler(Exception)
     def handle_unexpected(error: Exception) -> Response:
         return _response(500, log_failure(error))
+
+
+def _http_detail(error: HTTPException) -> str:
+    if isinstance(error, NotFound):
+        return f"There is no route {request.path}. GET /openapi.json lists all routes."
+    if isinstance(error, MethodNotAllowed):
+        return f"{request.path} does not take {request.method}. Methods: {', '.join(sorted(error.valid_methods or ()))}."
+    return error.description or ""
 
 
 def log_failure(error: Exception) -> str:
