@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -201,9 +202,9 @@ def test_an_invalid_option_is_an_error(home: Path, option: str, message: str) ->
 
 
 def test_two_equal_sweeps_at_once_fit_each_job_once(home: Path, store: Store) -> None:
-    with started(home, *SLOW) as first, started(home, *SLOW) as second:
-        pass
-    assert (first.returncode, second.returncode) == (0, 0)
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: command(home, *SLOW), range(2)))
+    assert [result.code for result in results] == [0, 0], results
     assert_each_job_finished_once(home, store)
     assert sum(job["reused"] for sweep in (0, 1) for job in jobs(home, sweep)) == 6
 
@@ -223,10 +224,10 @@ def test_two_equal_sweeps_that_end_together_log_the_best_run_in_turn(home: Path,
     steps = tmp_path / "steps"
     steps.mkdir()
     paused = ("tests.support.paused_sweep", str(steps))
-    with started(home, *paused, "fits", *sweep[1:]) as fitting:
+    with ThreadPoolExecutor(1) as pool:
+        fitting = pool.submit(command, home, *paused, "fits", *sweep[1:])
         wait_for((steps / "closing").exists, "the first sweep has fitted all jobs")
-        with started(home, *paused, "reads", *sweep[1:]) as reading:
-            pass
-    assert (fitting.returncode, reading.returncode) == (0, 0)
+        reading = command(home, *paused, "reads", *sweep[1:])
+    assert (fitting.result().code, reading.code) == (0, 0), (fitting.result(), reading)
     assert [tags.MODEL_ID in run.data.tags for run in runs(store)].count(True) == 1
     assert not list((home / "outputs").rglob("bundle"))

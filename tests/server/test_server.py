@@ -92,8 +92,8 @@ def test_an_invalid_value_is_rejected_with_row_field_and_reason(
     assert re.search(reason, error["reason"])
 
 
-@pytest.mark.parametrize("field", list(FLAT))
-def test_a_missing_field_is_rejected(server: Server, field: str) -> None:
+@pytest.mark.parametrize("field", [name for name in FLAT if name != "built"])  # the year is nullable and may be left out
+def test_a_missing_required_field_is_rejected(server: Server, field: str) -> None:
     answer = server.predict({name: value for name, value in FLAT.items() if name != field})
     assert_problem(answer, 422, "1 invalid value")
     (error,) = answer.json["errors"]

@@ -12,7 +12,7 @@ from housing.runs.past_run import PastRun
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.tracking.store import Store
-from tests.support.commands import dvc, fresh_command, git
+from tests.support.commands import command, dvc, fresh_command, git
 from tests.support.tables import TABLES, config, rentals_frame, train
 
 TRAIN = ("housing.train", f"--config-dir={TABLES}", "data=rentals", "features=none", "figures=false")
@@ -26,8 +26,8 @@ def store(home: Path) -> Store:
 
 
 def trained(home: Path, store: Store, *overrides: str) -> str:
-    """Train, and return the run's id."""
-    result = fresh_command(home, *TRAIN, *overrides)
+    """Train in a forked process and return the run's id. A fresh process has another hash seed."""
+    result = command(home, *TRAIN, *overrides)
     assert result.code == 0, result.err
     (run, *_) = store.client.api.search_runs([store.client.experiment_id("rentals")], order_by=["attributes.start_time DESC"])
     return str(run.info.run_id)
@@ -50,11 +50,11 @@ def test_differences_are_listed(home: Path, store: Store) -> None:
     run_id = trained(home, store, "model=decision_tree")
     store.client.api.set_tag(run_id, "housing.numpy", "1.0.0")
     store.client.api.set_tag(run_id, "mlflow.source.git.commit", "0" * 40)
-    repeated = fresh_command(home, "housing.reproduce", f"run_id={run_id}")
+    repeated = command(home, "housing.reproduce", f"run_id={run_id}")
     assert repeated.code == 0  # the scores are equal
     assert repeated.out.splitlines()[-1] == "These values differ: commit, numpy"
     store.client.api.log_metric(run_id, "rmse", 12.5)
-    other = fresh_command(home, "housing.reproduce", f"run_id={run_id}")
+    other = command(home, "housing.reproduce", f"run_id={run_id}")
     assert other.code == 1 and other.out.splitlines()[-1] == "These values differ: commit, numpy, rmse"
     assert "12.5" in other.out
 
@@ -66,9 +66,9 @@ def test_the_table_is_located_by_its_fingerprint(home: Path, store: Store) -> No
     table = home / "data" / "rentals.csv"
     table.rename(home / "data" / "older.csv")
     rentals_frame(seed=1).to_csv(table, index=False)
-    assert fresh_command(home, "housing.reproduce", f"run_id={run_id}").code == 0
+    assert command(home, "housing.reproduce", f"run_id={run_id}").code == 0
     (home / "data" / "older.csv").unlink()
-    gone = fresh_command(home, "housing.reproduce", f"run_id={run_id}")
+    gone = command(home, "housing.reproduce", f"run_id={run_id}")
     assert gone.code == 1 and "Traceback" not in gone.err
     assert f"table of run {run_id} was not found" in gone.err and expected in gone.err and f"\n  {table}: " in gone.err
 
@@ -94,9 +94,9 @@ def test_the_error_about_a_missing_table_has_the_dvc_commands_that_restore_it(ve
 
 def test_an_unknown_run_is_an_error(home: Path, store: Store) -> None:
     assert store.client.experiment_id("rentals")
-    result = fresh_command(home, "housing.reproduce", f"run_id={'0' * 32}")
+    result = command(home, "housing.reproduce", f"run_id={'0' * 32}")
     assert result.code == 1 and f"has no run {'0' * 32}." in result.err
-    missing = fresh_command(home, "housing.reproduce")
+    missing = command(home, "housing.reproduce")
     assert missing.code == 1 and "run_id" in missing.err and "Traceback" not in missing.err
 
 
@@ -108,5 +108,5 @@ def test_a_run_whose_tags_have_another_format_is_refused_in_one_sentence(home: P
     store.client.api.delete_tag(run_id, tags.TAG_FORMAT)  # as version 0.1 left it
     store.client.api.delete_tag(run_id, tags.RUN_TYPE)
     store.client.api.set_tag(run_id, tags.FORMER_RUN_TYPE, "run")
-    refused = fresh_command(home, "housing.reproduce", f"run_id={run_id}")
+    refused = command(home, "housing.reproduce", f"run_id={run_id}")
     assert refused.code == 1 and "format 1" in refused.err and "Traceback" not in refused.err
