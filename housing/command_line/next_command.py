@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from housing.command_line import help as help_text
-from housing.core.config import read_yaml
+from housing.core.config import CONF, read_yaml
 from housing.core.files import short_path
 
 CONFIG_DIR_PROVIDER = "command-line"  # Hydra's name for the source of --config-dir
@@ -55,6 +55,12 @@ def _flags(hydra: DictConfig) -> Iterator[str]:
     for line in hydra.overrides.hydra:
         if line.lstrip("+").startswith("hydra.searchpath="):
             yield line
+
+
+def config_folder() -> Path:
+    """Return the folder of config files that the present command line names with --config-dir, or the project's own."""
+    sources = HydraConfig.get().runtime.config_sources
+    return next((Path(source.path) for source in sources if source.provider == CONFIG_DIR_PROVIDER), Path(CONF))
 
 
 def _context(name: str, hydra: DictConfig) -> dict[str, str]:

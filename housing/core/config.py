@@ -50,6 +50,7 @@ class _Dumper(yaml.CSafeDumper):
 
 def _represent_text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
     style = None if text[:1].isalpha() or text[:1] in ("_", "/", "$") else "'"
+    style = style if text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
@@ -59,3 +60,9 @@ _Dumper.add_representer(str, _represent_text)
 def to_yaml(content: Any) -> str:
     """Return resolved config values as YAML. Any reader of YAML gets the same values from it."""
     return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
+
+
+def to_flow_yaml(content: Any) -> str:
+    """Return values as YAML in a single line, for a config that people edit."""
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=1 << 30)
+    return str(text).removesuffix("\n").removesuffix("\n...")

@@ -31,6 +31,8 @@ class ReadOptions:
         A codec of Python. UTF-8 may start with a byte order mark.
     na_values
         Cells that mean a missing value, besides the empty cell.
+    column_na_values
+        Such cells of single columns: pairs of a name and its cells.
     true_values, false_values
         Cells of a bool, besides `TRUE_CELLS` and `FALSE_CELLS`.
     header
@@ -46,6 +48,7 @@ class ReadOptions:
     thousands: str = ""
     encoding: str = "utf-8"
     na_values: tuple[str, ...] = ()
+    column_na_values: tuple[tuple[str, tuple[str, ...]], ...] = ()
     true_values: tuple[str, ...] = ()
     false_values: tuple[str, ...] = ()
     header: str = "first"
@@ -60,7 +63,8 @@ class ReadOptions:
         _require(_is_codec(self.encoding), "encoding must be a codec of Python, such as utf-8, cp1252 or utf-16", self.encoding)
         _require(self.header in HEADERS, "header must be first or none", self.header)
         for name in LIST_KEYS:
-            for value in getattr(self, name):
+            of_columns = [value for _, values in self.column_na_values for value in values] if name == "na_values" else []
+            for value in (*getattr(self, name), *of_columns):
                 _require(isinstance(value, str), f"{name} must be strings in quotes, as they are written in the table", value)
         both = sorted(set(self.true_values) & set(self.false_values))
         _require(not both, "true_values and false_values must differ", ", ".join(both))
@@ -84,9 +88,17 @@ class ReadOptions:
             raise ConfigError(f"read: unknown option '{key}'. {hint}")
         for key in LIST_KEYS:
             values[key] = _as_tuple(key, values.get(key))
+        values["column_na_values"] = _parse_column_na_values(values.get("column_na_values"), names)
         if values.get("header") == "none":
             values["names"] = (tuple(names), tuple(name for name in names if name != target))
         return cls(**values)
+
+    def missing_cells(self, header: Sequence[str]) -> list[frozenset[str]] | None:
+        """Return for each column the cells that mean a missing value, or None if only the empty cell does."""
+        if not self.na_values and not self.column_na_values:
+            return None
+        of_columns = dict(self.column_na_values)
+        return [frozenset([*self.na_values, *of_columns.get(name, ())]) for name in header]
 
     @property
     def rewrites_numbers(self) -> bool:
@@ -137,6 +149,14 @@ def _as_tuple(key: str, values: object) -> tuple[Any, ...]:
     if not isinstance(values, list | tuple):
         raise ConfigError(f"read: {key} must be a list, such as ['n/a'] (got {values!r}).")
     return tuple(values)
+
+
+def _parse_column_na_values(declared: object, names: Sequence[str]) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    if declared is None:
+        return ()
+    if not isinstance(declared, Mapping) or not set(declared) <= set(names):
+        raise ConfigError(f"read: column_na_values must be lists by the name of a declared column (got {declared!r}).")
+    return tuple((name, _as_tuple("column_na_values", cells)) for name, cells in declared.items())
 
 
 def _require(condition: bool, expected: str, value: object) -> None:

@@ -102,14 +102,20 @@ def read_rows(path: Path, options: ReadOptions = PLAIN, suffix: str | None = Non
     if first is None:
         raise TableError(f"{path} is empty. Expected a header with the names of the columns, and rows.", [])
     if options.header == "none":
-        yield 0, _names(first, options, path)
+        header = _names(first, options, path)
+        yield 0, header
         numbered_rows = itertools.chain([first], numbered_rows)
     else:
         _require_unique(first[1], path)
+        header = first[1]
         yield first
-    missing = frozenset(options.na_values)
+    missing = options.missing_cells(header)
+    if missing is None:
+        yield from numbered_rows
+        return
     for line, cells in numbered_rows:
-        yield line, ["" if cell.strip() in missing else cell for cell in cells] if missing else cells
+        marks = itertools.chain(missing, itertools.repeat(frozenset[str]()))  # a row can be longer than the header
+        yield line, ["" if cell.strip() in of_column else cell for cell, of_column in zip(cells, marks, strict=False)]
 
 
 def _read_raw(path: Path, options: ReadOptions, suffix: str) -> Iterator[NumberedRow]:

@@ -1,0 +1,292 @@
+"""Decisions: the type and role of each column of an unknown file, each with its evidence."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from housing.core.errors import ConfigError
+from housing.data.read_options import FALSE_CELLS, TRUE_CELLS, ReadOptions
+from housing.description.cells import MISSING_MARKS, date_format, decoration, true_and_false
+from housing.description.profile import ColumnProfile, FileProfile
+from housing.schema.column import MAX_INTEGER
+
+MIN_NUMBER_SHARE = 0.9  # of the present cells of a column of numbers; the others are taken as missing
+MIN_TARGET_SHARE = 0.5
+MAX_ODD_CELLS = 50  # distinct cells of a column of numbers that are taken as missing
+MAX_LISTED = 20  # categories that are listed; more are learned
+MAX_LEVEL_SHARE = 0.5  # levels of a category, of the rows that have one
+MIN_ROWS_OF_IDENTIFIER = 20
+MAX_DATES = 500  # distinct cells that a format is tried on
+N_EXAMPLES = 4
+MAX_EXAMPLE = 40  # characters of an example
+
+COORDINATES = (  # role, names, and limit in degrees
+    ("latitude", re.compile(r"(.*[ _])?lat(itude)?", re.IGNORECASE), 90),
+    ("longitude", re.compile(r"(.*[ _])?(lon|lng|long|longitude)", re.IGNORECASE), 180),
+)
+IDENTIFIER = re.compile(r"(.*[ _.-])?(id|ids|uuid|guid|key|index|rownum|rowid)|unnamed.*|", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The declaration of a column, with its evidence.
+
+    Attributes
+    ----------
+    attributes
+        The declaration, such as {"type": "float"}.
+    evidence
+        Short facts that the declaration follows from.
+    warnings
+        Sentences about what misleads. A column with a warning should be looked at.
+    """
+
+    name: str
+    attributes: Mapping[str, Any]
+    evidence: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_feature(self) -> bool:
+        """Whether models receive the column."""
+        return self.attributes.get("role", "feature") in ("feature", "latitude", "longitude")
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the column is declared as a number."""
+        return self.attributes.get("type") in ("float", "int")
+
+    def ignored(self, warning: str) -> Self:
+        """Return the decision to leave the column out, with a warning."""
+        return replace(self, attributes={"role": "ignore"}, warnings=(*self.warnings, warning))
+
+
+@dataclass
+class _Reading:
+    """Cells that the columns together need as missing marks and words for true and false."""
+
+    na_values: dict[str, int] = field(default_factory=dict)
+    column_na_values: dict[str, dict[str, int]] = field(default_factory=dict)
+    true_values: list[str] = field(default_factory=list)
+    false_values: list[str] = field(default_factory=list)
+
+    def add_missing(self, cells: Mapping[str, int]) -> None:
+        """Count missing marks of a column."""
+        for cell, count in cells.items():
+            self.na_values[cell] = self.na_values.get(cell, 0) + count
+
+    def add_words(self, true: Sequence[str], false: Sequence[str]) -> None:
+        """Add words for true and false that are not understood without a declaration."""
+        self.true_values += [word for word in true if word not in (*TRUE_CELLS, *self.true_values)]
+        self.false_values += [word for word in false if word not in (*FALSE_CELLS, *self.false_values)]
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The decisions on all columns, and the read options with what the columns need."""
+
+    columns: list[Decision]
+    options: ReadOptions
+    na_values: Mapping[str, int]  # with the number of cells
+
+    def column(self, name: str) -> Decision:
+        """Return the decision on a column."""
+        return next(column for column in self.columns if column.name == name)
+
+    def replaced(self, decisions: Sequence[Decision]) -> Self:
+        """Return the decisions, some of them replaced by others on the same columns."""
+        by_name = {decision.name: decision for decision in decisions}
+        return replace(self, columns=[by_name.get(column.name, column) for column in self.columns])
+
+
+def find_target(profile: FileProfile, target: str) -> str:
+    """Return the name of the target as it is in the file; case and outer spaces do not matter.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such column, or if it has no numbers.
+    """
+    names = [column.name for column in profile.columns]
+    matches = [name for name in names if name == target] or [
+        name for name in names if name.strip().lower() == target.strip().lower()
+    ]
+    if len(matches) != 1:
+        raise ConfigError(f"target={target!r} is no column of the file. Columns: {', '.join(map(repr, names))}.")
+    column = profile.column(matches[0])
+    if column.n_numbers < MIN_TARGET_SHARE * max(column.n_present, 1):
+        raise ConfigError(
+            f"The target {matches[0]!r} must be a number, but {column.n_present - column.n_numbers:,} of its {column.n_present:,}"
+            f" cells are none, such as {_examples(column)}."
+        )
+    return matches[0]
+
+
+def decide(profile: FileProfile, options: ReadOptions, target: str) -> Decisions:
+    """Decide on each column. `target` is the name of the column to predict."""
+    reading = _Reading()
+    columns = [_decide(column, column.name == target, reading) for column in profile.columns]
+    columns = _with_coordinates(columns, profile)
+    options = replace(
+        options,
+        na_values=tuple(reading.na_values),
+        column_na_values=tuple((name, tuple(cells)) for name, cells in reading.column_na_values.items()),
+        true_values=tuple(reading.true_values),
+        false_values=tuple(reading.false_values),
+    )
+    return Decisions(columns, options, reading.na_values)
+
+
+def _decide(column: ColumnProfile, is_target: bool, reading: _Reading) -> Decision:
+    marks = {cell: count for cell, count in column.missing.items() if cell}
+    reading.add_missing(marks)
+    decision = _decide_target(column, reading) if is_target else _decide_feature(column, reading)
+    n_missing = column.missing.total()
+    if not n_missing:
+        return decision
+    missing = _missing_evidence(column, n_missing, marks)
+    nullable = {"nullable": True} if decision.is_feature else {}
+    return replace(decision, attributes={**decision.attributes, **nullable}, evidence=(*decision.evidence, missing))
+
+
+def _missing_evidence(column: ColumnProfile, n_missing: int, marks: Mapping[str, int]) -> str:
+    shown = f" ({', '.join(map(repr, marks))})" if marks else ""
+    return f"{n_missing:,} of {column.n_rows:,} missing, {100 * n_missing / column.n_rows:.3g} %{shown}"
+
+
+def _decide_target(column: ColumnProfile, reading: _Reading) -> Decision:
+    odd, evidence = _odd_cells(column), [_range(column)]
+    if odd:
+        reading.column_na_values[column.name] = odd
+        evidence.append(_odd_evidence(column, odd))
+    return Decision(column.name, {"type": _number_type(column), "role": "target"}, tuple(evidence))
+
+
+def _decide_feature(column: ColumnProfile, reading: _Reading) -> Decision:
+    if not column.n_present:
+        return Decision(column.name, {"role": "ignore"}, ("empty",), (f"{column.name!r} is empty.",))
+    levels = {cell: count for cell, count in column.levels.items() if cell not in MISSING_MARKS}
+    if len(levels) == 1 and column.n_present == column.n_rows:
+        constant = f"constant: {next(iter(levels))!r}"
+        return Decision(column.name, {"role": "ignore"}, (constant,), (f"{column.name!r} is constant.",))
+    words = true_and_false(levels)
+    if words is not None:
+        reading.add_words(*words)
+        return Decision(column.name, {"type": "bool"}, (_counts(levels),))
+    if not column.n_leading_zeros and column.n_numbers >= MIN_NUMBER_SHARE * column.n_present:
+        return _decide_number(column, levels, reading)
+    return _decide_text(column, levels)
+
+
+def _decide_number(column: ColumnProfile, levels: Mapping[str, int], reading: _Reading) -> Decision:
+    kind = _number_type(column)
+    if _is_identifier(column) and kind == "int":
+        return _identifier(column, "counts up" if column.numbers.is_increasing else "each value once")
+    if kind == "int" and max(abs(column.numbers.lowest), abs(column.numbers.highest)) > MAX_INTEGER:
+        return _identifier(column, "longer than an exact number")
+    odd = _odd_cells(column)
+    if len(odd) > MAX_ODD_CELLS:
+        warning = f"{column.name!r} mixes numbers with {len(odd)} or more other cells: {_counts(odd)}. It is left out."
+        return Decision(column.name, {"role": "ignore"}, ("mixed",), (warning,))
+    if not odd:
+        two_levels = (_counts(levels),) if 0 < len(levels) <= 2 else ()
+        return Decision(column.name, {"type": kind}, (_range(column), *two_levels))
+    reading.column_na_values[column.name] = odd
+    warning = f"{column.name!r} has {sum(odd.values()):,} cells that are no numbers, taken as missing: {_counts(odd)}."
+    return Decision(column.name, {"type": kind, "nullable": True}, (_range(column), _odd_evidence(column, odd)), (warning,))
+
+
+def _odd_evidence(column: ColumnProfile, odd: Mapping[str, int]) -> str:
+    return f"{sum(odd.values()):,} of {column.n_rows:,} values do not parse: {_counts(odd)}"
+
+
+def _decide_text(column: ColumnProfile, levels: Mapping[str, int]) -> Decision:
+    present = [cell for cell in column.sample if cell and cell not in MISSING_MARKS]
+    form = date_format(list(dict.fromkeys(present))[:MAX_DATES])
+    if form is not None:
+        return _left_out(column, f"dates written as {form}", "has dates stored as text")
+    unit = _unit(column, present)
+    if unit is not None:
+        return _left_out(column, f"numbers with {unit!r}", "has numbers stored as text")
+    if _is_identifier(column):
+        return _identifier(column, "each value once")
+    if levels and len(levels) <= max(MAX_LISTED, MAX_LEVEL_SHARE * column.n_present):
+        is_listed = len(levels) <= MAX_LISTED and not any("${" in level for level in levels)  # a config may not contain that
+        categories = sorted(levels) if is_listed else "auto"
+        evidence = f"{len(levels):,} levels, {_counts(levels)}"
+        return Decision(column.name, {"type": "category", "categories": categories}, (evidence,))
+    return _left_out(column, f"text, {len(column.distinct):,} distinct", "has too many distinct texts for a category")
+
+
+def _unit(column: ColumnProfile, present: Sequence[str]) -> str | None:
+    """Return the currency or unit that the numbers of a column are written with, or None if they have several or none."""
+    if column.n_decorated < MIN_NUMBER_SHARE * column.n_present:
+        return None
+    (most_common, count), *_ = Counter(decoration(cell) for cell in present).most_common(1)
+    if most_common is None or count < MIN_NUMBER_SHARE * len(present) or (most_common[0].isascii() and most_common[0].isalpha()):
+        return None  # such as Q1, Q2: names, not numbers
+    return "…".join(most_common)
+
+
+def _left_out(column: ColumnProfile, evidence: str, problem: str) -> Decision:
+    warning = f"{column.name!r} {problem} (such as {_examples(column)}), so it is left out."
+    return Decision(column.name, {"role": "ignore"}, (evidence,), (warning,))
+
+
+def _is_identifier(column: ColumnProfile) -> bool:
+    """Return whether each value stands once, as in a number of the row or the name of a thing."""
+    if len(column.distinct) < column.n_present:
+        return False
+    if IDENTIFIER.fullmatch(column.name.strip()):
+        return True
+    counts_rows = column.numbers.is_increasing or column.numbers.highest - column.numbers.lowest + 1 == column.n_present
+    is_text = column.n_numbers < column.n_present or column.n_leading_zeros > 0
+    return column.n_present >= MIN_ROWS_OF_IDENTIFIER and (counts_rows or is_text)
+
+
+def _identifier(column: ColumnProfile, evidence: str) -> Decision:
+    warning = f"{column.name!r} identifies a row ({evidence}), so it is left out."
+    return Decision(column.name, {"role": "ignore"}, (f"identifier: {evidence}",), (warning,))
+
+
+def _odd_cells(column: ColumnProfile) -> dict[str, int]:
+    return {cell: count for cell, count in column.misfits.items() if cell not in MISSING_MARKS}
+
+
+def _number_type(column: ColumnProfile) -> str:
+    return "int" if column.n_integers == column.n_numbers else "float"
+
+
+def _range(column: ColumnProfile) -> str:
+    return f"{column.numbers.lowest:.10g} to {column.numbers.highest:.10g}"
+
+
+def _counts(levels: Mapping[str, int]) -> str:
+    common = Counter(levels).most_common(N_EXAMPLES)
+    return ", ".join(f"{level!r} {count:,}" for level, count in common) + (", …" if len(levels) > len(common) else "")
+
+
+def _examples(column: ColumnProfile) -> str:
+    present = [cell for cell in column.sample if cell and cell not in MISSING_MARKS]
+    return ", ".join(repr(cell[:MAX_EXAMPLE]) for cell in list(dict.fromkeys(present))[:N_EXAMPLES])
+
+
+def _with_coordinates(columns: list[Decision], profile: FileProfile) -> list[Decision]:
+    """Assign the roles latitude and longitude if exactly one column looks like each and has no missing values."""
+    chosen: dict[str, str] = {}
+    for role, pattern, limit in COORDINATES:
+        names = [column.name for column in columns if column.attributes == {"type": "float"} and pattern.fullmatch(column.name)]
+        if len(names) == 1 and _is_within(profile.column(names[0]), limit):
+            chosen[names[0]] = role
+    if len(chosen) < len(COORDINATES):
+        return columns
+    return [
+        replace(column, attributes={**column.attributes, "role": chosen[column.name]}) if column.name in chosen else column
+        for column in columns
+    ]
+
+
+def _is_within(column: ColumnProfile, limit: float) -> bool:
+    return -limit <= column.numbers.lowest and column.numbers.highest <= limit

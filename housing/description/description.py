@@ -1,0 +1,151 @@
+"""Description of a file: reads it, decides, and writes the YAML of its table and a page."""
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from omegaconf import DictConfig, OmegaConf
+
+from housing.core.errors import ConfigError, HousingError
+from housing.core.files import atomic_write
+from housing.data.reading import base_name
+from housing.data.settings import TableSettings
+from housing.description.associations import measure, without_leaks
+from housing.description.decisions import decide, find_target
+from housing.description.declaration import path_value, to_declaration
+from housing.description.findings import find
+from housing.description.page import Description, write_description
+from housing.description.profile import ColumnProfile, FileProfile, profile_file
+from housing.description.sniffing import Sniffed, sniff
+
+N_EXAMPLES = 3
+MAX_OVERRIDE_WIDTH = 40
+
+
+@dataclass(frozen=True)
+class DescriptionSettings:
+    """Settings of `conf/describe.yaml`.
+
+    Attributes
+    ----------
+    target
+        The column to predict, or None to list the columns only.
+    name
+        The name of the table.
+    folder
+        The folder of config files into which `data/<name>.yaml` is written.
+    page
+        The page to write.
+    overwrite
+        Whether an existing YAML may be replaced.
+    """
+
+    file: Path
+    target: str | None
+    name: str
+    folder: Path
+    page: Path
+    data_folder: Path
+    overwrite: bool = False
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig, folder: Path) -> Self:
+        """Read the settings of `housing.describe`."""
+        file = Path(cfg.file)
+        name = str(cfg.name or re.sub(r"[^\w.-]+", "_", base_name(file)).lstrip("_.-") or "table")
+        page = Path(cfg.paths.outputs) / f"{name}.description.html" if cfg.page is None else Path(cfg.page)
+        return cls(file, None if cfg.target is None else str(cfg.target), name, folder, page, Path(cfg.paths.data), cfg.overwrite)
+
+    @property
+    def declaration(self) -> Path:
+        """The YAML to write."""
+        return self.folder / "data" / f"{self.name}.yaml"
+
+
+def describe(settings: DescriptionSettings, next_command: Callable[..., str]) -> str:
+    """Write the declaration and the page of a file, and return what was found as text.
+
+    Without a target, only the columns are listed: a target is never guessed.
+
+    Raises
+    ------
+    HousingError
+        If the file does not exist, or the declaration does and may not be overwritten.
+    TableError
+        If the file is no table.
+    """
+    if not settings.file.is_file():
+        raise HousingError(f"File {settings.file} does not exist. Set file= to a CSV, Parquet or Excel file.")
+    if settings.target is not None and settings.declaration.exists() and not settings.overwrite:
+        raise ConfigError(f"{settings.declaration} exists. Replace it with overwrite=true, or choose another name: name=NAME")
+    sniffed = sniff(settings.file)
+    profile = profile_file(settings.file, sniffed.options)
+    if settings.target is None:
+        return _list_columns(profile, sniffed, settings, next_command)
+    described = _describe(settings, sniffed, profile, settings.target)
+    _write_declaration(settings, sniffed, described)
+    command = next_command("train", f"data={settings.name}")
+    write_description(settings.page, described, settings.declaration, command)
+    warnings = [*described.findings, *(warning for column in described.decisions.columns for warning in column.warnings)]
+    return "\n".join(
+        [
+            f"{settings.file}: {profile.n_rows:,} rows, {len(profile.columns)} columns",
+            *(f"  ! {warning}" for warning in warnings),
+            f"declaration  {settings.declaration}",
+            f"page         {settings.page}",
+            f"next         {command}",
+        ]
+    )
+
+
+def _describe(settings: DescriptionSettings, sniffed: Sniffed, profile: FileProfile, target: str) -> Description:
+    target = find_target(profile, target)
+    decisions, suspicions = without_leaks(profile, decide(profile, sniffed.options, target), target)
+    findings = [*find(settings.file, profile, decisions, target), *suspicions]
+    return Description(settings.file, target, profile, decisions, measure(profile, decisions, target), findings)
+
+
+def _write_declaration(settings: DescriptionSettings, sniffed: Sniffed, described: Description) -> None:
+    source = f"{settings.file.name} ({described.profile.n_rows:,} rows, {settings.file.stat().st_size:,} bytes)"
+    path = path_value(settings.file, settings.data_folder)
+    text = to_declaration(settings.name, source, path, described.decisions, sniffed.evidence, described.findings)
+    declared: Any = OmegaConf.create({"paths": {"data": str(settings.data_folder)}, "data": OmegaConf.create(text)})
+    TableSettings.from_config(declared.data)  # raises if the declaration is invalid
+    with atomic_write(settings.declaration) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _list_columns(profile: FileProfile, sniffed: Sniffed, settings: DescriptionSettings, next_command: Callable[..., str]) -> str:
+    """Return the columns with their types, and the command that names one of them as the target."""
+    choices = [(shlex.quote(f"target={_quoted(column.name)}"), _summary(column)) for column in profile.columns]
+    width = min(max(len(override) for override, _ in choices), MAX_OVERRIDE_WIDTH)
+    command = next_command("describe", f"file={_quoted(str(settings.file))}")
+    options = ", ".join(f"{key} {getattr(sniffed.options, key)!r}" for key in sniffed.evidence)
+    return "\n".join(
+        [
+            f"{settings.file}: {profile.n_rows:,} rows, {len(profile.columns)} columns{f', {options}' if options else ''}",
+            *(f"  {override:{width}}  {summary}" for override, summary in choices),
+            "Choose the column to predict, a number, and add its target= to the command:",
+            f"  {command} target=...",
+        ]
+    )
+
+
+def _summary(column: ColumnProfile) -> str:
+    """Return what the cells of a column are, in a few words."""
+    missing = f", {column.n_rows - column.n_present:,} missing" if column.n_present < column.n_rows else ""
+    if column.n_present and column.n_numbers > column.n_present / 2:
+        return f"number, {column.numbers.lowest:.6g} to {column.numbers.highest:.6g}{missing}"
+    examples = ", ".join(repr(cell[:20]) for cell in list(dict.fromkeys(cell for cell in column.sample if cell))[:N_EXAMPLES])
+    return f"text, such as {examples}{missing}" if examples else "empty"
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a value of an override, in quotes if Hydra would read it as something else."""
+    if re.fullmatch(r"[A-Za-z_/][\w./-]*", text) and text.lower() not in ("true", "false", "null", "nan", "inf"):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,87 @@
+"""Findings: what misleads in an unknown file, as sentences, besides what single columns show."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from housing.data.reading import read_rows
+from housing.description.associations import numbers_of
+from housing.description.decisions import Decisions
+from housing.description.profile import CHUNK_ROWS, ColumnProfile, FileProfile, count_duplicates, hash_rows
+from housing.schema.column import Vector
+
+CAPPED_SHARE = 0.005  # of the rows with the highest or the lowest target
+CAPPED_TIMES = 5  # as many as rows with a usual value
+MIN_DISTINCT_TARGETS = 50
+SKEWED = 2.0
+
+
+def find(path: Path, profile: FileProfile, decisions: Decisions, target: str) -> Iterator[str]:
+    """Yield what misleads in a file: malformed rows, duplicates, and a capped or skewed target. Reads the file once more."""
+    if profile.n_misshapen:
+        shown = ", ".join(f"line {line} has {n_cells}" for line, n_cells in profile.misshapen)
+        yield (
+            f"{profile.n_misshapen:,} rows do not have {len(profile.columns)} cells ({shown}). Training refuses the file"
+            " until they are corrected or removed."
+        )
+    yield from _duplicates(path, profile, decisions)
+    values = numbers_of(profile.column(target), decisions.options)
+    values = values[~np.isnan(values)]
+    yield from _capped(values, target)
+    yield from _skewed(values, target)
+    n_unlabelled = _count_unlabelled(profile.column(target))
+    if n_unlabelled:
+        yield f"{n_unlabelled:,} of {profile.n_rows:,} rows have no {target!r}, the target. They are left out of training."
+
+
+def _count_unlabelled(column: ColumnProfile) -> int:
+    return column.n_rows - column.n_numbers
+
+
+def _duplicates(path: Path, profile: FileProfile, decisions: Decisions) -> Iterator[str]:
+    if profile.n_duplicates:
+        yield f"{profile.n_duplicates:,} of {profile.n_rows:,} rows are duplicates of an earlier row."
+    used = [index for index, column in enumerate(decisions.columns) if column.is_feature]
+    repeated = _count_repeated(path, decisions, used)
+    if repeated > profile.n_duplicates:
+        yield (
+            f"{repeated:,} of {profile.n_rows:,} rows have the features of an earlier row. With split=random, many of them"
+            " would be in training and test rows at once; the default split=hash keeps them together."
+        )
+
+
+def _count_repeated(path: Path, decisions: Decisions, used: list[int]) -> int:
+    """Return how many rows have the features of an earlier row."""
+    numbered_rows, hashes, rows = read_rows(path, decisions.options), [], []
+    next(numbered_rows)
+    for _, cells in numbered_rows:
+        if len(cells) == len(decisions.columns):
+            rows.append([cells[index] for index in used])
+        if len(rows) == CHUNK_ROWS:
+            hashes.append(hash_rows(rows))
+            rows = []
+    return count_duplicates([*hashes, hash_rows(rows)])
+
+
+def _capped(values: Vector, target: str) -> Iterator[str]:
+    """Yield the ends of the target at which far more rows are than at a usual value."""
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) < MIN_DISTINCT_TARGETS:
+        return
+    for end, index, word in (("highest", -1, "above"), ("lowest", 0, "below")):
+        count = int(counts[index])
+        if count >= CAPPED_SHARE * len(values) and count > CAPPED_TIMES * np.quantile(counts, 0.9):
+            yield (
+                f"{target!r} looks capped: {100 * count / len(values):.3g} % of the rows have the {end} value,"
+                f" {distinct[index]:.10g}. True values {word} it are unknown, and no model predicts them."
+            )
+
+
+def _skewed(values: Vector, target: str) -> Iterator[str]:
+    if len(values) < 3 or np.ptp(values) == 0:
+        return
+    deviations = values - values.mean()
+    skewness = float((deviations**3).mean() / (deviations**2).mean() ** 1.5)
+    if abs(skewness) > SKEWED:
+        yield f"{target!r} is heavily skewed (skewness {skewness:.1f}): a few extreme rows decide the RMSE. Look at the MAE too."
