@@ -26,6 +26,7 @@ from housing.data.settings import TableSettings
 from housing.data.typed_files import PARQUET, parquet_columns
 from housing.schema.column import MAX_INTEGER, Column, Matrix, Value, Vector
 from housing.schema.table_schema import Schema
+from housing.schema.written_numbers import parse_written_number
 
 NUMBER_PATTERN = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 INTEGER_PATTERN = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
@@ -321,7 +322,7 @@ def _can_hold(column: Column, cell: str, options: ReadOptions) -> bool:
     value = _parse_value(column, cell, options)
     if column.is_identifier:
         return parse_cell(column, cell, options)[1] is None
-    if value is None or column.type == "category":
+    if value is None or column.has_levels or column.type == "date":
         return True
     return not isinstance(value, str) and abs(value) <= column.limit
 
@@ -330,6 +331,9 @@ def _parse_value(column: Column, cell: str, options: ReadOptions) -> Value:
     """Return the value of a cell, its text if it cannot be parsed, or None if it is empty."""
     if not cell:
         return None
+    if column.parse:
+        number = parse_written_number(cell)
+        return cell if number is None else number
     if column.type == "bool":
         value = options.boolean(cell)
         return cell if value is None else value

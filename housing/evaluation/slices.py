@@ -151,7 +151,7 @@ def _quintile_slices(kind: str, values: Vector) -> list[SliceMask]:
 
 
 def _column_slices(column: Column, values: Vector) -> list[SliceMask]:
-    if column.is_number:
+    if column.is_continuous:
         return _quintile_slices(column.name, values)
     levels = [(str(column.decode(level)), values == level) for level in np.unique(values[~np.isnan(values)])]
     return [SliceMask(column.name, name, mask) for name, mask in [*levels, ("missing", np.isnan(values))] if mask.any()]

@@ -12,6 +12,7 @@ from housing.explanation.shapley import Predict
 from housing.schema.column import Column, Matrix, Vector
 
 GRID_POINTS = 41  # of a numeric column
+DATE_POINTS = 10  # about so many of a date
 MAX_LEVELS = 41  # of a category
 
 
@@ -44,7 +45,7 @@ def ice_curves(predict: Predict, row: Vector, columns: Sequence[Column], referen
 def _grid_values(column: Column, current: float, reference: Vector) -> Vector:
     """Return levels, or numbers over the range of the reference and the current value. Missing comes last."""
     missing = [np.nan] if column.nullable else []
-    if not column.is_number:
+    if not column.is_continuous:
         levels = range(min(max(len(column.categories), 2), MAX_LEVELS))  # learned levels begin with the most frequent
         return np.array([*levels, *([] if np.isnan(current) or current in levels else [current]), *missing], dtype=np.float64)
     known = np.append(reference, current)
@@ -54,5 +55,7 @@ def _grid_values(column: Column, current: float, reference: Vector) -> Vector:
     numbers = np.linspace(known.min(), known.max(), GRID_POINTS)
     if column.type == "int":
         numbers = np.round(numbers)
+    if column.type == "date":  # shown as text, so fewer and only those that the text can express
+        numbers = np.array([column.encode(column.decode(number)) for number in numbers[:: GRID_POINTS // DATE_POINTS]])
     own = [] if np.isnan(current) else [current]
     return np.append(np.unique([*numbers, *own]), missing)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
 from housing.features.category_means import level_means, out_of_fold_means, positions
+from housing.features.date_parts import date_part_names, date_parts
 from housing.schema.column import Column, Matrix, Vector
 from housing.schema.table_schema import Schema
 
@@ -18,7 +19,7 @@ class Encoder:
     """Encoding of categories and imputation of missing numbers.
 
     A category with up to `MAX_ONE_HOT_LEVELS` levels is one-hot encoded, and a missing value is a level of its own. A category
-    with more levels becomes the smoothed mean target of the level, out of fold for training rows.
+    with more levels becomes the smoothed mean target of the level, out of fold for training rows. A date becomes its parts.
 
     Parameters
     ----------
@@ -35,10 +36,10 @@ class Encoder:
     Attributes
     ----------
     names
-        Names of the encoded columns.
+        Names of the encoded columns: numbers, parts of dates, derived columns, missing flags, levels, mean targets.
     arrays
-        Fitted state: `medians`, shape (numbers + derived,), if `nan_handling` is "impute". For each category with many levels
-        `level_means_<index>`, shape (levels + 2,).
+        Fitted state: `medians`, shape (numbers + date parts + derived,), if `nan_handling` is "impute". For each category with
+        many levels `level_means_<index>`, shape (levels + 2,).
     """
 
     def __init__(self, schema: Schema, visible: Sequence[int], derived: list[str], nan_handling: str) -> None:
@@ -46,14 +47,20 @@ class Encoder:
             raise ConfigError(f"model.nan_handling must be {' or '.join(NAN_HANDLING)} (got {nan_handling!r}).")
         columns = [(index, schema.features[index]) for index in visible]
         self.impute = nan_handling == "impute"
-        self.numbers = [index for index, column in columns if column.type != "category"]
-        self.missing_flags = [index for index in self.numbers if self.impute and schema.features[index].nullable]
+        self.numbers = [index for index, column in columns if column.type not in ("category", "date")]
+        self.dates = [(index, column.format) for index, column in columns if column.type == "date"]
+        numeric = [*self.numbers, *(index for index, _ in self.dates)]
+        self.missing_flags = [index for index in numeric if self.impute and schema.features[index].nullable]
         self.target_encoded = [index for index, column in columns if len(column.categories) > MAX_ONE_HOT_LEVELS]
         self._n_levels = np.array([len(schema.features[index].categories) for index in self.target_encoded])
         levels = [(index, level) for index, column in columns if index not in self.target_encoded for level in _levels(column)]
         self._level_columns, self._level_codes = [index for index, _ in levels], np.array([level for _, level in levels])
         self._is_missing_level = np.isnan(self._level_codes)
-        self.names = [schema.features[index].name for index in self.numbers] + derived
+        self.names = [schema.features[index].name for index in self.numbers]
+        self.names += [
+            name for _, column in columns if column.type == "date" for name in date_part_names(column.name, column.format)
+        ]
+        self.names += derived
         self.names += [f"{schema.features[index].name}_is_missing" for index in self.missing_flags]
         self.names += [_level_name(schema.features[index], level) for index, level in levels]
         self.names += [f"{schema.features[index].name}_target_mean" for index in self.target_encoded]
@@ -65,7 +72,7 @@ class Encoder:
         Learn the medians of numbers and derived columns, 0 for a column without any value, and the mean targets of levels.
         """
         if self.impute:
-            columns = np.hstack([matrix[:, self.numbers], *derived])
+            columns = np.hstack([matrix[:, self.numbers], *self._date_parts(matrix), *derived])
             self.arrays["medians"] = np.array([median(column) for column in columns.T])
         encoded = []
         for index, n_levels in zip(self.target_encoded, self._n_levels.tolist(), strict=True):
@@ -74,15 +81,18 @@ class Encoder:
         return np.concatenate([*self._parts(matrix, derived), *encoded], axis=1)
 
     def transform(self, matrix: Matrix, derived: Sequence[Matrix]) -> Matrix:
-        """Return the encoded columns, shape (rows, names): numbers, derived columns, missing flags, levels, mean targets."""
+        """Return the encoded columns of new rows, shape (rows, names)."""
         parts = self._parts(matrix, derived)
         if self.target_encoded:
             index = positions(matrix[:, self.target_encoded], self._n_levels)
             parts += [self.arrays[f"level_means_{column}"][index[:, [place]]] for place, column in enumerate(self.target_encoded)]
         return np.concatenate(parts, axis=1)
 
+    def _date_parts(self, matrix: Matrix) -> list[Matrix]:
+        return [date_parts(matrix[:, index], date_format) for index, date_format in self.dates]
+
     def _parts(self, matrix: Matrix, derived: Sequence[Matrix]) -> list[Matrix]:
-        parts = [matrix[:, self.numbers], *derived]
+        parts = [matrix[:, self.numbers], *self._date_parts(matrix), *derived]
         if self.impute:
             numbers = np.concatenate(parts, axis=1)
             parts = [np.where(np.isnan(numbers), self.arrays["medians"], numbers)]

@@ -79,7 +79,7 @@ def _column_drift(column: Column, reference: Vector, current: Vector, bins: dict
     psi_threshold = float(chi2.ppf(1 - significance, max(len(counts[0]) - 1, 1))) * (1 / len(reference) + 1 / len(current))
     known = reference[~np.isnan(reference)]
     is_out_of_range = (current < known.min(initial=np.inf)) | (current > known.max(initial=-np.inf))
-    out_of_range = int(is_out_of_range.sum()) if column.is_number else 0
+    out_of_range = int(is_out_of_range.sum()) if column.is_continuous else 0
     return Drift(column.name, psi(*counts), psi_threshold, _summary(column, reference), _summary(column, current), out_of_range)
 
 
@@ -101,7 +101,8 @@ def _summary(column: Column, values: Vector) -> str:
     missing = f", missing {np.isnan(values).mean():.0%}" if column.nullable else ""
     if not present.size:
         return "all missing"
-    if column.is_number:
-        return f"median {np.median(present):.4g}{missing}"
+    if column.is_continuous:
+        middle = float(np.median(present))
+        return f"median {f'{middle:.4g}' if column.is_number else column.decode(middle)}{missing}"
     categories, counts = np.unique(present, return_counts=True)
     return f"{column.decode(categories[counts.argmax()])} {counts.max() / len(values):.0%}{missing}"

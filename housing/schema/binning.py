@@ -47,7 +47,7 @@ class ReferenceColumn(NamedTuple):
     def bins(self) -> list[Bin]:
         """Return the bins in order; the bin of missing values is the last."""
         shares = self.reference["shares"]
-        names = [f"{index:02d}" for index in range(len(shares))] if self.column.is_number else dict.fromkeys(self.levels)
+        names = [f"{index:02d}" for index in range(len(shares))] if self.column.is_continuous else dict.fromkeys(self.levels)
         bins = [Bin(self.name, name, share) for name, share in zip(names, shares, strict=False)]
         return [*bins, Bin(self.name, MISSING, self.reference["missing"])] if self.column.nullable else bins
 
@@ -59,14 +59,14 @@ class Binning:
         columns = [ReferenceColumn(column.name, column, reference["columns"][column.name]) for column in schema.features]
         all_columns = [*columns, ReferenceColumn(None, schema.target, reference["prediction"])]
         self.bins = _merge_same_name(bin_ for column in all_columns for bin_ in column.bins())
-        self.numeric_columns = [column.name for column in schema.features if column.is_number]
+        self.numeric_columns = [column.name for column in schema.features if column.is_continuous]
         self._size = n_reserved + len(self.bins) + len(self.numeric_columns)
         indices = {(bin_.column, bin_.name): index for index, bin_ in enumerate(self.bins, n_reserved)}
         out_of_range = {name: index for index, name in enumerate(self.numeric_columns, n_reserved + len(self.bins))}
-        is_number = np.array([column.is_number for column in schema.features])
+        is_number = np.array([column.is_continuous for column in schema.features])
         self._numeric_positions, self._categorical_positions = np.flatnonzero(is_number), np.flatnonzero(~is_number)
-        self._numeric = _NumericCounters([column for column in all_columns if column.column.is_number], indices, out_of_range)
-        self._categorical = _CategoricalCounters([column for column in columns if not column.column.is_number], indices)
+        self._numeric = _NumericCounters([column for column in all_columns if column.column.is_continuous], indices, out_of_range)
+        self._categorical = _CategoricalCounters([column for column in columns if not column.column.is_continuous], indices)
 
     def count(self, matrix: Matrix, predictions: Vector) -> CounterIndices:
         """Return the increments of all counters. The value at UNCOUNTED has no meaning."""

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
+from housing.schema.dates import ISO_DATE, format_date, parse_date
 from housing.schema.declaration import AUTO, FEATURE_ROLES, IDENTIFIER_ROLES, find_faults
 from housing.schema.nearest_levels import NearestLevels
+from housing.schema.written_numbers import parse_written_number
 
 MISSING = "Missing required value."
 OTHER = "(other)"  # stands for every value that is no level
@@ -30,7 +32,7 @@ Record = dict[str, Value]
 
 
 @dataclass(frozen=True)
-class Column:
+class Column:  # pylint: disable=too-many-instance-attributes  # one for each key of a declaration
     """One column of a table.
 
     Attributes
@@ -50,11 +52,15 @@ class Column:
     nullable
         Whether values may be missing.
     categories
-        Levels of a category. A value is encoded as its index in this tuple.
+        Levels of a category, or of an ordinal from the lowest to the highest. A value is encoded as its index in this tuple.
     counts
         Training rows by level, the most frequent level first, or None if the levels are declared instead of learned.
     unseen
         What happens to a value that is no level: one of `UNSEEN`. By default "other" if the levels are learned, else "refuse".
+    format
+        How a date is written, in the directives of strptime. By default %Y-%m-%d.
+    parse
+        "number" if numbers may be written as text, such as "$1,200"; else "".
     """
 
     name: str
@@ -69,9 +75,12 @@ class Column:
     categories: tuple[str, ...] = ()
     counts: tuple[int, ...] | None = None
     unseen: str = ""
+    format: str = ""
+    parse: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unseen", self.unseen or ("other" if self.is_learned else "refuse"))
+        object.__setattr__(self, "format", self.format or (ISO_DATE if self.type == "date" else ""))
         faults = find_faults(self)
         if faults:
             raise ConfigError("\n".join(f"Column {self.name}: {fault}" for fault in faults))
@@ -116,6 +125,16 @@ class Column:
         return self.type in ("float", "int")
 
     @property
+    def is_continuous(self) -> bool:
+        """Whether values lie on a line without levels: numbers and dates."""
+        return self.is_number or self.type == "date"
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether values are among levels: categories and ordinals."""
+        return self.type in ("category", "ordinal")
+
+    @property
     def lower_bound(self) -> float:
         """The lowest allowed number: the declared minimum, unless it is beyond the limit."""
         return -self.limit if self.min is None else max(self.min, -self.limit)
@@ -147,13 +166,20 @@ class Column:
         """Return why a value is invalid, as a sentence, or None if it is valid. The value None means missing."""
         if value is None:
             return None if self.nullable else MISSING
-        if self.type == "category":
+        if self.has_levels:
             return self._validate_level(value)
+        if self.type == "date":
+            return self._validate_date(value)
         if self.type == "text":
             return None if isinstance(value, str) else f"Not text: {_format_value(value)}."
         if self.type == "bool":
             return None if isinstance(value, bool | np.bool_) else f"Not true or false: {_format_value(value)}."
-        return self._validate_number(value)
+        return self._validate_number(self._read_number(value))
+
+    def _read_number(self, value: object) -> object:
+        """Return the number that a text has, if numbers may be written as text; else the value."""
+        number = parse_written_number(value) if self.parse and isinstance(value, str) else None
+        return value if number is None else number
 
     def _validate_level(self, value: object) -> str | None:
         if isinstance(value, str) and (value in self.codes or self.unseen != "refuse" or not self.categories):
@@ -165,6 +191,15 @@ class Column:
         nearest = ", ".join(map(_format_value, self._nearest.find(str(value)[:MAX_VALUE_LENGTH])))
         hint = f" The nearest: {nearest}." if nearest else ""
         return f"Must be one of {len(self.categories):,} levels (got {_format_value(value)}).{hint}"
+
+    def _validate_date(self, value: object) -> str | None:
+        try:
+            if isinstance(value, str):
+                parse_date(value, self.format)
+                return None
+        except (ValueError, OverflowError):
+            pass  # reported below
+        return f"Must be a date such as {format_date(0, self.format)}, in the format {self.format} (got {_format_value(value)})."
 
     def _validate_number(self, value: object) -> str | None:
         if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
@@ -194,16 +229,28 @@ class Column:
         return f"{message} Models cannot compute with larger numbers: use a larger unit, or correct the value."
 
     def encode(self, value: Value) -> float:
-        """Encode a valid value: NaN if it is missing, the index in `categories` of a category, 0 or 1 for a bool."""
+        """Encode a valid value: NaN if it is missing, a level's index in `categories`, a date's seconds, 0 or 1 for a bool."""
         if value is None:
             return math.nan
-        return self.codes.get(value, self.unseen_code) if isinstance(value, str) else float(value)
+        return self._encode_text(value) if isinstance(value, str) else float(value)
+
+    def _encode_text(self, text: str) -> float:
+        if self.type == "date":
+            return parse_date(text, self.format)
+        if self.has_levels:
+            return self.codes.get(text, self.unseen_code)
+        number = parse_written_number(text)
+        if number is None:
+            raise ValueError(f"Not a number: {_format_value(text)}.")
+        return number
 
     def decode(self, number: float) -> Value:
         """Decode a number that `encode` returned."""
         if math.isnan(number):
             return None
-        if self.type == "category":
+        if self.type == "date":
+            return format_date(number, self.format)
+        if self.has_levels:
             return self.categories[int(number)] if number < len(self.categories) else OTHER
         return {"float": float, "int": int, "bool": bool}[self.type](number)
 
@@ -230,7 +277,7 @@ class Column:
         else:
             values = series.to_numpy(dtype=object, na_value=None).tolist()
             suspects, numbers = np.arange(len(values)), np.array([self._try_encode(value) for value in values], dtype=np.float64)
-            if self.type == "category":
+            if self.has_levels:
                 suspects = np.flatnonzero(np.isnan(numbers))
                 values = [values[row] for row in suspects]
         reasons = ((int(row), self.validate(value)) for row, value in zip(suspects, values, strict=True))

@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from housing.schema.dates import is_date_format
+
 if TYPE_CHECKING:
     from housing.schema.column import Column
 
-TYPES = ("float", "int", "bool", "category", "text")
+TYPES = ("float", "int", "bool", "category", "ordinal", "date", "text")
 AUTO = "auto"  # in place of categories: their levels are learned
 UNSEEN = ("refuse", "missing", "other")
 FEATURE_ROLES = ("feature", "latitude", "longitude")
@@ -20,7 +22,11 @@ TEXT_ROLES = (*IDENTIFIER_ROLES, "ignore")
 
 def find_faults(column: "Column") -> list[str]:
     """Return everything that is wrong with a declaration, one sentence each."""
-    return [*_attribute_faults(column), *_role_faults(column), *_bound_faults(column), *_category_faults(column)]
+    return [
+        fault
+        for find in (_attribute_faults, _role_faults, _bound_faults, _category_faults, _text_faults)
+        for fault in find(column)
+    ]
 
 
 def _attribute_faults(column: "Column") -> Iterator[str]:
@@ -41,7 +47,7 @@ def _role_faults(column: "Column") -> Iterator[str]:
     if column.type == "text" and column.role not in TEXT_ROLES:
         yield f"the type text needs the role {', '.join(TEXT_ROLES[:-1])} or {TEXT_ROLES[-1]} (got {column.role})."
     if column.role in NUMERIC_ROLES:
-        if not column.is_number:
+        if not column.is_number and (column.role, column.type) != ("time", "date"):
             yield f"the role {column.role} needs the type float or int (got {column.type})."
         if column.nullable:
             yield f"a column with the role {column.role} cannot be nullable."
@@ -58,10 +64,12 @@ def _bound_faults(column: "Column") -> Iterator[str]:
 
 
 def _category_faults(column: "Column") -> Iterator[str]:
-    if (column.categories or column.is_learned) and column.type != "category":
+    if (column.categories or column.is_learned) and not column.has_levels:
         yield f"categories need the type category (got {column.type})."
     if column.type == "category" and not (column.categories or column.is_learned):
         yield "a column of type category needs categories: a list of strings, or auto."
+    if column.type == "ordinal" and not (column.categories and not column.is_learned):
+        yield "a column of type ordinal needs categories: a list of strings, the lowest first."
     if column.is_learned and not column.is_feature:
         yield f"categories: auto needs the role feature (got {column.role}). Declare an identifier with type: text."
     yield from _unseen_faults(column)
@@ -77,10 +85,24 @@ def _category_faults(column: "Column") -> Iterator[str]:
         yield f"categories must be unique (got {', '.join(sorted(duplicates))} more than once)."
 
 
+def _text_faults(column: "Column") -> Iterator[str]:
+    """Yield faults of the attributes that say how numbers and dates are written."""
+    if column.type == "date" and not is_date_format(column.format):
+        yield f"format must have year, month and day in the directives of strptime, such as %d.%m.%Y (got {column.format!r})."
+    elif column.type != "date" and column.format:
+        yield f"format needs the type date (got {column.type})."
+    if column.parse not in ("", "number"):
+        yield f"parse must be number (got {column.parse!r})."
+    elif column.parse and (not column.is_number or column.is_identifier):
+        yield f"parse: number needs the type float or int and a role that is no identifier (got {column.type}, {column.role})."
+
+
 def _unseen_faults(column: "Column") -> Iterator[str]:
     if column.unseen not in UNSEEN:
         yield f"unseen must be one of {', '.join(UNSEEN)} (got {column.unseen!r})."
-    elif column.unseen != "refuse" and column.type != "category":
+    elif column.unseen == "other" and column.type == "ordinal":
+        yield "unseen: other needs the type category, since an unknown value has no place in the order (got ordinal)."
+    elif column.unseen != "refuse" and not column.has_levels:
         yield f"unseen: {column.unseen} needs the type category (got {column.type})."
     elif column.unseen == "missing" and not column.nullable:
         yield "unseen: missing needs nullable: true."

@@ -16,7 +16,7 @@ N_BINS = 10
 def histogram_reference(schema: Schema, matrix: Matrix, predictions: Vector) -> dict[str, Any]:
     """Return a histogram of each feature column and of the predictions.
 
-    Numbers are binned by the training deciles. A category or bool has one bin per level, see `histogram_bins`.
+    Numbers and dates are binned by the training deciles. A category or bool has one bin per level, see `histogram_bins`.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def histogram_reference(schema: Schema, matrix: Matrix, predictions: Vector) -> 
 def _histogram(column: Column, numbers: Vector) -> dict[str, Any]:
     present = numbers[~np.isnan(numbers)]
     edges: Vector
-    if column.is_number:
+    if column.is_continuous:
         deciles = np.quantile(present, np.arange(1, N_BINS) / N_BINS) if present.size else np.empty(0)
         edges = np.unique(deciles).astype(np.float64)
     else:

@@ -177,8 +177,8 @@ class Schema:
 
         Numbers are doubles: MLflow's integers reject 5.0 and NaN.
         """
-        types = {"float": "double", "int": "double", "bool": "boolean", "category": "string"}
-        return [(column.name, types[column.type], not column.nullable) for column in self.features]
+        types = {"float": "double", "int": "double", "bool": "boolean"}
+        return [(column.name, types.get(column.type, "string"), not column.nullable) for column in self.features]
 
     def encode_frame(self, frame: Any) -> Matrix:
         """Validate and encode the features of a pandas DataFrame as a matrix, shape (rows, features).

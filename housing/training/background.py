@@ -43,8 +43,8 @@ def _distances(schema: Schema, matrix: Matrix) -> Matrix:
     for column, values in zip(schema.features, matrix.T, strict=True):
         is_missing = np.isnan(values)
         is_one_missing = is_missing[:, None] != is_missing
-        known = np.where(is_missing, 0.0, _ranks(values) if column.is_number else values)
-        difference = np.abs(known[:, None] - known) if column.is_number else (known[:, None] != known).astype(np.float64)
+        known = np.where(is_missing, 0.0, _ranks(values) if column.is_continuous else values)
+        difference = np.abs(known[:, None] - known) if column.is_continuous else (known[:, None] != known).astype(np.float64)
         total += np.where(is_one_missing, 1.0, difference)
     return total
 

@@ -21,7 +21,7 @@ from server.validation.request_body import JSON
 Spec = dict[str, Any]
 
 ROUTES_FILE = Path(__file__).with_name("openapi.yaml")
-JSON_TYPES = {"float": "number", "int": "integer", "bool": "boolean", "category": "string"}
+JSON_TYPES = {"float": "number", "int": "integer", "bool": "boolean"}
 AUTH_ERRORS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 SECURITY_SCHEME = "key"
 PROTECTED_ROUTES = {*prediction.FAST_ROUTES, *RIGHTS}
@@ -171,8 +171,8 @@ def _problem_schema() -> Spec:
 
 
 def _column_schema(column: Column) -> Spec:
-    json_type = JSON_TYPES[column.type]
-    spec: Spec = {"type": [json_type, "null"] if column.nullable else json_type, "description": _describe(column)}
+    types = [JSON_TYPES.get(column.type, "string"), *(["string"] if column.parse else []), *(["null"] if column.nullable else [])]
+    spec: Spec = {"type": types if len(types) > 1 else types[0], "description": _describe(column)}
     if column.unit:
         spec["x-unit"] = column.unit_label
     if column.type == "float":
@@ -186,7 +186,7 @@ def _column_schema(column: Column) -> Spec:
 
 
 def _describe(column: Column) -> str:
-    return ", ".join(filter(None, (column.description, column.unit_label)))
+    return ", ".join(filter(None, (column.description, column.unit_label, column.format and f"as {column.format}")))
 
 
 def _interval_parameter(max_coverage: float) -> Spec:

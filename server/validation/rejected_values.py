@@ -38,7 +38,7 @@ class RejectedValues:
 
 def _reasons(column: Column) -> Iterator[str]:
     yield "missing"
-    yield "category" if column.type == "category" else "type"
+    yield "category" if column.has_levels else "type"
     if column.is_number and (column.min, column.max) != (None, None):
         yield "bounds"
 
@@ -46,6 +46,6 @@ def _reasons(column: Column) -> Iterator[str]:
 def _reason(column: Column, message: str) -> str:
     if message == MISSING:
         return "missing"
-    if column.type == "category":
+    if column.has_levels:
         return "category"
     return "bounds" if BOUNDS_MESSAGE.fullmatch(message) else "type"

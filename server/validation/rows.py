@@ -35,7 +35,7 @@ class RowValidator:
         self._record_getter = (
             itemgetter(*self.column_names) if len(self.column_names) > 1 else lambda record: (record[self.column_names[0]],)
         )
-        self._all_numbers = all(column.is_number and not column.nullable for column in self._features)
+        self._all_numbers = all(column.is_number and not (column.nullable or column.parse) for column in self._features)
         self._levels: list[dict[Any, float]] = [{None: np.nan, **column.codes} for column in self._features]
         self._min = np.array([column.lower_bound for column in self._features], dtype=np.float64)
         self._max = np.array([column.upper_bound for column in self._features], dtype=np.float64)
@@ -100,14 +100,15 @@ class RowValidator:
             types.discard(type(None))
         if not types <= _json_types(column):
             return None
-        if column.type == "category":
+        if column.has_levels:
             levels = self._levels[index]
             if column.unseen == "refuse" and not set(values) <= levels.keys():
                 return None
             return np.array([levels.get(value, column.unseen_code) for value in values])
         try:
-            return np.array(values, dtype=np.float64)
-        except OverflowError:
+            texts = column.type == "date" or column.parse
+            return np.array([column.encode(value) for value in values] if texts else values, dtype=np.float64)
+        except (OverflowError, ValueError):
             return None
 
     def encode(self, payload: Rows) -> Matrix:
@@ -185,6 +186,8 @@ class RowValidator:
 
 
 def _json_types(column: Column) -> set[type]:
+    if column.parse:
+        return {*NUMERIC_TYPES, str}
     return NUMERIC_TYPES if column.is_number else {bool} if column.type == "bool" else {str}
 
 

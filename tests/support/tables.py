@@ -72,8 +72,10 @@ def orders_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     size, colour = random.uniform(1, 99, rows).round(1), random.choice(["red", "green", ""], rows)
     age = np.where(random.random(rows) < 0.2, np.nan, random.integers(0, 50, rows))
+    placed = pd.Timestamp("2019-12-30") + pd.to_timedelta(random.integers(0, 2_000_000, rows), unit="min")
+    grade, worn = random.choice(["poor", "fair", "good"], rows), random.integers(0, 90_000, rows)
     town, brand, shelf = random.integers(0, 60, rows), random.choice(["acme", "zeta", ""], rows), random.integers(0, 25, rows)
-    price = 3 * size + 40 * (colour == "red") - np.nan_to_num(age) + 2 * town + random.normal(0, 5, rows)
+    price = 3 * size + 40 * (colour == "red") - np.nan_to_num(age) + 2 * town + 20 * (grade == "good") + random.normal(0, 5, rows)
     return pd.DataFrame(
         {
             "order": [f"{seed:02d}{row:05d}" for row in range(rows)],
@@ -87,6 +89,9 @@ def orders_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
             "town": [f"town {number}" for number in town],
             "brand": brand,
             "shelf": [f"S{number:02d}" for number in shelf],
+            "placed": placed.strftime("%d.%m.%Y %H:%M"),
+            "grade": grade,
+            "worn": [f"{km:,} km" for km in worn],
             "price": np.where(random.random(rows) < 0.05, np.nan, price.round(2).clip(0)),
         }
     )

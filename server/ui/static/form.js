@@ -63,7 +63,8 @@ class Field {
     if (entered === "") {
       return null;
     }
-    return { category: () => entered, bool: () => entered === "true" }[this.column.type]?.() ?? Number(entered);
+    const typed = () => entered;
+    return { category: typed, ordinal: typed, date: typed, bool: () => entered === "true" }[this.column.type]?.() ?? Number(entered);
   }
 
   isUnreadable() {
@@ -90,7 +91,10 @@ function control(column) {
   if (column.type === "category" && column.unseen !== "refuse") {
     return suggestions(column);
   }
-  if (column.type === "category" || column.type === "bool") {
+  if (column.type === "date") {
+    return html("input", { type: "text", autocomplete: "off", required: !column.nullable, placeholder: column.format });
+  }
+  if (column.type === "category" || column.type === "ordinal" || column.type === "bool") {
     const levels = column.type === "bool" ? [["true", "yes"], ["false", "no"]] : levelsOf(column).map((name) => [name, name]);
     const missing = column.nullable ? [["", "missing"]] : [];
     return html("select", {}, ...[...missing, ...levels].map(([value, shown]) => html("option", { value }, shown)));

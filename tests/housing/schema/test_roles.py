@@ -28,9 +28,19 @@ def orders(tmp_path: Path, **changes: Any) -> Table:
 
 def test_only_features_are_in_the_matrix(tmp_path: Path) -> None:
     table = orders(tmp_path)
-    assert [column.name for column in table.schema.features] == ["size", "colour", "age", "town", "brand", "shelf"]
+    assert [column.name for column in table.schema.features] == [
+        "size",
+        "colour",
+        "age",
+        "town",
+        "brand",
+        "shelf",
+        "placed",
+        "grade",
+        "worn",
+    ]
     assert [column.name for column in table.schema.unused] == ["order", "customer", "week", "copies", "note"]
-    assert table.matrix.shape == (len(table), 6)
+    assert table.matrix.shape == (len(table), 9)
 
 
 def test_rows_without_a_target_are_dropped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -129,9 +139,18 @@ def joined(**columns: Any) -> dict[str, Any]:
 
 def test_feedback_becomes_a_row_of_the_table_if_its_request_had_the_key(tmp_path: Path) -> None:
     schema = parse_schema(config("train", "data=orders").data)
-    sent = {"size": 2.5, "town": "town 7", "shelf": "S01", "order": "17", "customer": "ann", "week": 3, "copies": 1}
+    sent = {
+        "size": 2.5,
+        "town": "town 7",
+        "shelf": "S01",
+        "grade": "fair",
+        "order": "17",
+        "customer": "ann",
+        "week": 3,
+        "copies": 1,
+    }
     rows = parse_joined_rows([joined(**sent)], schema, PLAIN, tmp_path)
     assert not rows.bad_rows, json.dumps([str(row) for row in rows.bad_rows])
-    np.testing.assert_array_equal(rows.table.matrix, [[2.5, np.nan, np.nan, 0, np.nan, 0]])
-    with pytest.raises(HousingError, match="Missing or unknown: copies, customer, order, shelf, town, week"):
+    np.testing.assert_array_equal(rows.table.matrix, [[2.5, np.nan, np.nan, 0, np.nan, 0, np.nan, 1, np.nan]])
+    with pytest.raises(HousingError, match="Missing or unknown: copies, customer, grade, order, shelf, town, week"):
         parse_joined_rows([joined(size=2.5)], schema, PLAIN, tmp_path)

@@ -114,7 +114,7 @@ def test_a_schema_equals_the_one_restored_from_its_declaration(rentals: Table) -
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"type": "decimal"}, "x: type must be one of float, int, bool, category, text .got 'decimal'"),
+        ({"type": "decimal"}, "x: type must be one of float, int, bool, category, ordinal, date, text .got 'decimal'"),
         ({"type": "float", "maximum": 3}, "x: unknown attribute maximum. .*max"),
         ({}, "x: type is missing"),
         (None, "x: needs attributes, such as"),

@@ -12,9 +12,9 @@ from housing.feedback.log_reader import LogFilter, read_entries
 from tests.support.server import Server, promoted, scraped, serving
 from tests.support.waiting import wait_for
 
-LEVELS = {"town": "town 7", "shelf": "S01"}
+LEVELS = {"town": "town 7", "shelf": "S01", "grade": "fair"}
 REQUIRED = {"size": 20.5, **LEVELS}
-ROW = {**REQUIRED, "colour": "red", "age": 4, "brand": "acme"}
+ROW = {**REQUIRED, "colour": "red", "age": 4, "brand": "acme", "placed": "24.12.2021 18:30", "worn": 1200}
 UNUSED = {"order": "17", "customer": "ann", "week": 3, "copies": 1.5, "note": {"any": "thing"}}
 
 
@@ -36,7 +36,7 @@ def predictions(server: Server, body: Any, route: str = "/predict") -> list[floa
 
 
 def test_a_nullable_column_may_be_left_out_of_every_layout(server: Server) -> None:
-    whole = predictions(server, {**REQUIRED, "colour": None, "age": None, "brand": None})
+    whole = predictions(server, {**REQUIRED, "colour": None, "age": None, "brand": None, "placed": None, "worn": None})
     names, values = list(REQUIRED), list(REQUIRED.values())
     assert predictions(server, REQUIRED) == whole
     assert predictions(server, {"instances": [REQUIRED, ROW]}) == [*whole, *predictions(server, ROW)]
@@ -68,6 +68,10 @@ def test_a_column_that_no_model_receives_is_ignored(server: Server) -> None:
         ({**ROW, "town": None}, "town", "Missing required value."),
         ({**ROW, "town": 7}, "town", "Not text: 7."),
         ({**ROW, "shelf": "S1"}, "shelf", "Must be one of 25 levels (got 'S1'). The nearest: "),
+        ({**ROW, "placed": "2021-12-24"}, "placed", "Must be a date such as 01.01.1970 00:00, in the format %d.%m.%Y %H:%M"),
+        ({**ROW, "placed": 5}, "placed", "Must be a date such as"),
+        ({**ROW, "grade": "bad"}, "grade", "Must be one of poor, fair, good (got 'bad')."),
+        ({**ROW, "worn": "12k"}, "worn", "Not a number: '12k'."),
         ({"columns": ["colour", *LEVELS], "rows": [["red", *LEVELS.values()]]}, "size", "Missing required value."),
         ({"columns": [*REQUIRED, "shop"], "rows": [[*REQUIRED.values(), 2]]}, "shop", "Not a column of this model."),
     ],
@@ -92,6 +96,11 @@ def test_a_value_that_no_training_row_had_is_other_or_missing_and_counted(server
     assert predictions(server, {**ROW, "brand": "new"}) == predictions(server, {**ROW, "brand": None})
 
 
+def test_a_number_may_be_written_as_text(server: Server) -> None:
+    assert predictions(server, {**ROW, "worn": "1,200 km"}) == predictions(server, ROW)
+    assert predictions(server, {"dataframe_records": [{**ROW, "worn": "1,200 km"}]}, "/invocations") == predictions(server, ROW)
+
+
 def test_explanation_curves_and_document_know_learned_levels(server: Server) -> None:
     row = json.dumps({**ROW, "town": "elsewhere"}).encode()
     assert set(server.ask("/explain", row).json["contributions"]) == set(ROW)
@@ -110,7 +119,7 @@ def test_explanation_curves_and_document_know_learned_levels(server: Server) -> 
 
 def test_the_document_says_which_columns_are_required(server: Server) -> None:
     row = server.ask("/openapi.json").json["components"]["schemas"]["Row"]
-    assert row["required"] == ["size", "town", "shelf"]
+    assert row["required"] == ["size", "town", "shelf", "grade"]
     assert set(row["properties"]) == {*ROW, *UNUSED}
 
 

@@ -1,0 +1,37 @@
+"""Dates as text in a declared format, encoded as seconds since 1970 in UTC. A date without an offset counts as UTC."""
+
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ISO_DATE = "%Y-%m-%d"  # the default format
+TIME_DIRECTIVES = ("%H", "%I", "%c", "%X")
+MIN_YEAR = 1000  # strftime writes earlier years with fewer digits than strptime reads
+SAMPLE = datetime(2001, 2, 3, tzinfo=UTC)
+
+
+def parse_date(text: str, date_format: str) -> float:
+    """Return the seconds since 1970 of a date. Raises ValueError if the text does not have the format."""
+    date = datetime.strptime(text, date_format)
+    if date.year < MIN_YEAR:
+        raise ValueError(f"The year must be at least {MIN_YEAR} (got {date.year}).")
+    return (date.replace(tzinfo=date.tzinfo or UTC) - EPOCH) / timedelta(seconds=1)
+
+
+def format_date(seconds: float, date_format: str) -> str:
+    """Return the text that `parse_date` reads. Parts that the format does not have are lost."""
+    return (EPOCH + timedelta(seconds=seconds)).strftime(date_format)
+
+
+def has_time(date_format: str) -> bool:
+    """Return whether a format has the hour of the day."""
+    return any(directive in date_format for directive in TIME_DIRECTIVES)
+
+
+def is_date_format(date_format: object) -> bool:
+    """Return whether a format has year, month and day, so that it reads what it writes."""
+    try:
+        return isinstance(date_format, str) and parse_date(SAMPLE.strftime(date_format), date_format) == (
+            SAMPLE - EPOCH
+        ) / timedelta(seconds=1)
+    except ValueError:
+        return False
