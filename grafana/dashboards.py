@@ -1,7 +1,7 @@
-"""The dashboards: their panels and queries, from which scripts/dashboards writes Grafana's files.
+"""Panels and queries of the dashboards. scripts/dashboards writes the files for Grafana.
 
 Thresholds come from prometheus/alerts.yml. Panels follow the variables `version` and `instance` if their series have these
-labels; what is recorded for the whole service has no `instance`.
+labels. Series of the whole service have no `instance`.
 """
 
 from grafana_foundation_sdk.builders import dashboard

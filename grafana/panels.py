@@ -57,8 +57,8 @@ def timeseries_panel(spec: PanelSpec, queries: dict[str, str], stacked: bool = F
     )
     tooltip = common.VizTooltipOptions(mode=common.TooltipDisplayMode.MULTI, sort=common.SortOrder.DESCENDING)
     panel = _panel("timeseries", spec).custom(custom).options(timeseries.Options(legend=_legend(), tooltip=tooltip)).min(0)
-    for place, (name, expr) in enumerate(queries.items()):
-        panel = panel.with_target(_query(expr, name, chr(ord("A") + place)))
+    for index, (name, expr) in enumerate(queries.items()):
+        panel = panel.with_target(_query(expr, name, chr(ord("A") + index)))
     return panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
 
 

@@ -18,7 +18,7 @@ from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
 
 
 def kills() -> None:
-    """Print what is lost when sweeps are killed and started again, and how many cold starts fail."""
+    """Print the losses of sweeps that are killed and restarted, and the number of failed cold starts."""
     _run_program("kills", "5")
 
 
@@ -35,13 +35,13 @@ def endurance() -> None:
 
 
 def metrics() -> None:
-    """Print what metrics and the prediction log cost a request, and the time of a scrape."""
+    """Print the cost of metrics and prediction log per request, and the duration of a scrape."""
     with tempfile.TemporaryDirectory() as directory:
         _run_program("metrics_cost", str(ROUNDS), PROMETHEUS_MULTIPROC_DIR=directory)
 
 
 def gate() -> None:
-    """Print verdicts of the gate for challengers of known quality, what a kill leaves, and the duration of a rollback."""
+    """Print the gate's verdicts on challengers of known quality, the state after kills, and the duration of a rollback."""
     _run_program("promotions")
 
 

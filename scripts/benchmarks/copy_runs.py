@@ -11,7 +11,7 @@ TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")
 
 def main() -> None:
     """Copy the rows of one run under new ids and run keys, by SQL: MLflow would take hours."""
-    home, wanted = sys.argv[1], int(sys.argv[2])
+    home, n_runs = sys.argv[1], int(sys.argv[2])
     store = Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
     experiment = [store.client.experiment_id("california")]
     run = store.client.api.search_runs(experiment, "tags.`housing.run_type` = 'run'", max_results=1)[0]
@@ -22,7 +22,7 @@ def main() -> None:
         for table in TABLES
     }
     (present,) = database.execute("SELECT count(*) FROM runs").fetchone()
-    for _ in range(wanted - present):
+    for _ in range(n_runs - present):
         name = uuid.uuid4().hex
         for table, originals in rows.items():
             for row in (dict(original, run_uuid=name) for original in originals):

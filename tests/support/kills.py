@@ -69,8 +69,8 @@ def cut(home: Path, store: Store, kill: Callable[[int, Path], None]) -> Losses:
         wait_for(lambda: bool(finished(store)) and bool(running(home)), "a job has finished, another is running")
         kill(sweep.pid, home)
     assert sweep.returncode != 0
-    again = command(home, *SWEEP)
-    assert again.code == 0, again.out + again.err
+    repeated = command(home, *SWEEP)
+    assert repeated.code == 0, repeated.out + repeated.err
     finished_seeds = Counter(finished(store))
     return Losses(
         lost=JOBS - len(finished_seeds),
@@ -115,10 +115,10 @@ def failures_of_a_cold_start(home: Path) -> int:
         for seed in range(4)
     ]
     codes = [process.wait(200) for process in processes]
-    return max(sum(code != 0 for code in codes), 4 - len(finished(opened(home))))
+    return max(sum(code != 0 for code in codes), 4 - len(finished(open_store(home))))
 
 
-def opened(home: Path) -> Store:
+def open_store(home: Path) -> Store:
     """Return the store of a home, created if necessary."""
     return tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
 
@@ -140,7 +140,7 @@ def main(rounds: int) -> None:
         total = Losses()
         for _ in range(rounds):
             with new_home() as home:
-                total += cut(home, opened(home), kill)
+                total += cut(home, open_store(home), kill)
         print(f"| {name} | {' | '.join(map(str, astuple(total)))} of {rounds * JOBS} |", flush=True)
     print(f"\n| {rounds} times four processes and no store | runs that failed |\n|---|---:|")
     failures = 0
