@@ -3,13 +3,14 @@
 python -m housing.serve serve.port=9000
 """
 
+import os
 import sys
 
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
 from housing.core.printable import show
-from housing.serving.supervisor import require_free_port, server_environment, supervise
+from housing.serving.supervisor import require_free_port, require_writable_folder, server_environment, supervise
 from housing.tracking.aliases import require_declared_alias
 from server.core.settings import Settings
 
@@ -29,6 +30,9 @@ def main(cfg: DictConfig) -> None:
     require_declared_alias(cfg.serve.alias, cfg.aliases, "serve.alias")
     environ = server_environment(cfg.serve)
     settings = Settings.from_environment(environ)
+    os.umask(0o077)  # the prediction log holds the data of clients
+    require_writable_folder("serve.release_dir", settings.release_dir)
+    require_writable_folder("serve.log_dir", settings.log_dir)
     for port in filter(None, (settings.port, settings.metrics_port)):
         require_free_port(settings.host, port)
     show(f"Serving {settings.model} at alias {settings.alias}. Press Ctrl-C to stop.\n")

@@ -155,7 +155,7 @@ def _version_at_alias(settings: Settings) -> ModelVersion | None:
                     raise
                 return None
     except Exception as error:  # of MLflow, a database driver or the network
-        uri, cause = hide_password(settings.tracking_uri), hide_password(f"{type(error).__name__}: {error}")
+        uri, cause = hide_password(settings.tracking_uri), hide_password(f"{type(error).__name__}: {error}".splitlines()[0])
         raise StoreError(f"Could not read the MLflow store {uri} (serve.tracking_uri): {cause}") from error
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 from housing.core.environment import PROJECT
 from housing.core.errors import ConfigError
@@ -29,7 +30,6 @@ def server_environment(serve: Mapping[str, object]) -> dict[str, str]:
 
 def supervise(environ: Mapping[str, str]) -> int:
     """Run the server until SIGTERM, SIGINT or the end of gunicorn. Return gunicorn's exit code, or 0 after a signal."""
-    os.umask(0o077)  # the prediction log holds the data of clients
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -66,6 +66,19 @@ def _terminate_with_parent() -> None:
     """Request SIGTERM for this process when its parent exits, even by SIGKILL. Only Linux can do that."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def require_writable_folder(setting: str, folder: Path) -> None:
+    """Create a folder of the server if it does not exist. Raise ConfigError if this user cannot write to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{setting} must be a folder that this user can write to (got {folder}: {error.strerror})."
+            f" Choose another with {setting}=FOLDER."
+        ) from error
 
 
 def require_free_port(host: str, port: int) -> None:

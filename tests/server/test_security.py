@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import Server
-from tests.support.tables import FLAT
+from tests.support.commands import command
+from tests.support.server import Server, free_port
+from tests.support.tables import FLAT, RENTALS_DATA
 
 ROW = json.dumps(FLAT)
 
@@ -121,6 +122,16 @@ def test_what_the_server_writes_is_readable_by_its_user_only(rentals_server: Ser
     (log_dir,) = serving.glob("*.log")
     for path in (serving, log_dir, *log_dir.rglob("*")):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+@pytest.mark.parametrize("setting", ["serve.log_dir", "serve.release_dir"])
+def test_a_folder_that_cannot_be_written_ends_the_start_with_a_sentence(home: Path, setting: str) -> None:
+    folder = home / "data" / "rentals.csv" / "folder"
+    result = command(home, "housing.serve", *RENTALS_DATA[:2], f"serve.port={free_port()}", f"{setting}={folder}")
+    assert result.code == 1
+    assert result.err.startswith(
+        f"error: {setting} must be a folder that this user can write to (got {folder}: Not a directory)."
+    )
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "TRACE", "CONNECT", "OPTIONS", "PROPFIND"])
