@@ -129,12 +129,11 @@ def mean_upper_bounds(samples: Matrix, confidence: float) -> Vector:
 def _contradicting_rows(samples: Matrix, confidence: float) -> Matrix:
     """Return equal rows that contradict a negative mean, shape (samples, contradicting rows).
 
-    Their size is the length by which the positive tail exceeds the negative one, and at least half of the positive tail. For
-    more than a few test rows this minimum shrinks, because they show more of the tails.
+    Rows of the share `n_unseen` / rows are absent from a sample with the probability 1 - `confidence`. The size of the
+    contradicting rows is the length by which the positive tail exceeds the negative one, and at least half of the positive
+    tail. For more than a few test rows this minimum shrinks, because they show more of the tails.
     """
-    n_unseen = math.log(
-        1 / (1 - confidence)
-    )  # a sample lacks rows of the share n_unseen / rows with the probability 1 - confidence
+    n_unseen = math.log(1 / (1 - confidence))
     highest, lowest = np.maximum(samples.max(axis=1), 0.0), np.minimum(samples.min(axis=1), 0.0)
     least = highest / 2 * min(1.0, FEW_ROWS * n_unseen / samples.shape[1])
     return np.repeat(np.maximum(highest + lowest, least)[:, None], round(CONTRADICTING_ROWS * n_unseen), axis=1)
@@ -148,9 +147,9 @@ def student_bounds(samples: Matrix, confidence: float) -> Vector:
 def skewness_corrected_bounds(samples: Matrix, confidence: float) -> Vector:
     """Return Hall's upper bounds of the means, with the quantile of Student's t distribution."""
     n_rows, mean, quantile = samples.shape[1], samples.mean(axis=1), _student_quantile(samples, confidence)
-    centered = samples - mean[:, None]
     spread = samples.std(axis=1)
-    skewness = (centered * centered * centered).mean(axis=1) / spread**3 / math.sqrt(n_rows)
+    standardized = (samples - mean[:, None]) / np.where(spread > 0, spread, 1.0)[:, None]
+    skewness = (standardized * standardized * standardized).mean(axis=1) / math.sqrt(n_rows)
     skewness = np.where(np.abs(skewness) < MIN_SKEWNESS, MIN_SKEWNESS, skewness)
     corrected = (np.cbrt(1 + skewness * (quantile - skewness / 6)) - 1) * 3 / skewness
     return np.asarray(mean - corrected * _standard_error(samples))

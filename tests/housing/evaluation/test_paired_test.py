@@ -80,6 +80,11 @@ def test_too_few_rows_have_no_bounds() -> None:
     assert result.difference == pytest.approx(-0.9)
 
 
+def test_equal_differences_in_all_rows_have_bounds() -> None:
+    better, worse = (paired_test(SETTINGS, np.full(128, error), np.ones(128)) for error in (0.5, 2.0))
+    assert better.is_better and worse.is_worse
+
+
 def test_bounds_hold_the_difference_and_swap_with_the_models() -> None:
     random = np.random.default_rng(1)
     champion = random.normal(0, 1, 1000)
