@@ -104,6 +104,9 @@ def describe(settings: DescriptionSettings, next_command: Callable[..., str]) ->
 def _describe(settings: DescriptionSettings, sniffed: Sniffed, profile: FileProfile, target: str) -> Description:
     target = find_target(profile, target)
     decisions, suspicions = without_leaks(profile, decide(profile, sniffed.options, target), target)
+    if not any(column.is_feature for column in decisions.columns):
+        reasons = " ".join(warning for column in decisions.columns for warning in column.warnings)
+        raise ConfigError(f"{settings.file} has no column that can be a feature. {reasons}")
     findings = [*find(settings.file, profile, decisions, target), *suspicions]
     return Description(settings.file, target, profile, decisions, measure(profile, decisions, target), findings)
 

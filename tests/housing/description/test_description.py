@@ -238,6 +238,7 @@ def test_without_a_target_the_columns_are_listed_and_nothing_is_written(tmp_path
     [
         ("a,y\n1,2\n", {"target": "price"}, ConfigError, "target='price' is no column of the file. Columns: 'a', 'y'"),
         ("a,y\n1,x\n2,z\n", {}, ConfigError, "The target 'y' must be a number, but 2 of its 2 cells are none, such as 'x', 'z'"),
+        ("a,y\n1,2\n1,3\n", {}, ConfigError, "has no column that can be a feature. 'a' is constant."),
         ("a\n1\n", {}, TableError, "has a single column with each of the delimiters"),
         ("", {}, TableError, "is empty. Expected a header"),
         ("a,y\n", {}, TableError, "has no rows"),
