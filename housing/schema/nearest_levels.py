@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 N_NEAREST = 3
+N_CANDIDATES = 100  # levels with the most pairs in common, of which the nearest are chosen
 
 
 class NearestLevels:
@@ -20,12 +21,15 @@ class NearestLevels:
     def find(self, value: str) -> list[str]:
         """Return the levels with the highest Dice coefficients of letter pairs, the most similar first."""
         pairs = _pairs(value)
-        shared = Counter(code for pair in pairs for code in self._codes_by_pair.get(pair, ()))
+        shared: Counter[int] = Counter()
+        for pair in pairs:
+            shared.update(self._codes_by_pair.get(pair, ()))
+        candidates = [code for code, _ in shared.most_common(N_CANDIDATES)]
 
         def similarity(code: int) -> float:
             return 2 * shared[code] / (len(pairs) + len(_pairs(self._levels[code])))
 
-        return [self._levels[code] for code in heapq.nlargest(N_NEAREST, shared, key=similarity)]
+        return [self._levels[code] for code in heapq.nlargest(N_NEAREST, candidates, key=similarity)]
 
 
 def _pairs(text: str) -> set[str]:
