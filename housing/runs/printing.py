@@ -21,15 +21,16 @@ def show_outcome(outcome: Outcome, cfg: DictConfig) -> None:
     grid.add_row("validation", f"{scores}   ({unit})" if unit else scores)
     speed = f"fit {metrics['fit_seconds']:.2f} s   one row {metrics['latency_us']:,.0f} microseconds"
     grid.add_row("cost", f"{speed}   {metrics['rows_per_second']:,.0f} rows/s   {metrics['model_bytes'] / 1e6:.2f} MB")
-    grid.add_row("MLflow", outcome.link)
-    create_console().print(grid)
+    console = create_console()
+    console.print(grid)
+    console.print(f"{'MLflow':<10}  {outcome.link}", soft_wrap=True)  # a link in one piece can be clicked
 
 
 def show_comparison(comparisons: list[Comparison], run_id: str) -> None:
     """Print a run and its repetition side by side, and list the differences."""
     console = create_console()
     grid = Table(title=f"Run {run_id} and its repetition", title_justify="left")
-    for name in ("", "then", "now", ""):
+    for name in ("value", "then", "now", "result"):
         grid.add_column(name, overflow="fold")
     for row in comparisons:
         grid.add_row(

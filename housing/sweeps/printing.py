@@ -36,7 +36,7 @@ def _ranking_table(title: str, ranking: Ranking, common: set[str], wide: bool) -
     front = ranking.pareto_front
     grid = Table(title=title + ("; * marks the Pareto set" if front else ""), title_justify="left", padding=(0, 1))
     scores = ("rmse", "mae", "r2") if wide else ("rmse",)
-    for name in ("", "run", *scores, "fit s", "row µs", "MB", "state", "run id"):
+    for name in ("#", "run", *scores, "fit s", "row µs", "MB", "state", "run id"):
         is_text = name in ("run", "state", "run id")
         grid.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=name not in ("run", "run id"))
     leaders = {group[0] for group in ranking.groups}

@@ -27,8 +27,8 @@ def model_not_found(client: Client, source: str) -> StoreError:
         promote = next_command("promote", f"alias={alias}")
         return StoreError(f"{name} has no version at {alias} in the MLflow store {client.name}. Promote one: {promote}")
     return StoreError(
-        f"The MLflow store {client.name} has no {source}. Versions that served are listed by: {next_command('history')}"
-        f" All others are in MLflow: {_list_command(client)}"
+        f"The MLflow store {client.name} has no {source}.\nVersions that served: {next_command('history')}"
+        f"\nAll versions: {_list_command(client)}"
     )
 
 

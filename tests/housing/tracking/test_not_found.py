@@ -22,7 +22,10 @@ RUNS = "Run ids are in the leaderboard.html of each sweep, and in MLflow: mlflow
         ("promote sweep=nope", f"has no run nope. {RUNS}"),
         ("predict file=rows.csv out=out.csv", "housing-rentals has no version at staging in the MLflow store "),
         ("predict file=rows.csv out=out.csv source=models:/housing-rentals@production", "has no version at production"),
-        ("predict file=rows.csv out=out.csv source=models:/housing-rentals/9", "has no models:/housing-rentals/9. Versions that"),
+        (
+            "predict file=rows.csv out=out.csv source=models:/housing-rentals/9",
+            "models:/housing-rentals/9.\nVersions that served: python",
+        ),
         ("predict file=rows.csv out=out.csv source=runs:/nope/bundle", f"has no run nope. {RUNS}"),
         (
             "predict file=rows.csv out=out.csv source=housing-rentals",
