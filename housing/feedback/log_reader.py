@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from housing.core.printable import printable
+from housing.core.printable import show
 from server.prediction_log.index import ID_SLICE
 from server.prediction_log.rotating_file import JOINED, PREDICTIONS, iter_lines, list_files
 
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_parquet(entries, options.out)
     else:
         for entry in entries:
-            print(printable(orjson.dumps(entry).decode()))
+            show(orjson.dumps(entry).decode())
     if malformed:
         print(f"Skipped {malformed} malformed line{'s' if malformed > 1 else ''}.", file=sys.stderr)
     return 0
