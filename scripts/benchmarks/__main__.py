@@ -28,6 +28,11 @@ def serving() -> None:
     serving_peers.print_peers()
 
 
+def attacks() -> None:
+    """Print what clients notice of slow and silent ones, with gunicorn's own threaded worker and with the project's."""
+    _run_program("attacks")
+
+
 def endurance() -> None:
     """Print failed requests and latency while versions change, workers are replaced, and a million requests arrive. Needs wrk."""
     _require("wrk")
@@ -65,6 +70,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "nodes": sweeps.print_two_nodes,
     "server": footprint.print_footprint,
     "serving": serving,
+    "attacks": attacks,
     "endurance": endurance,
     "metrics": metrics,
     "gate": gate,

@@ -381,3 +381,33 @@ def test_a_server_listens_on_an_ipv6_address(served_home: Path) -> None:
         environment |= {f"HOUSING_{name}": value for name, value in serve.items()}
         probe = subprocess.run([sys.executable, "-m", "server.probe", "predict"], env=environment, cwd=PROJECT, check=False)
         assert probe.returncode == 0
+
+
+def test_a_head_request_gets_headers_only(served: Server) -> None:
+    with kept(served) as client:
+        client.send(WARM.replace(b"GET", b"HEAD") + GOOD)
+        assert client.answers.readline() == b"HTTP/1.1 200 OK\r\n"
+        while client.answers.readline() != b"\r\n":
+            pass
+        assert client.response()[0] == 200
+
+
+@pytest.mark.parametrize(("field", "stays_open"), [("Connection: keep-alive\r\n", True), ("", False)])
+def test_http_1_0_keeps_a_connection_only_if_asked_to(served: Server, field: str, stays_open: bool) -> None:
+    with new(served) as client:
+        client.send(f"GET /healthz HTTP/1.0\r\n{field}\r\n".encode())
+        status, headers, _ = client.response()
+        assert (status, headers["Connection"]) == (200, "keep-alive" if stays_open else "close")
+        if stays_open:
+            client.send(GOOD)
+            assert client.response()[0] == 200
+        else:
+            assert client.ends()
+
+
+def test_a_client_that_stops_in_the_middle_of_a_body_is_told(served: Server) -> None:
+    with kept(served) as client:
+        client.send(GOOD[:-1])
+        client.socket.shutdown(socket.SHUT_WR)
+        status, _, body = client.response()
+        assert status == 400 and b"The request is incomplete" in body
