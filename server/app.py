@@ -47,7 +47,7 @@ def create_app() -> Application:
     observe_stages = StageHistogram(metrics, worker).observe
     api = PredictionApi(current_model, access, settings.max_rows, make_id_generator(worker), log.write, observe_stages)
     feedback_file = _log_file(settings, FEEDBACK, worker)
-    app.extensions |= {"current_model": current_model, "access": access, "api": api, "feedback": feedback_file}
+    app.extensions |= {"current_model": current_model, "access": access, "feedback": feedback_file}
     install_metrics(app, current_model, FAST_ROUTES)  # first, so that it also counts rejected requests
     for blueprint in (api_blueprint, explanation_blueprint, feedback, pages_blueprint):
         app.register_blueprint(blueprint)

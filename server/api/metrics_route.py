@@ -64,13 +64,12 @@ def install_metrics(app: Flask, current_model: CurrentModel, fast_routes: Sequen
 
     @app.before_request
     def start() -> None:
-        g.start, g.counted = time.perf_counter(), False
+        g.start = time.perf_counter()
 
     @app.after_request
     def stop(response: Response) -> Response:
-        if not g.counted:
-            route = request.url_rule.rule if request.url_rule else "unknown"
-            observe_request(route, response.status_code, time.perf_counter() - g.start)
+        route = request.url_rule.rule if request.url_rule else "unknown"
+        observe_request(route, response.status_code, time.perf_counter() - g.start)
         return response
 
     registry = CollectorRegistry()

@@ -1,14 +1,12 @@
-"""Flask's API routes, and the fast routes for requests that the fast path does not take."""
+"""Flask's API routes."""
 
 from http import HTTPStatus
 
-from flask import Blueprint, Response, current_app, g, request
-from werkzeug.exceptions import ClientDisconnected
+from flask import Blueprint, Response, current_app, request
 
 from server.api import prediction
 from server.api.auth import FEEDBACK, METRICS, PREDICT, Access, bearer_token
 from server.api.context import json_response, require_model
-from server.api.prediction import PredictionApi, PredictionRequest
 from server.core import shutdown
 from server.core.errors import RequestError
 
@@ -82,15 +80,5 @@ def model_info() -> Response:
 @api_blueprint.post(prediction.PREDICT_ROUTE)
 @api_blueprint.post(prediction.SCORING_ROUTE)
 def predict() -> Response:
-    """Answer a request of a fast route with a chunked or an oversized body."""
-    api: PredictionApi = current_app.extensions["api"]
-    try:
-        body = request.get_data()
-    except ClientDisconnected as error:
-        detail = "Incomplete request body: a chunk is missing or malformed."
-        raise RequestError(HTTPStatus.BAD_REQUEST, detail) from error
-    key = bearer_token(request.headers.get("Authorization"))
-    content_type, query = request.headers.get("Content-Type", ""), request.query_string.decode("latin-1")
-    response = api.handle(PredictionRequest(request.path, content_type, query, key, body))
-    g.counted = True
-    return Response(response.body, status=response.status, headers=response.headers)
+    """Answer nothing: the fast path does. Flask needs the routes to answer other methods with 405."""
+    raise NotImplementedError

@@ -11,7 +11,7 @@ from server.transport.fast_path import Environ
 from server.transport.request_reader import RequestReader
 
 NO_EVENTS, READ, WRITE = 0, selectors.EVENT_READ, selectors.EVENT_WRITE
-LINGER_SECONDS = 5.0  # after the last response a client has this long to send what it began, to read, and to close
+LINGER_SECONDS = 30.0  # after the last response a client has this long to send what it began, to read, and to close
 
 
 class Phase:

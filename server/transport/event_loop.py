@@ -51,9 +51,9 @@ class EventLoop:
             self._selector.register(listener, READ, partial(self._accept, listener, listener.getsockname()))
 
     @property
-    def has_connections(self) -> bool:
-        """Whether a connection is open."""
-        return len(self._connections) > 0
+    def has_work(self) -> bool:
+        """Whether a client may still expect a response."""
+        return len(self._connections) > len(self._connections.lingering.connections)
 
     def stop_listening(self) -> None:
         """Accept no more connections."""

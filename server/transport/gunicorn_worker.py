@@ -40,7 +40,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self.alive = False
         loop.stop_listening()
         deadline = time.monotonic() + self.cfg.graceful_timeout
-        while loop.has_connections and time.monotonic() < deadline:
+        while loop.has_work and time.monotonic() < deadline:
             self.notify()
             loop.turn(TURN_SECONDS)
         loop.stop_threads()

@@ -26,7 +26,7 @@ from tests.support.server import Server, promoted, serving
 from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
 
-DURATION = 20.0  # seconds of each attack
+DURATION = 15.0  # seconds of each attack
 SETTLE_SECONDS = 5.0  # from the last connection of an attack until it counts
 DRIP_SECONDS = 5.0  # between two bytes of a dribbling client
 CLIENT_TIMEOUT = 10.0  # seconds after which a usual client gives up
@@ -47,7 +47,6 @@ class Attack:
 
 LARGE_FILES = 20 * b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
 ATTACKS = {
-    "none": Attack(0),
     "5,000 silent": Attack(5000),
     "200 dribbling headers": Attack(200, b"POST /explain HTTP/1.1\r\nHost: ", drip=b"a"),
     "200 dribbling bodies": Attack(200, request(b"", "/explain", length=100_000), drip=b"a"),
@@ -187,19 +186,18 @@ def peak_memory(server: Server) -> float:
 
 
 def print_attacks(home: Path, label: str, arguments: str) -> None:
-    """Print a row for each attack on a new server."""
+    """Print a row for each attack on a new server, with the figures of the same server before the attack."""
     for name in ATTACKS:
         with serving(home, environment={"GUNICORN_CMD_ARGS": arguments}) as server:
             wait_for(partial(server.answers, "/readyz"), "the model is published")
-            with attacking(name, server), UsualClients(server).running() as clients:
+            with UsualClients(server).running() as before:
                 time.sleep(DURATION)
-            n_requests = len(clients.seconds) + len(clients.health_seconds)
-            cells = f"{clients.quantile(0.5):.1f} | {clients.quantile(0.99):.1f} | {clients.slowest_health_check:.0f}"
-            print(
-                f"| {label} | {name} | {len(clients.failed)} of {n_requests} | {cells} | {peak_memory(server):.0f} |", flush=True
-            )
-            if clients.failed:
-                print(clients.failed[:3], file=sys.stderr, flush=True)
+            with attacking(name, server), UsualClients(server).running() as during:
+                time.sleep(DURATION)
+            cells = [name, label, f"{len(during.failed)} of {len(during.seconds) + len(during.health_seconds)}"]
+            cells += [f"{before.quantile(share):.1f} / {during.quantile(share):.1f}" for share in (0.5, 0.99)]
+            cells += [f"{before.slowest_health_check:.0f} / {during.slowest_health_check:.0f}", f"{peak_memory(server):.0f}"]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -209,8 +207,8 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         host, port = sys.argv[2].split(":")
         Attacker(ATTACKS[sys.argv[1]], (host, int(port))).run()
-    print("| worker | attack | lost requests | p50, ms | p99, ms | slowest health check, ms | memory, MB |")
-    print("|---|---|---:|---:|---:|---:|---:|")
+    print("| attack | worker | lost requests | p50, ms | p99, ms | slowest health check, ms | peak memory, MB |")
+    print("|---|---|---:|---|---|---|---:|")
     with tempfile.TemporaryDirectory() as directory:
         empty_store = Path(directory) / "empty.db"
         tracking_store.Store(f"sqlite:///{empty_store}", artifact_root=None, ui="")

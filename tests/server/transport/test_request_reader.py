@@ -28,6 +28,7 @@ MALFORMED = {
     "a bare line feed": b"1\na\n0\n\n\r\n",
     "a carriage return in an extension": b"1;a\rb\r\na\r\n0\r\n\r\n",
     "too much data": b"1\r\nab\r\n0\r\n\r\n",
+    "other bytes behind the data": b"1\r\naXX0\r\n\r\n",
     "a forbidden trailer": b"0\r\nContent-Length: 5\r\n\r\n",
     "a folded trailer": b"0\r\nX-A: 1\r\n b\r\n\r\n",
 }
@@ -66,14 +67,17 @@ def test_a_malformed_chunk_is_refused_as_gunicorn_does(chunks: bytes, size: int)
 
 
 def test_random_chunks_are_decoded_as_gunicorn_does() -> None:
-    generator = random.Random(1)
+    generator, n_valid = random.Random(1), 0
+    parts = [b"1\r\na\r\n", b"2\r\n\r\n\r\n", b"1;x\r\n0\r\n", b"0\r\n\r\n", b"0\r\n", b"\r\n", b"X: y\r\n", b" ", b"\n"]
     for _ in range(300):
-        alphabet = [b"0", b"1", b"a", b"\r\n", b"\r", b"\n", b";", b" ", b"X: y\r\n", b"\r\n\r\n"]
-        data = HEAD + b"".join(generator.choices(alphabet, k=12))
+        data = HEAD + b"".join(generator.choices(parts, [6, 6, 6, 6, 2, 2, 2, 1, 1], k=6))
+        size = generator.choice([1, 3, 100])
         try:
             expected = decode_by_gunicorn(data)
         except Exception:  # pylint: disable=broad-exception-caught
             with pytest.raises((RequestError, AssertionError)):
-                decode(data, generator.choice([1, 3, 100]))
+                decode(data, size)
         else:
-            assert decode(data, generator.choice([1, 3, 100])) == expected
+            n_valid += 1
+            assert decode(data, size) == expected
+    assert n_valid > 50
