@@ -26,7 +26,7 @@ def test_every_container_is_limited_and_gains_no_privileges(name: str) -> None:
     assert "docker.sock" not in str(service)
 
 
-@pytest.mark.parametrize("name", SERVICES.keys() - WITH_RIGHTS)
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - WITH_RIGHTS))
 def test_a_container_has_no_capability_and_a_read_only_root(name: str) -> None:
     assert SERVICES[name]["cap_drop"] == ["ALL"] and "cap_add" not in SERVICES[name]
     assert SERVICES[name]["read_only"] is True
