@@ -24,6 +24,7 @@ from housing.bundle.mlflow_model import bundle_directory
 from housing.core.errors import BundleError, StoreError
 from housing.core.locks import store_file, store_lock
 from housing.core.printable import configure_logging, hide_password
+from housing.serving import publishing
 from housing.serving.verification import verify
 from server.core import releases
 from server.core.settings import Settings
@@ -126,7 +127,7 @@ def _publish(settings: Settings, version: ModelVersion, name: str) -> None:
         compatible_with = current / releases.BUNDLE if current and settings.forbid_breaking_columns else None
         verify(bundle, compatible_with, settings.verify_memory_mb, settings.verify_seconds, settings.max_rows)
         info = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
-        releases.publish(settings.release_dir, name, bundle, info)
+        publishing.publish(settings.release_dir, name, bundle, info)
 
 
 def remove_damaged(folder: Path) -> None:

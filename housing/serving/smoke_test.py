@@ -19,8 +19,8 @@ from housing.core.environment import PROJECT
 from housing.core.errors import BundleError, SmokeTestTimeout
 from housing.core.http import NO_PROXY_OPENER
 from housing.schema.column import Vector
+from housing.serving import publishing
 from housing.serving.supervisor import GUNICORN, Process, server_environment
-from server.core import releases
 
 # Stops the server when this process exits, even by SIGKILL: its standard input then reaches its end.
 TIED_SCRIPT = 'exec 3<&0; "$@" & server=$!; { read -r _; kill $server; } <&3 2>/dev/null & wait $server'
@@ -48,7 +48,7 @@ def run_smoke_test(serve: Mapping[str, object], bundle: Bundle, folder: Path, ti
     """
     with tempfile.TemporaryDirectory(prefix="housing-smoke-test-") as scratch:
         info = {"model": "smoke-test", "version": "0", "alias": ""}
-        releases.publish(Path(scratch) / "published", "smoke-test", folder, info)
+        publishing.publish(Path(scratch) / "published", "smoke-test", folder, info)
         with _running_server(serve, Path(scratch)) as (url, process, log):
             _wait_until_ready(url, process, log, timeout)
             bundle.verify_predictions(_predict_golden_rows(url, bundle, log))

@@ -5,10 +5,9 @@ from http import HTTPStatus
 
 from flask import Response, current_app, request
 
-from housing.core.errors import BundleError
 from housing.schema.column import Vector
-from server.core.errors import RequestError
-from server.models.current_model import CurrentModel, Model
+from server.api import prediction
+from server.models.current_model import Model
 from server.validation import request_body
 from server.validation.request_body import JSON, Rows
 
@@ -20,11 +19,7 @@ def json_response(body: object, status: int = HTTPStatus.OK) -> Response:
 
 def require_model() -> Model:
     """Return the current model. Raises RequestError (503), with the reason, if there is none."""
-    current_model: CurrentModel = current_app.extensions["current_model"]
-    try:
-        return current_model.get()
-    except BundleError as error:
-        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+    return prediction.require_model(current_app.extensions["current_model"])
 
 
 def parse_row(model: Model) -> Vector:

@@ -1,4 +1,4 @@
-"""The OpenAPI document: the routes of openapi.yaml with the schemas of the current model."""
+"""The OpenAPI document: routes and fixed schemas of openapi.yaml, with the schemas of the current model."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -20,7 +20,7 @@ from server.validation.request_body import JSON
 
 Spec = dict[str, Any]
 
-ROUTES_FILE = Path(__file__).with_name("openapi.yaml")
+STATIC_FILE = Path(__file__).with_name("openapi.yaml")
 JSON_TYPES = {"float": "number", "int": "integer", "bool": "boolean"}
 AUTH_ERRORS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 SECURITY_SCHEME = "key"
@@ -37,12 +37,13 @@ def build_document(model: Model, max_rows: int, needs_key: bool) -> Spec:
         openapi_version="3.1.0",
         info={"description": schema.description},
     )
+    static = yaml.safe_load(STATIC_FILE.read_text(encoding="utf-8"))
     row = dict(model.example)
     max_coverage = None if interval is None else interval.max_coverage
     for name, component in {
         **_request_schemas(schema, row, max_rows),
         **_response_schemas(schema, max_coverage),
-        "Problem": _problem_schema(),
+        **static["schemas"],
     }.items():
         spec.components.schema(name, component)
     if needs_key:
@@ -52,7 +53,7 @@ def build_document(model: Model, max_rows: int, needs_key: bool) -> Spec:
         "/invocations": {"dataframe_records": [row]},
         "/feedback": {"request_id": "0193f5c2a1b3-01-0000002a", "row": 0, "value": 1},
     }
-    for path, operations in yaml.safe_load(ROUTES_FILE.read_text(encoding="utf-8")).items():
+    for path, operations in static["paths"].items():
         for operation in operations.values():
             operation["responses"] |= _error_responses(operation.pop("errors", []))
             if path in examples:
@@ -125,21 +126,6 @@ def _response_schemas(schema: Schema, max_coverage: float | None) -> dict[str, S
         column.name: _object({"values": _array(_column_schema(column)), "predictions": _ref("Predictions")})
         for column in schema.features
     }
-    known_rows = {"rows": _ref("Rows"), "predictions": _ref("Predictions")}
-    examples = {
-        "background": _object(known_rows, description="representative training rows, the baseline of explanations"),
-        "golden": _object(known_rows, description="held-out rows, ordered by prediction"),
-        "coverage": {"type": ["number", "null"], "description": "coverage of the model's intervals, if it has any"},
-    }
-    unknown_description = "IDs of requests that are not in the prediction log; their labels will not be counted"
-    unknown: Spec = {"type": "array", "items": {"type": "string"}, "description": unknown_description}
-    info = {
-        **MODEL_INFO,
-        "alias": {"type": "string"},
-        "card": {"type": "object", "description": "the model card: training run, data and metrics"},
-        "schema": {"type": "object", "description": "the columns"},
-        "example": _ref("Row"),
-    }
     return {
         "Target": {**number, "description": _describe(schema.target)},
         "Predictions": {"type": "array", "items": _ref("Target"), "description": "one per row"},
@@ -147,27 +133,7 @@ def _response_schemas(schema: Schema, max_coverage: float | None) -> dict[str, S
         "ScoringResponse": _object(predictions, optional=bounds),
         "Explanation": _object(explanation),
         "Curves": _object({"curves": _object(curves), **MODEL_INFO}),
-        "FeedbackResponse": _object({"accepted": {"type": "integer"}, "unknown_request_ids": unknown}),
-        "ModelInfo": {**_object(info), "additionalProperties": True},
-        "Examples": _object(examples),
     }
-
-
-def _problem_schema() -> Spec:
-    violation: Spec = {
-        "row": {"type": ["integer", "null"], "description": "counts from 0"},
-        "field": {"type": ["string", "null"], "description": "the column, or null if the row as a whole is invalid"},
-        "reason": {"type": "string"},
-    }
-    violations = {"type": "array", "items": _object(violation), "description": "the first 100 invalid values"}
-    problem: dict[str, Spec] = {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "what failed and what is expected"},
-        "errors": violations,
-    }
-    return _object(problem, optional=("errors",), description="an error (RFC 9457)")
 
 
 def _column_schema(column: Column) -> Spec:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NoReturn
 
-import orjson
 from werkzeug.http import parse_options_header
 
 from housing.schema.column import Column
@@ -174,11 +173,6 @@ def _parse_number(text: str) -> float | str:
 def _are_plain(texts: str) -> bool:
     """Return whether texts have none of the forms that only float() accepts: 1_000, nan, inf, and digits of other scripts."""
     return texts.isascii() and not ("_" in texts or "n" in texts or "N" in texts)
-
-
-def loads_fast(body: bytes) -> Any:
-    """Parse JSON fast, ignoring duplicate keys. Raises ValueError for invalid JSON and for some valid numbers."""
-    return orjson.loads(body)
 
 
 def loads_strict(body: bytes) -> Any:

@@ -19,11 +19,11 @@ from unittest.mock import patch
 
 import numpy as np
 
+from housing.serving import publishing
 from housing.tracking.store import Store
 from scripts.benchmarks.serving import promote_model, request_bodies
 from server.api import prediction
 from server.api.auth import Access
-from server.core import releases
 from server.metrics import mmap_files
 from server.metrics.model_metrics import ModelMetrics
 from server.metrics.request_metrics import StageHistogram, observe_request
@@ -92,7 +92,7 @@ def publish(home: Path) -> Path:
         "models:/housing-california@staging"
     ) as bundle:
         served = {"model": "housing-california", "version": "1", "alias": "staging", "mlflow": "3"}
-        releases.publish(home / "published", "1-run", bundle, served)
+        publishing.publish(home / "published", "1-run", bundle, served)
     return home / "published"
 
 

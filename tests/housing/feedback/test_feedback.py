@@ -22,7 +22,7 @@ from housing.core.environment import PROJECT
 from housing.feedback import error_totals
 from housing.feedback.database import DATABASE_FILE
 from housing.feedback.error_totals import MAX_VERSIONS, OTHER, ErrorTotals
-from server.core import releases
+from housing.serving import publishing
 from server.prediction_log.index import find_unknown_ids
 from server.prediction_log.rotating_file import RotatingFile, iter_lines, list_files
 from tests.server.test_server import gunicorn_alone
@@ -384,7 +384,7 @@ def new_id(number: int) -> str:
 def publish(directory: Path, version: str) -> None:
     """Publish a version like the puller."""
     (directory / "bundle").mkdir(exist_ok=True)
-    releases.publish(directory / "published", version, directory / "bundle", {"version": version})
+    publishing.publish(directory / "published", version, directory / "bundle", {"version": version})
 
 
 @contextmanager

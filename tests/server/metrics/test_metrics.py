@@ -29,6 +29,7 @@ from housing.data.split import split
 from housing.promotion.promotion import promote
 from housing.schema.column import Vector
 from housing.schema.histogram import bin_counts
+from housing.serving import publishing
 from housing.tracking import store as tracking
 from server.core import releases
 from server.metrics.mmap_counters import MmapCounters
@@ -335,7 +336,7 @@ def test_only_current_versions_have_files_and_a_reused_version_number_starts_at_
     version_files = []
     for name in ("1-a", "2-b", "2-c", "3-d", "1-a"):
         version = name[0]
-        releases.publish(tmp_path / "published", name, tmp_path / "bundle", {"version": version})
+        publishing.publish(tmp_path / "published", name, tmp_path / "bundle", {"version": version})
         card = {"created": "2026-11-27T08:00:00+00:00", "metrics": {"rmse": 1.0}}
         counts = ModelMetrics(tmp_path, 0, tmp_path / "published" / name, dataclasses.replace(bundle, card=card), version)
         counts.add(bundle.background, bundle.predict(bundle.background))

@@ -10,6 +10,7 @@ from flask import Flask
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError
 from housing.schema.column import Matrix, Vector
+from housing.serving import publishing
 from server.api.explanation import explanation_blueprint
 from server.core import releases
 from server.metrics.model_metrics import ModelMetrics
@@ -77,7 +78,7 @@ def test_republishing_a_version_repairs_its_damaged_copy(bundle: Bundle, tmp_pat
     for version in ("1", "2"):
         _publish(bundle, tmp_path, version)
     (tmp_path / "published" / "1" / releases.BUNDLE / "card.json").write_text("damaged", encoding="utf-8")
-    releases.publish(tmp_path / "published", "1", tmp_path / "1", {"model": "m", "version": "1"})
+    publishing.publish(tmp_path / "published", "1", tmp_path / "1", {"model": "m", "version": "1"})
     in_use = CurrentModel(tmp_path / "published", 60, partial(ModelMetrics, tmp_path, 0))
     assert in_use.get().release["version"] == "1"
 
@@ -110,4 +111,4 @@ def test_batches_are_no_larger_than_the_verified_size(
 
 def _publish(bundle: Bundle, place: Path, version: str) -> None:
     bundle.write(place / version)
-    releases.publish(place / "published", version, place / version, {"model": "m", "version": version})
+    publishing.publish(place / "published", version, place / version, {"model": "m", "version": version})
