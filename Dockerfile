@@ -112,7 +112,7 @@ ENV PROMETHEUS_MULTIPROC_DIR=/metrics
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "server.probe"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "housing.serving.probe"]
 CMD ["gunicorn", "--config", "/app/server/gunicorn.conf.py"]
 ARG REVISION=unknown
 ARG SOURCE=unknown

@@ -379,7 +379,9 @@ def test_a_server_listens_on_an_ipv6_address(served_home: Path) -> None:
         environment = {**os.environ, "HOUSING_HOST": "::1", "HOUSING_PORT": str(port)}
         serve = dict.fromkeys(("MODEL", "TRACKING_URI", "RELEASE_DIR", "LOG_DIR"), "x")
         environment |= {f"HOUSING_{name}": value for name, value in serve.items()}
-        probe = subprocess.run([sys.executable, "-m", "server.probe", "predict"], env=environment, cwd=PROJECT, check=False)
+        probe = subprocess.run(
+            [sys.executable, "-m", "housing.serving.probe", "predict"], env=environment, cwd=PROJECT, check=False
+        )
         assert probe.returncode == 0
 
 

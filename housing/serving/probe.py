@@ -1,7 +1,7 @@
 """Probes of a running server, for health checks and deployments.
 
-    python -m server.probe            check that the process is alive (/healthz)
-    python -m server.probe predict    check that a model is ready, and predict its example row
+    python -m housing.serving.probe            check that the process is alive (/healthz)
+    python -m housing.serving.probe predict    check that a model is ready, and predict its example row
 
 If the server requires API keys, set HOUSING_KEY to one with the right `predict`.
 """
