@@ -1,5 +1,6 @@
 """Shared fixtures: homes, tables, a promoted model and running servers. The code under test is never mocked."""
 
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from tests.support.waiting import wait_for
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # a shell's background job ignores SIGINT, and child processes inherit that
+os.environ.pop("COLUMNS", None)  # redirected output has a fixed width, unless a shell exports its own
 
 
 @pytest.fixture(scope="session")

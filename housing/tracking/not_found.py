@@ -2,6 +2,8 @@
 
 import shlex
 
+from mlflow.exceptions import MlflowException
+
 from housing.command_line.next_command import next_command
 from housing.core.errors import ConfigError, StoreError
 from housing.tracking.client import Client
@@ -21,7 +23,7 @@ def model_not_found(client: Client, source: str) -> StoreError:
     """Return the error for an address of a model, `models:/...` or `runs:/...`, that a store does not have."""
     kind, _, path = source.partition(":/")
     if kind == "runs":
-        return run_not_found(client, path.partition("/")[0])
+        return _artifact_not_found(client, *path.split("/", maxsplit=1))
     name, _, alias = path.partition("@")
     if alias:
         promote = next_command("promote", f"alias={alias}")
@@ -30,6 +32,15 @@ def model_not_found(client: Client, source: str) -> StoreError:
         f"The MLflow store {client.name} has no {source}.\nVersions that served: {next_command('history')}"
         f"\nAll versions: {_list_command(client)}"
     )
+
+
+def _artifact_not_found(client: Client, run_id: str, name: str = "") -> StoreError:
+    """Return the error for an artifact that a store does not have, or for its run if that is missing too."""
+    try:
+        client.api.get_run(run_id)
+    except MlflowException:
+        return run_not_found(client, run_id)
+    return StoreError(f"Run {run_id} has no artifact {name} in the MLflow store {client.name}.")
 
 
 def require_source(source: str) -> None:

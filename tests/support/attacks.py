@@ -21,6 +21,7 @@ import numpy as np
 
 from housing.core.environment import PROJECT
 from housing.tracking import store as tracking_store
+from tests.support.background_threads import running_threads
 from tests.support.raw_client import WARM, request
 from tests.support.server import Server, promoted, serving
 from tests.support.tables import FLAT
@@ -143,14 +144,8 @@ class UsualClients:
         tasks = [(predict, number % 2 == 0, self.seconds) for number in range(N_CLIENTS)]
         tasks.append((("GET", "/healthz", "", {}), False, self.health_seconds))
         threads = [threading.Thread(target=self._send_requests, args=task) for task in tasks]
-        for thread in threads:
-            thread.start()
-        try:
+        with running_threads(threads, self.stopping):
             yield self
-        finally:
-            self.stopping.set()
-            for thread in threads:
-                thread.join()
 
     def _send_requests(self, request_: tuple[str, str, str, dict[str, str]], keeps: bool, seconds: list[float]) -> None:
         with closing(HTTPConnection(self.server.url.removeprefix("http://"), timeout=CLIENT_TIMEOUT)) as connection:

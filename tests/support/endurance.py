@@ -24,6 +24,7 @@ from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.tracking.store import Store
 from server.prediction_log import request_id
+from tests.support.background_threads import running_threads
 from tests.support.commands import fresh_command
 from tests.support.server import Server, serving
 from tests.support.waiting import wait_for
@@ -68,14 +69,8 @@ class Load:
     def running(self) -> Iterator["Load"]:
         """Send requests during the block."""
         threads = [threading.Thread(target=self._send_requests) for _ in range(CONNECTIONS)]
-        for thread in threads:
-            thread.start()
-        try:
+        with running_threads(threads, self.stopping):
             yield self
-        finally:
-            self.stopping.set()
-            for thread in threads:
-                thread.join()
 
     def _send_requests(self) -> None:
         with closing(HTTPConnection(self.url.removeprefix("http://"), timeout=30)) as connection:

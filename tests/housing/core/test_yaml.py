@@ -37,7 +37,7 @@ def test_a_level_or_column_name_that_yaml_misreads_is_an_error_that_suggests_quo
     assert declare(f"a: {{type: category, categories: [x, '{level}']}}").features[0].categories == ("x", level)
     if level in ("null", "~"):
         return  # OmegaConf rejects such a key itself
-    with pytest.raises(ConfigError, match="Table t: YAML reads the name of a column as .*quotes"):
+    with pytest.raises(ConfigError, match="YAML reads the name of a column as .*quotes"):
         declare(f"{level}: {{type: float}}")
     assert declare(f"'{level}': {{type: float}}").features[0].name == level
 

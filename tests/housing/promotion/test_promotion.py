@@ -350,7 +350,7 @@ def test_a_champion_whose_artifacts_are_missing_ends_the_promotion(home: Path, s
     ("overrides", "words"),
     [
         (["run_id=nope"], ["no run nope"]),
-        (["sweep=nope"], ["runs:/nope/jobs.json"]),
+        (["sweep=nope"], ["no run nope"]),
     ],
 )
 @pytest.mark.usefixtures("home")
