@@ -12,6 +12,7 @@ import sys
 from http.client import HTTPConnection
 from typing import Any
 
+from housing.core.printable import show
 from server.core.settings import Settings
 
 TIMEOUT_SECONDS = 5.0
@@ -26,7 +27,7 @@ def predict() -> None:
     """Print the prediction for the model's example row. Raises OSError if no worker answers."""
     _request("GET", "/readyz")
     example = json.loads(_request("GET", "/model"))["example"]
-    print(json.loads(_request("POST", "/predict", json.dumps(example)))["predictions"])
+    show(str(json.loads(_request("POST", "/predict", json.dumps(example)))["predictions"]))
 
 
 def _request(method: str, route: str, body: str | None = None) -> Any:
