@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.data.read_options import ReadOptions
-from housing.description.cells import parse_number
+from housing.description.cells import date_seconds, parse_number
 from housing.description.decisions import Decision, Decisions
 from housing.description.profile import ColumnProfile, FileProfile
 from housing.schema.column import Matrix, Vector
+from housing.schema.dates import ISO_DATE
+from housing.schema.written_numbers import parse_written_number
 
 EXACT = 1e-9  # share of the target's variance that an exact relation leaves open
 CLOSE = 0.96  # linear correlation above which a column is suspected
@@ -35,6 +37,17 @@ def numbers_of(column: ColumnProfile, options: ReadOptions) -> Vector:
     return np.array([np.nan if number is None else number for number in parsed], dtype=np.float64)
 
 
+def values_of(column: ColumnProfile, decision: Decision, options: ReadOptions) -> Vector:
+    """Return the sampled cells of a number or a date as numbers, shape (rows,); NaN for other cells."""
+    if decision.is_date:
+        values = [date_seconds(cell, str(decision.attributes.get("format", ISO_DATE))) for cell in column.sample]
+    elif "parse" in decision.attributes:
+        values = [parse_written_number(cell) for cell in column.sample]
+    else:
+        return numbers_of(column, options)
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
 def measure(profile: FileProfile, decisions: Decisions, target: str) -> list[Association]:
     """Return the association of each feature with the target, the closest first."""
     actual = numbers_of(profile.column(target), decisions.options)
@@ -47,9 +60,9 @@ def measure(profile: FileProfile, decisions: Decisions, target: str) -> list[Ass
 
 
 def _strength(column: ColumnProfile, decision: Decision, options: ReadOptions, actual: Vector) -> float:
-    if not decision.is_number:
-        return _correlation_ratio(column.sample, actual)
-    return abs(rank_correlation(numbers_of(column, options), actual))
+    if decision.is_number or decision.is_date:
+        return abs(rank_correlation(values_of(column, decision, options), actual))
+    return _correlation_ratio(column.sample, actual)
 
 
 def rank_correlation(first: Vector, second: Vector) -> float:
@@ -114,7 +127,7 @@ def without_leaks(profile: FileProfile, decisions: Decisions, target: str) -> tu
 def _suspicions(profile: FileProfile, decisions: Decisions, actual: Vector) -> Iterator[str]:
     for column in decisions.columns:
         if column.is_feature and column.is_number:
-            numbers = numbers_of(profile.column(column.name), decisions.options)
+            numbers = values_of(profile.column(column.name), column, decisions.options)
             complete = ~np.isnan(numbers) & ~np.isnan(actual)
             correlation = _correlation(numbers[complete], actual[complete])
             if abs(correlation) >= CLOSE and complete.sum() >= MIN_ROWS:
@@ -123,9 +136,10 @@ def _suspicions(profile: FileProfile, decisions: Decisions, actual: Vector) -> I
 
 def _exact_relations(profile: FileProfile, decisions: Decisions, actual: Vector) -> Iterator[dict[str, float]]:
     """Yield columns of which the target is an exact linear combination, with their factors."""
-    names = [column.name for column in decisions.columns if column.is_feature and column.is_number]
+    columns = {column.name: column for column in decisions.columns if column.is_feature and column.is_number}
+    names = list(columns)
     while names:
-        matrix = np.column_stack([numbers_of(profile.column(name), decisions.options) for name in names])
+        matrix = np.column_stack([values_of(profile.column(name), columns[name], decisions.options) for name in names])
         found = _solve(matrix, actual, names)
         if not found:
             return

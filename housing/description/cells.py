@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
 
 from housing.data.read_options import ReadOptions
+from housing.schema.dates import parse_date
 
 MISSING_MARKS = frozenset(
     ["NA", "N/A", "n/a", "na", "#N/A", "NaN", "nan", "NAN", "NULL", "Null", "null", "?", "-", "--", ".", "<NA>", "missing"]
@@ -64,18 +64,15 @@ def true_and_false(levels: Iterable[str]) -> tuple[list[str], list[str]] | None:
     return (true, false) if true and false and len(true) + len(false) == len(levels) else None
 
 
-def date_format(cells: Iterable[str]) -> str | None:
-    """Return the first format that all cells have, or None."""
+def date_formats(cells: Iterable[str]) -> list[str]:
+    """Return the formats that all cells have, the most usual first; [] if there are no cells."""
     distinct = list(dict.fromkeys(cells))
-    for candidate in DATE_FORMATS:
-        if distinct and all(is_date(cell, candidate) for cell in distinct):
-            return candidate
-    return None
+    return [form for form in DATE_FORMATS if distinct and all(date_seconds(cell, form) is not None for cell in distinct)]
 
 
-def is_date(cell: str, form: str) -> bool:
-    """Return whether a cell is a date of a format."""
+def date_seconds(cell: str, form: str) -> float | None:
+    """Return the seconds since 1970 of a date, or None if the cell does not have the format."""
     try:
-        return bool(datetime.strptime(cell.strip(), form))
+        return parse_date(cell, form)
     except ValueError:
-        return False
+        return None

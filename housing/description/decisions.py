@@ -8,9 +8,11 @@ from typing import Any, Self
 
 from housing.core.errors import ConfigError
 from housing.data.read_options import FALSE_CELLS, TRUE_CELLS, ReadOptions
-from housing.description.cells import MISSING_MARKS, date_format, decoration, true_and_false
+from housing.description.cells import MISSING_MARKS, date_formats, decoration, true_and_false
 from housing.description.profile import ColumnProfile, FileProfile
 from housing.schema.column import MAX_INTEGER
+from housing.schema.dates import ISO_DATE
+from housing.schema.written_numbers import parse_written_number
 
 MIN_NUMBER_SHARE = 0.9  # of the present cells of a column of numbers; the others are taken as missing
 MIN_TARGET_SHARE = 0.5
@@ -18,7 +20,6 @@ MAX_ODD_CELLS = 50  # distinct cells of a column of numbers that are taken as mi
 MAX_LISTED = 20  # categories that are listed; more are learned
 MAX_LEVEL_SHARE = 0.5  # levels of a category, of the rows that have one
 MIN_ROWS_OF_IDENTIFIER = 20
-MAX_DATES = 500  # distinct cells that a format is tried on
 N_EXAMPLES = 4
 MAX_EXAMPLE = 40  # characters of an example
 
@@ -57,6 +58,11 @@ class Decision:
     def is_number(self) -> bool:
         """Whether the column is declared as a number."""
         return self.attributes.get("type") in ("float", "int")
+
+    @property
+    def is_date(self) -> bool:
+        """Whether the column is declared as a date."""
+        return self.attributes.get("type") == "date"
 
     def ignored(self, warning: str) -> Self:
         """Return the decision to leave the column out, with a warning."""
@@ -177,7 +183,7 @@ def _decide_feature(column: ColumnProfile, reading: _Reading) -> Decision:
         return Decision(column.name, {"type": "bool"}, (_counts(levels),))
     if not column.n_leading_zeros and column.n_numbers >= MIN_NUMBER_SHARE * column.n_present:
         return _decide_number(column, levels, reading)
-    return _decide_text(column, levels)
+    return _decide_text(column, levels, reading)
 
 
 def _decide_number(column: ColumnProfile, levels: Mapping[str, int], reading: _Reading) -> Decision:
@@ -202,14 +208,14 @@ def _odd_evidence(column: ColumnProfile, odd: Mapping[str, int]) -> str:
     return f"{sum(odd.values()):,} of {column.n_rows:,} values do not parse: {_counts(odd)}"
 
 
-def _decide_text(column: ColumnProfile, levels: Mapping[str, int]) -> Decision:
+def _decide_text(column: ColumnProfile, levels: Mapping[str, int], reading: _Reading) -> Decision:
     present = [cell for cell in column.sample if cell and cell not in MISSING_MARKS]
-    form = date_format(list(dict.fromkeys(present))[:MAX_DATES])
-    if form is not None:
-        return _left_out(column, f"dates written as {form}", "has dates stored as text")
+    cells = levels or Counter(present)
+    if formats := date_formats(cells):
+        return _decide_date(column, formats)
     unit = _unit(column, present)
     if unit is not None:
-        return _left_out(column, f"numbers with {unit!r}", "has numbers stored as text")
+        return _decide_written_number(column, cells, unit, reading)
     if _is_identifier(column):
         return _identifier(column, "each value once")
     if levels and len(levels) <= max(MAX_LISTED, MAX_LEVEL_SHARE * column.n_present):
@@ -218,6 +224,31 @@ def _decide_text(column: ColumnProfile, levels: Mapping[str, int]) -> Decision:
         evidence = f"{len(levels):,} levels, {_counts(levels)}"
         return Decision(column.name, {"type": "category", "categories": categories}, (evidence,))
     return _left_out(column, f"text, {len(column.distinct):,} distinct", "has too many distinct texts for a category")
+
+
+def _decide_date(column: ColumnProfile, formats: Sequence[str]) -> Decision:
+    form, *others = formats
+    declared = {"type": "date"} if form == ISO_DATE else {"type": "date", "format": form}
+    warning = (
+        f"{column.name!r} has dates that {' and '.join(formats)} fit (such as {_examples(column)}): check which one is right."
+    )
+    return Decision(column.name, declared, (f"dates written as {form}",), (warning,) if others else ())
+
+
+def _decide_written_number(column: ColumnProfile, cells: Mapping[str, int], unit: str, reading: _Reading) -> Decision:
+    numbers = {cell: parse_written_number(cell) for cell in cells}
+    parsed = [number for number in numbers.values() if number is not None]
+    odd = {cell: cells[cell] for cell, number in numbers.items() if number is None}
+    is_understood = sum(odd.values()) <= (1 - MIN_NUMBER_SHARE) * sum(cells.values()) and len(odd) <= MAX_ODD_CELLS
+    if column.options.decimal != "." or not is_understood:
+        return _left_out(column, f"numbers with {unit!r}", "has numbers stored as text")
+    declared = {"type": "int" if all(map(float.is_integer, parsed)) else "float", "parse": "number"}
+    evidence = f"numbers with {unit!r}, {min(parsed):.10g} to {max(parsed):.10g}"
+    if not odd:
+        return Decision(column.name, declared, (evidence,))
+    reading.column_na_values[column.name] = odd
+    warning = f"{column.name!r} has {sum(odd.values()):,} cells that are no numbers, taken as missing: {_counts(odd)}."
+    return Decision(column.name, {**declared, "nullable": True}, (evidence, _odd_evidence(column, odd)), (warning,))
 
 
 def _unit(column: ColumnProfile, present: Sequence[str]) -> str | None:

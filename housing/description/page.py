@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from housing.description.associations import Association, numbers_of, rank_correlation
+from housing.description.associations import Association, rank_correlation, values_of
 from housing.description.cells import MISSING_MARKS
 from housing.description.decisions import Decision, Decisions
 from housing.description.profile import MAX_LEVELS, ColumnProfile, FileProfile
@@ -104,7 +104,7 @@ def _facts(description: Description) -> dict[str, str]:
 
 def _card(column: ColumnProfile, decision: Decision, decisions: Decisions) -> Card:
     is_number = decision.is_number
-    numbers = numbers_of(column, decisions.options) if is_number else np.empty(0)
+    numbers = values_of(column, decision, decisions.options) if is_number else np.empty(0)
     present = [cell for cell in column.sample if cell and cell not in MISSING_MARKS]
     kind = decision.attributes.get("type", "")
     role = decision.attributes.get("role", "feature")
@@ -151,8 +151,9 @@ def _levels(column: ColumnProfile, present: Sequence[str]) -> list[Bar]:
 
 def _pairs(profile: FileProfile, decisions: Decisions) -> list[Bar]:
     """Return the pairs of number features with the closest rank correlation."""
-    names = [column.name for column in decisions.columns if column.is_feature and column.is_number][:MAX_PAIR_COLUMNS]
-    numbers = {name: numbers_of(profile.column(name), decisions.options) for name in names}
+    columns = [column for column in decisions.columns if column.is_feature and column.is_number][:MAX_PAIR_COLUMNS]
+    names = [column.name for column in columns]
+    numbers = {column.name: values_of(profile.column(column.name), column, decisions.options) for column in columns}
     pairs = [
         (abs(rank_correlation(numbers[first], numbers[second])), first, second)
         for index, first in enumerate(names)

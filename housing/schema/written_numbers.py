@@ -2,8 +2,10 @@
 
 import re
 
-# A sign, digits in groups of three or without groups, and a fraction, between a currency or unit without digits.
-PATTERN = re.compile(r"(?P<prefix>[^\d.,+-]*)(?P<number>[+-]?\s?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?)(?P<suffix>[^\d.,+-]*)", re.ASCII)
+# A sign, digits in groups or without, and a fraction, between a currency or unit without digits. Groups have three digits; in
+# India, those before the last one have two.
+DIGITS = r"\d{1,3}(,\d{2,3})*,\d{3}|\d+"
+PATTERN = re.compile(rf"(?P<prefix>[^\d.,+-]*)(?P<number>[+-]?\s?({DIGITS})(\.\d+)?)(?P<suffix>[^\d.,+-]*)", re.ASCII)
 PLAIN = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 MULTIPLIERS = {"k", "m", "mn", "mio", "b", "bn", "thousand", "million", "billion", "lakh", "lac", "crore", "cr"}
 
