@@ -1,9 +1,11 @@
 """Exceptions. Commands print a HousingError without a traceback, since a user can fix its cause."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_SHOWN = 20
+GOT_VALUE = re.compile(r" \(got |: ")  # in a reason, what follows differs from value to value
 
 
 class HousingError(Exception):
@@ -73,10 +75,18 @@ class Violation:
 
 
 class TableError(HousingError):
-    """A table or a request does not fit its schema. The message lists the first `MAX_SHOWN` violations."""
+    """A table or a request does not fit its schema. The message lists up to `MAX_SHOWN` violations; of more, the kinds."""
 
     def __init__(self, message: str, violations: Sequence[Violation]) -> None:
         self.violations = list(violations)
-        shown = "".join(f"\n  {violation}" for violation in self.violations[:MAX_SHOWN])
-        more = f"\n  and {len(self.violations) - MAX_SHOWN} more" if len(self.violations) > MAX_SHOWN else ""
-        super().__init__(f"{message}{shown}{more}")
+        lines = list(map(str, violations)) if len(violations) <= MAX_SHOWN else _kinds(violations)
+        more = [f"and {len(lines) - MAX_SHOWN} more kinds"] if len(lines) > MAX_SHOWN else []
+        super().__init__("\n  ".join([message, *lines[:MAX_SHOWN], *more]))
+
+
+def _kinds(violations: Sequence[Violation]) -> list[str]:
+    """Return a line for each column and reason, whatever the value is: the first violation, and how many more there are."""
+    kinds: dict[tuple[str | None, str], list[Violation]] = {}
+    for violation in violations:
+        kinds.setdefault((violation.field, GOT_VALUE.split(violation.reason)[0]), []).append(violation)
+    return [f"{first}" + (f" And {len(others):,} more rows." if others else "") for first, *others in kinds.values()]
