@@ -74,8 +74,10 @@ def running(image: str, directory: Path, *options: str) -> Iterator[tuple[str, S
 
 @pytest.fixture(scope="module")
 def release_dir(rentals_server: Server) -> Path:
-    """The releases directory of a running server."""
-    return rentals_server.log.parent / "serving" / "rentals-staging"
+    """The releases directory of a running server, readable for the user of a container: a server's files are its user's only."""
+    directory = rentals_server.log.parent / "serving" / "rentals-staging"
+    subprocess.run(["chmod", "--recursive", "a+rX", str(directory)], check=True)
+    return directory
 
 
 @pytest.fixture(scope="module")
