@@ -89,4 +89,4 @@ def _kinds(violations: Sequence[Violation]) -> list[str]:
     kinds: dict[tuple[str | None, str], list[Violation]] = {}
     for violation in violations:
         kinds.setdefault((violation.field, GOT_VALUE.split(violation.reason)[0]), []).append(violation)
-    return [f"{first}" + (f" And {len(others):,} more rows." if others else "") for first, *others in kinds.values()]
+    return [str(first) + (f" And {len(others):,} more rows." if others else "") for first, *others in kinds.values()]

@@ -78,7 +78,14 @@ class TableSettings:
 def parse_read_options(data: DictConfig, schema: Schema) -> ReadOptions:
     """Return how the files of a table are written. Raises ConfigError if an option is unknown or invalid."""
     declared: Any = OmegaConf.to_container(data, resolve=True)
-    return ReadOptions.from_dict(declared.get("read"), [column.name for column in schema.columns], schema.target.name)
+    options = ReadOptions.from_dict(declared.get("read"), [column.name for column in schema.columns], schema.target.name)
+    written = [column.name for column in schema.columns if column.parse]
+    if written and options.decimal != ".":
+        raise ConfigError(
+            f"Table {schema.name}: column {written[0]} has parse: number, which needs decimal points"
+            f" (got read.decimal {options.decimal!r}). Write the numbers of this column without a unit, and remove parse."
+        )
+    return options
 
 
 def parse_schema(data: DictConfig) -> Schema:

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import re
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,11 +25,9 @@ from housing.data.settings import TableSettings
 from housing.data.typed_files import PARQUET, parquet_columns
 from housing.schema.column import MAX_INTEGER, Column, Matrix, Value, Vector
 from housing.schema.table_schema import Schema
-from housing.schema.written_numbers import parse_written_number
+from housing.schema.written_numbers import PLAIN_INTEGER, PLAIN_NUMBER, parse_written_number
 
-NUMBER_PATTERN = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-INTEGER_PATTERN = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
-NUMBER_CHARACTERS = frozenset("0123456789+-.eE \t")  # of these, `float` accepts what NUMBER_PATTERN matches
+NUMBER_CHARACTERS = frozenset("0123456789+-.eE \t")  # of these, `float` accepts what PLAIN_NUMBER matches
 MAX_INTEGER_LENGTH = 40  # characters; longer integers are out of range anyway
 
 # Starts of key values that are no float64: the bits of no number, so that such a value equals no number.
@@ -173,6 +170,7 @@ def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
     if violations:
         raise schema.violated(violations)
     _report_unlabelled(schema, len(frame), len(labelled))
+    _report_weight(schema)
     keys = [_exact_values(frame[column.name].iloc[labelled]) for column in schema.columns if column.role == "key"]
     return make_table(schema, np.column_stack([matrix[labelled], target]), list(zip(*keys, strict=True)), digest)
 
@@ -188,6 +186,13 @@ def _report_unlabelled(schema: Schema, n_rows: int, n_labelled: int) -> None:
     if n_labelled < n_rows:
         dropped = f"{n_rows - n_labelled:,} of {n_rows:,} rows"
         log.warning("Table %s: dropped %s, which have no %s (the target).", schema.name, dropped, schema.target.name)
+
+
+def _report_weight(schema: Schema) -> None:
+    """Warn that a column of weights is not used: fits and scores would differ from what its role promises."""
+    for column in schema.unused:
+        if column.role == "weight":
+            log.warning("Table %s: no fit or score uses the weights of %s yet. All rows count alike.", schema.name, column.name)
 
 
 def learn_levels(schema: Schema, values: Mapping[str, Iterable[Value]]) -> Schema:
@@ -338,8 +343,8 @@ def _parse_value(column: Column, cell: str, options: ReadOptions) -> Value:
         value = options.boolean(cell)
         return cell if value is None else value
     text = options.number(cell) if column.is_number else None
-    if text is not None and NUMBER_PATTERN.fullmatch(text):
-        is_integer = column.type == "int" and len(text) <= MAX_INTEGER_LENGTH and INTEGER_PATTERN.fullmatch(text)
+    if text is not None and PLAIN_NUMBER.fullmatch(text):
+        is_integer = column.type == "int" and len(text) <= MAX_INTEGER_LENGTH and PLAIN_INTEGER.fullmatch(text)
         return int(text) if is_integer else float(text)
     return cell
 
@@ -358,7 +363,7 @@ def parse_cell(column: Column, cell: str, options: ReadOptions = PLAIN) -> tuple
 
 def _inexact_key(column: Column, cell: str) -> str | None:
     """Return why a number does not identify the same as its text, or None if it is."""
-    if INTEGER_PATTERN.fullmatch(cell):
+    if PLAIN_INTEGER.fullmatch(cell):
         digits = cell.lstrip("+-")
         if len(digits) > 1 and digits[0] == "0":
             return f"A number has no leading zeros (got {cell!r}). Declare the column with type: text."

@@ -105,19 +105,19 @@ def without_leaks(profile: FileProfile, decisions: Decisions, target: str) -> tu
         Of columns that are kept, although they or other relations are suspicious.
     """
     actual = numbers_of(profile.column(target), decisions.options)
-    for found in _exact_relations(profile, decisions, actual):
-        if len(found) > 1 and not _is_sum(found):
-            return decisions, [f"{target!r} is exactly a sum of multiples of {_listed(found)}. Is all of that known before?"]
-        text = f"a sum and difference of {_listed(found)}" if len(found) > 1 else f"a multiple of {_listed(found)}"
-        left = [
+    for factors in _exact_relations(profile, decisions, actual):
+        if len(factors) > 1 and not _is_sum(factors):
+            return decisions, [f"{target!r} is exactly a sum of multiples of {_listed(factors)}. Is all of that known before?"]
+        text = f"a sum and difference of {_listed(factors)}" if len(factors) > 1 else f"a multiple of {_listed(factors)}"
+        ignored = [
             decisions.column(name).ignored(f"{name!r} gives the target away ({target!r} is {text}), so it is left out.")
-            for name in found
+            for name in factors
         ]
-        changed = decisions.replaced(left)
+        changed = decisions.replaced(ignored)
         if not any(column.is_feature for column in changed.columns):
             return decisions, [f"{target!r} is exactly {text}. Is that known before?"]
         decisions = changed
-    same_order = [found.name for found in measure(profile, decisions, target) if found.strength > 1 - EXACT]
+    same_order = [association.name for association in measure(profile, decisions, target) if association.strength > 1 - EXACT]
     if len(actual) >= MIN_ROWS and sum(column.is_feature for column in decisions.columns) > len(same_order):
         reason = "gives the target away (same order), so it is left out."
         decisions = decisions.replaced([decisions.column(name).ignored(f"{name!r} {reason}") for name in same_order])
@@ -140,11 +140,11 @@ def _exact_relations(profile: FileProfile, decisions: Decisions, actual: Vector)
     names = list(columns)
     while names:
         matrix = np.column_stack([values_of(profile.column(name), columns[name], decisions.options) for name in names])
-        found = _solve(matrix, actual, names)
-        if not found:
+        factors = _solve(matrix, actual, names)
+        if not factors:
             return
-        yield found
-        names = [name for name in names if name not in found]
+        yield factors
+        names = [name for name in names if name not in factors]
 
 
 def _solve(matrix: Matrix, actual: Vector, names: Sequence[str]) -> dict[str, float]:

@@ -5,12 +5,11 @@ from collections.abc import Iterable
 
 from housing.data.read_options import ReadOptions
 from housing.schema.dates import parse_date
+from housing.schema.written_numbers import PLAIN_NUMBER
 
 MISSING_MARKS = frozenset(
     ["NA", "N/A", "n/a", "na", "#N/A", "NaN", "nan", "NAN", "NULL", "Null", "null", "?", "-", "--", ".", "<NA>", "missing"]
 )
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 LEADING_ZERO = re.compile(r"\s*[+-]?0\d+\s*", re.ASCII)
 DECORATED = re.compile(r"([^\d+-]{0,8})([+-]?\d[\d.,' \u00a0\u202f]*?)([^\d]{0,12})")  # "$1,200", "12 %", "45,000 kms"
 TRUE_WORDS = ("true", "t", "yes", "y", "ja", "oui", "si", "sí", "on")
@@ -41,7 +40,7 @@ DATE_FORMATS = (
 def parse_number(cell: str, options: ReadOptions) -> float | None:
     """Return the number of a cell, or None if it is no number as `options` write it."""
     text = options.number(cell)
-    return float(text) if text is not None and NUMBER.fullmatch(text) else None
+    return float(text) if text is not None and PLAIN_NUMBER.fullmatch(text) else None
 
 
 def number_core(cell: str) -> str:

@@ -80,7 +80,7 @@ def write_description(path: Path, description: Description, declaration: Path, n
         facts=_facts(description),
         warnings=[*description.findings, *(warning for card in cards for warning in card.warnings)],
         target=target,
-        associations=[Bar(found.name, 100 * found.strength, f"{found.strength:.2f}") for found in description.associations[:20]],
+        associations=[Bar(item.name, 100 * item.strength, f"{item.strength:.2f}") for item in description.associations[:20]],
         pairs=_pairs(profile, decisions),
         cards=[card for card in cards if card is not target],
         declaration=str(declaration),

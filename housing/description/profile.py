@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from housing.core.errors import TableError
 from housing.data.read_options import ReadOptions
 from housing.data.reading import Cells, NumberedRow, read_rows
-from housing.description.cells import INTEGER, LEADING_ZERO, MISSING_MARKS, number_core, parse_number
+from housing.description.cells import LEADING_ZERO, MISSING_MARKS, number_core, parse_number
+from housing.schema.written_numbers import PLAIN_INTEGER
 
 CHUNK_ROWS = 20_000
 SAMPLE_ROWS = 20_000
@@ -116,7 +117,7 @@ class ColumnProfile:
         if not numbers.size:
             return
         self.n_numbers += len(cells)
-        self.n_integers += len(cells) if is_integer else sum(INTEGER.fullmatch(cell) is not None for cell in cells)
+        self.n_integers += len(cells) if is_integer else sum(PLAIN_INTEGER.fullmatch(cell) is not None for cell in cells)
         if has_leading_zeros:
             self.n_leading_zeros += sum(LEADING_ZERO.fullmatch(cell) is not None for cell in cells)
         self.numbers.add(numbers)
@@ -127,7 +128,7 @@ class ColumnProfile:
             if number is not None and math.isfinite(number):
                 text = str(self.options.number(cell))
                 self.n_numbers += count
-                self.n_integers += count * (INTEGER.fullmatch(text) is not None)
+                self.n_integers += count * (PLAIN_INTEGER.fullmatch(text) is not None)
                 self.n_leading_zeros += count * (LEADING_ZERO.fullmatch(text) is not None)
                 self.numbers.add(np.full(count, number))
             else:

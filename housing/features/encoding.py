@@ -85,7 +85,8 @@ class Encoder:
         parts = self._parts(matrix, derived)
         if self.target_encoded:
             index = positions(matrix[:, self.target_encoded], self._n_levels)
-            parts += [self.arrays[f"level_means_{column}"][index[:, [place]]] for place, column in enumerate(self.target_encoded)]
+            means = [self.arrays[f"level_means_{column}"] for column in self.target_encoded]
+            parts += [of_column[index[:, [position]]] for position, of_column in enumerate(means)]
         return np.concatenate(parts, axis=1)
 
     def _date_parts(self, matrix: Matrix) -> list[Matrix]:

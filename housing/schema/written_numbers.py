@@ -1,12 +1,14 @@
-"""Numbers written as text, such as "80,000", "$1,200", "12 %" or "45,000 kms"."""
+"""Numbers as text: plain ones, and written ones such as "80,000", "$1,200", "12 %" or "45,000 kms"."""
 
 import re
+
+PLAIN_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+PLAIN_INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 
 # A sign, digits in groups or without, and a fraction, between a currency or unit without digits. Groups have three digits; in
 # India, those before the last one have two.
 DIGITS = r"\d{1,3}(,\d{2,3})*,\d{3}|\d+"
 PATTERN = re.compile(rf"(?P<prefix>[^\d.,+-]*)(?P<number>[+-]?\s?({DIGITS})(\.\d+)?)(?P<suffix>[^\d.,+-]*)", re.ASCII)
-PLAIN = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 MULTIPLIERS = {"k", "m", "mn", "mio", "b", "bn", "thousand", "million", "billion", "lakh", "lac", "crore", "cr"}
 
 
@@ -15,7 +17,7 @@ def parse_written_number(text: str) -> float | None:
 
     A text with a multiplier, such as "12k", has no number: its unit would differ from that of other values.
     """
-    if PLAIN.fullmatch(text):
+    if PLAIN_NUMBER.fullmatch(text):
         return float(text)
     match = PATTERN.fullmatch(text)
     if match is None or MULTIPLIERS & set(match["suffix"].casefold().split()):

@@ -47,14 +47,14 @@ def find_unknown_ids(folder: Path, request_ids: Iterable[str], delay: float) -> 
 
 
 def _ids_in_file(path: Path, request_ids: Iterable[bytes], delay: float) -> set[str]:
-    found: set[bytes] = set()
+    logged: set[bytes] = set()
     try:
         with path.open("rb") as file:
             for group in _group_by_time(request_ids, delay):
-                found |= _search(file, group, delay)
+                logged |= _search(file, group, delay)
     except FileNotFoundError:  # it was removed for its age
         pass
-    return {request_id.decode() for request_id in found}
+    return {request_id.decode() for request_id in logged}
 
 
 def _group_by_time(request_ids: Iterable[bytes], delay: float) -> Iterator[list[bytes]]:

@@ -1,10 +1,12 @@
 """Connections of a worker: the phases through which requests take them, and their limits in number and time."""
 
+import math
 import selectors
 import socket
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from server.transport.fast_path import Environ
@@ -28,25 +30,26 @@ class Phase:
         return next(iter(self.connections), None)
 
 
-class Connection:  # pylint: disable=too-few-public-methods  # the worker has the methods
-    """A connection to a client: the request that arrives, and the response that is sent."""
+@dataclass(slots=True, eq=False)  # compared by identity
+class Connection:
+    """A connection to a client: the request that arrives, and the response that is sent. `server` is the socket's own address."""
 
-    __slots__ = (
-        *("client", "deadline", "drained", "held", "keep", "phase"),
-        *("reader", "server", "server_environ", "sock", "unsent", "watched"),
-    )
+    sock: socket.socket
+    client: Any
+    server: Any
+    reader: RequestReader
+    phase: Phase
+    server_environ: Environ = field(init=False)
+    deadline: float = 0.0  # as time.monotonic()
+    watched: int = NO_EVENTS  # what the selector waits for
+    unsent: bytes | memoryview = b""  # the rest of a response
+    keep: bool = False  # whether the connection stays open after that response
+    held: int = 0  # bytes of memory that the request and the response take
+    drained: int = 0  # bytes that were discarded after the last response
 
-    def __init__(self, sock: socket.socket, client: Any, server: Any, reader: RequestReader, phase: Phase) -> None:
-        """Take the socket, the addresses of client and server, the reader of the requests, and the first phase."""
-        self.sock, self.client, self.server, self.reader, self.phase = sock, client, server, reader, phase
-        name, port = server[:2] if isinstance(server, tuple) else (server, "")  # the path of a Unix socket
-        self.server_environ: Environ = {"SERVER_NAME": name, "SERVER_PORT": str(port)}
-        self.deadline = 0.0  # as time.monotonic()
-        self.watched = NO_EVENTS  # what the selector waits for
-        self.unsent: bytes | memoryview = b""  # the rest of a response
-        self.keep = False  # whether the connection stays open after that response
-        self.held = 0  # bytes of memory that the request and the response take
-        self.drained = 0  # bytes that were discarded after the last response
+    def __post_init__(self) -> None:
+        name, port = self.server[:2] if isinstance(self.server, tuple) else (self.server, "")  # the path of a Unix socket
+        self.server_environ = {"SERVER_NAME": name, "SERVER_PORT": str(port)}
 
     @property
     def is_open(self) -> bool:
@@ -63,11 +66,9 @@ class Connections:  # pylint: disable=too-many-instance-attributes  # one per ph
         self.silent, self.reading = Phase(request_seconds, READ), Phase(request_seconds, READ)
         self.writing = Phase(request_seconds, WRITE)
         self.idle, self.lingering = Phase(idle_seconds, READ), Phase(LINGER_SECONDS, READ)
-        self.working, self.scraping = (
-            Phase(float("inf"), NO_EVENTS),
-            Phase(float("inf"), NO_EVENTS),
-        )  # wait for a thread's response
-        self.pipelined = Phase(float("inf"), NO_EVENTS)  # may have their next request in the reader's buffer
+        # wait for the response of a thread
+        self.working, self.scraping = Phase(math.inf, NO_EVENTS), Phase(math.inf, NO_EVENTS)
+        self.pipelined = Phase(math.inf, NO_EVENTS)  # may have their next request in the reader's buffer
         self._timed = (self.silent, self.reading, self.writing, self.idle, self.lingering)
         self._n_by_address: Counter[str] = Counter()
         self._count = 0

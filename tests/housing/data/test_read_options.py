@@ -191,6 +191,13 @@ def test_wrong_options_are_refused_with_what_is_expected(tmp_path: Path, options
         settings(tmp_path, options)
 
 
+def test_written_numbers_with_a_decimal_comma_are_refused_since_they_would_be_misread(tmp_path: Path) -> None:
+    columns = {"price": {"type": "float", "parse": "number"}, "y": COLUMNS["y"]}  # "1.200 EUR" would be 1.2
+    declared = {"name": "t", "path": str(tmp_path / "t.csv"), "columns": columns, "read": {"decimal": ","}}
+    with pytest.raises(ConfigError, match=r"column price has parse: number, which needs decimal points .got read.decimal ','"):
+        TableSettings.from_config(OmegaConf.create(declared))
+
+
 @pytest.mark.parametrize("new_file", ["new.csv", "new.parquet"])
 def test_rows_of_any_format_are_appended_as_the_table_writes_them(tmp_path: Path, new_file: str) -> None:
     table = settings(tmp_path / "t.csv", {**GERMAN, "encoding": "cp1252"})
