@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 MAX_DEPTH = 64  # the walker takes as many steps for every row; chains run faster in ONNX Runtime, which stops at a leaf
 MAX_ID = 2**31  # ids are below this limit: ONNX Runtime stores them as int32
 MAX_FEATURES = 2**20  # exclusive limit of tree_walker.c
-LESS, LESS_OR_EQUAL, LEAF = b"BRANCH_LT", b"BRANCH_LEQ", b"LEAF"
+LEAF = b"LEAF"
+GREATER = (b"BRANCH_GT", b"BRANCH_GTE")  # larger values go to the true child
+EXCLUSIVE = (b"BRANCH_LEQ", b"BRANCH_GT")  # a value equal to the threshold goes where smaller values go
+MODES = (b"BRANCH_LT", b"BRANCH_GTE", b"BRANCH_LEQ", b"BRANCH_GT", LEAF)
 
 # Attributes of the operator and the field of their values: one value per node, one per leaf, optional, and fixed values.
 NODE_ATTRIBUTES = {
@@ -121,16 +124,23 @@ def _warn_not_compiled() -> None:
 
 
 def _single_node(model: Any) -> tuple[Any, int]:
-    """Return the only node of a graph and its number of columns. Raises UnsupportedTree if there is anything else."""
+    """Return the tree ensemble of a graph and its number of columns. Raises UnsupportedTree if there is anything else.
+
+    Identity nodes may follow it: the converter of LightGBM writes one.
+    """
     graph = model.graph
-    if (len(graph.node), len(graph.input), len(graph.output)) != (1, 1, 1):
-        raise UnsupportedTree("the graph must have one node, one input and one output")
+    if (len(graph.input), len(graph.output)) != (1, 1) or not graph.node:
+        raise UnsupportedTree("the graph must have nodes, one input and one output")
     if model.functions or model.training or graph.initializer or graph.sparse:
         raise UnsupportedTree("the model must have no functions, initializers or training information")
     node, graph_input, graph_output = graph.node[0], graph.input[0], graph.output[0]
-    is_connected = [*node.input, *node.output] == [graph_input.name, graph_output.name]
-    if (node.domain, node.op_type) != (onnx_reader.ML_DOMAIN, onnx_reader.TREE_OPERATOR) or not is_connected:
-        raise UnsupportedTree(f"the node must be a {onnx_reader.TREE_OPERATOR}")
+    operators = [(each.domain, each.op_type) for each in graph.node]
+    identities = [("", "Identity")] * (len(graph.node) - 1)
+    if operators != [(onnx_reader.ML_DOMAIN, onnx_reader.TREE_OPERATOR), *identities]:
+        raise UnsupportedTree(f"the nodes must be a {onnx_reader.TREE_OPERATOR} and identities")
+    names = [graph_input.name, *(name for each in graph.node for name in each.output)]
+    if [list(each.input) for each in graph.node] != [[name] for name in names[:-1]] or names[-1] != graph_output.name:
+        raise UnsupportedTree("the nodes must be a chain from the input to the output")
     dim = graph_input.type.tensor.shape.dim
     if {graph_input.type.tensor.elem_type, graph_output.type.tensor.elem_type} != {FLOAT}:
         raise UnsupportedTree("input and output must be float32")
@@ -179,8 +189,10 @@ def _pack(parts: dict[str, NDArray[Any]], width: int) -> tuple[bytes, bytes, int
     true, false = (np.arange(len(tree)) for _ in range(2))  # a leaf is its own child
     for children, side in ((true, "nodes_truenodeids"), (false, "nodes_falsenodeids")):
         children[inner] = _lookup(node_ids, _unique_ids(tree[inner], parts[side][inner]))
+    is_greater = np.isin(parts["nodes_modes"], GREATER)
+    left, right = np.where(is_greater, false, true), np.where(is_greater, true, false)
     leaves = _lookup(node_ids, _unique_ids(_lookup(tree_ids, parts["target_treeids"]), parts["target_nodeids"]))
-    order, depth = _breadth_first(is_first, tree, inner, true, false)
+    order, depth = _breadth_first(is_first, tree, inner, left, right)
     if not np.array_equal(np.sort(leaves), np.flatnonzero(~inner)):
         raise UnsupportedTree("each leaf must have one weight, and only leaves")
     position = np.empty_like(order)
@@ -189,7 +201,7 @@ def _pack(parts: dict[str, NDArray[Any]], width: int) -> tuple[bytes, bytes, int
     nodes, trees = np.zeros(len(tree), dtype=NODE), np.zeros(len(tree_ids), dtype=TREE)
     nodes["threshold"][position] = _thresholds(parts, inner)
     nodes["feature"][position] = _features(parts, inner, width)
-    nodes["left"][position] = position[true]
+    nodes["left"][position] = position[left]
     nodes["weight"][position[leaves]] = parts["target_weights"]
     trees["root"], trees["depth"] = position[is_first], depth
     base = parts["base_values"]
@@ -216,15 +228,15 @@ def _lookup(ids: Indices, required: Indices) -> Indices:
 
 
 def _breadth_first(
-    is_first: NDArray[np.bool_], tree: Indices, inner: NDArray[np.bool_], true: Indices, false: Indices
+    is_first: NDArray[np.bool_], tree: Indices, inner: NDArray[np.bool_], left: Indices, right: Indices
 ) -> tuple[Indices, Indices]:
-    """Return the nodes in breadth-first order tree by tree, true child before false child, and the depth of each tree."""
+    """Return the nodes in breadth-first order tree by tree, left child before right child, and the depth of each tree."""
     levels, depth = [np.flatnonzero(is_first)], np.zeros(is_first.sum(), dtype=np.int64)
     while (parents := levels[-1][inner[levels[-1]]]).size:
         if len(levels) > MAX_DEPTH or sum(map(len, levels)) > len(tree):
             raise UnsupportedTree("a tree is too deep or has a cycle")
         depth[tree[parents]] = len(levels)
-        levels.append(np.column_stack((true[parents], false[parents])).ravel())
+        levels.append(np.column_stack((left[parents], right[parents])).ravel())
     order = np.concatenate(levels)
     if not np.array_equal(np.sort(order), np.arange(len(tree))):
         raise UnsupportedTree("each node but the root must have one parent")
@@ -232,18 +244,19 @@ def _breadth_first(
 
 
 def _thresholds(parts: dict[str, NDArray[Any]], inner: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the smallest value that goes to the false child, or NaN for a leaf, shape (nodes,)."""
+    """Return the smallest value that goes to the right child, or NaN for a leaf, shape (nodes,)."""
     values, modes = parts["nodes_values"], parts["nodes_modes"]
-    if not np.isfinite(values[inner]).all() or not np.isin(modes, (LESS, LESS_OR_EQUAL, LEAF)).all():
-        raise UnsupportedTree("comparisons must be < or <= with a finite number")
+    if not np.isfinite(values[inner]).all() or not np.isin(modes, MODES).all():
+        raise UnsupportedTree("comparisons must be <, <=, > or >= with a finite number")
     with np.errstate(over="ignore"):  # the successor of the largest float is infinity, as needed
         next_up = np.nextafter(values, np.float32(np.inf))
-    return np.where(inner, np.where(modes == LESS, values, next_up), np.float32(np.nan))
+    return np.where(inner, np.where(np.isin(modes, EXCLUSIVE), next_up, values), np.float32(np.nan))
 
 
 def _features(parts: dict[str, NDArray[Any]], inner: NDArray[np.bool_], width: int) -> Indices:
-    """Return the column of each node, shape (nodes,), plus `width` if a missing value goes to the true child."""
+    """Return the column of each node, shape (nodes,), plus `width` if a missing value goes to the left child."""
     feature, tracks = parts["nodes_featureids"], parts["nodes_missing_value_tracks_true"]
     if ((feature < 0) | (feature >= width))[inner].any() or not np.isin(tracks, (0, 1)).all():
         raise UnsupportedTree("a column is out of range")
-    return np.where(inner, feature + width * tracks, 0)
+    goes_left = (tracks == 1) != np.isin(parts["nodes_modes"], GREATER)
+    return np.where(inner, feature + width * goes_left, 0)

@@ -54,8 +54,8 @@ def fitted_graph(estimator: Any, missing: bool = False) -> bytes:
 
 
 def attributes(graph: bytes) -> dict[str, Any]:
-    """Return the attributes of the only node of a graph."""
-    (node,) = onnx.load_from_string(graph).graph.node
+    """Return the attributes of the first node of a graph: its trees."""
+    node, *_ = onnx.load_from_string(graph).graph.node
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
@@ -191,7 +191,10 @@ def change(name: str, index: int, value: Any) -> Changes:
     return {name: [*TREE_ATTRIBUTES[name][:index], value, *TREE_ATTRIBUTES[name][index + 1 :]]}
 
 
-@pytest.mark.parametrize("mode", ["BRANCH_LT", "BRANCH_LEQ"])
+MODES = ["BRANCH_LT", "BRANCH_LEQ", "BRANCH_GT", "BRANCH_GTE"]
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("threshold", [0.0, -0.0, 1e-45, -1e-45, LARGEST, -LARGEST, 1.5])
 @pytest.mark.parametrize("tracks", [0, 1])
 def test_values_at_a_threshold_take_the_same_branch_as_in_onnx_runtime(mode: str, threshold: float, tracks: int) -> None:
@@ -224,6 +227,50 @@ def test_other_spellings_of_plain_trees_are_supported(changes: dict[str, Any]) -
     assert_bit_identical(tree_model(changes).SerializeToString(), COLUMNS)
 
 
+def test_an_identity_after_the_trees_changes_nothing() -> None:
+    assert_bit_identical(with_identity(tree_model()).SerializeToString(), COLUMNS)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_trees_with_every_comparison_are_bit_identical(seed: int) -> None:
+    assert_bit_identical(random_model(np.random.default_rng(seed)).SerializeToString(), COLUMNS, counts=(1, 17, 300))
+
+
+def random_model(random: np.random.Generator, n_trees: int = 21) -> onnx.ModelProto:
+    """Return a graph of random trees, with random comparisons and tracks of missing values."""
+    parts: Changes = {name: [] for name in TREE_ATTRIBUTES if name != "n_targets"}
+    for tree in range(n_trees):
+        append_random_tree(parts, tree, random)
+    return tree_model(parts, {"base_values": [float(np.float32(random.normal()))]})
+
+
+def append_random_tree(parts: Changes, tree: int, random: np.random.Generator) -> None:
+    """Append the nodes of a random tree to attributes."""
+    n_nodes, waiting = 1, [0]
+    while waiting:
+        node = waiting.pop(int(random.integers(len(waiting))))
+        is_leaf = n_nodes > 40 or random.random() < 0.15
+        children = [0, 0] if is_leaf else [int(child) for child in random.permutation([n_nodes, n_nodes + 1])]
+        threshold = 0.0 if is_leaf else float(random.choice([random.normal(), *EDGE_VALUES[3:8], LARGEST, -LARGEST]))
+        row = {
+            "nodes_treeids": tree,
+            "nodes_nodeids": node,
+            "nodes_featureids": int(random.integers(COLUMNS)),
+            "nodes_modes": "LEAF" if is_leaf else str(random.choice(MODES)),
+            "nodes_values": threshold,
+            "nodes_truenodeids": children[0],
+            "nodes_falsenodeids": children[1],
+            "nodes_missing_value_tracks_true": int(random.integers(2)),
+        }
+        if is_leaf:
+            row |= {"target_ids": 0, "target_nodeids": node, "target_treeids": tree, "target_weights": random.normal()}
+        else:
+            n_nodes += 2
+            waiting += children
+        for name, value in row.items():
+            parts[name].append(value)
+
+
 CHAIN = 70
 CHAIN_ATTRIBUTES: Changes = {
     "nodes_treeids": [0] * (2 * CHAIN + 1),
@@ -246,6 +293,23 @@ def with_another_node(model: onnx.ModelProto) -> onnx.ModelProto:
     model.graph.node[0].output[0] = "x"
     model.graph.node.append(helper.make_node("Add", ["x", "x"], ["y"]))
     return model
+
+
+def with_identity(model: onnx.ModelProto, node_input: str = "x", op_type: str = "Identity", domain: str = "") -> onnx.ModelProto:
+    """Add a node after the trees, as the converter of LightGBM does."""
+    model.graph.node[0].output[0] = "x"
+    model.graph.node.append(helper.make_node(op_type, [node_input], ["y"], domain=domain))
+    return model
+
+
+GREATER = change("nodes_modes", 0, "BRANCH_GT")
+GREATER_AND_MALFORMED: list[tuple[Changes, ...]] = [
+    (GREATER, change("nodes_truenodeids", 2, 0)),
+    (GREATER, change("nodes_falsenodeids", 0, 0)),
+    (GREATER, change("nodes_falsenodeids", 0, 1)),
+    (GREATER, change("nodes_values", 0, np.inf)),
+    (GREATER, change("nodes_featureids", 0, COLUMNS)),
+]
 
 
 def empty_models() -> Iterator[onnx.ModelProto]:
@@ -283,7 +347,7 @@ def empty_models() -> Iterator[onnx.ModelProto]:
         *(tree_model({name: None}) for name in TREE_ATTRIBUTES if name != "nodes_missing_value_tracks_true"),
         *empty_models(),
         tree_model(change("nodes_modes", 0, "BRANCH_EQ")),
-        tree_model(change("nodes_modes", 0, "BRANCH_GT")),
+        tree_model(change("nodes_modes", 0, "BRANCH_NEQ")),
         tree_model(change("nodes_values", 0, np.nan)),
         tree_model(change("nodes_values", 2, np.inf)),
         tree_model(change("nodes_missing_value_tracks_true", 0, 2)),
@@ -308,6 +372,10 @@ def empty_models() -> Iterator[onnx.ModelProto]:
         tree_model(shape=(COLUMNS,)),
         tree_model(CHAIN_ATTRIBUTES),
         with_another_node(tree_model()),
+        with_identity(tree_model(), node_input="columns"),  # the trees count for nothing
+        with_identity(tree_model(), op_type="Add"),
+        with_identity(tree_model(), domain="ai.onnx.ml"),
+        *(tree_model(*changes) for changes in GREATER_AND_MALFORMED),
     ],
 )
 def test_unsupported_or_malformed_trees_are_not_read(model: onnx.ModelProto) -> None:

@@ -53,7 +53,7 @@ def product(weights: TensorProto) -> Callable[[Path], object]:
     return graph([helper.make_node("MatMul", ["columns", "w"], ["y"])], [weights])
 
 
-def tree(last: int, ids: Sequence[int] = range(7)) -> onnx.NodeProto:
+def tree(last: int, ids: Sequence[int] = range(7), mode: str = "BRANCH_LEQ") -> onnx.NodeProto:
     """Return a tree. Nodes 0 and 1 have the next node and a leaf as children, node 2 has `last` (correctly 6) and a leaf."""
     leaves = ids[3:]
     return helper.make_node(
@@ -65,7 +65,7 @@ def tree(last: int, ids: Sequence[int] = range(7)) -> onnx.NodeProto:
         nodes_treeids=[0] * 7,
         nodes_nodeids=ids,
         nodes_featureids=[0] * 7,
-        nodes_modes=["BRANCH_LEQ"] * 3 + ["LEAF"] * 4,
+        nodes_modes=[mode] * 3 + ["LEAF"] * 4,
         nodes_values=[-1e9] + [0.0] * 6,  # only a number that low leads from node 0 to node 1
         nodes_truenodeids=[1, 2, last, 0, 0, 0, 0],
         nodes_falsenodeids=[3, 4, 5, 0, 0, 0, 0],
@@ -169,6 +169,8 @@ def pipe(place: Path) -> None:
         (graph([helper.make_node("ConstantOfShape", ["columns"], ["y"])]), "the operator 'ConstantOfShape'"),
         (graph([tree(last=1)]), "a node with two parents"),
         (graph([tree(last=0)]), "a root with a parent"),
+        (graph([tree(last=1, mode="BRANCH_GT")]), "a node with two parents"),
+        (graph([tree(last=0, mode="BRANCH_GTE"), helper.make_node("Identity", ["y"], ["z"])]), "a root with a parent"),
         (graph([tree(last=6, ids=(0, 1, 2, 3, 4, 5, 5))]), "has a tree with a duplicate node"),
         (graph([helper.make_node("TreeEnsemble", ["columns"], ["y"], domain="ai.onnx.ml")]), "has the operator 'TreeEnsemble'"),
         (lambda place: (place / GRAPH).write_bytes(b"\xff" * 100), "is not an ONNX model"),
