@@ -65,7 +65,7 @@ def command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environment: st
     with tempfile.TemporaryDirectory() as directory:
         out, err = Path(directory, "out"), Path(directory, "err")
         environ = {**os.environ, "HOUSING_HOME": str(home_), **environment}
-        process = FORKS.Process(target=_run_module, args=(arguments, cwd, environ, out, err))
+        process = FORKS.Process(target=run_module, args=(arguments, environ, out, err, cwd))
         process.start()
         process.join(TIMEOUT_SECONDS)
         if process.exitcode is None:
@@ -74,7 +74,7 @@ def command(home_: Path, *arguments: str, cwd: Path = PROJECT, **environment: st
         return CommandResult(process.exitcode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
 
-def _run_module(arguments: tuple[str, ...], cwd: Path, environ: dict[str, str], out: Path, err: Path) -> None:
+def run_module(arguments: tuple[str, ...], environ: dict[str, str], out: Path, err: Path, cwd: Path = PROJECT) -> None:
     """Do what `python -m` does in the present process."""
     for path, descriptor in ((out, 1), (err, 2)):
         with path.open("wb") as file:

@@ -4,18 +4,18 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from housing.bundle.bundle import Bundle
 from housing.data import table as data
@@ -30,9 +30,9 @@ from housing.tracking import tags
 from housing.tracking.store import Store
 from housing.training import fitting
 from housing.training.fitting import FitSettings
-from tests.support.commands import CommandResult, command, fresh_command
+from tests.support.commands import FORKS, CommandResult, command, fresh_command, run_module
 from tests.support.gate_simulation import Errors, print_error_rates
-from tests.support.server import children, serving
+from tests.support.server import serving
 from tests.support.tables import TABLES, config, rentals_frame, train
 from tests.support.waiting import wait_for
 
@@ -68,9 +68,9 @@ def create_promotable_home(directory: Path) -> None:
         train(directory, *BETTER)
 
 
-def copy_home(original: Path, directory: Path) -> None:
-    """Copy a home without artifacts: the copied store refers to the original ones."""
-    shutil.copytree(original, directory, ignore=shutil.ignore_patterns("mlartifacts", "outputs"), dirs_exist_ok=True)
+def copy_home(source: Path, directory: Path) -> None:
+    """Copy a home without artifacts: the copied store refers to those of its source."""
+    shutil.copytree(source, directory, ignore=shutil.ignore_patterns("mlartifacts", "outputs"), dirs_exist_ok=True)
 
 
 def open_store(home: Path) -> Store:
@@ -99,25 +99,10 @@ def corrupt(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b" ")
 
 
-def _query_is_true(query: str) -> Callable[[Path, int], bool]:
-    def seen(home: Path, _pid: int) -> bool:
-        with closing(sqlite3.connect(f"file:{home}/mlflow.db?mode=ro", uri=True, timeout=10)) as store:
-            return bool(store.execute(query).fetchone()[0])
-
-    return seen
+MARK = "KILLED_PROMOTION_AT"  # environment variable of what a killed promotion starts
 
 
-def _smoke_test_runs(_home: Path, pid: int) -> bool:
-    return bool(descendants(pid))
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the pids of all descendants of a process."""
-    try:
-        descendant_pids = children(pid)
-    except FileNotFoundError:
-        return []
-    return descendant_pids + [deeper for child in descendant_pids for deeper in descendants(child)]
+SMOKE_TEST_RUNS = "the smoke test runs"
 
 
 DECISIONS = "runs join experiments using (experiment_id) where experiments.name = 'rentals-decisions'"
@@ -126,52 +111,71 @@ DECISIONS = "runs join experiments using (experiment_id) where experiments.name 
 WRITTEN = f"select count(*) from tags where key = 'housing.verdict' and run_uuid in (select run_uuid from {DECISIONS})"
 
 
+# What the store contains after each step, or None for the step between two commits that takes seconds.
 STEPS = {
-    "the decision is started": _query_is_true(f"select count(*) = 2 from {DECISIONS}"),
-    "the smoke test runs": _smoke_test_runs,
-    "the version is registered": _query_is_true("select count(*) = 2 from model_versions"),
-    "the verdict is written": _query_is_true(WRITTEN.replace("count(*)", "count(*) = 2")),
-    "the version has its decision": _query_is_true("select count(*) = 1 from model_version_tags where version = 2"),
-    "the alias has moved": _query_is_true(
-        "select count(*) = 1 from registered_model_aliases where alias = 'staging' and version = 2"
-    ),
-    "the server is asked": _query_is_true(f"select count(*) = 2 from {DECISIONS} and runs.status = 'FINISHED'"),
+    "the decision is started": f"select count(*) = 2 from {DECISIONS}",
+    SMOKE_TEST_RUNS: None,
+    "the version is registered": "select count(*) = 2 from model_versions",
+    "the verdict is written": WRITTEN.replace("count(*)", "count(*) = 2"),
+    "the version has its decision": "select count(*) = 1 from model_version_tags where version = 2",
+    "the alias has moved": "select count(*) = 1 from registered_model_aliases where alias = 'staging' and version = 2",
+    "the decision is finished": f"select count(*) = 2 from {DECISIONS} and runs.status = 'FINISHED'",
 }
+
+
+def _kill_after_commit(home: Path, query: str) -> None:
+    """Let this process kill itself at its first commit after which the query is true."""
+
+    def check(_session: Session) -> None:
+        with closing(sqlite3.connect(f"file:{home}/mlflow.db?mode=ro", uri=True, timeout=10)) as store:
+            if store.execute(query).fetchone()[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    event.listen(Session, "after_commit", check)
+
+
+def _promote_until(home: Path, environ: dict[str, str], query: str | None) -> None:
+    """Promote in this process, and kill it once the query is true."""
+    if query is not None:
+        _kill_after_commit(home, query)
+    run_module(("housing.promote", *TABLE), environ, Path(os.devnull), Path(os.devnull))
+
+
+def started_by_promotion(home: Path) -> list[int]:
+    """Return the pids of the processes that the promotion has started, whoever is their parent now."""
+    entry = f"{MARK}={home}".encode()
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if entry in _environment(pid)]
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended
+        return []
 
 
 @dataclass(frozen=True)
 class StateAfterKill:
-    """The state after a killed promotion: the version at the alias, and surviving processes."""
+    """The version at the alias after a killed promotion, and whether its bundle can be read."""
 
     version: str | None
     works: bool
-    orphans: list[int]
 
 
 def kill_promotion(home: Path, step: str) -> StateAfterKill:
-    """Start a promotion, kill it with SIGKILL at a step, and return the state after it."""
-    arguments = [*TABLE, "serve.url=http://127.0.0.1:9"]  # nothing listens there, so the promotion keeps retrying
-    devnull = subprocess.DEVNULL
-    with subprocess.Popen(
-        [sys.executable, "-m", "housing.promote", *arguments],
-        env={**os.environ, "HOUSING_HOME": str(home)},
-        stdout=devnull,
-        stderr=devnull,
-    ) as process:
-        while not STEPS[step](home, process.pid):
-            assert process.poll() is None, f"the promotion exited before: {step}"
-            time.sleep(0.002)
-        descendant_pids = descendants(process.pid)
+    """Start a promotion that is killed with SIGKILL at a step, and return the state after it."""
+    environ = {**os.environ, "HOUSING_HOME": str(home), MARK: str(home)}
+    process = FORKS.Process(target=_promote_until, args=(home, environ, STEPS[step]))
+    process.start()
+    if step == SMOKE_TEST_RUNS:
+        wait_for(lambda: bool(started_by_promotion(home)), "the server of the smoke test starts")
         process.kill()
-    assert process.returncode == -signal.SIGKILL
-    wait_for(lambda: not _living(descendant_pids), "the server of the smoke test stops too", 30)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, f"the promotion exited before: {step}"
+    wait_for(lambda: not started_by_promotion(home), "the server of the smoke test stops too", 30)
     store = open_store(home)
     version = store.registry.version_at(MODEL, "staging")
-    return StateAfterKill(version, _works(store, version), _living(descendant_pids))
-
-
-def _living(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    return StateAfterKill(version, _works(store, version))
 
 
 def _works(store: Store, version: str | None) -> bool:
@@ -192,14 +196,14 @@ def run_rollback(home: Path, url: str) -> tuple[float, CommandResult]:
     return time.monotonic() - started, result
 
 
-def crashes(original: Path) -> None:
+def crashes(source: Path) -> None:
     """Print the state after a kill at each step."""
     print("| killed with SIGKILL when | alias is at | that version works | then the same command | versions in the registry |")
     print("|---|---:|---|---|---:|")
     for step in STEPS:
         with tempfile.TemporaryDirectory() as directory:
             home = Path(directory)
-            copy_home(original, home)
+            copy_home(source, home)
             state = kill_promotion(home, step)
             repeated = run_promote(home)
             versions = len(open_store(home).client.api.search_model_versions(f"name = '{MODEL}'"))
