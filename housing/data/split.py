@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
 from housing.data.table import Table
+from housing.data.units import Units
 from housing.schema.column import Matrix
 
 Rows = NDArray[np.intp]
@@ -21,11 +22,18 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Split:
-    """Row indices of the three parts."""
+    """Row indices of the three parts.
+
+    Attributes
+    ----------
+    units
+        The units of all rows of the table, each of which is in one part only. None: each row is one.
+    """
 
     train: Rows
     valid: Rows
     test: Rows
+    units: Units | None = None
 
     def fingerprint(self) -> str:
         """Return a hash that is equal if and only if all three parts are equal."""

@@ -7,20 +7,27 @@ Introduction to the Bootstrap" (1993). All intervals are percentile intervals.
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from housing.data.units import Units
 from housing.schema.column import Vector
 
-MIN_ROWS = 30  # the percentile interval of fewer rows is too narrow: it is not computed
-BATCH_SIZE = 4_000_000  # resampled rows in memory at once: 64 MB
+MIN_UNITS = 30  # the percentile interval of fewer units is too narrow: it is not computed
+BATCH_SIZE = 4_000_000  # resampled units in memory at once: 64 MB
 
 
-def bootstrap_interval(error: Vector, metric: str, confidence: float, n_resamples: int, seed: int) -> tuple[float, float] | None:
-    """Return the two-sided bootstrap interval of the RMSE or MAE (`metric`), or None for fewer than `MIN_ROWS` rows."""
-    if len(error) < MIN_ROWS:
+def bootstrap_interval(
+    error: Vector, metric: str, confidence: float, n_resamples: int, seed: int, units: Units | None = None
+) -> tuple[float, float] | None:
+    """Return the two-sided bootstrap interval of the RMSE or MAE (`metric`), or None for fewer than `MIN_UNITS` units.
+
+    Units are drawn with all their rows. None: each row is a unit.
+    """
+    losses = compute_loss(error, metric)
+    sums, sizes = (losses, np.ones(len(losses))) if units is None else (units.sum(losses), units.sum(np.ones(len(losses))))
+    if len(sums) < MIN_UNITS:
         return None
-    resampled = _loss_to_score(_resampled_means(compute_loss(error, metric)[None], n_resamples, seed), metric)
-    lower, upper = np.quantile(resampled[0], ((1 - confidence) / 2, (1 + confidence) / 2)).tolist()
+    resampled = _loss_to_score(_resampled_means(sums, sizes, n_resamples, seed), metric)
+    lower, upper = np.quantile(resampled, ((1 - confidence) / 2, (1 + confidence) / 2)).tolist()
     return lower, upper
 
 
@@ -38,10 +45,10 @@ def _loss_to_score(mean_loss: Any, metric: str) -> Any:
     return np.sqrt(mean_loss) if metric == "rmse" else mean_loss
 
 
-def _resampled_means(losses: NDArray[np.float64], n_resamples: int, seed: int) -> NDArray[np.float64]:
-    """Return the mean losses of resampled rows, shape (models, resamples). A resample has the same rows for all models."""
-    random, n_rows = np.random.default_rng(seed), losses.shape[1]
-    batch = max(1, BATCH_SIZE // n_rows)
+def _resampled_means(sums: Vector, sizes: Vector, n_resamples: int, seed: int) -> Vector:
+    """Return the mean losses of resampled units, shape (resamples,). A unit has a sum of losses and a number of rows."""
+    random, n_units = np.random.default_rng(seed), len(sums)
+    batch = max(1, BATCH_SIZE // n_units)
     counts = [min(batch, n_resamples - start) for start in range(0, n_resamples, batch)]
-    samples = (random.integers(n_rows, size=(count, n_rows)) for count in counts)
-    return np.concatenate([np.stack([loss[sample].mean(axis=1) for loss in losses]) for sample in samples], axis=1)
+    samples = (random.integers(n_units, size=(count, n_units)) for count in counts)
+    return np.concatenate([sums[sample].sum(axis=1) / sizes[sample].sum(axis=1) for sample in samples])

@@ -12,7 +12,7 @@ from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError, ConfigError, TargetError
 from housing.data.split import Rows, Split, split
 from housing.data.table import Table
-from housing.evaluation.bootstrap import MIN_ROWS, bootstrap_interval
+from housing.evaluation.bootstrap import MIN_UNITS, bootstrap_interval
 from housing.evaluation.limitations import find_limitations
 from housing.evaluation.results import DistanceBand, Evaluation, HarderSplitResult, IntervalCoverage
 from housing.evaluation.slices import SliceSettings, compute_rmse, make_slices, quintiles, score_slices, slice_columns
@@ -47,10 +47,12 @@ def evaluate(settings: EvaluationSettings, run_cfg: DictConfig, table: Table, pa
     table = table.with_levels(bundle.schema.levels)
     predicted, actual = bundle.predict(table.matrix[parts.test]), table.target[parts.test]
     skipped: list[str] = []
-    interval = bootstrap_interval(predicted - actual, "rmse", CONFIDENCE, N_RESAMPLES, seed=0)
+    units = None if parts.units is None else parts.units.take(parts.test)
+    interval = bootstrap_interval(predicted - actual, "rmse", CONFIDENCE, N_RESAMPLES, 0, units)
     lower, upper = interval or (None, None)
     if interval is None:
-        skipped.append(f"interval of the RMSE: needs at least {MIN_ROWS} test rows (got {len(actual):,})")
+        n_units, unit_name = (len(actual), "test rows") if units is None else (units.count(), units.name)
+        skipped.append(f"interval of the RMSE: needs at least {MIN_UNITS} {unit_name} (got {n_units:,})")
     evaluation = Evaluation(
         rows=len(actual),
         scores=score(predicted, actual),

@@ -4,6 +4,9 @@ A claim needs three tests. The sign-flip test is exact for equal models at every
 Experiments", 1935). Student's t interval holds if the differences are symmetric, even with heavy tails. Hall's interval corrects
 for skewness ("On the Removal of Skewness by Transformation", Journal of the Royal Statistical Society B 54 (1992) 221-228). It
 is computed with rows added that contradict the claim, because a sample rarely shows all of a heavy tail.
+
+All three need independent values. If rows depend on each other, as those of a customer do, the values are sums over units (here
+customers), and each "row" above is a unit.
 """
 
 import math
@@ -12,16 +15,18 @@ from statistics import NormalDist
 
 import numpy as np
 
+from housing.data.units import Units
 from housing.evaluation.bootstrap import compute_loss, compute_score
 from housing.schema.column import Matrix, Vector
 
 BATCH_SIZE = 4_000_000  # random signs in memory at once: 32 MB
-MIN_ROWS = 6  # 2^-6 is the first p-value of the sign-flip test below 2.5 %
+MIN_UNITS = 6  # 2^-6 is the first p-value of the sign-flip test below 2.5 %
 # Chosen by simulation: scripts/bench gate. The unit of both is the number of rows that a sample can lack by chance.
 CONTRADICTING_ROWS = 2.5
 FEW_ROWS = 60  # up to this number of test rows, a contradicting row has at least half of the size of the highest difference
 MIN_SKEWNESS = 1e-9  # without skewness the correction would divide by zero
-POWER = 0.8  # probability with which `rows_needed` shows the measured difference
+POWER = 0.8  # probability with which `units_needed` shows the measured difference
+ROWS = "test rows"  # the units, if each row is one
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,15 @@ class PairedDifference:
     difference
         The difference of the two scores, in the target's unit.
     lower, upper
-        One-sided confidence bounds of the difference; None if the rows are too few for a bound.
-    half_rows
-        The smallest number of rows that carry half of the difference; 0 without a difference.
+        One-sided confidence bounds of the difference; None if the units are too few for a bound.
+    units, unit_name
+        The number of independent values, and what they are: the rows, or for example the locations of the rows.
+    half_units
+        The smallest number of units that carry half of the difference; 0 without a difference.
     is_fragile
-        Whether the difference is significant only as long as no further row contradicts it.
-    rows_needed
-        Rows that a significant result would need if the difference stays as measured; None if unknown.
+        Whether the difference is significant only as long as no further unit contradicts it.
+    units_needed
+        Units that a significant result would need if the difference stays as measured; None if unknown.
     """
 
     rows: int
@@ -48,9 +55,11 @@ class PairedDifference:
     difference: float
     lower: float | None
     upper: float | None
-    half_rows: int = 0
+    units: int
+    unit_name: str = ROWS
+    half_units: int = 0
     is_fragile: bool = False
-    rows_needed: int | None = None
+    units_needed: int | None = None
 
     @property
     def is_better(self) -> bool:
@@ -71,38 +80,52 @@ class ComparisonSettings:
     ----------
     confidence
         One-sided confidence of each bound.
-    min_rows
-        Fewer rows have no bounds.
+    min_units
+        Fewer units have no bounds.
     """
 
     metric: str
     confidence: float
     n_resamples: int
     seed: int
-    min_rows: int = MIN_ROWS
+    min_units: int = MIN_UNITS
 
 
-def paired_test(settings: ComparisonSettings, challenger_error: Vector, champion_error: Vector) -> PairedDifference:
-    """Compare the errors of two models on the same rows by their RMSE or MAE."""
+def paired_test(
+    settings: ComparisonSettings, challenger_error: Vector, champion_error: Vector, units: Units | None = None
+) -> PairedDifference:
+    """Compare the errors of two models on the same rows by their RMSE or MAE.
+
+    `units` are those of the rows. None: each row is a unit.
+    """
     losses = compute_loss(challenger_error, settings.metric) - compute_loss(champion_error, settings.metric)
+    losses = losses if units is None else sum_by_unit(losses, units)
     challenger_score = compute_score(challenger_error, settings.metric)
     champion_score = compute_score(champion_error, settings.metric)
     lower, upper, is_fragile = None, None, False
-    if len(losses) >= max(settings.min_rows, MIN_ROWS):
+    if len(losses) >= max(settings.min_units, MIN_UNITS):
         bounds = -_upper_bound(settings, -losses), _upper_bound(settings, losses)
         lower, upper = (_to_score_difference(bound, champion_score, settings.metric) for bound in bounds)
         is_fragile = lower <= 0 <= upper and _is_significant_as_sampled(losses, settings.confidence)
     return PairedDifference(
-        len(losses),
+        len(challenger_error),
         challenger_score,
         champion_score,
         challenger_score - champion_score,
         lower,
         upper,
-        count_half_rows(losses),
+        len(losses),
+        ROWS if units is None else units.name,
+        count_half_units(losses),
         is_fragile,
-        _rows_needed(settings, losses),
+        _units_needed(settings, losses),
     )
+
+
+def sum_by_unit(losses: Vector, units: Units) -> Vector:
+    """Return a loss of each unit: the sum over its rows, scaled so that the mean over units is the mean over rows."""
+    sums = units.sum(losses)
+    return np.asarray(sums * (len(sums) / len(losses)))
 
 
 def _is_significant_as_sampled(losses: Vector, confidence: float) -> bool:
@@ -177,8 +200,8 @@ def sign_flip_p_value(values: Vector, n_resamples: int, seed: int) -> float:
     return as_low / (n_resamples + 1)
 
 
-def count_half_rows(losses: Vector) -> int:
-    """Return the smallest number of rows whose differences add up to half of the total difference."""
+def count_half_units(losses: Vector) -> int:
+    """Return the smallest number of units whose differences add up to half of the total difference."""
     total = float(losses.sum())
     if not total:
         return 0
@@ -186,13 +209,13 @@ def count_half_rows(losses: Vector) -> int:
     return int(np.argmax(np.cumsum(largest_first) >= abs(total) / 2)) + 1
 
 
-def _rows_needed(settings: ComparisonSettings, losses: Vector) -> int | None:
-    """Return the rows with which a difference of this size is significant with the probability `POWER`."""
+def _units_needed(settings: ComparisonSettings, losses: Vector) -> int | None:
+    """Return the units with which a difference of this size is significant with the probability `POWER`."""
     mean, spread = float(losses.mean()), float(losses.std())
     if not mean or not spread:
         return None
     quantiles = NormalDist().inv_cdf(settings.confidence) + NormalDist().inv_cdf(POWER)
-    return max(settings.min_rows, math.ceil((quantiles * spread / mean) ** 2))
+    return max(settings.min_units, math.ceil((quantiles * spread / mean) ** 2))
 
 
 def _to_score_difference(bound: float, champion_score: float, metric: str) -> float:

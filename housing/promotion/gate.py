@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError, ConfigError
+from housing.data.units import Units
 from housing.evaluation.bootstrap import compute_score
-from housing.evaluation.paired_test import ComparisonSettings, PairedDifference, paired_test
+from housing.evaluation.paired_test import ROWS, ComparisonSettings, PairedDifference, paired_test
 from housing.evaluation.slices import SliceMask
 from housing.promotion.decision import HOLD, PROMOTE, REJECT, Check
 from housing.promotion.settings import GateSettings
@@ -15,10 +17,12 @@ from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
 
-def compare_overall(gate: GateSettings, challenger_error: Vector, champion_error: Vector) -> PairedDifference:
-    """Compare the errors of challenger and champion on all rows that both accept."""
+def compare_overall(
+    gate: GateSettings, challenger_error: Vector, champion_error: Vector, units: Units | None = None
+) -> PairedDifference:
+    """Compare the errors of challenger and champion on all rows that both accept. `units` are those of the rows."""
     settings = ComparisonSettings(gate.metric, gate.confidence, gate.n_resamples, gate.seed, gate.min_rows)
-    return paired_test(settings, challenger_error, champion_error)
+    return paired_test(settings, challenger_error, champion_error, units)
 
 
 def decide_verdict(difference: PairedDifference, checks: Sequence[Check]) -> str:
@@ -34,7 +38,7 @@ def describe(gate: GateSettings, difference: PairedDifference, champion: str) ->
     lower, upper = difference.lower, difference.upper
     if lower is None or upper is None:
         return (
-            f"too few test rows to tell: {scores}; number of test rows: {difference.rows:,},"
+            f"too few {difference.unit_name} to tell: {scores}; number of {difference.unit_name}: {difference.units:,},"
             f" expected at least {gate.min_rows:,} (gate.min_rows)"
         )
     confidence = f"{gate.confidence:.1%} confidence"
@@ -52,32 +56,54 @@ def _missing_evidence(difference: PairedDifference) -> str:
     """Return what a significant difference would need, or "" if that is unknown."""
     if difference.is_fragile:
         return "; it would be significant, but few further rows like the most extreme ones could reverse it: use more test rows"
-    if difference.rows_needed is None or difference.rows_needed <= difference.rows:
+    if difference.units_needed is None or difference.units_needed <= difference.units:
         return ""
-    return f"; a difference of this size would need about {float(f'{difference.rows_needed:.2g}'):,.0f} test rows"
+    return f"; a difference of this size would need about {float(f'{difference.units_needed:.2g}'):,.0f} {difference.unit_name}"
 
 
 def describe_concentration(difference: PairedDifference) -> str:
-    """Return a sentence that says how many rows carry the difference, or "" without a difference."""
-    if not difference.half_rows:
+    """Return a sentence that says how many units carry the difference, or "" without a difference."""
+    if not difference.half_units:
         return ""
-    return f"half of the difference comes from {difference.half_rows:,} of {difference.rows:,} test rows"
+    return f"half of the difference comes from {difference.half_units:,} of {difference.units:,} {difference.unit_name}"
+
+
+def describe_units(difference: PairedDifference) -> str:
+    """Return a sentence that says what was compared if rows are not independent, or ""."""
+    if difference.unit_name == ROWS:
+        return ""
+    return (
+        f"the {difference.rows:,} test rows belong to {difference.units:,} {difference.unit_name}: the confidence counts those,"
+        " since rows of one of them are alike"
+    )
 
 
 def slice_checks(
-    gate: GateSettings, slices: Sequence[SliceMask], challenger_error: Vector, champion_error: Vector
+    gate: GateSettings,
+    slices: Sequence[SliceMask],
+    challenger_error: Vector,
+    champion_error: Vector,
+    units: Units | None = None,
 ) -> list[Check]:
-    """Check each slice of enough rows. It fails if the challenger is significantly worse by more than the allowed regression.
+    """Check each slice of enough rows, or units. It fails if the challenger is significantly worse by more than allowed.
 
     Among many slices one looks worse by chance, so the confidence is raised with their number (Bonferroni correction).
     """
-    large = [slice_ for slice_ in slices if slice_.mask.sum() >= gate.min_slice_rows]
+    of_slices = [(slice_, None if units is None else units.take(slice_.mask)) for slice_ in slices]
+    large = [(slice_, part) for slice_, part in of_slices if _size(slice_, part) >= gate.min_slice_rows]
     return [
-        _slice_check(gate, slice_, len(large), challenger_error[slice_.mask], champion_error[slice_.mask]) for slice_ in large
+        _slice_check(gate, slice_, len(large), challenger_error[slice_.mask], champion_error[slice_.mask], part)
+        for slice_, part in large
     ]
 
 
-def _slice_check(gate: GateSettings, slice_: SliceMask, n_slices: int, challenger_error: Vector, champion_error: Vector) -> Check:
+def _size(slice_: SliceMask, units: Units | None) -> int:
+    return int(slice_.mask.sum()) if units is None else units.count()
+
+
+def _slice_check(  # pylint: disable=too-many-arguments,too-many-positional-arguments
+    gate: GateSettings, slice_: SliceMask, n_slices: int, challenger_error: Vector, champion_error: Vector, units: Units | None
+) -> Check:
     challenger_score = compute_score(challenger_error, gate.metric)
     champion_score = compute_score(champion_error, gate.metric)
     regression = challenger_score / champion_score - 1 if champion_score else 0.0
@@ -85,7 +111,7 @@ def _slice_check(gate: GateSettings, slice_: SliceMask, n_slices: int, challenge
         f"{gate.metric} {challenger_score:.4f} against {champion_score:.4f} ({regression:+.1%}) on {len(challenger_error):,} rows"
     )
     is_regression = regression > gate.max_slice_regression
-    failed = is_regression and _is_significantly_worse(gate, n_slices, challenger_error, champion_error)
+    failed = is_regression and _is_significantly_worse(gate, n_slices, challenger_error, champion_error, units)
     return Check(
         f"slice {slice_.kind} {slice_.name}",
         actual,
@@ -95,14 +121,18 @@ def _slice_check(gate: GateSettings, slice_: SliceMask, n_slices: int, challenge
     )
 
 
-def _is_significantly_worse(gate: GateSettings, n_slices: int, challenger_error: Vector, champion_error: Vector) -> bool:
+def _is_significantly_worse(
+    gate: GateSettings, n_slices: int, challenger_error: Vector, champion_error: Vector, units: Units | None
+) -> bool:
     confidence = 1 - (1 - gate.confidence) / n_slices
     n_resamples = gate.n_resamples * n_slices  # as many resamples beyond the bound as in the overall comparison
     settings = ComparisonSettings(gate.metric, confidence, n_resamples, gate.seed, gate.min_slice_rows)
-    return paired_test(settings, challenger_error, champion_error).is_worse
+    return paired_test(settings, challenger_error, champion_error, units).is_worse
 
 
-def coverage_check(gate: GateSettings, bundle: Bundle, matrix: Matrix, actual: Vector) -> Iterator[Check]:
+def coverage_check(
+    gate: GateSettings, bundle: Bundle, matrix: Matrix, actual: Vector, units: Units | None = None
+) -> Iterator[Check]:
     """Check the coverage of the prediction intervals. It fails only if its exact confidence interval is outside the limits."""
     try:
         _, lower, upper = bundle.predict_interval(matrix, gate.nominal_coverage)
@@ -110,7 +140,8 @@ def coverage_check(gate: GateSettings, bundle: Bundle, matrix: Matrix, actual: V
         return
     inside = (lower <= actual) & (actual <= upper)
     coverage = float(np.mean(inside))
-    low, high = binomial_interval(int(inside.sum()), len(inside), gate.confidence)
+    trials = len(inside) if units is None else effective_rows(inside, units)
+    low, high = binomial_interval(coverage * trials, trials, gate.confidence)
     yield Check(
         "coverage",
         f"{gate.nominal_coverage:.0%} intervals cover {coverage:.1%} of {len(inside):,} rows"
@@ -121,7 +152,19 @@ def coverage_check(gate: GateSettings, bundle: Bundle, matrix: Matrix, actual: V
     )
 
 
-def binomial_interval(successes: int, trials: int, confidence: float) -> tuple[float, float]:
+def effective_rows(inside: NDArray[np.bool_], units: Units) -> float:
+    """Return how many independent rows say as much about a share as these rows, which depend on each other within units.
+
+    This is the number that Korn and Graubard ("Confidence Intervals for Proportions with Small Expected Number of Positive Counts
+    Estimated from Survey Data", Survey Methodology 24 (1998) 193-201) put into the exact interval.
+    """
+    share, n_units = float(inside.mean()), units.count()
+    deviations = units.sum(np.asarray(inside - share, dtype=np.float64))
+    variance = float(np.square(deviations).sum()) / len(inside) ** 2 * n_units / max(n_units - 1, 1)
+    return min(float(len(inside)), share * (1 - share) / variance) if variance else float(n_units)
+
+
+def binomial_interval(successes: float, trials: float, confidence: float) -> tuple[float, float]:
     """Return the exact interval of a share, with a one-sided `confidence` at either end (Clopper and Pearson, 1934)."""
     from scipy.stats import beta  # pylint: disable=import-outside-toplevel  # takes a second to import
 

@@ -110,22 +110,23 @@ def _judge(settings: PromotionSettings, test_set: TestSet, bundle: Bundle, champ
         decision.reasons.append(f"this run is already {champion.name} at {decision.alias}")
         return
     challenger_error, champion_error = (predicted - actual)[predictable], champion.predictions - actual[predictable]
-    decision.difference = gate.compare_overall(settings.gate, challenger_error, champion_error)
+    units = None if test_set.units is None else test_set.units.take(predictable)
+    decision.difference = gate.compare_overall(settings.gate, challenger_error, champion_error, units)
     decision.checks += [
         *gate.columns_check(bundle.schema, champion.schema),
-        *gate.coverage_check(settings.gate, bundle, matrix, actual),
+        *gate.coverage_check(settings.gate, bundle, matrix, actual, test_set.units),
         *gate.cost_checks(settings.gate, measure_cost(bundle, matrix)),
     ]
     if champion.run_id is not None:  # the baseline is hard to beat on slices near the mean, so it is no fair reference there
         slices = make_slices(test_set.table, test_set.parts.test[predictable], settings.evaluation.slices)
-        decision.checks += gate.slice_checks(settings.gate, slices, challenger_error, champion_error)
+        decision.checks += gate.slice_checks(settings.gate, slices, challenger_error, champion_error, units)
     decision.verdict = gate.decide_verdict(decision.difference, decision.checks)
     decision.reasons += [
         f"{check.name} check failed: {check.actual} (limit: {check.limit})" for check in decision.checks if not check.passed
     ]
-    concentration = gate.describe_concentration(decision.difference)
     decision.reasons.append(gate.describe(settings.gate, decision.difference, champion.name))
-    decision.reasons += [concentration] if concentration else []
+    notes = (gate.describe_units(decision.difference), gate.describe_concentration(decision.difference))
+    decision.reasons += [note for note in notes if note]
 
 
 def _downgrade_to_hold(decision: Decision, concerns: list[str]) -> None:

@@ -9,6 +9,7 @@ from housing.data import table as tables
 from housing.data.settings import parse_schema
 from housing.data.split import Split, SplitSettings, split
 from housing.data.table import Table
+from housing.data.units import Units
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 from housing.tracking import tags
@@ -42,6 +43,11 @@ class TestSet:
     def actual(self) -> Vector:
         """Targets of the test rows."""
         return self.table.target[self.parts.test]
+
+    @property
+    def units(self) -> Units | None:
+        """The units of the test rows, or None if each row is one."""
+        return None if self.parts.units is None else self.parts.units.take(self.parts.test)
 
     @property
     def training_mean(self) -> float:

@@ -62,7 +62,8 @@ def cross_validate(
         raise ConfigError(f"evaluation={settings.name} cannot split {len(rows)} rows: {error}") from error
     predicted, actual = np.full(len(rows), np.nan), table.target[rows]
     for number, (fit_indices, fold) in enumerate(folds, start=1):
-        predicted[fold] = fit(fit_settings, table, rows[fit_indices]).predict(table.matrix[rows[fold]])
+        model = fit(fit_settings, table, rows[fit_indices], units=parts.units)
+        predicted[fold] = model.predict(table.matrix[rows[fold]])
         done = ~np.isnan(predicted)
         on_fold(number, len(folds), score(predicted[done], actual[done]))
     return score(predicted, actual)

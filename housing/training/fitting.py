@@ -12,12 +12,11 @@ from threadpoolctl import threadpool_limits
 from housing.bundle.ensemble import Ensemble, Member
 from housing.data.split import Rows
 from housing.data.table import Table
+from housing.data.units import HELD_OUT_SHARE, Units
 from housing.features.applicability import ApplicabilityDomain
 from housing.training.callbacks import OnRound, no_op
 from housing.training.estimator_specs import EstimatorSpec, estimator_specs
 from housing.training.estimators import FittedFeatures, Model, best_rounds, fit_estimator, fit_features
-
-HOLDOUT_EVERY = 10  # without validation rows, every tenth training row is held out for early stopping
 
 
 @dataclass(frozen=True)
@@ -56,15 +55,17 @@ def fit(
     validation: Rows | None = None,
     rounds: Mapping[str, int] | None = None,
     on_round: OnRound = no_op,
+    units: Units | None = None,
 ) -> Model:
     """Fit a model on some rows of a table.
 
-    Early stopping uses the `validation` rows. Without them, every tenth training row is held out. If `rounds` is given (boosting
-    rounds by estimator name), early stopping is disabled.
+    Early stopping uses the `validation` rows. Without them, every tenth training row is held out, or whole `units` if there are
+    any. If `rounds` is given (boosting rounds by estimator name), early stopping is disabled.
     """
     start = time.perf_counter()
     if validation is None and rounds is None and settings.uses_early_stopping:
-        validation, rows = rows[::HOLDOUT_EVERY], np.delete(rows, np.s_[::HOLDOUT_EVERY])
+        held_out = np.arange(len(rows)) % HELD_OUT_SHARE == 0 if units is None else units.hold_out(rows)
+        validation, rows = rows[held_out], rows[~held_out]
     shared_features: dict[str, FittedFeatures] = {}
     members, rounds_by_name = [], {}
     with threadpool_limits(settings.n_threads or None):

@@ -11,8 +11,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from housing.data.units import Units
 from housing.evaluation.bootstrap import compute_loss
-from housing.evaluation.paired_test import mean_upper_bounds, skewness_corrected_bounds, student_bounds
+from housing.evaluation.paired_test import mean_upper_bounds, skewness_corrected_bounds, student_bounds, sum_by_unit
 from housing.promotion.gate import binomial_interval
 
 Errors = NDArray[np.float64]
@@ -75,6 +76,51 @@ def rare_errors(random: np.random.Generator, shape: Shape, share: float) -> tupl
 def laplace_errors(random: np.random.Generator, shape: Shape) -> tuple[Errors, Errors]:
     """Return a challenger of heavier tails, with the mean absolute error of the normal champion."""
     return random.laplace(size=shape) * np.sqrt(2 / np.pi), random.normal(size=shape)
+
+
+@dataclass(frozen=True)
+class Customers:
+    """Rows of customers, whose differences of losses share a part that is their customer's. Both models are equal.
+
+    Attributes
+    ----------
+    rows
+        Mean number of rows of a customer.
+    correlation
+        Correlation of the differences of two rows of a customer.
+    is_uneven
+        Whether a few customers have most of the rows (geometric sizes) instead of all having as many.
+    is_skewed
+        Whether the shared part has a lognormal distribution instead of a normal one.
+    """
+
+    rows: int
+    correlation: float
+    is_uneven: bool = False
+    is_skewed: bool = False
+
+    def draw(self, random: np.random.Generator, customers: int) -> tuple[Errors, NDArray[np.intp]]:
+        """Return the difference of losses, and the customer, of each row."""
+        sizes = random.geometric(1 / self.rows, customers) if self.is_uneven else np.full(customers, self.rows)
+        of_row = np.repeat(np.arange(customers), sizes)
+        shared = random.normal(size=customers)
+        if self.is_skewed:  # the mean of a lognormal is exp(1/2), its variance e (e - 1)
+            shared = (np.exp(shared) - np.exp(0.5)) / np.sqrt(np.e * (np.e - 1))
+        own = random.normal(size=len(of_row))
+        return np.sqrt(self.correlation) * shared[of_row] + np.sqrt(1 - self.correlation) * own, of_row
+
+
+CUSTOMERS: Mapping[str, Customers] = {
+    "5 rows each, correlation 0": Customers(5, 0.0),
+    "5 rows each, correlation 0.2": Customers(5, 0.2),
+    "5 rows each, correlation 0.8": Customers(5, 0.8),
+    "20 rows each, correlation 0.2": Customers(20, 0.2),
+    "20 rows each, correlation 0.8": Customers(20, 0.8),
+    "1 to 100 rows, correlation 0.2": Customers(20, 0.2, is_uneven=True),
+    "1 to 100 rows, correlation 0.8": Customers(20, 0.8, is_uneven=True),
+    "20 rows each, correlation 0.5, skewed": Customers(20, 0.5, is_skewed=True),
+    "1 to 100 rows, correlation 0.5, skewed": Customers(20, 0.5, is_uneven=True, is_skewed=True),
+}
 
 
 SIMULATED: Mapping[str, Scenario] = {
@@ -160,6 +206,26 @@ def count_claims(
     return Claims(samples, int(counts[0]), int(counts[1]))
 
 
+def count_claims_on_customers(scenario: Customers, customers: int, samples: int, by_customer: bool) -> Claims:
+    """Count the samples with a claim, with customers as the units of the test, or with rows as if they were independent."""
+    random, counts = np.random.default_rng(customers), np.zeros(2, int)
+    for _ in range(samples):
+        losses, customer = scenario.draw(random, customers)
+        losses = sum_by_unit(losses, Units("customers", customer)) if by_customer else losses
+        counts += [int(mean_upper_bounds(side[None], CONFIDENCE)[0] < 0) for side in (losses, -losses)]
+    return Claims(samples, int(counts[0]), int(counts[1]))
+
+
+def print_customers(samples: int = 4000) -> None:
+    """Print false claims on rows of repeating customers, with rows and with customers as the units of the test."""
+    for by_customer, unit in ((False, "rows"), (True, "customers")):
+
+        def rate(name: str, customers: int, by_customer: bool = by_customer) -> str:
+            return count_claims_on_customers(CUSTOMERS[name], customers, samples, by_customer).false_rate
+
+        print_table(f"false claims by number of customers, units are {unit}, %", (20, 50, 100, 200, 500, 1000), CUSTOMERS, rate)
+
+
 def previous_bounds(samples: Errors, confidence: float) -> Errors:
     """Return the bounds that the gate used before: Hall's, with one row as extreme as the most extreme one."""
     extreme = np.abs(samples).max(axis=1, keepdims=True)
@@ -225,6 +291,7 @@ def print_error_rates(errors: Mapping[str, Errors], samples: int = 4000) -> None
         rmse,
         lambda name, rows: count_claims(rmse[name], rows, samples // 2, slices=N_SLICES).false_rate,
     )
+    print_customers(samples)
     _print_power(errors, samples // 4)
     _print_candidates(rmse, swapped(errors["another seed"], errors["xgboost"], 0.02), samples // 2)
 

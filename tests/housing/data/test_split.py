@@ -66,7 +66,8 @@ def test_a_row_keeps_its_part_when_its_target_is_corrected(rentals: Table) -> No
 
 def test_rows_with_the_same_key_are_in_the_same_part(rentals: Table) -> None:
     twice = select_rows(rentals, [row for row in range(len(rentals)) for _ in range(2)])
-    for part in dataclasses.astuple(split_by_hash(twice, 0.2, 0.16, "s")):
+    parts = split_by_hash(twice, 0.2, 0.16, "s")
+    for part in (parts.train, parts.valid, parts.test):
         assert all(np.isin(part ^ 1, part))
 
 

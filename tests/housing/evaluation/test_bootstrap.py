@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from housing.data.units import Units
 from housing.evaluation.bootstrap import bootstrap_interval
 
 
@@ -24,3 +25,16 @@ def test_mae_interval_holds_the_mae() -> None:
     assert interval is not None
     lower, upper = interval
     assert lower < np.mean(np.abs(error)) < upper < 1
+
+
+def test_whole_units_are_resampled() -> None:
+    error = np.repeat(np.random.default_rng(1).normal(size=100), 20)
+    by_row, by_unit = (
+        bootstrap_interval(error, "rmse", 0.95, 1000, 0, units)
+        for units in (None, Units("customers", np.repeat(np.arange(100), 20)))
+    )
+    of_customers = bootstrap_interval(error[::20], "rmse", 0.95, 1000, 0)
+    assert by_row is not None and by_unit is not None
+    assert by_unit == pytest.approx(of_customers)
+    assert by_unit[1] - by_unit[0] > 3 * (by_row[1] - by_row[0])
+    assert bootstrap_interval(error[:580], "rmse", 0.95, 100, 0, Units("customers", np.repeat(np.arange(29), 20))) is None

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binom
 
 from housing.evaluation import paired_test as paired
-from housing.evaluation.paired_test import ComparisonSettings, count_half_rows, paired_test, sign_flip_p_value
+from housing.evaluation.paired_test import ComparisonSettings, count_half_units, paired_test, sign_flip_p_value
 from tests.support.gate_simulation import SIMULATED, SIMULATED_MAE, count_claims
 
 SETTINGS = ComparisonSettings("rmse", 0.975, n_resamples=999, seed=0)
@@ -75,7 +75,7 @@ def test_a_difference_that_one_more_large_error_could_reverse_is_fragile() -> No
 
 
 def test_too_few_rows_have_no_bounds() -> None:
-    result = paired_test(ComparisonSettings("rmse", 0.975, 999, 0, min_rows=30), np.full(29, 0.1), np.ones(29))
+    result = paired_test(ComparisonSettings("rmse", 0.975, 999, 0, min_units=30), np.full(29, 0.1), np.ones(29))
     assert result.lower is None and result.upper is None and not result.is_better
     assert result.difference == pytest.approx(-0.9)
 
@@ -107,16 +107,16 @@ def test_the_sign_flip_test_counts_the_flips_as_low_as_the_values(monkeypatch: p
 def test_few_rows_that_carry_half_of_the_difference_are_counted() -> None:
     losses = np.full(4000, -0.001)
     losses[:3] = -5.0
-    assert count_half_rows(losses) == 2
-    assert count_half_rows(np.full(100, 1.0)) == 50
-    assert count_half_rows(np.array([1.0, -1.0])) == 0
+    assert count_half_units(losses) == 2
+    assert count_half_units(np.full(100, 1.0)) == 50
+    assert count_half_units(np.array([1.0, -1.0])) == 0
 
 
-def test_the_rows_needed_shrink_with_the_square_of_the_difference() -> None:
+def test_the_units_needed_shrink_with_the_square_of_the_difference() -> None:
     random = np.random.default_rng(2)
     champion, noise = random.normal(0, 1, 4000), random.normal(0, 0.2, 4000) / np.sqrt(1.04)
     small, large = (
-        paired_test(SETTINGS, (1 - share) * (champion / np.sqrt(1.04) + noise), champion).rows_needed for share in (0.05, 0.1)
+        paired_test(SETTINGS, (1 - share) * (champion / np.sqrt(1.04) + noise), champion).units_needed for share in (0.05, 0.1)
     )
     assert small is not None and large is not None
     assert 2.5 < small / large < 6

@@ -10,6 +10,7 @@ from scipy.stats import binom
 from housing.bundle.bundle import Bundle
 from housing.data.split import split
 from housing.data.table import Table
+from housing.data.units import Units
 from housing.evaluation.slices import SliceMask
 from housing.promotion import gate
 from housing.promotion.decision import HOLD, PROMOTE, REJECT, Check
@@ -192,3 +193,48 @@ def test_a_new_column_breaks_requests_unless_it_is_nullable(rentals: Table, null
     (check,) = gate.columns_check(Schema.from_dict(declared), rentals.schema)
     assert check.passed == nullable and ("floor" in check.actual) != nullable
     assert not list(gate.columns_check(rentals.schema, None))
+
+
+def make_customers(random: np.random.Generator, improvement: float, customers: int = 200) -> tuple[Vector, Vector, Units]:
+    """Return errors of a challenger and a champion on ten rows of each customer, and the customers."""
+    of_row = np.repeat(np.arange(customers), 10)
+    champion, challenger = (random.normal(size=customers)[of_row] + 0.1 * random.normal(size=len(of_row)) for _ in range(2))
+    return (1 - improvement) * challenger, champion, Units("values of customer", of_row)
+
+
+def test_equal_challengers_are_rarely_promoted_on_repeating_customers() -> None:
+    random = np.random.default_rng(5)
+    verdicts, by_row = [], []
+    for _ in range(REPETITIONS):
+        challenger, champion, units = make_customers(random, 0.0)
+        verdicts.append(gate.decide_verdict(gate.compare_overall(RULES, challenger, champion, units), []))
+        by_row.append(gate.decide_verdict(gate.compare_overall(RULES, challenger, champion), []))
+    assert max(verdicts.count(PROMOTE), verdicts.count(REJECT)) <= MOST_FALSE_VERDICTS
+    assert by_row.count(PROMOTE) > 2 * MOST_FALSE_VERDICTS  # as if each row were a customer of its own
+
+
+def test_units_are_counted_and_named_instead_of_rows() -> None:
+    difference = gate.compare_overall(RULES, *make_customers(np.random.default_rng(5), 0.5))
+    assert gate.decide_verdict(difference, []) == PROMOTE
+    assert (difference.rows, difference.units) == (2000, 200)
+    assert "2,000 test rows belong to 200 values of customer" in gate.describe_units(difference)
+    assert gate.describe_concentration(difference).endswith(" of 200 values of customer")
+    few = gate.compare_overall(RULES, *make_customers(np.random.default_rng(5), 0.5, customers=99))
+    assert gate.decide_verdict(few, []) == HOLD
+    assert "number of values of customer: 99, expected at least 100" in gate.describe(RULES, few, "version 1")
+
+
+def test_slices_of_few_customers_are_not_checked() -> None:
+    challenger, champion, units = make_customers(np.random.default_rng(6), -2.0)
+    slices = [SliceMask("part", name, units.of_row < customers) for name, customers in (("large", 60), ("small", 49))]
+    checks = gate.slice_checks(RULES, slices, challenger, champion, units)
+    assert [(check.name, check.passed) for check in checks] == [("slice part large", False)]
+
+
+def test_rows_of_a_customer_that_are_alike_say_as_much_about_coverage_as_one() -> None:
+    random, customer = np.random.default_rng(7), np.repeat(np.arange(300), 10)
+    alike, independent = random.random(300)[customer] < 0.9, random.random(3000) < 0.9
+    units = Units("customers", customer)
+    assert gate.effective_rows(alike, units) == pytest.approx(300, rel=0.01)
+    assert gate.effective_rows(independent, units) > 2000
+    assert gate.effective_rows(np.ones(3000, dtype=bool), units) == 300
