@@ -5,6 +5,7 @@ Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, "Distribution-Free Predictive In
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +29,8 @@ class Interval:
     Parameters
     ----------
     arrays
-        `scores`, shape (calibration rows,): sorted absolute errors of held-out rows, each divided by its expected size.
+        `scores`, shape (calibration rows,): sorted absolute errors of held-out rows, each divided by its expected size. If the
+        rows have weights, `ranks` of the same shape: the cumulative weights of the sorted scores in units of their mean.
     error_model
         Model of the expected size of an error.
     """
@@ -68,8 +70,7 @@ class Interval:
         """
         if not 0.0 < coverage <= self.max_coverage:
             raise ConfigError(f"coverage must be above 0 and at most {self.max_coverage:.6g} (got {coverage:g}).")
-        scores = self.arrays["scores"]
-        width = scores[math.ceil((len(scores) + 1) * coverage) - 1] * self.error_scales(columns, predictions)
+        width = score_quantile(self.arrays, coverage) * self.error_scales(columns, predictions)
         target = schema.target
         lower, upper = predictions - width, predictions + width
         bounds = (-np.inf if target.min is None else target.min, np.inf if target.max is None else target.max)
@@ -78,6 +79,31 @@ class Interval:
     def error_scales(self, columns: Matrix, predictions: Vector) -> Vector:
         """Return the expected size of the error of each prediction, shape (rows,), in the target's unit."""
         return np.asarray(np.exp(self.error_model.predict(append_prediction(columns, predictions))))
+
+
+def calibrate(scores: Vector, weight: Vector | None) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an interval from the scores of calibration rows, in any order."""
+    if weight is None:
+        return {"scores": np.sort(scores)}
+    order = np.argsort(scores, kind="stable")
+    return {"scores": scores[order], "ranks": _ranks(weight[order])}
+
+
+def _ranks(weight: Vector) -> Vector:
+    """Return the cumulative weights in units of their mean. The last is the number of rows, without rounding."""
+    ranks = np.cumsum(weight)
+    return np.asarray(ranks / ranks[-1] * len(weight))
+
+
+def score_quantile(arrays: Mapping[str, NDArray[Any]], coverage: float) -> float:
+    """Return the smallest score of sufficient rank, or infinity if there are too few for the coverage.
+
+    A new row counts like the mean calibration row.
+    """
+    scores = arrays["scores"]
+    rank = (len(scores) + 1) * coverage
+    index = int(np.searchsorted(arrays["ranks"], rank)) if "ranks" in arrays else math.ceil(rank) - 1
+    return float(scores[index]) if index < len(scores) else math.inf
 
 
 def append_prediction(columns: Matrix, predictions: Vector) -> Matrix:

@@ -55,6 +55,8 @@ class Table:
         The exact values of the columns `schema.key` as bytes, shape (rows,). Rows with equal keys have equal bytes.
     fingerprint
         SHA-256 of the file, or "" for rows that are no file.
+    weight
+        How much each row counts in fits and scores, shape (rows,), or None if the table declares no weights.
     """
 
     schema: Schema
@@ -62,6 +64,7 @@ class Table:
     target: Vector
     keys: NDArray[np.object_]
     fingerprint: str
+    weight: Vector | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -70,11 +73,16 @@ class Table:
     def head(self, n_rows: int) -> "Table":
         """Return the first rows, with a fingerprint of their own."""
         fingerprint = f"{self.fingerprint}[:{n_rows}]"
-        return Table(self.schema, self.matrix[:n_rows], self.target[:n_rows], self.keys[:n_rows], fingerprint)
+        return replace(self.take(range(min(n_rows, len(self)))), fingerprint=fingerprint)
 
-    def take(self, indices: Sequence[int]) -> "Table":
+    def take(self, indices: Sequence[int] | NDArray[np.intp]) -> "Table":
         """Return some rows, without a fingerprint."""
-        return Table(self.schema, self.matrix[indices], self.target[indices], self.keys[indices], fingerprint="")
+        rows = np.asarray(indices, dtype=np.intp)
+        return Table(self.schema, self.matrix[rows], self.target[rows], self.keys[rows], "", self.weight_of(rows))
+
+    def weight_of(self, rows: NDArray[np.intp]) -> Vector | None:
+        """Return the weights of some rows, or None if all rows count alike."""
+        return None if self.weight is None else self.weight[rows]
 
     def with_levels(self, levels: Mapping[str, Mapping[str, int]]) -> "Table":
         """Return the table with other levels of the columns whose levels are learned. Other values are unseen."""
@@ -170,9 +178,10 @@ def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
     if violations:
         raise schema.violated(violations)
     _report_unlabelled(schema, len(frame), len(labelled))
-    _report_weight(schema)
+    weight = None if schema.weight is None else frame[schema.weight.name].iloc[labelled].to_numpy(dtype=np.float64)
     keys = [_exact_values(frame[column.name].iloc[labelled]) for column in schema.columns if column.role == "key"]
-    return make_table(schema, np.column_stack([matrix[labelled], target]), list(zip(*keys, strict=True)), digest)
+    table = make_table(schema, np.column_stack([matrix[labelled], target]), list(zip(*keys, strict=True)), digest)
+    return replace(table, weight=weight)
 
 
 def labelled_rows(schema: Schema, frame: pd.DataFrame) -> NDArray[np.intp]:
@@ -186,13 +195,6 @@ def _report_unlabelled(schema: Schema, n_rows: int, n_labelled: int) -> None:
     if n_labelled < n_rows:
         dropped = f"{n_rows - n_labelled:,} of {n_rows:,} rows"
         log.warning("Table %s: dropped %s, which have no %s (the target).", schema.name, dropped, schema.target.name)
-
-
-def _report_weight(schema: Schema) -> None:
-    """Warn that a column of weights is not used: fits and scores would differ from what its role promises."""
-    for column in schema.unused:
-        if column.role == "weight":
-            log.warning("Table %s: no fit or score uses the weights of %s yet. All rows count alike.", schema.name, column.name)
 
 
 def learn_levels(schema: Schema, values: Mapping[str, Iterable[Value]]) -> Schema:

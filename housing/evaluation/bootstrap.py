@@ -16,14 +16,22 @@ BATCH_SIZE = 4_000_000  # resampled units in memory at once: 64 MB
 
 
 def bootstrap_interval(
-    error: Vector, metric: str, confidence: float, n_resamples: int, seed: int, units: Units | None = None
+    error: Vector,
+    metric: str,
+    confidence: float,
+    n_resamples: int,
+    seed: int,
+    units: Units | None = None,
+    weight: Vector | None = None,
 ) -> tuple[float, float] | None:
     """Return the two-sided bootstrap interval of the RMSE or MAE (`metric`), or None for fewer than `MIN_UNITS` units.
 
-    Units are drawn with all their rows. None: each row is a unit.
+    Units are drawn with all their rows and with equal probability; each resample is scored with the weights of its rows. None:
+    each row is a unit, and all rows count alike.
     """
-    losses = compute_loss(error, metric)
-    sums, sizes = (losses, np.ones(len(losses))) if units is None else (units.sum(losses), units.sum(np.ones(len(losses))))
+    weight = np.ones(len(error)) if weight is None else weight
+    losses = weight * compute_loss(error, metric)
+    sums, sizes = (losses, weight) if units is None else (units.sum(losses), units.sum(weight))
     if len(sums) < MIN_UNITS:
         return None
     resampled = _loss_to_score(_resampled_means(sums, sizes, n_resamples, seed), metric)
@@ -34,6 +42,14 @@ def bootstrap_interval(
 def compute_score(error: Vector, metric: str) -> float:
     """Return the RMSE or MAE (`metric`) of errors."""
     return float(_loss_to_score(compute_loss(error, metric).mean(), metric))
+
+
+def weigh_error(error: Vector, metric: str, weight: Vector | None) -> Vector:
+    """Return errors whose plain RMSE or MAE (`metric`) is the weighted one of `error`."""
+    if weight is None:
+        return error
+    share = weight / weight.mean()
+    return error * (np.sqrt(share) if metric == "rmse" else share)
 
 
 def compute_loss(error: Vector, metric: str) -> Vector:

@@ -27,12 +27,15 @@ class ShapValues:
         Values of the columns, shape (rows, columns).
     base_values
         Expected predictions before any column is known, shape (rows,).
+    weight
+        How much each row counts in means, shape (rows,), or None if all count alike.
     """
 
     columns: list[str]
     contributions: Matrix
     values: Matrix
     base_values: Vector
+    weight: Vector | None = None
 
     def top_features(self, count: int) -> list[int]:
         """Return the indices of the columns with the largest mean absolute contributions, largest first."""
@@ -40,11 +43,11 @@ class ShapValues:
 
     @property
     def mean_abs(self) -> Vector:
-        """The mean absolute contribution of each column."""
-        return np.asarray(np.abs(self.contributions).mean(axis=0))
+        """The weighted mean absolute contribution of each column."""
+        return np.asarray(np.average(np.abs(self.contributions), axis=0, weights=self.weight))
 
 
-def explain(bundle: Bundle, boosters: Mapping[int, bytes], matrix: Matrix) -> ShapValues | None:
+def explain(bundle: Bundle, boosters: Mapping[int, bytes], matrix: Matrix, weight: Vector | None = None) -> ShapValues | None:
     """Explain predictions of rows before they are clipped to the target's bounds.
 
     `boosters` holds XGBoost models by the index of their ensemble member. Return None if a member has none. Members are
@@ -63,9 +66,8 @@ def explain(bundle: Bundle, boosters: Mapping[int, bytes], matrix: Matrix) -> Sh
         for column, name in enumerate(names):
             contributions[name] = contributions.get(name, 0.0) + weighted[:, column]
             values.setdefault(name, columns[:, column])
-    return ShapValues(
-        list(contributions), np.column_stack([*contributions.values()]), np.column_stack([*values.values()]), base_values
-    )
+    stacked = np.column_stack([*contributions.values()]), np.column_stack([*values.values()])
+    return ShapValues(list(contributions), *stacked, base_values, weight)
 
 
 def _member_inputs(member: Member, ensemble: Ensemble, matrices: list[Matrix]) -> tuple[list[str], Matrix]:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
@@ -15,7 +16,7 @@ from housing.data.table import Table
 from housing.evaluation.bootstrap import MIN_UNITS, bootstrap_interval
 from housing.evaluation.limitations import find_limitations
 from housing.evaluation.results import DistanceBand, Evaluation, HarderSplitResult, IntervalCoverage
-from housing.evaluation.slices import SliceSettings, compute_rmse, make_slices, quintiles, score_slices, slice_columns
+from housing.evaluation.slices import SliceSettings, compute_rmse, make_slices, quintiles, score_slices, select, slice_columns
 from housing.features.spatial_index import SpatialIndex
 from housing.schema.column import Vector
 from housing.training import estimator_specs, estimators, fitting
@@ -46,19 +47,19 @@ def evaluate(settings: EvaluationSettings, run_cfg: DictConfig, table: Table, pa
     """Score a bundle on the test rows and by slice, and refit its config (`run_cfg`) on harder splits."""
     table = table.with_levels(bundle.schema.levels)
     predicted, actual = bundle.predict(table.matrix[parts.test]), table.target[parts.test]
-    skipped: list[str] = []
+    weight, skipped = table.weight_of(parts.test), list[str]()
     units = None if parts.units is None else parts.units.take(parts.test)
-    interval = bootstrap_interval(predicted - actual, "rmse", CONFIDENCE, N_RESAMPLES, 0, units)
+    interval = bootstrap_interval(predicted - actual, "rmse", CONFIDENCE, N_RESAMPLES, 0, units, weight)
     lower, upper = interval or (None, None)
     if interval is None:
         n_units, unit_name = (len(actual), "test rows") if units is None else (units.count(), units.name)
         skipped.append(f"interval of the RMSE: needs at least {MIN_UNITS} {unit_name} (got {n_units:,})")
     evaluation = Evaluation(
         rows=len(actual),
-        scores=score(predicted, actual),
+        scores=score(predicted, actual, weight),
         rmse_lower=lower,
         rmse_upper=upper,
-        slices=score_slices(make_slices(table, parts.test, settings.slices), predicted, actual),
+        slices=score_slices(make_slices(table, parts.test, settings.slices), predicted, actual, weight),
         harder_splits=_evaluate_harder_splits(settings.harder_splits, run_cfg, table, skipped),
         coverage=_interval_coverage(settings.slices, table, parts, bundle, skipped),
         limitations=[],
@@ -87,9 +88,10 @@ def _evaluate_harder_splits(
 
 def _evaluate_split(name: str, run_cfg: DictConfig, table: Table, parts: Split) -> HarderSplitResult:
     predicted, actual = refit_config(run_cfg, table, parts).predict(table.matrix[parts.test]), table.target[parts.test]
+    weight = table.weight_of(parts.test)
     training_rows = np.concatenate([parts.train, parts.valid]) if run_cfg.refit else parts.train
-    bands = score_by_distance(distance_to_training(table, training_rows, parts.test), predicted - actual)
-    return HarderSplitResult(name, len(training_rows), len(actual), score(predicted, actual), bands)
+    bands = score_by_distance(distance_to_training(table, training_rows, parts.test), predicted - actual, weight)
+    return HarderSplitResult(name, len(training_rows), len(actual), score(predicted, actual, weight), bands)
 
 
 def refit_config(cfg: DictConfig, table: Table, parts: Split) -> estimators.Model:
@@ -113,14 +115,15 @@ def distance_to_training(table: Table, training_rows: Rows, rows: Rows) -> Vecto
     return SpatialIndex(coordinates).fit(table.matrix[training_rows], unique=True).distance_to_nearest(table.matrix[rows])
 
 
-def score_by_distance(km: Vector, error: Vector) -> list[DistanceBand]:
+def score_by_distance(km: Vector, error: Vector, weight: Vector | None) -> list[DistanceBand]:
     """Score rows in bands of their distance to the nearest training row, each of at least 50 rows."""
     bands = []
     for min_km, max_km in pairwise([-1.0, *_band_edges(km), np.inf]):
-        inside = error[(km > min_km) & (km <= max_km)]
+        inside = np.flatnonzero((km > min_km) & (km <= max_km))
         if inside.size:
-            end = None if np.isinf(max_km) else max_km
-            bands.append(DistanceBand(max(min_km, 0.0), end, len(inside), compute_rmse(inside), float(inside.mean())))
+            end, weights = None if np.isinf(max_km) else max_km, select(weight, inside)
+            rmse, mean_error = compute_rmse(error[inside], weights), float(np.average(error[inside], weights=weights))
+            bands.append(DistanceBand(max(min_km, 0.0), end, len(inside), rmse, mean_error))
     return bands
 
 
@@ -145,7 +148,7 @@ def _interval_coverage(
     except (BundleError, ConfigError) as error:
         skipped.append(f"intervals: {error}")
         return []
-    actual = table.target[parts.test]
+    actual, weight = table.target[parts.test], table.weight_of(parts.test)
     name = slice_columns(table, settings)[0]
     inside, width = (lower <= actual) & (actual <= upper), upper - lower
     column = table.matrix[parts.test, table.schema.index(name)]
@@ -153,7 +156,11 @@ def _interval_coverage(
         ("all", "all rows", np.ones(len(actual), dtype=bool)),
         *((name, quintile, mask) for quintile, mask in quintiles(column)),
     ]
+
+    def mean(values: NDArray[Any], mask: NDArray[np.bool_]) -> float:
+        return float(np.average(values[mask], weights=select(weight, mask)))
+
     return [
-        IntervalCoverage(kind, slice_name, int(mask.sum()), float(inside[mask].mean()), float(width[mask].mean()))
+        IntervalCoverage(kind, slice_name, int(mask.sum()), mean(inside, mask), mean(width, mask))
         for kind, slice_name, mask in slices
     ]

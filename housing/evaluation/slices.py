@@ -61,6 +61,8 @@ class SliceScore:
 
     Attributes
     ----------
+    rows
+        Number of rows. The scores are weighted if the table has weights.
     mean_error
         Mean of predicted minus actual.
     ratio
@@ -84,21 +86,26 @@ class SliceMask:
     mask: NDArray[np.bool_]
 
 
-def score_slices(slices: list[SliceMask], predicted: Vector, actual: Vector) -> list[SliceScore]:
+def score_slices(slices: list[SliceMask], predicted: Vector, actual: Vector, weight: Vector | None) -> list[SliceScore]:
     """Score predictions in each slice of their rows."""
     error = predicted - actual
-    overall = compute_rmse(error)
-    return [_score_slice(slice_, error[slice_.mask], overall) for slice_ in slices]
+    overall = compute_rmse(error, weight)
+    return [_score_slice(slice_, error[slice_.mask], select(weight, slice_.mask), overall) for slice_ in slices]
 
 
-def _score_slice(slice_: SliceMask, error: Vector, overall: float) -> SliceScore:
-    rmse = compute_rmse(error)
-    return SliceScore(slice_.kind, slice_.name, len(error), rmse, float(error.mean()), rmse / overall if overall else 1.0)
+def _score_slice(slice_: SliceMask, error: Vector, weight: Vector | None, overall: float) -> SliceScore:
+    rmse, mean_error = compute_rmse(error, weight), float(np.average(error, weights=weight))
+    return SliceScore(slice_.kind, slice_.name, len(error), rmse, mean_error, rmse / overall if overall else 1.0)
 
 
-def compute_rmse(error: Vector) -> float:
-    """Return the root mean squared error."""
-    return float(np.sqrt(np.mean(np.square(error))))
+def compute_rmse(error: Vector, weight: Vector | None) -> float:
+    """Return the root mean squared error. None: all rows count alike."""
+    return float(np.sqrt(np.average(np.square(error), weights=weight)))
+
+
+def select(weight: Vector | None, rows: Any) -> Vector | None:
+    """Return the weights of some rows, by index or mask, or None if all rows count alike."""
+    return None if weight is None else weight[rows]
 
 
 def make_slices(table: Table, rows: Rows, settings: SliceSettings) -> list[SliceMask]:

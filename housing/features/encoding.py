@@ -66,18 +66,19 @@ class Encoder:
         self.names += [f"{schema.features[index].name}_target_mean" for index in self.target_encoded]
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
-    def fit_transform(self, matrix: Matrix, target: Vector, derived: Sequence[Matrix]) -> Matrix:
+    def fit_transform(self, matrix: Matrix, target: Vector, derived: Sequence[Matrix], weight: Vector | None = None) -> Matrix:
         """Fit on training rows, and return their encoded columns, shape (rows, names).
 
         Learn the medians of numbers and derived columns, 0 for a column without any value, and the mean targets of levels.
         """
+        weight = np.ones(len(target)) if weight is None else weight
         if self.impute:
             columns = np.hstack([matrix[:, self.numbers], *self._date_parts(matrix), *derived])
-            self.arrays["medians"] = np.array([median(column) for column in columns.T])
+            self.arrays["medians"] = np.array([weighted_median(column, weight) for column in columns.T])
         encoded = []
         for index, n_levels in zip(self.target_encoded, self._n_levels.tolist(), strict=True):
-            self.arrays[f"level_means_{index}"] = level_means(matrix[:, index], target, n_levels)
-            encoded.append(out_of_fold_means(matrix[:, index], target, n_levels)[:, None])
+            self.arrays[f"level_means_{index}"] = level_means(matrix[:, index], target, weight, n_levels)
+            encoded.append(out_of_fold_means(matrix[:, index], target, weight, n_levels)[:, None])
         return np.concatenate([*self._parts(matrix, derived), *encoded], axis=1)
 
     def transform(self, matrix: Matrix, derived: Sequence[Matrix]) -> Matrix:
@@ -119,3 +120,14 @@ def median(column: NDArray[np.float64]) -> float:
     """Return the median of the values that are not NaN, or 0 if there are none."""
     present = column[~np.isnan(column)]
     return float(np.median(present)) if present.size else 0.0
+
+
+def weighted_median(column: NDArray[np.float64], weight: Vector) -> float:
+    """Return the `median` of a column in which each value occurs as often as its weight says."""
+    present = ~np.isnan(column)
+    if not present.any():
+        return 0.0
+    order = np.argsort(column[present], kind="stable")
+    values, ends = column[present][order], np.cumsum(weight[present][order])
+    middle = [values[np.searchsorted(ends, ends[-1] / 2, side)] for side in ("left", "right")]
+    return float(np.mean(middle))

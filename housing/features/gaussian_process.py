@@ -136,7 +136,7 @@ class LocalGaussianProcess:
         rows = self._to_metric_space(matrix)
         return self._derive(rows, query(self._tree, rows * self._scales(), self.neighbours)[1])
 
-    def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
+    def fit_transform(self, matrix: Matrix, target: Vector, _weight: Vector | None = None) -> Matrix:
         """Fit, and return the leave-one-out columns of the training rows, shape (rows, names)."""
         self.fit(matrix, target)
         if self.coordinates is None:

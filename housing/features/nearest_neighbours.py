@@ -18,7 +18,7 @@ MIN_WEIGHT = 1e-9  # weight of a neighbour at any distance, so that the sum of w
 
 
 class NearestNeighbours:
-    """Statistics of the nearest training rows. A training row is not a neighbour of itself.
+    """Statistics of the nearest training rows. A training row is not a neighbour of itself, and each neighbour counts alike.
 
     Target means are taken over the nearest rows, with weights that decay with distance, over similar rows, and over rows at
     the same location. Similarity also depends on the column that correlates most with the target. A table without
@@ -112,7 +112,7 @@ class NearestNeighbours:
             return np.empty((len(matrix), 0))
         return self._in_chunks(matrix, *self.index.nearest(matrix, self.n_neighbours))
 
-    def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
+    def fit_transform(self, matrix: Matrix, target: Vector, _weight: Vector | None = None) -> Matrix:
         """Fit, and return the leave-one-out columns of the training rows, shape (rows, names)."""
         self.fit(matrix, target)
         if self.index is None:

@@ -53,8 +53,11 @@ class Block(Protocol):
 class UsesTargets(Block, Protocol):
     """A block whose columns depend on targets, so a training row must not contribute to its own columns."""
 
-    def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
-        """Fit, and return the columns of the training rows, each computed without the row itself, shape (rows, names)."""
+    def fit_transform(self, matrix: Matrix, target: Vector, weight: Vector | None = None, /) -> Matrix:
+        """Fit, and return the columns of the training rows, each computed without the row itself, shape (rows, names).
+
+        Means over groups of rows use the `weight` of each row. What describes single neighbours does not.
+        """
 
 
 # A closed list: a bundle can name these classes and no others.
@@ -133,12 +136,12 @@ class Features:
         hidden = {name for label, block in self.blocks.items() if label not in blocks for name in block.names}
         return [index for index, name in enumerate(self.names) if name not in hidden]
 
-    def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
+    def fit_transform(self, matrix: Matrix, target: Vector, weight: Vector | None = None) -> Matrix:
         """Fit on training rows and return their columns, shape (rows, names); columns from targets are out of fold."""
-        derived = [_fit_transform(block, matrix, target) for block in self.blocks.values()]
+        derived = [_fit_transform(block, matrix, target, weight) for block in self.blocks.values()]
         if self.applicability is not None:
             self.applicability.fit(matrix)
-        return self.encoder.fit_transform(matrix, target, derived)
+        return self.encoder.fit_transform(matrix, target, derived, weight)
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Return the columns of new rows, shape (rows, names)."""
@@ -207,9 +210,9 @@ def _validate_names(schema: Schema, names: Sequence[str]) -> None:
         raise ConfigError(f"Two blocks create column {duplicates[0]}. Change the parameters of one of them, or remove it.")
 
 
-def _fit_transform(block: Block, matrix: Matrix, target: Vector) -> Matrix:
+def _fit_transform(block: Block, matrix: Matrix, target: Vector, weight: Vector | None) -> Matrix:
     if isinstance(block, UsesTargets):
-        return block.fit_transform(matrix, target)
+        return block.fit_transform(matrix, target, weight)
     return block.fit(matrix, target).transform(matrix)
 
 

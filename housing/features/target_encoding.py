@@ -27,7 +27,7 @@ MAX_ITER = 20  # iterations of k-means
 
 
 class SpatialTargetEncoding:
-    """Smoothed mean target of the training rows in the same cluster, for several numbers of clusters.
+    """Smoothed, weighted mean target of the training rows in the same cluster, for several numbers of clusters.
 
     The smallest clusters come from k-means on locations, larger ones from k-means on the centres of the smaller ones, so
     clusters are nested. A table without coordinates gets no columns.
@@ -41,7 +41,7 @@ class SpatialTargetEncoding:
     folds
         Number of folds. A training row gets the means of the folds without it.
     smoothing
-        Number of rows with the overall mean that are added to each cluster.
+        Number of rows of weight 1 with the overall mean that are added to each cluster.
     seed
         Seed of folds and initial centres.
 
@@ -70,7 +70,7 @@ class SpatialTargetEncoding:
         self.fit_transform(matrix, target)
         return self
 
-    def fit_transform(self, matrix: Matrix, target: Vector) -> Matrix:
+    def fit_transform(self, matrix: Matrix, target: Vector, weight: Vector | None = None) -> Matrix:
         """Fit, and return the out-of-fold means of the training rows, shape (rows, names)."""
         derived = np.empty((len(matrix), len(self.n_clusters)))
         if not self.n_clusters:
@@ -79,6 +79,7 @@ class SpatialTargetEncoding:
         self.__dict__.pop("_tree", None)
         self.arrays["latitude"] = matrix[:, self.coordinates[0]].mean(keepdims=True)
         random, km = np.random.default_rng(self.seed), self._project(matrix)
+        weight = np.ones(len(matrix)) if weight is None else weight
         fold_of = random.permutation(len(matrix)) % self.folds
         self.arrays["centres"], parent_of = k_means(km, self.n_clusters[0], random), np.arange(self.n_clusters[0])
         means, cluster, centres = [], _nearest(self._tree, km), self.arrays["centres"]
@@ -86,10 +87,10 @@ class SpatialTargetEncoding:
             if column:
                 centres, smaller = k_means(centres, count, random), centres
                 parent_of = _nearest(build_kd_tree(centres), smaller)[parent_of]
-            means.append(self._smoothed_means(parent_of[cluster], target, count)[parent_of])
+            means.append(self._smoothed_means(parent_of[cluster], target, weight, count)[parent_of])
             for fold in range(self.folds):
-                in_fold = fold_of == fold
-                fold_means = self._smoothed_means(parent_of[cluster[~in_fold]], target[~in_fold], count)
+                in_fold, others = fold_of == fold, fold_of != fold
+                fold_means = self._smoothed_means(parent_of[cluster[others]], target[others], weight[others], count)
                 derived[in_fold, column] = fold_means[parent_of[cluster[in_fold]]]
         self.arrays["means"] = np.column_stack(means)
         return derived
@@ -108,9 +109,9 @@ class SpatialTargetEncoding:
     def _project(self, matrix: Matrix) -> NDArray[np.float64]:
         return project_to_km(matrix[:, self.coordinates], self.arrays["latitude"][0])
 
-    def _smoothed_means(self, cluster: Indices, target: Vector, count: int) -> Vector:
-        sums, rows = np.bincount(cluster, target, count), np.bincount(cluster, minlength=count)
-        means: Vector = (sums + self.smoothing * target.mean()) / (rows + self.smoothing)
+    def _smoothed_means(self, cluster: Indices, target: Vector, weight: Vector, count: int) -> Vector:
+        sums, rows = np.bincount(cluster, weight * target, count), np.bincount(cluster, weight, count)
+        means: Vector = (sums + self.smoothing * np.average(target, weights=weight)) / (rows + self.smoothing)
         return means
 
 

@@ -28,13 +28,14 @@ def draw(bundle: Bundle, holdout: HoldoutPredictions, table: Table, parts: Split
     folder.mkdir(parents=True, exist_ok=True)
     table = table.with_levels(bundle.schema.levels)
     matrix, actual, predicted = table.matrix[holdout.rows], table.target[holdout.rows], holdout.predicted
+    weight, test = table.weight_of(holdout.rows), table.take(parts.test)
     unit = f"{table.schema.target.name} ({table.schema.target.unit_label})"
     model = f"{bundle.card['model']} on features {bundle.card['features']}"
     title = f"{model}, fitted on training rows, {len(actual):,} validation rows"
     with project_style():
-        _save_figure(folder / "predicted.png", lambda axes: plot_predicted(axes, predicted, actual, unit), title)
+        _save_figure(folder / "predicted.png", lambda axes: plot_predicted(axes, predicted, actual, weight, unit), title)
         _save_figure(folder / "residuals.png", lambda axes: plot_residuals(axes, predicted, actual, unit), title)
-        _save_figure(folder / "importance.png", lambda axes: plot_importance(axes, bundle, table.matrix[parts.test], unit), model)
+        _save_figure(folder / "importance.png", lambda axes: plot_importance(axes, bundle, test.matrix, test.weight, unit), model)
         coordinates = table.schema.coordinates()
         if coordinates is not None:
             locations = matrix[:, coordinates]
@@ -51,7 +52,7 @@ def _save_figure(path: Path, plot: "Callable[[Axes], None]", title: str, size: t
     figure.savefig(path)
 
 
-def plot_predicted(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -> None:
+def plot_predicted(axes: "Axes", predicted: Vector, actual: Vector, weight: Vector | None, unit: str) -> None:
     """Plot predicted against actual values as a density, with the diagonal of exact predictions."""
     from matplotlib.colors import LogNorm  # pylint: disable=import-outside-toplevel
 
@@ -62,7 +63,8 @@ def plot_predicted(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -
     axes.plot(ends, ends, color=ACCENT, linewidth=1)
     axes.set(title="Predicted against actual", xlabel=f"actual {unit}", ylabel="predicted", aspect="equal")
     error = predicted - actual
-    note = f"rmse {np.sqrt(np.mean(error**2)):.4f}\nmean error {error.mean():+.4f}\ndarker: more rows"
+    rmse, mean_error = np.sqrt(np.average(error**2, weights=weight)), np.average(error, weights=weight)
+    note = f"rmse {rmse:.4f}\nmean error {mean_error:+.4f}\ndarker: more rows"
     axes.text(0.03, 0.97, note, transform=axes.transAxes, verticalalignment="top")
 
 
@@ -80,9 +82,9 @@ def plot_residuals(axes: "Axes", predicted: Vector, actual: Vector, unit: str) -
     axes.legend(frameon=False, fontsize=8)
 
 
-def plot_importance(axes: "Axes", bundle: Bundle, matrix: Matrix, unit: str) -> None:
+def plot_importance(axes: "Axes", bundle: Bundle, matrix: Matrix, weight: Vector | None, unit: str) -> None:
     """Plot the permutation importance of each column of the table."""
-    change = permutation_importance(bundle, matrix)
+    change = permutation_importance(bundle, matrix, weight)
     order = np.argsort(change)
     names = [bundle.schema.features[column].name for column in order]
     axes.barh(names, change[order], color=PRIMARY)
@@ -92,20 +94,20 @@ def plot_importance(axes: "Axes", bundle: Bundle, matrix: Matrix, unit: str) -> 
     axes.margins(x=0.12)
 
 
-def permutation_importance(bundle: Bundle, matrix: Matrix) -> Vector:
+def permutation_importance(bundle: Bundle, matrix: Matrix, weight: Vector | None) -> Vector:
     """Return the root mean square change of the prediction when a column is shuffled, shape (columns of the schema,).
 
     This is permutation importance (Breiman, "Random Forests", Machine Learning 45 (2001), section 10) with the prediction
     in place of the target, so it needs no targets of test rows. It averages three shuffles of at most 1,000 rows.
     """
     random = np.random.default_rng(0)
-    matrix = matrix[:PERMUTED_ROWS]
+    matrix, weight = matrix[:PERMUTED_ROWS], None if weight is None else weight[:PERMUTED_ROWS]
     predicted = bundle.predict(matrix)
 
     def change(column: int) -> float:
         rows = matrix.copy()
         rows[:, column] = random.permutation(rows[:, column])
-        return float(np.mean(np.square(bundle.predict(rows) - predicted)))
+        return float(np.average(np.square(bundle.predict(rows) - predicted), weights=weight))
 
     columns = range(matrix.shape[1])
     return np.sqrt([np.mean([change(column) for _ in range(N_PERMUTATIONS)]) for column in columns])

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError, ConfigError
 from housing.data.units import Units
-from housing.evaluation.bootstrap import compute_score
+from housing.evaluation.bootstrap import compute_score, weigh_error
 from housing.evaluation.paired_test import ROWS, ComparisonSettings, PairedDifference, paired_test
-from housing.evaluation.slices import SliceMask
+from housing.evaluation.slices import SliceMask, select
 from housing.promotion.decision import HOLD, PROMOTE, REJECT, Check
 from housing.promotion.settings import GateSettings
 from housing.schema.column import Matrix, Vector
@@ -18,9 +18,14 @@ from housing.schema.table_schema import Schema
 
 
 def compare_overall(
-    gate: GateSettings, challenger_error: Vector, champion_error: Vector, units: Units | None = None
+    gate: GateSettings,
+    challenger_error: Vector,
+    champion_error: Vector,
+    units: Units | None = None,
+    weight: Vector | None = None,
 ) -> PairedDifference:
-    """Compare the errors of challenger and champion on all rows that both accept. `units` are those of the rows."""
+    """Compare the errors of challenger and champion on all rows that both accept. `units` and `weight` are those of the rows."""
+    challenger_error, champion_error = (weigh_error(error, gate.metric, weight) for error in (challenger_error, champion_error))
     settings = ComparisonSettings(gate.metric, gate.confidence, gate.n_resamples, gate.seed, gate.min_rows)
     return paired_test(settings, challenger_error, champion_error, units)
 
@@ -84,6 +89,7 @@ def slice_checks(
     challenger_error: Vector,
     champion_error: Vector,
     units: Units | None = None,
+    weight: Vector | None = None,
 ) -> list[Check]:
     """Check each slice of enough rows, or units. It fails if the challenger is significantly worse by more than allowed.
 
@@ -91,8 +97,12 @@ def slice_checks(
     """
     of_slices = [(slice_, None if units is None else units.take(slice_.mask)) for slice_ in slices]
     large = [(slice_, part) for slice_, part in of_slices if _size(slice_, part) >= gate.min_slice_rows]
+
+    def select_error(error: Vector, slice_: SliceMask) -> Vector:
+        return weigh_error(error[slice_.mask], gate.metric, select(weight, slice_.mask))
+
     return [
-        _slice_check(gate, slice_, len(large), challenger_error[slice_.mask], champion_error[slice_.mask], part)
+        _slice_check(gate, slice_, len(large), select_error(challenger_error, slice_), select_error(champion_error, slice_), part)
         for slice_, part in large
     ]
 
@@ -131,7 +141,12 @@ def _is_significantly_worse(
 
 
 def coverage_check(
-    gate: GateSettings, bundle: Bundle, matrix: Matrix, actual: Vector, units: Units | None = None
+    gate: GateSettings,
+    bundle: Bundle,
+    matrix: Matrix,
+    actual: Vector,
+    units: Units | None = None,
+    weight: Vector | None = None,
 ) -> Iterator[Check]:
     """Check the coverage of the prediction intervals. It fails only if its exact confidence interval is outside the limits."""
     try:
@@ -139,8 +154,7 @@ def coverage_check(
     except (BundleError, ConfigError):  # no intervals, or too few calibration rows for this coverage
         return
     inside = (lower <= actual) & (actual <= upper)
-    coverage = float(np.mean(inside))
-    trials = len(inside) if units is None else effective_rows(inside, units)
+    coverage, trials = float(np.average(inside, weights=weight)), effective_rows(inside, units, weight)
     low, high = binomial_interval(coverage * trials, trials, gate.confidence)
     yield Check(
         "coverage",
@@ -152,16 +166,22 @@ def coverage_check(
     )
 
 
-def effective_rows(inside: NDArray[np.bool_], units: Units) -> float:
-    """Return how many independent rows say as much about a share as these rows, which depend on each other within units.
+def effective_rows(inside: NDArray[np.bool_], units: Units | None, weight: Vector | None) -> float:
+    """Return how many independent rows of equal weight say as much about a share as these rows.
 
     This is the number that Korn and Graubard ("Confidence Intervals for Proportions with Small Expected Number of Positive Counts
-    Estimated from Survey Data", Survey Methodology 24 (1998) 193-201) put into the exact interval.
+    Estimated from Survey Data", Survey Methodology 24 (1998) 193-201) put into the exact interval. Rows depend on each other
+    within units.
     """
-    share, n_units = float(inside.mean()), units.count()
-    deviations = units.sum(np.asarray(inside - share, dtype=np.float64))
-    variance = float(np.square(deviations).sum()) / len(inside) ** 2 * n_units / max(n_units - 1, 1)
-    return min(float(len(inside)), share * (1 - share) / variance) if variance else float(n_units)
+    if units is None and weight is None:
+        return float(len(inside))
+    weight = np.ones(len(inside)) if weight is None else weight
+    share, most = float(np.average(inside, weights=weight)), float(weight.sum() ** 2 / np.square(weight).sum())
+    deviations = weight * (inside - share)
+    deviations = deviations if units is None else units.sum(deviations)
+    n_units = len(deviations)
+    variance = float(np.square(deviations).sum()) / float(weight.sum()) ** 2 * n_units / max(n_units - 1, 1)
+    return min(most, share * (1 - share) / variance if variance else float(n_units))
 
 
 def binomial_interval(successes: float, trials: float, confidence: float) -> tuple[float, float]:

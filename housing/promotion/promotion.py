@@ -9,7 +9,7 @@ from housing.command_line.next_command import next_command
 from housing.core.errors import BundleError, SmokeTestTimeout, UntrustedConfigError
 from housing.core.files import atomic_write
 from housing.evaluation.evaluate import evaluate
-from housing.evaluation.slices import make_slices
+from housing.evaluation.slices import make_slices, select
 from housing.promotion import decision_log, gate
 from housing.promotion.challenger import Challenger, find_challenger, open_bundle, require_same_columns
 from housing.promotion.champion import Champion, find_champion
@@ -104,22 +104,23 @@ def _judge(settings: PromotionSettings, test_set: TestSet, bundle: Bundle, champ
     matrix, actual, predictable = test_set.matrix_for(bundle.schema), test_set.actual, champion.predictable
     predicted = bundle.predict(matrix)
     decision.champion = champion.name
-    decision.challenger_metrics = score(predicted[predictable], actual[predictable])
-    decision.champion_metrics = score(champion.predictions, actual[predictable])
+    weight = select(test_set.weight, predictable)
+    decision.challenger_metrics = score(predicted[predictable], actual[predictable], weight)
+    decision.champion_metrics = score(champion.predictions, actual[predictable], weight)
     if champion.run_id == decision.run_id:
         decision.reasons.append(f"this run is already {champion.name} at {decision.alias}")
         return
     challenger_error, champion_error = (predicted - actual)[predictable], champion.predictions - actual[predictable]
     units = None if test_set.units is None else test_set.units.take(predictable)
-    decision.difference = gate.compare_overall(settings.gate, challenger_error, champion_error, units)
+    decision.difference = gate.compare_overall(settings.gate, challenger_error, champion_error, units, weight)
     decision.checks += [
         *gate.columns_check(bundle.schema, champion.schema),
-        *gate.coverage_check(settings.gate, bundle, matrix, actual, test_set.units),
+        *gate.coverage_check(settings.gate, bundle, matrix, actual, test_set.units, test_set.weight),
         *gate.cost_checks(settings.gate, measure_cost(bundle, matrix)),
     ]
     if champion.run_id is not None:  # the baseline is hard to beat on slices near the mean, so it is no fair reference there
         slices = make_slices(test_set.table, test_set.parts.test[predictable], settings.evaluation.slices)
-        decision.checks += gate.slice_checks(settings.gate, slices, challenger_error, champion_error, units)
+        decision.checks += gate.slice_checks(settings.gate, slices, challenger_error, champion_error, units, weight)
     decision.verdict = gate.decide_verdict(decision.difference, decision.checks)
     decision.reasons += [
         f"{check.name} check failed: {check.actual} (limit: {check.limit})" for check in decision.checks if not check.passed

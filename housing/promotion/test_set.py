@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 from omegaconf import DictConfig
 
 from housing.data import table as tables
@@ -50,9 +51,14 @@ class TestSet:
         return None if self.parts.units is None else self.parts.units.take(self.parts.test)
 
     @property
+    def weight(self) -> Vector | None:
+        """Weights of the test rows, or None if all rows count alike."""
+        return self.table.weight_of(self.parts.test)
+
+    @property
     def training_mean(self) -> float:
-        """Mean target of the training rows."""
-        return float(self.table.target[self.parts.train].mean())
+        """Weighted mean target of the training rows."""
+        return float(np.average(self.table.target[self.parts.train], weights=self.table.weight_of(self.parts.train)))
 
     def tags(self) -> dict[str, str]:
         """Return the tags of a run that was fitted on this table and split."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from housing.evaluation.bootstrap import weigh_error
 from housing.evaluation.paired_test import ComparisonSettings, paired_test
-from housing.evaluation.slices import compute_rmse
 from housing.plots.svg import SERIES_COLORS
 from housing.reports import comparison_figures, run_figures
 from housing.reports.page import MAX_CELL_CHARS, MISSING, HtmlTable, Page, Section
@@ -34,14 +34,14 @@ def build_comparison_page(runs: list[RunData]) -> Page:
         f"Errors on this page are those of {first.rows_description}, the same rows for each run. Runs are selected on these rows,"
         " so errors on new rows may be larger; the more runs were compared, the larger.",
         {f"{run.label} {run.cfg.model.name} {run.cfg.features.name} {run.id[:8]}": run.past_run.run.run.link for run in runs},
-        {f"RMSE of {run.label}": f"{compute_rmse(run.error):.4f}" for run in runs},
+        {f"RMSE of {run.label}": f"{run.rmse:.4f}" for run in runs},
     )
     bars = comparison_figures.metric_bars(runs, (*COMPARED_METRICS, SIZE_METRIC))
     page.sections.append(
         Section("Scores and costs", figures=[bars], tables=[_runs_table(runs), _paired_differences(first, others)])
     )
     scored = [comparison_figures.score_run_slices(run) for run in runs]
-    labels, overall = [run.label for run in runs], [compute_rmse(run.error) for run in runs]
+    labels, overall = [run.label for run in runs], [run.rmse for run in runs]
     page.sections.append(
         Section(
             "Errors",
@@ -89,7 +89,8 @@ def _paired_differences(first: RunData, others: Sequence[RunData]) -> HtmlTable:
     """Return the difference of each run's RMSE from the first one's, with its confidence interval over the same rows."""
     rows = []
     for run in others:
-        paired = paired_test(PAIRED_TEST, run.error, first.error)
+        error, first_error = (weigh_error(compared.error, PAIRED_TEST.metric, first.weight) for compared in (run, first))
+        paired = paired_test(PAIRED_TEST, error, first_error)
         values = (paired.difference, paired.lower, paired.upper)
         rows.append((f"{run.label} minus {first.label}", *(MISSING if value is None else f"{value:+.4f}" for value in values)))
     return HtmlTable(("RMSE on the same rows", "difference", "95 % interval from", "to"), rows)

@@ -4,7 +4,10 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
@@ -15,7 +18,7 @@ from housing.data.split import Split, split
 from housing.data.table import Table
 from housing.evaluation.evaluate import EvaluationSettings, evaluate
 from housing.evaluation.results import Evaluation
-from housing.evaluation.slices import SliceMask, SliceSettings, make_slices
+from housing.evaluation.slices import SliceMask, SliceSettings, compute_rmse, make_slices, select
 from housing.runs.past_run import PastRun
 from housing.runs.run import HOLDOUT
 from housing.schema.column import Matrix, Vector
@@ -60,9 +63,23 @@ class RunData:
         return self.table.target[self.holdout.rows]
 
     @property
+    def weight(self) -> Vector | None:
+        """Weights of the validation rows, or None if all rows count alike."""
+        return self.table.weight_of(self.holdout.rows)
+
+    @property
+    def rmse(self) -> float:
+        """RMSE on the validation rows."""
+        return compute_rmse(self.error, self.weight)
+
+    @property
     def error(self) -> Vector:
         """Prediction minus target."""
         return self.predictions - self.actual
+
+    def mean(self, values: NDArray[Any], rows: Any) -> float:
+        """Return the weighted mean of values of some validation rows, by index or mask."""
+        return float(np.average(values[rows], weights=select(self.weight, rows)))
 
     @property
     def coordinates(self) -> Matrix | None:

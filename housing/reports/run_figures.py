@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from housing.bundle.conformal import calibrate, score_quantile
 from housing.evaluation.contributions import ShapValues
 from housing.evaluation.limitations import MIN_ROWS
 from housing.evaluation.results import Evaluation, HarderSplitResult
-from housing.evaluation.slices import CAPPED, SliceScore, quintiles
+from housing.evaluation.slices import CAPPED, SliceScore, quintiles, select
 from housing.plots.run_figures import plot_importance, plot_predicted, plot_residuals
 from housing.plots.svg import ACCENT, MUTED, PRIMARY, SERIES_COLORS, SvgFigure, draw_svg
 from housing.reports.run_data import RunData
@@ -31,18 +32,18 @@ MAX_SWARM_ROWS = 500  # rows in a beeswarm plot
 
 def error_figures(run: RunData) -> list[SvgFigure]:
     """Draw predicted against actual values, and residuals over predictions."""
-    predicted, actual, unit = run.predictions, run.actual, run.target_label
+    values = run.predictions, run.actual, run.weight, run.target_label
     return [
         draw_svg(
             "Predicted against actual",
             f"{run.rows_description}. On the line, predictions are exact.",
-            lambda figure: _plot_untitled(plot_predicted, figure, predicted, actual, unit),
+            lambda figure: _plot_untitled(plot_predicted, figure, *values),
             SMALL_SIZE,
         ),
         draw_svg(
             "Residuals",
             f"Prediction minus actual value, over the prediction. {run.rows_description}.",
-            lambda figure: _plot_untitled(plot_residuals, figure, predicted, actual, unit),
+            lambda figure: _plot_untitled(plot_residuals, figure, run.predictions, run.actual, run.target_label),
             SMALL_SIZE,
         ),
     ]
@@ -71,8 +72,7 @@ def plot_calibration(figure: "Figure", runs: Sequence[RunData]) -> None:
     ends = [math.inf, -math.inf]
     for run, colour in zip(runs, SERIES_COLORS, strict=False):
         groups = np.array_split(np.argsort(run.predictions, kind="stable"), min(N_DECILES, len(run.predictions)))
-        x = np.array([run.predictions[rows].mean() for rows in groups])
-        y = np.array([run.actual[rows].mean() for rows in groups])
+        x, y = (np.array([run.mean(values, rows) for rows in groups]) for values in (run.predictions, run.actual))
         half_width = np.array([1.96 * run.actual[rows].std() / math.sqrt(len(rows)) for rows in groups])
         axes.errorbar(x, y, half_width, fmt="o-", color=colour, markersize=5, linewidth=1, capsize=2, label=run.label)
         ends = [min(ends[0], x.min(), y.min()), max(ends[1], x.max(), y.max())]
@@ -97,9 +97,9 @@ def interval_coverage(run: RunData) -> SvgFigure | None:
             (fifths[0], ACCENT, "lowest fifth of predictions"),
             (fifths[-1], SERIES_COLORS[2], "highest fifth of predictions"),
         ):
-            shares = [100 * inside[level][mask].mean() for level in levels]
+            shares = [100 * run.mean(inside[level], mask) for level in levels]
             axes.plot([100 * level for level in levels], shares, "-", color=colour, linewidth=1, label=label)
-        shares = [100 * inside[level].mean() for level in levels]
+        shares = [100 * run.mean(inside[level], slice(None)) for level in levels]
         axes.plot([100 * level for level in levels], shares, "o-", color=PRIMARY, markersize=5, label="all rows")
         axes.set(
             xlabel="nominal coverage, %", ylabel="observed coverage, %", xlim=(48, 100), ylim=(min(48, axes.get_ylim()[0]), 101)
@@ -123,11 +123,10 @@ def covered_by_level(run: RunData) -> dict[float, Any] | None:
     scores, fold = np.abs(error) / scales, np.random.default_rng(0).permutation(len(error)) % N_FOLDS
     inside_by_level = {level: np.zeros(len(error), dtype=bool) for level in NOMINAL_LEVELS}
     for number in range(N_FOLDS):
-        calibration_scores, rows = np.sort(scores[fold != number]), fold == number
+        others, rows = np.flatnonzero(fold != number), fold == number
+        calibration = calibrate(scores[others], select(run.weight, others))
         for level, inside in inside_by_level.items():
-            rank = math.ceil((len(calibration_scores) + 1) * level) - 1
-            limit = calibration_scores[rank] if rank < len(calibration_scores) else math.inf
-            inside[rows] = scores[rows] <= limit
+            inside[rows] = scores[rows] <= score_quantile(calibration, level)
     return inside_by_level
 
 
@@ -219,12 +218,12 @@ def _plot_median(axes: "Axes", values: Vector, contribution: Vector) -> None:
     axes.plot(x, y, color=ACCENT, linewidth=1.6)
 
 
-def permutation_importance(run: RunData, matrix: Matrix) -> SvgFigure:
+def permutation_importance(run: RunData, matrix: Matrix, weight: Vector | None) -> SvgFigure:
     """Draw permutation importance, for models that have no SHAP values."""
 
     def plot(figure: "Figure") -> None:
         axes = figure.subplots()
-        plot_importance(axes, run.bundle, matrix, run.target_label)
+        plot_importance(axes, run.bundle, matrix, weight, run.target_label)
         axes.set_title("")
         axes.set_xlabel("RMS change of predictions if the column is permuted")
 

@@ -86,12 +86,12 @@ def _calibration_section(run: RunData) -> Section:
 
 def _explanation_section(run: RunData) -> Section:
     """Explain the bundle's model on test rows, without their targets: it may have been fitted on the validation rows."""
-    matrix = run.table.matrix[run.parts.test[:N_EXPLAINED_ROWS]]
-    shap = explain(run.bundle, run.holdout.boosters, matrix)
+    explained = run.table.take(run.parts.test[:N_EXPLAINED_ROWS])
+    shap = explain(run.bundle, run.holdout.boosters, explained.matrix, explained.weight)
     text = "Explains the model in the bundle on test rows, which it was not fitted on. Their targets are not used."
     title = "Feature importance"
     if shap is None:
-        return Section(title, text, figures=[run_figures.permutation_importance(run, matrix)])
+        return Section(title, text, figures=[run_figures.permutation_importance(run, explained.matrix, explained.weight)])
     figures = [*run_figures.shap_figures(shap, run), run_figures.shap_dependence(shap, run)]
     return Section(title, f"{text} The SHAP values of a row add up to its prediction.", figures=figures)
 
@@ -110,14 +110,14 @@ def _learning_curve_section(cfg: DictConfig, run: RunData) -> Section:
             skipped.append(f"{len(rows):,} rows: {error}")
             continue
         sizes.append(len(rows))
-        rmse.append(compute_rmse(model.predict(run.table.matrix[run.holdout.rows]) - run.actual))
-    figure = run_figures.learning_curve(run, [*sizes, len(order)], [*rmse, compute_rmse(run.error)])
+        rmse.append(compute_rmse(model.predict(run.table.matrix[run.holdout.rows]) - run.actual, run.weight))
+    figure = run_figures.learning_curve(run, [*sizes, len(order)], [*rmse, run.rmse])
     return Section("Learning curve", figures=[figure], bullets=skipped)
 
 
 def _slices_section(run: RunData) -> Section:
     scored = comparison_figures.score_run_slices(run)
-    figure = run_figures.errors_by_slice([run.label], [scored], [compute_rmse(run.error)], run.rows_description)
+    figure = run_figures.errors_by_slice([run.label], [scored], [run.rmse], run.rows_description)
     text = "Bands of the target: any imperfect model predicts too high in the lowest band and too low in the highest."
     return Section("Errors by slice", text, figures=[figure], tables=[_slice_table(scored)])
 

@@ -19,7 +19,7 @@ METRICS_FILE, PREDICTIONS_FILE, RUN_ID_KEY = "metrics.json", "predictions.csv", 
 def export(cfg: DictConfig, outcome: Outcome, folder: Path) -> None:
     """Write a run's metrics.json and predictions.csv, also if the run was reused.
 
-    The predictions are those for the validation rows, by the fit on the training rows alone.
+    The predictions are those for the validation rows, by the fit on the training rows alone. Weights are a third column.
 
     Raises
     ------
@@ -28,9 +28,10 @@ def export(cfg: DictConfig, outcome: Outcome, folder: Path) -> None:
     """
     with store.connect(cfg.mlflow).artifacts.directory(str(outcome.run_id), HOLDOUT) as directory:
         holdout = HoldoutPredictions.read(directory)
-    actual = table.load(cfg.data, cfg.max_rows).target[holdout.rows]
+    scored = table.load(cfg.data, cfg.max_rows).take(holdout.rows)
+    columns = {"actual": scored.target, "predicted": holdout.predicted}
     with atomic_write(folder / PREDICTIONS_FILE) as partial:
-        pd.DataFrame({"actual": actual, "predicted": holdout.predicted}).to_csv(partial, index=False)
+        pd.DataFrame(columns if scored.weight is None else {**columns, "weight": scored.weight}).to_csv(partial, index=False)
     with atomic_write(folder / METRICS_FILE) as partial:
         content = {RUN_ID_KEY: outcome.run_id, **outcome.metrics}
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
-from housing.bundle.conformal import Interval, append_prediction
+from housing.bundle.conformal import Interval, append_prediction, calibrate
 from housing.bundle.ensemble import Ensemble, Member
 from housing.core.config import instantiate
 from housing.core.environment import commit, libraries
@@ -24,7 +24,7 @@ from housing.schema.table_schema import Schema
 from housing.training.background import select_background
 from housing.training.callbacks import OnFit, OnFold, OnRound, no_op
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
-from housing.training.estimators import FittedEstimator, Model, export_boosters
+from housing.training.estimators import FittedEstimator, Model, export_boosters, require_weighted_fit, sample_weight
 from housing.training.fitting import FitSettings, fit
 from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import measure_cost, round_metrics, score
@@ -117,13 +117,16 @@ def build(
     """
     fit_rows = np.sort(np.concatenate([parts.train, parts.valid])) if settings.refit else parts.train
     table = table.with_levels(table.count_levels(fit_rows))
+    if settings.interval is not None:
+        require_weighted_fit("interval.estimator", settings.interval.create_estimator(), table.schema.weight)
     scores = {}
     if settings.cross_validation is not None:
         scores = cross_validate(settings.cross_validation, settings.fit, table, parts, on_fold)
     model = fit(settings.fit, table, parts.train, parts.valid, on_round=on_round)
     valid_matrix = table.matrix[parts.valid]
     predicted = model.predict(valid_matrix)
-    metrics = {**(scores or score(predicted, table.target[parts.valid])), "fit_seconds": model.fit_seconds}
+    metrics = scores or score(predicted, table.target[parts.valid], table.weight_of(parts.valid))
+    metrics["fit_seconds"] = model.fit_seconds
     interval, error_scales = None, None
     if settings.interval is not None:
         interval, error_scales = _fit_interval(settings.interval, model, table, parts.valid)
@@ -193,12 +196,17 @@ def _fit_interval(settings: IntervalSettings, model: Model, table: Table, rows: 
     predicted, columns = model.ensemble.predict_with_columns(table.matrix[rows])
     inputs, error = append_prediction(columns, predicted), np.abs(table.target[rows] - predicted)
     log_error = np.log(np.maximum(error, max(MIN_RELATIVE_ERROR * float(error.mean()), 1e-12)))
+
+    def fit_error_model(indices: Rows) -> Any:
+        weight = sample_weight(table.weight_of(rows[indices]))
+        return settings.create_estimator().fit(inputs[indices], log_error[indices], **weight)
+
     log_scales = np.empty(len(rows))
     for fit_indices, fold in KFold(settings.folds, shuffle=True, random_state=0).split(rows):
-        log_scales[fold] = settings.create_estimator().fit(inputs[fit_indices], log_error[fit_indices]).predict(inputs[fold])
-    error_model = export_and_verify(settings.create_estimator().fit(inputs, log_error), inputs, tolerance=1e-3)
+        log_scales[fold] = fit_error_model(fit_indices).predict(inputs[fold])
+    error_model = export_and_verify(fit_error_model(np.arange(len(rows))), inputs, tolerance=1e-3)
     scales = np.exp(log_scales)
-    return Interval({"scores": np.sort(error / scales)}, error_model), scales
+    return Interval(calibrate(error / scales, table.weight_of(rows)), error_model), scales
 
 
 def model_card(settings: BuildSettings, table: Table, parts: Split, run_id: str, metrics: Mapping[str, float]) -> dict[str, Any]:

@@ -60,10 +60,10 @@ def cross_validate(
         folds = list(settings.create_folds().split(rows, groups=groups))
     except ValueError as error:
         raise ConfigError(f"evaluation={settings.name} cannot split {len(rows)} rows: {error}") from error
-    predicted, actual = np.full(len(rows), np.nan), table.target[rows]
+    predicted, actual, weight = np.full(len(rows), np.nan), table.target[rows], table.weight_of(rows)
     for number, (fit_indices, fold) in enumerate(folds, start=1):
         model = fit(fit_settings, table, rows[fit_indices], units=parts.units)
         predicted[fold] = model.predict(table.matrix[rows[fold]])
-        done = ~np.isnan(predicted)
-        on_fold(number, len(folds), score(predicted[done], actual[done]))
-    return score(predicted, actual)
+        done = np.flatnonzero(~np.isnan(predicted))
+        on_fold(number, len(folds), score(predicted[done], actual[done], table.weight_of(rows[done])))
+    return score(predicted, actual, weight)

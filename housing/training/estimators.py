@@ -11,7 +11,7 @@ from housing.core.errors import ConfigError, TargetError
 from housing.data.split import Rows
 from housing.data.table import Table
 from housing.features.pipeline import Features
-from housing.schema.column import Matrix, Vector
+from housing.schema.column import Column, Matrix, Vector
 from housing.training.callbacks import OnRound
 from housing.training.estimator_specs import EstimatorSpec
 
@@ -56,7 +56,9 @@ class FittedFeatures:
         Position among the features of the ensemble.
     columns, target
         Training rows, shape (rows, len(features.names)) and (rows,).
-    validation
+    weight
+        How much each training row counts, shape (rows,), or None if all count alike.
+    validation, validation_weight
         The same of the validation rows, or None.
     """
 
@@ -64,7 +66,9 @@ class FittedFeatures:
     index: int
     columns: Matrix
     target: Vector
+    weight: Vector | None
     validation: tuple[Matrix, Vector] | None
+    validation_weight: Vector | None
 
     def select(self, columns: list[int] | None) -> "FittedFeatures":
         """Return the matrices with some columns only; None is all."""
@@ -81,11 +85,15 @@ def fit_features(spec: EstimatorSpec, index: int, table: Table, rows: Rows, vali
     learns to predict far from all training rows as well.
     """
     features = Features(table.schema, spec.features, spec.nan_handling)
-    columns, target = features.fit_transform(table.matrix[rows], table.target[rows]), table.target[rows]
+    target, weight = table.target[rows], table.weight_of(rows)
+    columns = features.fit_transform(table.matrix[rows], target, weight)
     if features.applicability is not None:
         columns, target = np.vstack([columns, features.mask_local(columns)]), np.concatenate([target, target])
-    validation_set = None if validation is None else (features.transform(table.matrix[validation]), table.target[validation])
-    return FittedFeatures(features, index, columns, target, validation_set)
+        weight = None if weight is None else np.concatenate([weight, weight])
+    if validation is None:
+        return FittedFeatures(features, index, columns, target, weight, None, None)
+    validation_set = features.transform(table.matrix[validation]), table.target[validation]
+    return FittedFeatures(features, index, columns, target, weight, validation_set, table.weight_of(validation))
 
 
 def fit_estimator(spec: EstimatorSpec, data: FittedFeatures, rounds: int | None, on_round: OnRound) -> FittedEstimator:
@@ -105,10 +113,28 @@ def fit_estimator(spec: EstimatorSpec, data: FittedFeatures, rounds: int | None,
                 f"model.early_stopping must be null (got {spec.early_stopping_rounds}):"
                 f" {type(estimator).__name__} has no boosting rounds"
             )
-        return FittedEstimator(estimator.fit(data.columns, data.target))
+        return FittedEstimator(estimator.fit(data.columns, data.target, **sample_weight(data.weight)))
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise TargetError(f"model.estimator of {spec.name} cannot be fitted: {reason}") from error
+
+
+def sample_weight(weight: Vector | None) -> dict[str, Vector]:
+    """Return the argument that passes weights to an estimator's `fit`; nothing without weights."""
+    return {} if weight is None else {"sample_weight": weight}
+
+
+def require_weighted_fit(name: str, estimator: Any, weight: Column | None) -> None:
+    """Raise ConfigError if a table has weights and the estimator of the config key `name` cannot use them."""
+    if weight is None:
+        return
+    from sklearn.utils.validation import has_fit_parameter  # pylint: disable=import-outside-toplevel  # takes seconds to import
+
+    if not has_fit_parameter(estimator, "sample_weight"):
+        raise ConfigError(
+            f"{name} must accept weights, because column {weight.name} has the role weight (got {type(estimator).__name__},"
+            f" whose fit has no sample_weight). Use another estimator, or declare {weight.name}: {{role: ignore}}."
+        )
 
 
 def _fit_boosting(spec: EstimatorSpec, estimator: Any, data: FittedFeatures, rounds: int | None, on_round: OnRound) -> Any:
@@ -122,7 +148,15 @@ def _fit_boosting(spec: EstimatorSpec, estimator: Any, data: FittedFeatures, rou
     validation = data.validation if spec.early_stopping_rounds and rounds is None else None
     if validation is not None:
         estimator.set_params(early_stopping_rounds=spec.early_stopping_rounds)
-    estimator.fit(data.columns, data.target, eval_set=None if validation is None else [validation], verbose=False)
+    validation_weight = None if validation is None or data.validation_weight is None else [data.validation_weight]
+    estimator.fit(
+        data.columns,
+        data.target,
+        sample_weight=data.weight,
+        eval_set=None if validation is None else [validation],
+        sample_weight_eval_set=validation_weight,
+        verbose=False,
+    )
     estimator.set_params(callbacks=None)  # a stored estimator holds no reference to the reporter
     return estimator
 

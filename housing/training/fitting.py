@@ -16,7 +16,14 @@ from housing.data.units import HELD_OUT_SHARE, Units
 from housing.features.applicability import ApplicabilityDomain
 from housing.training.callbacks import OnRound, no_op
 from housing.training.estimator_specs import EstimatorSpec, estimator_specs
-from housing.training.estimators import FittedFeatures, Model, best_rounds, fit_estimator, fit_features
+from housing.training.estimators import (
+    FittedFeatures,
+    Model,
+    best_rounds,
+    fit_estimator,
+    fit_features,
+    require_weighted_fit,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ def fit(
     any. If `rounds` is given (boosting rounds by estimator name), early stopping is disabled.
     """
     start = time.perf_counter()
+    for spec in settings.specs:
+        require_weighted_fit(f"model.estimator of {spec.name}", spec.create_estimator(), table.schema.weight)
     if validation is None and rounds is None and settings.uses_early_stopping:
         held_out = np.arange(len(rows)) % HELD_OUT_SHARE == 0 if units is None else units.hold_out(rows)
         validation, rows = rows[held_out], rows[~held_out]

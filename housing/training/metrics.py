@@ -20,14 +20,17 @@ def require_ranking_metric(metric: str) -> None:
         raise ConfigError(f"metric must be {' or '.join(RANKING_METRICS)} (got {metric!r})")
 
 
-def score(predicted: Vector, actual: Vector) -> dict[str, float]:
-    """Return `rmse` and `mae` in the target's unit, and `r2`. The `r2` of a constant target is 0."""
-    error = predicted - actual
-    total_variance = float(np.square(actual - actual.mean()).sum())
+def score(predicted: Vector, actual: Vector, weight: Vector | None) -> dict[str, float]:
+    """Return `rmse` and `mae` in the target's unit, and `r2`. The `r2` of a constant target is 0.
+
+    A row of `weight` 2 counts like the row twice. None: all rows count alike.
+    """
+    error, counts = predicted - actual, 1.0 if weight is None else weight
+    total_variance = float((counts * np.square(actual - np.average(actual, weights=weight))).sum())
     return {
-        "rmse": float(np.sqrt(np.mean(np.square(error)))),
-        "mae": float(np.mean(np.abs(error))),
-        "r2": 1.0 - float(np.square(error).sum()) / total_variance if total_variance else 0.0,
+        "rmse": float(np.sqrt(np.average(np.square(error), weights=weight))),
+        "mae": float(np.average(np.abs(error), weights=weight)),
+        "r2": 1.0 - float((counts * np.square(error)).sum()) / total_variance if total_variance else 0.0,
     }
 
 

@@ -25,7 +25,7 @@ def main() -> None:
     matrix, actual = table.matrix[test], table.target[test]
     with store.artifacts.bundle("models:/" + store.runs.get(run_id).tags[tags.MODEL_ID]) as directory:
         bundle = Bundle.read(directory)
-    scores = score(bundle.predict(matrix), actual)
+    scores = score(bundle.predict(matrix), actual, None)
     if bundle.interval is not None:
         _, lower, upper = bundle.predict_interval(matrix, 0.9)
         inside = (lower <= actual) & (actual <= upper)

@@ -24,11 +24,11 @@ def settings_of(*overrides: str) -> EvaluationSettings:
 
 def test_distance_bands_end_at_round_numbers_and_hold_enough_rows() -> None:
     km = np.array([0.0] * 60 + [0.9] * 60 + [3.0] * 60 + [30.0] * 49)
-    bands = score_by_distance(km, np.repeat([1.0, 2.0, -4.0, 8.0], [60, 60, 60, 49]))
+    bands = score_by_distance(km, np.repeat([1.0, 2.0, -4.0, 8.0], [60, 60, 60, 49]), None)
     assert [(band.min_km, band.max_km, band.rows) for band in bands] == [(0.0, 0.001, 60), (0.001, 1.0, 60), (1.0, None, 109)]
     assert (bands[0].rmse, bands[1].rmse) == (1.0, 2.0)
     assert bands[2].mean_error == pytest.approx((60 * -4 + 49 * 8) / 109)
-    assert [band.rows for band in score_by_distance(np.zeros(70), np.ones(70))] == [70]
+    assert [band.rows for band in score_by_distance(np.zeros(70), np.ones(70), None)] == [70]
 
 
 def test_full_evaluation_of_a_table_with_coordinates(towns: Table) -> None:

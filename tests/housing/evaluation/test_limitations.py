@@ -44,7 +44,7 @@ def test_slices_with_large_or_biased_errors_and_capped_rows_are_listed() -> None
         make_slice("age", "few", 1000, 1020),
         make_slice("capped", "at 5", 40, 80),
     ]
-    evaluation = make_evaluation(slices=score_slices(slices, ERROR, np.zeros(len(ERROR))))
+    evaluation = make_evaluation(slices=score_slices(slices, ERROR, np.zeros(len(ERROR)), None))
     capped, hills, coast = find_limitations(evaluation, TARGET)
     assert capped.startswith("Rows with price capped at 5 are underestimated by 0.8 (in EUR)") and "(40 rows)" in capped
     assert hills.startswith(f"Region hills: the RMSE is 3, {3.0 / np.sqrt(np.mean(ERROR**2)):.1f} times")

@@ -36,7 +36,7 @@ def rows_by_slice(table: Table, settings: SliceSettings) -> dict[str, list[int]]
 def test_score_compares_a_slice_with_all_rows() -> None:
     mask = np.array([True, True, False, False])
     predicted, actual = np.array([1.0, 5.0, 2.0, 2.0]), np.array([0.0, 2.0, 2.0, 2.0])
-    (score,) = score_slices([SliceMask("kind", "name", mask)], predicted, actual)
+    (score,) = score_slices([SliceMask("kind", "name", mask)], predicted, actual, None)
     assert (score.rows, score.mean_error) == (2, 2.0)
     assert score.rmse == pytest.approx(np.sqrt(5.0))
     assert score.ratio == pytest.approx(np.sqrt(5.0) / np.sqrt(2.5))

@@ -180,9 +180,9 @@ def test_shuffled_targets_give_no_skill(towns: Table, name: str) -> None:
     target = towns.target.copy()
     target[parts.train] = np.random.default_rng(1).permutation(target[parts.train])
     model = fitting.fit(FitSettings.from_config(cfg), dataclasses.replace(towns, target=target), parts.train)
-    assert score(model.predict(towns.matrix[parts.test]), towns.target[parts.test])["r2"] < 0.05
+    assert score(model.predict(towns.matrix[parts.test]), towns.target[parts.test], None)["r2"] < 0.05
     unshuffled = fitting.fit(FitSettings.from_config(cfg), towns, parts.train)
-    assert score(unshuffled.predict(towns.matrix[parts.test]), towns.target[parts.test])["r2"] > 0.8
+    assert score(unshuffled.predict(towns.matrix[parts.test]), towns.target[parts.test], None)["r2"] > 0.8
 
 
 @pytest.mark.parametrize("name", ["geo", "full"])

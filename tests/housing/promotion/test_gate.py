@@ -235,6 +235,6 @@ def test_rows_of_a_customer_that_are_alike_say_as_much_about_coverage_as_one() -
     random, customer = np.random.default_rng(7), np.repeat(np.arange(300), 10)
     alike, independent = random.random(300)[customer] < 0.9, random.random(3000) < 0.9
     units = Units("customers", customer)
-    assert gate.effective_rows(alike, units) == pytest.approx(300, rel=0.01)
-    assert gate.effective_rows(independent, units) > 2000
-    assert gate.effective_rows(np.ones(3000, dtype=bool), units) == 300
+    assert gate.effective_rows(alike, units, None) == pytest.approx(300, rel=0.01)
+    assert gate.effective_rows(independent, units, None) > 2000
+    assert gate.effective_rows(np.ones(3000, dtype=bool), units, None) == 300

@@ -64,10 +64,10 @@ def test_the_first_model_must_beat_the_training_mean(home: Path, store: Store) -
     table = load(cfg.data)
     parts = split(table, cfg.split)
     mean = np.full(len(parts.test), table.target[parts.train].mean())
-    assert decision.champion_metrics == pytest.approx(score(mean, table.target[parts.test]))
+    assert decision.champion_metrics == pytest.approx(score(mean, table.target[parts.test], None))
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}@staging")
     frame = rentals_frame().drop(columns="rent").astype({"rooms": float}).iloc[parts.test]
-    assert decision.challenger_metrics == pytest.approx(score(model.predict(frame), table.target[parts.test]))
+    assert decision.challenger_metrics == pytest.approx(score(model.predict(frame), table.target[parts.test], None))
     assert store.client.api.get_model_version(MODEL, "1").run_id == run.run_id
 
 
@@ -457,5 +457,5 @@ def test_the_promoted_model_predicts_a_file(home: Path) -> None:
     cfg = config("predict", "data=rentals", f"file={home}/rows.csv", f"out={home}/out.csv", "source=models:/housing-rentals/1")
     assert predict(cfg) == f"50 rows predicted by models:/housing-rentals/1, written to {home}/out.csv"
     predicted = pd.read_csv(home / "out.csv")
-    assert score(predicted.rent_predicted.to_numpy(), frame.rent.to_numpy())["rmse"] < 60
+    assert score(predicted.rent_predicted.to_numpy(), frame.rent.to_numpy(), None)["rmse"] < 60
     assert (home / "out.csv").read_text().startswith("area,rooms,furnished,quarter,built,rent,rent_predicted\n")

@@ -106,11 +106,11 @@ def test_a_page_without_coordinates_trees_and_intervals_has_the_remaining_figure
 def test_the_errors_on_a_page_are_those_of_the_score_of_the_run(home: Path, store: Store) -> None:
     run = train(home, "data=towns", *FEW_TREES, "model.estimator.n_estimators=100")
     subject = read(config("report", f"run_id={run.run_id}"), store, str(run.run_id))
-    assert score(subject.predictions, subject.actual) == pytest.approx(
+    assert score(subject.predictions, subject.actual, None) == pytest.approx(
         {name: run.metrics[name] for name in ("rmse", "mae", "r2")}
     )
     bundle_errors = subject.bundle.predict(subject.table.matrix[subject.holdout.rows]) - subject.actual
-    assert compute_rmse(bundle_errors) < 0.9 * run.metrics["rmse"]  # the bundle was fitted on these rows too
+    assert compute_rmse(bundle_errors, None) < 0.9 * run.metrics["rmse"]  # the bundle was fitted on these rows too
 
 
 def test_the_page_of_a_promoted_run_has_the_evaluation_of_the_decision(home: Path, store: Store) -> None:

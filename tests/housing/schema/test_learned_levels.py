@@ -109,11 +109,11 @@ def test_drift_counts_new_levels_in_a_bin_of_their_own() -> None:
 def test_mean_targets_are_out_of_fold_and_smoothed() -> None:
     random = np.random.default_rng(0)
     codes, noise = random.integers(0, 500, 1000).astype(float), random.normal(0, 1, 1000)
-    encoded = out_of_fold_means(codes, noise, 500)
-    in_fold = level_means(codes, noise, 500)[codes.astype(int)]
+    encoded = out_of_fold_means(codes, noise, np.ones(len(noise)), 500)
+    in_fold = level_means(codes, noise, np.ones(len(noise)), 500)[codes.astype(int)]
     assert abs(np.corrcoef(encoded, noise)[0, 1]) < 0.1
     assert np.corrcoef(in_fold, noise)[0, 1] > 0.5
-    means = level_means(np.array([0.0, 0.0, np.nan]), np.array([1.0, 1.0, 4.0]), 2)
+    means = level_means(np.array([0.0, 0.0, np.nan]), np.array([1.0, 1.0, 4.0]), np.ones(3), 2)
     np.testing.assert_allclose(means, [22 / 12, 2.0, 2.0, 24 / 11])
 
 

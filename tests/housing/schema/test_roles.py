@@ -57,12 +57,6 @@ def test_rows_without_a_target_are_dropped_and_counted(tmp_path: Path, caplog: p
         orders(tmp_path, price=np.nan)
 
 
-def test_weights_that_nothing_uses_are_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        orders(tmp_path)
-    assert "no fit or score uses the weights of copies" in caplog.text
-
-
 def test_a_wrong_value_behind_a_dropped_row_is_reported_with_its_row(tmp_path: Path) -> None:
     frame = orders_frame()
     row = int(np.flatnonzero(frame["price"].notna())[-1])

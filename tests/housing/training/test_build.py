@@ -42,7 +42,7 @@ def test_the_refit_uses_the_best_rounds_of_the_first_fit(rentals: Table) -> None
     first = fit(FitSettings.from_config(cfg), rentals, parts.train, parts.valid)
     bundle, metrics = build(BuildSettings.from_config(cfg), rentals, parts, run_id="none")
     assert count_trees(bundle) == first.best_rounds["xgboost"]
-    assert metrics["rmse"] == score(first.predict(rentals.matrix[parts.valid]), rentals.target[parts.valid])["rmse"]
+    assert metrics["rmse"] == score(first.predict(rentals.matrix[parts.valid]), rentals.target[parts.valid], None)["rmse"]
     assert metrics["refit_seconds"] > 0
 
 
@@ -51,7 +51,7 @@ def test_without_a_refit_the_bundle_is_the_model_that_was_scored(rentals: Table)
     parts = split(rentals, cfg.split)
     bundle, metrics = build(BuildSettings.from_config(cfg), rentals, parts, run_id="none")
     valid = rentals.matrix[parts.valid]
-    assert score(bundle.predict(valid), rentals.target[parts.valid])["rmse"] == pytest.approx(metrics["rmse"], rel=1e-5)
+    assert score(bundle.predict(valid), rentals.target[parts.valid], None)["rmse"] == pytest.approx(metrics["rmse"], rel=1e-5)
     assert "refit_seconds" not in metrics
     assert bundle.card["fitted_on"] == "train"
 

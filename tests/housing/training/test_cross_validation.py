@@ -63,7 +63,7 @@ def test_the_score_is_out_of_fold(towns: Table, evaluation: str) -> None:
         predicted[fold] = fit(FitSettings.from_config(cfg), towns, rows[others]).predict(towns.matrix[rows[fold]])
     reported: list[tuple[int, int]] = []
     scores = cross_validated(cfg, towns, lambda number, n_folds, _: reported.append((number, n_folds)))
-    assert scores == score(predicted, towns.target[rows])
+    assert scores == score(predicted, towns.target[rows], None)
     assert reported == [(number, 5) for number in range(1, 6)]
 
 

@@ -41,7 +41,7 @@ def test_the_test_rmse_on_the_california_table_is_the_documented_one(
     table = load(cfg.data)
     parts = split(table, cfg.split)
     bundle, metrics = build(BuildSettings.from_config(cfg), table, parts, run_id="none")
-    scores = score(bundle.predict(table.matrix[parts.test]), table.target[parts.test])
+    scores = score(bundle.predict(table.matrix[parts.test]), table.target[parts.test], None)
     assert rmse[0] < scores["rmse"] < rmse[1]
     assert metrics["latency_us"] > 0
 
@@ -133,7 +133,7 @@ def test_early_stopping_chooses_the_rounds_with_the_best_validation_score(rental
     assert len(trees(model)) == rounds + 20  # the last 20 did not improve the score and are not used
     scores = {count: rmse_of(config("train", *BOOSTED), rentals, count) for count in (rounds - 20, rounds, rounds + 20)}
     assert scores[rounds] == min(scores.values())
-    assert score(model.predict(rentals.matrix[parts.valid]), rentals.target[parts.valid])["rmse"] == scores[rounds]
+    assert score(model.predict(rentals.matrix[parts.valid]), rentals.target[parts.valid], None)["rmse"] == scores[rounds]
 
 
 def rmse_of(cfg: DictConfig, table: Table, rounds: int) -> float:
@@ -141,7 +141,7 @@ def rmse_of(cfg: DictConfig, table: Table, rounds: int) -> float:
     parts = split(table, cfg.split)
     cfg.model.estimator.n_estimators = rounds
     return score(
-        fit(FitSettings.from_config(cfg), table, parts.train).predict(table.matrix[parts.valid]), table.target[parts.valid]
+        fit(FitSettings.from_config(cfg), table, parts.train).predict(table.matrix[parts.valid]), table.target[parts.valid], None
     )["rmse"]
 
 
@@ -252,12 +252,12 @@ def test_a_fit_needs_no_config(rentals: Table) -> None:
     features: dict[str, Any] = {"blocks": {}, "exclude_roles": [], "applicability": None}
     settings = FitSettings((EstimatorSpec("tree", partial(DecisionTreeRegressor, max_depth=6), features, nan_handling="impute"),))
     model = fit(settings, rentals, np.arange(400))
-    scores = score(model.predict(rentals.matrix[400:]), rentals.target[400:])
+    scores = score(model.predict(rentals.matrix[400:]), rentals.target[400:], None)
     assert not settings.uses_early_stopping and model.best_rounds == {}
     assert scores["r2"] > 0.9
 
 
 def test_scores_follow_their_definitions() -> None:
-    scores = score(np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0]))
+    scores = score(np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0]), None)
     assert scores == pytest.approx({"rmse": np.sqrt(1 / 3), "mae": 1 / 3, "r2": 0.5})
-    assert score(np.array([1.0, 1.0]), np.array([1.0, 1.0]))["r2"] == 0.0
+    assert score(np.array([1.0, 1.0]), np.array([1.0, 1.0]), None)["r2"] == 0.0
