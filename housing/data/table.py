@@ -178,10 +178,16 @@ def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
     if violations:
         raise schema.violated(violations)
     _report_unlabelled(schema, len(frame), len(labelled))
-    weight = None if schema.weight is None else frame[schema.weight.name].iloc[labelled].to_numpy(dtype=np.float64)
+    column = weight_column(schema)
+    weight = None if column is None else frame[column.name].iloc[labelled].to_numpy(dtype=np.float64)
     keys = [_exact_values(frame[column.name].iloc[labelled]) for column in schema.columns if column.role == "key"]
     table = make_table(schema, np.column_stack([matrix[labelled], target]), list(zip(*keys, strict=True)), digest)
     return replace(table, weight=weight)
+
+
+def weight_column(schema: Schema) -> Column | None:
+    """Return the column that says how much a row counts, or None if all rows count alike."""
+    return next((column for column in schema.columns if column.role == "weight"), None)
 
 
 def labelled_rows(schema: Schema, frame: pd.DataFrame) -> NDArray[np.intp]:

@@ -124,9 +124,9 @@ def covered_by_level(run: RunData) -> dict[float, Any] | None:
     inside_by_level = {level: np.zeros(len(error), dtype=bool) for level in NOMINAL_LEVELS}
     for number in range(N_FOLDS):
         others, rows = np.flatnonzero(fold != number), fold == number
-        calibration = calibrate(scores[others], select(run.weight, others))
+        calibrated = calibrate(scores[others], select(run.weight, others))
         for level, inside in inside_by_level.items():
-            inside[rows] = scores[rows] <= score_quantile(calibration, level)
+            inside[rows] = scores[rows] <= score_quantile(calibrated, level)
     return inside_by_level
 
 

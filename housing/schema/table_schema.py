@@ -131,11 +131,6 @@ class Schema:
         return tuple(column for column in self.columns if column.role == "key") or self.features
 
     @property
-    def weight(self) -> Column | None:
-        """The column that says how much a row counts, or None if all rows count alike."""
-        return next((column for column in self.columns if column.role == "weight"), None)
-
-    @property
     def unused(self) -> tuple[Column, ...]:
         """The columns that a row to predict may have, but that no model receives: all but features and target."""
         return tuple(column for column in self.columns if not column.is_feature and column.role != "target")

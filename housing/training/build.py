@@ -17,7 +17,7 @@ from housing.core.config import instantiate
 from housing.core.environment import commit, libraries
 from housing.core.errors import ConfigError
 from housing.data.split import Rows, Split
-from housing.data.table import Table
+from housing.data.table import Table, weight_column
 from housing.schema.column import Matrix, Vector
 from housing.schema.histogram import histogram_reference
 from housing.schema.table_schema import Schema
@@ -118,7 +118,7 @@ def build(
     fit_rows = np.sort(np.concatenate([parts.train, parts.valid])) if settings.refit else parts.train
     table = table.with_levels(table.count_levels(fit_rows))
     if settings.interval is not None:
-        require_weighted_fit("interval.estimator", settings.interval.create_estimator(), table.schema.weight)
+        require_weighted_fit("interval.estimator", settings.interval.create_estimator(), weight_column(table.schema))
     scores = {}
     if settings.cross_validation is not None:
         scores = cross_validate(settings.cross_validation, settings.fit, table, parts, on_fold)

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from housing.bundle.ensemble import Ensemble, Member
 from housing.data.split import Rows
-from housing.data.table import Table
+from housing.data.table import Table, weight_column
 from housing.data.units import HELD_OUT_SHARE, Units
 from housing.features.applicability import ApplicabilityDomain
 from housing.training.callbacks import OnRound, no_op
@@ -71,7 +71,7 @@ def fit(
     """
     start = time.perf_counter()
     for spec in settings.specs:
-        require_weighted_fit(f"model.estimator of {spec.name}", spec.create_estimator(), table.schema.weight)
+        require_weighted_fit(f"model.estimator of {spec.name}", spec.create_estimator(), weight_column(table.schema))
     if validation is None and rounds is None and settings.uses_early_stopping:
         held_out = np.arange(len(rows)) % HELD_OUT_SHARE == 0 if units is None else units.hold_out(rows)
         validation, rows = rows[held_out], rows[~held_out]
