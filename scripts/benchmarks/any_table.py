@@ -23,7 +23,9 @@ URL = "http://127.0.0.1:18437"
 SMALL_MODEL = ("features=none", "figures=false", "model=xgboost", "model.estimator.n_estimators=100")
 CHUNK_ROWS = 1000
 START_SECONDS = 60
-HEADINGS = "table | rows | columns | describe, s | train, s | promote, s | serve, s | lines of YAML | warnings | rows served as offline"
+HEADINGS = (
+    "table | rows | columns | describe, s | train, s | promote, s | serve, s | lines of YAML | warnings | rows served as offline"
+)
 
 Row = dict[str, Any]
 

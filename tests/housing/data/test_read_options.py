@@ -191,10 +191,10 @@ def test_wrong_options_are_refused_with_what_is_expected(tmp_path: Path, options
         settings(tmp_path, options)
 
 
-def test_written_numbers_with_a_decimal_comma_are_refused_since_they_would_be_misread(tmp_path: Path) -> None:
+def test_written_numbers_have_the_decimal_sign_of_the_file_since_they_would_be_misread(tmp_path: Path) -> None:
     columns = {"price": {"type": "float", "parse": "number"}, "y": COLUMNS["y"]}  # "1.200 EUR" would be 1.2
     declared = {"name": "t", "path": str(tmp_path / "t.csv"), "columns": columns, "read": {"decimal": ","}}
-    with pytest.raises(ConfigError, match=r"column price has parse: number, which needs decimal points .got read.decimal ','"):
+    with pytest.raises(ConfigError, match=r"contradicts read.decimal ','. Set parse to decimal_comma"):
         TableSettings.from_config(OmegaConf.create(declared))
 
 
