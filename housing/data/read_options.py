@@ -19,7 +19,7 @@ LIST_KEYS = ("na_values", "true_values", "false_values", "skip_rows")
 
 
 @dataclass(frozen=True)
-class ReadOptions:
+class ReadOptions:  # pylint: disable=too-many-instance-attributes  # one for each key of `read`
     """How a file writes its cells.
 
     Attributes
@@ -76,8 +76,9 @@ class ReadOptions:
         _require(_is_codec(self.encoding), "encoding must be a codec of Python, such as utf-8, cp1252 or utf-16", self.encoding)
         _require(self.header in HEADERS, "header must be first or none", self.header)
         _require(self.duplicates in DUPLICATES, "duplicates must be refuse or number", self.duplicates)
-        _require(type(self.skip_lines) is int and self.skip_lines >= 0, "skip_lines must be a number of lines", self.skip_lines)
-        _require(type(self.strip) is bool, "strip must be true or false", self.strip)
+        is_count = isinstance(self.skip_lines, int) and self.skip_lines >= 0
+        _require(is_count, "skip_lines must be a number of lines", self.skip_lines)
+        _require(isinstance(self.strip, bool), "strip must be true or false", self.strip)
         for name in LIST_KEYS:
             of_columns = [value for _, values in self.column_na_values for value in values] if name == "na_values" else []
             for value in (*getattr(self, name), *of_columns):

@@ -165,7 +165,7 @@ def _sniff_skipped_lines(rows: Sequence[NumberedRow]) -> tuple[int, str]:
     last, evidence = 0, ""
     for (line, cells), (_, following) in itertools.pairwise(rows):
         present = [cell for cell in cells if cell.strip()]
-        is_title = len(present) <= 1 and width > 1
+        is_title = len(present) <= 1 < width
         is_comment = cells[0].lstrip().startswith("#") and not (len(cells) == width and _has_number(following))
         if not (is_title or is_comment):
             break

@@ -10,7 +10,8 @@ PLAIN_INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 # before the last one have two digits.
 DIGITS = r"\d{1,3}(?P<group>[,'\u2019 \u00a0\u202f])(\d{2,3}(?P=group))*\d{3}|\d+"
 PATTERN = re.compile(
-    rf"(?P<sign>[+-]?)(?P<prefix>[^\d.,+-]*)(?P<inner_sign>[+-]?)\s?(?P<number>({DIGITS})(\.\d+)?)(?P<suffix>[^\d.,+-]*)(?P<end_sign>-?)",
+    rf"(?P<sign>[+-]?)(?P<prefix>[^\d.,+-]*)(?P<inner_sign>[+-]?)\s?(?P<number>({DIGITS})(\.\d+)?)"
+    r"(?P<suffix>[^\d.,+-]*)(?P<end_sign>-?)",
     re.ASCII,
 )
 IN_PARENTHESES = re.compile(r"\((.*)\)")  # how accounts write a number below 0

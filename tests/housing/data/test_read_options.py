@@ -183,6 +183,9 @@ def test_numbers_are_read_only_as_the_options_write_them(cell: str, options: dic
         ({"na_values": "NA"}, r"na_values must be a list, such as \['n/a'\] .got 'NA'"),
         ({"na_values": [-999]}, "na_values must be strings in quotes, as they are written in the table .got -999"),
         ({"header": "2"}, "header must be first or none"),
+        ({"skip_lines": -1}, "skip_lines must be a number of lines"),
+        ({"strip": "yes"}, "strip must be true or false"),
+        ({"duplicates": "keep"}, "duplicates must be refuse or number"),
         ({"true_values": ["1"], "false_values": ["1"]}, "true_values and false_values must differ"),
     ],
 )
