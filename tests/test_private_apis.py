@@ -11,6 +11,7 @@ from typing import Any
 
 import flask_swagger_ui
 import gunicorn
+import numpy as np
 import optuna
 import pytest
 from gunicorn.arbiter import Arbiter
@@ -26,6 +27,9 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLaunche
 from omegaconf import OmegaConf
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.svm import SVR
 from submitit.core.utils import JobPaths
 
 from housing.core.environment import PROJECT
@@ -76,6 +80,7 @@ SIGNATURES = {
     "prometheus_client.exposition.choose_encoder": "accept_header",
     "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository": "artifact_uri, tracking_uri=, registry_uri=",
     "optuna.trial.Trial": "study, trial_id",
+    "sklearn.base.BaseEstimator._validate_params": "self",
 }
 # private names without a relevant signature: each has a test below
 TESTED_BELOW = {
@@ -91,6 +96,12 @@ TESTED_BELOW = {
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
     "optuna.study.Study._storage",
     "prometheus_client.values.ValueClass",
+    "sklearn.base.BaseEstimator._parameter_constraints",
+    "sklearn.ensemble.HistGradientBoostingRegressor._baseline_prediction",
+    "sklearn.ensemble.HistGradientBoostingRegressor._predictors",
+    "sklearn.neighbors.KNeighborsRegressor._fit_X",
+    "sklearn.neighbors.KNeighborsRegressor._y",
+    "sklearn.svm.SVR._gamma",
     "submitit.core.utils.JobPaths.result_pickle",
 }
 
@@ -290,3 +301,16 @@ def test_a_trial_of_optuna_created_from_its_number_reports_values() -> None:
 def test_the_files_of_swagger_ui_are_in_its_dist_folder() -> None:
     folder = Path(flask_swagger_ui.__file__).parent / "dist"
     assert {"swagger-ui.css", "swagger-ui-bundle.js"} <= {path.name for path in folder.iterdir()}
+
+
+def test_fitted_estimators_of_scikit_learn_have_the_parts_that_are_exported() -> None:
+    columns, target = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60.0)
+    trees = HistGradientBoostingRegressor(max_iter=3).fit(columns, target)
+    ((tree,), *_), base = trees._predictors, trees._baseline_prediction
+    names = {"feature_idx", "num_threshold", "left", "right", "missing_go_to_left", "is_leaf", "value", "is_categorical"}
+    assert len(trees._predictors) == 3 and names <= set(tree.nodes.dtype.names) and base.item() == target.mean()
+    neighbours = KNeighborsRegressor().fit(columns, target)
+    np.testing.assert_array_equal(neighbours._fit_X, columns)
+    np.testing.assert_array_equal(neighbours._y, target)
+    assert SVR(gamma="scale").fit(columns, target)._gamma == pytest.approx(1 / (2 * columns.var()))
+    assert "alpha" not in SVR._parameter_constraints and "C" in SVR._parameter_constraints

@@ -7,6 +7,8 @@ from housing.bundle.trees import Trees
 from housing.core.errors import BundleError
 from housing.schema.column import Matrix, Vector
 
+BLOCK_ROWS = 512  # a model of nearest neighbours compares each of them with all training rows at once
+
 
 class OnnxRuntimeModel:
     """A graph that ONNX Runtime runs on one thread."""
@@ -24,6 +26,12 @@ class OnnxRuntimeModel:
 
     def predict(self, columns: Matrix) -> Vector:
         """Predict rows, shape (rows, columns). The result has the shape (rows,)."""
+        if len(columns) <= BLOCK_ROWS:
+            return self._predict_block(columns)
+        starts = range(0, len(columns), BLOCK_ROWS)
+        return np.concatenate([self._predict_block(columns[start : start + BLOCK_ROWS]) for start in starts])
+
+    def _predict_block(self, columns: Matrix) -> Vector:
         return self._session.run(None, {self._input: columns.astype(self._dtype)})[0].reshape(-1).astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""The ONNX policy: which graphs a bundle may contain (trees and linear models, with all numbers inside the file).
+"""The ONNX policy: which graphs a bundle may contain (trees and arithmetic, with all numbers inside the file).
 
 ONNX also has loops, functions, custom operators and tensors in external files, which could hang or attack the process that
 predicts.
@@ -15,8 +15,9 @@ from housing.bundle.onnx_reader import ML_DOMAIN, TREE_OPERATOR
 from housing.core.errors import BundleError
 
 ALLOWED_OPERATORS = {
-    *(("", name) for name in ("Add", "Cast", "Div", "Gemm", "Identity", "MatMul", "Mul", "Reshape", "Sub")),
-    *((ML_DOMAIN, name) for name in ("LinearRegressor", TREE_OPERATOR)),
+    *(("", name) for name in ("Add", "Cast", "Div", "Exp", "Gemm", "Identity", "MatMul", "Max", "Mul", "Reshape", "Sub")),
+    *(("", name) for name in ("Concat", "Flatten", "Gather", "ReduceMean", "Relu", "Sigmoid", "Sqrt", "Sum", "Tanh", "TopK")),
+    *((ML_DOMAIN, name) for name in ("LinearRegressor", "Scaler", TREE_OPERATOR)),
 }
 NODE_PARTS = ("treeids", "nodeids", "truenodeids", "falsenodeids")
 

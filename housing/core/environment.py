@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 # Waiting threads must not spin: with spinning, two parallel fits on two cores took 127 s instead of 14 s.
@@ -16,6 +17,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 COMMIT_TAG = "mlflow.source.git.commit"  # the name is defined by MLflow
 LIBRARIES = ("numpy", "scikit-learn", "xgboost-cpu" if sys.platform != "darwin" else "xgboost")
 
+OPTIONAL_LIBRARIES = ("catboost", "lightgbm")  # the extra `boosters`
+
 
 def project_home() -> Path:
     """Return the folder of data, store and outputs: $HOUSING_HOME, or the project if the variable is empty or unset."""
@@ -26,6 +29,11 @@ def project_home() -> Path:
 def libraries() -> dict[str, str]:
     """Return the versions of the libraries that affect the results of a run, by name."""
     return {name: version(name) for name in LIBRARIES}
+
+
+def optional_libraries(config: str) -> dict[str, str]:
+    """Return the versions of the optional libraries that a config names, by name."""
+    return {name: version(name) for name in OPTIONAL_LIBRARIES if f"{name}." in config and find_spec(name) is not None}
 
 
 @functools.lru_cache

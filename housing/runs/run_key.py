@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from housing.core.environment import COMMIT_TAG, PROJECT, commit, libraries
+from housing.core.environment import COMMIT_TAG, PROJECT, commit, libraries, optional_libraries
 from housing.data.split import Split
 from housing.data.table import Table
 from housing.tracking import tags
@@ -39,6 +39,7 @@ CODE_PATHS = (
     "data/table.py",
     "runs/run.py",
 )
+THREAD_KEYS = ("n_jobs", "thread_count")
 SOURCE_SUFFIXES = (".py", ".c")
 
 
@@ -51,7 +52,7 @@ def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
         "data": table.fingerprint,
         "split": parts.fingerprint(),
         "code": _code_hash(),
-        "libraries": libraries(),
+        "libraries": libraries() | optional_libraries(str(config["model"])),
         "tag_format": tags.FORMAT,
     }
     return hashlib.sha256(json.dumps(key_parts, sort_keys=True).encode()).hexdigest()
@@ -73,7 +74,7 @@ def _without_threads(node: Any) -> Any:
     """Return a config node without the estimators' numbers of threads."""
     if not isinstance(node, Mapping):
         return node
-    return {name: _without_threads(value) for name, value in node.items() if name != "n_jobs"}
+    return {name: _without_threads(value) for name, value in node.items() if name not in THREAD_KEYS}
 
 
 def provenance() -> dict[str, tuple[str, str]]:

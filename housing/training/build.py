@@ -24,6 +24,7 @@ from housing.schema.table_schema import Schema
 from housing.training.background import select_background
 from housing.training.callbacks import OnFit, OnFold, OnRound, no_op
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
+from housing.training.estimator_arguments import check_estimator
 from housing.training.estimators import FittedEstimator, Model, export_boosters, require_weighted_fit, sample_weight
 from housing.training.fitting import FitSettings, fit
 from housing.training.holdout import HoldoutPredictions
@@ -56,7 +57,10 @@ class IntervalSettings:
     @classmethod
     def from_config(cls, interval: DictConfig) -> Self | None:
         """Read the settings, or return None if the config declares no intervals."""
-        return None if interval.estimator is None else cls(partial(instantiate, interval.estimator), interval.folds)
+        if interval.estimator is None:
+            return None
+        check_estimator("interval.estimator", interval.estimator)
+        return cls(partial(instantiate, interval.estimator), interval.folds)
 
 
 @dataclass(frozen=True)
@@ -198,8 +202,9 @@ def _fit_interval(settings: IntervalSettings, model: Model, table: Table, rows: 
     log_error = np.log(np.maximum(error, max(MIN_RELATIVE_ERROR * float(error.mean()), 1e-12)))
 
     def fit_error_model(indices: Rows) -> Any:
-        weight = sample_weight(table.weight_of(rows[indices]))
-        return settings.create_estimator().fit(inputs[indices], log_error[indices], **weight)
+        estimator = settings.create_estimator()
+        weight = sample_weight(estimator, table.weight_of(rows[indices]))
+        return estimator.fit(inputs[indices], log_error[indices], **weight)
 
     log_scales = np.empty(len(rows))
     for fit_indices, fold in KFold(settings.folds, shuffle=True, random_state=0).split(rows):

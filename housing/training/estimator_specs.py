@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from housing.bundle.ensemble import ALL
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
+from housing.training.estimator_arguments import check_estimator
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,18 @@ class EstimatorSpec:
 
 
 def estimator_specs(cfg: DictConfig) -> list[EstimatorSpec]:
-    """Return the estimators of a config: the model itself, or `n_seeds` copies of each of its members."""
+    """Return the estimators of a config: the model itself, or `n_seeds` copies of each of its members.
+
+    Raises
+    ------
+    ConfigError
+        If an estimator cannot be created from its config.
+    """
     if "members" not in cfg.model:
+        check_estimator("model.estimator", cfg.model.estimator)
         return list(_expand_seeds(cfg.model.name, {"model": cfg.model}, cfg.features))
+    for name, member in cfg.model.members.items():
+        check_estimator(f"model.members.{name}.model.estimator", member.model.estimator)
     return [spec for name, member in cfg.model.members.items() for spec in _expand_seeds(str(name), member, cfg.features)]
 
 

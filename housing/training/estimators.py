@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,22 @@ from housing.data.split import Rows
 from housing.data.table import Table
 from housing.features.pipeline import Features
 from housing.schema.column import Column, Matrix, Vector
+from housing.training.boosting import BoostingFit, WeightedRows, as_fitted, boosting_of, fit_boosting
 from housing.training.callbacks import OnRound
 from housing.training.estimator_specs import EstimatorSpec
+
+LIBRARY_ERRORS = ("CatBoostError", "LightGBMError")  # of libraries that may not be installed
 
 
 @dataclass(frozen=True)
 class FittedEstimator:
-    """A fitted estimator of scikit-learn or XGBoost."""
+    """A fitted estimator with scikit-learn's interface."""
 
     estimator: Any
 
     def predict(self, columns: Matrix) -> Vector:
         """Return a prediction for each row, shape (rows,)."""
-        return np.asarray(self.estimator.predict(columns), dtype=np.float64).reshape(-1)
+        return np.asarray(self.estimator.predict(as_fitted(self.estimator, columns)), dtype=np.float64).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,9 @@ def fit_features(spec: EstimatorSpec, index: int, table: Table, rows: Rows, vali
     return FittedFeatures(features, index, columns, target, weight, validation_set, table.weight_of(validation))
 
 
-def fit_estimator(spec: EstimatorSpec, data: FittedFeatures, rounds: int | None, on_round: OnRound) -> FittedEstimator:
+def fit_estimator(
+    spec: EstimatorSpec, data: FittedFeatures, rounds: int | None, n_threads: int, on_round: OnRound
+) -> FittedEstimator:
     """Fit one estimator, with `rounds` boosting rounds if they are given.
 
     Raises
@@ -106,22 +112,38 @@ def fit_estimator(spec: EstimatorSpec, data: FittedFeatures, rounds: int | None,
     """
     estimator = spec.create_estimator()
     try:
-        if type(estimator).__module__.startswith("xgboost"):
-            return FittedEstimator(_fit_boosting(spec, estimator, data, rounds, on_round))
+        if boosting_of(estimator) is not None:
+            settings = _boosting_fit(spec, estimator, data, rounds, n_threads)
+            fit_boosting(estimator, settings, rounds, partial(on_round, spec.name))
+            return FittedEstimator(estimator)
         if spec.early_stopping_rounds:
             raise ConfigError(
                 f"model.early_stopping must be null (got {spec.early_stopping_rounds}):"
                 f" {type(estimator).__name__} has no boosting rounds"
             )
-        return FittedEstimator(estimator.fit(data.columns, data.target, **sample_weight(data.weight)))
-    except ValueError as error:
+        return FittedEstimator(estimator.fit(data.columns, data.target, **sample_weight(estimator, data.weight)))
+    except Exception as error:
+        if not isinstance(error, ValueError) and type(error).__name__ not in LIBRARY_ERRORS:
+            raise
         reason = " ".join(str(error).split())
         raise TargetError(f"model.estimator of {spec.name} cannot be fitted: {reason}") from error
 
 
-def sample_weight(weight: Vector | None) -> dict[str, Vector]:
-    """Return the argument that passes weights to an estimator's `fit`; nothing without weights."""
-    return {} if weight is None else {"sample_weight": weight}
+def _boosting_fit(spec: EstimatorSpec, estimator: Any, data: FittedFeatures, rounds: int | None, n_threads: int) -> BoostingFit:
+    training = WeightedRows(as_fitted(estimator, data.columns), data.target, data.weight)
+    validation = None
+    if data.validation is not None and spec.early_stopping_rounds and rounds is None:
+        columns, target = data.validation
+        validation = WeightedRows(as_fitted(estimator, columns), target, data.validation_weight)
+    return BoostingFit(training, validation, spec.early_stopping_rounds or 0, n_threads)
+
+
+def sample_weight(estimator: Any, weight: Vector | None) -> dict[str, Vector]:
+    """Return the argument that passes weights to an estimator's `fit`, or to that of a pipeline's last step, if any."""
+    if weight is None:
+        return {}
+    steps = getattr(estimator, "steps", None)
+    return {"sample_weight" if steps is None else f"{steps[-1][0]}__sample_weight": weight}
 
 
 def require_weighted_fit(name: str, estimator: Any, weight: Column | None) -> None:
@@ -130,41 +152,20 @@ def require_weighted_fit(name: str, estimator: Any, weight: Column | None) -> No
         return
     from sklearn.utils.validation import has_fit_parameter  # pylint: disable=import-outside-toplevel  # takes seconds to import
 
-    if not has_fit_parameter(estimator, "sample_weight"):
+    steps = getattr(estimator, "steps", None)
+    regressor = estimator if steps is None else steps[-1][1]
+    if not has_fit_parameter(regressor, "sample_weight"):
         raise ConfigError(
-            f"{name} must accept weights, because column {weight.name} has the role weight (got {type(estimator).__name__},"
+            f"{name} must accept weights, because column {weight.name} has the role weight (got {type(regressor).__name__},"
             f" whose fit has no sample_weight). Use another estimator, or declare {weight.name}: {{role: ignore}}."
         )
 
 
-def _fit_boosting(spec: EstimatorSpec, estimator: Any, data: FittedFeatures, rounds: int | None, on_round: OnRound) -> Any:
-    from housing.training.round_reporter import RoundReporter  # pylint: disable=import-outside-toplevel  # imports XGBoost
-
-    if rounds is not None:
-        estimator.set_params(n_estimators=rounds)
-    n_rounds = estimator.n_estimators
-    reporter = RoundReporter(lambda done, score: on_round(spec.name, done, n_rounds, score))
-    estimator.set_params(callbacks=[reporter])
-    validation = data.validation if spec.early_stopping_rounds and rounds is None else None
-    if validation is not None:
-        estimator.set_params(early_stopping_rounds=spec.early_stopping_rounds)
-    validation_weight = None if validation is None or data.validation_weight is None else [data.validation_weight]
-    estimator.fit(
-        data.columns,
-        data.target,
-        sample_weight=data.weight,
-        eval_set=None if validation is None else [validation],
-        sample_weight_eval_set=validation_weight,
-        verbose=False,
-    )
-    estimator.set_params(callbacks=None)  # a stored estimator holds no reference to the reporter
-    return estimator
-
-
 def best_rounds(fitted: FittedEstimator) -> int:
     """Return the number of boosting rounds with the best validation score, or all rounds without early stopping."""
-    estimator = fitted.estimator
-    return int(getattr(estimator, "best_iteration", estimator.n_estimators - 1)) + 1
+    boosting = boosting_of(fitted.estimator)
+    assert boosting is not None
+    return boosting.best_rounds(fitted.estimator)
 
 
 def export_boosters(model: Model) -> dict[int, bytes]:

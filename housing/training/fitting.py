@@ -83,7 +83,7 @@ def fit(
                 shared_features[spec.features_key] = fit_features(spec, len(shared_features), table, rows, validation)
             fitted = shared_features[spec.features_key]
             columns = None if spec.visible_blocks is None else fitted.features.visible_columns(spec.visible_blocks)
-            estimator = fit_estimator(spec, fitted.select(columns), (rounds or {}).get(spec.name), on_round)
+            estimator = fit_estimator(spec, fitted.select(columns), (rounds or {}).get(spec.name), settings.n_threads, on_round)
             if spec.early_stopping_rounds:
                 rounds_by_name[spec.name] = best_rounds(estimator)
             members.append(Member(estimator, fitted.index, spec.region, columns))

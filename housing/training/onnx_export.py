@@ -1,5 +1,7 @@
 """ONNX export of a fitted estimator, verified against the estimator's own predictions."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,9 @@ import numpy as np
 from housing.bundle.onnx_model import OnnxModel, VerifiedOnnxModel
 from housing.core.errors import BundleError, ConfigError, HousingError
 from housing.schema.column import Matrix
+from housing.training.boosting import as_fitted
+from housing.training.distance_export import converters
+from housing.training.tree_export import histogram_boosting_to_onnx, lightgbm_to_onnx
 
 
 def to_onnx(estimator: Any, n_features: int) -> bytes:
@@ -33,14 +38,22 @@ def _sklearn_to_onnx(estimator: Any, n_features: int) -> Any:
     import onnx
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+    from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
     from sklearn.base import is_regressor
-    from sklearn.linear_model import LinearRegression
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
     if not is_regressor(estimator):
         raise ConfigError(f"model.estimator must be a regressor (got {type(estimator).__name__})")
+    if isinstance(estimator, HistGradientBoostingRegressor):
+        return histogram_boosting_to_onnx(estimator, n_features)
     # A sum of products loses digits in float32. Trees compare in float32 in scikit-learn itself.
-    number = DoubleTensorType if isinstance(estimator, LinearRegression) else FloatTensorType
-    model = convert_sklearn(estimator, initial_types=[("columns", number([None, n_features]))])
+    number = FloatTensorType if type(estimator).__module__.startswith(TREE_MODULES) else DoubleTensorType
+    try:
+        model = convert_sklearn(estimator, initial_types=[("columns", number([None, n_features]))], **converters())
+    except (MissingConverter, MissingShapeCalculator) as error:
+        raise ConfigError(
+            f"model.estimator={type(estimator).__name__} cannot be exported to ONNX: {str(error).splitlines()[0]}"
+        ) from error
     onnx.checker.check_model(model)
     return model
 
@@ -52,7 +65,22 @@ def _xgboost_to_onnx(estimator: Any, n_features: int) -> Any:
     return convert_xgboost(estimator, initial_types=[("columns", FloatTensorType([None, n_features]))])
 
 
-CONVERTERS = {"sklearn": _sklearn_to_onnx, "xgboost": _xgboost_to_onnx}
+def _catboost_to_onnx(estimator: Any, _: int) -> Any:
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        estimator.save_model(str(path), format="onnx")
+        return onnx.load(path)
+
+
+TREE_MODULES = ("sklearn.ensemble", "sklearn.tree")
+CONVERTERS = {
+    "sklearn": _sklearn_to_onnx,
+    "xgboost": _xgboost_to_onnx,
+    "lightgbm": lightgbm_to_onnx,
+    "catboost": _catboost_to_onnx,
+}
 
 
 def export_and_verify(estimator: Any, columns: Matrix, tolerance: float) -> OnnxModel:
@@ -69,7 +97,7 @@ def export_and_verify(estimator: Any, columns: Matrix, tolerance: float) -> Onnx
         exported = VerifiedOnnxModel(to_onnx(estimator, columns.shape[1]))
     except BundleError as refusal:
         raise ConfigError(f"model.estimator={type(estimator).__name__} cannot be served. {refusal}") from refusal
-    expected = np.asarray(estimator.predict(columns), dtype=np.float64).reshape(-1)
+    expected = np.asarray(estimator.predict(as_fitted(estimator, columns)), dtype=np.float64).reshape(-1)
     error = np.abs(exported.predict(columns) - expected)
     if not np.all(error <= tolerance):
         row = int(np.argmax(np.where(np.isnan(error), np.inf, error)))

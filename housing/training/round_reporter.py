@@ -5,11 +5,9 @@ from typing import Any
 
 from xgboost.callback import TrainingCallback
 
-REPORT_EVERY = 25  # rounds
-
 
 class RoundReporter(TrainingCallback):
-    """Report every `REPORT_EVERY` rounds, with the latest validation score if there are validation rows."""
+    """Report each round, with the latest validation score if there are validation rows."""
 
     def __init__(self, report: Callable[[int, float | None], None]) -> None:
         super().__init__()
@@ -17,7 +15,6 @@ class RoundReporter(TrainingCallback):
 
     def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
         """Report the round. Return False, which lets the fit go on."""
-        if (epoch + 1) % REPORT_EVERY == 0:
-            validation_scores = [scores[-1] for metrics in evals_log.values() for scores in metrics.values()]
-            self.report(epoch + 1, validation_scores[-1] if validation_scores else None)
+        validation_scores = [scores[-1] for metrics in evals_log.values() for scores in metrics.values()]
+        self.report(epoch + 1, validation_scores[-1] if validation_scores else None)
         return False

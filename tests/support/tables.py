@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from housing.core.config import CONF
-from housing.core.environment import PROJECT
+from housing.core.environment import OPTIONAL_LIBRARIES, PROJECT
 from housing.runs.outcome import Outcome
 from housing.runs.run import Job, run
 
@@ -31,6 +32,12 @@ COORDINATES = {
 
 
 WITHOUT_REHEARSAL = {"promote": ("gate.smoke_test_seconds=null",)}  # off by default in tests: it takes seconds to start a server
+
+
+def require_library(model: str) -> None:
+    """Skip a test if the library of an option of the group `model` is an extra that is not installed."""
+    if model in OPTIONAL_LIBRARIES:
+        pytest.importorskip(model, reason=f"{model}, an extra, is not installed")
 
 
 def rentals_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:

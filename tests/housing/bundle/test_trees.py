@@ -32,7 +32,7 @@ from housing.serving.verification import verify
 from housing.training.build import BuildSettings, build
 from housing.training.onnx_export import to_onnx
 from tests.housing.bundle.test_bundle import rewrite_checksums
-from tests.support.tables import SMALL, config
+from tests.support.tables import SMALL, config, require_library
 
 walker = pytest.importorskip("housing.bundle.tree_walker", reason="the tree walker is not compiled: no C compiler")
 
@@ -120,17 +120,19 @@ def test_trees_of_scikit_learn_are_bit_identical(estimator: Any) -> None:
 def shrink(node: Any) -> None:
     """Make all estimators of a config small."""
     if isinstance(node, DictConfig):
-        if "n_estimators" in node:
-            node.n_estimators = 9
+        for rounds in {"iterations", "max_iter", "n_estimators"} & node.keys():
+            node[rounds] = 9
         for name in node:
             shrink(None if OmegaConf.is_missing(node, name) else node[name])
 
 
+WITHOUT_TREES = ("model=knn", "model=linear", "model=ridge", "model=svr")
 PRESETS = [f"{group}={path.stem}" for group in ("model", "experiment") for path in sorted(Path(CONF, group).glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_graph_of_every_preset_is_bit_identical(towns: Table, tmp_path: Path, preset: str) -> None:
+    require_library(preset.removeprefix("model="))
     changes = SMALL[config("train", "data=towns", preset).features.name]
     cfg = config("train", "data=towns", preset, *changes)
     shrink(cfg)
@@ -139,7 +141,7 @@ def test_every_graph_of_every_preset_is_bit_identical(towns: Table, tmp_path: Pa
     verified = Bundle.read(tmp_path / "bundle", VerifiedOnnxModel)
     verified.predict_with_interval(towns.matrix)
     for graph in graphs(verified):
-        assert graph.uses_tree_walker == (preset != "model=linear" or graph is verified.interval.error_model)  # type: ignore[union-attr]
+        assert graph.uses_tree_walker == (preset not in WITHOUT_TREES or graph is verified.interval.error_model)  # type: ignore[union-attr]
         if graph.uses_tree_walker:
             width = OnnxRuntimeModel(graph.graph)._session.get_inputs()[0].shape[1]  # pylint: disable=protected-access
             assert_bit_identical(graph.graph, width, counts=(1, 33))

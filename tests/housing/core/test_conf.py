@@ -15,7 +15,7 @@ from housing.data.settings import parse_schema
 from housing.features.pipeline import Features
 from housing.training.estimator_specs import estimator_specs
 from tests.support.commands import command
-from tests.support.tables import config
+from tests.support.tables import config, require_library
 
 GROUPS = [(path.parent.name, path.stem) for path in sorted(Path(CONF).glob("*/*.yaml"))]
 COMMANDS = sorted(path.stem for path in Path(CONF).glob("*.yaml") if path.stem not in ("command", "paths", "registry"))
@@ -24,6 +24,7 @@ COMMANDS = sorted(path.stem for path in Path(CONF).glob("*.yaml") if path.stem n
 @pytest.mark.parametrize(("group", "option"), GROUPS)
 def test_every_option_composes_and_instantiates(group: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    require_library(option)
     cfg = config("train", f"{'+' if group in ('debug', 'experiment') else ''}{group}={option}".removeprefix("+"))
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     schema = parse_schema(cfg.data)

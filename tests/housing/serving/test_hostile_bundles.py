@@ -201,7 +201,7 @@ def test_a_hostile_bundle_with_valid_checksums_is_rejected(folder: Path, change:
 def test_a_bundle_that_needs_too_much_memory_for_the_largest_request_is_rejected(
     bundle: Bundle, rentals: Table, tmp_path: Path
 ) -> None:
-    wide, narrow = np.ones((7, 30_000), np.float32), np.full((30_000, 1), 1e-4, np.float32)
+    wide, narrow = np.ones((7, 600_000), np.float32), np.full((600_000, 1), 1e-6, np.float32)
     weights = [numpy_helper.from_array(wide, "wide"), numpy_helper.from_array(narrow, "narrow")]
     nodes = [
         helper.make_node("MatMul", ["columns", "wide"], ["between"]),

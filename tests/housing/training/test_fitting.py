@@ -1,13 +1,14 @@
 """Fitting: known scores on the California table, exact export, early stopping, and tables that are hard to fit."""
 
 import dataclasses
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from sklearn.tree import DecisionTreeRegressor
 
 from housing.core.errors import ConfigError, HousingError
@@ -18,7 +19,7 @@ from housing.training.estimator_specs import EstimatorSpec
 from housing.training.estimators import Model
 from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import score
-from tests.support.tables import SMALL, config
+from tests.support.tables import SMALL, config, require_library
 
 
 @pytest.mark.parametrize(
@@ -47,11 +48,13 @@ def test_the_test_rmse_on_the_california_table_is_the_documented_one(
 
 
 MODELS = ["linear", "decision_tree", "xgboost"]
+BOOSTERS = {"catboost": "iterations", "lightgbm": "n_estimators", "hist_gradient_boosting": "max_iter"}
 FAST = {"linear": (), "decision_tree": (), "xgboost": ("model.estimator.n_estimators=20", "model.estimator.learning_rate=0.2")}
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, *BOOSTERS, "ridge", "knn", "svr"])
 def test_the_exported_model_predicts_like_the_estimator_on_all_rows(rentals: Table, model: str) -> None:
+    require_library(model)
     cfg = config("train", "data=rentals", "features=none", f"model={model}")
     parts = split(rentals, cfg.split)
     fitted = fit(FitSettings.from_config(cfg), rentals, parts.train)
@@ -104,7 +107,11 @@ def test_all_features_work_with_coordinates_missing_numbers_and_categories(towns
         ("sklearn.tree.DecisionTreeClassifier", "must be a regressor .got DecisionTreeClassifier"),
         ("housing.core.files.sha256", "Error in call to target"),
         ("sklearn.nowhere.Nothing", "Error locating target"),
-        ("sklearn.svm.SVR", "SVR cannot be served. The ONNX graph has the operator 'SVMRegressor' of 'ai.onnx.ml'; allowed"),
+        (
+            "sklearn.gaussian_process.GaussianProcessRegressor",
+            "GaussianProcessRegressor cannot be served. The ONNX graph has the operator '.*' of 'ai.onnx'; allowed",
+        ),
+        ("sklearn.dummy.DummyRegressor", "DummyRegressor cannot be exported to ONNX: Unable to find a shape calculator"),
     ],
 )
 def test_an_unusable_estimator_is_refused(rentals: Table, target: str, message: str) -> None:
@@ -165,6 +172,129 @@ def test_without_validation_rows_every_tenth_row_is_held_out(rentals: Table) -> 
 
     assert trees_with_noise_in(rows[::10]) == fitted
     assert trees_with_noise_in(rows[1:2]) != fitted
+
+
+def boosted_config(model: str, rounds: int, *overrides: str) -> DictConfig:
+    """Return the config of a boosting library on rentals, which have missing numbers."""
+    require_library(model)
+    rounds_override = f"model.estimator.{BOOSTERS[model]}={rounds}"
+    base = (
+        "data=rentals",
+        "features=none",
+        f"model={model}",
+        rounds_override,
+        "model.estimator.learning_rate=0.3",
+        "n_threads=1",
+    )
+    return config("train", *base, *overrides)
+
+
+@pytest.mark.parametrize("model", BOOSTERS)
+def test_every_boosting_library_stops_at_its_best_round(rentals: Table, model: str) -> None:
+    cfg = boosted_config(model, 300, "model.early_stopping=15")
+    parts = split(rentals, cfg.split)
+    stopped = fit(FitSettings.from_config(cfg), rentals, parts.train, parts.valid)
+    rounds = stopped.best_rounds[model]
+    assert 3 < rounds < 280
+    given = fit(FitSettings.from_config(cfg), rentals, parts.train, rounds={model: rounds})
+    plain = fit(FitSettings.from_config(boosted_config(model, rounds)), rentals, parts.train)
+    valid = rentals.matrix[parts.valid]
+    np.testing.assert_array_equal(given.predict(valid), plain.predict(valid))
+    np.testing.assert_allclose(stopped.predict(valid), plain.predict(valid), rtol=1e-9)
+    assert given.best_rounds[model] == rounds
+
+
+@pytest.mark.parametrize("model", BOOSTERS)
+def test_boosting_libraries_predict_missing_numbers_like_their_exports(rentals: Table, model: str) -> None:
+    cfg = boosted_config(model, 30)
+    random = np.random.default_rng(0)
+    matrix = rentals.matrix.copy()
+    matrix[:, :3][random.random((len(rentals), 3)) < 0.3] = np.nan
+    sparse = dataclasses.replace(rentals, matrix=matrix)
+    fitted = fit(FitSettings.from_config(cfg), sparse, np.arange(400))
+    bundle = build_bundle(fitted, sparse, np.arange(400), np.arange(len(sparse)), parity_tolerance=1e-5)
+    assert all(member.estimator.uses_tree_walker for member in bundle.ensemble.members)  # type: ignore[attr-defined]
+    dense = fit(FitSettings.from_config(cfg), dataclasses.replace(rentals, matrix=np.nan_to_num(matrix)), np.arange(400))
+    build_bundle(dense, sparse, np.arange(400), np.arange(len(sparse)), parity_tolerance=1e-5)  # NaN first seen in prediction
+
+
+@pytest.mark.parametrize("model", ["catboost", "lightgbm"])
+def test_rounds_of_other_libraries_are_reported(rentals: Table, model: str) -> None:
+    reported: list[tuple[str, int, int, bool]] = []
+
+    def report(name: str, done: int, rounds: int, validation_score: float | None) -> None:
+        reported.append((name, done, rounds, validation_score is not None))
+
+    fit(FitSettings.from_config(boosted_config(model, 50)), rentals, np.arange(400), on_round=report)
+    assert reported == [(model, 25, 50, False), (model, 50, 50, False)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("+model.estimator.max_dept=3",),
+            "model.estimator.max_dept: XGBRegressor has no argument max_dept. Did you mean max_depth?",
+        ),
+        (("model=decision_tree", "+model.estimator.min_leaf=3"), "DecisionTreeRegressor has no argument min_leaf. Did you mean"),
+        (("model=decision_tree", "+model.estimator.zzz=3"), "has no argument zzz. Arguments: criterion, splitter"),
+        (("model=decision_tree", "model.estimator.min_samples_leaf=-3"), "model.estimator: The 'min_samples_leaf' parameter"),
+        (("model=ridge", "model.estimator.ridge.alpha=-3"), "model.estimator.ridge: The 'alpha' parameter of Ridge"),
+        (("model=mean", "+model.members.trees.model.estimator.max_dept=3"), "model.members.trees.model.estimator.max_dept: "),
+        (("model.estimator._target_=notthere.Model",), "needs the package notthere. Install it: pip install notthere"),
+        (("+interval.estimator.max_dept=3",), "interval.estimator.max_dept: "),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_fitted(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        BuildSettings.from_config(config("train", "data=rentals", "features=none", *overrides))
+
+
+@pytest.mark.parametrize("model", ["catboost", "lightgbm"])
+def test_a_missing_library_is_named_with_its_extra(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("housing.training.estimator_arguments.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=rf"needs the package {model}. Install it: pip install 'housing\[boosters\]'"):
+        FitSettings.from_config(config("train", "data=rentals", f"model={model}"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("model=svr", "model.estimator.svr.kernel=poly"), "kernel of SVR must be rbf or linear (got 'poly')"),
+        (("model=knn", "+model.estimator.knn.p=1"), "metric of KNeighborsRegressor must be euclidean"),
+        (("model=hist_gradient_boosting", "+model.estimator.loss=poisson"), "model.estimator.loss must be squared_error"),
+        (("model=lightgbm", "+model.estimator.objective=poisson"), "model.estimator.objective must be regression"),
+    ],
+)
+def test_a_model_that_no_graph_can_represent_is_refused(rentals: Table, overrides: tuple[str, ...], message: str) -> None:
+    require_library(overrides[0].removeprefix("model="))
+    cfg = config("train", "data=rentals", "features=none", *overrides)
+    fitted = fit(FitSettings.from_config(cfg), rentals, np.arange(200))
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        build_bundle(fitted, rentals, np.arange(200), np.arange(200), parity_tolerance=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*Maximum iterations:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    "regressor",
+    [
+        "{_target_: sklearn.neural_network.MLPRegressor, hidden_layer_sizes: [9], max_iter: 20}",
+        "{_target_: sklearn.cross_decomposition.PLSRegression}",
+        "{_target_: sklearn.linear_model.PoissonRegressor}",
+        "{_target_: sklearn.svm.NuSVR}",
+    ],
+)
+def test_a_pipeline_of_scikit_learn_needs_only_a_config(rentals: Table, regressor: str) -> None:
+    cfg = config("train", "data=rentals", "features=none", "model=ridge", "interval=none")
+    cfg.model.estimator = OmegaConf.create(f"""
+      _target_: housing.training.steps.pipeline
+      scale: {{_target_: sklearn.preprocessing.StandardScaler}}
+      components: {{_target_: sklearn.decomposition.PCA, n_components: 4}}
+      regressor: {regressor}
+    """)
+    bundle, _ = build(BuildSettings.from_config(cfg), rentals, split(rentals, cfg.split), run_id="none")
+    assert np.isfinite(bundle.predict(rentals.matrix)).all()
 
 
 def test_each_member_stops_at_its_own_best_round(rentals: Table) -> None:

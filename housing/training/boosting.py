@@ -1,0 +1,190 @@
+"""Boosting libraries: fits with early stopping, reported progress and a given number of rounds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from housing.schema.column import Matrix, Vector
+
+# pylint: disable=import-outside-toplevel  # libraries take seconds to import, and may not be installed
+
+REPORT_EVERY = 25  # rounds
+
+Report = Callable[[int, float | None], None]  # boosting rounds done, validation score if any
+
+
+@dataclass(frozen=True)
+class WeightedRows:
+    """Rows to fit on or to validate with. `weight` is None if all rows count alike."""
+
+    columns: Matrix
+    target: Vector
+    weight: Vector | None
+
+
+@dataclass(frozen=True)
+class BoostingFit:
+    """One fit.
+
+    Attributes
+    ----------
+    validation
+        The rows of early stopping, or None to fit all rounds.
+    patience
+        Rounds without a better validation score before the fit stops.
+    n_threads
+        0 is every core.
+    """
+
+    training: WeightedRows
+    validation: WeightedRows | None
+    patience: int
+    n_threads: int
+
+
+@dataclass(frozen=True)
+class Boosting:
+    """A library, or a class of one.
+
+    Attributes
+    ----------
+    rounds_parameter
+        The name of the estimator's number of rounds.
+    default_rounds
+        Its value if the config gives none.
+    fit
+        Fits an estimator.
+    best_rounds
+        Returns the rounds with the best validation score, or all rounds without early stopping.
+    """
+
+    rounds_parameter: str
+    default_rounds: int
+    fit: Callable[[Any, BoostingFit, Report], None]
+    best_rounds: Callable[[Any], int]
+
+
+def boosting_of(estimator: Any) -> Boosting | None:
+    """Return how an estimator fits boosting rounds, or None if it has no rounds that early stopping could choose."""
+    library = type(estimator).__module__.split(".")[0]
+    return BOOSTING.get(type(estimator).__name__ if library == "sklearn" else library)
+
+
+def as_fitted(estimator: Any, columns: Matrix) -> Any:
+    """Return columns in the precision that an estimator and its ONNX graph compare: boosted trees use float32."""
+    if boosting_of(estimator) is None:
+        return columns
+    with np.errstate(over="ignore"):
+        return columns.astype(np.float32)
+
+
+def fit_boosting(
+    estimator: Any, data: BoostingFit, rounds: int | None, on_round: Callable[[int, int, float | None], None]
+) -> None:
+    """Fit an estimator of a boosting library, with `rounds` rounds if they are given.
+
+    `on_round` receives the rounds done, all rounds and the latest validation score, every `REPORT_EVERY` rounds.
+    """
+    boosting = boosting_of(estimator)
+    assert boosting is not None
+    if rounds is not None:
+        estimator.set_params(**{boosting.rounds_parameter: rounds})
+    n_rounds = estimator.get_params().get(boosting.rounds_parameter) or boosting.default_rounds
+
+    def report(done: int, score: float | None) -> None:
+        if done % REPORT_EVERY == 0:
+            on_round(done, n_rounds, score)
+
+    boosting.fit(estimator, data, report)
+
+
+def _fit_xgboost(estimator: Any, data: BoostingFit, report: Report) -> None:
+    from housing.training.round_reporter import RoundReporter
+
+    rows, validation = data.training, data.validation
+    estimator.set_params(callbacks=[RoundReporter(report)])
+    evaluation: dict[str, Any] = {}
+    if validation is not None:
+        estimator.set_params(early_stopping_rounds=data.patience)
+        evaluation["eval_set"] = [(validation.columns, validation.target)]
+        evaluation["sample_weight_eval_set"] = None if validation.weight is None else [validation.weight]
+    estimator.fit(rows.columns, rows.target, sample_weight=rows.weight, verbose=False, **evaluation)
+    estimator.set_params(callbacks=None)  # a stored estimator holds no reference to the reporter
+
+
+def _fit_lightgbm(estimator: Any, data: BoostingFit, report: Report) -> None:
+    import lightgbm
+
+    def after_round(state: Any) -> None:
+        report(state.iteration + 1, state.evaluation_result_list[0][2] if state.evaluation_result_list else None)
+
+    rows, validation = data.training, data.validation
+    evaluation: dict[str, Any] = {"callbacks": [after_round]}
+    if validation is not None:
+        evaluation |= {"eval_X": validation.columns, "eval_y": validation.target}
+        evaluation["eval_sample_weight"] = None if validation.weight is None else [validation.weight]
+        evaluation["callbacks"].append(lightgbm.early_stopping(data.patience, verbose=False))
+    estimator.set_params(n_jobs=data.n_threads)  # 0: every core
+    estimator.fit(rows.columns, rows.target, sample_weight=rows.weight, **evaluation)
+
+
+def _fit_catboost(estimator: Any, data: BoostingFit, report: Report) -> None:
+    import catboost
+
+    class Reporter:
+        """CatBoost's form of a callback."""
+
+        def after_iteration(self, state: Any) -> bool:
+            """Report the round. Return True, which lets the fit go on."""
+            scores = next(iter(state.metrics.get("validation", {}).values()), [None])
+            report(state.iteration, scores[-1])
+            return True
+
+    rows, validation = data.training, data.validation
+    estimator.set_params(allow_writing_files=False, thread_count=data.n_threads or -1)
+    estimator.fit(
+        rows.columns,
+        rows.target,
+        sample_weight=rows.weight,
+        eval_set=None if validation is None else catboost.Pool(validation.columns, validation.target, weight=validation.weight),
+        early_stopping_rounds=None if validation is None else data.patience,
+        callbacks=[Reporter()],
+        verbose=False,
+    )
+
+
+def _catboost_rounds(estimator: Any) -> int:
+    best = estimator.best_iteration_
+    return int(estimator.tree_count_ if best is None else best + 1)
+
+
+def _fit_histogram(estimator: Any, data: BoostingFit, _: Report) -> None:
+    rows, validation = data.training, data.validation
+    if validation is None:
+        estimator.set_params(early_stopping=False)
+        estimator.fit(rows.columns, rows.target, sample_weight=rows.weight)
+        return
+    estimator.set_params(early_stopping=True, n_iter_no_change=data.patience)
+    estimator.fit(
+        rows.columns,
+        rows.target,
+        sample_weight=rows.weight,
+        X_val=validation.columns,
+        y_val=validation.target,
+        sample_weight_val=validation.weight,
+    )
+    best = max(1, int(np.argmax(estimator.validation_score_)))  # the first score is that of no round
+    del estimator._predictors[best:]  # scikit-learn keeps later rounds  # pylint: disable=protected-access
+
+
+# By library, or by class of scikit-learn.
+BOOSTING = {
+    "xgboost": Boosting(
+        "n_estimators", 100, _fit_xgboost, lambda fitted: int(getattr(fitted, "best_iteration", fitted.n_estimators - 1)) + 1
+    ),
+    "lightgbm": Boosting("n_estimators", 100, _fit_lightgbm, lambda fitted: int(fitted.best_iteration_ or fitted.n_estimators_)),
+    "catboost": Boosting("iterations", 1000, _fit_catboost, _catboost_rounds),
+    "HistGradientBoostingRegressor": Boosting("max_iter", 100, _fit_histogram, lambda fitted: int(fitted.n_iter_)),
+}
