@@ -14,11 +14,12 @@ from housing.core.errors import ConfigError
 TRUE_CELLS = ("True", "TRUE", "true", "1", "1.0")
 FALSE_CELLS = ("False", "FALSE", "false", "0", "0.0")
 HEADERS = ("first", "none")
-LIST_KEYS = ("na_values", "true_values", "false_values")
+DUPLICATES = ("refuse", "number")
+LIST_KEYS = ("na_values", "true_values", "false_values", "skip_rows")
 
 
 @dataclass(frozen=True)
-class ReadOptions:
+class ReadOptions:  # pylint: disable=too-many-instance-attributes  # one for each key of `read`
     """How a file writes its cells.
 
     Attributes
@@ -37,6 +38,14 @@ class ReadOptions:
         Cells of a bool, besides `TRUE_CELLS` and `FALSE_CELLS`.
     header
         "first" if the first row has the names of the columns, "none" if the columns have the order of the declaration.
+    skip_lines
+        Lines before the header that are not read, such as titles and comments.
+    skip_rows
+        First cells of rows that are not read, such as totals, notes and units.
+    strip
+        Whether spaces around names and cells are removed.
+    duplicates
+        What happens to a name that stands twice in the header: "refuse" the file, or "number" the columns.
     sheet
         The sheet of an Excel file, or None for its first.
     names
@@ -52,6 +61,10 @@ class ReadOptions:
     true_values: tuple[str, ...] = ()
     false_values: tuple[str, ...] = ()
     header: str = "first"
+    skip_lines: int = 0
+    skip_rows: tuple[str, ...] = ()
+    strip: bool = False
+    duplicates: str = "refuse"
     sheet: str | None = None
     names: tuple[tuple[str, ...], ...] = ()
 
@@ -62,6 +75,10 @@ class ReadOptions:
         _require(is_group and self.thousands not in (self.decimal, "-", "+"), "thousands must be a sign", self.thousands)
         _require(_is_codec(self.encoding), "encoding must be a codec of Python, such as utf-8, cp1252 or utf-16", self.encoding)
         _require(self.header in HEADERS, "header must be first or none", self.header)
+        _require(self.duplicates in DUPLICATES, "duplicates must be refuse or number", self.duplicates)
+        is_count = isinstance(self.skip_lines, int) and self.skip_lines >= 0
+        _require(is_count, "skip_lines must be a number of lines", self.skip_lines)
+        _require(isinstance(self.strip, bool), "strip must be true or false", self.strip)
         for name in LIST_KEYS:
             of_columns = [value for _, values in self.column_na_values for value in values] if name == "na_values" else []
             for value in (*getattr(self, name), *of_columns):
@@ -122,7 +139,7 @@ class ReadOptions:
     def _groups(self) -> re.Pattern[str]:
         """A number with groups: the last one has three digits, those before it two (in India) or three."""
         group, decimal = re.escape(self.thousands), re.escape(self.decimal)
-        return re.compile(rf"[+-]?\d{{1,3}}({group}\d{{2,3}})*{group}\d{{3}}({decimal}\d*)?", re.ASCII)
+        return re.compile(rf"[+-]?[1-9]\d{{0,2}}({group}\d{{2,3}})*{group}\d{{3}}({decimal}\d*)?", re.ASCII)
 
     def boolean(self, cell: str) -> bool | None:
         """Return the value of a bool's cell, or None if the cell is neither true nor false."""
@@ -138,7 +155,7 @@ class ReadOptions:
             return ""
         if isinstance(value, float | Decimal):
             return str(value).replace(".", self.decimal)
-        if isinstance(value, datetime) and value.time() == time():
+        if isinstance(value, datetime) and value.time() == time() and value.tzinfo is None:
             return str(value.date())
         return str(value)
 

@@ -12,6 +12,7 @@ import itertools
 import lzma
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,26 +80,31 @@ def open_table(path: Path, mode: Mode, suffix: str | None = None) -> Iterator[An
             f"{path}: {suffix} files are not supported. Expected CSV, CSV with {', '.join(COMPRESSIONS)}, {PARQUET} or {EXCEL}.",
             [],
         )
-    with path.open(mode) as file:
-        if suffix in COMPRESSIONS:
-            with COMPRESSIONS[suffix](file, mode) as stream:
-                yield stream
-        else:
-            yield file
+    try:
+        with path.open(mode) as file:
+            if suffix in COMPRESSIONS:
+                with COMPRESSIONS[suffix](file, mode) as stream:
+                    yield stream
+            else:
+                yield file
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if mode != "rb":
+            raise
+        raise TableError(f"{path} cannot be read: {error}", []) from error
 
 
 def read_rows(path: Path, options: ReadOptions = PLAIN, suffix: str | None = None) -> Iterator[NumberedRow]:
     """Yield the header and the rows of a file, each with the number of its first line. A quoted cell may span lines.
 
-    Rows may have more or fewer cells than the header. Cells among `options.na_values` are empty.
+    Rows may have more or fewer cells than the header. Cells among `options.na_values` are empty. Blank lines are no rows.
 
     Raises
     ------
     TableError
         If the file is empty, damaged or not what the options say, or if a name stands twice in the header.
     """
-    numbered_rows = _read_raw(path, options, (path.suffix if suffix is None else suffix).lower())
-    first = next(numbered_rows, None)
+    numbered_rows = read_lines(path, options, suffix)
+    first = next((row for row in numbered_rows if not _is_blank(row[1])), None)
     if first is None:
         raise TableError(f"{path} is empty. Expected a header with the names of the columns, and rows.", [])
     if options.header == "none":
@@ -106,9 +112,14 @@ def read_rows(path: Path, options: ReadOptions = PLAIN, suffix: str | None = Non
         yield 0, header
         numbered_rows = itertools.chain([first], numbered_rows)
     else:
-        _require_unique(first[1], path)
-        header = first[1]
-        yield first
+        header = number_duplicates(first[1]) if options.duplicates == "number" else first[1]
+        _require_unique(header, path)
+        yield first[0], header
+    if len(header) > 1:  # in a single column, a blank line is a missing value
+        numbered_rows = (row for row in numbered_rows if not _is_blank(row[1]))
+    if options.skip_rows:
+        skipped = frozenset(options.skip_rows)
+        numbered_rows = (row for row in numbered_rows if not (row[1] and row[1][0] in skipped))
     missing = options.missing_cells(header)
     if missing is None:
         yield from numbered_rows
@@ -118,31 +129,52 @@ def read_rows(path: Path, options: ReadOptions = PLAIN, suffix: str | None = Non
         yield line, ["" if cell.strip() in of_column else cell for cell, of_column in zip(cells, marks, strict=False)]
 
 
-def _read_raw(path: Path, options: ReadOptions, suffix: str) -> Iterator[NumberedRow]:
-    """Yield all rows of a file, the header among them."""
+def read_lines(path: Path, options: ReadOptions = PLAIN, suffix: str | None = None) -> Iterator[NumberedRow]:
+    """Yield all rows of a file as they are, the header among them. Raises TableError as `read_rows`."""
+    suffix = (path.suffix if suffix is None else suffix).lower()
     if suffix == PARQUET:
-        return read_parquet(path, options)
-    if suffix == EXCEL:
-        return read_excel(path, options)
-    return _read_csv(path, options, suffix)
+        numbered_rows = read_parquet(path, options)
+    elif suffix == EXCEL:
+        numbered_rows = read_excel(path, options)
+    else:
+        numbered_rows = _read_csv(path, options, suffix)
+    return ((line, [cell.strip() for cell in cells]) for line, cells in numbered_rows) if options.strip else numbered_rows
+
+
+def _is_blank(cells: Cells) -> bool:
+    return not cells or (len(cells) == 1 and not cells[0].strip())
+
+
+def number_duplicates(header: Sequence[str]) -> Cells:
+    """Return names that differ: the second "x" becomes "x_2", and of several columns without a name the third "column_3"."""
+    counts, seen, names = Counter(header), set[str](), list[str]()
+    for position, name in enumerate(header, start=1):
+        number, new = 1, name
+        if counts[name] > 1 and not name:
+            new = f"column_{position}"
+        while new in seen or (new != name and new in counts):
+            number += 1
+            new = f"{name or 'column'}_{number}"
+        seen.add(new)
+        names.append(new)
+    return names
 
 
 def _read_csv(path: Path, options: ReadOptions, suffix: str) -> Iterator[NumberedRow]:
     encoding = "utf-8-sig" if is_utf_8(options.encoding) else options.encoding
-    line = 1
+    line = options.skip_lines + 1
     try:
         # pylint: disable-next=contextmanager-generator-missing-cleanup  # the file is closed with the generator
         with open_table(path, "rb", suffix) as file, io.TextIOWrapper(file, encoding, "surrogateescape", newline="") as text:
-            reader = csv.reader(_text_lines(text, path, options), delimiter=options.delimiter, strict=True)
+            lines = _text_lines(text, path, options)
+            reader = csv.reader(lines, delimiter=options.delimiter, skipinitialspace=options.strip, strict=True)
             for cells in reader:
                 yield line, cells
-                line = reader.line_num + 1
+                line = options.skip_lines + reader.line_num + 1
     except csv.Error as error:
         raise TableError(f"{path}, line {line}: {_csv_reason(error)}", []) from error
     except UnicodeError as error:
         raise TableError(f"{path} is not a CSV file in {options.encoding}: {error}. Set read.encoding.", []) from error
-    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-        raise TableError(f"{path} cannot be read: {error}", []) from error
 
 
 def is_utf_8(encoding: str) -> bool:
@@ -161,7 +193,9 @@ def _text_lines(text: Iterable[str], path: Path, options: ReadOptions) -> Iterat
                 f"{path} is not a CSV file in {options.encoding.upper()}: line {number} has other bytes. {_encoding_hint(line)}",
                 [],
             )
-        if number == 1:
+        if number <= options.skip_lines:
+            continue
+        if number == options.skip_lines + 1:
             _require_delimiter(line, path, options)
         yield line
 
@@ -204,7 +238,11 @@ def _require_unique(header: Cells, path: Path) -> None:
     for name in header:
         fields = [str(number) for number, other in enumerate(header, start=1) if other == name]
         if len(fields) > 1:
-            raise TableError(f"{path}: the header has column {name!r} more than once (fields {' and '.join(fields)}).", [])
+            raise TableError(
+                f"{path}: the header has column {name!r} more than once (fields {' and '.join(fields)})."
+                " Rename one of them, or set read.duplicates to number in the table's YAML.",
+                [],
+            )
 
 
 def read_text(path: Path, options: ReadOptions = PLAIN, suffix: str | None = None) -> TextTable:

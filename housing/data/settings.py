@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -79,12 +80,13 @@ def parse_read_options(data: DictConfig, schema: Schema) -> ReadOptions:
     """Return how the files of a table are written. Raises ConfigError if an option is unknown or invalid."""
     declared: Any = OmegaConf.to_container(data, resolve=True)
     options = ReadOptions.from_dict(declared.get("read"), [column.name for column in schema.columns], schema.target.name)
-    written = [column.name for column in schema.columns if column.parse]
-    if written and options.decimal != ".":
-        raise ConfigError(
-            f"Table {schema.name}: column {written[0]} has parse: number, which needs decimal points"
-            f" (got read.decimal {options.decimal!r}). Write the numbers of this column without a unit, and remove parse."
-        )
+    expected = "decimal_comma" if options.decimal == "," else "number"
+    for column in schema.columns:
+        if column.parse not in ("", expected):
+            raise ConfigError(
+                f"Table {schema.name}: column {column.name} has parse: {column.parse}, which contradicts read.decimal"
+                f" {options.decimal!r}. Set parse to {expected}."
+            )
     return options
 
 
@@ -111,5 +113,5 @@ def _check_types(declared: Mapping[str, Any]) -> None:
         value = declared.get(key)
         if value is not None and not isinstance(value, expected):
             raise ConfigError(f"Table {declared.get('name')}: {key} must be {description} (got {value!r}).")
-    if INTERPOLATION in json.dumps(declared, default=str):
-        raise ConfigError(f"Table {declared.get('name')}: text in its config must not contain {INTERPOLATION}. Remove it.")
+    for text in re.findall(rf'[^"]*{re.escape(INTERPOLATION)}[^"]*', json.dumps(declared, default=str, ensure_ascii=False)):
+        raise ConfigError(f"Table {declared.get('name')}: text in its config must not contain {INTERPOLATION} (got {text!r}).")

@@ -345,7 +345,7 @@ def _parse_value(column: Column, cell: str, options: ReadOptions) -> Value:
     if not cell:
         return None
     if column.parse:
-        number = parse_written_number(cell)
+        number = parse_written_number(cell, column.parse)
         return cell if number is None else number
     if column.type == "bool":
         value = options.boolean(cell)

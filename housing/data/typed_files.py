@@ -1,7 +1,9 @@
 """Typed table files, Parquet and Excel: their values as cells of text, so that every file is read by the same rules."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 from housing.core.errors import HousingError, TableError
@@ -65,6 +67,25 @@ def read_excel(path: Path, options: ReadOptions) -> Iterator[NumberedRow]:
     TableError
         If the file is no Excel file, or has no such sheet.
     """
+    with _open_book(path) as book:
+        if options.sheet is not None and options.sheet not in book.sheetnames:
+            raise TableError(f"{path} has no sheet {options.sheet!r}. Sheets: {', '.join(book.sheetnames)}. Set read.sheet.", [])
+        sheet, width = book[options.sheet or book.sheetnames[0]], 0
+        for number, values in enumerate(sheet.iter_rows(values_only=True), start=1):
+            n_cells = max((column for column, value in enumerate(values, start=1) if value is not None), default=0)
+            if n_cells and number > options.skip_lines:
+                width = width or n_cells
+                yield number, [options.format(value) for value in values[: max(width, n_cells)]]
+
+
+def sheet_names(path: Path) -> list[str]:
+    """Return the names of the sheets of an Excel file. Raises as `read_excel`."""
+    with _open_book(path) as book:
+        return list(book.sheetnames)
+
+
+@contextmanager
+def _open_book(path: Path) -> Iterator[Any]:
     try:
         import openpyxl  # pylint: disable=import-outside-toplevel  # an extra
         from openpyxl.utils.exceptions import InvalidFileException  # pylint: disable=import-outside-toplevel
@@ -77,13 +98,6 @@ def read_excel(path: Path, options: ReadOptions) -> Iterator[NumberedRow]:
     except (InvalidFileException, BadZipFile, KeyError, ValueError, OSError) as error:
         raise TableError(f"{path} cannot be read as Excel: {error}", []) from error
     try:
-        if options.sheet is not None and options.sheet not in book.sheetnames:
-            raise TableError(f"{path} has no sheet {options.sheet!r}. Sheets: {', '.join(book.sheetnames)}. Set read.sheet.", [])
-        sheet, width = book[options.sheet or book.sheetnames[0]], 0
-        for number, values in enumerate(sheet.iter_rows(values_only=True), start=1):
-            n_cells = max((column for column, value in enumerate(values, start=1) if value is not None), default=0)
-            if n_cells:
-                width = width or n_cells
-                yield number, [options.format(value) for value in values[: max(width, n_cells)]]
+        yield book
     finally:
         book.close()

@@ -31,7 +31,7 @@ class Association:
     strength: float
 
 
-def numbers_of(column: ColumnProfile, options: ReadOptions) -> Vector:
+def _numbers_of(column: ColumnProfile, options: ReadOptions) -> Vector:
     """Return the numbers of the sampled cells, shape (rows,); NaN for other cells."""
     parsed = (parse_number(cell, options) for cell in column.sample)
     return np.array([np.nan if number is None else number for number in parsed], dtype=np.float64)
@@ -42,15 +42,15 @@ def values_of(column: ColumnProfile, decision: Decision, options: ReadOptions) -
     if decision.is_date:
         values = [date_seconds(cell, str(decision.attributes.get("format", ISO_DATE))) for cell in column.sample]
     elif "parse" in decision.attributes:
-        values = [parse_written_number(cell) for cell in column.sample]
+        values = [parse_written_number(cell, str(decision.attributes["parse"])) for cell in column.sample]
     else:
-        return numbers_of(column, options)
+        return _numbers_of(column, options)
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def measure(profile: FileProfile, decisions: Decisions, target: str) -> list[Association]:
     """Return the association of each feature with the target, the closest first."""
-    actual = numbers_of(profile.column(target), decisions.options)
+    actual = values_of(profile.column(target), decisions.column(target), decisions.options)
     measured = [
         Association(decision.name, _strength(profile.column(decision.name), decision, decisions.options, actual))
         for decision in decisions.columns
@@ -104,7 +104,7 @@ def without_leaks(profile: FileProfile, decisions: Decisions, target: str) -> tu
     warnings
         Of columns that are kept, although they or other relations are suspicious.
     """
-    actual = numbers_of(profile.column(target), decisions.options)
+    actual = values_of(profile.column(target), decisions.column(target), decisions.options)
     for factors in _exact_relations(profile, decisions, actual):
         if len(factors) > 1 and not _is_sum(factors):
             return decisions, [f"{target!r} is exactly a sum of multiples of {_listed(factors)}. Is all of that known before?"]

@@ -1,40 +1,38 @@
 """Cells of unknown files: missing marks, numbers, words for true and false, and formats of dates."""
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from housing.data.read_options import ReadOptions
-from housing.schema.dates import parse_date
+from housing.schema.dates import ISO_DATE, SHORTER, parse_date
 from housing.schema.written_numbers import PLAIN_NUMBER
 
 MISSING_MARKS = frozenset(
-    ["NA", "N/A", "n/a", "na", "#N/A", "NaN", "nan", "NAN", "NULL", "Null", "null", "?", "-", "--", ".", "<NA>", "missing"]
+    ["NA", "N/A", "n/a", "na", "#N/A", "#NA", "NaN", "nan", "NAN", "NULL", "Null", "null", "?", "-", "--", ".", "<NA>", "missing"]
 )
 LEADING_ZERO = re.compile(r"\s*[+-]?0\d+\s*", re.ASCII)
 DECORATED = re.compile(r"([^\d+-]{0,8})([+-]?\d[\d.,' \u00a0\u202f]*?)([^\d]{0,12})")  # "$1,200", "12 %", "45,000 kms"
 TRUE_WORDS = ("true", "t", "yes", "y", "ja", "oui", "si", "sí", "on")
 FALSE_WORDS = ("false", "f", "no", "n", "nein", "non", "off")
-DATE_FORMATS = (
-    "%Y-%m-%d",
-    "%Y-%m-%d %H:%M:%S",
-    "%Y-%m-%dT%H:%M:%S",
-    "%Y-%m-%d %H:%M",
-    "%Y/%m/%d",
-    "%d.%m.%Y",
-    "%d.%m.%y",
-    "%d.%m.%Y %H:%M",
-    "%m/%d/%Y",
-    "%m/%d/%y",
-    "%d/%m/%Y",
-    "%d/%m/%y",
-    "%m/%d/%Y %H:%M",
-    "%d/%m/%Y %H:%M",
-    "%d-%m-%Y",
-    "%d %b %Y",
-    "%b %d, %Y",
-    "%B %d, %Y",
-    "%Y%m%d",
+# In lower case. In a column of numbers these mean that there is none; elsewhere they can be levels.
+NO_NUMBERS = frozenset(
+    ["none", "n.a.", "n.a", "k.a.", "unknown", "unbekannt", "not available", "nil", "tbd", "...", "…", "inf", "-inf", "infinity"]
+    + ["#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"]
 )
+DAYS = (
+    *("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d.%m.%y", "%m/%d/%Y", "%m/%d/%y", "%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y", "%m-%d-%Y"),
+    *("%d-%m-%y", "%Y.%m.%d", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%Y%m%d"),
+)
+TIMES = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+ISO_TIMES = ("T%H:%M:%S", "T%H:%M", "T%H:%M:%S.%f", " %H:%M:%S%z", "T%H:%M:%S%z", "T%H:%M:%S.%f%z", " %H:%M:%S.%f%z")
+DATE_FORMATS = (
+    *(f"{day}{time}" for time in TIMES for day in DAYS),
+    *(f"{ISO_DATE}{time}" for time in ISO_TIMES),
+    *(f"{weekday}, {day}" for day in DAYS[14:18] for weekday in ("%a", "%A")),
+)
+MONTH = re.compile(r"jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", re.IGNORECASE)
+N_TRIED = 30  # distinct cells that decide which formats are tried
 
 
 def parse_number(cell: str, options: ReadOptions) -> float | None:
@@ -49,12 +47,6 @@ def number_core(cell: str) -> str:
     return match[2].strip() if match else cell
 
 
-def decoration(cell: str) -> tuple[str, str] | None:
-    """Return what stands before and behind the number of a cell, or None if the cell is no decorated number."""
-    match = DECORATED.fullmatch(cell.strip())
-    return (match[1].strip(), match[3].strip()) if match else None
-
-
 def true_and_false(levels: Iterable[str]) -> tuple[list[str], list[str]] | None:
     """Return the levels that mean true and those that mean false, or None if the levels are no words for both."""
     levels = list(levels)
@@ -63,10 +55,25 @@ def true_and_false(levels: Iterable[str]) -> tuple[list[str], list[str]] | None:
     return (true, false) if true and false and len(true) + len(false) == len(levels) else None
 
 
-def date_formats(cells: Iterable[str]) -> list[str]:
-    """Return the formats that all cells have, the most usual first; [] if there are no cells."""
-    distinct = list(dict.fromkeys(cells))
-    return [form for form in DATE_FORMATS if distinct and all(date_seconds(cell, form) is not None for cell in distinct)]
+def date_formats(cells: Mapping[str, int]) -> dict[str, int]:
+    """Return the formats of dates, the most usual first, with the number of cells that have each.
+
+    Parameters
+    ----------
+    cells
+        The count of each distinct cell.
+    """
+    tried = list(itertools.islice(cells, N_TRIED))
+    if sum(map(_looks_like_date, tried)) <= len(tried) / 2:
+        return {}
+    formats = [form for form in DATE_FORMATS if any(date_seconds(cell, form) is not None for cell in tried)]
+    counts = {form: sum(count for cell, count in cells.items() if date_seconds(cell, form) is not None) for form in formats}
+    return {form: count for form, count in counts.items() if counts.get(SHORTER.get(form, "")) != count}
+
+
+def _looks_like_date(cell: str) -> bool:
+    n_numbers = len(re.findall(r"\d+", cell))
+    return n_numbers >= 3 or (n_numbers == 2 and MONTH.search(cell) is not None) or (len(cell) == 8 and cell.isdecimal())
 
 
 def date_seconds(cell: str, form: str) -> float | None:

@@ -8,9 +8,10 @@ from typing import Any, Self
 
 from housing.core.errors import ConfigError
 from housing.data.read_options import FALSE_CELLS, TRUE_CELLS, ReadOptions
-from housing.description.cells import MISSING_MARKS, date_formats, decoration, true_and_false
+from housing.description.cells import MISSING_MARKS, NO_NUMBERS, date_formats, date_seconds, true_and_false
+from housing.description.doubts import level_doubts, number_doubts, written_units
 from housing.description.profile import ColumnProfile, FileProfile
-from housing.schema.column import MAX_INTEGER
+from housing.schema.column import MAX_FEATURE, MAX_INTEGER
 from housing.schema.dates import ISO_DATE
 from housing.schema.written_numbers import parse_written_number
 
@@ -22,6 +23,28 @@ MAX_LEVEL_SHARE = 0.5  # levels of a category, of the rows that have one
 MIN_ROWS_OF_IDENTIFIER = 20
 N_EXAMPLES = 4
 MAX_EXAMPLE = 40  # characters of an example
+MAX_UNIT = 12  # characters before and behind a number
+CURRENCIES = (
+    "usd",
+    "eur",
+    "gbp",
+    "chf",
+    "inr",
+    "aud",
+    "cad",
+    "jpy",
+    "cny",
+    "sek",
+    "nok",
+    "dkk",
+    "pln",
+    "rs",
+    "rs.",
+    "kr",
+    "r$",
+    "us$",
+    "a$",
+)
 
 COORDINATES = (  # role, names, and limit in degrees
     ("latitude", re.compile(r"(.*[ _])?lat(itude)?", re.IGNORECASE), 90),
@@ -120,12 +143,16 @@ def find_target(profile: FileProfile, target: str) -> str:
         name for name in names if name.strip().lower() == target.strip().lower()
     ]
     if len(matches) != 1:
-        raise ConfigError(f"target={target!r} is no column of the file. Columns: {', '.join(map(repr, names))}.")
+        hint = " If the first row has the names, add read.header=first." if profile.columns[0].options.header == "none" else ""
+        raise ConfigError(f"target={target!r} is no column of the file. Columns: {', '.join(map(repr, names))}.{hint}")
     column = profile.column(matches[0])
-    if column.n_numbers < MIN_TARGET_SHARE * max(column.n_present, 1):
+    if not column.n_present:
+        raise ConfigError(f"The target {matches[0]!r} is empty in all {column.n_rows:,} rows.")
+    n_others = column.n_present - max(column.n_numbers, column.n_numbers + column.n_written if _unit(column) is not None else 0)
+    if n_others > (1 - MIN_TARGET_SHARE) * column.n_present:
         raise ConfigError(
-            f"The target {matches[0]!r} must be a number, but {column.n_present - column.n_numbers:,} of its {column.n_present:,}"
-            f" cells are none, such as {_examples(column)}."
+            f"The target {matches[0]!r} must be a number, but {n_others:,} of its {column.n_present:,} cells are none, such as"
+            f" {_examples(column)}."
         )
     return matches[0]
 
@@ -163,102 +190,156 @@ def _missing_evidence(column: ColumnProfile, n_missing: int, marks: Mapping[str,
 
 
 def _decide_target(column: ColumnProfile, reading: _Reading) -> Decision:
-    odd, evidence = _odd_cells(column), [_range(column)]
-    if odd:
-        reading.column_na_values[column.name] = odd
-        evidence.append(_odd_evidence(column, odd))
-    return Decision(column.name, {"type": _number_type(column), "role": "target"}, tuple(evidence))
+    unit = _unit(column) if column.n_numbers < MIN_TARGET_SHARE * column.n_present else None
+    decided = _plain_number(column, reading) if unit is None else _written_number(column, unit, reading)
+    attributes = {key: value for key, value in decided.attributes.items() if key != "nullable"}
+    return replace(decided, attributes={**attributes, "role": "target"})
 
 
 def _decide_feature(column: ColumnProfile, reading: _Reading) -> Decision:
     if not column.n_present:
         return Decision(column.name, {"role": "ignore"}, ("empty",), (f"{column.name!r} is empty.",))
-    levels = {cell: count for cell, count in column.levels.items() if cell not in MISSING_MARKS}
-    if len(levels) == 1 and column.n_present == column.n_rows:
+    levels = _levels(column)
+    if len(levels) == 1 and column.n_present == column.n_rows > 1:
         constant = f"constant: {next(iter(levels))!r}"
         return Decision(column.name, {"role": "ignore"}, (constant,), (f"{column.name!r} is constant.",))
     words = true_and_false(levels)
     if words is not None:
         reading.add_words(*words)
         return Decision(column.name, {"type": "bool"}, (_counts(levels),))
-    if not column.n_leading_zeros and column.n_numbers >= MIN_NUMBER_SHARE * column.n_present:
+    if not column.n_leading_zeros and column.n_numbers and column.n_numbers >= MIN_NUMBER_SHARE * _n_meant(column):
         return _decide_number(column, levels, reading)
     return _decide_text(column, levels, reading)
 
 
+def _levels(column: ColumnProfile) -> Mapping[str, int]:
+    """Return the count of each distinct cell that is not missing, or {} if they are too many to count."""
+    return {cell: count for cell, count in column.levels.items() if cell not in MISSING_MARKS}
+
+
+def _cells(column: ColumnProfile) -> Mapping[str, int]:
+    """Return the count of each distinct cell that is not missing: in all rows, or in the sample if they are too many."""
+    return _levels(column) or Counter(cell for cell in column.sample if cell and cell not in MISSING_MARKS)
+
+
+def _n_meant(column: ColumnProfile) -> int:
+    """Return the number of cells that are neither missing nor a word for that among numbers."""
+    return column.n_present - sum(count for cell, count in column.misfits.items() if _means_none(cell))
+
+
+def _means_none(cell: str) -> bool:
+    return cell.strip().lower() in NO_NUMBERS
+
+
 def _decide_number(column: ColumnProfile, levels: Mapping[str, int], reading: _Reading) -> Decision:
-    kind = _number_type(column)
+    kind, size = _number_type(column), max(abs(column.numbers.lowest), abs(column.numbers.highest))
+    if kind == "int" and len(str(int(size))) == len("20240131") and "%Y%m%d" in (formats := date_formats(_cells(column))):
+        return _decide_date(column, _cells(column), formats, reading)
     if _is_identifier(column) and kind == "int":
         return _identifier(column, "counts up" if column.numbers.is_increasing else "each value once")
-    if kind == "int" and max(abs(column.numbers.lowest), abs(column.numbers.highest)) > MAX_INTEGER:
+    if kind == "int" and size > MAX_INTEGER:
         return _identifier(column, "longer than an exact number")
+    if size > MAX_FEATURE:
+        return _left_out(column, f"up to {size:g}", f"has numbers of more than {MAX_FEATURE:g}, with which models cannot compute")
+    decided = _plain_number(column, reading)
     odd = _odd_cells(column)
     if len(odd) > MAX_ODD_CELLS:
         warning = f"{column.name!r} mixes numbers with {len(odd)} or more other cells: {_counts(odd)}. It is left out."
         return Decision(column.name, {"role": "ignore"}, ("mixed",), (warning,))
-    if not odd:
-        two_levels = (_counts(levels),) if 0 < len(levels) <= 2 else ()
-        return Decision(column.name, {"type": kind}, (_range(column), *two_levels))
-    reading.column_na_values[column.name] = odd
-    warning = f"{column.name!r} has {sum(odd.values()):,} cells that are no numbers, taken as missing: {_counts(odd)}."
-    return Decision(column.name, {"type": kind, "nullable": True}, (_range(column), _odd_evidence(column, odd)), (warning,))
+    two_levels = (_counts(levels),) if 0 < len(levels) <= 2 else ()
+    doubts = number_doubts(column)
+    return replace(decided, evidence=(*decided.evidence, *two_levels), warnings=(*decided.warnings, *doubts))
 
 
-def _odd_evidence(column: ColumnProfile, odd: Mapping[str, int]) -> str:
-    return f"{sum(odd.values()):,} of {column.n_rows:,} values do not parse: {_counts(odd)}"
+def _plain_number(column: ColumnProfile, reading: _Reading) -> Decision:
+    decided = Decision(column.name, {"type": _number_type(column)}, (_range(column),))
+    return _without_odd(decided, column, _odd_cells(column), reading)
+
+
+def _without_odd(decided: Decision, column: ColumnProfile, odd: Mapping[str, int], reading: _Reading) -> Decision:
+    """Return the decision that takes odd cells as missing, with a warning."""
+    if not odd or len(odd) > MAX_ODD_CELLS:
+        return decided
+    reading.column_na_values[column.name] = dict(odd)
+    count = f"{sum(odd.values()):,} of {column.n_rows:,} values"
+    warning = f"{column.name!r}: {count} do not parse and are taken as missing: {_counts(odd)}."
+    return replace(decided, attributes={**decided.attributes, "nullable": True}, warnings=(warning,))
 
 
 def _decide_text(column: ColumnProfile, levels: Mapping[str, int], reading: _Reading) -> Decision:
-    present = [cell for cell in column.sample if cell and cell not in MISSING_MARKS]
-    cells = levels or Counter(present)
+    cells = _cells(column)
     if formats := date_formats(cells):
-        return _decide_date(column, formats)
-    unit = _unit(column, present)
+        return _decide_date(column, cells, formats, reading)
+    unit = _unit(column)
     if unit is not None:
-        return _decide_written_number(column, cells, unit, reading)
+        return _decide_written_number(column, unit, reading)
     if _is_identifier(column):
         return _identifier(column, "each value once")
     if levels and len(levels) <= max(MAX_LISTED, MAX_LEVEL_SHARE * column.n_present):
         is_listed = len(levels) <= MAX_LISTED and not any("${" in level for level in levels)  # a config may not contain that
         categories = sorted(levels) if is_listed else "auto"
         evidence = f"{len(levels):,} levels, {_counts(levels)}"
-        return Decision(column.name, {"type": "category", "categories": categories}, (evidence,))
+        return Decision(
+            column.name, {"type": "category", "categories": categories}, (evidence,), tuple(level_doubts(column, levels))
+        )
     return _left_out(column, f"text, {len(column.distinct):,} distinct", "has too many distinct texts for a category")
 
 
-def _decide_date(column: ColumnProfile, formats: Sequence[str]) -> Decision:
-    form, *others = formats
+def _decide_date(column: ColumnProfile, cells: Mapping[str, int], formats: Mapping[str, int], reading: _Reading) -> Decision:
+    n_cells = sum(cells.values())
+    form = max(formats, key=formats.__getitem__)
+    odd = {cell: count for cell, count in cells.items() if date_seconds(cell, form) is None}
+    if formats[form] < MIN_NUMBER_SHARE * n_cells or len(odd) > MAX_ODD_CELLS:
+        return _left_out(column, "dates and others", f"has dates in several formats, or among other texts ({', '.join(formats)})")
     declared = {"type": "date"} if form == ISO_DATE else {"type": "date", "format": form}
-    warning = (
-        f"{column.name!r} has dates that {' and '.join(formats)} fit (such as {_examples(column)}): check which one is right."
-    )
-    return Decision(column.name, declared, (f"dates written as {form}",), (warning,) if others else ())
+    decided = _without_odd(Decision(column.name, declared, (f"dates written as {form}",)), column, odd, reading)
+    equal = [other for other, count in formats.items() if count == formats[form]]
+    if len(equal) == 1:
+        return decided
+    doubt = f"{column.name!r} has dates that {' and '.join(equal)} fit (such as {_examples(column)}): check which one is right."
+    return replace(decided, warnings=(*decided.warnings, doubt))
 
 
-def _decide_written_number(column: ColumnProfile, cells: Mapping[str, int], unit: str, reading: _Reading) -> Decision:
-    numbers = {cell: parse_written_number(cell) for cell in cells}
-    parsed = [number for number in numbers.values() if number is not None]
-    odd = {cell: cells[cell] for cell, number in numbers.items() if number is None}
-    is_understood = sum(odd.values()) <= (1 - MIN_NUMBER_SHARE) * sum(cells.values()) and len(odd) <= MAX_ODD_CELLS
-    if column.options.decimal != "." or not is_understood:
+def _decide_written_number(column: ColumnProfile, unit: str, reading: _Reading) -> Decision:
+    parsed, odd = _parse_written(column)
+    is_understood = sum(odd.values()) <= (1 - MIN_NUMBER_SHARE) * column.n_present and len(odd) <= MAX_ODD_CELLS
+    if not parsed or not is_understood:
         return _left_out(column, f"numbers with {unit!r}", "has numbers stored as text")
-    declared = {"type": "int" if all(map(float.is_integer, parsed)) else "float", "parse": "number"}
-    evidence = f"numbers with {unit!r}, {min(parsed):.10g} to {max(parsed):.10g}"
-    if not odd:
-        return Decision(column.name, declared, (evidence,))
-    reading.column_na_values[column.name] = odd
-    warning = f"{column.name!r} has {sum(odd.values()):,} cells that are no numbers, taken as missing: {_counts(odd)}."
-    return Decision(column.name, {**declared, "nullable": True}, (evidence, _odd_evidence(column, odd)), (warning,))
+    return _written_number(column, unit, reading)
 
 
-def _unit(column: ColumnProfile, present: Sequence[str]) -> str | None:
-    """Return the currency or unit that the numbers of a column are written with, or None if they have several or none."""
-    if column.n_decorated < MIN_NUMBER_SHARE * column.n_present:
+def _written_number(column: ColumnProfile, unit: str, reading: _Reading) -> Decision:
+    parsed, odd = _parse_written(column)
+    declared = {"type": "int" if all(map(float.is_integer, parsed)) else "float", "parse": column.parse}
+    written = f"with {unit!r}, " if unit else "written as text, "
+    evidence = f"numbers {written}{min(parsed):.10g} to {max(parsed):.10g}"
+    return _without_odd(Decision(column.name, declared, (evidence,)), column, odd, reading)
+
+
+def _parse_written(column: ColumnProfile) -> tuple[list[float], dict[str, int]]:
+    """Return the numbers of the cells, and the counts of the cells that have none."""
+    cells = _cells(column)
+    numbers = {cell: parse_written_number(cell, column.parse) for cell in cells}
+    parsed = [number for number in numbers.values() if number is not None]
+    return parsed, {cell: cells[cell] for cell, number in numbers.items() if number is None}
+
+
+def _unit(column: ColumnProfile) -> str | None:
+    """Return the currency or unit of written numbers, "" if they have none, or None if they have several or are names."""
+    if not column.n_written or column.n_numbers + column.n_written < MIN_NUMBER_SHARE * _n_meant(column):
         return None
-    (most_common, count), *_ = Counter(decoration(cell) for cell in present).most_common(1)
-    if most_common is None or count < MIN_NUMBER_SHARE * len(present) or (most_common[0].isascii() and most_common[0].isalpha()):
-        return None  # such as Q1, Q2: names, not numbers
-    return "…".join(most_common)
+    units = written_units(_cells(column), column.parse)
+    decorated = Counter({unit: count for unit, count in units.items() if any(unit)})
+    if not decorated:
+        return ""
+    (prefix, suffix), count = decorated.most_common(1)[0]
+    is_name = len(prefix) > MAX_UNIT or len(suffix) > MAX_UNIT or (_has_letter(prefix) and prefix.lower() not in CURRENCIES)
+    return None if is_name or count < MIN_NUMBER_SHARE * decorated.total() else f"{prefix}…{suffix}"
+
+
+def _has_letter(text: str) -> bool:
+    """Return whether a text has a letter: what stands before a number is then often a name, such as Q in Q1."""
+    return any(character.isalpha() for character in text)
 
 
 def _left_out(column: ColumnProfile, evidence: str, problem: str) -> Decision:
@@ -272,7 +353,8 @@ def _is_identifier(column: ColumnProfile) -> bool:
         return False
     if IDENTIFIER.fullmatch(column.name.strip()):
         return True
-    counts_rows = column.numbers.is_increasing or column.numbers.highest - column.numbers.lowest + 1 == column.n_present
+    n_numbers = column.numbers.highest - column.numbers.lowest + 1
+    counts_rows = n_numbers == column.n_present or (column.numbers.is_increasing and n_numbers <= 2 * column.n_present)
     is_text = column.n_numbers < column.n_present or column.n_leading_zeros > 0
     return column.n_present >= MIN_ROWS_OF_IDENTIFIER and (counts_rows or is_text)
 

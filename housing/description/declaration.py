@@ -57,7 +57,7 @@ def _read_evidence(name: str, decisions: Decisions, evidence: Mapping[str, str])
     if name == "na_values":
         return [", ".join(f"{cell!r} in {count:,} cells" for cell, count in decisions.na_values.items())]
     if name == "column_na_values":
-        return ["cells that are no numbers, in columns of numbers"]
+        return ["cells that do not parse in their column"]
     return [evidence[name]] if name in evidence else ["words of the columns of type bool"]
 
 

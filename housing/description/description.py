@@ -2,8 +2,8 @@
 
 import re
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from housing.description.associations import measure, without_leaks
 from housing.description.decisions import decide, find_target
 from housing.description.declaration import path_value, to_declaration
 from housing.description.findings import find
+from housing.description.other_rows import find_other_rows
 from housing.description.page import Description, write_description
 from housing.description.profile import ColumnProfile, FileProfile, profile_file
 from housing.description.sniffing import Sniffed, sniff
@@ -41,6 +42,8 @@ class DescriptionSettings:
         The page to write.
     overwrite
         Whether an existing YAML may be replaced.
+    read
+        Read options that are known, by name. The others are guessed.
     """
 
     file: Path
@@ -50,6 +53,7 @@ class DescriptionSettings:
     page: Path
     data_folder: Path
     overwrite: bool = False
+    read: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, cfg: DictConfig, folder: Path) -> Self:
@@ -57,7 +61,8 @@ class DescriptionSettings:
         file = Path(cfg.file)
         name = str(cfg.name or re.sub(r"[^\w.-]+", "_", base_name(file)).lstrip("_.-") or "table")
         page = Path(cfg.paths.outputs) / f"{name}.description.html" if cfg.page is None else Path(cfg.page)
-        return cls(file, None if cfg.target is None else str(cfg.target), name, folder, page, Path(cfg.paths.data), cfg.overwrite)
+        target, read = None if cfg.target is None else str(cfg.target), dict(cfg.read)
+        return cls(file, target, name, folder, page, Path(cfg.paths.data), cfg.overwrite, read)
 
     @property
     def declaration(self) -> Path:
@@ -81,8 +86,7 @@ def describe(settings: DescriptionSettings, next_command: Callable[..., str]) ->
         raise HousingError(f"File {settings.file} does not exist. Set file= to a CSV, Parquet or Excel file.")
     if settings.target is not None and settings.declaration.exists() and not settings.overwrite:
         raise ConfigError(f"{settings.declaration} exists. Replace it with overwrite=true, or choose another name: name=NAME")
-    sniffed = sniff(settings.file)
-    profile = profile_file(settings.file, sniffed.options)
+    sniffed, profile = _read(settings)
     if settings.target is None:
         return _list_columns(profile, sniffed, settings, next_command)
     described = _describe(settings, sniffed, profile, settings.target)
@@ -101,13 +105,29 @@ def describe(settings: DescriptionSettings, next_command: Callable[..., str]) ->
     )
 
 
+def _read(settings: DescriptionSettings) -> tuple[Sniffed, FileProfile]:
+    """Return how the file is written, and its profile without units and totals."""
+    sniffed = sniff(settings.file, settings.read)
+    profile = profile_file(settings.file, sniffed.options)
+    rows = {} if "skip_rows" in sniffed.evidence else find_other_rows(profile)
+    if not rows:
+        return sniffed, profile
+    sniffed = replace(
+        sniffed,
+        options=replace(sniffed.options, skip_rows=tuple(rows)),
+        evidence={**sniffed.evidence, "skip_rows": "; ".join(rows.values())},
+        warnings=(*sniffed.warnings, *rows.values()),
+    )
+    return sniffed, profile_file(settings.file, sniffed.options)
+
+
 def _describe(settings: DescriptionSettings, sniffed: Sniffed, profile: FileProfile, target: str) -> Description:
     target = find_target(profile, target)
     decisions, suspicions = without_leaks(profile, decide(profile, sniffed.options, target), target)
     if not any(column.is_feature for column in decisions.columns):
         reasons = " ".join(warning for column in decisions.columns for warning in column.warnings)
         raise ConfigError(f"{settings.file} has no column that can be a feature. {reasons}")
-    findings = [*find(settings.file, profile, decisions, target), *suspicions]
+    findings = [*sniffed.warnings, *find(settings.file, profile, decisions, target), *suspicions]
     return Description(settings.file, target, profile, decisions, measure(profile, decisions, target), findings)
 
 
@@ -130,6 +150,7 @@ def _list_columns(profile: FileProfile, sniffed: Sniffed, settings: DescriptionS
     return "\n".join(
         [
             f"{settings.file}: {profile.n_rows:,} rows, {len(profile.columns)} columns{f', {options}' if options else ''}",
+            *(f"  ! {warning}" for warning in sniffed.warnings),
             *(f"  {override:{width}}  {summary}" for override, summary in choices),
             "Choose the column to predict, a number, and add its target= to the command:",
             f"  {command} target=...",

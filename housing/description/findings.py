@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 
 from housing.data.reading import read_rows
-from housing.description.associations import numbers_of
+from housing.description.associations import values_of
 from housing.description.decisions import Decisions
 from housing.description.profile import CHUNK_ROWS, ColumnProfile, FileProfile, count_duplicates, hash_rows
-from housing.schema.column import Vector
+from housing.schema.column import MAX_TARGET, Vector
 
 CAPPED_SHARE = 0.005  # of the rows with the highest or the lowest target
 CAPPED_TIMES = 5  # as many as rows with a usual value
 MIN_DISTINCT_TARGETS = 50
 SKEWED = 2.0
+MIN_LABELLED = 50
 
 
 def find(path: Path, profile: FileProfile, decisions: Decisions, target: str) -> Iterator[str]:
@@ -26,17 +27,33 @@ def find(path: Path, profile: FileProfile, decisions: Decisions, target: str) ->
             " until they are corrected or removed."
         )
     yield from _duplicates(path, profile, decisions)
-    values = numbers_of(profile.column(target), decisions.options)
+    values = values_of(profile.column(target), decisions.column(target), decisions.options)
     values = values[~np.isnan(values)]
+    yield from _small(profile.n_rows - _count_unlabelled(profile.column(target), decisions), values, target)
     yield from _capped(values, target)
     yield from _skewed(values, target)
-    n_unlabelled = _count_unlabelled(profile.column(target))
+    n_unlabelled = _count_unlabelled(profile.column(target), decisions)
     if n_unlabelled:
         yield f"{n_unlabelled:,} of {profile.n_rows:,} rows have no {target!r}, the target. They are left out of training."
 
 
-def _count_unlabelled(column: ColumnProfile) -> int:
-    return column.n_rows - column.n_numbers
+def _count_unlabelled(column: ColumnProfile, decisions: Decisions) -> int:
+    odd = dict(decisions.options.column_na_values).get(column.name, ())
+    return column.missing.total() + sum(column.misfits[cell] for cell in odd)
+
+
+def _small(n_labelled: int, values: Vector, target: str) -> Iterator[str]:
+    """Yield why a target cannot be learned or judged: too few rows, too few values, or values out of range."""
+    if n_labelled < MIN_LABELLED:
+        yield f"Only {n_labelled:,} rows have a {target!r}: too few to train a model and to judge it."
+    n_distinct = len(np.unique(values))
+    if n_distinct == 1:
+        yield f"{target!r} has the same value in each row, {values[0]:.10g}. There is nothing to predict."
+    elif n_distinct == 2 and n_labelled >= MIN_LABELLED:
+        yield f"{target!r} has two values only. Models predict a number between them, not one of the two."
+    if values.size and np.abs(values).max() > MAX_TARGET:
+        highest = f"{np.abs(values).max():g}"
+        yield f"{target!r} has values of up to {highest}. Training refuses values above {MAX_TARGET:g}: use a larger unit."
 
 
 def _duplicates(path: Path, profile: FileProfile, decisions: Decisions) -> Iterator[str]:

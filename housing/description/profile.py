@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from housing.core.errors import TableError
 from housing.data.read_options import ReadOptions
 from housing.data.reading import Cells, NumberedRow, read_rows
-from housing.description.cells import LEADING_ZERO, MISSING_MARKS, number_core, parse_number
-from housing.schema.written_numbers import PLAIN_INTEGER
+from housing.description.cells import LEADING_ZERO, MISSING_MARKS, parse_number
+from housing.schema.written_numbers import PLAIN_INTEGER, read_written_number
 
 CHUNK_ROWS = 20_000
 SAMPLE_ROWS = 20_000
+N_LAST_ROWS = 5
 MAX_LEVELS = 10_000  # distinct cells of a column that are counted one by one
 MAX_MISFITS = 200  # distinct cells that are counted in a column of numbers
 MISSING_CELLS = MISSING_MARKS | {""}
@@ -71,8 +72,8 @@ class ColumnProfile:
         The count of the empty cell and of each mark for a missing value.
     distinct
         The distinct cells that are not empty.
-    n_numbers, n_integers, n_leading_zeros, n_decorated
-        Cells that are numbers, whole numbers, numbers with leading zeros, and numbers with a unit or currency around them.
+    n_numbers, n_integers, n_leading_zeros, n_written
+        Cells that are numbers, whole numbers, numbers with leading zeros, and written numbers, such as those with a unit.
     misfits
         The count of each distinct cell that is no number, at most `MAX_MISFITS` of them.
     numbers
@@ -88,7 +89,7 @@ class ColumnProfile:
     n_numbers: int = 0
     n_integers: int = 0
     n_leading_zeros: int = 0
-    n_decorated: int = 0
+    n_written: int = 0
     numbers: NumberRange = field(default_factory=NumberRange)
     distinct: DistinctCells = field(default_factory=DistinctCells)
     misfits: Counter[str] = field(default_factory=Counter)
@@ -135,10 +136,14 @@ class ColumnProfile:
                 self._add_misfit(cell, count)
 
     def _add_misfit(self, cell: str, count: int) -> None:
-        core = number_core(cell)
-        self.n_decorated += count * (core != cell and parse_number(core, self.options) is not None)
+        self.n_written += count * (read_written_number(cell, self.parse) is not None)
         if cell in self.misfits or len(self.misfits) < MAX_MISFITS:
             self.misfits[cell] += count
+
+    @property
+    def parse(self) -> str:
+        """How the file writes numbers with a unit: one of `PARSES`."""
+        return "decimal_comma" if self.options.decimal == "," else "number"
 
     @property
     def levels(self) -> Mapping[str, int]:
@@ -159,6 +164,8 @@ class FileProfile:
     ----------
     misshapen
         The first lines of rows with more or fewer cells than the header, and their number of cells.
+    first_row, last_rows
+        The first row below the header, and the last ones.
     n_duplicates
         Rows that equal an earlier row in every column.
     """
@@ -168,6 +175,8 @@ class FileProfile:
     n_misshapen: int
     misshapen: list[tuple[int, int]]
     n_duplicates: int
+    first_row: Cells
+    last_rows: list[Cells]
 
     def column(self, name: str) -> ColumnProfile:
         """Return the profile of a column."""
@@ -182,7 +191,10 @@ def profile_file(path: Path, options: ReadOptions) -> FileProfile:
     sample = _Sample()
     hashes, misshapen = list[NDArray[np.int64]](), list[tuple[int, int]]()
     n_rows = n_misshapen = 0
+    first_row, last_rows = Cells(), deque[Cells](maxlen=N_LAST_ROWS)
     for chunk in _chunks(numbered_rows):
+        first_row = first_row or chunk[0][1]
+        last_rows.extend(cells for _, cells in chunk[-N_LAST_ROWS:])
         rows = [cells for _, cells in chunk if len(cells) == len(header)]
         n_misshapen += len(chunk) - len(rows)
         misshapen = (misshapen + [(line, len(cells)) for line, cells in chunk if len(cells) != len(header)])[:5]
@@ -191,11 +203,23 @@ def profile_file(path: Path, options: ReadOptions) -> FileProfile:
         hashes.append(hash_rows(rows))
         sample.add(rows)
         n_rows += len(rows)
+    if n_misshapen > n_rows:
+        raise TableError(f"{path}: {_misshapen_reason(header, n_misshapen, n_misshapen + n_rows, misshapen[0])}", [])
     if not n_rows:
         raise TableError(f"{path} has no rows. Expected a header with the names of the columns, and rows.", [])
     for column, drawn in zip(columns, zip(*sample.rows, strict=True), strict=True):
         column.sample = list(drawn)
-    return FileProfile(columns, n_rows, n_misshapen, misshapen, count_duplicates(hashes))
+    return FileProfile(columns, n_rows, n_misshapen, misshapen, count_duplicates(hashes), first_row, list(last_rows))
+
+
+def _misshapen_reason(header: Cells, n_misshapen: int, n_rows: int, first: tuple[int, int]) -> str:
+    line, n_cells = first
+    reason = (
+        f"{n_misshapen:,} of {n_rows:,} rows do not have {len(header)} cells, as the header {header}. Line {line} has {n_cells}."
+    )
+    if n_cells == len(header) + 1:
+        return f"{reason} Does the header lack a name, or do rows end with a delimiter?"
+    return f"{reason} If lines above the header are no part of the table, add to the command: read.skip_lines=NUMBER"
 
 
 def hash_rows(rows: Sequence[Sequence[str]]) -> NDArray[np.int64]:

@@ -60,7 +60,7 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
     format
         How a date is written, in the directives of strptime. By default %Y-%m-%d.
     parse
-        "number" if numbers may be written as text, such as "$1,200"; else "".
+        "number" if numbers may be written as text, such as "$1,200.50", "decimal_comma" if as "1.200,50 €"; else "".
     """
 
     name: str
@@ -178,7 +178,7 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
 
     def _read_number(self, value: object) -> object:
         """Return the number that a text has, if numbers may be written as text; else the value."""
-        number = parse_written_number(value) if self.parse and isinstance(value, str) else None
+        number = parse_written_number(value, self.parse) if self.parse and isinstance(value, str) else None
         return value if number is None else number
 
     def _validate_level(self, value: object) -> str | None:
@@ -239,7 +239,7 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
             return parse_date(text, self.format)
         if self.has_levels:
             return self.codes.get(text, self.unseen_code)
-        number = parse_written_number(text)
+        number = parse_written_number(text, self.parse)
         if number is None:
             raise ValueError(f"Not a number: {_format_value(text)}.")
         return number

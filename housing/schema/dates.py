@@ -6,12 +6,25 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ISO_DATE = "%Y-%m-%d"  # the default format
 TIME_DIRECTIVES = ("%H", "%I", "%c", "%X")
 MIN_YEAR = 1000  # strftime writes earlier years with fewer digits than strptime reads
+# A date without its last part is that of midnight, or of a whole second: many programs leave out zeros.
+SHORTER = {
+    "%Y-%m-%d %H:%M:%S": ISO_DATE,
+    "%Y-%m-%d %H:%M:%S.%f": "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%dT%H:%M:%S.%f": "%Y-%m-%dT%H:%M:%S",
+    "%Y-%m-%d %H:%M:%S.%f%z": "%Y-%m-%d %H:%M:%S%z",
+    "%Y-%m-%dT%H:%M:%S.%f%z": "%Y-%m-%dT%H:%M:%S%z",
+}
 SAMPLE = datetime(2001, 2, 3, tzinfo=UTC)
 
 
 def parse_date(text: str, date_format: str) -> float:
     """Return the seconds since 1970 of a date. Raises ValueError if the text does not have the format."""
-    date = datetime.strptime(text, date_format)
+    try:
+        date = datetime.strptime(text, date_format)
+    except ValueError:
+        if date_format not in SHORTER:
+            raise
+        return parse_date(text, SHORTER[date_format])
     if date.year < MIN_YEAR:
         raise ValueError(f"The year must be at least {MIN_YEAR} (got {date.year}).")
     return (date.replace(tzinfo=date.tzinfo or UTC) - EPOCH) / timedelta(seconds=1)

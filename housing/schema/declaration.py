@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from housing.schema.dates import is_date_format
+from housing.schema.written_numbers import PARSES
 
 if TYPE_CHECKING:
     from housing.schema.column import Column
@@ -91,10 +92,11 @@ def _text_faults(column: "Column") -> Iterator[str]:
         yield f"format must have year, month and day in the directives of strptime, such as %d.%m.%Y (got {column.format!r})."
     elif column.type != "date" and column.format:
         yield f"format needs the type date (got {column.type})."
-    if column.parse not in ("", "number"):
-        yield f"parse must be number (got {column.parse!r})."
+    if column.parse not in ("", *PARSES):
+        yield f"parse must be {' or '.join(PARSES)} (got {column.parse!r})."
     elif column.parse and (not column.is_number or column.is_identifier):
-        yield f"parse: number needs the type float or int and a role that is no identifier (got {column.type}, {column.role})."
+        got = f"(got {column.type}, {column.role})"
+        yield f"parse: {column.parse} needs the type float or int and a role that is no identifier {got}."
 
 
 def _unseen_faults(column: "Column") -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Command that measures and prints the tables of docs/explanation/benchmarks.md.
 
     scripts/bench [NAME ...]      without a name: all of them
+    scripts/bench anytable FOLDER FILE=TARGET ...      tables of your own, instead of the tutorial's
 
 All need the real table in data/ (python -m housing.fetch). ROUNDS=5 changes the number of rounds (default 3).
 """
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 
 from housing.core.environment import PROJECT
-from scripts.benchmarks import code_size, footprint, quality, sweeps
+from scripts.benchmarks import any_table, code_size, footprint, quality, sweeps
 from scripts.benchmarks import serving as serving_peers
 from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
 
@@ -63,6 +64,7 @@ def retrain() -> None:
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "quality": quality.print_quality,
+    "anytable": any_table.print_journeys,
     "sweep": sweeps.print_overhead,
     "search": sweeps.print_search,
     "kills": kills,
@@ -94,6 +96,9 @@ def _run_program(name: str, *arguments: str, **environment: str) -> None:
 
 def main() -> None:
     """Print the tables of the named benchmarks, or of all."""
+    if sys.argv[1:2] == ["anytable"]:
+        any_table.print_journeys(sys.argv[2:])
+        return
     names = sys.argv[1:] or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:

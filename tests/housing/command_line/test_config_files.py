@@ -71,7 +71,10 @@ UNUSABLE = {
         changed("Flats", "'${price:USD} a month'"),
         "has a reference that cannot be resolved: Unsupported interpolation type",
     ),
-    "escaped reference": (changed("Flats", r"'\${price}'"), "Table flats: text in its config must not contain ${. Remove it."),
+    "escaped reference": (
+        changed("Flats", r"'\${price}'"),
+        "Table flats: text in its config must not contain ${ (got '${price}').",
+    ),
     "true": (changed("  quarter", "  true"), "YAML reads the name of a column as True (bool)."),
     "list of products": (
         TABLE.encode() + b"derived_products: []\n",

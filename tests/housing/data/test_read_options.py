@@ -183,6 +183,9 @@ def test_numbers_are_read_only_as_the_options_write_them(cell: str, options: dic
         ({"na_values": "NA"}, r"na_values must be a list, such as \['n/a'\] .got 'NA'"),
         ({"na_values": [-999]}, "na_values must be strings in quotes, as they are written in the table .got -999"),
         ({"header": "2"}, "header must be first or none"),
+        ({"skip_lines": -1}, "skip_lines must be a number of lines"),
+        ({"strip": "yes"}, "strip must be true or false"),
+        ({"duplicates": "keep"}, "duplicates must be refuse or number"),
         ({"true_values": ["1"], "false_values": ["1"]}, "true_values and false_values must differ"),
     ],
 )
@@ -191,10 +194,10 @@ def test_wrong_options_are_refused_with_what_is_expected(tmp_path: Path, options
         settings(tmp_path, options)
 
 
-def test_written_numbers_with_a_decimal_comma_are_refused_since_they_would_be_misread(tmp_path: Path) -> None:
+def test_written_numbers_have_the_decimal_sign_of_the_file_since_they_would_be_misread(tmp_path: Path) -> None:
     columns = {"price": {"type": "float", "parse": "number"}, "y": COLUMNS["y"]}  # "1.200 EUR" would be 1.2
     declared = {"name": "t", "path": str(tmp_path / "t.csv"), "columns": columns, "read": {"decimal": ","}}
-    with pytest.raises(ConfigError, match=r"column price has parse: number, which needs decimal points .got read.decimal ','"):
+    with pytest.raises(ConfigError, match=r"contradicts read.decimal ','. Set parse to decimal_comma"):
         TableSettings.from_config(OmegaConf.create(declared))
 
 

@@ -30,7 +30,6 @@ BAD = ("wide,2,True,moon,,900", "50,2,True", "", "50,2.5,True,hills,,900", "NaN,
 REASONS = (
     "line 3: area: Not a number: 'wide'. quarter: Must be one of old town, harbour, hills (got 'moon').",
     "line 4: Expected 6 fields as in the header, got 3.",
-    "line 5: Expected 6 fields as in the header, got 0.",
     "line 6: rooms: Not a whole number: 2.5.",
     "line 7: Expected 6 fields as in the header, got 7.",
 )
@@ -67,7 +66,7 @@ def test_a_single_bad_row_keeps_all_rows_out_and_is_printed_with_its_reason(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = table_path(home).read_bytes()
-    with pytest.raises(TableError, match="5 rows of .*new.csv do not fit, so no row was added"):
+    with pytest.raises(TableError, match="4 rows of .*new.csv do not fit, so no row was added"):
         ingest_file(write_file(home, "50.25,2,True,hills,,900", *BAD))
     output = capsys.readouterr().out
     for reason in REASONS:
@@ -82,7 +81,7 @@ def test_quarantine_sets_bad_rows_aside_once_and_adds_the_others(home: Path) -> 
     assert ingest_file(file, "quarantine=true") == 0
     quarantined = pd.read_csv(home / "data" / "rentals.quarantine.csv", dtype="str", keep_default_na=False)
     assert [f"line {line}: {reason}" for line, reason in zip(quarantined.line, quarantined.reason, strict=True)] == list(REASONS)
-    assert list(quarantined.row) == list(BAD)
+    assert list(quarantined.row) == [row for row in BAD if row]  # a blank line is no row
     assert set(quarantined.file) == {str(file)}
     assert table_path(home).read_text(encoding="utf-8").endswith("\n50.25,2,True,hills,,900\n")
 

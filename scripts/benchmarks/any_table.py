@@ -1,0 +1,145 @@
+"""Tables as they are: from a file to a served prediction by describe, train, promote and serve, without an edit of the YAML."""
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrow import parquet
+
+from housing.core.environment import PROJECT
+from scripts.benchmarks.processes import PYTHON, project_environment, run
+
+EXAMPLE = ("docs/tutorials", "rentals.csv=rent")
+URL = "http://127.0.0.1:18437"
+SMALL_MODEL = ("features=none", "figures=false", "model=xgboost", "model.estimator.n_estimators=100")
+CHUNK_ROWS = 1000
+START_SECONDS = 60
+HEADINGS = (
+    "table | rows | columns | describe, s | train, s | promote, s | serve, s | lines of YAML | warnings | rows served as offline"
+)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server's first prediction, in seconds after its start, and the predictions of all rows by each route."""
+
+    seconds: float
+    predictions: dict[str, list[float]]
+
+
+def print_journeys(arguments: Sequence[str] = ()) -> None:
+    """Print a line for each file.
+
+    Parameters
+    ----------
+    arguments
+        A folder, and FILE=TARGET for each file in it. Without any, the table of the tutorial.
+    """
+    folder, *pairs = arguments or EXAMPLE
+    if not pairs or not all("=" in pair for pair in pairs):
+        sys.exit("error: anytable needs a folder, and FILE=TARGET for each file in it, such as: data houses.csv=price")
+    print(f"| {HEADINGS} |\n|---|{'---:|' * HEADINGS.count('|')}")
+    for pair in pairs:
+        file, _, target = pair.partition("=")
+        with tempfile.TemporaryDirectory() as home:
+            print(f"| {' | '.join(_travel((PROJECT / folder / file).resolve(), target, Path(home)))} |", flush=True)
+
+
+def _travel(file: Path, target: str, home: Path) -> list[str]:
+    """Take a file from describe to a served prediction, and return the cells of its line."""
+    (home / "my").mkdir()
+    config = f"--config-dir={home}/my"
+    describe_seconds, described = run("-m", "housing.describe", config, f"file='{file}'", f"target='{target}'", home=str(home))
+    (declaration,) = (home / "my" / "data").glob("*.yaml")
+    table = (config, f"data={declaration.stem}")
+    train_seconds, _ = run("-m", "housing.train", *table, *SMALL_MODEL, home=str(home))
+    promote_seconds, _ = run("-m", "housing.promote", *table, "gate.min_rows=20", home=str(home))
+    rows, offline = _predict_offline(file, table, home)
+    served = _serve(table, rows, home)
+    equal = sum(all(other[row] == value for other in served.predictions.values()) for row, value in enumerate(offline))
+    seconds = (describe_seconds, train_seconds, promote_seconds, served.seconds)
+    return [
+        file.name,
+        f"{len(rows):,}",
+        str(len(rows[0])),
+        *(f"{value:.1f}" for value in seconds),
+        str(declaration.read_text(encoding="utf-8").count("\n")),
+        str(described.count("\n  ! ")),
+        "all" if equal == len(rows) else f"{equal:,}",
+    ]
+
+
+def _predict_offline(file: Path, table: Sequence[str], home: Path) -> tuple[list[Row], list[float]]:
+    """Return the typed rows of a file and their predictions by housing.predict."""
+    out = home / "predictions.parquet"
+    run("-m", "housing.predict", *table, f"file='{file}'", f"out={out}", home=str(home))
+    rows = [{name: _to_json(value) for name, value in row.items()} for row in parquet.read_table(out).to_pylist()]
+    return rows, [row.popitem()[1] for row in rows]  # the last column
+
+
+def _to_json(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _serve(table: Sequence[str], rows: Sequence[Row], home: Path) -> Served:
+    """Start a server, and request predictions of all rows by both routes."""
+    start = time.perf_counter()
+    with _server(table, home):
+        columns = _wait_for_columns()
+        features = [name for name, column in columns.items() if column["role"] in ("feature", "latitude", "longitude")]
+        records = [{name: row[name] for name in features} for row in rows]
+        _ask("/predict", records[0])
+        seconds = time.perf_counter() - start
+        predictions = {
+            route: [
+                prediction
+                for first in range(0, len(records), CHUNK_ROWS)
+                for prediction in _ask(route, {layout: records[first : first + CHUNK_ROWS]})["predictions"]
+            ]
+            for route, layout in (("/predict", "instances"), ("/invocations", "dataframe_records"))
+        }
+        predictions["/predict, row by row"] = [_ask("/predict", row)["predictions"][0] for row in records[:CHUNK_ROWS]]
+        predictions["/predict, row by row"] += predictions["/predict"][CHUNK_ROWS:]
+        return Served(seconds, predictions)
+
+
+@contextmanager
+def _server(table: Sequence[str], home: Path) -> Iterator[None]:
+    arguments = [PYTHON, "-m", "housing.serve", *table, f"serve.port={URL.rpartition(':')[2]}", "serve.poll_seconds=0.1"]
+    environ = project_environment(HOUSING_HOME=str(home))
+    with subprocess.Popen(arguments, env=environ, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def _wait_for_columns() -> dict[str, Any]:
+    """Return the columns of the served model, as soon as there is one."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            columns: dict[str, Any] = _ask("/model")["schema"]["columns"]
+            return columns
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _ask(route: str, body: object = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{URL}{route}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
