@@ -52,15 +52,17 @@ RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
     && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r train.txt \
     && ${COMPILE}
 
-# The tree walker (housing/bundle/tree_walker.c), compiled for the Python of the base image; the compiler stays in this stage.
-FROM ${BASE} AS walker
+# The extensions of setup.py, compiled for the Python of the base image; the compiler stays in this stage.
+FROM ${BASE} AS compiled
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY housing/bundle/tree_walker.c ./
-RUN python -c "import sysconfig; print('-I' + sysconfig.get_path('include'), '-o built/tree_walker' + sysconfig.get_config_var('EXT_SUFFIX'))" >options \
-    && mkdir built \
-    && gcc -O3 -shared -fPIC tree_walker.c @options
+COPY housing/bundle/tree_walker.c housing/features/spatial_kernels.c ./
+RUN mkdir -p built/bundle built/features \
+    && for name in bundle/tree_walker features/spatial_kernels; do \
+        python -c "import sys, sysconfig; print('-I' + sysconfig.get_path('include'), '-o built/' + sys.argv[1] + sysconfig.get_config_var('EXT_SUFFIX'))" "$name" >options \
+        && gcc -O3 -ffp-contract=off -shared -fPIC "${name#*/}.c" @options -lm || exit 1; \
+    done
 
 # Common to all images: a user, its writable folders, labels. Labels that change with each commit come last.
 FROM ${BASE} AS runtime
@@ -89,7 +91,7 @@ FROM runtime AS published
 COPY --from=serve-packages /venv /venv
 COPY conf/serve.yaml conf/
 COPY housing housing/
-COPY --from=walker /build/built housing/bundle/
+COPY --from=compiled /build/built housing/
 COPY server server/
 ARG PUBLISHED=
 RUN --mount=type=bind,target=/context \
@@ -105,7 +107,7 @@ COPY --from=serve-packages /venv /venv
 COPY --from=sbom /build/serve.json sbom.json
 COPY conf/serve.yaml conf/
 COPY housing housing/
-COPY --from=walker /build/built housing/bundle/
+COPY --from=compiled /build/built housing/
 COPY server server/
 COPY --from=published --chown=10001:10001 /baked /serving
 ENV PROMETHEUS_MULTIPROC_DIR=/metrics
@@ -123,7 +125,7 @@ COPY --from=pull-packages /venv /venv
 COPY --from=sbom /build/pull.json sbom.json
 COPY conf/serve.yaml conf/
 COPY housing housing/
-COPY --from=walker /build/built housing/bundle/
+COPY --from=compiled /build/built housing/
 COPY server server/
 ENV PROMETHEUS_MULTIPROC_DIR=/metrics
 USER 10001:10001
@@ -139,7 +141,7 @@ COPY --from=train-packages /venv /venv
 COPY --from=sbom /build/train.json sbom.json
 COPY conf conf/
 COPY housing housing/
-COPY --from=walker /build/built housing/bundle/
+COPY --from=compiled /build/built housing/
 COPY hydra_plugins hydra_plugins/
 COPY server server/
 COPY scripts/objects scripts/

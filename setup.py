@@ -1,5 +1,15 @@
-"""Compiles the walker of trees, where there is a C compiler; all else is in setup.cfg, which has no words for that."""
+"""Compiles the loops of predictions, if there is a C compiler; all else is in setup.cfg, which has no words for that."""
 
 from setuptools import Extension, setup
 
-setup(ext_modules=[Extension("housing.bundle.tree_walker", ["housing/bundle/tree_walker.c"], optional=True)])
+# a fused multiply-add would round less often than numpy does
+EXACT = ["-ffp-contract=off"]
+
+setup(
+    ext_modules=[
+        Extension("housing.bundle.tree_walker", ["housing/bundle/tree_walker.c"], optional=True),
+        Extension(
+            "housing.features.spatial_kernels", ["housing/features/spatial_kernels.c"], extra_compile_args=EXACT, optional=True
+        ),
+    ]
+)

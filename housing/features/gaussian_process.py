@@ -12,19 +12,17 @@ The linear term c uses the numeric columns only.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
 from housing.features.encoding import median
-from housing.features.spatial_index import Indices, build_kd_tree, project_to_km, query, query_leave_one_out, require_counts
+from housing.features.kd_tree import Indices, KdTree
+from housing.features.spatial_index import project_to_km, require_counts
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
-
-if TYPE_CHECKING:
-    from scipy.spatial import cKDTree
 
 CHUNK = 400  # rows per batch; each solves a linear system
 EPSILON = 1e-10
@@ -134,14 +132,14 @@ class LocalGaussianProcess:
         if self.coordinates is None:
             return np.empty((len(matrix), 0))
         rows = self._to_metric_space(matrix)
-        return self._derive(rows, query(self._tree, rows * self._scales(), self.neighbours)[1])
+        return self._derive(rows, self._tree.query(rows * self._scales(), self.neighbours)[1])
 
     def fit_transform(self, matrix: Matrix, target: Vector, _weight: Vector | None = None) -> Matrix:
         """Fit, and return the leave-one-out columns of the training rows, shape (rows, names)."""
         self.fit(matrix, target)
         if self.coordinates is None:
             return np.empty((len(matrix), 0))
-        return self._derive(self.arrays["rows"], query_leave_one_out(self._tree, self.neighbours)[1])
+        return self._derive(self.arrays["rows"], self._tree.leave_one_out(self.neighbours)[1])
 
     def _clean(self, columns: Matrix) -> Matrix:
         """Return columns with medians for missing values, and logarithms of skewed columns."""
@@ -157,8 +155,8 @@ class LocalGaussianProcess:
         return np.hstack([(clipped - self.arrays["shift"]) / self.arrays["scale"], km / 100])
 
     @cached_property
-    def _tree(self) -> "cKDTree":
-        return build_kd_tree(self.arrays["rows"] * self._scales())
+    def _tree(self) -> KdTree:
+        return KdTree(self.arrays["rows"] * self._scales())
 
     @cached_property
     def _transformed_target(self) -> Vector:
@@ -179,7 +177,7 @@ class LocalGaussianProcess:
 
         rows = self.arrays["rows"]
         sample = random.permutation(len(rows))[: self.n_fit_rows]
-        neighbours = query_leave_one_out(self._tree, self.neighbours)[1][sample]
+        neighbours = self._tree.leave_one_out(self.neighbours)[1][sample]
         initial = self.arrays["metric"]
 
         def loss(metric: Vector) -> tuple[float, Vector]:

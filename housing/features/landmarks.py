@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
-from housing.features.spatial_index import project_to_km
+from housing.features import compiled
+from housing.features.spatial_index import km_per_degree, project_to_km
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
@@ -48,7 +49,8 @@ class LandmarkDistances:
         """Learn the mean latitude, which sets the length of a degree of longitude."""
         if self.coordinates is not None:
             self.arrays["latitude"] = np.array([matrix[:, self.coordinates[0]].mean()])
-            self.__dict__.pop("_projected", None)
+            for cached in ("_projected", "_packed"):
+                self.__dict__.pop(cached, None)
         return self
 
     @cached_property
@@ -60,6 +62,9 @@ class LandmarkDistances:
         """Return the distances in km, shape (rows, names)."""
         if self.coordinates is None or not self.names:
             return np.empty((len(matrix), 0))
+        if compiled.kernels is not None:
+            return self._transform_compiled(np.ascontiguousarray(matrix, dtype=np.float64), self.coordinates)
+        compiled.warn_not_compiled()
         north, east = self._project(matrix[:, self.coordinates]).T[:, :, None]
         points, lines = self._projected
         columns = [line.distance(north, east) for line in lines]
@@ -67,6 +72,19 @@ class LandmarkDistances:
             to_points = np.hypot(north - points[:, 0], east - points[:, 1])
             columns = [to_points, to_points.min(axis=1, keepdims=True), *columns]
         return np.concatenate(columns, axis=1)
+
+    def _transform_compiled(self, matrix: Matrix, coordinates: tuple[int, int]) -> Matrix:
+        derived = np.empty((len(matrix), len(self.names)))
+        compiled.kernels.landmarks(matrix, matrix.shape[1], *coordinates, *self._packed, derived)
+        return derived
+
+    @cached_property
+    def _packed(self) -> tuple[float | bytes, ...]:
+        """Lengths of a degree in km, points, lines, and their numbers of segments, as spatial_kernels.c reads them."""
+        points, lines = self._projected
+        scale = km_per_degree(float(self.arrays["latitude"][0])).tolist()
+        segments = np.array([len(line.north) for line in lines], dtype=np.int64)
+        return *scale, points.tobytes(), b"".join(line.tobytes() for line in lines), segments.tobytes()
 
     def _project(self, degrees: NDArray[np.float64]) -> NDArray[np.float64]:
         return project_to_km(degrees, self.arrays["latitude"][0])
@@ -79,6 +97,10 @@ class _Polyline:
         self.north, self.east = line[:-1].T
         self.step_north, self.step_east = np.diff(line, axis=0).T
         self.squares = self.step_north**2 + self.step_east**2
+
+    def tobytes(self) -> bytes:
+        """Return the arrays one after the other."""
+        return b"".join(map(np.ndarray.tobytes, (self.north, self.east, self.step_north, self.step_east, self.squares)))
 
     def distance(self, north: Matrix, east: Matrix) -> Matrix:
         """Return the distance in km from each row to the nearest segment; arguments and result have the shape (rows, 1)."""

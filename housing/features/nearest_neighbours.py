@@ -1,18 +1,21 @@
 """Nearest-neighbour features: distances, columns and targets of the nearest training rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from housing.features import compiled
 from housing.features.encoding import median
+from housing.features.kd_tree import Indices
 from housing.features.rank_correlation import rank_correlations
-from housing.features.spatial_index import Indices, SpatialIndex, require_counts, require_positive
+from housing.features.spatial_index import SpatialIndex, require_counts, require_positive
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
-CHUNK = 5000  # rows per batch; each needs several kB of memory
+CHUNK = 128  # rows per batch; each needs several kB, and a processor's cache has about 1 MB
 COLOCATED_KM = 1e-6  # rows within this distance share their location
 MIN_WEIGHT = 1e-9  # weight of a neighbour at any distance, so that the sum of weights is never 0
 
@@ -97,6 +100,8 @@ class NearestNeighbours:
     def fit(self, matrix: Matrix, target: Vector) -> Self:
         """Store locations, numeric columns (missing values become the median) and targets of the training rows."""
         if self.index is not None:
+            for cached in ("_numbers", "_training_rows"):
+                self.__dict__.pop(cached, None)
             self.index.fit(matrix)
             columns = matrix[:, self.columns]
             medians = np.array([median(column) for column in columns.T])
@@ -110,26 +115,59 @@ class NearestNeighbours:
         """Return the columns of new rows, shape (rows, names)."""
         if self.index is None:
             return np.empty((len(matrix), 0))
-        return self._in_chunks(matrix, *self.index.nearest(matrix, self.n_neighbours))
+        index = self.index
+        return self._in_chunks(matrix, lambda part: index.nearest(matrix[part], self.n_neighbours))
 
     def fit_transform(self, matrix: Matrix, target: Vector, _weight: Vector | None = None) -> Matrix:
         """Fit, and return the leave-one-out columns of the training rows, shape (rows, names)."""
         self.fit(matrix, target)
         if self.index is None:
             return np.empty((len(matrix), 0))
-        return self._in_chunks(matrix, *self.index.nearest_leave_one_out(self.n_neighbours))
+        index = self.index
+        return self._in_chunks(matrix, lambda part: index.nearest_leave_one_out(self.n_neighbours, part))
 
-    def _in_chunks(self, matrix: Matrix, km: Matrix, near: Indices) -> Matrix:
-        if len(matrix) <= CHUNK:
-            return self._derive(matrix, km, near)
-        chunks = [slice(start, start + CHUNK) for start in range(0, len(matrix), CHUNK)]
-        return np.concatenate([self._derive(matrix[rows], km[rows], near[rows]) for rows in chunks])
+    def _in_chunks(self, matrix: Matrix, nearest: Callable[[slice], tuple[Matrix, Indices]]) -> Matrix:
+        derived = np.empty((len(matrix), len(self.names)))
+        derive = self._derive if compiled.kernels is None else self._derive_compiled
+        for start in range(0, len(matrix), CHUNK):
+            part = slice(start, start + CHUNK)
+            derive(matrix[part], *nearest(part), derived[part])
+        return derived
 
-    def _derive(self, matrix: Matrix, km: Matrix, near: Indices) -> Matrix:
+    def _derive(self, matrix: Matrix, km: Matrix, near: Indices, derived: Matrix) -> None:
         own, columns = matrix[:, self.columns], self.arrays["columns"].take(near, axis=0)
         means = [np.add.reduce(columns[:, :count], axis=1) / count for count in self.feature_means]
         targets = self._target_columns(km, self.arrays["targets"].take(near), self._difference(own, columns))
-        return np.concatenate([km[:, self.distances_to - 1], *means, own - means[0], *targets], axis=1)
+        np.concatenate([km[:, self.distances_to - 1], *means, own - means[0], *targets], axis=1, out=derived)
+
+    def _derive_compiled(self, matrix: Matrix, km: Matrix, near: Indices, derived: Matrix) -> None:
+        rows, count = km.shape
+        n_means = len(self.decay_km) + 1
+        targets, is_colocated = np.empty((rows, count, 1)), np.empty((rows, 1, count))
+        exponents = np.empty((rows, n_means, count))
+        matrix = np.ascontiguousarray(matrix, dtype=np.float64)
+        compiled.kernels.summarise(
+            *self._numbers, km, near, matrix, matrix.shape[1], *self._training_rows, derived, targets, exponents, is_colocated
+        )
+        weights = np.exp(exponents, out=exponents)  # numpy's exponential and matrix products have bits of their own
+        weights += MIN_WEIGHT
+        compiled.kernels.finish(weights, weights @ targets, is_colocated @ targets, derived, count, n_means, derived.shape[1])
+
+    @cached_property
+    def _training_rows(self) -> tuple[Matrix, Vector]:
+        columns, targets = (np.ascontiguousarray(self.arrays[name], dtype=np.float64) for name in ("columns", "targets"))
+        return columns, targets
+
+    @cached_property
+    def _numbers(self) -> tuple[bytes, bytes]:
+        """The parameters as `read_block` of spatial_kernels.c reads them: whole numbers, and the others."""
+        index, spread = self.arrays["most_correlated"].tolist()
+        lists = (self.columns, self.distances_to, self.feature_means, self.target_means, self.target_stds)
+        sizes = [len(self.columns), int(index), *(len(numbers) for numbers in lists[1:]), len(self.decay_km)]
+        whole = [self.n_neighbours, *sizes, *(number for numbers in lists for number in numbers)]
+        median_of_most_correlated = self.arrays["medians"][int(index)] if self.columns else 0.0
+        real = [median_of_most_correlated, spread, self.similarity_km, COLOCATED_KM, *self.decay_km]
+        return np.array(whole, dtype=np.int64).tobytes(), np.array(real, dtype=np.float64).tobytes()
 
     def _difference(self, query: Matrix, columns: Matrix) -> Matrix:
         """Return the scaled difference of each neighbour in the most correlated column, shape (rows, neighbours)."""

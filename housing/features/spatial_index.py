@@ -3,18 +3,14 @@
 import math
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
+from housing.features.kd_tree import Indices, KdTree
 from housing.schema.column import Matrix, Vector
-
-if TYPE_CHECKING:
-    from scipy.spatial import cKDTree
-
-Indices = NDArray[np.intp]
 
 KM_PER_DEGREE = 111.2  # of latitude
 
@@ -46,76 +42,21 @@ class SpatialIndex:
         return self
 
     @cached_property
-    def _tree(self) -> "cKDTree":
-        return build_kd_tree(self.project(self.arrays["points"]))
-
-    def project(self, degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Project degrees, shape (..., 2), to km north and east."""
-        return project_to_km(degrees, self.arrays["latitude"][0])
+    def _tree(self) -> KdTree:
+        latitude = float(self.arrays["latitude"][0])
+        return KdTree(project_to_km(self.arrays["points"], latitude), self.coordinates, km_per_degree(latitude))
 
     def nearest(self, matrix: Matrix, count: int) -> tuple[Matrix, Indices]:
         """Return distances in km and indices of the `count` nearest points, nearest first; both of shape (rows, count)."""
-        return query(self._tree, self.project(matrix[:, self.coordinates]), count)
+        return self._tree.query(matrix, count)
 
-    def nearest_leave_one_out(self, count: int) -> tuple[Matrix, Indices]:
-        """Return the same for the training rows; a row is not its own neighbour."""
-        return query_leave_one_out(self._tree, count)
+    def nearest_leave_one_out(self, count: int, part: slice = slice(None)) -> tuple[Matrix, Indices]:
+        """Return the same for the training rows, all or a part of them; a row is not its own neighbour."""
+        return self._tree.leave_one_out(count, part)
 
     def distance_to_nearest(self, matrix: Matrix) -> Vector:
         """Return the distance in km to the nearest training row, shape (rows,)."""
         return self.nearest(matrix, 1)[0][:, 0]
-
-
-def build_kd_tree(points: NDArray[np.float64]) -> "cKDTree":
-    """Return a search tree of points, shape (points, dimensions)."""
-    from scipy.spatial import cKDTree  # pylint: disable=import-outside-toplevel  # a slow import that most models never need
-
-    return cKDTree(points)
-
-
-def query(kd_tree: "cKDTree", points: NDArray[np.float64], count: int) -> tuple[Matrix, Indices]:
-    """Return distances and indices of the `count` points of a tree that are nearest to each query point.
-
-    Parameters
-    ----------
-    kd_tree
-        The search tree.
-    points
-        Query points, shape (rows, dimensions).
-    count
-        Number of neighbours.
-
-    Returns
-    -------
-    distances, indices
-        Both of shape (rows, count), nearest first.
-
-    Raises
-    ------
-    ConfigError
-        If the tree has fewer than `count` points.
-    """
-    require_rows(kd_tree.n, count)
-    distances, indices = kd_tree.query(points, k=np.arange(1, count + 1))
-    return distances, indices
-
-
-def query_leave_one_out(kd_tree: "cKDTree", count: int) -> tuple[Matrix, Indices]:
-    """Return distances and indices, both of shape (points, count), of the neighbours of each point without the point itself."""
-    require_rows(kd_tree.n, count + 1)
-    distances, indices = kd_tree.query(kd_tree.data, k=np.arange(1, count + 2))
-    is_self = indices == np.arange(kd_tree.n)[:, None]
-    is_self[~is_self.any(axis=1), -1] = True  # if more points coincide than are returned, drop any one of them
-    return distances[~is_self].reshape(kd_tree.n, count), indices[~is_self].reshape(kd_tree.n, count)
-
-
-def require_rows(rows: int, required: int) -> None:
-    """Raise ConfigError if there are too few training rows."""
-    if rows < required:
-        raise ConfigError(
-            f"The features need at least {required} training rows (got {rows}). Use more rows, fewer neighbours or clusters,"
-            " or features=static."
-        )
 
 
 def require_counts(block: str, **counts: Sequence[int]) -> None:
@@ -137,11 +78,12 @@ def project_to_km(degrees: NDArray[np.float64], latitude: float) -> NDArray[np.f
 
     The equirectangular projection is exact at `latitude` and accurate to 1 % within a few hundred km.
     """
-    return degrees * _km_per_degree(float(latitude))
+    return degrees * km_per_degree(float(latitude))
 
 
 @lru_cache(maxsize=64)  # creating the array takes a measurable part of a one-row prediction
-def _km_per_degree(latitude: float) -> NDArray[np.float64]:
+def km_per_degree(latitude: float) -> NDArray[np.float64]:
+    """Return the lengths of a degree of latitude and of longitude in km, shape (2,)."""
     scale = np.array([KM_PER_DEGREE, KM_PER_DEGREE * math.cos(math.radians(latitude))])
     scale.flags.writeable = False
     return scale

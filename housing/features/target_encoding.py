@@ -2,26 +2,16 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
-from housing.features.spatial_index import (
-    Indices,
-    build_kd_tree,
-    project_to_km,
-    query,
-    require_counts,
-    require_positive,
-    require_rows,
-)
+from housing.features.kd_tree import Indices, KdTree, require_rows
+from housing.features.spatial_index import km_per_degree, project_to_km, require_counts, require_positive
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
-
-if TYPE_CHECKING:
-    from scipy.spatial import cKDTree
 
 MAX_ITER = 20  # iterations of k-means
 
@@ -78,15 +68,16 @@ class SpatialTargetEncoding:
         require_rows(len(matrix), max(*self.n_clusters, self.folds))
         self.__dict__.pop("_tree", None)
         self.arrays["latitude"] = matrix[:, self.coordinates[0]].mean(keepdims=True)
-        random, km = np.random.default_rng(self.seed), self._project(matrix)
+        random = np.random.default_rng(self.seed)
+        km = project_to_km(matrix[:, self.coordinates], self.arrays["latitude"][0])
         weight = np.ones(len(matrix)) if weight is None else weight
         fold_of = random.permutation(len(matrix)) % self.folds
         self.arrays["centres"], parent_of = k_means(km, self.n_clusters[0], random), np.arange(self.n_clusters[0])
-        means, cluster, centres = [], _nearest(self._tree, km), self.arrays["centres"]
+        means, cluster, centres = [], _nearest(KdTree(self.arrays["centres"]), km), self.arrays["centres"]
         for column, count in enumerate(self.n_clusters):
             if column:
                 centres, smaller = k_means(centres, count, random), centres
-                parent_of = _nearest(build_kd_tree(centres), smaller)[parent_of]
+                parent_of = _nearest(KdTree(centres), smaller)[parent_of]
             means.append(self._smoothed_means(parent_of[cluster], target, weight, count)[parent_of])
             for fold in range(self.folds):
                 in_fold, others = fold_of == fold, fold_of != fold
@@ -99,15 +90,12 @@ class SpatialTargetEncoding:
         """Return the mean targets of the clusters of new rows, shape (rows, names)."""
         if not self.n_clusters:
             return np.empty((len(matrix), 0))
-        means: Matrix = self.arrays["means"][_nearest(self._tree, self._project(matrix))]
+        means: Matrix = self.arrays["means"][_nearest(self._tree, matrix)]
         return means
 
     @cached_property
-    def _tree(self) -> "cKDTree":
-        return build_kd_tree(self.arrays["centres"])
-
-    def _project(self, matrix: Matrix) -> NDArray[np.float64]:
-        return project_to_km(matrix[:, self.coordinates], self.arrays["latitude"][0])
+    def _tree(self) -> KdTree:
+        return KdTree(self.arrays["centres"], self.coordinates, km_per_degree(float(self.arrays["latitude"][0])))
 
     def _smoothed_means(self, cluster: Indices, target: Vector, weight: Vector, count: int) -> Vector:
         sums, rows = np.bincount(cluster, weight * target, count), np.bincount(cluster, weight, count)
@@ -122,12 +110,12 @@ def k_means(points: NDArray[np.float64], count: int, random: np.random.Generator
     """
     centres = points[random.choice(len(points), count, replace=False)]
     for _ in range(MAX_ITER):
-        cluster = _nearest(build_kd_tree(centres), points)
+        cluster = _nearest(KdTree(centres), points)
         rows = np.bincount(cluster, minlength=count)
         sums = np.column_stack([np.bincount(cluster, axis, count) for axis in points.T])
         centres = np.where(rows[:, None] > 0, sums / np.maximum(rows, 1)[:, None], centres)
     return centres
 
 
-def _nearest(centres: "cKDTree", points: NDArray[np.float64]) -> Indices:
-    return query(centres, points, 1)[1][:, 0]
+def _nearest(centres: KdTree, rows: Matrix) -> Indices:
+    return centres.query(rows, 1)[1][:, 0]

@@ -140,10 +140,11 @@ def test_puller_and_joiner_exit_with_code_0_on_sigterm(program: str, start_sign:
 
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("name", ["serve", "pull", "train"])
-def test_each_image_has_the_compiled_tree_walker(name: str) -> None:
-    code = "import housing.bundle.tree_walker as walker; print(walker.__file__)"
+@pytest.mark.parametrize("module", ["bundle/tree_walker", "features/spatial_kernels"])
+def test_each_image_has_the_extensions(name: str, module: str) -> None:
+    code = f"import housing.{module.replace('/', '.')} as extension; print(extension.__file__)"
     path = docker("run", "--rm", "--network=none", f"housing-{name}:{engine.VERSION}", "python", "-c", code)
-    assert path.startswith("/app/housing/bundle/tree_walker.")
+    assert path.startswith(f"/app/housing/{module}.")
 
 
 @pytest.mark.usefixtures("images")

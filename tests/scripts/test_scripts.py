@@ -35,8 +35,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (PROJECT / name).exists():
             shutil.copy(PROJECT / name, directory / name)
     (directory / ".venv").symlink_to(PROJECT / ".venv")
-    for compiled in (PROJECT / "housing" / "bundle").glob("tree_walker.*.so"):
-        shutil.copy(compiled, directory / "housing" / "bundle")
+    for compiled in (PROJECT / "housing").glob("*/*.so"):
+        shutil.copy(compiled, directory / "housing" / compiled.parent.name)
     shell("./scripts/setup", directory)
     return directory
 

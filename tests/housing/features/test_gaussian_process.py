@@ -8,7 +8,7 @@ import pytest
 from housing.core.errors import ConfigError
 from housing.data.table import Table
 from housing.features.gaussian_process import LocalGaussianProcess
-from housing.features.spatial_index import build_kd_tree, query_leave_one_out
+from housing.features.kd_tree import KdTree
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 from tests.support.tables import COORDINATES, rentals_frame
@@ -43,7 +43,7 @@ def test_the_gradient_of_the_likelihood_equals_finite_differences(towns: Table) 
     # pylint: disable=protected-access  # a wrong gradient is invisible from outside: the optimum would only be worse
     fitted = process(towns.schema).fit(towns.matrix, towns.target)
     rows, metric = fitted.arrays["rows"], fitted.arrays["metric"] + np.linspace(-0.3, 0.3, len(fitted.arrays["metric"]))
-    near = query_leave_one_out(build_kd_tree(rows), 12)[1][:50]
+    near = KdTree(rows).leave_one_out(12)[1][:50]
     gradient = fitted._loss(metric, rows[:50], near, fitted._transformed_target[:50])[1]
     for index in range(len(metric)):
         step = 1e-5 * (np.arange(len(metric)) == index)

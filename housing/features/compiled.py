@@ -1,0 +1,25 @@
+"""Compiled loops of the spatial features: `spatial_kernels.c`, or None if the installation found no C compiler.
+
+numpy and scipy compute the same bits without them, in several times the time.
+"""
+
+import functools
+import logging
+
+try:
+    from housing.features import spatial_kernels  # type: ignore[attr-defined]
+except ImportError:
+    spatial_kernels = None
+
+kernels = spatial_kernels
+
+log = logging.getLogger(__name__)
+
+
+@functools.lru_cache
+def warn_not_compiled() -> None:
+    """Log once that the extension is missing."""
+    log.warning(
+        "The extension housing.features.spatial_kernels is not compiled. numpy and scipy compute the spatial features, which"
+        " takes more time. Install a C compiler and run scripts/setup again."
+    )
