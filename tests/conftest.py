@@ -110,6 +110,15 @@ def towns_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) ->
         yield running
 
 
+@pytest.fixture(scope="session")
+def orders_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
+    """A server with a small XGBoost model of the orders table, which has a column of every role and type."""
+    home_ = promoted(tmp_path_factory.mktemp("orders_server"), "orders", empty_store)
+    with serving(home_, "data=orders", "serve.workers=1") as running:
+        wait_for(lambda: running.answers("/readyz"), "the model is published")
+        yield running
+
+
 @pytest.fixture(scope="module")
 def served_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
     """A home with a promoted model of the rentals table."""

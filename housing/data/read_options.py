@@ -1,9 +1,10 @@
 """Read options: how a table's file writes its cells, as the key `read` of its config declares."""
 
 import difflib
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, time
 from decimal import Decimal
@@ -69,22 +70,28 @@ class ReadOptions:  # pylint: disable=too-many-instance-attributes  # one for ea
     names: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        _require(_is_character(self.delimiter) and self.delimiter != '"', "delimiter must be a single character", self.delimiter)
-        _require(self.decimal in (".", ","), 'decimal must be "." or ","', self.decimal)
+        faults = [f"read: {expected} (got {value!r})." for is_valid, expected, value in self._checks() if not is_valid]
+        if faults:
+            raise ConfigError("\n".join(faults))
+
+    def _checks(self) -> Iterator[tuple[bool, str, object]]:
+        """Yield for each requirement whether it is met, what is expected and the value."""
+        yield _is_character(self.delimiter) and self.delimiter != '"', "delimiter must be a single character", self.delimiter
+        yield self.decimal in (".", ","), 'decimal must be "." or ","', self.decimal
         is_group = self.thousands == "" or (_is_character(self.thousands) and not self.thousands.isalnum())
-        _require(is_group and self.thousands not in (self.decimal, "-", "+"), "thousands must be a sign", self.thousands)
-        _require(_is_codec(self.encoding), "encoding must be a codec of Python, such as utf-8, cp1252 or utf-16", self.encoding)
-        _require(self.header in HEADERS, "header must be first or none", self.header)
-        _require(self.duplicates in DUPLICATES, "duplicates must be refuse or number", self.duplicates)
+        yield is_group and self.thousands not in (self.decimal, "-", "+"), "thousands must be a sign", self.thousands
+        yield _is_codec(self.encoding), "encoding must be a codec of Python, such as utf-8, cp1252 or utf-16", self.encoding
+        yield self.header in HEADERS, "header must be first or none", self.header
+        yield self.duplicates in DUPLICATES, "duplicates must be refuse or number", self.duplicates
         is_count = isinstance(self.skip_lines, int) and self.skip_lines >= 0
-        _require(is_count, "skip_lines must be a number of lines", self.skip_lines)
-        _require(isinstance(self.strip, bool), "strip must be true or false", self.strip)
+        yield is_count, "skip_lines must be a number of lines", self.skip_lines
+        yield isinstance(self.strip, bool), "strip must be true or false", self.strip
         for name in LIST_KEYS:
             of_columns = [value for _, values in self.column_na_values for value in values] if name == "na_values" else []
             for value in (*getattr(self, name), *of_columns):
-                _require(isinstance(value, str), f"{name} must be strings in quotes, as they are written in the table", value)
-        both = sorted(set(self.true_values) & set(self.false_values))
-        _require(not both, "true_values and false_values must differ", ", ".join(both))
+                yield isinstance(value, str), f"{name} must be strings in quotes, as they are written in the table", value
+        both = sorted({str(value) for value in self.true_values} & {str(value) for value in self.false_values})
+        yield not both, "true_values and false_values must differ", ", ".join(both)
 
     @classmethod
     def from_dict(cls, declared: Mapping[str, Any] | None, names: Sequence[str], target: str) -> Self:
@@ -97,18 +104,24 @@ class ReadOptions:  # pylint: disable=too-many-instance-attributes  # one for ea
         ConfigError
             If an option is unknown or invalid.
         """
+        if not isinstance(declared or {}, Mapping):
+            raise ConfigError(f"read must be a mapping, such as {{delimiter: ';'}} (got {declared!r}).")
         values = dict(declared or {})
         known = [option.name for option in fields(cls) if option.name != "names"]
-        for key in values.keys() - set(known):
-            close_matches = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"Did you mean '{close_matches[0]}'?" if close_matches else f"Options: {', '.join(known)}."
-            raise ConfigError(f"read: unknown option '{key}'. {hint}")
-        for key in LIST_KEYS:
-            values[key] = _as_tuple(key, values.get(key))
-        values["column_na_values"] = _parse_column_na_values(values.get("column_na_values"), names)
-        if values.get("header") == "none":
-            values["names"] = (tuple(names), tuple(name for name in names if name != target))
-        return cls(**values)
+        faults = list(map(_unknown_option, values.keys() - set(known), itertools.repeat(known)))
+        values = {key: value for key, value in values.items() if key in known}
+        try:
+            for key in LIST_KEYS:
+                values[key] = _as_tuple(key, values.get(key))
+            values["column_na_values"] = _parse_column_na_values(values.get("column_na_values"), names)
+            if values.get("header") == "none":
+                values["names"] = (tuple(names), tuple(name for name in names if name != target))
+            options = cls(**values)
+        except ConfigError as error:
+            faults.append(str(error))
+        if faults:
+            raise ConfigError("\n".join(faults))
+        return options
 
     def missing_cells(self, header: Sequence[str]) -> list[frozenset[str]] | None:
         """Return for each column the cells that mean a missing value, or None if only the empty cell does."""
@@ -176,9 +189,10 @@ def _parse_column_na_values(declared: object, names: Sequence[str]) -> tuple[tup
     return tuple((name, _as_tuple("column_na_values", cells)) for name, cells in declared.items())
 
 
-def _require(condition: bool, expected: str, value: object) -> None:
-    if not condition:
-        raise ConfigError(f"read: {expected} (got {value!r}).")
+def _unknown_option(key: object, known: Sequence[str]) -> str:
+    close_matches = difflib.get_close_matches(str(key), known, n=1)
+    hint = f"Did you mean '{close_matches[0]}'?" if close_matches else f"Options: {', '.join(known)}."
+    return f"read: unknown option '{key}'. {hint}"
 
 
 def _is_character(text: object) -> bool:

@@ -67,8 +67,18 @@ class TableSettings:
         """Read the settings of one table from its config."""
         node = data.get("source")
         source = None if node is None else TableSource(str(node["_target_"]), partial(instantiate, node))
-        schema = parse_schema(data)
-        return cls(schema, Path(data.path), data.get("fingerprint"), source, parse_read_options(data, schema))
+        faults, schema, options = list[str](), None, None
+        try:
+            schema = parse_schema(data)
+        except ConfigError as error:
+            faults.append(str(error))
+        try:
+            options = parse_read_options(data, schema)
+        except ConfigError as error:
+            faults.append(str(error))
+        if schema is None or options is None:
+            raise ConfigError("\n".join(faults))
+        return cls(schema, Path(data.path), data.get("fingerprint"), source, options)
 
     @property
     def name(self) -> str:
@@ -76,17 +86,32 @@ class TableSettings:
         return self.schema.name
 
 
-def parse_read_options(data: DictConfig, schema: Schema) -> ReadOptions:
-    """Return how the files of a table are written. Raises ConfigError if an option is unknown or invalid."""
+def parse_read_options(data: DictConfig, schema: Schema | None) -> ReadOptions:
+    """Return how the files of a table are written.
+
+    Parameters
+    ----------
+    schema
+        The columns, or None if they are declared wrongly: then only the options themselves are checked.
+
+    Raises
+    ------
+    ConfigError
+        With each option that is unknown or invalid, or if the options contradict how a column is written.
+    """
     declared: Any = OmegaConf.to_container(data, resolve=True)
+    if schema is None:
+        return ReadOptions.from_dict(declared.get("read"), list(declared.get("columns") or ()), "")
     options = ReadOptions.from_dict(declared.get("read"), [column.name for column in schema.columns], schema.target.name)
     expected = "decimal_comma" if options.decimal == "," else "number"
-    for column in schema.columns:
-        if column.parse not in ("", expected):
-            raise ConfigError(
-                f"Table {schema.name}: column {column.name} has parse: {column.parse}, which contradicts read.decimal"
-                f" {options.decimal!r}. Set parse to {expected}."
-            )
+    faults = [
+        f"Table {schema.name}: column {column.name} has parse: {column.parse}, which contradicts read.decimal"
+        f" {options.decimal!r}. Set parse to {expected}."
+        for column in schema.columns
+        if column.parse not in ("", expected)
+    ]
+    if faults:
+        raise ConfigError("\n".join(faults))
     return options
 
 

@@ -5,7 +5,7 @@ import logging
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,8 @@ from housing.data.read_options import PLAIN, ReadOptions
 from housing.data.reading import Cells, TextTable, read_text
 from housing.data.settings import TableSettings
 from housing.data.typed_files import PARQUET, parquet_columns
-from housing.schema.column import MAX_INTEGER, Column, Matrix, Value, Vector
+from housing.schema.column import MAX_INTEGER, MISSING, Column, Matrix, Value, Vector
+from housing.schema.declaration import NUMERIC_ROLES
 from housing.schema.table_schema import Schema
 from housing.schema.written_numbers import PLAIN_INTEGER, PLAIN_NUMBER, parse_written_number
 
@@ -176,7 +177,8 @@ def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
     violations += [Violation(int(labelled[row]), schema.target.name, reason) for row, reason in reasons]
     violations += [violation for column in checked for violation in _find_violations(column, frame[column.name])]
     if violations:
-        raise schema.violated(violations)
+        others = [violation for violation in violations if violation.reason != MISSING]
+        raise schema.violated([*_missing_by_column(schema, violations, len(frame)), *others], len(violations))
     _report_unlabelled(schema, len(frame), len(labelled))
     column = weight_column(schema)
     weight = None if column is None else frame[column.name].iloc[labelled].to_numpy(dtype=np.float64)
@@ -188,6 +190,18 @@ def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
 def weight_column(schema: Schema) -> Column | None:
     """Return the column that says how much a row counts, or None if all rows count alike."""
     return next((column for column in schema.columns if column.role == "weight"), None)
+
+
+def _missing_by_column(schema: Schema, violations: Sequence[Violation], n_rows: int) -> Iterator[Violation]:
+    """Yield one violation for each column with missing values: their number, and the attribute that allows them."""
+    counts = Counter(violation.field for violation in violations if violation.reason == MISSING)
+    for column in schema.columns:
+        if column.name in counts:
+            can_be_nullable = column.role not in NUMERIC_ROLES
+            advice = (
+                "If they may be, add to the column: nullable: true" if can_be_nullable else f"The role {column.role} needs all."
+            )
+            yield Violation(None, column.name, f"{counts[column.name]:,} of {n_rows:,} values are missing. {advice}")
 
 
 def labelled_rows(schema: Schema, frame: pd.DataFrame) -> NDArray[np.intp]:

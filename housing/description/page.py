@@ -1,7 +1,7 @@
 """Page of a described file: what misleads, the target, associations, and each column with its distribution and examples."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from housing.description.decisions import Decision, Decisions
 from housing.description.profile import MAX_LEVELS, ColumnProfile, FileProfile
 from housing.plots.html import write_page
 from housing.schema.column import Vector
+from housing.schema.dates import ISO_DATE, format_date
 
 TEMPLATE = "description.html"
 N_BINS = 30
@@ -103,8 +104,9 @@ def _facts(description: Description) -> dict[str, str]:
 
 
 def _card(column: ColumnProfile, decision: Decision, decisions: Decisions) -> Card:
-    is_number = decision.is_number
-    numbers = values_of(column, decision, decisions.options) if is_number else np.empty(0)
+    is_line = decision.is_number or decision.is_date
+    numbers = values_of(column, decision, decisions.options) if is_line else np.empty(0)
+    shown = _day if decision.is_date else _short
     present = [cell for cell in column.sample if cell and cell not in MISSING_MARKS]
     kind = decision.attributes.get("type", "")
     role = decision.attributes.get("role", "feature")
@@ -117,10 +119,14 @@ def _card(column: ColumnProfile, decision: Decision, decisions: Decisions) -> Ca
         facts={
             "missing": f"{100 * n_missing / column.n_rows:.3g} %",
             "distinct": f"{len(column.distinct):,}",
-            **({"mean": f"{np.nanmean(numbers):.6g}", "median": f"{np.nanmedian(numbers):.6g}"} if _has_numbers(numbers) else {}),
+            **(
+                {"mean": shown(float(np.nanmean(numbers))), "median": shown(float(np.nanmedian(numbers)))}
+                if _has_numbers(numbers)
+                else {}
+            ),
         },
-        histogram=_histogram(numbers) if _has_numbers(numbers) else None,
-        levels=[] if is_number else _levels(column, present),
+        histogram=_histogram(numbers, shown) if _has_numbers(numbers) else None,
+        levels=[] if is_line else _levels(column, present),
         examples=[cell[:60] for cell in list(dict.fromkeys(present))[:N_EXAMPLES]],
     )
 
@@ -129,13 +135,23 @@ def _has_numbers(numbers: Vector) -> bool:
     return bool(numbers.size) and not bool(np.isnan(numbers).all())
 
 
-def _histogram(numbers: Vector) -> Histogram:
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 10_000 else f"{number:.6g}"
+
+
+def _day(seconds: float) -> str:
+    return format_date(seconds, ISO_DATE)
+
+
+def _histogram(numbers: Vector, shown: Callable[[float], str]) -> Histogram:
     present = numbers[~np.isnan(numbers)]
     lowest, highest = np.quantile(present, [OUTLIER_SHARE, 1 - OUTLIER_SHARE])
     if lowest == highest:
         lowest, highest = present.min(), present.max()
     counts, _ = np.histogram(present, bins=min(N_BINS, max(len(np.unique(present)), 1)), range=(float(lowest), float(highest)))
-    return Histogram([100 * count / max(counts.max(), 1) for count in counts.tolist()], f"{lowest:.6g}", f"{highest:.6g}")
+    return Histogram(
+        [100 * count / max(counts.max(), 1) for count in counts.tolist()], shown(float(lowest)), shown(float(highest))
+    )
 
 
 def _levels(column: ColumnProfile, present: Sequence[str]) -> list[Bar]:

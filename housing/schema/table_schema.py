@@ -63,8 +63,7 @@ class Schema:
             if count > 1:
                 yield f"Table {self.name} declares column {name} more than once."
         roles = Counter(column.role for column in self.columns)
-        if roles["target"] != 1:
-            yield f"Table {self.name} must have exactly one column with the role target (got {roles['target']})."
+        yield from _target_faults(self.name, roles["target"])
         for role in SINGLE_ROLES:
             if roles[role] > 1:
                 yield f"Table {self.name} must have at most one column with the role {role} (got {roles[role]})."
@@ -94,7 +93,8 @@ class Schema:
             except ConfigError as error:
                 faults.append(str(error))
         if faults:
-            raise ConfigError("\n".join(faults))
+            n_targets = sum(_role(attributes) == "target" for attributes in declaration["columns"].values())
+            raise ConfigError("\n".join([*faults, *_target_faults(declaration["name"], n_targets)]))
         return cls(name=declaration["name"], columns=tuple(columns), description=declaration.get("description", ""))
 
     def to_dict(self) -> dict[str, Any]:
@@ -208,10 +208,12 @@ class Schema:
                 violations += [Violation(row, column.name, reason) for row, reason in reasons]
         return matrix, violations
 
-    def violated(self, violations: Sequence[Violation]) -> TableError:
-        """Return the error that lists invalid values by row."""
+    def violated(self, violations: Sequence[Violation], n_values: int | None = None) -> TableError:
+        """Return the error that lists invalid values by row. `n_values` counts them if one violation stands for several."""
         in_order = sorted(violations, key=lambda violation: violation.row or 0)
-        return TableError(f"{len(in_order)} values violate the schema of table {self.name} (rows count from 0):", in_order)
+        return TableError(
+            f"{n_values or len(in_order)} values violate the schema of table {self.name} (rows count from 0):", in_order
+        )
 
     def require_table_columns(self, present: Sequence[str]) -> None:
         """Raise TableError unless a table has all columns but those with the role ignore, and no undeclared ones."""
@@ -235,6 +237,15 @@ class Schema:
             {column.name: column.decode(number) for column, number in zip(self.features, row, strict=True)}
             for row in matrix.tolist()
         ]
+
+
+def _role(attributes: object) -> object:
+    return attributes.get("role") if isinstance(attributes, Mapping) else None
+
+
+def _target_faults(name: str, n_targets: int) -> Iterator[str]:
+    if n_targets != 1:
+        yield f"Table {name} must have exactly one column with the role target (got {n_targets})."
 
 
 def _with_levels(column: Column, levels: Mapping[str, int]) -> Column:

@@ -63,8 +63,10 @@ class Field {
     if (entered === "") {
       return null;
     }
-    const typed = () => entered;
-    return { category: typed, ordinal: typed, date: typed, bool: () => entered === "true" }[this.column.type]?.() ?? Number(entered);
+    if (this.column.type === "bool") {
+      return entered === "true";
+    }
+    return isText(this.column) && !isPlainNumber(this.column, entered) ? entered : Number(entered);
   }
 
   isUnreadable() {
@@ -80,6 +82,15 @@ class Field {
   }
 }
 
+function isText(column) {
+  return ["category", "ordinal", "date"].includes(column.type) || Boolean(column.parse);
+}
+
+// Returns whether a number that may be written as text is written plainly. With a decimal comma, a point would be misread.
+function isPlainNumber(column, entered) {
+  return column.parse && entered.trim() !== "" && Number.isFinite(Number(entered)) && !(column.parse === "decimal_comma" && entered.includes("."));
+}
+
 function isCheckbox(column) {
   return column.type === "bool" && !column.nullable;
 }
@@ -91,8 +102,9 @@ function control(column) {
   if (column.type === "category" && column.unseen !== "refuse") {
     return suggestions(column);
   }
-  if (column.type === "date") {
-    return html("input", { type: "text", autocomplete: "off", required: !column.nullable, placeholder: column.format });
+  if (column.type === "date" || column.parse) {
+    const placeholder = column.format || (column.nullable ? "missing" : "");
+    return html("input", { type: "text", autocomplete: "off", required: !column.nullable, placeholder });
   }
   if (column.type === "category" || column.type === "ordinal" || column.type === "bool") {
     const levels = column.type === "bool" ? [["true", "yes"], ["false", "no"]] : levelsOf(column).map((name) => [name, name]);

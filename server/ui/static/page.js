@@ -19,7 +19,7 @@ class Page {
       title: titleOf(name, column),
       unitLabel: unitLabelOf(column),
     }));
-    this.columns = columns.filter(({ role }) => role !== "key" && role !== "target");
+    this.columns = columns.filter(({ role }) => ["feature", "latitude", "longitude"].includes(role));
     this.target = columns.find(({ role }) => role === "target");
     this.titles = new Map(columns.map(({ name, title }) => [name, title]));
     this.toUnit = (value) => value * (this.target.scale ?? 1); // the model predicts in multiples of scale

@@ -279,3 +279,24 @@ def test_rows_that_do_not_fit_are_skipped_and_listed_beside_the_predictions(tmp_
     file.write_text("rooms,furnished,quarter,built\n2,True,hills,\n")
     with pytest.raises(TableError, match="area: Missing column"):
         predict_file(bundle, PredictionSettings(file, out, skips_bad_rows=True))
+
+
+def test_all_faults_of_a_yaml_are_named_at_once(tmp_path: Path) -> None:
+    declared = {
+        "name": "t",
+        "path": str(tmp_path / "t.csv"),
+        "read": {"delimeter": ";", "encoding": 5, "skip_lines": "two"},
+        "columns": {"a": {"type": "flot"}, "b": {"type": "float", "rol": "key"}, "k": {"type": "category"}},
+    }
+    with pytest.raises(ConfigError) as error:
+        TableSettings.from_config(OmegaConf.create(declared))
+    for fault in (
+        "Column a: type must be one of float",
+        "Column b: unknown attribute rol",
+        "Column k: a column of type category needs categories",
+        "exactly one column with the role target (got 0)",
+        "read: unknown option 'delimeter'. Did you mean 'delimiter'?",
+        "read: encoding must be a codec of Python",
+        "read: skip_lines must be a number of lines (got 'two')",
+    ):
+        assert fault in str(error.value)

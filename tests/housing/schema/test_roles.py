@@ -69,16 +69,16 @@ def test_a_wrong_value_behind_a_dropped_row_is_reported_with_its_row(tmp_path: P
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        ("order", np.nan, "order: Missing required value"),
-        ("customer", np.nan, "customer: Missing required value"),
-        ("week", 1.5, "week: Not a whole number: 1.5"),
-        ("week", np.nan, "week: Missing required value"),
-        ("copies", 0, "copies: A weight must be above 0 .got 0"),
+        ("order", np.nan, "order: 1 of [0-9]+ values are missing"),
+        ("customer", np.nan, "customer: 1 of [0-9]+ values are missing"),
+        ("week", 1.5, "row 7, week: Not a whole number: 1.5"),
+        ("week", np.nan, "week: 1 of [0-9]+ values are missing"),
+        ("copies", 0, "row 7, copies: A weight must be above 0 .got 0"),
     ],
 )
 def test_a_value_that_no_model_receives_is_checked_too(tmp_path: Path, column: str, value: Any, reason: str) -> None:
     changed = orders_frame()[column].astype(object).mask(np.arange(600) == 7, value)
-    with pytest.raises(TableError, match=f"row 7, {reason}"):
+    with pytest.raises(TableError, match=reason):
         orders(tmp_path, **{column: changed})
 
 

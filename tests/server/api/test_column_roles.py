@@ -1,30 +1,19 @@
 """Requests for a table with columns of every role, and with columns that a row may leave out."""
 
 import json
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from housing.feedback.log_reader import LogFilter, read_entries
-from tests.support.server import Server, promoted, scraped, serving
+from tests.support.server import Server, scraped
 from tests.support.waiting import wait_for
 
 LEVELS = {"town": "town 7", "shelf": "S01", "grade": "fair"}
 REQUIRED = {"size": 20.5, **LEVELS}
 ROW = {**REQUIRED, "colour": "red", "age": 4, "brand": "acme", "placed": "24.12.2021 18:30", "worn": 1200}
 UNUSED = {"order": "17", "customer": "ann", "week": 3, "copies": 1.5, "note": {"any": "thing"}}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
-    """Yield a server of the orders."""
-    home = promoted(tmp_path_factory.mktemp("orders"), "orders", empty_store)
-    with serving(home, "data=orders", "serve.workers=1") as running:
-        wait_for(lambda: running.answers("/readyz"), "the model is published")
-        yield running
 
 
 def predictions(server: Server, body: Any, route: str = "/predict") -> list[float]:
@@ -35,27 +24,27 @@ def predictions(server: Server, body: Any, route: str = "/predict") -> list[floa
     return values
 
 
-def test_a_nullable_column_may_be_left_out_of_every_layout(server: Server) -> None:
-    whole = predictions(server, {**REQUIRED, "colour": None, "age": None, "brand": None, "placed": None, "worn": None})
+def test_a_nullable_column_may_be_left_out_of_every_layout(orders_server: Server) -> None:
+    whole = predictions(orders_server, {**REQUIRED, "colour": None, "age": None, "brand": None, "placed": None, "worn": None})
     names, values = list(REQUIRED), list(REQUIRED.values())
-    assert predictions(server, REQUIRED) == whole
-    assert predictions(server, {"instances": [REQUIRED, ROW]}) == [*whole, *predictions(server, ROW)]
-    assert predictions(server, {"columns": names, "rows": [values]}) == whole
+    assert predictions(orders_server, REQUIRED) == whole
+    assert predictions(orders_server, {"instances": [REQUIRED, ROW]}) == [*whole, *predictions(orders_server, ROW)]
+    assert predictions(orders_server, {"columns": names, "rows": [values]}) == whole
     for body in (
         {"dataframe_split": {"columns": names, "data": [values]}},
         {"dataframe_records": [REQUIRED]},
         {"inputs": {name: [value] for name, value in REQUIRED.items()}},
     ):
-        assert predictions(server, body, "/invocations") == whole
+        assert predictions(orders_server, body, "/invocations") == whole
 
 
-def test_a_column_that_no_model_receives_is_ignored(server: Server) -> None:
-    expected = predictions(server, ROW)
-    assert predictions(server, {**ROW, **UNUSED}) == expected
-    assert predictions(server, {"instances": [{**UNUSED, **ROW}]}) == expected
+def test_a_column_that_no_model_receives_is_ignored(orders_server: Server) -> None:
+    expected = predictions(orders_server, ROW)
+    assert predictions(orders_server, {**ROW, **UNUSED}) == expected
+    assert predictions(orders_server, {"instances": [{**UNUSED, **ROW}]}) == expected
     row = {**UNUSED, **ROW}
-    assert predictions(server, {"columns": list(row), "rows": [list(row.values())]}) == expected
-    assert predictions(server, {"dataframe_records": [row]}, "/invocations") == expected
+    assert predictions(orders_server, {"columns": list(row), "rows": [list(row.values())]}) == expected
+    assert predictions(orders_server, {"dataframe_records": [row]}, "/invocations") == expected
 
 
 @pytest.mark.parametrize(
@@ -76,56 +65,62 @@ def test_a_column_that_no_model_receives_is_ignored(server: Server) -> None:
         ({"columns": [*REQUIRED, "shop"], "rows": [[*REQUIRED.values(), 2]]}, "shop", "Not a column of this model."),
     ],
 )
-def test_what_is_wrong_is_named_by_column(server: Server, body: Any, field: str, reason: str) -> None:
-    answer = server.predict(body)
+def test_what_is_wrong_is_named_by_column(orders_server: Server, body: Any, field: str, reason: str) -> None:
+    answer = orders_server.predict(body)
     assert answer.status == 422
     (error,) = answer.json["errors"]
     assert error["field"] == field
     assert error["reason"].startswith(reason)
 
 
-def test_a_value_that_no_training_row_had_is_other_or_missing_and_counted(server: Server) -> None:
+def test_a_value_that_no_training_row_had_is_other_or_missing_and_counted(orders_server: Server) -> None:
     def counted() -> float:
-        return sum(value for name, value in scraped(server).items() if 'bin="(other)",column="town"' in name and "total" in name)
+        return sum(
+            value for name, value in scraped(orders_server).items() if 'bin="(other)",column="town"' in name and "total" in name
+        )
 
     before = counted()
-    other = predictions(server, {**ROW, "town": "elsewhere"})
-    assert other == predictions(server, {"columns": list(ROW), "rows": [[*{**ROW, "town": "far away"}.values()]]})
-    assert other != predictions(server, ROW)
+    other = predictions(orders_server, {**ROW, "town": "elsewhere"})
+    assert other == predictions(orders_server, {"columns": list(ROW), "rows": [[*{**ROW, "town": "far away"}.values()]]})
+    assert other != predictions(orders_server, ROW)
     assert counted() == before + 2
-    assert predictions(server, {**ROW, "brand": "new"}) == predictions(server, {**ROW, "brand": None})
+    assert predictions(orders_server, {**ROW, "brand": "new"}) == predictions(orders_server, {**ROW, "brand": None})
 
 
-def test_a_number_may_be_written_as_text(server: Server) -> None:
-    assert predictions(server, {**ROW, "worn": "1,200 km"}) == predictions(server, ROW)
-    assert predictions(server, {"dataframe_records": [{**ROW, "worn": "1,200 km"}]}, "/invocations") == predictions(server, ROW)
+def test_a_number_may_be_written_as_text(orders_server: Server) -> None:
+    assert predictions(orders_server, {**ROW, "worn": "1,200 km"}) == predictions(orders_server, ROW)
+    assert predictions(orders_server, {"dataframe_records": [{**ROW, "worn": "1,200 km"}]}, "/invocations") == predictions(
+        orders_server, ROW
+    )
 
 
-def test_explanation_curves_and_document_know_learned_levels(server: Server) -> None:
+def test_explanation_curves_and_document_know_learned_levels(orders_server: Server) -> None:
     row = json.dumps({**ROW, "town": "elsewhere"}).encode()
-    assert set(server.ask("/explain", row).json["contributions"]) == set(ROW)
-    curves = server.ask("/curves", row).json["curves"]
+    assert set(orders_server.ask("/explain", row).json["contributions"]) == set(ROW)
+    curves = orders_server.ask("/curves", row).json["curves"]
     assert len(curves["town"]["values"]) == 42
     assert curves["town"]["values"][-1] == "(other)"
     assert len(curves["shelf"]["values"]) == 25
-    properties = server.ask("/openapi.json").json["components"]["schemas"]["Row"]["properties"]
+    properties = orders_server.ask("/openapi.json").json["components"]["schemas"]["Row"]["properties"]
     assert "enum" not in properties["town"]
     assert len(properties["town"]["examples"]) == 20
     assert sorted(properties["shelf"]["enum"]) == [f"S{number:02d}" for number in range(25)]
-    declared = server.ask("/model").json["schema"]["columns"]["town"]
+    declared = orders_server.ask("/model").json["schema"]["columns"]["town"]
     assert declared["categories"] == "auto"
     assert len(declared["levels"]) == 60
 
 
-def test_the_document_says_which_columns_are_required(server: Server) -> None:
-    row = server.ask("/openapi.json").json["components"]["schemas"]["Row"]
+def test_the_document_says_which_columns_are_required(orders_server: Server) -> None:
+    row = orders_server.ask("/openapi.json").json["components"]["schemas"]["Row"]
     assert row["required"] == ["size", "town", "shelf", "grade"]
     assert set(row["properties"]) == {*ROW, *UNUSED}
 
 
-def test_the_log_has_the_columns_that_were_sent(server: Server) -> None:
-    answer = server.predict({**ROW, **UNUSED})
-    logged = partial(read_entries, server.log.parent / "serving" / "orders-staging.log", LogFilter(id=answer.json["request_id"]))
+def test_the_log_has_the_columns_that_were_sent(orders_server: Server) -> None:
+    answer = orders_server.predict({**ROW, **UNUSED})
+    logged = partial(
+        read_entries, orders_server.log.parent / "serving" / "orders-staging.log", LogFilter(id=answer.json["request_id"])
+    )
     wait_for(lambda: bool(logged()[0]), "the request is logged")
     ((entry,), _) = logged()
     assert dict(zip(entry["columns"], entry["rows"][0], strict=True)) == {**ROW, **UNUSED}

@@ -118,6 +118,24 @@ def test_input_is_predicted_with_explanation_and_curves(page: Page, rentals_serv
     expect(page.locator("#curves figure").nth(3)).to_contain_text("harbour")
 
 
+def test_dates_orders_levels_and_written_numbers_are_predicted_as_typed(page: Page, orders_server: Server) -> None:
+    show(page, orders_server)
+    typed = {"placed": "24.12.2021 18:30", "worn": "45,000 km", "town": "a new town", "grade": "good", "age": "", "size": "20.5"}
+    for name in ("note", "customer", "week", "copies", "order", "price"):
+        expect(field(page, name)).to_have_count(0)  # no model receives them
+    expect(field(page, "placed")).to_have_attribute("placeholder", "%d.%m.%Y %H:%M")
+    assert field(page, "grade").locator("option").all_text_contents() == ["poor", "fair", "good"]
+    expect(page.get_by_label("Distance worn (km)")).to_have_attribute("type", "text")
+    for name, value in typed.items():
+        enter = field(page, name).select_option if name == "grade" else field(page, name).fill
+        enter(value)
+    row = {**example(orders_server), **typed, "age": None, "size": 20.5}
+    expect_prediction(page, orders_server.predict(row))
+    assert orders_server.predict(row).json["predictions"] == orders_server.predict({**row, "worn": 45000}).json["predictions"]
+    field(page, "placed").fill("24/12/2021")
+    expect(page.locator(".field .error:not(:empty)")).to_have_text(re.compile("Must be a date such as 01.01.1970"))
+
+
 def test_predictions_are_multiplied_by_the_scale_of_the_target(page: Page, rentals_server: Server) -> None:
     def scale(route: Route) -> None:
         model = rentals_server.ask("/model").json
