@@ -194,14 +194,16 @@ def weight_column(schema: Schema) -> Column | None:
 
 def _missing_by_column(schema: Schema, violations: Sequence[Violation], n_rows: int) -> Iterator[Violation]:
     """Yield one violation for each column with missing values: their number, and the attribute that allows them."""
-    counts = Counter(violation.field for violation in violations if violation.reason == MISSING)
     for column in schema.columns:
-        if column.name in counts:
+        rows = [violation.row for violation in violations if violation.field == column.name and violation.reason == MISSING]
+        if rows:
             can_be_nullable = column.role not in NUMERIC_ROLES
             advice = (
                 "If they may be, add to the column: nullable: true" if can_be_nullable else f"The role {column.role} needs all."
             )
-            yield Violation(None, column.name, f"{counts[column.name]:,} of {n_rows:,} values are missing. {advice}")
+            yield Violation(
+                None, column.name, f"{len(rows):,} of {n_rows:,} values are missing, the first in row {rows[0]}. {advice}"
+            )
 
 
 def labelled_rows(schema: Schema, frame: pd.DataFrame) -> NDArray[np.intp]:

@@ -144,7 +144,7 @@ def test_a_missing_openpyxl_is_named_with_its_extra(tmp_path: Path, monkeypatch:
         (GERMAN_TEXT.replace("1.200", "1.20"), GERMAN, "row 0, n: Not a number: '1.20'"),
         (GERMAN_TEXT.replace("1.200", "1..200"), GERMAN, "row 0, n: Not a number: '1..200'"),
         (GERMAN_TEXT.replace("nein", "vielleicht"), GERMAN, "row 1, b: Not true or false: 'vielleicht'"),
-        (GERMAN_TEXT.replace("7;nein", "-;nein"), GERMAN, "row 1, n: Missing required value"),
+        (GERMAN_TEXT.replace("7;nein", "-;nein"), GERMAN, "n: 1 of 3 values are missing, the first in row 1"),
     ],
 )
 def test_a_file_that_contradicts_its_options_is_refused(

@@ -46,7 +46,7 @@ def test_numbers_are_read_to_the_last_digit(tmp_path: Path) -> None:
         ("50,2,maybe,hills,,900", "row 1, furnished: Not true or false: 'maybe'"),
         ("50,2,True,moon,,900", "row 1, quarter: Must be one of old town, harbour, hills .got 'moon'"),
         ("50,2,True,NA,,900", "row 1, quarter: Must be one of .* .got 'NA'"),
-        (",2,True,hills,,900", "row 1, area: Missing required value"),
+        (",2,True,hills,,900", "area: 1 of 2 values are missing, the first in row 1"),
         ("NaN,2,True,hills,,900", "row 1, area: Not a number: 'NaN'"),
         ("5_0,2,True,hills,,900", "row 1, area: Not a number: '5_0'"),
         ("\xa050,2,True,hills,,900", r"row 1, area: Not a number: '\\xa050'"),
@@ -68,7 +68,7 @@ def test_of_many_violations_each_kind_is_one_line_with_its_count(tmp_path: Path)
     message, *lines = str(error.value).splitlines()
     assert message.startswith("33 values violate the schema of table rentals")
     assert [line.strip()[:12] for line in lines] == ["rooms: 3 of ", "row 0, area:"]
-    assert lines[0].endswith("3 of 33 values are missing. If they may be, add to the column: nullable: true")
+    assert lines[0].endswith("3 of 33 values are missing, the first in row 30. If they may be, add to the column: nullable: true")
     assert "(got -1" in lines[1] and lines[1].endswith("And 29 more rows.")
 
 
