@@ -4,7 +4,7 @@
     features/<n>/features.json   config of a feature pipeline, and the names of its columns
     features/<n>/arrays.npz      fitted state of its blocks
     members/<n>/model.onnx       an estimator of the ensemble
-    ensemble.json, ensemble.npz  features and region of each member, and the applicability domain
+    ensemble.json, ensemble.npz  features and region of each member, the applicability domain, and the transform of the target
     interval.npz, interval.onnx  conformal scores and the error model, if the run fitted intervals
     reference.json               histograms of the training rows and of the predictions
     card.json                    the model card: run, data, metrics, libraries
@@ -220,7 +220,8 @@ class Bundle:
         interval = None
         if (folder / INTERVAL_FILES[0]).is_file():
             error_model = _read_model(folder, folder / INTERVAL_FILES[1], model_type)
-            interval = Interval(read_arrays(folder / INTERVAL_FILES[0]), error_model)
+            arrays, is_relative = read_arrays(folder / INTERVAL_FILES[0]), ensemble.transform is not None
+            interval = Interval(arrays, error_model, is_relative=is_relative)
         return cls(ensemble, shared["reference.json"], shared["card.json"], shared["golden.json"], background, interval)
 
     def verify_golden(self) -> None:

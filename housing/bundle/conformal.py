@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from housing.bundle.log_transform import MAX_LOG
 from housing.core.errors import ConfigError
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
@@ -33,10 +34,12 @@ class Interval:
         rows have weights, `ranks` of the same shape: the cumulative weights of the sorted scores in units of their mean.
     error_model
         Model of the expected size of an error.
+    is_relative
+        Whether an error is the one of the logarithm. Then bounds are a factor away from the prediction, and above 0.
     """
 
-    def __init__(self, arrays: dict[str, NDArray[Any]], error_model: ErrorModel) -> None:
-        self.arrays, self.error_model = arrays, error_model
+    def __init__(self, arrays: dict[str, NDArray[Any]], error_model: ErrorModel, *, is_relative: bool = False) -> None:
+        self.arrays, self.error_model, self.is_relative = arrays, error_model, is_relative
 
     @property
     def max_coverage(self) -> float:
@@ -72,13 +75,24 @@ class Interval:
             raise ConfigError(f"coverage must be above 0 and at most {self.max_coverage:.6g} (got {coverage:g}).")
         width = score_quantile(self.arrays, coverage) * self.error_scales(columns, predictions)
         target = schema.target
-        lower, upper = predictions - width, predictions + width
+        if self.is_relative:
+            factor = np.exp(np.minimum(width, MAX_LOG))
+            lower, upper = predictions / factor, predictions * factor
+        else:
+            lower, upper = predictions - width, predictions + width
         bounds = (-np.inf if target.min is None else target.min, np.inf if target.max is None else target.max)
         return np.clip(lower, *bounds), np.clip(upper, *bounds)
 
     def error_scales(self, columns: Matrix, predictions: Vector) -> Vector:
-        """Return the expected size of the error of each prediction, shape (rows,), in the target's unit."""
+        """Return the expected size of the error of each prediction, shape (rows,), in the target's unit or of the logarithm."""
         return np.asarray(np.exp(self.error_model.predict(append_prediction(columns, predictions))))
+
+
+def absolute_error(predictions: Vector, actual: Vector, *, is_relative: bool) -> Vector:
+    """Return the absolute error of each prediction, or of its logarithm, shape (rows,)."""
+    if is_relative:
+        return np.abs(np.log(np.maximum(predictions, np.finfo(np.float64).tiny)) - np.log(actual))
+    return np.abs(predictions - actual)
 
 
 def calibrate(scores: Vector, weight: Vector | None) -> dict[str, NDArray[Any]]:

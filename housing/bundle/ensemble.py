@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from housing.bundle.log_transform import LogTransform
 from housing.core.errors import ConfigError
 from housing.features.applicability import ApplicabilityDomain
 from housing.features.pipeline import Features
@@ -72,12 +73,15 @@ class Ensemble:
         The members.
     applicability
         The domain that separates near from far rows, or None if all members predict all rows.
+    transform
+        Turns what members predict together into the target, or None if they predict the target itself.
     """
 
     schema: Schema
     features: list[Features]
     members: list[Member]
     applicability: ApplicabilityDomain | None = None
+    transform: LogTransform | None = None
 
     def __post_init__(self) -> None:
         if self.applicability is None and any(member.region != ALL for member in self.members):
@@ -96,11 +100,19 @@ class Ensemble:
     def predict_with_columns(self, matrix: Matrix) -> tuple[Vector, Matrix]:
         """Return predictions, shape (rows,), and the columns of the first pipeline, shape (rows, names)."""
         columns: dict[int, Matrix] = {}
-        if self.applicability is None:
-            predictions = self._mean(matrix, ALL, columns)
-        else:
-            predictions = self._blend(matrix, self.applicability.proximity(matrix), columns)
+        predictions = self._combine(matrix, columns)
+        if self.transform is not None:
+            predictions = self.transform.to_target(predictions)
         return clip_to_bounds(self.schema, predictions), self._columns(0, matrix, columns)
+
+    def predict_untransformed(self, matrix: Matrix) -> Vector:
+        """Return what the members predict together, shape (rows,): the target or its logarithm, without bounds."""
+        return self._combine(matrix, {})
+
+    def _combine(self, matrix: Matrix, columns: dict[int, Matrix]) -> Vector:
+        if self.applicability is None:
+            return self._mean(matrix, ALL, columns)
+        return self._blend(matrix, self.applicability.proximity(matrix), columns)
 
     def _blend(self, matrix: Matrix, weight_near: Vector, columns: dict[int, Matrix]) -> Vector:
         predictions = np.zeros(len(matrix))
@@ -120,9 +132,12 @@ class Ensemble:
         return cache[index]
 
     def to_config(self) -> dict[str, Any]:
-        """Return members and applicability domain, for `ensemble.json`."""
-        applicability = None if self.applicability is None else self.applicability.parameters
-        return {"members": [member.config for member in self.members], "applicability": applicability}
+        """Return members, applicability domain and transform, for `ensemble.json`."""
+        return {
+            "members": [member.config for member in self.members],
+            "applicability": None if self.applicability is None else self.applicability.parameters,
+            "log_target": None if self.transform is None else self.transform.to_config(),
+        }
 
 
 def clip_to_bounds(schema: Schema, raw: Vector) -> Vector:
@@ -142,4 +157,4 @@ def restore_ensemble(
     applicability = ApplicabilityDomain.from_config(schema, config["applicability"])
     if applicability is not None:
         applicability.arrays |= dict(arrays)
-    return Ensemble(schema, features, members, applicability)
+    return Ensemble(schema, features, members, applicability, LogTransform.from_config(config["log_target"]))

@@ -101,4 +101,7 @@ def _skewed(values: Vector, target: str) -> Iterator[str]:
     deviations = values - values.mean()
     skewness = float((deviations**3).mean() / (deviations**2).mean() ** 1.5)
     if abs(skewness) > SKEWED:
-        yield f"{target!r} is heavily skewed (skewness {skewness:.1f}): a few extreme rows decide the RMSE. Look at the MAE too."
+        advice = " Look at the MAE too."
+        if skewness > 0 and values.min() > 0:
+            advice += " Train with target.transform=auto: it fits the logarithm as well, and keeps the better model."
+        yield f"{target!r} is heavily skewed (skewness {skewness:.1f}): a few extreme rows decide the RMSE.{advice}"

@@ -15,9 +15,9 @@ from housing.schema.column import Matrix, Vector
 
 @dataclass(frozen=True)
 class ShapValues:
-    """Contributions of columns to predictions, in the target's unit.
+    """Contributions of columns to predictions, in the target's unit, or to the logarithm of predictions.
 
-    The contributions of a row and its base value add up to its prediction.
+    The contributions of a row and its base value add up to its prediction, or to its logarithm if the model was fitted on it.
 
     Attributes
     ----------
@@ -51,14 +51,15 @@ def explain(bundle: Bundle, boosters: Mapping[int, bytes], matrix: Matrix, weigh
     """Explain predictions of rows before they are clipped to the target's bounds.
 
     `boosters` holds XGBoost models by the index of their ensemble member. Return None if a member has none. Members are
-    weighted as in the prediction, and contributions of columns with the same name are added up.
+    weighted as in the prediction, and contributions of columns with the same name are added up. The smearing factor of a
+    logarithmic target is part of the base value.
     """
     ensemble = bundle.ensemble
     if set(boosters) != set(range(len(ensemble.members))):
         return None
     matrices = [features.transform(matrix) for features in ensemble.features]
     contributions, values = dict[str, Vector](), dict[str, Vector]()
-    base_values = np.zeros(len(matrix))
+    base_values = np.full(len(matrix), 0.0 if ensemble.transform is None else np.log(ensemble.transform.smearing))
     for index, member in enumerate(ensemble.members):
         names, columns = _member_inputs(member, ensemble, matrices)
         weighted = _contributions(boosters[index], columns) * _weight(member, ensemble, matrix)[:, None]

@@ -19,7 +19,7 @@ from housing.evaluation.results import DistanceBand, Evaluation, HarderSplitResu
 from housing.evaluation.slices import SliceSettings, compute_rmse, make_slices, quintiles, score_slices, select, slice_columns
 from housing.features.spatial_index import SpatialIndex
 from housing.schema.column import Vector
-from housing.training import estimator_specs, estimators, fitting
+from housing.training import estimators, fitting
 from housing.training.fitting import FitSettings
 from housing.training.metrics import score
 
@@ -97,15 +97,14 @@ def _evaluate_split(name: str, run_cfg: DictConfig, table: Table, parts: Split) 
 def refit_config(cfg: DictConfig, table: Table, parts: Split) -> estimators.Model:
     """Fit a run's config on another split, in the same way as the run.
 
-    With `refit`, the number of boosting rounds is found on the validation rows, then the model is fitted on the training and
-    validation rows.
+    With `refit`, boosting rounds and the transform of the target are found on the validation rows. Then the model is fitted on
+    the training and validation rows.
     """
     settings = FitSettings.from_config(cfg)
     if not cfg.refit:
         return fitting.fit(settings, table, parts.train, parts.valid)
-    stops_early = any(spec.early_stopping_rounds for spec in estimator_specs.estimator_specs(cfg))
-    rounds = fitting.fit(settings, table, parts.train, parts.valid).best_rounds if stops_early else {}
-    return fitting.fit(settings, table, np.sort(np.concatenate([parts.train, parts.valid])), rounds=rounds)
+    first = fitting.fit(settings, table, parts.train, parts.valid) if settings.needs_validation else None
+    return fitting.fit(settings, table, np.sort(np.concatenate([parts.train, parts.valid])), first=first)
 
 
 def distance_to_training(table: Table, training_rows: Rows, rows: Rows) -> Vector:

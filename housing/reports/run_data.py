@@ -99,6 +99,11 @@ class RunData:
         return f"{target.name} ({target.unit_label})" if target.unit else target.name
 
     @property
+    def contribution_label(self) -> str:
+        """The name of the sum of contributions: the target, or its logarithm, which has no unit."""
+        return self.target_label if self.bundle.ensemble.transform is None else f"logarithm of {self.table.schema.target.name}"
+
+    @property
     def rows_description(self) -> str:
         """The rows whose errors are shown, for captions."""
         validation, training = len(self.holdout.rows), len(self.parts.train)

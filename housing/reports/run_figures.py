@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from housing.bundle.conformal import calibrate, score_quantile
+from housing.bundle.conformal import absolute_error, calibrate, score_quantile
 from housing.evaluation.contributions import ShapValues
 from housing.evaluation.limitations import MIN_ROWS
 from housing.evaluation.results import Evaluation, HarderSplitResult
@@ -117,10 +117,11 @@ def covered_by_level(run: RunData) -> dict[float, Any] | None:
 
     None if the run has no intervals.
     """
-    scales, error = run.holdout.error_scales, run.error
+    scales = run.holdout.error_scales
+    error = absolute_error(run.predictions, run.actual, is_relative=run.bundle.ensemble.transform is not None)
     if scales is None:
         return None
-    scores, fold = np.abs(error) / scales, np.random.default_rng(0).permutation(len(error)) % N_FOLDS
+    scores, fold = error / scales, np.random.default_rng(0).permutation(len(error)) % N_FOLDS
     inside_by_level = {level: np.zeros(len(error), dtype=bool) for level in NOMINAL_LEVELS}
     for number in range(N_FOLDS):
         others, rows = np.flatnonzero(fold != number), fold == number
@@ -157,7 +158,10 @@ def shap_figures(shap: ShapValues, run: RunData) -> list[SvgFigure]:
     shown = f" The first {MAX_FEATURES} of {len(shap.columns)} columns." if len(shap.columns) > MAX_FEATURES else ""
     return [
         draw_svg(
-            "Importance", f"SHAP values from XGBoost's own contributions, {run.target_label}.{shown} {rows}.", bars, (5.5, height)
+            "Importance",
+            f"SHAP values from XGBoost's own contributions, {run.contribution_label}.{shown} {rows}.",
+            bars,
+            (5.5, height),
         ),
         draw_svg(
             "SHAP values",
@@ -206,7 +210,7 @@ def shap_dependence(shap: ShapValues, run: RunData) -> SvgFigure:
 
     caption = (
         f"SHAP value over the value of the column, with the median; the extreme 1 % of the values is cut off."
-        f" {run.target_label}, {len(shap.base_values):,} test rows (their targets are not used)."
+        f" {run.contribution_label}, {len(shap.base_values):,} test rows (their targets are not used)."
     )
     return draw_svg("Dependence", caption, plot, (11.2, 2.9 * -(-len(shown) // columns)))
 

@@ -92,8 +92,9 @@ def _explanation_section(run: RunData) -> Section:
     title = "Feature importance"
     if shap is None:
         return Section(title, text, figures=[run_figures.permutation_importance(run, explained.matrix, explained.weight)])
+    total = "its prediction" if run.bundle.ensemble.transform is None else "the logarithm of its prediction"
     figures = [*run_figures.shap_figures(shap, run), run_figures.shap_dependence(shap, run)]
-    return Section(title, f"{text} The SHAP values of a row add up to its prediction.", figures=figures)
+    return Section(title, f"{text} The SHAP values of a row add up to {total}.", figures=figures)
 
 
 def _learning_curve_section(cfg: DictConfig, run: RunData) -> Section:

@@ -197,7 +197,7 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started:
 
         bundle, metrics = build(BuildSettings.from_config(cfg), table, parts, tracked_run.id, on_fold, on_round, on_fit)
     bundle.write(job.folder / BUNDLE)
-    tracked_run.log(metrics=metrics)
+    tracked_run.log(metrics=metrics, tags={tracking_tags.TRANSFORM: bundle.card["target"]["transform"]})
     if job.is_standalone or cfg.log_model == "all":
         log_bundle(tracked_run, job.folder, table.schema)
     if job.is_standalone and cfg.figures:

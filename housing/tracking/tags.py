@@ -8,6 +8,7 @@ from housing.core.errors import StoreError
 RUN_TYPE, DATA, COLUMNS, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
     f"housing.{name}" for name in ("run_type", "data", "columns", "split", "model_id", "evaluation", "code", "folder", "error")
 )
+TRANSFORM = "housing.target_transform"  # of a run: what its estimators were fitted on
 CHALLENGER, EVALUATED = "housing.challenger", "housing.evaluated"  # of a decision
 ALIAS, VERDICT, FROM, TO, ACTOR, REASON, FORCED, SERVED = (
     f"housing.{name}" for name in ("alias", "verdict", "from", "to", "actor", "reason", "forced", "served_at")

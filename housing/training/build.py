@@ -1,5 +1,6 @@
 """Building of a bundle: fit on training rows, score on validation rows, export and verify."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
-from housing.bundle.conformal import Interval, append_prediction, calibrate
+from housing.bundle.conformal import Interval, absolute_error, append_prediction, calibrate
 from housing.bundle.ensemble import Ensemble, Member
 from housing.core.config import instantiate
 from housing.core.environment import commit, libraries
@@ -25,11 +26,13 @@ from housing.training.background import select_background
 from housing.training.callbacks import OnFit, OnFold, OnRound, no_op
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
 from housing.training.estimator_arguments import check_estimator
-from housing.training.estimators import FittedEstimator, Model, export_boosters, require_weighted_fit, sample_weight
+from housing.training.estimators import AUTO, LOG, FittedEstimator, Model, export_boosters, require_weighted_fit, sample_weight
 from housing.training.fitting import FitSettings, fit
 from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import measure_cost, round_metrics, score
 from housing.training.onnx_export import export_and_verify
+
+log = logging.getLogger(__name__)
 
 MIN_RELATIVE_ERROR = 0.3  # of the mean error: the expected error of a row is never assumed to be smaller
 
@@ -127,7 +130,8 @@ def build(
     if settings.cross_validation is not None:
         scores = cross_validate(settings.cross_validation, settings.fit, table, parts, on_fold)
     model = fit(settings.fit, table, parts.train, parts.valid, on_round=on_round)
-    valid_matrix = table.matrix[parts.valid]
+    _report_transform(settings.fit, model)
+    first, valid_matrix = model, table.matrix[parts.valid]
     predicted = model.predict(valid_matrix)
     metrics = scores or score(predicted, table.target[parts.valid], table.weight_of(parts.valid))
     metrics["fit_seconds"] = model.fit_seconds
@@ -135,7 +139,7 @@ def build(
     if settings.interval is not None:
         interval, error_scales = _fit_interval(settings.interval, model, table, parts.valid)
     if settings.refit:
-        model = fit(settings.fit, table, fit_rows, rounds=model.best_rounds, on_round=on_round)
+        model = fit(settings.fit, table, fit_rows, first=first, on_round=on_round)
         metrics["refit_seconds"] = model.fit_seconds
     on_fit(HoldoutPredictions(parts.valid, predicted, error_scales, export_boosters(model)))
     bundle = build_bundle(model, table, fit_rows, parts.valid, settings.parity_tolerance)
@@ -146,8 +150,16 @@ def build(
     bundle.background = fit_matrix[select_background(table.schema, fit_matrix, settings.n_background_rows, settings.seed)]
     bundle.select_golden_rows(valid_matrix[_is_accepted(table.schema, valid_matrix)], settings.n_golden_rows)
     metrics |= measure_cost(bundle, valid_matrix)
-    bundle.card = model_card(settings, table, parts, run_id, metrics)
+    bundle.card = model_card(settings, table, parts, run_id, metrics, first)
     return bundle, metrics
+
+
+def _report_transform(settings: FitSettings, model: Model) -> None:
+    """Log which transform `target.transform=auto` chose, and why."""
+    if settings.transform == AUTO:
+        scores = " and ".join(f"{rmse:.6g} with {transform}" for transform, rmse in model.rmse_by_transform.items())
+        without_log = "" if LOG in model.rmse_by_transform else "; log needs targets above 0"
+        log.info("target.transform=auto chose %s: the RMSE on validation rows is %s%s.", model.transform, scores, without_log)
 
 
 def build_bundle(model: Model, table: Table, fit_rows: Rows, check_rows: Rows, parity_tolerance: float) -> Bundle:
@@ -158,11 +170,12 @@ def build_bundle(model: Model, table: Table, fit_rows: Rows, check_rows: Rows, p
     HousingError
         If a prediction differs by more than `parity_tolerance` standard deviations of the target.
     """
-    ensemble, tolerance = model.ensemble, parity_tolerance * _target_scale(table.target[fit_rows])
+    ensemble, target = model.ensemble, table.target[fit_rows]
+    tolerance = parity_tolerance * _target_scale(target if ensemble.transform is None else np.log(target))
     columns = [features.transform(table.matrix[check_rows]) for features in ensemble.features]
     members = [_export_member(member, columns[member.features], tolerance) for member in ensemble.members]
     return Bundle(
-        Ensemble(table.schema, ensemble.features, members, ensemble.applicability),
+        Ensemble(table.schema, ensemble.features, members, ensemble.applicability, ensemble.transform),
         reference={},
         card={},
         golden={},
@@ -198,7 +211,8 @@ def _fit_interval(settings: IntervalSettings, model: Model, table: Table, rows: 
             " Use more rows, fewer folds, or interval=none."
         )
     predicted, columns = model.ensemble.predict_with_columns(table.matrix[rows])
-    inputs, error = append_prediction(columns, predicted), np.abs(table.target[rows] - predicted)
+    is_relative = model.ensemble.transform is not None
+    inputs, error = append_prediction(columns, predicted), absolute_error(predicted, table.target[rows], is_relative=is_relative)
     log_error = np.log(np.maximum(error, max(MIN_RELATIVE_ERROR * float(error.mean()), 1e-12)))
 
     def fit_error_model(indices: Rows) -> Any:
@@ -211,18 +225,27 @@ def _fit_interval(settings: IntervalSettings, model: Model, table: Table, rows: 
         log_scales[fold] = fit_error_model(fit_indices).predict(inputs[fold])
     error_model = export_and_verify(fit_error_model(np.arange(len(rows))), inputs, tolerance=1e-3)
     scales = np.exp(log_scales)
-    return Interval(calibrate(error / scales, table.weight_of(rows)), error_model), scales
+    return Interval(calibrate(error / scales, table.weight_of(rows)), error_model, is_relative=is_relative), scales
 
 
-def model_card(settings: BuildSettings, table: Table, parts: Split, run_id: str, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """Return the model card: the model's name, its metrics, its data and its code."""
+def model_card(
+    settings: BuildSettings, table: Table, parts: Split, run_id: str, metrics: Mapping[str, float], first: Model
+) -> dict[str, Any]:
+    """Return the model card: the model's name, its metrics, its data and its code. `first` is the fit on the training rows."""
+    weight = weight_column(table.schema)
     return {
         "model": settings.names["model"],
         "features": settings.names["features"],
         "run_id": run_id,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metrics": round_metrics(metrics),
-        "data": {"name": settings.names["data"], "fingerprint": table.fingerprint, "rows": len(table)},
+        "target": {"transform": first.transform, "validation_rmse": round_metrics(first.rmse_by_transform)},
+        "data": {
+            "name": settings.names["data"],
+            "fingerprint": table.fingerprint,
+            "rows": len(table),
+            "weight": None if weight is None else weight.name,
+        },
         "rows": {"train": len(parts.train), "valid": len(parts.valid), "test": len(parts.test)},
         "fitted_on": "train and valid" if settings.refit else "train",
         "split": parts.fingerprint(),

@@ -18,6 +18,8 @@ from housing.training.callbacks import OnRound
 from housing.training.estimator_specs import EstimatorSpec
 
 LIBRARY_ERRORS = ("CatBoostError", "LightGBMError")  # of libraries that may not be installed
+NONE, LOG, AUTO = "none", "log", "auto"
+TRANSFORMS = (NONE, LOG, AUTO)  # of the target
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,19 @@ class Model:
     ----------
     best_rounds
         Boosting rounds at which early stopping ended, by estimator name.
+    rmse_by_transform
+        RMSE on the validation rows of the models that `target.transform=auto` fitted, by transform; otherwise empty.
     """
 
     ensemble: Ensemble
     fit_seconds: float
     best_rounds: Mapping[str, int] = field(default_factory=dict)
+    rmse_by_transform: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def transform(self) -> str:
+        """The transform of the target."""
+        return NONE if self.ensemble.transform is None else LOG
 
     def predict(self, matrix: Matrix) -> Vector:
         """Predict each row of the schema's matrix, in the target's unit, within its bounds."""
@@ -73,6 +83,11 @@ class FittedFeatures:
     weight: Vector | None
     validation: tuple[Matrix, Vector] | None
     validation_weight: Vector | None
+
+    def with_log_target(self) -> "FittedFeatures":
+        """Return the matrices with the logarithm of the target. Columns that depend on targets stay in the target's unit."""
+        validation = None if self.validation is None else (self.validation[0], np.log(self.validation[1]))
+        return replace(self, target=np.log(self.target), validation=validation)
 
     def select(self, columns: list[int] | None) -> "FittedFeatures":
         """Return the matrices with some columns only; None is all."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
 from housing.bundle.ensemble import Ensemble, Member
+from housing.bundle.log_transform import LogTransform
+from housing.core.errors import ConfigError
+from housing.core.validators import choice
 from housing.data.split import Rows
 from housing.data.table import Table, weight_column
 from housing.data.units import HELD_OUT_SHARE, Units
@@ -17,6 +20,10 @@ from housing.features.applicability import ApplicabilityDomain
 from housing.training.callbacks import OnRound, no_op
 from housing.training.estimator_specs import EstimatorSpec, estimator_specs
 from housing.training.estimators import (
+    AUTO,
+    LOG,
+    NONE,
+    TRANSFORMS,
     FittedFeatures,
     Model,
     best_rounds,
@@ -24,6 +31,7 @@ from housing.training.estimators import (
     fit_features,
     require_weighted_fit,
 )
+from housing.training.metrics import score
 
 
 @dataclass(frozen=True)
@@ -36,23 +44,32 @@ class FitSettings:
         Parameters of the area of applicability that blends estimators of different regions, or None.
     n_threads
         0 is every core.
+    transform
+        Of the target: "none", "log", or "auto" for the one with the lower RMSE on held-out rows.
     """
 
     specs: tuple[EstimatorSpec, ...]
     applicability: Mapping[str, Any] | None = None
     n_threads: int = 0
+    transform: str = NONE
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> Self:
         """Read the settings from the config of a run."""
         node = cfg.model.get("applicability")
         applicability: Any = None if node is None else OmegaConf.to_container(node, resolve=True)
-        return cls(tuple(estimator_specs(cfg)), applicability, cfg.n_threads)
+        choice(*TRANSFORMS).validate("target.transform", cfg.target.transform)
+        return cls(tuple(estimator_specs(cfg)), applicability, cfg.n_threads, cfg.target.transform)
 
     @property
     def uses_early_stopping(self) -> bool:
         """Whether the number of boosting rounds depends on validation rows."""
         return any(spec.early_stopping_rounds for spec in self.specs)
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether a fit depends on validation rows: for its boosting rounds, or for the transform of the target."""
+        return self.uses_early_stopping or self.transform != NONE
 
 
 def fit(
@@ -60,35 +77,106 @@ def fit(
     table: Table,
     rows: Rows,
     validation: Rows | None = None,
-    rounds: Mapping[str, int] | None = None,
+    first: Model | None = None,
     on_round: OnRound = no_op,
     units: Units | None = None,
 ) -> Model:
     """Fit a model on some rows of a table.
 
-    Early stopping uses the `validation` rows. Without them, every tenth training row is held out, or whole `units` if there are
-    any. If `rounds` is given (boosting rounds by estimator name), early stopping is disabled.
+    Early stopping and the transform of the target use the `validation` rows. Without them, every tenth training row is held out,
+    or whole `units` if there are any. If there is a `first` fit, its boosting rounds and its transform are taken, and no row is
+    held out.
+
+    Raises
+    ------
+    ConfigError
+        If a target is not above 0, and its logarithm is to be fitted.
     """
     start = time.perf_counter()
     for spec in settings.specs:
         require_weighted_fit(f"model.estimator of {spec.name}", spec.create_estimator(), weight_column(table.schema))
-    if validation is None and rounds is None and settings.uses_early_stopping:
+    if validation is None and first is None and settings.needs_validation:
         held_out = np.arange(len(rows)) % HELD_OUT_SHARE == 0 if units is None else units.hold_out(rows)
         validation, rows = rows[held_out], rows[~held_out]
-    shared_features: dict[str, FittedFeatures] = {}
-    members, rounds_by_name = [], {}
+    known = rows if validation is None else np.concatenate([rows, validation])
+    transforms = [first.transform] if first is not None else _transforms(settings.transform, table, known)
     with threadpool_limits(settings.n_threads or None):
-        for spec in settings.specs:
-            if spec.features_key not in shared_features:
-                shared_features[spec.features_key] = fit_features(spec, len(shared_features), table, rows, validation)
-            fitted = shared_features[spec.features_key]
-            columns = None if spec.visible_blocks is None else fitted.features.visible_columns(spec.visible_blocks)
-            estimator = fit_estimator(spec, fitted.select(columns), (rounds or {}).get(spec.name), settings.n_threads, on_round)
-            if spec.early_stopping_rounds:
-                rounds_by_name[spec.name] = best_rounds(estimator)
-            members.append(Member(estimator, fitted.index, spec.region, columns))
-        applicability = ApplicabilityDomain.from_config(table.schema, settings.applicability)
-        if applicability is not None:
-            applicability.fit(table.matrix[rows])
-    ensemble = Ensemble(table.schema, [fitted.features for fitted in shared_features.values()], members, applicability)
-    return Model(ensemble, time.perf_counter() - start, rounds_by_name)
+        data = _prepare(settings, table, rows, validation)
+        models = [_fit_model(settings, data, transform, first, on_round) for transform in transforms]
+    rmse = {} if settings.transform != AUTO or validation is None else _rmse_by_transform(models, table, validation)
+    best = min(models, key=lambda model: rmse.get(model.transform, 0.0))
+    return replace(best, fit_seconds=time.perf_counter() - start, rmse_by_transform=rmse)
+
+
+def _transforms(transform: str, table: Table, rows: Rows) -> list[str]:
+    """Return the transforms of the target to fit. Raises ConfigError if a logarithm is required and does not exist."""
+    too_low = rows[table.target[rows] <= 0]
+    if transform == LOG and too_low.size:
+        row, name = int(too_low.min()), table.schema.target.name
+        raise ConfigError(
+            f"target.transform=log needs values above 0 in {name} (got {table.target[row]:g} in row {row} of the rows with a"
+            f" {name}, counted from 0; {len(too_low):,} rows in all). Use target.transform=none, or remove these rows."
+        )
+    if transform != AUTO:
+        return [transform]
+    return [NONE] if too_low.size else [NONE, LOG]
+
+
+@dataclass(frozen=True)
+class _FitData:
+    """The data that fits of a target and of its logarithm share.
+
+    Attributes
+    ----------
+    features
+        Fitted features by key. Estimators that can share features do.
+    """
+
+    table: Table
+    validation: Rows | None
+    features: Mapping[str, FittedFeatures]
+    applicability: ApplicabilityDomain | None
+
+
+def _prepare(settings: FitSettings, table: Table, rows: Rows, validation: Rows | None) -> _FitData:
+    """Fit the features and the area of applicability, which do not depend on the transform of the target."""
+    features: dict[str, FittedFeatures] = {}
+    for spec in settings.specs:
+        if spec.features_key not in features:
+            features[spec.features_key] = fit_features(spec, len(features), table, rows, validation)
+    applicability = ApplicabilityDomain.from_config(table.schema, settings.applicability)
+    if applicability is not None:
+        applicability.fit(table.matrix[rows])
+    return _FitData(table, validation, features, applicability)
+
+
+def _fit_model(settings: FitSettings, data: _FitData, transform: str, first: Model | None, on_round: OnRound) -> Model:
+    """Fit the estimators on the target, or on its logarithm."""
+    members, rounds_by_name = [], {}
+    rounds: Mapping[str, int] = {} if first is None else first.best_rounds
+    for spec in settings.specs:
+        fitted = data.features[spec.features_key]
+        columns = None if spec.visible_blocks is None else fitted.features.visible_columns(spec.visible_blocks)
+        rows = (fitted.with_log_target() if transform == LOG else fitted).select(columns)
+        estimator = fit_estimator(spec, rows, rounds.get(spec.name), settings.n_threads, on_round)
+        if spec.early_stopping_rounds:
+            rounds_by_name[spec.name] = best_rounds(estimator)
+        members.append(Member(estimator, fitted.index, spec.region, columns))
+    pipelines = [fitted.features for fitted in data.features.values()]
+    ensemble = Ensemble(data.table.schema, pipelines, members, data.applicability)
+    if transform == LOG:
+        ensemble.transform = _fit_transform(ensemble, data) if first is None else first.ensemble.transform
+    return Model(ensemble, 0.0, rounds_by_name)
+
+
+def _fit_transform(ensemble: Ensemble, data: _FitData) -> LogTransform:
+    """Return the transform whose predictions are unbiased on the validation rows."""
+    assert data.validation is not None  # a fit of logarithms without a first fit holds rows out
+    scored = data.table.take(data.validation)
+    return LogTransform.fit(ensemble.predict_untransformed(scored.matrix), scored.target, scored.weight)
+
+
+def _rmse_by_transform(models: list[Model], table: Table, validation: Rows) -> dict[str, float]:
+    """Return the RMSE of models on the validation rows, in the target's unit."""
+    scored = table.take(validation)
+    return {model.transform: score(model.predict(scored.matrix), scored.target, scored.weight)["rmse"] for model in models}

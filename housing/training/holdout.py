@@ -29,7 +29,7 @@ class HoldoutPredictions:
     predicted
         Shape (rows,), in the target's unit.
     error_scales
-        Expected size of each error, out of fold, or None if the run has no intervals.
+        Expected size of each error, or of each error of the logarithm, out of fold, or None if the run has no intervals.
     boosters
         XGBoost models of the bundle's members, by member index.
     """

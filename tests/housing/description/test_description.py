@@ -197,7 +197,11 @@ def test_duplicates_and_a_capped_or_skewed_target_are_found(tmp_path: Path) -> N
     assert "2 of 600 rows have the features of an earlier row" in out
     assert re.search(r"'y' looks capped: .* % of the rows have the highest value, 3\.", out)
     frame.assign(y=np.exp(2 * RANDOM.normal(size=600))).to_csv(tmp_path / "t.csv", index=False)
-    assert "'y' is heavily skewed" in describe(settings(tmp_path / "t.csv", overwrite=True), next_command)
+    out = describe(settings(tmp_path / "t.csv", overwrite=True), next_command)
+    assert "'y' is heavily skewed" in out and "Train with target.transform=auto" in out
+    frame.assign(y=np.exp(2 * RANDOM.normal(size=600)) - 1).to_csv(tmp_path / "t.csv", index=False)
+    out = describe(settings(tmp_path / "t.csv", overwrite=True), next_command)
+    assert "'y' is heavily skewed" in out and "target.transform" not in out
 
 
 def test_rows_of_another_length_and_without_a_target_are_counted(tmp_path: Path) -> None:

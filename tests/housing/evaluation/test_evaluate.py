@@ -85,7 +85,7 @@ def test_refit_on_another_split_works_like_the_run(towns: Table, refit: bool) ->
     parts = Split(np.arange(300), np.arange(300, 400), np.arange(400, 600))
     cfg = config("train", "data=towns", "features=none", f"refit={refit}", "model.early_stopping=5", *SMALL)
     first = fitting.fit(FitSettings.from_config(cfg), towns, parts.train, parts.valid)
-    expected = fitting.fit(FitSettings.from_config(cfg), towns, np.arange(400), rounds=first.best_rounds) if refit else first
+    expected = fitting.fit(FitSettings.from_config(cfg), towns, np.arange(400), first=first) if refit else first
     predicted = refit_config(cfg, towns, parts).predict(towns.matrix[parts.test])
     assert np.array_equal(predicted, expected.predict(towns.matrix[parts.test]))
     assert np.array_equal(predicted, first.predict(towns.matrix[parts.test])) != refit

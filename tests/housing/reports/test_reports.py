@@ -126,24 +126,23 @@ def test_the_page_of_a_promoted_run_has_the_evaluation_of_the_decision(home: Pat
 
 
 def explained(cfg_overrides: tuple[str, ...], table: Table) -> tuple[Matrix, Matrix, list[str]]:
-    """Return the sums of contributions of a model, its predictions, and its columns."""
+    """Return the predictions to which contributions of a model add up, its predictions, and its columns."""
     cfg = config("train", f"data={table.schema.name}", *cfg_overrides)
     holdouts: list[HoldoutPredictions] = []
     parts = split(table, cfg.split)
     bundle = build(BuildSettings.from_config(cfg), table, parts, run_id="none", on_fit=holdouts.append)[0]
     explanation = explain(bundle, holdouts[0].boosters, table.matrix[parts.test])
     assert explanation is not None
-    return (
-        explanation.contributions.sum(axis=1) + explanation.base_values,
-        bundle.predict(table.matrix[parts.test]),
-        explanation.columns,
-    )
+    sums = explanation.contributions.sum(axis=1) + explanation.base_values
+    is_log = bundle.ensemble.transform is not None
+    return np.exp(sums) if is_log else sums, bundle.predict(table.matrix[parts.test]), explanation.columns
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
         ("features=none", FEW_TREES[0]),
+        ("features=none", FEW_TREES[0], "target.transform=log"),
         ("features=static", "model.early_stopping=2", "refit=false", FEW_TREES[0]),
         ("features=static", "model=mean", "model.members.trees.model.estimator.n_estimators=20"),
         (
@@ -153,7 +152,7 @@ def explained(cfg_overrides: tuple[str, ...], table: Table) -> tuple[Matrix, Mat
             "model.members.far.model.estimator.n_estimators=20",
         ),
     ],
-    ids=["xgboost", "stopped early", "mean", "blend"],
+    ids=["xgboost", "log", "stopped early", "mean", "blend"],
 )
 def test_contributions_add_up_to_the_prediction(towns: Table, overrides: tuple[str, ...]) -> None:
     sums, predicted, columns = explained(("interval=none", *overrides), towns)

@@ -154,7 +154,8 @@ def rmse_of(cfg: DictConfig, table: Table, rounds: int) -> float:
 
 def test_given_rounds_disable_early_stopping(rentals: Table) -> None:
     cfg = config("train", *BOOSTED, "model.early_stopping=20")
-    model = fit(FitSettings.from_config(cfg), rentals, np.arange(len(rentals)), rounds={"xgboost": 7})
+    first = dataclasses.replace(fit(FitSettings.from_config(cfg), rentals, np.arange(100)), best_rounds={"xgboost": 7})
+    model = fit(FitSettings.from_config(cfg), rentals, np.arange(len(rentals)), first=first)
     assert len(trees(model)) == 7
     plain = config("train", *BOOSTED, "model.estimator.n_estimators=7")
     assert trees(model) == trees(fit(FitSettings.from_config(plain), rentals, np.arange(len(rentals))))
@@ -196,7 +197,7 @@ def test_every_boosting_library_stops_at_its_best_round(rentals: Table, model: s
     stopped = fit(FitSettings.from_config(cfg), rentals, parts.train, parts.valid)
     rounds = stopped.best_rounds[model]
     assert 3 < rounds < 280
-    given = fit(FitSettings.from_config(cfg), rentals, parts.train, rounds={model: rounds})
+    given = fit(FitSettings.from_config(cfg), rentals, parts.train, first=stopped)
     plain = fit(FitSettings.from_config(boosted_config(model, rounds)), rentals, parts.train)
     valid = rentals.matrix[parts.valid]
     np.testing.assert_array_equal(given.predict(valid), plain.predict(valid))
@@ -305,9 +306,10 @@ def test_each_member_stops_at_its_own_best_round(rentals: Table) -> None:
     )
     cfg = config("train", *overrides)
     parts = split(rentals, cfg.split)
-    rounds = fit(FitSettings.from_config(cfg), rentals, parts.train, parts.valid).best_rounds
+    first = fit(FitSettings.from_config(cfg), rentals, parts.train, parts.valid)
+    rounds = first.best_rounds
     assert set(rounds) == {"trees 0", "trees 1"} and len(set(rounds.values())) == 2
-    refitted = fit(FitSettings.from_config(cfg), rentals, parts.train, rounds=rounds)
+    refitted = fit(FitSettings.from_config(cfg), rentals, parts.train, first=first)
     counts = [len(member.estimator.estimator.get_booster().get_dump()) for member in refitted.ensemble.members]  # type: ignore[attr-defined]
     assert counts == list(rounds.values())
 
