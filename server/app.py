@@ -7,7 +7,7 @@ from pathlib import Path
 from flask import Flask
 
 from server.api.auth import Access
-from server.api.explanation import explanation_blueprint
+from server.api.explanation import explain_row, explanation_blueprint
 from server.api.feedback import feedback
 from server.api.metrics_route import install_metrics
 from server.api.prediction import FAST_ROUTES, PredictionApi
@@ -15,6 +15,8 @@ from server.api.routes import api_blueprint
 from server.core import worker_id
 from server.core.errors import register_error_handlers
 from server.core.settings import Settings
+from server.inference_protocol.inference import INFER_ROUTE, InferenceApi
+from server.inference_protocol.routes import inference_blueprint
 from server.metrics.model_metrics import ModelMetrics
 from server.metrics.request_metrics import StageHistogram
 from server.models.current_model import CurrentModel
@@ -48,11 +50,11 @@ def create_app() -> Application:
     api = PredictionApi(current_model, access, settings.max_rows, make_id_generator(worker), log.write, observe_stages)
     feedback_file = _log_file(settings, FEEDBACK, worker)
     app.extensions |= {"current_model": current_model, "access": access, "feedback": feedback_file}
-    install_metrics(app, current_model, FAST_ROUTES)  # first, so that it also counts rejected requests
-    for blueprint in (api_blueprint, explanation_blueprint, feedback, pages_blueprint):
+    install_metrics(app, current_model, (*FAST_ROUTES, INFER_ROUTE))  # first, so that it also counts rejected requests
+    for blueprint in (api_blueprint, explanation_blueprint, feedback, inference_blueprint, pages_blueprint):
         app.register_blueprint(blueprint)
     register_error_handlers(app)
-    application: Application = FastPath(app, api, settings.max_body)
+    application: Application = FastPath(app, api, InferenceApi(api, partial(explain_row, app.config)), settings.max_body)
     if settings.cors_origins:
         application = CorsMiddleware(application, settings.cors_origins.split(","))
     return MetricsPortGuard(application, settings.metrics_port) if settings.metrics_port else application

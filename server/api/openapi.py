@@ -13,7 +13,7 @@ from housing.schema.column import MAX_LISTED_LEVELS, Column
 from housing.schema.table_schema import Schema
 from server.api import prediction
 from server.api.routes import RIGHTS
-from server.core.errors import PROBLEM_MEDIA_TYPE
+from server.core.errors import INFERENCE_ROUTES, PROBLEM_MEDIA_TYPE
 from server.models.current_model import Model
 from server.prediction_log.request_id import REQUEST_ID_PATTERN
 from server.validation.request_body import JSON
@@ -24,11 +24,13 @@ STATIC_FILE = Path(__file__).with_name("openapi.yaml")
 JSON_TYPES = {"float": "number", "int": "integer", "bool": "boolean"}
 AUTH_ERRORS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 SECURITY_SCHEME = "key"
-PROTECTED_ROUTES = {*prediction.FAST_ROUTES, *RIGHTS}
+MODEL_PATHS = [f"{INFERENCE_ROUTES}/models/{{name}}{version}" for version in ("", "/versions/{version}")]
+INFER_PATHS = [f"{path}/infer" for path in MODEL_PATHS]
+PROTECTED_ROUTES = {*prediction.FAST_ROUTES, *RIGHTS, *MODEL_PATHS, *INFER_PATHS}
 MODEL_INFO: Spec = {"model": {"type": "string"}, "version": {"type": "string"}}  # part of most responses
 
 
-def build_document(model: Model, max_rows: int, needs_key: bool) -> Spec:
+def build_document(model: Model, max_rows: int, needs_key: bool, inference_example: Spec) -> Spec:
     """Return the document for a model, with at most `max_rows` rows per request."""
     schema, interval = model.bundle.schema, model.bundle.interval
     spec = APISpec(
@@ -51,18 +53,21 @@ def build_document(model: Model, max_rows: int, needs_key: bool) -> Spec:
     examples = {
         **dict.fromkeys(("/predict", "/explain", "/curves"), row),
         "/invocations": {"dataframe_records": [row]},
+        **dict.fromkeys(INFER_PATHS, inference_example),
         "/feedback": {"request_id": "0193f5c2a1b3-01-0000002a", "row": 0, "value": 1},
     }
     for path, operations in static["paths"].items():
         for operation in operations.values():
-            operation["responses"] |= _error_responses(operation.pop("errors", []))
+            operation["responses"] |= _error_responses(path, operation.pop("errors", []))
             if path in examples:
                 operation["requestBody"]["content"][JSON]["example"] = examples[path]
             if path in prediction.FAST_ROUTES and max_coverage is not None:
                 operation["parameters"] = [_interval_parameter(max_coverage)]
+            if path.startswith(INFERENCE_ROUTES):
+                operation["parameters"] = _path_parameters(path, model)
             if needs_key and path in PROTECTED_ROUTES:
                 operation["security"] = [{SECURITY_SCHEME: []}]
-                operation["responses"] |= _error_responses(AUTH_ERRORS)
+                operation["responses"] |= _error_responses(path, AUTH_ERRORS)
         spec.path(path, operations=operations)
     return dict(spec.to_dict())
 
@@ -179,6 +184,16 @@ def _ref(name: str) -> Spec:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _error_responses(statuses: Sequence[int]) -> Spec:
-    content = {PROBLEM_MEDIA_TYPE: {"schema": _ref("Problem")}}
+def _path_parameters(path: str, model: Model) -> list[Spec]:
+    values = {"name": model.info["model"], "version": model.info["version"]}
+    return [
+        {"name": name, "in": "path", "required": True, "description": f"{name} of the model", "schema": {"const": value}}
+        for name, value in values.items()
+        if f"{{{name}}}" in path
+    ]
+
+
+def _error_responses(path: str, statuses: Sequence[int]) -> Spec:
+    is_inference = path.startswith(INFERENCE_ROUTES)
+    content = {JSON: {"schema": _ref("InferenceError")}} if is_inference else {PROBLEM_MEDIA_TYPE: {"schema": _ref("Problem")}}
     return {str(int(status)): {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}

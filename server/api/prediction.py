@@ -1,6 +1,6 @@
-"""The prediction API: one function that turns a request of `/predict` or `/invocations` into a response.
+"""The prediction API: turns a request of `/predict` or `/invocations` into a response.
 
-Both the fast WSGI path and the Flask routes call it, so both behave the same.
+Requests of other protocols are authorized, recorded and counted here, too, so that all behave the same.
 """
 
 import time
@@ -10,13 +10,12 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-import numpy as np
 import orjson
 
 from housing.core.errors import BundleError, ConfigError
 from housing.schema.column import Matrix
 from server.api.auth import PREDICT, Access
-from server.core.errors import PROBLEM_MEDIA_TYPE, RequestError, log_failure, problem_body
+from server.core.errors import RequestError, error_content, log_failure
 from server.metrics.request_metrics import STAGES, observe_request
 from server.models.current_model import CurrentModel, Model
 from server.validation import request_body
@@ -36,6 +35,8 @@ class PredictionRequest(NamedTuple):
     query: str
     key: str | None
     body: bytes
+    path: str = ""  # if the route has variable parts
+    header_length: str = ""  # bytes of the JSON part of a body with binary tensors
 
 
 class PredictionResponse(NamedTuple):
@@ -63,8 +64,9 @@ class PredictionResult:
 class StageTimer:
     """Measures the seconds that a request spends in each stage."""
 
-    def __init__(self) -> None:
-        self.seconds = [0.0] * len(STAGES)
+    def __init__(self, start: float) -> None:
+        """Take the time at which the request began."""
+        self.start, self.seconds = start, [0.0] * len(STAGES)
         self._lap_start = time.perf_counter()
 
     def lap(self, stage: int) -> None:
@@ -72,6 +74,9 @@ class StageTimer:
         now = time.perf_counter()
         self.seconds[stage] += now - self._lap_start
         self._lap_start = now
+
+
+Answer = Callable[[PredictionRequest, Model, StageTimer], PredictionResponse]
 
 
 class PredictionApi:
@@ -91,32 +96,62 @@ class PredictionApi:
 
     def handle(self, request: PredictionRequest) -> PredictionResponse:
         """Answer a request: authorize, parse, validate, predict, log and count."""
+        return self.handle_with(self._answer, request)
+
+    def handle_with(self, answer: Answer, request: PredictionRequest) -> PredictionResponse:
+        """Authorize a request, have it answered, and count it. Errors are answered, too."""
         start = time.perf_counter()
         try:
             self._access.check(request.key, PREDICT)
-            model = require_model(self._current_model)
-            timer = StageTimer()
-            payload, matrix = self._parse_and_validate(request, model, timer)
-            result = _predict(model, matrix, _parse_coverage(request.query))
-            timer.lap(PREDICT_STAGE)
-            request_id = self._next_id()
-            headers = [*_response_headers("application/json"), (REQUEST_ID_HEADER, request_id)]
-            response = PredictionResponse(200, headers, _success_body(request.route, request_id, model, result))
-            timer.lap(SERIALISE_STAGE)
-            self._log(request.route, request_id, model, payload, result, start)
-            model.metrics.add(matrix, *result.values)
-            self._observe_stages(timer.seconds)
+            response = answer(request, require_model(self._current_model), StageTimer(start))
         except RequestError as error:
-            response = _error_response(error)
+            response = _error_response(request.path, error)
         except Exception as error:  # pylint: disable=broad-exception-caught  # no request may end a worker
-            response = PredictionResponse(500, _response_headers(PROBLEM_MEDIA_TYPE), problem_body(500, log_failure(error)))
+            content_type, body = error_content(request.path, 500, log_failure(error))
+            response = PredictionResponse(500, response_headers(content_type), body)
         observe_request(request.route, response.status, time.perf_counter() - start)
         return response
 
-    def reject(self, route: str, error: RequestError) -> PredictionResponse:
+    def reject(self, route: str, path: str, error: RequestError) -> PredictionResponse:
         """Answer a request whose body could not be read."""
         observe_request(route, int(error.status), 0.0)
-        return _error_response(error)
+        return _error_response(path, error)
+
+    def next_id(self) -> str:
+        """Return the ID of the next request."""
+        return self._next_id()
+
+    def require_row_limit(self, n_rows: int) -> None:
+        """Raise RequestError if a request has too many rows."""
+        if n_rows > self._max_rows:
+            detail = f"The request must have at most {self._max_rows} rows (got {n_rows})."
+            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+
+    def record(
+        self,
+        route: str,
+        request_id: str,
+        model: Model,
+        payload: Rows,
+        matrix: Matrix,
+        result: PredictionResult,
+        timer: StageTimer,
+    ) -> None:
+        """Log and count predicted rows."""
+        self._log(route, request_id, model, payload, result, timer.start)
+        model.metrics.add(matrix, *result.values)
+        self._observe_stages(timer.seconds)
+
+    def _answer(self, request: PredictionRequest, model: Model, timer: StageTimer) -> PredictionResponse:
+        payload, matrix = self._parse_and_validate(request, model, timer)
+        result = predict(model, matrix, _parse_coverage(request.query))
+        timer.lap(PREDICT_STAGE)
+        request_id = self._next_id()
+        headers = [*response_headers("application/json"), (REQUEST_ID_HEADER, request_id)]
+        response = PredictionResponse(200, headers, _success_body(request.route, request_id, model, result))
+        timer.lap(SERIALISE_STAGE)
+        self.record(request.route, request_id, model, payload, matrix, result, timer)
+        return response
 
     def _parse_and_validate(self, request: PredictionRequest, model: Model, timer: StageTimer) -> tuple[Rows, Matrix]:
         """Return the rows of a body, as sent and encoded."""
@@ -141,9 +176,7 @@ class PredictionApi:
 
     def _validate(self, payload: Rows, model: Model, timer: StageTimer) -> tuple[Rows, Matrix]:
         timer.lap(PARSE_STAGE)
-        if len(payload.rows) > self._max_rows:
-            detail = f"The request must have at most {self._max_rows} rows (got {len(payload.rows)})."
-            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+        self.require_row_limit(len(payload.rows))
         matrix = model.validator.encode(payload)
         timer.lap(VALIDATE_STAGE)
         return model.validator.tabulate(payload), matrix
@@ -179,7 +212,8 @@ def _parse(route: str, body: Any, model: Model) -> Rows:
     return request_body.parse_invocations(body, model.bundle.schema.features)
 
 
-def _predict(model: Model, matrix: Matrix, coverage: float | None) -> PredictionResult:
+def predict(model: Model, matrix: Matrix, coverage: float | None) -> PredictionResult:
+    """Predict rows, with intervals if there is a coverage. Raises RequestError if the model has no such intervals."""
     if coverage is None:
         return PredictionResult(("predictions",), (model.bundle.predict(matrix),), None)
     try:
@@ -197,13 +231,16 @@ def _parse_coverage(query: str) -> float | None:
     if [name for name, _ in parameters] != ["interval"]:
         raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, "Unknown query. The only parameter is interval, as in ?interval=0.9.")
     try:
-        coverage = float(parameters[0][1])
+        return require_coverage(float(parameters[0][1]))
     except ValueError:
-        coverage = np.nan
-    if not 0.0 < coverage < 1.0:
-        detail = f"interval must be a number between 0 and 1 (got {parameters[0][1]!r})."
-        raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
-    return coverage
+        return require_coverage(parameters[0][1])
+
+
+def require_coverage(value: object) -> float:
+    """Return a coverage. Raises RequestError if it is not a number between 0 and 1."""
+    if isinstance(value, float) and 0.0 < value < 1.0:
+        return value
+    raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, f"interval must be a number between 0 and 1 (got {value!r:.80}).")
 
 
 def _success_body(route: str, request_id: str, model: Model, result: PredictionResult) -> bytes:
@@ -211,10 +248,11 @@ def _success_body(route: str, request_id: str, model: Model, result: PredictionR
     return orjson.dumps({**result.to_dict(), **info}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _error_response(error: RequestError) -> PredictionResponse:
-    headers = _response_headers(PROBLEM_MEDIA_TYPE) + list(error.headers.items())
-    return PredictionResponse(int(error.status), headers, problem_body(error.status, error.detail, error.problems))
+def _error_response(path: str, error: RequestError) -> PredictionResponse:
+    content_type, body = error_content(path, error.status, error.detail, error.problems)
+    return PredictionResponse(int(error.status), response_headers(content_type) + list(error.headers.items()), body)
 
 
-def _response_headers(content_type: str) -> list[tuple[str, str]]:
+def response_headers(content_type: str) -> list[tuple[str, str]]:
+    """Return the headers of every response, with its content type."""
     return [("Content-Type", content_type), *DEFAULT_HEADERS.items()]

@@ -9,6 +9,7 @@ from server.api.auth import FEEDBACK, METRICS, PREDICT, Access, bearer_token
 from server.api.context import json_response, require_model
 from server.core import shutdown
 from server.core.errors import RequestError
+from server.models.current_model import Model
 
 api_blueprint = Blueprint("api", __name__)
 
@@ -50,9 +51,14 @@ def healthz() -> Response:
 @api_blueprint.get("/readyz")
 def readyz() -> Response:
     """Answer 200 if this server wants requests, or 503 if it has no model or is shutting down."""
+    return json_response({"status": "ready", "version": require_ready().info["version"]})
+
+
+def require_ready() -> Model:
+    """Return the current model. Raises RequestError (503) if there is none or the server is shutting down."""
     if shutdown.is_shutting_down():
         raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "The server is shutting down.")
-    return json_response({"status": "ready", "version": require_model().info["version"]})
+    return require_model()
 
 
 @api_blueprint.get("/ping")

@@ -1,4 +1,4 @@
-"""Error responses: every error is answered as application/problem+json (RFC 9457)."""
+"""Error responses: application/problem+json (RFC 9457), or the form of the Open Inference Protocol for its routes."""
 
 import json
 import logging
@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from housing.core.errors import Violation
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+INFERENCE_ROUTES = "/v2"  # the prefix of the Open Inference Protocol's routes, whose errors have its own form
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,13 @@ def problem_body(status: int, detail: str, problems: Sequence[Violation] = ()) -
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status), "detail": detail}
     errors = {"errors": [asdict(problem) for problem in problems]} if problems else {}
     return json.dumps({**body, **errors}).encode()
+
+
+def error_content(path: str, status: int, detail: str, problems: Sequence[Violation] = ()) -> tuple[str, bytes]:
+    """Return the media type and the body of an error response to a request of a path."""
+    if not f"{path}/".startswith(f"{INFERENCE_ROUTES}/"):
+        return PROBLEM_MEDIA_TYPE, problem_body(status, detail, problems)
+    return "application/json", json.dumps({"error": "\n".join([detail, *map(str, problems)])}).encode()
 
 
 def register_error_handlers(app: Flask) -> None:
@@ -67,5 +75,5 @@ def log_failure(error: Exception) -> str:
 
 
 def _response(status: int, detail: str, problems: Sequence[Violation] = (), headers: Mapping[str, str] | None = None) -> Response:
-    body = problem_body(status, detail, problems)
-    return Response(body, status=int(status), mimetype=PROBLEM_MEDIA_TYPE, headers=dict(headers or {}))
+    media_type, body = error_content(request.path, status, detail, problems)
+    return Response(body, status=int(status), mimetype=media_type, headers=dict(headers or {}))

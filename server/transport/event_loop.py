@@ -28,7 +28,7 @@ from server.transport.responder import Responder, Response, plain_error
 RECV_SIZE = 65_536  # bytes
 MAX_DRAINED = 100_000_000  # bytes that a client may send after its last response
 MAX_QUEUED_PER_THREAD = 64  # requests; one more would wait too long
-HEALTH_ROUTES = ("/healthz", "/readyz", "/ping", "/health")
+HEALTH_ROUTES = ("/healthz", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NO_FILES_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 

@@ -8,8 +8,10 @@ from typing import Any
 from server.api.auth import bearer_token
 from server.api.prediction import FAST_ROUTES, PredictionApi, PredictionRequest, PredictionResponse
 from server.core.errors import RequestError
+from server.inference_protocol.inference import INFER_PATH, INFER_ROUTE, InferenceApi
 
 STATUS_LINES = {int(status): f"{int(status)} {status.phrase}" for status in HTTPStatus}
+UNKNOWN = "unknown"  # the label of other routes
 REJECTION = "housing.rejection"  # in the environ: the RequestError for which the worker did not wait for the body
 
 Environ = dict[str, Any]
@@ -20,25 +22,25 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 class FastPath:
     """A WSGI application that answers the fast routes itself and passes other requests, with complete bodies, to a fallback."""
 
-    def __init__(self, fallback_app: Application, api: PredictionApi, max_body: int) -> None:
-        self._fallback_app, self._api, self._max_body = fallback_app, api, max_body
+    def __init__(self, fallback_app: Application, api: PredictionApi, inference_api: InferenceApi, max_body: int) -> None:
+        self._fallback_app, self._api, self._inference_api, self._max_body = fallback_app, api, inference_api, max_body
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
-        route = environ["PATH_INFO"]
+        path = environ["PATH_INFO"]
+        route = path if path in FAST_ROUTES else INFER_ROUTE if INFER_PATH.fullmatch(path) else UNKNOWN
         try:
             _require_acceptable(environ)
             body = self._read_body(environ)
         except RequestError as error:
-            return _respond(self._api.reject(route if route in FAST_ROUTES else "unknown", error), start_response)
-        if route not in FAST_ROUTES or environ["REQUEST_METHOD"] != "POST":
+            return _respond(self._api.reject(route, path, error), start_response)
+        if route == UNKNOWN or environ["REQUEST_METHOD"] != "POST":
             environ.pop("HTTP_TRANSFER_ENCODING", None)
             return self._fallback_app(
                 {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}, start_response
             )
-        key = bearer_token(environ.get("HTTP_AUTHORIZATION"))
-        content_type, query = environ.get("CONTENT_TYPE", ""), environ.get("QUERY_STRING", "")
-        return _respond(self._api.handle(PredictionRequest(route, content_type, query, key, body)), start_response)
+        api = self._inference_api if route == INFER_ROUTE else self._api
+        return _respond(api.handle(_prediction_request(route, environ, body)), start_response)
 
     def _read_body(self, environ: Environ) -> bytes:
         """Read the whole body. The project's worker has it in memory; gunicorn's own workers read it from the socket."""
@@ -54,6 +56,12 @@ class FastPath:
         if length.isdecimal() and len(body) < int(length):
             raise body_incomplete(len(body), length)
         return body
+
+
+def _prediction_request(route: str, environ: Environ, body: bytes) -> PredictionRequest:
+    key, header_length = bearer_token(environ.get("HTTP_AUTHORIZATION")), environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH", "")
+    content_type, query = environ.get("CONTENT_TYPE", ""), environ.get("QUERY_STRING", "")
+    return PredictionRequest(route, content_type, query, key, body, environ["PATH_INFO"], header_length)
 
 
 def body_too_large(max_body: int) -> RequestError:

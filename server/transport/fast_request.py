@@ -8,15 +8,21 @@ import re
 from functools import lru_cache
 
 from server.api.prediction import FAST_ROUTES
+from server.inference_protocol.metadata import BASE_VALUE, CONTRIBUTIONS
 from server.transport.fast_path import Environ
 
 MAX_REQUEST_BYTES = 16_384
 MAX_HEAD_BYTES = 4000
 HEADER_END = b"\r\n\r\n"
 
+FAST_PATHS = "|".join((*FAST_ROUTES, r"/v2/models/[\w.-]+(?:/versions/[\w.-]+)?/infer"))  # names without escapes
+# An inference request with one of these may have a name such as "contributions", whose values take too long for the event loop.
+SLOW_MARKS = (CONTRIBUTIONS.encode(), BASE_VALUE.encode(), b"\\")
+
 # Excludes every request that gunicorn would reject for its headers, and every header that it might interpret differently.
 REQUEST_HEAD = re.compile(
-    rf"POST ({'|'.join(FAST_ROUTES)})(?:\?([\w.=&%-]*))? HTTP/1\.1((?:\r\n[A-Za-z][A-Za-z0-9-]*:[ -~]*){{1,100}})", re.ASCII
+    rf"POST ({FAST_PATHS})(?:\?([\w.=&%-]*))? HTTP/1\.1((?:\r\n[A-Za-z][A-Za-z0-9-]*:[ -~]*){{1,100}})",
+    re.ASCII,
 )
 FRAMING_HEADERS = {"HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_UPGRADE"}
 SCHEME_HEADERS = {"HTTP_X_FORWARDED_PROTOCOL", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_SSL"}  # may contradict each other
@@ -45,6 +51,8 @@ def parse_request(data: bytes) -> Environ | None:
         return None
     if len(data) < total:
         raise IncompleteRequest(total)
+    if head[1] not in FAST_ROUTES and any(mark in data for mark in SLOW_MARKS):
+        return None
     body = io.BytesIO(data[end + len(HEADER_END) :])
     return {"REQUEST_METHOD": "POST", "PATH_INFO": head[1], "QUERY_STRING": head[2] or "", "wsgi.input": body, **fields}
 

@@ -11,6 +11,7 @@ from server.api.auth import Access
 from server.api.context import json_response, require_model
 from server.api.openapi import build_document
 from server.core.errors import RequestError
+from server.inference_protocol.metadata import example_request
 
 SWAGGER_DIR = Path(flask_swagger_ui.__file__).parent / "dist"
 SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
@@ -46,7 +47,8 @@ def _interval_coverage(bundle: Bundle) -> float | None:
 def openapi() -> Response:
     """Return the OpenAPI document of the current model."""
     access: Access = current_app.extensions["access"]
-    return json_response(build_document(require_model(), current_app.config["MAX_ROWS"], not access.allows_anonymous))
+    model, needs_key = require_model(), not access.allows_anonymous
+    return json_response(build_document(model, current_app.config["MAX_ROWS"], needs_key, example_request(model)))
 
 
 @pages_blueprint.get("/docs")

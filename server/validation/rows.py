@@ -39,6 +39,7 @@ class RowValidator:
         self._levels: list[dict[Any, float]] = [{None: np.nan, **column.codes} for column in self._features]
         self._min = np.array([column.lower_bound for column in self._features], dtype=np.float64)
         self._max = np.array([column.upper_bound for column in self._features], dtype=np.float64)
+        self._required = [index for index, column in enumerate(self._features) if not column.nullable]
         self._integer_columns = [index for index, column in enumerate(self._features) if column.type == "int"]
 
     def try_encode(self, payload: Rows) -> Matrix | None:
@@ -47,13 +48,24 @@ class RowValidator:
         if rows is None:
             return None
         matrix = self._encode_numeric(rows) if self._all_numbers else self._encode_mixed(rows)
-        if matrix is None or ((matrix < self._min) | (matrix > self._max)).any():
+        return None if matrix is None or self._has_invalid(matrix) else matrix
+
+    def try_encode_numbers(self, columns: Mapping[str, Any]) -> Matrix | None:
+        """Return columns of numbers (lists with None for a missing one, or arrays) as a matrix, or None if any is invalid."""
+        if not all(column.is_number for column in self._features) or columns.keys() != set(self.column_names):
             return None
-        if self._integer_columns:
-            whole = matrix[:, self._integer_columns]
-            if (np.floor(whole) < whole).any():
-                return None
-        return matrix
+        try:
+            matrix = np.column_stack([np.asarray(columns[name], dtype=np.float64) for name in self.column_names])
+        except OverflowError:  # an int beyond the largest float
+            return None
+        return None if self._has_invalid(matrix) or np.isnan(matrix[:, self._required]).any() else matrix
+
+    def _has_invalid(self, matrix: Matrix) -> bool:
+        """Return whether a number is out of bounds, or not whole in a column of integers."""
+        if ((matrix < self._min) | (matrix > self._max)).any():
+            return True
+        whole = matrix[:, self._integer_columns] if self._integer_columns else None
+        return whole is not None and bool((np.floor(whole) < whole).any())
 
     def _reorder(self, payload: Rows) -> list[Any] | None:
         """Return the values of each row in the schema's order, or None if the columns differ from the schema's."""

@@ -1,0 +1,226 @@
+"""The inference routes: a request of tensors becomes rows, and predictions, bounds and Shapley values become tensors."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from housing.explanation.shapley import Explanation
+from housing.schema.column import Matrix, Vector
+from server.api import prediction
+from server.api.prediction import (
+    PARSE_STAGE,
+    PREDICT_STAGE,
+    SERIALISE_STAGE,
+    VALIDATE_STAGE,
+    PredictionApi,
+    PredictionRequest,
+    PredictionResponse,
+    PredictionResult,
+    StageTimer,
+)
+from server.core.errors import RequestError
+from server.inference_protocol.metadata import BASE_VALUE, CONTRIBUTIONS, LOWER, PREDICTIONS, UPPER, output_names, require_served
+from server.inference_protocol.tensors import (
+    BinaryData,
+    Tensor,
+    list_values,
+    raise_unprocessable,
+    read_parameters,
+    read_tensors,
+    split_columns,
+)
+from server.models.current_model import Model
+from server.validation import request_body
+from server.validation.request_body import JSON, Rows
+
+INFER_ROUTE = "/v2/models/<name>/infer"  # as a label; with a version, too
+INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+BINARY = "application/octet-stream"
+LENGTH_HEADER = "Inference-Header-Content-Length"
+REQUEST_KEYS = {"id", "parameters", "inputs", "outputs", "model_name"}  # KServe's client sends the last one
+INTERVAL, BINARY_OUTPUT = "interval", "binary_data_output"
+REQUEST_PARAMETERS = {INTERVAL, BINARY_OUTPUT, "content_type"}  # MLServer's clients send the last one
+MAX_EXPLAINED_ROWS = 10  # an explanation predicts thousands of rows
+
+Explain = Callable[[Model, Vector], Explanation]
+
+
+@dataclass(frozen=True)
+class InferenceRequest:
+    """A request: tensors, the coverage of intervals, and whether each requested output is binary."""
+
+    id: str | None
+    coverage: float | None
+    tensors: list[Tensor]
+    outputs: dict[str, bool]
+
+    @property
+    def needs_explanations(self) -> bool:
+        """Whether Shapley values are requested."""
+        return not self.outputs.keys().isdisjoint((CONTRIBUTIONS, BASE_VALUE))
+
+
+class InferenceApi:
+    """Answers the inference routes."""
+
+    def __init__(self, predictions: PredictionApi, explain: Explain) -> None:
+        self._predictions, self._explain = predictions, explain
+
+    def handle(self, request: PredictionRequest) -> PredictionResponse:
+        """Answer a request, as `PredictionApi.handle` does."""
+        return self._predictions.handle_with(self._answer, request)
+
+    def _answer(self, request: PredictionRequest, model: Model, timer: StageTimer) -> PredictionResponse:
+        _require_model_of_path(request.path, model)
+        if request.query:
+            raise_unprocessable("This route takes no query. Send interval in the parameters of the request.")
+        parsed = parse_request(request, model)
+        columns = split_columns(parsed.tensors, model.validator.column_names)
+        self._predictions.require_row_limit(parsed.tensors[0].n_rows)
+        timer.lap(PARSE_STAGE)
+        payload, matrix = _encode(parsed.tensors, columns, model)
+        timer.lap(VALIDATE_STAGE)
+        result = prediction.predict(model, matrix, parsed.coverage)
+        values = {**dict(zip(result.names, result.values, strict=True)), **self._explanations(parsed, model, matrix)}
+        timer.lap(PREDICT_STAGE)
+        request_id = self._predictions.next_id()
+        response = _write_response(parsed, request_id, model, result, values)
+        timer.lap(SERIALISE_STAGE)
+        self._predictions.record(request.route, request_id, model, payload, matrix, result, timer)
+        return response
+
+    def _explanations(self, request: InferenceRequest, model: Model, matrix: Matrix) -> dict[str, NDArray[np.float64]]:
+        if not request.needs_explanations:
+            return {}
+        if len(matrix) > MAX_EXPLAINED_ROWS:
+            raise_unprocessable(
+                f"{CONTRIBUTIONS} and {BASE_VALUE} are for at most {MAX_EXPLAINED_ROWS} rows (got {len(matrix)})."
+            )
+        explanations = [self._explain(model, row) for row in matrix]
+        contributions = np.array([explanation.values for explanation in explanations])
+        return {CONTRIBUTIONS: contributions, BASE_VALUE: np.array([explanation.base_value for explanation in explanations])}
+
+
+def _require_model_of_path(path: str, model: Model) -> None:
+    match = INFER_PATH.fullmatch(path)
+    assert match is not None  # the fast path has matched it
+    require_served(model, match[1], match[2])
+
+
+def parse_request(request: PredictionRequest, model: Model) -> InferenceRequest:
+    """Return the contents of a request body. Raises RequestError."""
+    text, binary = _split_body(request)
+    body = _loads(text)
+    if not isinstance(body, dict) or not {"inputs"} <= body.keys() <= REQUEST_KEYS:
+        raise_unprocessable('Request body must be a JSON object with "inputs" and, if needed, "id", "parameters" and "outputs".')
+    if not isinstance(body.get("id"), str | None):
+        raise_unprocessable(f'"id" must be a text (got {body["id"]!r:.80}).')
+    if body.get("model_name", model.info["model"]) != model.info["model"]:
+        raise_unprocessable(f'"model_name" differs from the path (got {body["model_name"]!r:.80}).')
+    parameters = read_parameters(body.get("parameters"), REQUEST_PARAMETERS, "the request")
+    coverage = parameters.get(INTERVAL)
+    coverage = None if coverage is None else prediction.require_coverage(coverage)
+    outputs = _read_outputs(body.get("outputs"), _read_flag(parameters, BINARY_OUTPUT), coverage is not None, model)
+    return InferenceRequest(body.get("id"), coverage, read_tensors(body["inputs"], BinaryData(binary)), outputs)
+
+
+def _split_body(request: PredictionRequest) -> tuple[bytes, bytes]:
+    """Return the JSON part and the raw bytes of a body. Tritonclient sends no Content-Type."""
+    if request.content_type:
+        request_body.require_media_type(request.content_type, JSON, BINARY)
+    if not request.header_length:
+        return request.body, b""
+    length, size = request.header_length, len(request.body)
+    if not (length.isdecimal() and len(length) < 12 and int(length) <= size):
+        detail = f"{LENGTH_HEADER} must be a number from 0 to {size}, the bytes of the body (got {length!r:.40})."
+        raise RequestError(HTTPStatus.BAD_REQUEST, detail)
+    return request.body[: int(length)], request.body[int(length) :]
+
+
+def _loads(text: bytes) -> Any:
+    """Parse strict JSON. The fast parser ignores duplicate keys, which the number of colons shows."""
+    try:
+        body = orjson.loads(text)
+        if text.count(b":") == _count_keys(body):
+            return body
+    except ValueError:
+        pass  # the strict parser names the error
+    return request_body.loads_strict(text)
+
+
+def _count_keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(map(_count_keys, value.values()))
+    return sum(map(_count_keys, value)) if isinstance(value, list) and value and isinstance(value[0], dict) else 0
+
+
+def _read_outputs(outputs: Any, binary: bool, has_bounds: bool, model: Model) -> dict[str, bool]:
+    """Return whether each requested output is binary; by default predictions, and bounds if there is a coverage."""
+    if not outputs and isinstance(outputs, list | None):
+        return dict.fromkeys((PREDICTIONS, LOWER, UPPER) if has_bounds else (PREDICTIONS,), binary)
+    known = output_names(model)
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) and output.get("name") in known for output in outputs):
+        raise_unprocessable(f'"outputs" must be a list of objects whose "name" is {", ".join(known)}.')
+    if not has_bounds and any(output["name"] in (LOWER, UPPER) for output in outputs):
+        raise_unprocessable(f"The outputs {LOWER} and {UPPER} need the parameter {INTERVAL} of the request, as in 0.9.")
+    return {output["name"]: _is_binary(output, binary) for output in outputs}
+
+
+def _is_binary(output: Mapping[str, Any], default: bool) -> bool:
+    if not output.keys() <= {"name", "parameters"}:
+        raise_unprocessable('An output must have "name" and, if needed, "parameters", and nothing else.')
+    return _read_flag(
+        {"binary_data": default, **read_parameters(output.get("parameters"), {"binary_data"}, "an output")}, "binary_data"
+    )
+
+
+def _read_flag(parameters: Mapping[str, Any], name: str) -> bool:
+    flag = parameters.get(name, False)
+    if not isinstance(flag, bool):
+        raise_unprocessable(f"The parameter {name} must be true or false (got {flag!r:.80}).")
+    return flag
+
+
+def _encode(tensors: list[Tensor], columns: dict[str, Any], model: Model) -> tuple[Rows, Matrix]:
+    """Return the rows, as the prediction log holds them, and their matrix."""
+    validator = model.validator
+    matrix = validator.try_encode_numbers(columns) if all(tensor.is_number for tensor in tensors) else None
+    if matrix is not None:
+        return Rows(validator.column_names, matrix, 0), matrix  # type: ignore[arg-type]  # the log writes a matrix as lists
+    by_name = {column.name: column for column in model.bundle.schema.features}
+    values = [list_values(values, by_name.get(name)) for name, values in columns.items()]
+    payload = Rows(list(columns), list(zip(*values, strict=True)), 0)
+    return payload, validator.encode(payload)
+
+
+def _write_response(
+    request: InferenceRequest, request_id: str, model: Model, result: PredictionResult, values: Mapping[str, NDArray[np.float64]]
+) -> PredictionResponse:
+    outputs, chunks = [], []
+    for name, is_binary in request.outputs.items():
+        array = np.ascontiguousarray(values[name], dtype="<f8")
+        output = {"name": name, "datatype": "FP64", "shape": array.shape}
+        if is_binary:
+            chunks.append(array.tobytes())
+            outputs.append({**output, "parameters": {"binary_data_size": array.nbytes}})
+        else:
+            outputs.append({**output, "data": array.reshape(-1)})
+    coverage = {} if result.coverage is None else {INTERVAL: result.coverage}
+    body = {
+        "model_name": model.info["model"],
+        "model_version": model.info["version"],
+        "id": request_id if request.id is None else request.id,
+        "parameters": {"request_id": request_id, **coverage},
+        "outputs": outputs,
+    }
+    text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    headers = [*prediction.response_headers(BINARY if chunks else JSON), (prediction.REQUEST_ID_HEADER, request_id)]
+    if chunks:
+        headers.append((LENGTH_HEADER, str(len(text))))
+    return PredictionResponse(200, headers, b"".join((text, *chunks)))

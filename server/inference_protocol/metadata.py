@@ -1,0 +1,52 @@
+"""The description of a model as the protocol has it: names, datatypes and shapes of inputs and outputs."""
+
+from http import HTTPStatus
+from typing import Any
+
+from housing.schema.column import Column
+from server.core.errors import RequestError
+from server.models.current_model import Model
+
+PREDICTIONS, LOWER, UPPER, CONTRIBUTIONS, BASE_VALUE = "predictions", "lower", "upper", "contributions", "base_value"
+DATATYPES = {"float": "FP64", "int": "INT64", "bool": "BOOL"}  # in which values are exact; others are BYTES
+ANY_NUMBER = -1  # of rows
+
+
+def require_served(model: Model, name: str, version: str | None) -> None:
+    """Raise RequestError (404) unless the model has this name and, if it is given, this version."""
+    info = model.info
+    if name != info["model"] or version not in (None, info["version"]):
+        wanted = f"{name!r:.80}" if version is None else f"{name!r:.80} with version {version!r:.80}"
+        served = f"This server serves {info['model']!r}, version {info['version']}."
+        raise RequestError(HTTPStatus.NOT_FOUND, f"There is no model {wanted}. {served}")
+
+
+def output_names(model: Model) -> tuple[str, ...]:
+    """Return the names of the outputs that a request may name."""
+    bounds = () if model.bundle.interval is None else (LOWER, UPPER)
+    return (PREDICTIONS, *bounds, CONTRIBUTIONS, BASE_VALUE)
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """Return the metadata of a model."""
+    features = model.bundle.schema.features
+    return {
+        "name": model.info["model"],
+        "versions": [model.info["version"]],
+        "platform": "housing",
+        "inputs": [{"name": column.name, "datatype": _datatype(column), "shape": [ANY_NUMBER]} for column in features],
+        "outputs": [
+            {"name": name, "datatype": "FP64", "shape": [ANY_NUMBER, *([len(features)] if name == CONTRIBUTIONS else [])]}
+            for name in output_names(model)
+        ],
+    }
+
+
+def example_request(model: Model) -> dict[str, Any]:
+    """Return a valid request of one row."""
+    row, features = model.example, model.bundle.schema.features
+    return {"inputs": [{"name": c.name, "datatype": _datatype(c), "shape": [1], "data": [row[c.name]]} for c in features]}
+
+
+def _datatype(column: Column) -> str:
+    return "BYTES" if column.parse else DATATYPES.get(column.type, "BYTES")
