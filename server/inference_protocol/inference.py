@@ -119,15 +119,16 @@ def parse_request(request: PredictionRequest, model: Model) -> InferenceRequest:
     body = _loads(text)
     if not isinstance(body, dict) or not {"inputs"} <= body.keys() <= REQUEST_KEYS:
         raise_unprocessable('Request body must be a JSON object with "inputs" and, if needed, "id", "parameters" and "outputs".')
-    if not isinstance(body.get("id"), str | None):
-        raise_unprocessable(f'"id" must be a text (got {body["id"]!r:.80}).')
+    request_id = body.get("id")
+    if request_id is not None and not (isinstance(request_id, str) and request_id.isprintable()):
+        raise_unprocessable(f'"id" must be a printable text (got {request_id!r:.80}).')
     if body.get("model_name", model.info["model"]) != model.info["model"]:
         raise_unprocessable(f'"model_name" differs from the path (got {body["model_name"]!r:.80}).')
     parameters = read_parameters(body.get("parameters"), REQUEST_PARAMETERS, "the request")
     coverage = parameters.get(INTERVAL)
     coverage = None if coverage is None else prediction.require_coverage(coverage)
     outputs = _read_outputs(body.get("outputs"), _read_flag(parameters, BINARY_OUTPUT), coverage is not None, model)
-    return InferenceRequest(body.get("id"), coverage, read_tensors(body["inputs"], BinaryData(binary)), outputs)
+    return InferenceRequest(request_id, coverage, read_tensors(body["inputs"], BinaryData(binary)), outputs)
 
 
 def _split_body(request: PredictionRequest) -> tuple[bytes, bytes]:
