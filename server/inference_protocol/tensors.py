@@ -57,7 +57,7 @@ class BinaryData:
 
     def take(self, size: object, name: str) -> memoryview:
         """Return the next `size` bytes. Raises RequestError if there are fewer."""
-        if type(size) is not int or not 0 <= size <= len(self._data) - self._start:
+        if not isinstance(size, int) or not 0 <= size <= len(self._data) - self._start:
             left = len(self._data) - self._start
             _raise_bad_request(
                 f"{BINARY_SIZE} of the input {name!r} must be a number from 0 to {left}, the bytes left (got {size!r})."
@@ -88,7 +88,7 @@ def _read_tensor(spec: Any, binary: BinaryData) -> Tensor:
         raise_unprocessable(
             f"The input {name!r:.80} must have a text as name and a datatype of {', '.join(JSON_TYPES)} (got {datatype!r:.80})."
         )
-    if not isinstance(shape, list) or len(shape) not in (1, 2) or any(type(size) is not int or size < 1 for size in shape):
+    if not isinstance(shape, list) or len(shape) not in (1, 2) or set(map(type, shape)) != {int} or min(shape) < 1:
         raise_unprocessable(
             f"The shape of the input {name!r} must be [rows] or [rows, columns], both at least 1 (got {shape!r:.80})."
         )
@@ -182,7 +182,11 @@ def split_columns(tensors: Sequence[Tensor], columns: Sequence[str]) -> dict[str
 
 def list_values(values: Values, column: Column | None) -> list[Any]:
     """Return the values of a column as `/predict` takes them: NaN is a missing value, and 0 and 1 of a matrix are booleans."""
-    listed = values if isinstance(values, list) else [None if value != value else value for value in values.tolist()]
+    listed = (
+        values
+        if isinstance(values, list)
+        else [None if isinstance(value, float) and math.isnan(value) else value for value in values.tolist()]
+    )
     if column is not None and column.type == "bool":
         return [bool(value) if type(value) in (int, float) and value in (0, 1) else value for value in listed]
     return listed

@@ -39,7 +39,6 @@ class RowValidator:
         self._levels: list[dict[Any, float]] = [{None: np.nan, **column.codes} for column in self._features]
         self._min = np.array([column.lower_bound for column in self._features], dtype=np.float64)
         self._max = np.array([column.upper_bound for column in self._features], dtype=np.float64)
-        self._required = [index for index, column in enumerate(self._features) if not column.nullable]
         self._integer_columns = [index for index, column in enumerate(self._features) if column.type == "int"]
 
     def try_encode(self, payload: Rows) -> Matrix | None:
@@ -58,7 +57,9 @@ class RowValidator:
             matrix = np.column_stack([np.asarray(columns[name], dtype=np.float64) for name in self.column_names])
         except OverflowError:  # an int beyond the largest float
             return None
-        return None if self._has_invalid(matrix) or np.isnan(matrix[:, self._required]).any() else matrix
+        with_missing = np.flatnonzero(np.isnan(matrix).any(axis=0))
+        lacks_values = not all(self._features[index].nullable for index in with_missing)
+        return None if lacks_values or self._has_invalid(matrix) else matrix
 
     def _has_invalid(self, matrix: Matrix) -> bool:
         """Return whether a number is out of bounds, or not whole in a column of integers."""

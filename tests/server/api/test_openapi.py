@@ -177,7 +177,6 @@ FORMS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "/explain": lambda row: row,
     "/curves": lambda row: row,
     "/v2/models/housing-rentals/infer": lambda row: {
-        "id": "a",
         "inputs": [
             {"name": name, "shape": [1], "datatype": DATATYPES[name], "data": [value], "parameters": {"content_type": "pd"}}
             for name, value in row.items()

@@ -56,7 +56,7 @@ def test_tritonclient(rentals_server: Server, bounds: list[list[float]]) -> None
 
 def test_kserve(rentals_server: Server, bounds: list[list[float]]) -> None:
     answers = run_client("kserve", "kserve_rest", rentals_server)
-    assert (answers["live"], answers["ready"]) == (True, True)
+    assert (answers["live"], answers["ready"], answers["name"]) == (True, True, "housing-rentals")
     for is_binary in (False, True):
         assert answers[f"bounds, binary {is_binary}"] == bounds
     assert "rooms: Missing required value." in answers["error"]

@@ -31,7 +31,7 @@ async def _ask(task: dict[str, Any]) -> dict[str, Any]:
         }
         for is_binary in (False, True):
             result = await client.infer(url, _request(model, task["columns"], is_binary), model_name=model)
-            assert (result.model_name, result.model_version) == (model, task["version"])
+            answers["name"] = result.model_name
             answers[f"bounds, binary {is_binary}"] = [
                 result.get_output_by_name(name).data for name in ("predictions", "lower", "upper")
             ]
