@@ -182,7 +182,7 @@ FORMS: dict[str, Callable[[dict[str, Any]], Any]] = {
             for name, value in row.items()
         ],
         "parameters": {"interval": 0.9},
-        "outputs": [{"name": "predictions", "parameters": {"binary_data": False}}],
+        "outputs": [{"name": "predictions"}],
     },
     "/feedback": lambda _: {"feedback": [{"request_id": "0193f5c2a1b3-01-0000002a", "row": 0, "value": 500}]},
     "/invocations?split": lambda row: {"dataframe_split": {"columns": list(row), "data": [list(row.values())], "index": [0]}},
