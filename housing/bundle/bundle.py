@@ -26,7 +26,7 @@ from typing import Any, Self
 import numpy as np
 
 from housing.bundle.conformal import Interval
-from housing.bundle.ensemble import Ensemble, Estimator, restore_ensemble
+from housing.bundle.ensemble import Ensemble, Estimator, in_chunks, restore_ensemble
 from housing.bundle.file_format import (
     BACKGROUND_ARRAYS,
     CHECKSUMS,
@@ -119,8 +119,14 @@ class Bundle:
         """
         if self.interval is None:
             raise BundleError("The model has no intervals. Train it with interval=scaled.")
-        predictions, columns = self.ensemble.predict_with_columns(matrix)
-        return predictions, *self.interval.bounds(self.schema, columns, predictions, coverage)
+        interval = self.interval
+
+        def predict(part: Matrix) -> tuple[Vector, ...]:
+            predictions, columns = self.ensemble.predict_with_columns(part)
+            return predictions, *interval.bounds(self.schema, columns, predictions, coverage)
+
+        predictions, lower, upper = in_chunks(predict, matrix)
+        return predictions, lower, upper
 
     def select_golden_rows(self, matrix: Matrix, count: int) -> None:
         """Set `golden` to `count` of the rows, spread evenly over the sorted predictions."""

@@ -1,6 +1,6 @@
 """Ensemble: the mean of its members, or a blend of a near and a far mean by the distance to the training rows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from housing.schema.table_schema import Schema
 
 ALL, NEAR, FAR = "all", "near", "far"
 REGIONS = (ALL, NEAR, FAR)
+CHUNK = 8000  # rows that are predicted at once: features of the default model take 1.2 kB per row while they are computed
 
 
 class Estimator(Protocol):
@@ -95,7 +96,7 @@ class Ensemble:
 
     def predict(self, matrix: Matrix) -> Vector:
         """Predict rows, shape (rows, features). The result, shape (rows,), is in the target's unit and within its bounds."""
-        return self.predict_with_columns(matrix)[0]
+        return in_chunks(lambda part: self.predict_with_columns(part)[:1], matrix)[0]
 
     def predict_with_columns(self, matrix: Matrix) -> tuple[Vector, Matrix]:
         """Return predictions, shape (rows,), and the columns of the first pipeline, shape (rows, names)."""
@@ -138,6 +139,22 @@ class Ensemble:
             "applicability": None if self.applicability is None else self.applicability.parameters,
             "log_target": None if self.transform is None else self.transform.to_config(),
         }
+
+
+def in_chunks(predict: Callable[[Matrix], tuple[Vector, ...]], matrix: Matrix) -> tuple[Vector, ...]:
+    """Predict the rows chunk by chunk, so that the memory for columns does not grow with the number of rows.
+
+    Parameters
+    ----------
+    predict
+        Returns vectors of shape (rows,) for rows of shape (rows, features).
+    matrix
+        All rows, shape (rows, features).
+    """
+    if len(matrix) <= CHUNK:
+        return predict(matrix)
+    parts = [predict(matrix[start : start + CHUNK]) for start in range(0, len(matrix), CHUNK)]
+    return tuple(np.concatenate(vectors) for vectors in zip(*parts, strict=True))
 
 
 def clip_to_bounds(schema: Schema, raw: Vector) -> Vector:

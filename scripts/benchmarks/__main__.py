@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 
 from housing.core.environment import PROJECT
-from scripts.benchmarks import any_table, code_size, footprint, quality, sweeps
+from scripts.benchmarks import any_table, code_size, footprint, predictions, quality, scale, sweeps
 from scripts.benchmarks import serving as serving_peers
 from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
 
@@ -70,6 +70,8 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "kills": kills,
     "store": sweeps.print_large_store,
     "nodes": sweeps.print_two_nodes,
+    "features": predictions.print_prediction_times,
+    "scale": scale.print_scale,
     "server": footprint.print_footprint,
     "serving": serving,
     "attacks": attacks,

@@ -41,10 +41,15 @@ def make_home(directory: str) -> str:
     return directory
 
 
+def newest_bundle(home: Path) -> Path:
+    """Return the directory of the bundle that was written last."""
+    bundles = home.glob("mlartifacts/california/models/*/artifacts/data/bundle")
+    return max(bundles, key=lambda path: path.stat().st_mtime)
+
+
 def newest_card(home: Path) -> dict[str, Any]:
     """Return the card of the bundle that was written last."""
-    cards = home.glob("mlartifacts/california/models/*/artifacts/data/bundle/card.json")
-    card: dict[str, Any] = json.loads(max(cards, key=lambda path: path.stat().st_mtime).read_text(encoding="utf-8"))
+    card: dict[str, Any] = json.loads((newest_bundle(home) / "card.json").read_text(encoding="utf-8"))
     return card
 
 

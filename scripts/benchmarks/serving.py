@@ -40,6 +40,19 @@ N_CONNECTIONS = 8
 LOAD_SECONDS = 5
 START_SECONDS = 120
 MODEL_URI = "models:/housing-california@staging"
+MAX_BODIES = 1000  # different requests of each size; one after the other, then again from the first
+ROTATION = """
+wrk.method = 'POST'
+wrk.headers['Content-Type'] = 'application/json'
+local requests, last = {}, 0
+init = function()
+  for body in io.lines('BODIES') do requests[#requests + 1] = wrk.format(nil, nil, nil, body) end
+end
+request = function()
+  last = last % #requests + 1
+  return requests[last]
+end
+"""
 GTHREAD = ("-m", "gunicorn", "--workers=1", "--threads=8", "--worker-class=gthread", "--keep-alive=30")
 
 
@@ -53,11 +66,11 @@ class Server:
     process: "subprocess.Popen[bytes]"
     measured: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
-    def measure(self, body: bytes, n_rows: int, directory: Path) -> None:
-        """Send a body over all connections; record requests per second and processor milliseconds per request."""
-        script = directory / "post.lua"
-        text = body.decode().replace("\\", "\\\\").replace("'", "\\'")
-        script.write_text(f"wrk.method='POST'\nwrk.body='{text}'\nwrk.headers['Content-Type']='application/json'\n", "utf-8")
+    def measure(self, bodies: Sequence[bytes], n_rows: int, directory: Path) -> None:
+        """Send the bodies in turn over all connections; record requests per second and processor milliseconds per request."""
+        script, sent = directory / "post.lua", directory / "bodies.txt"
+        sent.write_bytes(b"\n".join(bodies))
+        script.write_text(ROTATION.replace("BODIES", str(sent)), "utf-8")
         before = self._cpu_seconds()
         arguments = ["wrk", "-t1", f"-c{N_CONNECTIONS}", f"-d{LOAD_SECONDS}s", "-s", str(script), self.url]
         output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
@@ -88,7 +101,7 @@ def promote_model(home: Path, overrides: Sequence[str] = PLAIN_TREES) -> tuple[A
     store = Store(f"sqlite:///{home}/mlflow.db", artifact_root=None, ui="")
     with store.artifacts.bundle(MODEL_URI) as directory:
         names = [column.name for column in Bundle.read(directory).schema.features]
-    table = np.genfromtxt(TABLE, delimiter=",", skip_header=1, max_rows=max(N_ROWS))
+    table = np.genfromtxt(TABLE, delimiter=",", skip_header=1)
     return table[:, : len(names)], names
 
 
@@ -102,6 +115,14 @@ def request_bodies(names: list[str], rows: list[list[float]]) -> dict[str, bytes
     return {form: json.dumps(body, separators=(",", ":")).encode() for form, body in forms.items()}
 
 
+def _different_bodies(names: list[str], matrix: Any, n_rows: int) -> dict[str, list[bytes]]:
+    """Return requests in each form, each with other rows of the table, in random order."""
+    order = np.random.default_rng(0).permutation(len(matrix))
+    starts = range(0, len(matrix) - n_rows + 1, n_rows)[:MAX_BODIES]
+    requests = [request_bodies(names, matrix[order[start : start + n_rows]].tolist()) for start in starts]
+    return {form: [request[form] for request in requests] for form in requests[0]}
+
+
 def _compare(overrides: Sequence[str], starters: Sequence[Callable[[Path], AbstractContextManager[Server]]]) -> None:
     """Load all servers in turn, in rounds, and print a table of medians. The first server is the base of the ratios."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
@@ -110,9 +131,9 @@ def _compare(overrides: Sequence[str], starters: Sequence[Callable[[Path], Abstr
         servers = [stack.enter_context(start(home)) for start in starters]
         ours = servers[-1]
         servers.append(Server(f"{ours.name}, columns + rows", _with_path(ours.url, "/predict"), "columns", ours.process))
-        bodies = {n_rows: request_bodies(names, matrix[:n_rows].tolist()) for n_rows in N_ROWS}
+        bodies = {n_rows: _different_bodies(names, matrix, n_rows) for n_rows in N_ROWS}
         for n_rows in N_ROWS:
-            _require_equal_predictions(servers, bodies[n_rows])
+            _require_equal_predictions(servers, {form: different[0] for form, different in bodies[n_rows].items()})
         for number in range(ROUNDS):
             for n_rows in N_ROWS:
                 for server in servers[number % 2 :] + servers[: number % 2]:

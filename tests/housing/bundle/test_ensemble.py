@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from housing.bundle.ensemble import FAR, NEAR, Ensemble, Member, restore_ensemble
+from housing.bundle.ensemble import CHUNK, FAR, NEAR, Ensemble, Member, restore_ensemble
 from housing.core.errors import ConfigError
 from housing.data.split import split
 from housing.data.table import Table
@@ -94,6 +94,8 @@ def test_a_row_gets_the_same_prediction_alone_and_in_a_batch() -> None:
     rows = np.array([[0.0, lon] for lon in (2.0, 3.3, 50.0)])
     np.testing.assert_array_equal([ensemble.predict(row[None])[0] for row in rows], ensemble.predict(rows))
     assert ensemble.predict(rows[:0]).shape == (0,)
+    many = np.tile(rows, (CHUNK, 1))  # three chunks
+    np.testing.assert_array_equal(ensemble.predict(many), np.tile(ensemble.predict(rows), CHUNK))
 
 
 def test_each_member_gets_the_selected_columns_of_its_features() -> None:
