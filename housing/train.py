@@ -14,9 +14,10 @@ from housing.sweeps import lifecycle
 
 @command("train")
 def main(cfg: DictConfig) -> float:
-    """Run one job and return the metric that a sweep minimizes."""
+    """Run one job and return its metric, such that lower is better, as a sweep of another sweeper minimizes it."""
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
     from housing.runs import export, printing, run
+    from housing.training.metrics import as_loss
 
     job = run.Job.from_hydra()
     outcome = run.run(cfg, job)
@@ -24,7 +25,7 @@ def main(cfg: DictConfig) -> float:
         printing.show_outcome(outcome, cfg)
     if cfg.export is not None:
         export.export(cfg, outcome, Path(cfg.export))
-    return outcome.metrics.get(cfg.metric, float("inf"))
+    return as_loss(cfg.metric, outcome.metrics[cfg.metric]) if cfg.metric in outcome.metrics else float("inf")
 
 
 def cli() -> None:

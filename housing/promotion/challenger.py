@@ -22,6 +22,7 @@ from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
 from housing.training.build import BuildSettings, build
 from housing.training.holdout import HoldoutPredictions
+from housing.training.metrics import HIGHER_IS_BETTER, as_loss
 
 TRAIN_OVERRIDES = ("-m", "model=linear,decision_tree,xgboost")  # the sweep that is suggested if there is no run
 REFIT_TOLERANCE = 1e-3  # relative difference of the validation RMSE; beyond it the refitted model is another one
@@ -75,7 +76,13 @@ def _best_run(settings: ChallengerSettings, store: Store, test_set: TestSet) -> 
         tags.COLUMNS: test_set.table.schema.interface_hash(),
         tags.EVALUATION: settings.evaluation,
     }
-    run = store.runs.find_first(settings.experiment, wanted_tags, f"metrics.{settings.metric} ASC")
+    order = "DESC" if settings.metric in HIGHER_IS_BETTER else "ASC"
+    run = store.runs.find_first(settings.experiment, wanted_tags, f"metrics.`{settings.metric}` {order}")
+    if run is not None and settings.metric not in run.metrics:
+        raise ConfigError(
+            f"rank_by={settings.metric}: no run of experiment {settings.experiment} has this metric. Train one with"
+            f" metric={settings.metric}, or rank by one of {', '.join(sorted(run.metrics))}."
+        )
     if run is None:
         raise StoreError(
             f"Experiment {settings.experiment} has no finished run on this table, its columns and this split"
@@ -118,10 +125,10 @@ def _best_run_of_sweep(sweep: str, metric: str, store: Store) -> str:
 
 
 def _best_of_metrics_files(settings: ChallengerSettings, store: Store) -> RunRecord:
-    """Return the run with the lowest metric among those named in exported metrics files."""
+    """Return the run with the best metric among those named in exported metrics files."""
     try:
         contents = {name: json.loads(Path(name).read_text(encoding="utf-8")) for name in settings.metrics_files}
-        best = min(contents, key=lambda name: float(contents[name][settings.metric]))
+        best = min(contents, key=lambda name: as_loss(settings.metric, float(contents[name][settings.metric])))
         run_id = str(contents[best][RUN_ID_KEY])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(

@@ -150,7 +150,7 @@ class ChallengerSettings:
     Attributes
     ----------
     experiment, evaluation, metric
-        Without a selector, the finished run with the lowest `metric` in this experiment, validated by `evaluation`.
+        Without a selector, the finished run with the best `metric` in this experiment, validated by `evaluation`.
     run_id, sweep, metrics_files
         Selectors, of which at most one is set: a run, the best run of a sweep, the best run of exported metrics files.
     source_alias
@@ -184,7 +184,7 @@ class ChallengerSettings:
         if len(selectors) > 1:
             raise ConfigError(f"{' and '.join(selectors)} cannot be combined; expected at most one of {', '.join(SELECTORS)}.")
         files = tuple(map(str, cfg.metrics_files or ()))
-        return cls(cfg.experiment_name, cfg.evaluation, cfg.metric, cfg.run_id, cfg.sweep, files, source_alias)
+        return cls(cfg.experiment_name, cfg.evaluation, str(cfg.rank_by), cfg.run_id, cfg.sweep, files, source_alias)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,7 +35,8 @@ from housing.tracking.runs import Run, RunRecord
 from housing.tracking.store import Store
 from housing.training.build import BuildSettings, build
 from housing.training.holdout import HoldoutPredictions
-from housing.training.metrics import RANKING_METRICS
+from housing.training.metrics import as_loss
+from housing.training.ranking_metric import RankingMetric
 
 # Too long for MLflow's table of runs. The logged config.yaml has them.
 UNLOGGED_PARAMS = ("data.columns", "data.landmarks", "data.derived_products", "data.source")
@@ -55,7 +57,6 @@ ALLOWED = {
     "parity_tolerance": POSITIVE,
     "n_golden_rows": integer(1),
     "n_background_rows": integer(1),
-    "metric": choice(*RANKING_METRICS),
 }
 
 
@@ -142,8 +143,10 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
         store.runs.close_dead(cfg.experiment_name)
     try:
         validate(cfg, ALLOWED)
+        metric = RankingMetric.from_config(cfg)
         table = tables.load(cfg.data, cfg.max_rows)
         parts = split(table, cfg.split)
+        metric.check(table.target[np.concatenate([parts.train, parts.valid])])
         key = run_key(resolved, table, parts)
         started = replace(started, scored_rows=f"{table.fingerprint} {parts.fingerprint()} {cfg.evaluation.name}")
     except Exception:
@@ -183,7 +186,7 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started:
 
     def on_fold(number: int, folds: int, scores: dict[str, float]) -> None:
         replace(started, progress=f"fold {number} of {folds}, {cfg.metric} {scores[cfg.metric]:.4f}").write(job.folder)
-        if trial is not None and number < folds and trial.should_prune(number, scores[cfg.metric]):
+        if trial is not None and number < folds and trial.should_prune(number, as_loss(cfg.metric, scores[cfg.metric])):
             raise TrialPruned(f"Pruned after fold {number} of {folds}: {cfg.metric} {scores[cfg.metric]:.4f}")
 
     with progress_bar.boosting_progress(job.is_standalone) as show_round:

@@ -13,6 +13,7 @@ from rich.table import Table
 from housing.command_line.console import clipped_line, create_console
 from housing.runs.outcome import OUTCOME_FILE, Outcome
 from housing.runs.progress_bar import REFRESH_SECONDS
+from housing.training.metrics import as_loss
 
 MAX_WORKERS = 16  # lines for running jobs
 
@@ -104,7 +105,8 @@ class LiveView:
 
     def _best_score(self) -> str:
         scores = [outcome.metrics[self.metric] for outcome in self.finished_jobs.values() if outcome.status == "FINISHED"]
-        return f"best {self.metric} {min(scores):.4f}" if scores else ""
+        best = min(scores, key=lambda score: as_loss(self.metric, score), default=None)
+        return "" if best is None else f"best {self.metric} {best:.4f}"
 
     def _time_left(self) -> str:
         """Estimate the time left from the average duration of the jobs that were not reused."""

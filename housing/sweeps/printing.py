@@ -8,6 +8,7 @@ from rich.table import Table
 from housing.command_line.console import WIDE_TERMINAL, create_console
 from housing.runs.outcome import Outcome
 from housing.sweeps.ranking import Ranking
+from housing.training.metrics import COST_METRICS
 
 MAX_RUNS = 20  # runs in the printed table, and failures below it
 MAX_ERROR_LENGTH = 300  # characters
@@ -18,7 +19,9 @@ def show_leaderboard(ranking: Ranking, console: Console | None = None) -> None:
     console = console or create_console()
     outcomes, finished = ranking.outcomes, ranking.finished
     common = set.intersection(*(set(outcome.overrides) for outcome in outcomes)) if len(outcomes) > 1 else set()
-    title = f"{len(finished)} of {len(outcomes)} runs finished; ranked by {ranking.label()} on validation rows, lower is better"
+    title = (
+        f"{len(finished)} of {len(outcomes)} runs finished; ranked by {ranking.label()} on validation rows, {ranking.direction}"
+    )
     if finished:
         console.print(_ranking_table(title, ranking, common, console.width >= WIDE_TERMINAL))
     else:
@@ -35,7 +38,9 @@ def show_leaderboard(ranking: Ranking, console: Console | None = None) -> None:
 def _ranking_table(title: str, ranking: Ranking, common: set[str], wide: bool) -> Table:
     front = ranking.pareto_front
     grid = Table(title=title + ("; * marks the Pareto set" if front else ""), title_justify="left", padding=(0, 1))
-    scores = ("rmse", "mae", "r2") if wide else ("rmse",)
+    objective = ranking.objectives[0]
+    shown = ("rmse", "mae", "r2") if wide else ("rmse",)
+    scores = shown if objective in (*shown, *COST_METRICS) else (objective, *shown)
     for name in ("#", "run", *scores, "fit s", "row µs", "MB", "state", "run id"):
         is_text = name in ("run", "state", "run id")
         grid.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=name not in ("run", "run id"))

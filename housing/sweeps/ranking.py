@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from housing.runs.outcome import Outcome
+from housing.training.metrics import HIGHER_IS_BETTER, as_loss
 
 COST_UNITS = {"fit_seconds": "s", "latency_us": "µs", "model_bytes": "bytes"}
-SCORES_IN_UNIT = ("rmse", "mae")  # scores in the target's unit
+SCORES_IN_UNIT = ("rmse", "mae", "medae")  # scores in the target's unit
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The jobs of a sweep, ranked by the first objective. All objectives are minimized.
+    """The jobs of a sweep, ranked by the first objective. Each objective is minimized, except R2.
 
     Methods take and return indices of `outcomes`; people see `job_numbers`.
     """
@@ -89,7 +90,7 @@ class Ranking:
         for index, outcome in enumerate(self.outcomes):
             if outcome.status == "FINISHED":
                 groups.setdefault(outcome.scored_rows, []).append(index)
-        return [sorted(group, key=self.metric) for group in groups.values()]
+        return [sorted(group, key=lambda index: as_loss(self.objectives[0], self.metric(index))) for group in groups.values()]
 
     @cached_property
     def ranks(self) -> dict[int, str]:
@@ -133,6 +134,11 @@ class Ranking:
         """Return a metric of a finished job, the first objective by default."""
         return self.outcomes[index].metrics[name or self.objectives[0]]
 
+    @property
+    def direction(self) -> str:
+        """Whether lower or higher values of the first objective are better, for people."""
+        return f"{'higher' if self.objectives[0] in HIGHER_IS_BETTER else 'lower'} is better"
+
     def label(self, metric: str | None = None) -> str:
         """Return a metric's name with its unit, the first objective's by default."""
         name = metric or self.objectives[0]
@@ -146,7 +152,7 @@ def pareto_optimal(outcomes: Sequence[Outcome], objectives: Sequence[str]) -> li
     An outcome dominates another if it is at least as good in every objective and better in one.
     """
     scores = {
-        index: [outcome.metrics[name] for name in objectives]
+        index: [as_loss(name, outcome.metrics[name]) for name in objectives]
         for index, outcome in enumerate(outcomes)
         if outcome.status == "FINISHED"
     }
@@ -161,13 +167,17 @@ def pareto_optimal(outcomes: Sequence[Outcome], objectives: Sequence[str]) -> li
 
 
 def best_outcomes(outcomes: list[Outcome], metric: str) -> list[Outcome]:
-    """Return the finished outcome with the lowest metric for each set of rows that outcomes were scored on."""
+    """Return the finished outcome with the best metric for each set of rows that outcomes were scored on."""
     best: dict[str, Outcome] = {}
     for outcome in outcomes:
         rows = outcome.scored_rows
-        if outcome.status == "FINISHED" and (rows not in best or outcome.metrics[metric] < best[rows].metrics[metric]):
+        if outcome.status == "FINISHED" and (rows not in best or _loss(outcome, metric) < _loss(best[rows], metric)):
             best[rows] = outcome
     return list(best.values())
+
+
+def _loss(outcome: Outcome, metric: str) -> float:
+    return as_loss(metric, outcome.metrics[metric])
 
 
 def _overrides(outcome: Outcome) -> dict[str, str]:

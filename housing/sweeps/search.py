@@ -30,7 +30,7 @@ from housing.runs.pruning import SEARCH_FILE, resume_trial
 from housing.runs.run import STOP_FILE
 from housing.runs.run_key import run_key
 from housing.sweeps.sweep import COMPLETED, Sweep
-from housing.training.metrics import COST_METRICS, RANKING_METRICS
+from housing.training.metrics import COST_METRICS, SCORES, as_loss
 
 if TYPE_CHECKING:
     import optuna
@@ -71,7 +71,7 @@ class SearchSettings:
         for name in ("n_trials", "n_jobs"):
             if not isinstance(options[name], int) or options[name] < 1:
                 raise ConfigError(f"hydra.sweeper.{name} must be a whole number, at least 1 (got {options[name]!r}).")
-        objectives, known = list(options.objectives), (*RANKING_METRICS, *COST_METRICS)
+        objectives, known = list(options.objectives), dict.fromkeys((cfg.metric, *SCORES, *COST_METRICS))
         if not objectives or not set(objectives) <= set(known):
             raise ConfigError(f"hydra.sweeper.objectives must be at least one of {', '.join(known)} (got {objectives}).")
         if options.n_jobs > 1 and "basic_launcher" in cfg.hydra.launcher.get("_target_", ""):
@@ -289,7 +289,9 @@ class Search:
         """Report an outcome to the study. A trial that did not start, or that stopped the sweep, stays open and runs again."""
         from optuna.trial import TrialState  # pylint: disable=import-outside-toplevel
 
-        values = [outcome.metrics.get(name, math.nan) for name in self.settings.objectives] if outcome else [math.nan]
+        values = (
+            [as_loss(name, outcome.metrics.get(name, math.nan)) for name in self.settings.objectives] if outcome else [math.nan]
+        )
         with self._lock:
             if outcome is not None:
                 trial.set_user_attr(OUTCOME_ATTR, asdict(outcome))

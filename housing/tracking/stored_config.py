@@ -17,7 +17,7 @@ from housing.core.config import CONF, read_yaml
 from housing.core.errors import UntrustedConfigError
 
 TARGET = "_target_"
-GROUPS = ("data", "evaluation", "interval", "model", "split")  # config groups whose files name targets
+GROUPS = ("data", "evaluation", "interval", "metric_functions", "model", "split")  # config groups whose files name targets
 INTERPOLATION = "${"  # a stored config is resolved, and a resolver could read the environment
 MAX_DEPTH = 30  # of nested mappings and lists
 

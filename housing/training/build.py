@@ -29,8 +29,9 @@ from housing.training.estimator_arguments import check_estimator
 from housing.training.estimators import AUTO, LOG, FittedEstimator, Model, export_boosters, require_weighted_fit, sample_weight
 from housing.training.fitting import FitSettings, fit
 from housing.training.holdout import HoldoutPredictions
-from housing.training.metrics import measure_cost, round_metrics, score
+from housing.training.metrics import measure_cost, round_metrics
 from housing.training.onnx_export import export_and_verify
+from housing.training.ranking_metric import RankingMetric
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class BuildSettings:
     fit: FitSettings
     names: Mapping[str, str]
     cross_validation: CrossValidationSettings | None = None
+    metric: RankingMetric = field(default_factory=RankingMetric)
     interval: IntervalSettings | None = None
     refit: bool = True
     seed: int = 0
@@ -98,6 +100,7 @@ class BuildSettings:
             fit=FitSettings.from_config(cfg),
             names={"model": cfg.model.name, "features": cfg.features.name, "data": cfg.data.name},
             cross_validation=CrossValidationSettings.from_config(cfg.evaluation),
+            metric=RankingMetric.from_config(cfg),
             interval=IntervalSettings.from_config(cfg.interval),
             refit=cfg.refit,
             seed=cfg.seed,
@@ -128,12 +131,12 @@ def build(
         require_weighted_fit("interval.estimator", settings.interval.create_estimator(), weight_column(table.schema))
     scores = {}
     if settings.cross_validation is not None:
-        scores = cross_validate(settings.cross_validation, settings.fit, table, parts, on_fold)
+        scores = cross_validate(settings.cross_validation, settings.fit, settings.metric, table, parts, on_fold)
     model = fit(settings.fit, table, parts.train, parts.valid, on_round=on_round)
     _report_transform(settings.fit, model)
     first, valid_matrix = model, table.matrix[parts.valid]
     predicted = model.predict(valid_matrix)
-    metrics = scores or score(predicted, table.target[parts.valid], table.weight_of(parts.valid))
+    metrics = scores or settings.metric.score(predicted, table.target[parts.valid], table.weight_of(parts.valid))
     metrics["fit_seconds"] = model.fit_seconds
     interval, error_scales = None, None
     if settings.interval is not None:

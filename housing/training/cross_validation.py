@@ -14,7 +14,7 @@ from housing.data.split import Rows, Split
 from housing.data.table import Table
 from housing.training.callbacks import OnFold, no_op
 from housing.training.fitting import FitSettings, fit
-from housing.training.metrics import score
+from housing.training.ranking_metric import RankingMetric
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,12 @@ class CrossValidationSettings:
 
 
 def cross_validate(
-    settings: CrossValidationSettings, fit_settings: FitSettings, table: Table, parts: Split, on_fold: OnFold = no_op
+    settings: CrossValidationSettings,
+    fit_settings: FitSettings,
+    metric: RankingMetric,
+    table: Table,
+    parts: Split,
+    on_fold: OnFold = no_op,
 ) -> dict[str, float]:
     """Return the out-of-fold scores over training and validation rows. Test rows are not used.
 
@@ -65,5 +70,5 @@ def cross_validate(
         model = fit(fit_settings, table, rows[fit_indices], units=parts.units)
         predicted[fold] = model.predict(table.matrix[rows[fold]])
         done = np.flatnonzero(~np.isnan(predicted))
-        on_fold(number, len(folds), score(predicted[done], actual[done], table.weight_of(rows[done])))
-    return score(predicted, actual, weight)
+        on_fold(number, len(folds), metric.score(predicted[done], actual[done], table.weight_of(rows[done])))
+    return metric.score(predicted, actual, weight)

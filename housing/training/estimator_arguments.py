@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from housing.core.config import instantiate
 from housing.core.environment import OPTIONAL_LIBRARIES
-from housing.core.errors import ConfigError, TargetError
+from housing.core.errors import TargetError
 
 SIMILAR = 0.85  # an unknown argument this similar to a known one is a typing error, even if the class passes others on
 
@@ -21,10 +21,8 @@ def check_estimator(path: str, node: DictConfig) -> None:
 
     Raises
     ------
-    ConfigError
-        If a library is not installed, or a class has no such argument.
     TargetError
-        If a target does not exist, or rejects a value.
+        If a library is not installed, a target does not exist or has no such argument, or rejects a value.
     """
     for key, target, arguments in _targets(path, node):
         _require_library(key, target)
@@ -49,7 +47,7 @@ def _require_library(path: str, target: str) -> None:
     library = target.split(".", maxsplit=1)[0]
     if find_spec(library) is None:
         package = "'housing[boosters]'" if library in OPTIONAL_LIBRARIES else library
-        raise ConfigError(f"{path}={target} needs the package {library}. Install it: pip install {package}")
+        raise TargetError(f"{path}={target} needs the package {library}. Install it: pip install {package}")
 
 
 def _check_names(path: str, target: str, arguments: list[str]) -> None:
@@ -60,7 +58,7 @@ def _check_names(path: str, target: str, arguments: list[str]) -> None:
         if name in known or (passes_others_on and not nearest):
             continue
         hint = f"Did you mean {nearest[0]}?" if nearest else f"Arguments: {', '.join(known)}."
-        raise ConfigError(f"{path}.{name}: {target.rpartition('.')[2]} has no argument {name}. {hint}")
+        raise TargetError(f"{path}.{name}: {target.rpartition('.')[2]} has no argument {name}. {hint}")
 
 
 def _known_arguments(target: str) -> tuple[list[str], bool]:

@@ -50,7 +50,7 @@ def estimator_specs(cfg: DictConfig) -> list[EstimatorSpec]:
 
     Raises
     ------
-    ConfigError
+    TargetError
         If an estimator cannot be created from its config.
     """
     if "members" not in cfg.model:

@@ -9,13 +9,20 @@ from housing.bundle.bundle import Bundle
 from housing.core.errors import ConfigError
 from housing.schema.column import Matrix, Vector
 
-RANKING_METRICS = ("rmse", "mae")  # scores; lower is better
+RANKING_METRICS = ("rmse", "mae")  # scores that are a mean over rows; lower is better
+SCORES = (*RANKING_METRICS, "r2")  # of every run
+HIGHER_IS_BETTER = ("r2",)
 COST_METRICS = ("fit_seconds", "latency_us", "model_bytes")  # lower is better
 N_TIMED_ROWS = 50
 
 
+def as_loss(metric: str, value: float) -> float:
+    """Return a value of a metric such that lower is better."""
+    return -value if metric in HIGHER_IS_BETTER else value
+
+
 def require_ranking_metric(metric: str) -> None:
-    """Raise ConfigError if runs cannot be ranked by a metric."""
+    """Raise ConfigError if models cannot be compared by a metric row by row."""
     if metric not in RANKING_METRICS:
         raise ConfigError(f"metric must be {' or '.join(RANKING_METRICS)} (got {metric!r})")
 

@@ -83,10 +83,10 @@ def test_a_target_within_arguments_is_an_error(hidden: dict[str, Any]) -> None:
 
 
 def test_a_target_that_the_owner_trusts_is_allowed_everywhere() -> None:
-    content = stored("model.estimator._target_=sklearn.svm.SVR")
-    with pytest.raises(UntrustedConfigError, match=r"add it: 'mlflow.trusted_targets=\[sklearn.svm.SVR\]'"):
+    content = stored("model.estimator._target_=sklearn.svm.NuSVR")
+    with pytest.raises(UntrustedConfigError, match=r"add it: 'mlflow.trusted_targets=\[sklearn.svm.NuSVR\]'"):
         parse(content)
-    assert parse(content, "sklearn.svm.SVR").model.estimator["_target_"] == "sklearn.svm.SVR"
+    assert parse(content, "sklearn.svm.NuSVR").model.estimator["_target_"] == "sklearn.svm.NuSVR"
 
 
 @pytest.mark.parametrize(
@@ -167,15 +167,15 @@ def test_a_config_that_can_no_longer_be_fitted_stops_a_full_evaluation(home: Pat
 def test_a_config_folder_of_the_user_names_targets_too(home: Path, tmp_path: Path) -> None:
     folder = tmp_path / "own" / "model"
     folder.mkdir(parents=True)
-    model = "name: ridge\nnan_handling: impute\nestimator: {_target_: sklearn.linear_model.Ridge}\n"
-    (folder / "ridge.yaml").write_text(model, encoding="utf-8")
+    model = "name: bayesian\nnan_handling: impute\nestimator: {_target_: sklearn.linear_model.BayesianRidge}\n"
+    (folder / "bayesian.yaml").write_text(model, encoding="utf-8")
     own = (f"--config-dir={folder.parent}", f"hydra.searchpath=[file://{TABLES}]", "data=rentals")
-    assert command(home, "housing.train", *own, "model=ridge", "features=none", "figures=false").code == 0
+    assert command(home, "housing.train", *own, "model=bayesian", "features=none", "figures=false").code == 0
     store = tracking.connect(config("train", "data=rentals").mlflow)
     (run,) = store.client.api.search_runs([store.client.experiment_id("rentals")])
     allowed = command(home, "housing.reproduce", *own, f"run_id={run.info.run_id}")
     assert allowed.code == 0, allowed.err
     unknown = command(home, "housing.reproduce", f"run_id={run.info.run_id}")
-    assert unknown.code == 1 and "mlflow.trusted_targets=[sklearn.linear_model.Ridge]" in unknown.err
-    trusted = "mlflow.trusted_targets=[sklearn.linear_model.Ridge]"
+    assert unknown.code == 1 and "mlflow.trusted_targets=[sklearn.linear_model.BayesianRidge]" in unknown.err
+    trusted = "mlflow.trusted_targets=[sklearn.linear_model.BayesianRidge]"
     assert command(home, "housing.reproduce", trusted, f"run_id={run.info.run_id}").code == 0

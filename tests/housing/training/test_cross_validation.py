@@ -16,6 +16,7 @@ from housing.training.callbacks import OnFold, no_op
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
 from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import score
+from housing.training.ranking_metric import RankingMetric
 from tests.support.tables import SMALL_GEO, config
 
 LINEAR = ("data=towns", "features=none", "model=linear")
@@ -25,7 +26,7 @@ def cross_validated(cfg: DictConfig, table: Table, on_fold: OnFold = no_op) -> d
     """Return the out-of-fold scores of a config on its split."""
     settings = CrossValidationSettings.from_config(cfg.evaluation)
     assert settings is not None
-    return cross_validate(settings, FitSettings.from_config(cfg), table, split(table, cfg.split), on_fold)
+    return cross_validate(settings, FitSettings.from_config(cfg), RankingMetric(), table, split(table, cfg.split), on_fold)
 
 
 def folds(table: Table, evaluation: str) -> list[tuple[Any, Any]]:

@@ -27,6 +27,7 @@ from housing.training.build import BuildSettings, build
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
 from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import score
+from housing.training.ranking_metric import RankingMetric
 from tests.support.server import serving
 from tests.support.tables import config, rentals_frame, train
 from tests.support.waiting import wait_for
@@ -182,7 +183,7 @@ def test_cross_validation_scores_in_the_unit_of_the_target(lognormal: Table) -> 
     cfg, parts = prepare(lognormal, *LINEAR, LOG, "evaluation=kfold")
     settings = CrossValidationSettings.from_config(cfg.evaluation)
     assert settings is not None
-    scores = cross_validate(settings, FitSettings.from_config(cfg), lognormal, parts)
+    scores = cross_validate(settings, FitSettings.from_config(cfg), RankingMetric(), lognormal, parts)
     valid = lognormal.take(parts.valid)
     model = fit(FitSettings.from_config(cfg), lognormal, parts.train, parts.valid)
     assert scores["r2"] == pytest.approx(score(model.predict(valid.matrix), valid.target, None)["r2"], abs=0.1)

@@ -30,6 +30,7 @@ from housing.training.build import BuildSettings, build
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
 from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import score
+from housing.training.ranking_metric import RankingMetric
 from tests.support.tables import TABLES, config, orders_frame, rentals_frame, train
 
 PLAIN = ("data=rentals", "features=none", "interval=none")
@@ -131,7 +132,7 @@ def test_cross_validation_weighs_its_fits_and_scores(tables: tuple[Table, Table]
     for fit_indices, fold in settings.create_folds().split(rows):
         model = fit(FitSettings.from_config(cfg), table, rows[fit_indices])
         predicted[rows[fold]] = model.predict(table.matrix[rows[fold]])
-    scores = cross_validate(settings, FitSettings.from_config(cfg), table, parts)
+    scores = cross_validate(settings, FitSettings.from_config(cfg), RankingMetric(), table, parts)
     assert scores == score(predicted[rows], table.target[rows], table.weight_of(rows))
     assert scores != score(predicted[rows], table.target[rows], None)
 
