@@ -1,7 +1,8 @@
 """Logarithm of the target: estimators predict logarithms, and a model predicts the mean of the target in its own unit.
 
 Duan, "Smearing Estimate: A Nonparametric Retransformation Method", Journal of the American Statistical Association 78 (1983)
-605-610. The exponential of a mean logarithm is below the mean; the factor that corrects it comes from held-out rows.
+605-610. The exponential of a mean logarithm is below the mean; the factor that corrects it comes from held-out rows. Duan takes
+the mean of exp(residual). Here rows count by their exponential: a row with a logarithm far too low would decide a plain mean.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ class LogTransform:
     Attributes
     ----------
     smearing
-        Duan's smearing factor: the mean of exp(actual - predicted logarithm).
+        The smearing factor: the mean target divided by the mean exponential.
     """
 
     smearing: float
@@ -38,7 +39,8 @@ class LogTransform:
     @classmethod
     def fit(cls, logs: Vector, actual: Vector, weight: Vector | None) -> Self:
         """Estimate the factor from predicted logarithms and targets of held-out rows."""
-        return cls(float(np.average(np.exp(np.log(actual) - logs), weights=weight)))
+        exponentials = np.exp(np.clip(logs, -MAX_LOG, MAX_LOG))
+        return cls(float(np.average(actual, weights=weight) / np.average(exponentials, weights=weight)))
 
     def to_target(self, logs: Vector) -> Vector:
         """Return the mean target of each predicted logarithm, shape (rows,)."""
