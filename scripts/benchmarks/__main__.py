@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 
 from housing.core.environment import PROJECT
-from scripts.benchmarks import any_table, code_size, footprint, predictions, quality, scale, sweeps
+from scripts.benchmarks import any_table, code_size, footprint, models, predictions, quality, scale, sweeps
 from scripts.benchmarks import serving as serving_peers
 from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
 
@@ -80,6 +80,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "gate": gate,
     "drift": drift,
     "retrain": retrain,
+    "models": models.print_models,
     "code": code_size.print_code_size,
 }
 
