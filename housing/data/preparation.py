@@ -24,6 +24,8 @@ def prepare(settings: TableSettings, split: SplitSettings, out: Path) -> str:
     for name, rows in (("train", parts.train), ("valid", parts.valid), ("test", parts.test)):
         frame.loc[np.sort(rows), SPLIT_COLUMN] = name
         counts.append(f"{len(rows):,} {name}")
+    n_unused = int((frame[SPLIT_COLUMN] == "").sum())
+    counts += [f"{n_unused:,} unused (in a gap of the split)"] if n_unused else []
     frame.attrs[FINGERPRINT_ATTRIBUTE] = table.fingerprint
     with atomic_write(out) as partial:
         frame.to_parquet(partial, index=False)

@@ -6,7 +6,7 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -58,6 +58,10 @@ class Table:
         SHA-256 of the file, or "" for rows that are no file.
     weight
         How much each row counts in fits and scores, shape (rows,), or None if the table declares no weights.
+    times
+        The encoded values of the column with the role time, shape (rows,), or None without such a column.
+    identifiers
+        The exact values of each column with the role key or group as bytes, None where a value is missing, shape (rows,).
     """
 
     schema: Schema
@@ -66,6 +70,8 @@ class Table:
     keys: NDArray[np.object_]
     fingerprint: str
     weight: Vector | None = None
+    times: Vector | None = None
+    identifiers: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -79,11 +85,27 @@ class Table:
     def take(self, indices: Sequence[int] | NDArray[np.intp]) -> "Table":
         """Return some rows, without a fingerprint."""
         rows = np.asarray(indices, dtype=np.intp)
-        return Table(self.schema, self.matrix[rows], self.target[rows], self.keys[rows], "", self.weight_of(rows))
+        times = None if self.times is None else self.times[rows]
+        identifiers = {name: values[rows] for name, values in self.identifiers.items()}
+        taken = Table(self.schema, self.matrix[rows], self.target[rows], self.keys[rows], "", self.weight_of(rows))
+        return replace(taken, times=times, identifiers=identifiers)
 
     def weight_of(self, rows: NDArray[np.intp]) -> Vector | None:
         """Return the weights of some rows, or None if all rows count alike."""
         return None if self.weight is None else self.weight[rows]
+
+    def identify(self, name: str) -> NDArray[np.object_]:
+        """Return bytes for each row that are equal for equal values of a column, and None for a missing value.
+
+        Raises
+        ------
+        ConfigError
+            If the column is no feature, key or group, so that its values are not known.
+        """
+        if name in self.identifiers:
+            return self.identifiers[name]
+        column = self.schema.features[self.schema.index(name)]
+        return _identifier_bytes(column, [column.decode(code) for code in self.matrix[:, self.schema.index(name)].tolist()])
 
     def with_levels(self, levels: Mapping[str, Mapping[str, int]]) -> "Table":
         """Return the table with other levels of the columns whose levels are learned. Other values are unseen."""
@@ -180,11 +202,12 @@ def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
         others = [violation for violation in violations if violation.reason != MISSING]
         raise schema.violated([*_missing_by_column(schema, violations, len(frame)), *others], len(violations))
     _report_unlabelled(schema, len(frame), len(labelled))
+    frame = frame.iloc[labelled]
     column = weight_column(schema)
-    weight = None if column is None else frame[column.name].iloc[labelled].to_numpy(dtype=np.float64)
-    keys = [_exact_values(frame[column.name].iloc[labelled]) for column in schema.columns if column.role == "key"]
+    weight = None if column is None else frame[column.name].to_numpy(dtype=np.float64)
+    keys = [_exact_values(frame[column.name]) for column in schema.columns if column.role == "key"]
     table = make_table(schema, np.column_stack([matrix[labelled], target]), list(zip(*keys, strict=True)), digest)
-    return replace(table, weight=weight)
+    return replace(table, weight=weight, times=_times(schema, frame), identifiers=_identifiers(schema, frame))
 
 
 def weight_column(schema: Schema) -> Column | None:
@@ -204,6 +227,22 @@ def _missing_by_column(schema: Schema, violations: Sequence[Violation], n_rows: 
             yield Violation(
                 None, column.name, f"{len(rows):,} of {n_rows:,} values are missing, the first in row {rows[0]}. {advice}"
             )
+
+
+def _times(schema: Schema, frame: pd.DataFrame) -> Vector | None:
+    columns = [column for column in schema.columns if column.role == "time"]
+    return columns[0].encode_series(frame[columns[0].name])[0] if columns else None
+
+
+def _identifiers(schema: Schema, frame: pd.DataFrame) -> dict[str, NDArray[np.object_]]:
+    columns = [column for column in schema.columns if column.is_identifier]
+    return {column.name: _identifier_bytes(column, _exact_values(frame[column.name])) for column in columns}
+
+
+def _identifier_bytes(column: Column, values: Sequence[Value]) -> NDArray[np.object_]:
+    identifiers = np.empty(len(values), dtype=np.object_)
+    identifiers[:] = [None if value is None else _key_bytes(column, value) for value in values]
+    return identifiers
 
 
 def labelled_rows(schema: Schema, frame: pd.DataFrame) -> NDArray[np.intp]:
@@ -278,7 +317,7 @@ def _text_bytes(value: Value) -> bytes:
 
 def _key_bytes(column: Column, value: Value) -> bytes:
     """Return a key's value as bytes: those of its float64 if that is exact, so that splits by key stay as they were."""
-    if column.type == "text" and value is not None:
+    if (column.type == "text" or column.is_learned) and value is not None:
         return _text_bytes(value)
     if isinstance(value, int | np.integer) and abs(value) > MAX_INTEGER:
         return BIG_INTEGER_TAG + int(value).to_bytes(8, "little", signed=True)

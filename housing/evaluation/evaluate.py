@@ -60,7 +60,7 @@ def evaluate(settings: EvaluationSettings, run_cfg: DictConfig, table: Table, pa
         rmse_lower=lower,
         rmse_upper=upper,
         slices=score_slices(make_slices(table, parts.test, settings.slices), predicted, actual, weight),
-        harder_splits=_evaluate_harder_splits(settings.harder_splits, run_cfg, table, skipped),
+        harder_splits=_evaluate_harder_splits(settings.harder_splits, run_cfg, table, parts, skipped),
         coverage=_interval_coverage(settings.slices, table, parts, bundle, skipped),
         limitations=[],
         skipped=skipped,
@@ -70,28 +70,51 @@ def evaluate(settings: EvaluationSettings, run_cfg: DictConfig, table: Table, pa
 
 
 def _evaluate_harder_splits(
-    splits: Mapping[str, DictConfig], run_cfg: DictConfig, table: Table, skipped: list[str]
+    splits: Mapping[str, DictConfig], run_cfg: DictConfig, table: Table, parts: Split, skipped: list[str]
 ) -> list[HarderSplitResult]:
-    if table.schema.coordinates() is None:
-        skipped.append(f"{' and '.join(splits)} splits: table {table.schema.name} has no coordinates")
+    if table.schema.coordinates() is None and not any(column.role == "group" for column in table.schema.columns):
+        lacks = f"table {table.schema.name} has no coordinates, and no column with the role group"
+        skipped.append(f"{' and '.join(splits)} splits: {lacks}")
         return []
     results = []
     for name, split_cfg in splits.items():
         try:
-            results.append(_evaluate_split(name, run_cfg, table, split(table, split_cfg)))
+            harder = within(parts, split(table, split_cfg))
+            if harder.fingerprint() == parts.fingerprint():
+                skipped.append(f"{name} split: it is the split of the run")
+            else:
+                results.append(_evaluate_split(name, run_cfg, table, harder))
         except TargetError:  # the run was fitted with this config, so somebody has changed it, or a library has
             raise
-        except ConfigError as error:  # the table is too small, or covers a single area
+        except ConfigError as error:  # the table lacks the columns, is too small, or covers a single area
             skipped.append(f"{name} split: {error}")
     return results
+
+
+def within(parts: Split, harder: Split) -> Split:
+    """Return a harder split that keeps together what the run's own split keeps together, such as customers, or past and future.
+
+    It tests a part of the run's test rows, and takes the rows near them from the run's training and validation rows.
+    """
+    if parts.units is None:
+        return harder
+    test = np.intersect1d(parts.test, harder.test)
+    if not test.size:
+        raise ConfigError("its test rows and those of the run have no row in common")
+    train, valid = (np.setdiff1d(rows, harder.test) for rows in (parts.train, parts.valid))
+    return Split(train, valid, test, harder.units)
 
 
 def _evaluate_split(name: str, run_cfg: DictConfig, table: Table, parts: Split) -> HarderSplitResult:
     predicted, actual = refit_config(run_cfg, table, parts).predict(table.matrix[parts.test]), table.target[parts.test]
     weight = table.weight_of(parts.test)
     training_rows = np.concatenate([parts.train, parts.valid]) if run_cfg.refit else parts.train
-    bands = score_by_distance(distance_to_training(table, training_rows, parts.test), predicted - actual, weight)
+    bands = [] if table.schema.coordinates() is None else _distance_bands(table, training_rows, parts.test, predicted - actual)
     return HarderSplitResult(name, len(training_rows), len(actual), score(predicted, actual, weight), bands)
+
+
+def _distance_bands(table: Table, training_rows: Rows, rows: Rows, error: Vector) -> list[DistanceBand]:
+    return score_by_distance(distance_to_training(table, training_rows, rows), error, table.weight_of(rows))
 
 
 def refit_config(cfg: DictConfig, table: Table, parts: Split) -> estimators.Model:

@@ -11,7 +11,7 @@ BIAS_RATIO = 0.5  # so is a mean error above this multiple of the RMSE of all ro
 MIN_ROWS = 30  # smaller slices are too noisy to judge
 COVERAGE_SLACK = 0.05  # tolerated gap between nominal and actual coverage
 NOMINAL = 0.9
-SPLIT_DESCRIPTIONS = {"grouped": "at locations without training rows", "blocks": "in areas without training rows"}
+SPLIT_DESCRIPTIONS = {"grouped": "of groups, or at locations, without training rows", "blocks": "in areas without training rows"}
 
 RULES = (
     f"A slice is listed if its RMSE exceeds {RMSE_RATIO:g} times the RMSE of all test rows, or if its mean error exceeds"

@@ -67,15 +67,31 @@ class TestSet:
     def is_unseen_by(self, run: RunRecord, artifacts: Artifacts) -> bool:
         """Whether a run was certainly fitted on none of the test rows.
 
-        That holds for the same table and split. It also holds for another version of the table if the split is stable: then
-        a row never moves from one part to another.
+        That holds for the same table and split. It also holds for another version of the table if the split is stable, since then
+        a row never moves from one part to another, and if all rows of the run are older than the test rows.
         """
         if self.tags().items() <= run.tags.items():
             return True
         run_cfg = artifacts.read_config(run.id)
-        same_split = SplitSettings.from_config(self.split).is_stable and run_cfg.split == self.split
-        return bool(same_split and _key_columns(parse_schema(run_cfg.data)) == _key_columns(self.table.schema))
+        run_schema, by = parse_schema(run_cfg.data), self.split.get("by")
+        if SplitSettings.from_config(self.split).is_stable:
+            return bool(run_cfg.split == self.split and _split_columns(run_schema, by) == _split_columns(self.table.schema, by))
+        same_time = run_cfg.split.get("by") == by and _time_columns(run_schema, by) == _time_columns(self.table.schema, by)
+        return same_time and tags.FITTED_UNTIL in run.tags and self._is_after(float(run.tags[tags.FITTED_UNTIL]))
+
+    def _is_after(self, time: float) -> bool:
+        """Whether all test rows are later than a time."""
+        return self.units is not None and self.units.times is not None and float(self.units.times.min()) > time
 
 
-def _key_columns(schema: Schema) -> list[tuple[object, ...]]:
-    return [(column.name, column.type, column.declared_categories) for column in schema.key]
+def _split_columns(schema: Schema, by: str | None) -> list[tuple[object, ...]]:
+    """Return what the columns are that a stable split depends on. `by` is the column that a split by groups names."""
+    groups = [column for column in schema.columns if column.role == "group" or column.name == by]
+    return [(column.name, column.type, column.declared_categories) for column in (*schema.key, *groups)]
+
+
+def _time_columns(schema: Schema, by: str | None) -> list[tuple[str, str]]:
+    """Return the column, with its type, that a split by time depends on. `by` is the column that the split names."""
+    return [
+        (column.name, column.type) for column in schema.columns if column.name == by or (by is None and column.role == "time")
+    ]

@@ -158,6 +158,8 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
             return _reused_outcome(started, existing)
         tags |= {**tracking_tags.key_tag(key), tracking_tags.DATA: table.fingerprint, tracking_tags.SPLIT: parts.fingerprint()}
         tags[tracking_tags.COLUMNS] = table.schema.interface_hash()
+        if parts.fitted_until is not None:
+            tags[tracking_tags.FITTED_UNTIL] = repr(parts.fitted_until)
         with store.runs.start(cfg.experiment_name, name, tags) as tracked_run:
             started = replace(started, run_id=tracked_run.id, link=tracked_run.link)
             started.write(job.folder)

@@ -1,7 +1,7 @@
 """Building of a bundle: fit on training rows, score on validation rows, export and verify."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +19,7 @@ from housing.core.environment import commit, libraries
 from housing.core.errors import ConfigError
 from housing.data.split import Rows, Split
 from housing.data.table import Table, weight_column
+from housing.data.units import Units
 from housing.schema.column import Matrix, Vector
 from housing.schema.histogram import histogram_reference
 from housing.schema.table_schema import Schema
@@ -140,7 +141,7 @@ def build(
     metrics["fit_seconds"] = model.fit_seconds
     interval, error_scales = None, None
     if settings.interval is not None:
-        interval, error_scales = _fit_interval(settings.interval, model, table, parts.valid)
+        interval, error_scales = _fit_interval(settings.interval, model, table, parts)
     if settings.refit:
         model = fit(settings.fit, table, fit_rows, first=first, on_round=on_round)
         metrics["refit_seconds"] = model.fit_seconds
@@ -204,14 +205,15 @@ def _export_member(member: Member, columns: Matrix, tolerance: float) -> Member:
     return replace(member, estimator=export_and_verify(member.estimator.estimator, visible_columns, tolerance))
 
 
-def _fit_interval(settings: IntervalSettings, model: Model, table: Table, rows: Rows) -> tuple[Interval, Vector]:
+def _fit_interval(settings: IntervalSettings, model: Model, table: Table, parts: Split) -> tuple[Interval, Vector]:
     """Fit the error model on rows that the model was not fitted on. Return the interval, and out-of-fold expected errors."""
-    from sklearn.model_selection import KFold  # pylint: disable=import-outside-toplevel  # takes seconds to import
-
-    if len(rows) < 2 * settings.folds:
+    rows, units = parts.valid, None if parts.units is None else parts.units.take(parts.valid)
+    if len(rows) < 2 * settings.folds or (units is not None and units.count() < settings.folds):
+        of_units = "" if units is None else f" of {settings.folds} {units.name}"
+        n_units = "" if units is None else f" of {units.count()}"
         raise ConfigError(
-            f"interval.folds={settings.folds} needs at least {2 * settings.folds} validation rows (got {len(rows)})."
-            " Use more rows, fewer folds, or interval=none."
+            f"interval.folds={settings.folds} needs at least {2 * settings.folds} validation rows{of_units}"
+            f" (got {len(rows)}{n_units}). Use more rows, fewer folds, or interval=none."
         )
     predicted, columns = model.ensemble.predict_with_columns(table.matrix[rows])
     is_relative = model.ensemble.transform is not None
@@ -224,11 +226,20 @@ def _fit_interval(settings: IntervalSettings, model: Model, table: Table, rows: 
         return estimator.fit(inputs[indices], log_error[indices], **weight)
 
     log_scales = np.empty(len(rows))
-    for fit_indices, fold in KFold(settings.folds, shuffle=True, random_state=0).split(rows):
+    for fit_indices, fold in _interval_folds(settings.folds, rows, units):
         log_scales[fold] = fit_error_model(fit_indices).predict(inputs[fold])
     error_model = export_and_verify(fit_error_model(np.arange(len(rows))), inputs, tolerance=1e-3)
     scales = np.exp(log_scales)
     return Interval(calibrate(error / scales, table.weight_of(rows)), error_model, is_relative=is_relative), scales
+
+
+def _interval_folds(n_folds: int, rows: Rows, units: Units | None) -> Iterable[tuple[Rows, Rows]]:
+    """Return folds that keep units together: a row of a customer says too much about the errors of the others."""
+    from sklearn.model_selection import GroupKFold, KFold  # pylint: disable=import-outside-toplevel  # takes seconds to import
+
+    if units is None:
+        return KFold(n_folds, shuffle=True, random_state=0).split(rows)
+    return GroupKFold(n_folds, shuffle=True, random_state=0).split(rows, groups=units.of_row)
 
 
 def model_card(

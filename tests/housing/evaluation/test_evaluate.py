@@ -1,18 +1,20 @@
 """Full evaluation of a fitted model: harder splits, distance bands, interval coverage and skipped parts."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from housing.data.split import Split, split
-from housing.data.table import Table
-from housing.evaluation.evaluate import EvaluationSettings, evaluate, refit_config, score_by_distance
+from housing.data.table import Table, load
+from housing.data.units import Units
+from housing.evaluation.evaluate import EvaluationSettings, evaluate, refit_config, score_by_distance, within
 from housing.evaluation.results import Evaluation
 from housing.training import fitting
 from housing.training.build import BuildSettings, build
 from housing.training.fitting import FitSettings
-from tests.support.tables import SMALL_GEO, config
+from tests.support.tables import SMALL_GEO, config, orders_frame
 
 SMALL = ("model.estimator.n_estimators=20", "interval.estimator.n_estimators=10")
 
@@ -66,7 +68,7 @@ def test_parts_that_are_impossible_without_coordinates_or_intervals_are_skipped(
     evaluation = evaluate(settings_of("data=rentals"), cfg, rentals, parts, bundle)
     assert not evaluation.harder_splits and not evaluation.coverage
     splits, intervals = evaluation.skipped
-    assert splits == "grouped and blocks splits: table rentals has no coordinates"
+    assert splits == "grouped and blocks splits: table rentals has no coordinates, and no column with the role group"
     assert intervals.startswith("intervals: ") and "no intervals" in intervals
 
 
@@ -89,3 +91,27 @@ def test_refit_on_another_split_works_like_the_run(towns: Table, refit: bool) ->
     predicted = refit_config(cfg, towns, parts).predict(towns.matrix[parts.test])
     assert np.array_equal(predicted, expected.predict(towns.matrix[parts.test]))
     assert np.array_equal(predicted, first.predict(towns.matrix[parts.test])) != refit
+
+
+def test_a_harder_split_keeps_the_past_before_the_future() -> None:
+    times = np.arange(100.0)
+    parts = Split(np.arange(60), np.arange(65, 80), np.arange(85, 100), Units("days", np.arange(100), times))
+    harder = within(parts, Split(np.arange(0, 100, 2), np.arange(1, 100, 4), np.arange(3, 100, 4)))
+    assert harder.test.tolist() == [87, 91, 95, 99]
+    assert set(harder.train) == set(range(60)) - set(range(3, 60, 4)) and harder.valid.max() < harder.test.min()
+    independent = Split(parts.train, parts.valid, parts.test)
+    assert within(independent, harder) is harder
+
+
+def test_the_full_evaluation_of_repeating_customers_holds_out_whole_customers(tmp_path: Path) -> None:
+    orders_frame(900).assign(customer=[f"c{row % 300}" for row in range(900)]).to_csv(tmp_path / "orders.csv", index=False)
+    common = ("data=orders", f"data.path={tmp_path / 'orders.csv'}")
+    cfg = config("train", *common, "features=none", "model=linear", "interval=none")
+    table = load(cfg.data)
+    parts = split(table, cfg.split)
+    bundle = build(BuildSettings.from_config(cfg), table, parts, run_id="none")[0]
+    evaluation = evaluate(settings_of(*common), cfg, table, parts, bundle)
+    (grouped,) = evaluation.harder_splits
+    assert (grouped.split, grouped.distance_bands) == ("grouped", [])
+    own = split(table, settings_of(*common).harder_splits["grouped"])
+    assert evaluate(settings_of(*common), cfg, table, own, bundle).skipped[0] == "grouped split: it is the split of the run"

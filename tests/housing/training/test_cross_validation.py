@@ -9,15 +9,16 @@ from omegaconf import DictConfig
 
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
-from housing.data.split import grid_cells, locations, split
-from housing.data.table import Table
+from housing.data.split import grid_cells, group_units, split
+from housing.data.table import Table, load
+from housing.data.units import Units
 from housing.training.build import BuildSettings, build
 from housing.training.callbacks import OnFold, no_op
-from housing.training.cross_validation import CrossValidationSettings, cross_validate
+from housing.training.cross_validation import CrossValidationSettings, ExpandingWindow, cross_validate
 from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import score
 from housing.training.ranking_metric import RankingMetric
-from tests.support.tables import SMALL_GEO, config
+from tests.support.tables import SMALL_GEO, config, orders_frame
 
 LINEAR = ("data=towns", "features=none", "model=linear")
 
@@ -32,7 +33,7 @@ def cross_validated(cfg: DictConfig, table: Table, on_fold: OnFold = no_op) -> d
 def folds(table: Table, evaluation: str) -> list[tuple[Any, Any]]:
     """Return the folds of an evaluation, as row indices of the table."""
     cfg = config("train", *LINEAR, f"evaluation={evaluation}").evaluation
-    groups = None if cfg.groups is None else instantiate(cfg.groups, table)
+    groups = None if cfg.groups is None else instantiate(cfg.groups, table).of_row
     return list(instantiate(cfg.folds).split(np.arange(len(table)), groups=groups))
 
 
@@ -43,9 +44,12 @@ def test_each_row_is_held_out_once(towns: Table, evaluation: str) -> None:
     assert len(folds(towns, evaluation)) == 5
 
 
-@pytest.mark.parametrize(("evaluation", "group_of"), [("grouped", locations), ("blocks", lambda table: grid_cells(table, 0.5))])
+@pytest.mark.parametrize(
+    ("evaluation", "group_of"),
+    [("grouped", lambda table: group_units(table, None)), ("blocks", lambda table: grid_cells(table, 0.5))],
+)
 def test_no_location_and_no_cell_is_in_two_folds(towns: Table, evaluation: str, group_of: Any) -> None:
-    group = group_of(towns)
+    group = group_of(towns).of_row
     assert len(set(group)) < len(towns)  # some rows share a group
     for others, fold in folds(towns, evaluation):
         assert not set(group[others]) & set(group[fold])
@@ -58,7 +62,7 @@ def test_the_score_is_out_of_fold(towns: Table, evaluation: str) -> None:
     cfg = config("train", *LINEAR, f"evaluation={evaluation}")
     parts = split(towns, cfg.split)
     rows = np.sort(np.concatenate([parts.train, parts.valid]))
-    groups = None if cfg.evaluation.groups is None else instantiate(cfg.evaluation.groups, towns)[rows]
+    groups = None if cfg.evaluation.groups is None else instantiate(cfg.evaluation.groups, towns).of_row[rows]
     predicted = np.empty(len(rows))
     for others, fold in instantiate(cfg.evaluation.folds).split(rows, groups=groups):
         predicted[fold] = fit(FitSettings.from_config(cfg), towns, rows[others]).predict(towns.matrix[rows[fold]])
@@ -121,3 +125,54 @@ def test_invalid_folds_are_refused(towns: Table, overrides: tuple[str, ...], mes
     cfg = config("train", *LINEAR, *overrides)
     with pytest.raises(ConfigError, match=message):
         cross_validated(cfg, towns)
+
+
+@pytest.fixture(name="orders", scope="module")
+def orders_fixture(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """Return 600 orders in 60 weeks, in random order."""
+    path = tmp_path_factory.mktemp("orders") / "orders.csv"
+    orders_frame().fillna({"price": 9.0}).sample(frac=1.0, random_state=0).to_csv(path, index=False)
+    return load(config("train", "data=orders", f"data.path={path}").data)
+
+
+def test_folds_follow_their_training_rows_in_time_and_leave_a_gap() -> None:
+    weeks = np.random.default_rng(0).permutation(np.arange(600) // 10).astype(np.float64)
+    seen: list[float] = []
+    for training, fold in ExpandingWindow(5, gap=2).split(np.arange(600), weeks):
+        assert weeks[training].max() + 3 == weeks[fold].min()
+        seen += sorted(set(weeks[fold]))
+    assert seen == list(range(10, 60))  # each week is in one fold, except for the first ones
+    with pytest.raises(ValueError, match="there are 2 different times. Use fewer folds"):
+        list(ExpandingWindow(5).split(np.arange(600), (np.arange(600) % 2).astype(np.float64)))
+
+
+def test_validation_from_past_to_future_scores_the_rows_in_folds_only(orders: Table) -> None:
+    cfg = config("train", "data=orders", "features=none", "model=linear", "split=time", "split.gap=2", "evaluation=time")
+    parts = split(orders, cfg.split)
+    rows = np.sort(np.concatenate([parts.train, parts.valid]))
+    assert orders.times is not None
+    weeks, errors = orders.times[rows], []
+    for training, fold in ExpandingWindow(5, gap=2).split(rows, weeks):
+        model = fit(FitSettings.from_config(cfg), orders, rows[training])
+        errors += (orders.target[rows[fold]] - model.predict(orders.matrix[rows[fold]])).tolist()
+    assert cross_validated(cfg, orders)["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
+
+
+def test_folds_that_separate_what_the_split_keeps_together_are_announced(orders: Table, caplog: pytest.LogCaptureFixture) -> None:
+    common = ("data=orders", "features=none", "model=linear", "split=time")
+    cross_validated(config("train", *common, "evaluation=kfold"), orders)
+    assert "evaluation=kfold separates values of week, which the split keeps together" in caplog.text
+    caplog.clear()
+    cross_validated(config("train", *common, "evaluation=time"), orders)
+    assert not caplog.text
+
+
+def test_rows_held_out_for_early_stopping_are_whole_units_and_the_latest_in_time() -> None:
+    rows = np.random.default_rng(0).permutation(200)
+    weeks = Units("weeks", np.arange(200) // 10, (np.arange(200) // 10).astype(np.float64))
+    held_out = weeks.hold_out(rows)
+    assert set(weeks.of_row[rows[held_out]]) == {18, 19}
+    customers = Units("customers", np.arange(200) % 40)
+    held_out = customers.hold_out(rows)
+    assert held_out.sum() == 20 and not set(customers.of_row[rows[held_out]]) & set(customers.of_row[rows[~held_out]])
+    assert Units("one", np.zeros(200, dtype=np.intp)).hold_out(rows).sum() == 20
