@@ -21,6 +21,7 @@ from housing.description.other_rows import find_other_rows
 from housing.description.page import Description, write_description
 from housing.description.profile import ColumnProfile, FileProfile, profile_file
 from housing.description.sniffing import Sniffed, sniff
+from housing.description.split_proposals import propose_split
 
 N_EXAMPLES = 3
 MAX_OVERRIDE_WIDTH = 40
@@ -91,7 +92,9 @@ def describe(settings: DescriptionSettings, next_command: Callable[..., str]) ->
         return _list_columns(profile, sniffed, settings, next_command)
     described = _describe(settings, sniffed, profile, settings.target)
     _write_declaration(settings, sniffed, described)
-    command = next_command("train", f"data={settings.name}")
+    proposal = described.split
+    by = [] if proposal is None or proposal.by is None else [f"split.by={_quoted(proposal.by)}"]
+    command = next_command("train", f"data={settings.name}", *([] if proposal is None else [f"split={proposal.split}", *by]))
     write_description(settings.page, described, settings.declaration, command)
     warnings = [*described.findings, *(warning for column in described.decisions.columns for warning in column.warnings)]
     return "\n".join(
@@ -100,6 +103,7 @@ def describe(settings: DescriptionSettings, next_command: Callable[..., str]) ->
             *(f"  ! {warning}" for warning in warnings),
             f"declaration  {settings.declaration}",
             f"page         {settings.page}",
+            *([] if proposal is None else [f"split        {proposal.split}, since {proposal.reason}"]),
             f"next         {command}",
         ]
     )
@@ -123,12 +127,13 @@ def _read(settings: DescriptionSettings) -> tuple[Sniffed, FileProfile]:
 
 def _describe(settings: DescriptionSettings, sniffed: Sniffed, profile: FileProfile, target: str) -> Description:
     target = find_target(profile, target)
-    decisions, suspicions = without_leaks(profile, decide(profile, sniffed.options, target), target)
+    decisions, split = propose_split(profile, decide(profile, sniffed.options, target))
+    decisions, suspicions = without_leaks(profile, decisions, target)
     if not any(column.is_feature for column in decisions.columns):
         reasons = " ".join(warning for column in decisions.columns for warning in column.warnings)
         raise ConfigError(f"{settings.file} has no column that can be a feature. {reasons}")
     findings = [*sniffed.warnings, *find(settings.file, profile, decisions, target), *suspicions]
-    return Description(settings.file, target, profile, decisions, measure(profile, decisions, target), findings)
+    return Description(settings.file, target, profile, decisions, measure(profile, decisions, target), findings, split)
 
 
 def _write_declaration(settings: DescriptionSettings, sniffed: Sniffed, described: Description) -> None:

@@ -11,6 +11,7 @@ from housing.description.associations import Association, rank_correlation, valu
 from housing.description.cells import MISSING_MARKS
 from housing.description.decisions import Decision, Decisions
 from housing.description.profile import MAX_LEVELS, ColumnProfile, FileProfile
+from housing.description.split_proposals import SplitProposal
 from housing.plots.html import write_page
 from housing.schema.column import Vector
 from housing.schema.dates import ISO_DATE, format_date
@@ -67,6 +68,7 @@ class Description:
     decisions: Decisions
     associations: Sequence[Association]
     findings: Sequence[str]
+    split: SplitProposal | None = None
 
 
 def write_description(path: Path, description: Description, declaration: Path, next_command: str) -> Path:

@@ -301,3 +301,42 @@ def test_a_described_file_is_trained_on_without_an_edit(home: Path) -> None:
     assert train == ["housing.train", f"--config-dir={home}/my", "data=my_houses"]
     trained = command(home, *train, "model=linear", "features=none", "figures=false")
     assert trained.code == 0, trained.err
+
+
+def test_a_repeated_identifier_is_a_group_and_the_next_command_splits_by_it(tmp_path: Path) -> None:
+    content, text, out = described(tmp_path, {"customer_id": [1000 + row % 25 for row in range(ROWS)]})
+    assert content["columns"]["customer_id"] == {"type": "int", "role": "group"}
+    assert "25 values, 2.4 rows each: split=grouped" in " ".join(text.split())
+    assert "next         python -m housing.train data=t split=grouped" in out.splitlines()
+    content, _, out = described(
+        tmp_path, {"Shop": [f"00{row % 25}" for row in range(ROWS)], "user": [*range(25)] * 2 + [""] * 10}
+    )
+    assert content["columns"]["Shop"] == {"type": "text", "role": "group"}
+    assert content["columns"]["user"] == {"type": "int", "role": "group", "nullable": True}
+    assert "next         python -m housing.train data=t split=grouped split.by=Shop" in out.splitlines()
+
+
+def test_a_date_of_each_row_proposes_a_split_into_past_and_future_and_stays_a_feature(tmp_path: Path) -> None:
+    content, text, out = described(tmp_path, {"sale date": days("%Y-%m-%d"), "customer_id": [row % 25 for row in range(ROWS)]})
+    assert content["columns"]["sale date"] == {"type": "date"}
+    assert "60 different: if rows are observed then, split=time" in " ".join(text.split())
+    assert out.splitlines()[-1].startswith("next         python -m housing.train data=t split=time ")
+    assert "sale date" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"birth_date": days("%Y-%m-%d")},
+        {"day": [*days("%Y-%m-%d")[:-1], ""]},
+        {"day": repeated("2024-01-01", "2024-01-02")},
+        {"street": [f"street {row % 25}" for row in range(ROWS)]},
+        {"rooms": [row % 25 for row in range(ROWS)]},
+        {"shop": [row % 5 for row in range(ROWS)]},
+        {"customer": [row // 2 * 2 if row < 20 else row for row in range(ROWS)]},
+    ],
+)
+def test_other_columns_propose_no_split(tmp_path: Path, columns: dict[str, Any]) -> None:
+    content, _, out = described(tmp_path, columns)
+    assert out.splitlines()[-1] == "next         python -m housing.train data=t"
+    assert "role" not in content["columns"][next(iter(columns))]

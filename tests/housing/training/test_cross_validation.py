@@ -151,11 +151,13 @@ def test_validation_from_past_to_future_scores_the_rows_in_folds_only(orders: Ta
     parts = split(orders, cfg.split)
     rows = np.sort(np.concatenate([parts.train, parts.valid]))
     assert orders.times is not None
-    weeks, errors = orders.times[rows], []
+    weeks, errors, scored = orders.times[rows], [], []
     for training, fold in ExpandingWindow(5, gap=2).split(rows, weeks):
         model = fit(FitSettings.from_config(cfg), orders, rows[training])
         errors += (orders.target[rows[fold]] - model.predict(orders.matrix[rows[fold]])).tolist()
-    assert cross_validated(cfg, orders)["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
+        scored += rows[fold].tolist()
+    mean = np.average(np.square(errors), weights=orders.weight_of(np.array(scored)))
+    assert cross_validated(cfg, orders)["rmse"] == pytest.approx(np.sqrt(mean))
 
 
 def test_folds_that_separate_what_the_split_keeps_together_are_announced(orders: Table, caplog: pytest.LogCaptureFixture) -> None:
