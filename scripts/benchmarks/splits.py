@@ -26,7 +26,7 @@ from housing.training.metrics import score
 Numbers = NDArray[np.float64]
 Random = np.random.Generator
 
-SHIFTS, ROWS_OF_SHIFT = 5000, 20  # as many come next
+SHIFTS, ROWS_OF_SHIFT = 25_000, 5  # as many come next; with 5,000 test shifts, the RMSE has a standard error below 1 %
 CUSTOMERS, ROWS_OF_CUSTOMER = 10_000, 10
 GAP = 30  # shifts
 MODELS = (("model=linear",), *(("model=decision_tree", f"model.estimator.min_samples_leaf={rows}") for rows in (15, 60, 250)))
