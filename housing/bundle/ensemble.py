@@ -108,7 +108,7 @@ class Ensemble:
 
     def predict_untransformed(self, matrix: Matrix) -> Vector:
         """Return what the members predict together, shape (rows,): the target or its logarithm, without bounds."""
-        return self._combine(matrix, {})
+        return in_chunks(lambda part: (self._combine(part, {}),), matrix)[0]
 
     def _combine(self, matrix: Matrix, columns: dict[int, Matrix]) -> Vector:
         if self.applicability is None:
