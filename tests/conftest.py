@@ -17,6 +17,7 @@ from housing.promotion.promotion import promote
 from housing.tracking import store
 from housing.training.build import BuildSettings, build
 from tests.support.commands import command, dvc, git
+from tests.support.homes import copy_home
 from tests.support.server import Server, promoted, serving
 from tests.support.tables import config, rentals_frame, towns_frame, train
 from tests.support.waiting import wait_for
@@ -119,15 +120,25 @@ def orders_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -
         yield running
 
 
-@pytest.fixture(scope="module")
-def served_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
-    """A home with a promoted model of the rentals table."""
-    directory = tmp_path_factory.mktemp("served")
+@pytest.fixture(scope="session")
+def promoted_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A home with a promoted linear model of the rentals table, which takes seconds to create. Tests work on its copies."""
+    directory = tmp_path_factory.mktemp("promoted")
+    (directory / "data").mkdir()
+    rentals_frame().to_csv(directory / "data" / "rentals.csv", index=False)
+    shutil.copy(empty_store, directory / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOUSING_HOME", str(directory))
-        (directory / "data").mkdir()
-        rentals_frame().to_csv(directory / "data" / "rentals.csv", index=False)
-        shutil.copy(empty_store, directory / "mlflow.db")
         train(directory, "model=linear", "figures=false")
         assert promote(config("promote", "data=rentals")).verdict == "PROMOTE"
+    return directory
+
+
+@pytest.fixture(scope="module")
+def served_home(tmp_path_factory: pytest.TempPathFactory, promoted_home: Path) -> Iterator[Path]:
+    """A home with a promoted linear model of the rentals table, for the tests of a module."""
+    directory = tmp_path_factory.mktemp("served")
+    copy_home(promoted_home, directory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOUSING_HOME", str(directory))
         yield directory

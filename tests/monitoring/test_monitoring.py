@@ -66,8 +66,8 @@ def test_every_request_row_and_value_is_counted(monitored: MonitoredServer) -> N
     assert monitored.total("housing_interval_width_count_total") == len(monitored.caller.widths)
     assert monitored.total("housing_interval_width_sum_total") == pytest.approx(sum(monitored.caller.widths), rel=1e-12)
     bins = monitored.bins()
-    sent = {(column, bin_): count for column, counts in bins.items() for bin_, count in counts.items() if count and column}
-    assert monitored.counts("housing_column_bin_total", "column", "bin") == sent
+    n_sent = {(column, bin_): count for column, counts in bins.items() for bin_, count in counts.items() if count and column}
+    assert monitored.counts("housing_column_bin_total", "column", "bin") == n_sent
     assert monitored.counts("housing_prediction_bin_total", "bin") == {
         (bin_,): count for bin_, count in bins[""].items() if count
     }

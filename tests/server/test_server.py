@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.tracking.store import Store
 from tests.support.commands import fresh_command
-from tests.support.server import Server, assert_problem, children, free_port, scraped, serving
+from tests.support.server import Server, assert_problem, children, free_port, gunicorn_alone, scraped, serving
 from tests.support.tables import FLAT, config, train
 from tests.support.waiting import SECONDS, wait_for
 
@@ -48,19 +47,19 @@ def store(served_home: Path) -> Store:
 def test_one_row_and_many_rows_get_the_predictions_of_the_bundle(server: Server, store: Store) -> None:
     with store.artifacts.bundle("models:/housing-rentals@staging") as folder:
         golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
-    one = server.predict(golden["rows"][3])
-    assert (one.status, one.type) == (200, "application/json")
-    assert one.json["request_id"]
-    result = {key: value for key, value in one.json.items() if key != "request_id"}
+    answer = server.predict(golden["rows"][3])
+    assert (answer.status, answer.type) == (200, "application/json")
+    assert answer.json["request_id"]
+    result = {key: value for key, value in answer.json.items() if key != "request_id"}
     assert result == {"predictions": [pytest.approx(golden["predictions"][3])], "model": "housing-rentals", "version": "1"}
     many = server.predict({"instances": golden["rows"]})
     np.testing.assert_allclose(many.json["predictions"], golden["predictions"], rtol=1e-6)
 
 
 def test_a_missing_value_of_a_nullable_column_is_null(server: Server) -> None:
-    known, missing = (server.predict({**FLAT, "built": built}) for built in (1910, None))
-    assert missing.status == 200
-    assert missing.json["predictions"] != known.json["predictions"]
+    with_year, without_year = (server.predict({**FLAT, "built": built}) for built in (1910, None))
+    assert without_year.status == 200
+    assert without_year.json["predictions"] != with_year.json["predictions"]
 
 
 BAD_ROWS = [  # a change of the row, the column of the error, and what its message names: value and limit
@@ -168,25 +167,6 @@ def test_metrics_sum_the_requests_of_all_workers(server: Server) -> None:
     assert risen('housing_request_seconds_count{route="unknown",status="404"}') == 20
     assert not any("made-up" in name for name in after)
     assert len(server.workers()) == 2
-
-
-@contextmanager
-def gunicorn_alone(python: str, log: Path, **environment: str) -> Iterator[Server]:
-    """Workers without a puller, from any Python, on what is published already."""
-    port = free_port()
-    serve = config("serve", "data=rentals", f"serve.port={port}").serve
-    settings = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
-    environ = {**settings, "PROMETHEUS_MULTIPROC_DIR": f"{log}.metrics", **environment}
-    arguments = [python, "-m", "gunicorn", "--config", "server/gunicorn.conf.py"]
-    with log.open("wb") as file:
-        process = subprocess.Popen(arguments, cwd=PROJECT, env=environ, stdout=file, stderr=file)
-    running = Server(f"http://127.0.0.1:{port}", process, log)
-    try:
-        wait_for(lambda: running.answers("/readyz"), "the workers are ready")
-        yield running
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 HEAVY = ("mlflow", "pandas", "sklearn", "xgboost", "hydra", "omegaconf")

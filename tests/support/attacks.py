@@ -78,8 +78,8 @@ class Attacker:
 
     def _read_for(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            for key, _ in self._selector.select(left):
+        while (remaining := end - time.monotonic()) > 0:
+            for key, _ in self._selector.select(remaining):
                 self._do(key.data, self._read)
 
     def _connect(self, number: int) -> socket.socket:

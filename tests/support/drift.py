@@ -28,7 +28,7 @@ ALERT, LIVE = (alerts.read_alerts()[name] for name in ("HousingColumnDrift", "Ho
 MIN_ROWS = int(ALERT.conditions[1][2])  # rows
 
 
-SENT = 5000
+N_ROWS = 5000
 
 
 def main(draws: int) -> None:
@@ -119,13 +119,15 @@ def _print_live_error(bundle: Bundle, errors: Vector, draws: int, random: np.ran
 
 
 def _print_error(monitored_server: MonitoredServer, frame: pd.DataFrame) -> None:
-    for begin in range(0, SENT, 100):
+    for begin in range(0, N_ROWS, 100):
         monitored_server.caller.predict(frame.iloc[np.arange(begin, begin + 100) % len(frame)])
     monitored_server.settle()
     errors = monitored_server.indices()
-    print(f"\n| PSI of {SENT:,} rows, {len(errors)} of them | by the rule, against numpy | largest difference |\n|---|---|---:|")
+    print(
+        f"\n| PSI of {N_ROWS:,} rows, {len(errors)} of them | by the rule, against numpy | largest difference |\n|---|---|---:|"
+    )
     print(f"| from the same increase() values | | {max(abs(rule - same) for rule, same, _ in errors.values()):.1e} |")
-    print(f"| from the rows that were sent | | {max(abs(rule - sent) for rule, _, sent in errors.values()):.1e} |")
+    print(f"| from the rows that were sent | | {max(abs(rule - by_rows) for rule, _, by_rows in errors.values()):.1e} |")
 
 
 if __name__ == "__main__":

@@ -79,8 +79,8 @@ def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         matrix, columns = promote_model(home)
-        sent = {rows: request_bodies(columns, matrix[:rows].tolist())["columns"] for rows in REQUESTS}
-        cost(home, publish(home), sent, rounds)
+        bodies = {rows: request_bodies(columns, matrix[:rows].tolist())["columns"] for rows in REQUESTS}
+        cost(home, publish(home), bodies, rounds)
     print("\n| columns | series | /metrics, kB | a scrape, ms |\n|---:|---:|---:|---:|")
     for columns_ in (8, 100):
         scrapes(columns_)
@@ -96,10 +96,10 @@ def publish(home: Path) -> Path:
     return home / "published"
 
 
-def cost(home: Path, folder: Path, sent: dict[int, bytes], rounds: int) -> None:
+def cost(home: Path, folder: Path, bodies: dict[int, bytes], rounds: int) -> None:
     """Print the time of a request without metrics and log, and the time that each of them adds."""
     print("| rows | neither, microseconds | metrics add | the log adds | both add |\n|---:|---:|---:|---:|---:|")
-    for rows, body in sent.items():
+    for rows, body in bodies.items():
         durations_ = measure(home, folder, body, REQUESTS[rows], rounds)
         neither = durations_.pop((False, False))
         added = [statistics.median(np.subtract(times, neither)) for times in durations_.values()]

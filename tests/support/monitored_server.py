@@ -123,14 +123,14 @@ class MonitoredServer:
         increases |= {("", series.labels["bin"]): series.values[0] for series in self.prometheus.query(prediction, at)}
         rule = f'{{__name__=~"version_column:housing_column:psi|version:housing_prediction:psi", window="{WINDOW}"}}'
         current_values = {series.labels.get("column", ""): series.values[0] for series in self.prometheus.query(rule, at)}
-        sent, training = self.bins(), training_shares(self.bundle)
+        n_sent, training = self.bins(), training_shares(self.bundle)
         return {
             name: (
                 current_values[name],
                 stability_index(np.array([increases[name, bin_] for bin_ in bins]), training[name]),
                 stability_index(np.array(list(bins.values())), training[name]),
             )
-            for name, bins in sent.items()
+            for name, bins in n_sent.items()
         }
 
 

@@ -1,7 +1,6 @@
 """Promotions killed at each step, the duration of a rollback, and error rates of the gate: scripts/bench gate."""
 
 import os
-import shutil
 import signal
 import sqlite3
 import tempfile
@@ -32,6 +31,7 @@ from housing.training import fitting
 from housing.training.fitting import FitSettings
 from tests.support.commands import FORKS, CommandResult, command, fresh_command, run_module
 from tests.support.gate_simulation import Errors, print_error_rates
+from tests.support.homes import copy_home
 from tests.support.server import serving
 from tests.support.tables import TABLES, config, rentals_frame, train
 from tests.support.waiting import wait_for
@@ -66,11 +66,6 @@ def create_promotable_home(directory: Path) -> None:
         train(directory, *WORSE)
         assert promote(config("promote", "data=rentals")).version == "1"
         train(directory, *BETTER)
-
-
-def copy_home(source: Path, directory: Path) -> None:
-    """Copy a home without artifacts: the copied store refers to those of its source."""
-    shutil.copytree(source, directory, ignore=shutil.ignore_patterns("mlartifacts", "outputs"), dirs_exist_ok=True)
 
 
 def open_store(home: Path) -> Store:
@@ -108,7 +103,7 @@ SMOKE_TEST_RUNS = "the smoke test runs"
 DECISIONS = "runs join experiments using (experiment_id) where experiments.name = 'rentals-decisions'"
 
 
-WRITTEN = f"select count(*) from tags where key = 'housing.verdict' and run_uuid in (select run_uuid from {DECISIONS})"
+N_VERDICTS = f"select count(*) from tags where key = 'housing.verdict' and run_uuid in (select run_uuid from {DECISIONS})"
 
 
 # What the store contains after each step, or None for the step between two commits that takes seconds.
@@ -116,7 +111,7 @@ STEPS = {
     "the decision is started": f"select count(*) = 2 from {DECISIONS}",
     SMOKE_TEST_RUNS: None,
     "the version is registered": "select count(*) = 2 from model_versions",
-    "the verdict is written": WRITTEN.replace("count(*)", "count(*) = 2"),
+    "the verdict is written": N_VERDICTS.replace("count(*)", "count(*) = 2"),
     "the version has its decision": "select count(*) = 1 from model_version_tags where version = 2",
     "the alias has moved": "select count(*) = 1 from registered_model_aliases where alias = 'staging' and version = 2",
     "the decision is finished": f"select count(*) = 2 from {DECISIONS} and runs.status = 'FINISHED'",

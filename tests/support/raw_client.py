@@ -21,14 +21,14 @@ class Client:
         self.socket = socket.socket()
         if receives is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # nothing that is sent waits
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # nothing that is message waits
         self.socket.settimeout(30)
         self.socket.connect((host, int(port)))
         self.answers = self.socket.makefile("rb")
 
-    def send(self, sent: bytes) -> None:
+    def send(self, message: bytes) -> None:
         """Send bytes."""
-        self.socket.sendall(sent)
+        self.socket.sendall(message)
 
     def response(self) -> Response:
         """Read a response. Return status, headers and body without their variable parts."""
@@ -53,7 +53,7 @@ def new(server: Server, receives: int | None = None) -> Iterator[Client]:
 
 
 @contextmanager
-def kept(server: Server, receives: int | None = None) -> Iterator[Client]:
+def keep_alive(server: Server, receives: int | None = None) -> Iterator[Client]:
     """Yield a keep-alive connection after a first request."""
     with new(server, receives) as client:
         client.send(WARM)

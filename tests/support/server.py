@@ -140,6 +140,25 @@ def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None 
         process.wait(SECONDS)
 
 
+@contextmanager
+def gunicorn_alone(python: str, log: Path, **environment: str) -> Iterator[Server]:
+    """Workers without a puller, from any Python, on what is published already."""
+    port = free_port()
+    serve = config("serve", "data=rentals", f"serve.port={port}").serve
+    settings = {f"HOUSING_{str(name).upper()}": str(value) for name, value in serve.items()}
+    environ = {**settings, "PROMETHEUS_MULTIPROC_DIR": f"{log}.metrics", **environment}
+    arguments = [python, "-m", "gunicorn", "--config", "server/gunicorn.conf.py"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(arguments, cwd=PROJECT, env=environ, stdout=file, stderr=file)
+    running = Server(f"http://127.0.0.1:{port}", process, log)
+    try:
+        wait_for(lambda: running.answers("/readyz"), "the workers are ready")
+        yield running
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 def promoted(directory: Path, table: str, empty_store_: Path) -> Path:
     """Create a home with a small promoted model of rentals, towns or orders, with intervals."""
     frame = {"rentals": rentals_frame, "towns": towns_frame, "orders": orders_frame}[table]()

@@ -1,5 +1,7 @@
 """Small tables with known formulas, and configs and runs for them."""
 
+import copy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +107,12 @@ def orders_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
 
 
 def config(name: str, *overrides: str) -> DictConfig:
-    """Compose a config of the project, with the tests' tables in the search path."""
+    """Return a config of the project, with the tests' tables in the search path. Composing one takes a tenth of a second."""
+    return copy.deepcopy(_compose(name, *overrides))
+
+
+@cache
+def _compose(name: str, *overrides: str) -> DictConfig:
     with initialize_config_dir(CONF, version_base="1.3"):
         return compose(name, [f"hydra.searchpath=[file://{TABLES}]", *WITHOUT_REHEARSAL.get(name, ()), *overrides])
 
@@ -123,9 +130,9 @@ SMALL_GEO = (
 SMALL_FULL = (
     *SMALL_GEO,
     *(
-        f"features.blocks.{process}.{what}"
+        f"features.blocks.{process}.{setting}"
         for process in ("gaussian_process", "log_gaussian_process")
-        for what in ("neighbours=12", "target_means=[5,12]", "n_fit_rows=60", "max_iter=5")
+        for setting in ("neighbours=12", "target_means=[5,12]", "n_fit_rows=60", "max_iter=5")
     ),
 )
 

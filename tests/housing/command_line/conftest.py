@@ -18,10 +18,10 @@ def refuse(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         with (home / "stderr").open("w", encoding="utf-8") as stream:
             monkeypatch.setattr(sys, "stderr", stream)  # the command wraps its buffer
-            with pytest.raises(SystemExit) as ended:
+            with pytest.raises(SystemExit) as exit_info:
                 main()
         assert os.environ.get("HYDRA_FULL_ERROR") is None
-        assert str(ended.value.code).startswith("error: ")
-        return str(ended.value.code).removeprefix("error: ")
+        assert str(exit_info.value.code).startswith("error: ")
+        return str(exit_info.value.code).removeprefix("error: ")
 
     return run

@@ -42,14 +42,14 @@ def writes_to_stderr(call: ast.Call) -> bool:
 
 
 def test_all_output_goes_through_the_modules_that_escape() -> None:
-    found = [
+    offenders = [
         f"{path.relative_to(PROJECT)}:{call.lineno} calls {name}"
         for folder in ("housing", "hydra_plugins")
         for path in sorted((PROJECT / folder).rglob("*.py"))
         for name, call in calls(path)
         if name in DOORS and str(path.relative_to(PROJECT / folder)) not in DOORS[name] and not writes_to_stderr(call)
     ]
-    assert not found, f"print foreign text with housing.core.printable.show or create_console: {found}"
+    assert not offenders, f"print foreign text with housing.core.printable.show or create_console: {offenders}"
 
 
 def _table() -> Table:
@@ -71,6 +71,24 @@ def test_a_console_shows_foreign_text_literally(
     text = capsys.readouterr().out
     assert text.count(SHOWN) == (4 if isinstance(renderable, Table) else 1)
     assert "\x1b[2J" not in text and "\r" not in text and "\u202e" not in text and "\x1b]8" not in text
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_no_color_leaves_no_escape_code(
+    no_color: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    create_console().print(clipped_line("text", style="bold red"))
+    assert ("\x1b[" in capsys.readouterr().out) == (not no_color)
+
+
+def test_lines_of_redirected_output_end_without_spaces(capsys: pytest.CaptureFixture[str]) -> None:
+    grid = Table("name", "value", box=None)
+    grid.add_row("rmse", "1")
+    create_console().print(grid)
+    assert capsys.readouterr().out == " name  value\n rmse  1\n"
 
 
 @pytest.mark.parametrize("color", ["", "1"])

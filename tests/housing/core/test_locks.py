@@ -111,15 +111,15 @@ def test_a_lock_directory_of_another_user_is_an_error_with_its_path(tmp_path: Pa
 @pytest.mark.parametrize("planted", ["link", "file"])
 def test_a_link_or_a_file_as_lock_directory_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
     if planted == "link":
-        lock_directory(tmp_path).symlink_to(elsewhere)
+        lock_directory(tmp_path).symlink_to(outside)
     else:
         lock_directory(tmp_path).touch()
     with pytest.raises(LockError, match=str(lock_directory(tmp_path))):
         machine_lock("a key")
-    assert not list(elsewhere.iterdir())
+    assert not list(outside.iterdir())
 
 
 def test_a_lock_file_that_is_a_link_or_has_no_directory_is_an_error(tmp_path: Path) -> None:

@@ -114,13 +114,13 @@ def test_a_location_keeps_its_part_when_rows_are_added_or_other_columns_change(t
 @pytest.mark.parametrize("seed", range(5))
 def test_the_block_split_is_the_one_that_the_benchmarks_document(towns: Table, seed: int) -> None:
     """Compute the split independently, as docs/explanation/benchmarks.md describes it."""
-    cells = [tuple(cell) for cell in np.floor(2 * towns.matrix[:, :2]).astype(int)]
-    order = np.random.RandomState(seed).permutation(np.unique(cells, axis=0)).tolist()  # pylint: disable=no-member
+    cell_of_row = [tuple(cell) for cell in np.floor(2 * towns.matrix[:, :2]).astype(int)]
+    order = np.random.RandomState(seed).permutation(np.unique(cell_of_row, axis=0)).tolist()  # pylint: disable=no-member
     bounds = int(0.2 * len(order)), int(0.36 * len(order))
     expected = {"test": order[: bounds[0]], "valid": order[bounds[0] : bounds[1]], "train": order[bounds[1] :]}
     parts = split_table(towns, settings("blocks", seed=seed))
     for name, expected_cells in expected.items():
-        rows = [row for row, cell in enumerate(cells) if list(cell) in expected_cells]
+        rows = [row for row, cell in enumerate(cell_of_row) if list(cell) in expected_cells]
         np.testing.assert_array_equal(getattr(parts, name), rows)
         assert rows
     assert not shared_groups(grid_cells(towns, 0.5).of_row, parts)

@@ -49,9 +49,9 @@ def described(tmp_path: Path, columns: Mapping[str, Any], **options: Any) -> tup
     return yaml.safe_load(text), text, out
 
 
-def repeated(*cells: object) -> list[object]:
+def repeated(*values: object) -> list[object]:
     """Return cells for all rows."""
-    return [cells[row % len(cells)] for row in range(ROWS)]
+    return [values[row % len(values)] for row in range(ROWS)]
 
 
 def days(form: str) -> list[str]:
@@ -82,24 +82,24 @@ def days(form: str) -> list[str]:
 def test_delimiter_signs_of_numbers_and_header_are_found(tmp_path: Path, content: str, options: dict[str, str]) -> None:
     path = tmp_path / "t.csv"
     path.write_text(content, encoding="utf-8")
-    found = sniff(path)
+    sniffed = sniff(path)
     keys = ("delimiter", "decimal", "thousands", "encoding", "header")
-    assert {key: getattr(found.options, key) for key in keys} == {key: getattr(ReadOptions(**options), key) for key in keys}  # type: ignore[arg-type]
-    assert set(found.evidence) == set(options)
+    assert {key: getattr(sniffed.options, key) for key in keys} == {key: getattr(ReadOptions(**options), key) for key in keys}  # type: ignore[arg-type]
+    assert set(sniffed.evidence) == set(options)
 
 
 @pytest.mark.parametrize(
-    ("encoding", "found"),
+    ("encoding", "expected"),
     [("utf-8", "utf-8"), ("utf-8-sig", "utf-8"), ("cp1252", "cp1252"), ("utf-16", "utf-16"), ("utf-16-le", "utf-16-le")],
 )
-def test_the_encoding_is_found(tmp_path: Path, encoding: str, found: str) -> None:
+def test_the_encoding_is_found(tmp_path: Path, encoding: str, expected: str) -> None:
     path = tmp_path / "t.csv.gz"
     path.write_bytes(gzip.compress(("name,y\n" + "plain,1\n" * 200_000 + "Köln,2\n").encode(encoding)))
-    assert sniff(path).options.encoding == found
+    assert sniff(path).options.encoding == expected
 
 
 @pytest.mark.parametrize(
-    ("cells", "declared"),
+    ("values", "declared"),
     [
         ([0.5, 1.5], {"type": "float"}),
         ([1, 2], {"type": "int"}),
@@ -127,21 +127,21 @@ def test_the_encoding_is_found(tmp_path: Path, encoding: str, found: str) -> Non
     ],
 )
 def test_a_type_is_declared_that_the_table_is_read_with(
-    tmp_path: Path, cells: list[object], declared: dict[str, object] | None
+    tmp_path: Path, values: list[object], declared: dict[str, object] | None
 ) -> None:
-    content, _, _ = described(tmp_path, {"x": repeated(*cells)})
+    content, _, _ = described(tmp_path, {"x": repeated(*values)})
     table_settings = TableSettings.from_config(OmegaConf.create({**content, "path": str(tmp_path / "t.csv")}))
     if declared is not None:
         assert content["columns"]["x"] == declared
     else:
-        assert table_settings.schema.columns[1].categories == tuple(sorted(map(str, cells)))
+        assert table_settings.schema.columns[1].categories == tuple(sorted(map(str, values)))
     table = read_table(table_settings)
     assert len(table) == ROWS
     assert np.isnan(table.matrix[:, 1]).any() == bool(content["columns"]["x"].get("nullable"))
 
 
 @pytest.mark.parametrize(
-    ("cells", "reason"),
+    ("values", "reason"),
     [
         (range(ROWS), "identifies a row (counts up)"),
         ([f"k{row * 7919 % 1000:03d}" for row in range(ROWS)], "identifies a row (each value once)"),
@@ -154,14 +154,14 @@ def test_a_type_is_declared_that_the_table_is_read_with(
         ([f"some text {row % 40} of many words" for row in range(ROWS)], "has too many distinct texts"),
     ],
 )
-def test_a_column_that_no_model_can_use_is_left_out_with_a_warning(tmp_path: Path, cells: Any, reason: str) -> None:
-    content, text, out = described(tmp_path, {"x": list(cells)})
+def test_a_column_that_no_model_can_use_is_left_out_with_a_warning(tmp_path: Path, values: Any, reason: str) -> None:
+    content, text, out = described(tmp_path, {"x": list(values)})
     assert content["columns"]["x"] == {"role": "ignore"}
     assert f"'x' {reason}" in out and reason in " ".join(text.replace("#", " ").split())
 
 
 @pytest.mark.parametrize(
-    ("columns", "left"),
+    ("columns", "ignored"),
     [
         ({"x": lambda y: y}, {"x"}),
         ({"x": lambda y: 2 * y + 7}, {"x"}),
@@ -170,13 +170,13 @@ def test_a_column_that_no_model_can_use_is_left_out_with_a_warning(tmp_path: Pat
         ({"x": lambda y: y + NOISE}, {"x", "noise"}),
     ],
 )
-def test_columns_that_give_the_target_away_are_left_out(tmp_path: Path, columns: Mapping[str, Any], left: set[str]) -> None:
+def test_columns_that_give_the_target_away_are_left_out(tmp_path: Path, columns: Mapping[str, Any], ignored: set[str]) -> None:
     y = (10 * RANDOM.normal(size=ROWS)).round(3)
     other = RANDOM.normal(size=ROWS)
     content, _, out = described(tmp_path, {"other": other, **{name: make(y) for name, make in columns.items()}, "y": y})
-    assert {name for name, column in content["columns"].items() if column.get("role") == "ignore"} >= left - {"noise"}
+    assert {name for name, column in content["columns"].items() if column.get("role") == "ignore"} >= ignored - {"noise"}
     assert content["columns"]["other"] == {"type": "float"}
-    assert out.count("gives the target away") >= len(left - {"noise"})
+    assert out.count("gives the target away") >= len(ignored - {"noise"})
 
 
 def test_a_noisy_copy_of_the_target_is_kept_with_a_question(tmp_path: Path) -> None:
@@ -224,8 +224,8 @@ def test_coordinates_get_their_roles(tmp_path: Path) -> None:
 
 
 def test_each_guess_stands_beside_its_evidence(tmp_path: Path) -> None:
-    cells = {"x": repeated("1,5", "2,5", "3", "n/a"), "b": repeated("ja", "nein")}
-    _, text, _ = described(tmp_path, {**cells, "noise": NOISE, "y": NOISE[::-1]}, sep=";", decimal=",", encoding="cp1252")
+    columns = {"x": repeated("1,5", "2,5", "3", "n/a"), "b": repeated("ja", "nein")}
+    _, text, _ = described(tmp_path, {**columns, "noise": NOISE, "y": NOISE[::-1]}, sep=";", decimal=",", encoding="cp1252")
     assert "delimiter: ';'  # it makes 4 cells in 100% of the first 61 rows" in text
     assert "decimal: ','  # " in text and "true_values: [ja]  # words of the columns of type bool" in text
     assert "x: {type: float, nullable: true}  # 1.5 to 3; 15 of 60 missing, 25 % ('n/a')" in text

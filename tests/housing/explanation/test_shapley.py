@@ -25,9 +25,9 @@ def by_definition(predict: Predict, row: Vector, background: Matrix) -> Vector:
     return values / math.factorial(len(row))
 
 
-@pytest.mark.parametrize("place", [0, 7, 300])
-def test_exact_values_match_the_definition(bundle: Bundle, rentals: Table, place: int) -> None:
-    row = rentals.matrix[place]
+@pytest.mark.parametrize("index", [0, 7, 300])
+def test_exact_values_match_the_definition(bundle: Bundle, rentals: Table, index: int) -> None:
+    row = rentals.matrix[index]
     explanation = shapley_values(bundle.predict, row, bundle.background, 10, 0)
     assert explanation.method == EXACT
     np.testing.assert_allclose(explanation.values, by_definition(bundle.predict, row, bundle.background), atol=1e-3)

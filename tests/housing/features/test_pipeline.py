@@ -163,13 +163,13 @@ def test_features_are_independent_of_held_out_targets(towns: Table, name: str) -
     held_out = np.concatenate([parts.valid, parts.test])
     noise = towns.target.copy()
     noise[held_out] = np.random.default_rng(0).normal(1e6, 1e6, len(held_out))
-    original, noisy = (
+    clean, noisy = (
         fitting.fit(FitSettings.from_config(cfg), table, parts.train, parts.valid).ensemble.features[0]
         for table in (towns, dataclasses.replace(towns, target=noise))
     )
     for rows in (held_out, parts.train):
-        np.testing.assert_array_equal(original.transform(towns.matrix[rows]), noisy.transform(towns.matrix[rows]))
-    for array, noisy_array in zip(original.state()[1].values(), noisy.state()[1].values(), strict=True):
+        np.testing.assert_array_equal(clean.transform(towns.matrix[rows]), noisy.transform(towns.matrix[rows]))
+    for array, noisy_array in zip(clean.state()[1].values(), noisy.state()[1].values(), strict=True):
         np.testing.assert_array_equal(array, noisy_array)
 
 

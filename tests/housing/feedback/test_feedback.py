@@ -1,15 +1,13 @@
-"""Feedback: labels are stored, matched with the prediction log and counted exactly, also after kills."""
+"""Feedback: labels are matched with the prediction log and counted exactly, also after kills."""
 
 import json
 import os
-import re
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,15 +21,10 @@ from housing.feedback import error_totals
 from housing.feedback.database import DATABASE_FILE
 from housing.feedback.error_totals import MAX_VERSIONS, OTHER, ErrorTotals
 from housing.serving import publishing
-from server.prediction_log.index import find_unknown_ids
-from server.prediction_log.rotating_file import RotatingFile, iter_lines, list_files
-from tests.server.test_server import gunicorn_alone
-from tests.support.server import Answer, Server, assert_problem, children, scraped, serving
+from tests.support.feedback import UNKNOWN_ID, Label, append, entry, lines, log_dir, predict_areas, send, send_labels
+from tests.support.server import Server, children, scraped, serving
 from tests.support.tables import FLAT, config
 from tests.support.waiting import wait_for
-
-UNKNOWN_ID = "0193f5c2a1b3-00-00000000"  # the id of a request that was never sent
-Label = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +33,6 @@ def server(served_home: Path) -> Iterator[Server]:
     with serving(served_home, "serve.feedback_timeout_seconds=4", "serve.max_rows=200", "serve.max_body=20000") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         yield running
-
-
-def send(server: Server, body: object) -> Answer:
-    """Send feedback."""
-    return server.ask("/feedback", json.dumps(body).replace("Infinity", "1e999").encode())
-
-
-def send_labels(server: Server, labels: Sequence[Label]) -> None:
-    """Send labels, which must be accepted."""
-    answer = send(server, {"feedback": labels})
-    assert (answer.status, answer.type, answer.json["accepted"]) == (202, "application/json", len(labels))
-
-
-def predict_areas(server: Server, areas: Sequence[float], coverage: float | None = None) -> Any:
-    """Request predictions for flats with these areas, in the format of columns and rows."""
-    query = "" if coverage is None else f"?interval={coverage}"
-    rows = [[area, *list(FLAT.values())[1:]] for area in areas]
-    answer = server.ask(f"/predict{query}", json.dumps({"columns": list(FLAT), "rows": rows}).encode())
-    assert answer.status == 200, answer
-    return answer.json
 
 
 def counts(metrics: dict[str, float], version: str = "1") -> dict[str, float]:
@@ -86,16 +59,6 @@ def wait_for_counts(server: Server) -> dict[str, float]:
     """Wait until the joiner has metrics of version 1 and return them."""
     wait_for(lambda: 'housing_feedback_matched_total{version="1"}' in scraped(server), "the joiner counts version 1")
     return counts(scraped(server))
-
-
-def log_dir(home: Path) -> Path:
-    """Return the directory of prediction log and feedback."""
-    return home / "serving" / "rentals-staging.log"
-
-
-def lines(folder: Path, kind: str) -> list[Any]:
-    """Return the complete lines of all files of a kind. A killed process may have left a partial line."""
-    return [json.loads(line) for path in list_files(folder, kind) for line in iter_lines(path)]
 
 
 def test_errors_and_covered_intervals_are_counted_exactly(server: Server, served_home: Path) -> None:
@@ -177,20 +140,6 @@ def test_unknown_request_ids_are_listed_in_the_response(server: Server) -> None:
     )
 
 
-def test_request_ids_are_found_in_large_files(tmp_path: Path) -> None:
-    """Entries are out of order by less than the delay, and one line is damaged."""
-    start = time.time_ns() // 1_000_000 - 3_600_000
-    jitter = [0, 900, -700, 300]
-    names = [f"{start + 500 * index + jitter[index % 4]:012x}-00-{index:08x}" for index in range(5000)]
-    append(tmp_path, "predictions-0", *(entry(name, [1.0]) for name in names[:2500]), "damaged" * 50)
-    append(tmp_path, "predictions-0", *(entry(name, [1.0]) for name in names[2500:]))
-    (path,) = tmp_path.glob("*.jsonl")
-    path.rename(path.with_name("predictions-0-20200101T000000.000000Z.jsonl"))
-    absent = [f"{name[:-1]}{'0' if name[-1] != '0' else '1'}" for name in names[::100]]
-    absent = sorted(set(absent) - set(names))
-    assert find_unknown_ids(tmp_path, [*names[::7], names[-1], *absent], delay=2.0) == absent
-
-
 def joiner_pid(server: Server) -> int:
     """Return the pid of a server's joiner."""
     pids: list[int] = []
@@ -206,18 +155,18 @@ def joiner_pid(server: Server) -> int:
 
 
 def test_killed_joiners_count_every_label_once(server: Server, served_home: Path) -> None:
-    before, errors, sent = wait_for_counts(server), [], set()
+    before, errors, labeled = wait_for_counts(server), [], set()
     for number in range(120):
         answer = predict_areas(server, [20.0 + number, 30.0 + number])
         send_labels(server, [{"request_id": answer["request_id"], "row": row, "value": 300.0 + number} for row in (0, 1)])
         errors += [prediction - 300.0 - number for prediction in answer["predictions"]]
-        sent |= {(answer["request_id"], row) for row in (0, 1)}
+        labeled |= {(answer["request_id"], row) for row in (0, 1)}
         if number % 30 == 29:
             os.kill(joiner_pid(server), signal.SIGKILL)
     increase = {"matched": 240, "absolute_error": sum(map(abs, errors)), "squared_error": sum(error**2 for error in errors)}
     assert_increases(server, before, {**dict.fromkeys(before, 0), **increase})
     assert "The joiner exited" in server.log.read_text(encoding="utf-8")
-    assert sent <= {(row["id"], row["row"]) for row in lines(log_dir(served_home), "joined")}
+    assert labeled <= {(row["id"], row["row"]) for row in lines(log_dir(served_home), "joined")}
 
 
 def test_labels_are_matched_across_rotated_files(served_home: Path, tmp_path: Path) -> None:
@@ -240,140 +189,6 @@ def test_labels_are_matched_across_rotated_files(served_home: Path, tmp_path: Pa
         }
         assert_increases(running, before, {**dict.fromkeys(before, 0), **increase})
     assert len(list(tmp_path.glob("feedback-*"))) > 2
-
-
-VALID_LABEL = {"request_id": UNKNOWN_ID, "row": 0, "value": 500.0}
-
-
-@pytest.mark.parametrize(
-    ("change", "field", "reason"),
-    [
-        ({"request_id": None}, "request_id", "Missing"),
-        ({"request_id": 5}, "request_id", "Not a request ID such as 0193f5c2a1b3-01-0000002a."),
-        ({"request_id": UNKNOWN_ID.upper()}, "request_id", "Not a request ID"),
-        ({"request_id": f"../{UNKNOWN_ID}"}, "request_id", "Not a request ID"),
-        ({"row": -1}, "row", "Must be at least 0 (got -1)."),
-        ({"row": 0.5}, "row", "Not a whole number: 0.5."),
-        ({"row": True}, "row", "Not a number: True."),
-        ({"row": "0"}, "row", "Not a number: '0'."),
-        ({"row": None}, "row", "Missing required value."),
-        ({"row": 200}, "row", "Must be at most 199 (got 200)."),
-        ({"row": 10**400}, "row", "Not a finite number"),
-        ({"value": None}, "value", "Missing required value."),
-        ({"value": "500"}, "value", "Not a number: '500'."),
-        ({"value": False}, "value", "Not a number: False."),
-        ({"value": 1e999}, "value", "Not a finite number: inf."),
-        ({"value": 10**400}, "value", "Not a finite number"),
-        ({"value": [1]}, "value", "Not a number: [1]."),
-        ({"value": -1.5}, "value", "Must be at least 0 (got -1.5)."),  # a rent is never negative
-        ({"values": 1}, "values", "Unknown field"),
-    ],
-)
-def test_an_invalid_value_is_rejected_with_row_field_and_reason(
-    server: Server, change: dict[str, Any], field: str, reason: str
-) -> None:
-    answer = send(server, {"feedback": [VALID_LABEL, {**VALID_LABEL, **change}]})
-    assert_problem(answer, 422, "1 invalid value")
-    (error,) = answer.json["errors"]
-    assert (error["row"], error["field"]) == (1, field)
-    assert reason in error["reason"]
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "detail"),
-    [
-        (b"", 400, "not valid JSON"),
-        (b'{"request_id": "', 400, "not valid JSON"),
-        (b'{"value": NaN}', 400, "NaN is not a JSON number"),
-        (b'{"value": 1, "value": 2}', 400, "duplicate key .value."),
-        (b"[" * 19_000, 400, "nested too deeply"),
-        (b"[]", 422, "must be a JSON object"),
-        (b"{}", 422, "2 invalid values"),
-        (b'{"feedback": []}', 422, "a list of at least one object"),
-        (b'{"feedback": {}}', 422, "a list of at least one object"),
-        (b'{"feedback": [1], "row": 2}', 422, "the body's only key"),
-        (b'{"feedback": [1]}', 422, "1 invalid value"),
-        (json.dumps({"feedback": [{}] * 200}).encode(), 422, "More than 100 invalid values"),
-        (json.dumps({"feedback": [VALID_LABEL] * 201}).encode(), 413, "at most 200 labels"),
-        (b" " * 20_001, 413, ""),
-    ],
-)
-def test_an_invalid_body_is_rejected(server: Server, body: bytes, status: int, detail: str) -> None:
-    answer = server.ask("/feedback", body)
-    assert_problem(answer, status, detail)
-    assert len(answer.json.get("errors", [])) <= 100
-
-
-def test_rejected_feedback_is_not_stored(server: Server, served_home: Path) -> None:
-    before = len(lines(log_dir(served_home), "feedback"))
-    assert_problem(send(server, {"feedback": [VALID_LABEL, {**VALID_LABEL, "row": -1}]}), 422, "1 invalid value")
-    assert_problem(server.ask("/feedback", b"{}", Content_Type="text/csv"), 415, "application/json .got text/csv")
-    assert_problem(server.ask("/feedback"), 405, "")
-    assert len(lines(log_dir(served_home), "feedback")) == before
-
-
-@contextmanager
-def strace(pids: Sequence[int], directory: Path) -> Iterator[None]:
-    """Trace the writes of processes to files and sockets during the block, into a file per thread."""
-    if not shutil.which("strace"):
-        pytest.skip("strace is not installed: apt-get install strace")
-    attached = [f"--attach={pid}" for pid in pids]
-    calls = "-etrace=write,writev,sendto,sendmsg,fsync"
-    command = ["strace", "-ff", "-ttt", "-T", "-y", "-s100", calls, f"-o{directory}/calls", *attached]
-    output = directory / "output"
-    with output.open("wb") as file, subprocess.Popen(command, stderr=file) as process:
-        try:
-            wait_for(
-                lambda: all(f"Process {pid} attached" in output.read_text(encoding="utf-8") for pid in pids), "strace is attached"
-            )
-            yield
-        finally:
-            process.terminate()
-
-
-def test_feedback_is_synced_to_disk_before_the_response(server: Server, tmp_path: Path) -> None:
-    with strace(server.workers(), tmp_path):
-        send_labels(server, [VALID_LABEL])
-    threads = [path.read_text(encoding="utf-8") for path in tmp_path.glob("calls.*")]
-    written_and_synced = r'write\((\d+<.*/feedback-.*>), "\{\\"time.*\n(?:.*\n)*([\d.]+) fsync\(\1\) += 0 <([\d.]+)>'
-    (sync,) = filter(None, (re.search(written_and_synced, calls) for calls in threads))
-    (response,) = filter(None, (re.search(r"([\d.]+) .*HTTP/1.1 202 ", calls) for calls in threads))  # by another thread
-    assert float(sync[2]) + float(sync[3]) <= float(response[1])
-
-
-@pytest.mark.usefixtures("server")
-def test_a_full_disk_rejects_all_labels_of_a_request(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    (tmp_path / "disk").mkdir()
-    python = tmp_path / "python_on_a_small_disk"
-    script = f'mount -t tmpfs -o size=64k tmpfs {tmp_path}/disk && exec {sys.executable} "$@"'
-    python.write_text(f"#!/usr/bin/env bash\nexec unshare --mount bash -c '{script}' -- \"$@\"\n", encoding="utf-8")
-    python.chmod(0o755)
-    with gunicorn_alone(str(python), tmp_path / "log", HOUSING_LOG_DIR=str(tmp_path / "disk"), HOUSING_WORKERS="1") as running:
-        disk = Path(f"/proc/{running.process.pid}/root{tmp_path}/disk")
-        send_labels(running, [VALID_LABEL])
-        with pytest.raises(OSError, match="No space left"):
-            (disk / "ballast").write_bytes(b"x" * 100_000)
-        assert_problem(
-            send(running, {"feedback": [VALID_LABEL] * 200}), 503, "cannot be stored at present: No space left on device"
-        )
-        assert lines(disk, "feedback")[0]["feedback"] == [VALID_LABEL]
-        (disk / "ballast").unlink()
-        send_labels(running, [VALID_LABEL] * 200)
-        assert [len(line["feedback"]) for line in lines(disk, "feedback")] == [1, 200]
-
-
-def entry(name: str, predictions: Sequence[float], version: str = "1") -> dict[str, Any]:
-    """Return an entry of the prediction log."""
-    rows = [[float(index)] for index in range(len(predictions))]
-    return {"id": name, "time": 0.0, "version": version, "columns": ["area"], "rows": rows, "predictions": list(predictions)}
-
-
-def append(folder: Path, name: str, *entries: object) -> None:
-    """Append lines like a worker."""
-    data = "".join(f"{json.dumps(line, separators=(',', ':'))}\n" for line in entries)
-    RotatingFile(folder, name, 10**9, 10, 30).append(data.encode())
 
 
 def new_id(number: int) -> str:
@@ -444,8 +259,8 @@ def test_counts_are_exact_after_kills_at_any_moment(tmp_path: Path) -> None:
     for kill in range(5):
         labels = [{"request_id": name, "row": number % 2, "value": 4.0} for number, name in enumerate(names[kill::5])]
         repeated = [{"request_id": name, "row": (number % 2), "value": 9.0} for number, name in enumerate(names[kill - 1 :: 5])]
-        sent = labels + (repeated if kill else [])
-        append(tmp_path / "log", "feedback-0", *({"time": time.time(), "feedback": [item]} for item in sent))
+        entries = labels + (repeated if kill else [])
+        append(tmp_path / "log", "feedback-0", *({"time": time.time(), "feedback": [item]} for item in entries))
         with joiner(tmp_path) as process:
             time.sleep(0.3 + 0.3 * kill)  # the moment of the kill varies
             process.kill()

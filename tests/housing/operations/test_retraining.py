@@ -177,46 +177,46 @@ def test_a_best_run_that_is_already_at_the_alias_does_not_count_as_moved(home: P
 @pytest.mark.long
 @pytest.mark.skipif(weed() is None or not ACT.exists(), reason="weed or act is not installed: locks/s3.txt, locks/ci.txt")
 def test_pushed_rows_are_learned_from_and_served_once(tmp_path: Path, empty_store: Path) -> None:
-    with scene(tmp_path, empty_store, rentals_frame(600), ("data=rentals",), TREES) as here:
-        with here.retraining(), here.retraining():  # the second one waits, and then has nothing to do
-            wait_for(lambda: here.serves("1"), "version 1 is served")
-        assert sorted(values["verdict"] for values in outputs(here.ci)) == ["PROMOTE", "UP TO DATE"]
-        assert (count_runs(here.store, "sweep"), count_runs(here.store, "run"), count_versions(here.store)) == (1, 2, 1)
-        assert git(here.ci, "status", "--porcelain") == "?? .venv\n"  # nothing to commit, so the workflow does not trigger itself
+    with scene(tmp_path, empty_store, rentals_frame(600), ("data=rentals",), TREES) as scene_:
+        with scene_.retraining(), scene_.retraining():  # the second one waits, and then has nothing to do
+            wait_for(lambda: scene_.serves("1"), "version 1 is served")
+        assert sorted(values["verdict"] for values in outputs(scene_.ci)) == ["PROMOTE", "UP TO DATE"]
+        assert (count_runs(scene_.store, "sweep"), count_runs(scene_.store, "run"), count_versions(scene_.store)) == (1, 2, 1)
+        assert git(scene_.ci, "status", "--porcelain") == "?? .venv\n"  # no commit, so the workflow does not trigger itself
 
-        here.add(rentals_frame(1500, seed=1))
-        git(here.ci, "pull", "--quiet")
-        log = workflow(here, "push")
-        wait_for(lambda: here.serves("2"), "version 2, fitted on the new rows, is served")
+        scene_.add(rentals_frame(1500, seed=1))
+        git(scene_.ci, "pull", "--quiet")
+        log = workflow(scene_, "push")
+        wait_for(lambda: scene_.serves("2"), "version 2, fitted on the new rows, is served")
         assert {"verdict=PROMOTE", "moved=true", "version=2"} <= set(re.findall(r"set-output:: (.*)", log))
         assert "2,100 rows, 1,500 new since the last retraining" in log
-        assert (count_runs(here.store, "sweep"), count_runs(here.store, "run"), count_versions(here.store)) == (2, 4, 2)
+        assert (count_runs(scene_.store, "sweep"), count_runs(scene_.store, "run"), count_versions(scene_.store)) == (2, 4, 2)
 
-        log = workflow(here, "repository_dispatch", MIN_NEW_ROWS="5")
+        log = workflow(scene_, "repository_dispatch", MIN_NEW_ROWS="5")
         assert {"verdict=NO NEW LABELS", "moved=false"} <= set(re.findall(r"set-output:: (.*)", log))
-        assert count_runs(here.store, "sweep") == 2
+        assert count_runs(scene_.store, "sweep") == 2
 
 
-def workflow(here: Scene, event: str, **variables: str) -> str:
+def workflow(scene_: Scene, event: str, **variables: str) -> str:
     """Run the job `retrain` of the workflow in CI's clone, as GitHub does for an event, and return its log.
 
     Third-party actions are replaced by a stub, which also provides the keys of the object store, as the action of AWS does.
     """
-    stub = here.ci.parent / "stub"
+    stub = scene_.ci.parent / "stub"
     stub.mkdir(exist_ok=True)
     keys = [f"echo {name}={shlex.quote(value)} >>$GITHUB_ENV" for name, value in os.environ.items() if name.startswith("AWS_")]
     action = {"name": "stub", "runs": {"using": "composite", "steps": [{"run": "\n".join(keys), "shell": "bash"}]}}
     (stub / "action.yml").write_text(yaml.dump(action), encoding="utf-8")
     file = ".github/workflows/retrain.yml"
-    used = re.findall(r"uses: ([^.\s]+@\w+)", (here.ci / file).read_text(encoding="utf-8"))
-    values = {"TABLE": "rentals", "DVC_REMOTE_URL": TABLES_AT, "MLFLOW_TRACKING_URI": here.store.client.uri, **variables}
+    used = re.findall(r"uses: ([^.\s]+@\w+)", (scene_.ci / file).read_text(encoding="utf-8"))
+    values = {"TABLE": "rentals", "DVC_REMOTE_URL": TABLES_AT, "MLFLOW_TRACKING_URI": scene_.store.client.uri, **variables}
     options = [f"--local-repository={name}={stub}" for name in used] + [f"--var={name}={value}" for name, value in values.items()]
     options += ["--platform=ubuntu-24.04=-self-hosted", "--pull=false", "--action-offline-mode", "--env=DVC_SITE_CACHE_DIR"]
     options += ["--secret=MLFLOW_TRACKING_PASSWORD="]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
-    environ["XDG_CACHE_HOME"] = str(here.ci.parent / "cache")  # holds the job's copy of the clone
+    environ["XDG_CACHE_HOME"] = str(scene_.ci.parent / "cache")  # holds the job's copy of the clone
     arguments = [str(ACT), event, "--job=retrain", f"--workflows={file}", *options]
-    process = subprocess.run(arguments, cwd=here.ci, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    process = subprocess.run(arguments, cwd=scene_.ci, env=environ, capture_output=True, text=True, timeout=300, check=False)
     assert process.returncode == 0, process.stdout + process.stderr
     return process.stdout
 

@@ -28,6 +28,7 @@ from housing.tracking import tags
 from housing.tracking.store import Store
 from housing.training.metrics import score
 from tests.support.commands import command
+from tests.support.homes import copy_home
 from tests.support.promotions import (
     BETTER,
     MODEL,
@@ -35,7 +36,6 @@ from tests.support.promotions import (
     TABLE,
     WORSE,
     bundle_directory,
-    copy_home,
     corrupt,
     create_promotable_home,
     kill_promotion,
@@ -279,29 +279,29 @@ def test_a_run_without_a_bundle_is_refitted(home: Path, store: Store) -> None:
 
 
 def test_the_best_run_must_have_this_table_and_split(home: Path, store: Store) -> None:
-    elsewhere = train(home, *BETTER, "split=random")
+    random_split_run = train(home, *BETTER, "split=random")
     with pytest.raises(StoreError, match="no finished run on this table, its columns and this split with evaluation=holdout"):
         promote_rentals()
-    with pytest.raises(StoreError, match=f"Run {elsewhere.run_id} was fitted on another split"):
-        promote_rentals(f"run_id={elsewhere.run_id}")
+    with pytest.raises(StoreError, match=f"Run {random_split_run.run_id} was fitted on another split"):
+        promote_rentals(f"run_id={random_split_run.run_id}")
     assert promote_rentals("split=random").verdict == "PROMOTE"
-    here = train(home, *WORSE)
+    hash_split_run = train(home, *WORSE)
     decision = promote_rentals()
-    assert decision.run_id == here.run_id
+    assert decision.run_id == hash_split_run.run_id
     assert any(reason.startswith("the champion was fitted on another table or split") for reason in decision.reasons)
     assert store.registry.version_at(MODEL, "staging") == "1"
 
 
 def test_the_best_run_must_have_the_current_columns_of_the_table(home: Path) -> None:
-    before = train(home, *BETTER)
+    narrow_run = train(home, *BETTER)
     wider = "data.columns.quarter.categories=[old town,harbour,hills,sea]"
     with pytest.raises(StoreError, match="no finished run on this table, its columns and this split"):
         promote_rentals(wider)
-    with pytest.raises(StoreError, match=f"Run {before.run_id} was fitted on other columns"):
-        promote_rentals(wider, f"run_id={before.run_id}")
-    now = train(home, *WORSE, wider)
-    assert promote_rentals(wider).run_id == now.run_id
-    assert promote_rentals().run_id == before.run_id
+    with pytest.raises(StoreError, match=f"Run {narrow_run.run_id} was fitted on other columns"):
+        promote_rentals(wider, f"run_id={narrow_run.run_id}")
+    wide_run = train(home, *WORSE, wider)
+    assert promote_rentals(wider).run_id == wide_run.run_id
+    assert promote_rentals().run_id == narrow_run.run_id
 
 
 def test_a_challenger_that_breaks_the_champions_requests_is_rejected(home: Path, store: Store) -> None:

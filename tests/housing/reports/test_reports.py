@@ -105,11 +105,11 @@ def test_a_page_without_coordinates_trees_and_intervals_has_the_remaining_figure
 
 def test_the_errors_on_a_page_are_those_of_the_score_of_the_run(home: Path, store: Store) -> None:
     run = train(home, "data=towns", *FEW_TREES, "model.estimator.n_estimators=100")
-    subject = read(config("report", f"run_id={run.run_id}"), store, str(run.run_id))
-    assert score(subject.predictions, subject.actual, None) == pytest.approx(
+    run_data = read(config("report", f"run_id={run.run_id}"), store, str(run.run_id))
+    assert score(run_data.predictions, run_data.actual, None) == pytest.approx(
         {name: run.metrics[name] for name in ("rmse", "mae", "r2")}
     )
-    bundle_errors = subject.bundle.predict(subject.table.matrix[subject.holdout.rows]) - subject.actual
+    bundle_errors = run_data.bundle.predict(run_data.table.matrix[run_data.holdout.rows]) - run_data.actual
     assert compute_rmse(bundle_errors, None) < 0.9 * run.metrics["rmse"]  # the bundle was fitted on these rows too
 
 
@@ -178,8 +178,8 @@ def test_holdout_predictions_survive_writing(tmp_path: Path) -> None:
 
 def test_the_coverage_is_measured_on_rows_that_did_not_calibrate_the_intervals(home: Path, store: Store) -> None:
     run = train(home, *FEW_TREES)
-    subject = read(config("report", f"run_id={run.run_id}"), store, str(run.run_id))
-    inside = covered_by_level(subject)
+    run_data = read(config("report", f"run_id={run.run_id}"), store, str(run.run_id))
+    inside = covered_by_level(run_data)
     assert inside is not None
     shares = [rows.mean() for rows in inside.values()]
     assert shares == sorted(shares) and all(abs(share - level) < 0.1 for level, share in zip(inside, shares, strict=True))
@@ -290,14 +290,13 @@ def test_texts_of_a_table_and_a_run_are_escaped_on_every_page(home: Path) -> Non
     frame[[HOSTILE, "quarter", "rent"]].to_csv(home / "data" / "hostile.csv", index=False)
     context = (f"--config-dir={folder}", "data=hostile")
     jobs = (*context[1:], "model=linear,decision_tree", "features=none", f'+tags.why="{quoted}"', "figures=true", "interval=none")
-    ended = command(home, "housing.train", "-m", context[0], *jobs)
-    assert ended.code == 0, ended.err
+    result = command(home, "housing.train", "-m", context[0], *jobs)
+    assert result.code == 0, result.err
     store = tracking_store.connect(config("train", "data=rentals").mlflow)
     experiment = store.client.experiment_id("hostile")
     runs = [run.info.run_id for run in store.client.api.search_runs([experiment]) if "rmse" in run.data.metrics]
     for run_ids in (runs[0], f"[{','.join(runs[:2])}]"):
-        ended = command(home, "housing.report", *context, f"run_id={run_ids}")
-        assert ended.code == 0, ended.err
+        write_page(run_ids)
     pages = [path.read_text(encoding="utf-8") for path in home.rglob("*.html")]
     assert len(pages) >= 3
     for page in pages:

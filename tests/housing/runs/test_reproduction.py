@@ -81,13 +81,13 @@ def test_the_error_about_a_missing_table_has_the_dvc_commands_that_restore_it(ve
     rentals_frame(700).to_csv(versioned / "data" / "rentals.csv", index=False)
     dvc(versioned, "add", "--quiet", "data/rentals.csv")
     git(versioned, "commit", "--quiet", "--all", "--message=more")
-    original = PastRun.read(store, run_id)
+    past_run = PastRun.read(store, run_id)
     with pytest.raises(HousingError, match="under DVC. To restore its version at the run's commit") as caught:
-        original.locate_table(versioned / "data" / "rentals.csv", versioned / "data")
+        past_run.locate_table(versioned / "data" / "rentals.csv", versioned / "data")
     restore, go_back = (line.strip() for line in str(caught.value).splitlines() if line.startswith("  git"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["bash", "-c", restore], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
-    assert original.locate_table(versioned / "data" / "rentals.csv", versioned / "data").name == "rentals.csv"
+    assert past_run.locate_table(versioned / "data" / "rentals.csv", versioned / "data").name == "rentals.csv"
     subprocess.run(["bash", "-c", go_back], cwd=versioned, env={**os.environ, "PATH": path}, check=True)
     assert git(versioned, "status", "--porcelain") == ""
 

@@ -84,10 +84,10 @@ def test_a_value_that_no_model_receives_is_checked_too(tmp_path: Path, column: s
 
 def test_an_ignored_column_may_hold_anything_or_be_absent(tmp_path: Path) -> None:
     frame, path = orders_frame(), tmp_path / "orders.csv"
-    whole = orders(tmp_path)
+    table = orders(tmp_path)
     frame.drop(columns="note").to_csv(path, index=False)
     without = load(config("train", "data=orders", f"data.path={path}").data)
-    assert without.row_keys() == whole.row_keys()
+    assert without.row_keys() == table.row_keys()
 
 
 def test_undeclared_columns_are_listed_with_the_line_that_ignores_them(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def joined(**columns: Any) -> dict[str, Any]:
 
 def test_feedback_becomes_a_row_of_the_table_if_its_request_had_the_key(tmp_path: Path) -> None:
     schema = parse_schema(config("train", "data=orders").data)
-    sent = {
+    request = {
         "size": 2.5,
         "town": "town 7",
         "shelf": "S01",
@@ -149,7 +149,7 @@ def test_feedback_becomes_a_row_of_the_table_if_its_request_had_the_key(tmp_path
         "week": 3,
         "copies": 1,
     }
-    rows = parse_joined_rows([joined(**sent)], schema, PLAIN, tmp_path)
+    rows = parse_joined_rows([joined(**request)], schema, PLAIN, tmp_path)
     assert not rows.bad_rows, json.dumps([str(row) for row in rows.bad_rows])
     np.testing.assert_array_equal(rows.table.matrix, [[2.5, np.nan, np.nan, 0, np.nan, 0, np.nan, 1, np.nan]])
     with pytest.raises(HousingError, match="Missing or unknown: copies, customer, grade, order, shelf, town, week"):

@@ -43,9 +43,9 @@ def tensor(dims: Sequence[int], **more: Any) -> TensorProto:
 
 def outside() -> TensorProto:
     """Return a tensor with its numbers in an external file."""
-    made = tensor([9, 1], data_location=TensorProto.EXTERNAL)
-    made.external_data.add(key="location", value="../../../../../etc/passwd")
-    return made
+    external = tensor([9, 1], data_location=TensorProto.EXTERNAL)
+    external.external_data.add(key="location", value="../../../../../etc/passwd")
+    return external
 
 
 def product(weights: TensorProto) -> Callable[[Path], object]:
@@ -86,8 +86,8 @@ def function() -> onnx.FunctionProto:
 def archive(name: str, content: bytes) -> Callable[[Path], object]:
     """Add a compressed array to the background rows."""
 
-    def apply(place: Path) -> None:
-        with zipfile.ZipFile(place / "background.npz", "a", zipfile.ZIP_DEFLATED) as file:
+    def apply(directory: Path) -> None:
+        with zipfile.ZipFile(directory / "background.npz", "a", zipfile.ZIP_DEFLATED) as file:
             file.writestr(name, content)
 
     return apply
@@ -102,8 +102,8 @@ def claims(shape: str) -> bytes:
 def replaced(content: bytes) -> Callable[[Path], object]:
     """Replace the background rows by raw array bytes."""
 
-    def apply(place: Path) -> None:
-        with zipfile.ZipFile(place / "background.npz", "w") as file:
+    def apply(directory: Path) -> None:
+        with zipfile.ZipFile(directory / "background.npz", "w") as file:
             file.writestr("rows.npy", content)
 
     return apply
@@ -112,43 +112,43 @@ def replaced(content: bytes) -> Callable[[Path], object]:
 def json_value(name: str, *keys: str, value: object) -> Callable[[Path], object]:
     """Change a value in a JSON file."""
 
-    def apply(place: Path) -> None:
-        content = json.loads((place / name).read_text(encoding="utf-8"))
+    def apply(directory: Path) -> None:
+        content = json.loads((directory / name).read_text(encoding="utf-8"))
         within = content
         for key in keys[:-1]:
             within = within[key]
         within[keys[-1]] = value
-        (place / name).write_text(json.dumps(content), encoding="utf-8")
+        (directory / name).write_text(json.dumps(content), encoding="utf-8")
 
     return apply
 
 
-def pickled(place: Path) -> None:
+def pickled(directory: Path) -> None:
     """Write an array that needs pickle."""
-    with (place / "features/0/arrays.npz").open("wb") as file:
+    with (directory / "features/0/arrays.npz").open("wb") as file:
         np.savez(file, np.array([print], dtype=object))
 
 
 def named(name: str) -> Callable[[Path], object]:
     """Add a file name to the checksums."""
 
-    def apply(place: Path) -> None:
-        with (place / "SHA256SUMS").open("a", encoding="utf-8") as file:
+    def apply(directory: Path) -> None:
+        with (directory / "SHA256SUMS").open("a", encoding="utf-8") as file:
             file.write(f"{'0' * 64}  {name}\n")
 
     return apply
 
 
-def link(place: Path) -> None:
+def link(directory: Path) -> None:
     """Replace a file by a symbolic link."""
-    (place / "card.json").unlink()
-    (place / "card.json").symlink_to("/etc/passwd")
+    (directory / "card.json").unlink()
+    (directory / "card.json").symlink_to("/etc/passwd")
 
 
-def pipe(place: Path) -> None:
+def pipe(directory: Path) -> None:
     """Replace a file by a pipe, which blocks its reader forever."""
-    (place / "card.json").unlink()
-    os.mkfifo(place / "card.json")
+    (directory / "card.json").unlink()
+    os.mkfifo(directory / "card.json")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def pipe(place: Path) -> None:
         (graph([tree(last=0, mode="BRANCH_GTE"), helper.make_node("Identity", ["y"], ["z"])]), "a root with a parent"),
         (graph([tree(last=6, ids=(0, 1, 2, 3, 4, 5, 5))]), "has a tree with a duplicate node"),
         (graph([helper.make_node("TreeEnsemble", ["columns"], ["y"], domain="ai.onnx.ml")]), "has the operator 'TreeEnsemble'"),
-        (lambda place: (place / GRAPH).write_bytes(b"\xff" * 100), "is not an ONNX model"),
+        (lambda directory: (directory / GRAPH).write_bytes(b"\xff" * 100), "is not an ONNX model"),
         (archive("bomb.npy", b"\0" * 600_000_000), "at most 500000000 bytes"),
         (replaced(claims("(1000000000000, 8)")), "MemoryError|Unable to allocate"),
         (pickled, "pickle"),
@@ -235,9 +235,9 @@ def test_workers_never_see_a_rejected_version(home: Path) -> None:
     model = store.client.api.get_logged_model(store.runs.get(str(good.run_id)).tags[tags.MODEL_ID])
     with serving(home) as running:
         wait_for(lambda: running.answers("/readyz"), "version 1 is served")
-        place = Path(model.artifact_location.removeprefix("file://")) / "data" / "bundle"
-        graph([endless()])(place)
-        rewrite_checksums(place)
+        directory = Path(model.artifact_location.removeprefix("file://")) / "data" / "bundle"
+        graph([endless()])(directory)
+        rewrite_checksums(directory)
         store.registry.set_alias("housing-rentals", "staging", store.registry.register("housing-rentals", str(good.run_id)))
         wait_for(lambda: scraped(running).get("housing_versions_rejected_total") == 1, "the puller refuses version 2")
         assert "has the operator 'Loop'" in running.log.read_text(encoding="utf-8")

@@ -39,7 +39,9 @@ def searched(jobs: int) -> list[Outcome]:
     ]
 
 
-def written(outcomes: list[Outcome], folder: Path, objectives: tuple[str, ...] = ("rmse",)) -> tuple[list[dict[str, str]], str]:
+def write_and_read(
+    outcomes: list[Outcome], folder: Path, objectives: tuple[str, ...] = ("rmse",)
+) -> tuple[list[dict[str, str]], str]:
     """Write a leaderboard, and return the rows of its table and its page."""
     ranking = Ranking("a sweep", outcomes, list(objectives), UNIT, COMMAND)
     table, page = leaderboard.write(ranking, folder, figures=True)
@@ -52,7 +54,7 @@ def titles(page: str) -> list[str]:
 
 
 def test_the_page_shows_table_and_figures_and_is_self_contained(tmp_path: Path) -> None:
-    rows, page = written(searched(40), tmp_path)
+    rows, page = write_and_read(searched(40), tmp_path)
     assert titles(page) == ["Jobs", "rmse of each job", "Parameter importance", "Slices", "Parallel coordinates"]
     assert not re.findall(r"""(?:src|href)=["'](?!http://x/run|#)""", page) and "<script" not in page and "url(http" not in page
     for figure in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
@@ -65,7 +67,7 @@ def test_the_page_shows_table_and_figures_and_is_self_contained(tmp_path: Path) 
 def test_the_same_jobs_give_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    first, second = (written(searched(12), tmp_path / name)[1] for name in ("one", "two"))
+    first, second = (write_and_read(searched(12), tmp_path / name)[1] for name in ("one", "two"))
     assert first == second
 
 
@@ -79,7 +81,7 @@ def test_failures_are_grouped_by_their_reason_and_cannot_break_the_page(tmp_path
     reason = "ValueError: <script>alert(1)</script>"
     failed = [Outcome([f"model.depth={depth}"], "FAILED", error=reason) for depth in (20, 21)]
     killed = Outcome(["model.depth=22"], "KILLED", error="The job's process was killed by SIGKILL.")
-    rows, page = written([job(0.5, depth=2), *failed, killed, job(0.4, depth=3)], tmp_path)
+    rows, page = write_and_read([job(0.5, depth=2), *failed, killed, job(0.4, depth=3)], tmp_path)
     assert "<script" not in page and page.count("&lt;script&gt;alert(1)") == 1
     assert re.search(r"<td>2</td><td class=\"text\">FAILED</td>", page) and "SIGKILL" in page
     assert [row["status"] for row in rows] == ["FINISHED", "FINISHED", "FAILED", "FAILED", "KILLED"]
@@ -87,14 +89,14 @@ def test_failures_are_grouped_by_their_reason_and_cannot_break_the_page(tmp_path
 
 
 def test_an_outlier_does_not_flatten_the_other_scores(tmp_path: Path) -> None:
-    page = written([*searched(20), job(1e6, depth=3, rate=0.1, kind="hist")], tmp_path)[1]
+    page = write_and_read([*searched(20), job(1e6, depth=3, rate=0.1, kind="hist")], tmp_path)[1]
     assert "1 job lies above the axis, at up to 1e+06" in page
 
 
 def test_no_other_job_dominates_those_of_the_pareto_set(tmp_path: Path) -> None:
     jobs = [job(0.5, 100, d=1), job(0.4, 200, d=2), job(0.45, 300, d=3), job(0.5, 100, d=4), Outcome(["model.d=5"], "PRUNED")]
     assert pareto_optimal(jobs, ("rmse", "latency_us")) == [jobs[0], jobs[1], jobs[3]]
-    page = written(jobs, tmp_path, ("rmse", "latency_us"))[1]
+    page = write_and_read(jobs, tmp_path, ("rmse", "latency_us"))[1]
     assert "rmse against latency_us" in titles(page) and page.count("*</td>") == 3
 
 
@@ -112,18 +114,18 @@ def test_no_other_job_dominates_those_of_the_pareto_set(tmp_path: Path) -> None:
     ids=["none finished", "one job", "two jobs, one parameter", "equal scores"],
 )
 def test_a_figure_needs_enough_jobs(outcomes: list[Outcome], expected: list[str], tmp_path: Path) -> None:
-    assert titles(written(outcomes, tmp_path)[1]) == expected
+    assert titles(write_and_read(outcomes, tmp_path)[1]) == expected
 
 
 def test_the_page_of_a_large_sweep_stays_small(tmp_path: Path) -> None:
-    rows, page = written(searched(5000), tmp_path)
+    rows, page = write_and_read(searched(5000), tmp_path)
     assert len(rows) == 5000 and len(page) < 3_000_000
     assert "The best 200 of 5000 jobs" in page
 
 
 def test_the_page_names_unit_direction_and_promote_command_and_numbers_from_1(tmp_path: Path) -> None:
     failed = Outcome(["model.d=3"], "FAILED", error="no", job=7)
-    rows, page = written([job(0.5, d=1), job(0.4, d=2), failed], tmp_path)
+    rows, page = write_and_read([job(0.5, d=1), job(0.4, d=2), failed], tmp_path)
     assert f"Ranked by rmse ({UNIT}) on validation rows; lower is better" in page and f"<code>{COMMAND}</code>" in page
     assert f"mae ({UNIT}) ↓" in page and "r2 ↑" in page and ">job 7<" in page.replace("\n", "><")
     assert [(row["rank"], row["job"]) for row in rows] == [("1", "2"), ("2", "1"), ("", "7")]
@@ -131,7 +133,7 @@ def test_the_page_names_unit_direction_and_promote_command_and_numbers_from_1(tm
 
 
 def test_the_page_has_a_dark_mode_and_no_fixed_width(tmp_path: Path) -> None:
-    page = written(searched(4), tmp_path)[1]
+    page = write_and_read(searched(4), tmp_path)[1]
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
     assert page.count("<table") == page.count('<div class="scroll"><table')  # a wide table scrolls inside the page
 
@@ -152,7 +154,7 @@ def test_the_printed_table_fits_80_columns_without_escape_codes_in_a_file(object
 def test_jobs_scored_on_different_rows_are_ranked_apart(tmp_path: Path) -> None:
     scores = [("50", 0.9), ("200", 0.2), ("50", 0.8), ("200", 0.3)]
     jobs = [replace(job(score, d=number), scored_rows=rows) for number, (rows, score) in enumerate(scores)]
-    rows, page = written(jobs, tmp_path)
+    rows, page = write_and_read(jobs, tmp_path)
     assert [(row["rank"], row["rmse"]) for row in rows] == [("1.1", "0.8"), ("1.2", "0.9"), ("2.1", "0.2"), ("2.2", "0.3")]
     assert "scored on 2 different sets of rows" in page and "Promote the best run" not in page and "<svg" not in page
     file = StringIO()

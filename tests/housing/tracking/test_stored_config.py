@@ -1,5 +1,6 @@
 """Stored configs: a manipulated artifact must not run code, read the environment or exhaust the memory of its reader."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from housing.core.config import CONF
 from housing.core.errors import HousingError, UntrustedConfigError
 from housing.promotion.promotion import promote
+from housing.runs.reproduction import reproduce
 from housing.tracking import store as tracking
 from housing.tracking.stored_config import GROUPS, parse_stored_config
 from tests.support.commands import command
@@ -175,7 +177,7 @@ def test_a_config_folder_of_the_user_names_targets_too(home: Path, tmp_path: Pat
     (run,) = store.client.api.search_runs([store.client.experiment_id("rentals")])
     allowed = command(home, "housing.reproduce", *own, f"run_id={run.info.run_id}")
     assert allowed.code == 0, allowed.err
-    unknown = command(home, "housing.reproduce", f"run_id={run.info.run_id}")
-    assert unknown.code == 1 and "mlflow.trusted_targets=[sklearn.linear_model.BayesianRidge]" in unknown.err
-    trusted = "mlflow.trusted_targets=[sklearn.linear_model.BayesianRidge]"
-    assert command(home, "housing.reproduce", trusted, f"run_id={run.info.run_id}").code == 0
+    trusted, selector = "mlflow.trusted_targets=[sklearn.linear_model.BayesianRidge]", f"run_id={run.info.run_id}"
+    with pytest.raises(UntrustedConfigError, match=re.escape(trusted)):
+        reproduce(config("reproduce", selector))
+    assert reproduce(config("reproduce", selector, trusted))

@@ -17,6 +17,7 @@ import pytest
 from housing.core.environment import PROJECT
 from housing.promotion import server_status
 from housing.promotion.settings import ServerSettings
+from server.api.auth import load_keys
 from tests.support.commands import NO_NETWORK, command
 from tests.support.server import Answer, Server, assert_problem, free_port, new_key, serving
 from tests.support.tables import FLAT
@@ -97,10 +98,10 @@ def test_the_rate_limit_applies_per_key(server: Server, keys: dict[str, tuple[st
 def test_metrics_are_only_on_the_metrics_port(server: Server, keys: dict[str, tuple[str, str]]) -> None:
     assert_problem(ask(server, "/metrics", keys["prometheus"][0]), 404, "/metrics, and no other route, is on port")
     port = server.ask("/metrics").json["detail"].split("port ")[1].rstrip(".")
-    other = Server(f"http://127.0.0.1:{port}", server.process, server.log)
-    assert "housing_rows_total" in ask(other, "/metrics", keys["prometheus"][0]).text
-    assert_problem(other.ask("/metrics"), 401, "API key required")
-    assert_problem(ask(other, "/predict", keys["old"][0], BODY), 404, "/metrics, and no other route, is on port")
+    metrics_server = Server(f"http://127.0.0.1:{port}", server.process, server.log)
+    assert "housing_rows_total" in ask(metrics_server, "/metrics", keys["prometheus"][0]).text
+    assert_problem(metrics_server.ask("/metrics"), 401, "API key required")
+    assert_problem(ask(metrics_server, "/predict", keys["old"][0], BODY), 404, "/metrics, and no other route, is on port")
 
 
 def test_only_the_configured_origin_passes_cors(server: Server) -> None:
@@ -154,9 +155,9 @@ def test_the_version_check_of_a_rollback_uses_no_proxy(
     assert server_status.wait_for_version(settings, "housing-rentals", "staging", "1").since
 
 
-def _says(server: Server, what: str) -> bool:
+def _says(server: Server, text: str) -> bool:
     return any(
-        what in line and "previous keys stay in use" in line for line in server.log.read_text(encoding="utf-8").splitlines()
+        text in line and "previous keys stay in use" in line for line in server.log.read_text(encoding="utf-8").splitlines()
     )
 
 
@@ -203,13 +204,23 @@ def test_the_replacement_of_a_crashed_worker_keeps_the_loaded_keys(served_home: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("foo predict\n", "error: The key of foo must have the form"),
-        ("secret\n", "error: A line must have the form"),
-        (f"foo predict {'x' * 64}\n", "error: The key of foo must have the form"),
+        ("foo predict\n", "^The key of foo must have the form"),
+        ("secret\n", "^A line must have the form"),
+        (f"foo predict {'x' * 64}\n", "^The key of foo must have the form"),
         ("", "contains no API key"),
         ("# none yet\n", "contains no API key"),
-        (None, "No such file"),
     ],
+)
+def test_an_unreadable_key_is_an_error_that_does_not_repeat_it(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "keys"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as error:
+        load_keys(str(file))
+    assert "secret" not in str(error.value) and "xxx" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("secret\n", "error: A line must have the form"), (None, "No such file")], ids=["invalid", "missing"]
 )
 def test_unreadable_keys_stop_the_server_at_start(served_home: Path, tmp_path: Path, content: str | None, message: str) -> None:
     file = tmp_path / "keys"
@@ -219,17 +230,18 @@ def test_unreadable_keys_stop_the_server_at_start(served_home: Path, tmp_path: P
     result = command(served_home, "housing.serve", *options)
     assert result.code == 1
     assert message in result.err and "Traceback" not in result.err
-    assert "secret" not in result.err and "xxx" not in result.err
+    assert "secret" not in result.err
 
 
 def test_a_keys_file_of_another_editor_is_read_and_a_readable_one_warns(served_home: Path, tmp_path: Path) -> None:
-    file, one, two = tmp_path / "my keys", new_key("one", "predict"), new_key("two", "predict")
-    lines = ("\ufeff# byte order mark", "", *(one[1], one[1]), "   ", f"  {two[1]}  ", " # indented")
+    file, first, second = tmp_path / "my keys", new_key("one", "predict"), new_key("two", "predict")
+    lines = ("\ufeff# byte order mark", "", *(first[1], first[1]), "   ", f"  {second[1]}  ", " # indented")
     file.write_bytes("\r\n".join(lines).encode())
     file.chmod(0o644)
     with serving(served_home, f"serve.keys_file='{file}'", "serve.workers=1", "serve.rate_limit=5") as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
-        assert [ask(running, "/predict", key, BODY).status for key in (one[0], two[0], one[1], None)] == [200, 200, 401, 401]
+        statuses = [ask(running, "/predict", key, BODY).status for key in (first[0], second[0], first[1], None)]
+        assert statuses == [200, 200, 401, 401]
         log = running.log.read_text(encoding="utf-8")
     assert f"WARNING: {file} can be read by its group and all users (mode 0644). Run: chmod 600 '{file}'" in log
 

@@ -25,17 +25,17 @@ def predictions(server: Server, body: Any, route: str = "/predict") -> list[floa
 
 
 def test_a_nullable_column_may_be_left_out_of_every_layout(orders_server: Server) -> None:
-    whole = predictions(orders_server, {**REQUIRED, "colour": None, "age": None, "brand": None, "placed": None, "worn": None})
+    expected = predictions(orders_server, {**REQUIRED, "colour": None, "age": None, "brand": None, "placed": None, "worn": None})
     names, values = list(REQUIRED), list(REQUIRED.values())
-    assert predictions(orders_server, REQUIRED) == whole
-    assert predictions(orders_server, {"instances": [REQUIRED, ROW]}) == [*whole, *predictions(orders_server, ROW)]
-    assert predictions(orders_server, {"columns": names, "rows": [values]}) == whole
+    assert predictions(orders_server, REQUIRED) == expected
+    assert predictions(orders_server, {"instances": [REQUIRED, ROW]}) == [*expected, *predictions(orders_server, ROW)]
+    assert predictions(orders_server, {"columns": names, "rows": [values]}) == expected
     for body in (
         {"dataframe_split": {"columns": names, "data": [values]}},
         {"dataframe_records": [REQUIRED]},
         {"inputs": {name: [value] for name, value in REQUIRED.items()}},
     ):
-        assert predictions(orders_server, body, "/invocations") == whole
+        assert predictions(orders_server, body, "/invocations") == expected
 
 
 def test_a_column_that_no_model_receives_is_ignored(orders_server: Server) -> None:

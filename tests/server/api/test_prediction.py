@@ -52,7 +52,7 @@ def bodies() -> dict[str, tuple[str, object]]:
     split = {"columns": COLUMNS, "data": values(FRAME)}
     records = [dict(zip(COLUMNS, row, strict=True)) for row in values(FRAME)]
     turned = FRAME[COLUMNS[::-1]]
-    by_column = {name: [row[place] for row in values(FRAME)] for place, name in enumerate(COLUMNS)}
+    by_column = {name: [row[index] for row in values(FRAME)] for index, name in enumerate(COLUMNS)}
     return {
         "records": ("/predict", {"instances": records}),
         "columns and rows": ("/predict", {"columns": COLUMNS, "rows": values(FRAME)}),
@@ -89,10 +89,10 @@ def test_a_csv_table_is_scored(server: Server, expected: list[float]) -> None:
 
 @pytest.mark.parametrize("form", ["dataframe_split", "dataframe_records"])
 def test_requests_of_the_mlflow_client_are_accepted(server: Server, form: str) -> None:
-    whole = FRAME.assign(built=2000, rooms=FRAME["rooms"].astype("int64"), furnished=FRAME["furnished"].astype(bool))
-    assert "int64" in map(str, whole.dtypes)
-    answer = server.ask("/invocations", dump_input_data(whole, inputs_key=form).encode())
-    rows = {"columns": COLUMNS, "rows": values(whole)}
+    complete = FRAME.assign(built=2000, rooms=FRAME["rooms"].astype("int64"), furnished=FRAME["furnished"].astype(bool))
+    assert "int64" in map(str, complete.dtypes)
+    answer = server.ask("/invocations", dump_input_data(complete, inputs_key=form).encode())
+    rows = {"columns": COLUMNS, "rows": values(complete)}
     assert answer.json["predictions"] == server.predict(rows).json["predictions"]
 
 
@@ -183,10 +183,10 @@ def ask_mlflow(model: Any, body: bytes, content_type: str) -> tuple[int, list[fl
 @pytest.mark.parametrize("name", list(MLFLOW_BODIES))
 def test_a_body_is_accepted_if_mlflow_accepts_it(server: Server, mlflow_model: Any, name: str) -> None:
     kind, body = MLFLOW_BODIES[name]
-    sent = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    content = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
     content_type = {"json": "application/json", "csv": "text/csv"}[kind]
-    status, predictions = ask_mlflow(mlflow_model, sent, content_type)
-    answer = server.ask("/invocations", sent, Content_Type=content_type)
+    status, predictions = ask_mlflow(mlflow_model, content, content_type)
+    answer = server.ask("/invocations", content, Content_Type=content_type)
     assert (answer.status == 200) == (status == 200), (answer, status)
     assert answer.status in (200, 400, 422)
     if status == 200:
@@ -275,8 +275,8 @@ def test_columns_and_rows_are_checked(server: Server, body: object, errors: list
     ],
 )
 def test_an_invalid_scoring_body_is_rejected(server: Server, body: object, status: int, detail: str) -> None:
-    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    assert_problem(server.ask("/invocations", sent), status, detail)
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    assert_problem(server.ask("/invocations", content), status, detail)
 
 
 @pytest.mark.parametrize(
@@ -321,8 +321,8 @@ def test_the_fast_path_and_flask_have_equal_responses_and_counters(
     def ask(chunked: bool) -> tuple[int, bytes, dict[str, str], dict[str, float]]:
         before = scraped(server)
         with closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)) as connection:
-            sent = iter([body]) if chunked else body  # chunked bodies go by Flask
-            connection.request("POST", route, sent, {"Content-Type": "application/json", **headers}, encode_chunked=chunked)
+            content = iter([body]) if chunked else body  # chunked bodies go by Flask
+            connection.request("POST", route, content, {"Content-Type": "application/json", **headers}, encode_chunked=chunked)
             answer = connection.getresponse()
             read = re.sub(rb'"request_id":"[^"]*"', b"", answer.read())
         risen = {name: value - before.get(name, 0.0) for name, value in scraped(server).items()}
@@ -336,11 +336,11 @@ def test_the_fast_path_and_flask_have_equal_responses_and_counters(
     assert sum(plain[3].values()) == 1
 
 
-def raw(server: Server, sent: bytes) -> Answer | None:
+def raw(server: Server, content: bytes) -> Answer | None:
     """Send bytes as they are, and read the answer; None where the server closes without one."""
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
-        connection.sendall(sent)
+        connection.sendall(content)
         with closing(http.client.HTTPResponse(connection)) as answer:
             try:
                 answer.begin()
@@ -402,7 +402,7 @@ def test_a_hostile_body_gets_a_4xx_problem(server: Server, route: str, name: str
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "message",
     [
         b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
         b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
@@ -414,8 +414,8 @@ def test_a_hostile_body_gets_a_4xx_problem(server: Server, route: str, name: str
     ],
     ids=["bad chunk", "negative length", "two lengths", "many headers", "long header", "long line", "no HTTP"],
 )
-def test_malformed_http_is_rejected_or_dropped(server: Server, sent: bytes) -> None:
-    answer = raw(server, sent)
+def test_malformed_http_is_rejected_or_dropped(server: Server, message: bytes) -> None:
+    answer = raw(server, message)
     assert answer is None or 400 <= answer.status < 500
     assert server.predict(FLAT).status == 200
 
@@ -433,15 +433,15 @@ def test_requests_and_responses_are_logged_with_their_id(server: Server, form: s
     def lines() -> list[dict[str, Any]]:
         return [line for line in logged(server) if line.get("interval") == share]  # no other request asks for it
 
-    answered = server.ask(f"{route}?interval={share}", json.dumps(body).encode())
-    answer = answered.json
+    response = server.ask(f"{route}?interval={share}", json.dumps(body).encode())
+    answer = response.json
     wait_for(lambda: bool(lines()), "the request is logged")
     (line,) = lines()
     assert line["predictions"] == answer["predictions"] and line["lower"] == answer["lower"]
     rows = [dict(zip(line["columns"], row, strict=True)) for row in line["rows"]]
     assert rows == [dict(zip(COLUMNS, row, strict=True)) for row in values(FRAME)]
     assert (line["route"], line["version"]) == (route, "1") and 0 < line["latency_ms"] < 10_000 and len(line["run_id"]) == 32
-    assert line["id"] == answered.id == answer.get("request_id", answered.id)
+    assert line["id"] == response.id == answer.get("request_id", response.id)
 
 
 def test_rejected_requests_are_not_logged(server: Server) -> None:

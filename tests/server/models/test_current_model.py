@@ -109,6 +109,6 @@ def test_batches_are_no_larger_than_the_verified_size(
     assert answers[0] == answers[1]
 
 
-def _publish(bundle: Bundle, place: Path, version: str) -> None:
-    bundle.write(place / version)
-    publishing.publish(place / "published", version, place / version, {"model": "m", "version": version})
+def _publish(bundle: Bundle, directory: Path, version: str) -> None:
+    bundle.write(directory / version)
+    publishing.publish(directory / "published", version, directory / version, {"model": "m", "version": version})

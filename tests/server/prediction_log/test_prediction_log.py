@@ -33,10 +33,10 @@ next_id = make_id_generator(number)
 def log(max_bytes=10**9, keep=100, days=30, queue=10**6):
     return PredictionLog(FileHandler(RotatingFile(folder, f"predictions-{number}", max_bytes, keep, days)), queue)
 
-def entry(place=0, version="1", **more):
+def entry(row=0, version="1", **more):
     return {"id": next_id(), "time": time.time(), "route": "/predict", "model": "m", "version": version,
             "run_id": "r", "latency_ms": 1.5, "columns": ["area", "quarter"], "rows": [[50.5, "hills"], [60.5, None]],
-            "predictions": [float(place), 2.0], **more}
+            "predictions": [float(row), 2.0], **more}
 """
 
 
@@ -46,7 +46,7 @@ def writer(folder: Path, code: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(arguments, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def written(folder: Path, code: str) -> str:
+def output_of(folder: Path, code: str) -> str:
     """Run such a process and return its output."""
     with writer(folder, code) as process:
         out, err = process.communicate(timeout=60)
@@ -78,7 +78,7 @@ def test_an_invalid_request_id_is_rejected(wrong: str) -> None:
 
 
 def test_the_logs_of_all_workers_are_merged_and_a_replacement_takes_over_the_worker_id(tmp_path: Path) -> None:
-    code = "mine = log()\nprint(number)\nfor place in range(200):\n    mine.write(entry(place))\n    time.sleep(0.001)\ninput()\n"
+    code = "writer = log()\nprint(number)\nfor row in range(200):\n    writer.write(entry(row))\n    time.sleep(0.001)\ninput()\n"
     arguments = [sys.executable, "-c", WRITER + code, str(tmp_path)]
     # pylint: disable=consider-using-with  # they are result below, side by side
     pair = [subprocess.Popen(arguments, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -88,43 +88,43 @@ def test_the_logs_of_all_workers_are_merged_and_a_replacement_takes_over_the_wor
     assert len(entries) == len({entry["id"] for entry in entries}) == 400
     assert [entry["time"] for entry in entries] == sorted(entry["time"] for entry in entries)
     assert {parse_request_id(entry["id"])[1] for entry in entries} == {0, 1}
-    assert written(tmp_path, "print(number)").strip() == "0"
+    assert output_of(tmp_path, "print(number)").strip() == "0"
 
 
 def test_a_killed_worker_loses_only_its_queue_and_a_partial_line_is_reported(tmp_path: Path) -> None:
-    code = "mine = log()\nwhile True:\n    mine.write(entry())\n    time.sleep(0.002)\n"
+    code = "writer = log()\nwhile True:\n    writer.write(entry())\n    time.sleep(0.002)\n"
     with writer(tmp_path, code) as process:
         wait_for(lambda: sum(path.stat().st_size for path in tmp_path.glob("*.jsonl")) > 20_000, "it writes")
         process.send_signal(signal.SIGKILL)
     (file,) = tmp_path.glob("predictions-0-*.jsonl")
-    whole = file.read_bytes().count(b"\n")
+    n_complete = file.read_bytes().count(b"\n")
     with file.open("ab") as end:
         end.write(b'{"id": "0193f5c2a1b3')
-    written(tmp_path, "log().write(entry())")
+    output_of(tmp_path, "log().write(entry())")
     entries, result = read(tmp_path)
-    assert len(entries) == whole + 1
+    assert len(entries) == n_complete + 1
     assert result.err == "Skipped 1 malformed line.\n"
 
 
 def test_files_are_rotated_and_the_oldest_removed(tmp_path: Path) -> None:
-    code = "mine = log(max_bytes=2000, keep=3)\nfor place in range(200):\n    mine.write(entry(place))\n    time.sleep(0.005)\n"
-    written(tmp_path, code)
+    code = "writer = log(max_bytes=2000, keep=3)\nfor row in range(200):\n    writer.write(entry(row))\n    time.sleep(0.005)\n"
+    output_of(tmp_path, code)
     *older, newest = sorted(tmp_path.glob("predictions-0-*.jsonl"))
     assert len(older) == 3 and all(path.stat().st_size > 0 for path in (*older, newest))
     entries, _ = read(tmp_path)
-    places = [int(entry["predictions"][0]) for entry in entries]
-    assert places == list(range(places[0], 200)) and places[0] > 0
+    numbers = [int(entry["predictions"][0]) for entry in entries]
+    assert numbers == list(range(numbers[0], 200)) and numbers[0] > 0
 
     os.utime(older[1], (0, time.time() - 40 * 86400))
     os.utime(newest, (0, time.time() - 86400))  # of yesterday
-    written(tmp_path, "log().write(entry())")
+    output_of(tmp_path, "log().write(entry())")
     assert not older[1].exists()
     assert max(tmp_path.glob("predictions-0-*.jsonl")).read_bytes().count(b"\n") == 1
 
 
 def test_filters_select_entries(tmp_path: Path) -> None:
-    code = "mine = log()\nfor place in range(4):\n    mine.write(entry(place, version=str(place // 2), time=1000.0 + place))\n"
-    written(tmp_path, code)
+    code = "writer = log()\nfor row in range(4):\n    writer.write(entry(row, version=str(row // 2), time=1000.0 + row))\n"
+    output_of(tmp_path, code)
     everything, _ = read(tmp_path)
     span, _ = read(tmp_path, "--since", "1970-01-01T00:16:41", "--until", "1970-01-01T00:16:43+00:00")
     assert span == everything[1:3]
@@ -135,7 +135,7 @@ def test_filters_select_entries(tmp_path: Path) -> None:
 def test_parquet_has_one_row_per_prediction(tmp_path: Path) -> None:
     from pyarrow import parquet  # pylint: disable=import-outside-toplevel
 
-    written(tmp_path, "mine = log()\nmine.write(entry(7))\nmine.write(entry(8, lower=[0.0, 1.0], upper=[9.0, 3.0]))\n")
+    output_of(tmp_path, "writer = log()\nwriter.write(entry(7))\nwriter.write(entry(8, lower=[0.0, 1.0], upper=[9.0, 3.0]))\n")
     read(tmp_path, "--out", str(tmp_path / "out.parquet"))
     table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
     assert [(row["row"], row["prediction"], row["column.quarter"], row["upper"]) for row in table] == [
@@ -147,14 +147,16 @@ def test_parquet_has_one_row_per_prediction(tmp_path: Path) -> None:
 
 
 def test_a_full_queue_drops_and_counts_without_blocking(tmp_path: Path) -> None:
-    code = "mine = log(queue=10)\nfor _ in range(1000):\n    mine.write(entry())\nmine.close()\nprint(DROPPED._value.get())\n"
-    dropped = float(written(tmp_path, code))
+    code = (
+        "writer = log(queue=10)\nfor _ in range(1000):\n    writer.write(entry())\nwriter.close()\nprint(DROPPED._value.get())\n"
+    )
+    dropped = float(output_of(tmp_path, code))
     assert dropped > 0 and len(read(tmp_path)[0]) == 1000 - dropped
 
 
 def test_an_entry_that_is_not_json_is_dropped_and_the_next_is_written(tmp_path: Path) -> None:
-    code = "mine = log()\nmine.write({'bad': object()})\nmine.write(entry())\nmine.close()\nprint(DROPPED._value.get())\n"
-    assert float(written(tmp_path, code)) == 1
+    code = "writer = log()\nwriter.write({'bad': object()})\nwriter.write(entry())\nwriter.close()\nprint(DROPPED._value.get())\n"
+    assert float(output_of(tmp_path, code)) == 1
     assert len(read(tmp_path)[0]) == 1
 
 
@@ -162,10 +164,10 @@ def test_a_full_disk_drops_complete_lines_and_logging_resumes(tmp_path: Path) ->
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     code = """
-mine = log()
+writer = log()
 def put(count):
-    for place in range(count):
-        mine.write(entry(place))
+    for row in range(count):
+        writer.write(entry(row))
         time.sleep(0.001)
     time.sleep(0.3)  # of a thread that must not be asked
 (folder / "ballast").write_bytes(b"x" * 40_000)
@@ -173,7 +175,7 @@ put(300)
 full = DROPPED._value.get()
 (folder / "ballast").unlink()
 put(20)
-mine.close()
+writer.close()
 (file,) = folder.glob("predictions-0-*.jsonl")
 lines = file.read_bytes()
 print(full, DROPPED._value.get(), lines.count(b"\\n"), lines.endswith(b"}\\n"))
@@ -184,8 +186,8 @@ print(full, DROPPED._value.get(), lines.count(b"\\n"), lines.endswith(b"}\\n"))
     arguments = ["unshare", "--mount", "bash", "-c", mounted]
     result = subprocess.run(arguments, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
-    full, dropped, lines, whole = result.stdout.split()
-    assert float(full) == float(dropped) > 0 and int(lines) == 320 - float(dropped) and whole == "True"
+    full, dropped, lines, is_complete = result.stdout.split()
+    assert float(full) == float(dropped) > 0 and int(lines) == 320 - float(dropped) and is_complete == "True"
     # once for each time that the disk is full: a smaller batch may still fit after a larger one
     assert 1 <= result.stderr.count("Cannot write the prediction log") < 10
 

@@ -48,9 +48,9 @@ def test_a_unix_socket_an_access_log_and_a_limit_of_requests_work(served_home: P
 def test_settings_that_the_worker_does_not_support_end_the_start(tmp_path: Path, setting: str) -> None:
     environment = server_environment(config("serve", "data=rentals").serve) | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     arguments = [sys.executable, "-m", "gunicorn", "--config", "server/gunicorn.conf.py", setting]
-    ended = subprocess.run(arguments, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
-    assert "error: TLS and the PROXY protocol need gunicorn's own worker" in ended.stderr
+    process = subprocess.run(arguments, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 1
+    assert "error: TLS and the PROXY protocol need gunicorn's own worker" in process.stderr
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,6 @@ def test_settings_that_the_worker_does_not_support_end_the_start(tmp_path: Path,
 def test_the_limit_of_open_files_is_raised_as_far_as_possible(limits: str, result: str, warning: str) -> None:
     environment = server_environment(config("serve", "data=rentals").serve)
     arguments = ["bash", "-c", f'{limits}; exec "$@"', "bash", sys.executable, "-c", LIMITS]
-    ended = subprocess.run(arguments, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
-    assert ended.stdout.startswith(result)
-    assert warning in ended.stderr and bool(warning) == ("WARNING" in ended.stderr)
+    process = subprocess.run(arguments, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
+    assert process.stdout.startswith(result)
+    assert warning in process.stderr and bool(warning) == ("WARNING" in process.stderr)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from housing.core.environment import PROJECT
-from tests.support.raw_client import JSON, WARM, Client, kept, new, request
+from tests.support.raw_client import JSON, WARM, Client, keep_alive, new, request
 from tests.support.server import Server, free_port, promoted, scraped, serving
 from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
@@ -66,26 +66,26 @@ BODIES = {
 
 @pytest.mark.parametrize(("body", "route"), BODIES.values(), ids=BODIES.keys())
 def test_inline_thread_and_flask_responses_are_equal(served: Server, body: bytes, route: str) -> None:
-    whole = request(body, route)
-    head = whole.removesuffix(body)
-    counted_before = answered(served)
+    message = request(body, route)
+    head = message.removesuffix(body)
+    counted_before = count_answers(served)
     with new(served) as client:
-        client.send(whole)
+        client.send(message)
         by_thread = client.response()
-        client.send(whole)
+        client.send(message)
         assert client.response() == by_thread
         client.send(head)
         client.send(body)
         assert client.response() == by_thread
-        chunks = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in dict.fromkeys((body, b"")))
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in dict.fromkeys((body, b"")))
         client.send(re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", head) + chunks)
         status, _, body_sent = client.response()  # Flask's routes answer that, with more headers
         assert (status, body_sent) == (by_thread[0], by_thread[2])
     name = f'housing_request_seconds_count{{route="{route.partition("?")[0]}",status="{status}"}}'
-    assert (answered(served) - counted_before)[name] == 4  # beside it, what an earlier test left may be given up
+    assert (count_answers(served) - counted_before)[name] == 4  # beside it, what an earlier test left may be given up
 
 
-def answered(served: Server) -> Counter[str]:
+def count_answers(served: Server) -> Counter[str]:
     """Return the number of answered requests of the fast routes, by route and status."""
     hot = re.compile(r'housing_request_seconds_count\{route="/(predict|invocations)".*')
     return Counter({name: int(number) for name, number in scraped(replace(served, url=METRICS)).items() if hot.match(name)})
@@ -109,7 +109,7 @@ ODD = {
     "an underscore": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nX_Odd: b\r\n"),
     "the whole address": GOOD.replace(b"/predict", b"http://x/predict"),
     "an encoded path": GOOD.replace(b"/predict", b"/%70redict"),
-    "many fields": GOOD.replace(b"Host: x\r\n", b"Host: x\r\n" + b"".join(b"X-%d: 1\r\n" % each for each in range(150))),
+    "many fields": GOOD.replace(b"Host: x\r\n", b"Host: x\r\n" + b"".join(b"X-%d: 1\r\n" % number for number in range(150))),
     "a long field": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nX-Long: " + 9000 * b"a" + b"\r\n"),
     "a long query": request(b"{}", "/predict?" + 5000 * "a"),
     "Connection: close": GOOD.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n"),
@@ -121,21 +121,21 @@ ODD = {
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
 def test_unusual_requests_are_left_to_gunicorn(served: Server, odd: bytes) -> None:
-    with new(served) as first, kept(served) as client:
-        for each in (first, client):
-            each.send(odd)
+    with new(served) as first, keep_alive(served) as client:
+        for connection in (first, client):
+            connection.send(odd)
         assert client.response() == first.response()
 
 
 def test_connection_close_is_honoured(served: Server) -> None:
-    with kept(served) as client:
+    with keep_alive(served) as client:
         client.send(ODD["Connection: close"])
         assert client.response()[1]["Connection"] == "close"
         assert client.ends()
 
 
 def test_a_client_that_keeps_a_closed_connection_open_delays_nobody(served: Server) -> None:
-    with kept(served) as client, new(served) as other:
+    with keep_alive(served) as client, new(served) as other:
         other.send(ODD["Connection: close"])
         assert other.response()[0] == 200
         client.socket.settimeout(1)
@@ -152,7 +152,7 @@ def test_the_metrics_port_serves_no_predictions(served: Server) -> None:
 
 
 def test_expect_100_continue_is_answered(served: Server) -> None:
-    with kept(served) as client:
+    with keep_alive(served) as client:
         client.send(request(b"", fields=f"{JSON}Expect: 100-continue\r\n", length=len(ROW)))
         assert client.socket.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.send(ROW)
@@ -160,21 +160,21 @@ def test_expect_100_continue_is_answered(served: Server) -> None:
 
 
 def test_a_missing_body_times_out_and_delays_nobody(served: Server) -> None:
-    with kept(served) as client, kept(served) as other:
+    with keep_alive(served) as client, keep_alive(served) as other:
         client.send(request(b"{", length=10))
-        begun = time.monotonic()
+        started = time.monotonic()
         other.send(GOOD)
         assert other.response()[0] == 200
-        assert time.monotonic() - begun < TIMEOUT / 2
+        assert time.monotonic() - started < TIMEOUT / 2
         status, headers, _ = client.response()
         assert (status, headers["Connection"]) == (408, "close")  # else the rest, when it comes, is taken for a request
-        assert TIMEOUT <= time.monotonic() - begun < 2 * TIMEOUT
+        assert TIMEOUT <= time.monotonic() - started < 2 * TIMEOUT
         assert client.ends()
 
 
 @pytest.mark.parametrize("broken", [b"no number\r\n", b"1\r\n{no end", b"0\r\nHost: in a trailer\r\n\r\n"])
 def test_data_after_a_malformed_chunk_is_not_parsed_as_a_request(served: Server, broken: bytes) -> None:
-    with kept(served) as client:
+    with keep_alive(served) as client:
         client.send(re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", request(b"")) + broken)
         status, headers, _ = client.response()
         assert (status, headers["Connection"]) == (400, "close")
@@ -187,7 +187,7 @@ def test_a_request_at_the_end_of_the_idle_timeout_ends_no_worker(tmp_path: Path,
     with serving(promoted(tmp_path, "rentals", empty_store), "serve.workers=1", brief) as running:
         wait_for(lambda: running.answers("/readyz"), "the model is published")
         workers = running.workers()
-        with kept(running) as client, new(running) as other:
+        with keep_alive(running) as client, new(running) as other:
             time.sleep(0.5)
             other.send(WARM)
             assert (
@@ -202,14 +202,14 @@ def test_a_request_at_the_end_of_the_idle_timeout_ends_no_worker(tmp_path: Path,
 
 
 def test_a_body_sent_byte_by_byte_is_read(served: Server) -> None:
-    with kept(served) as client:
-        for place in range(len(GOOD)):
-            client.send(GOOD[place : place + 1])
+    with keep_alive(served) as client:
+        for position in range(len(GOOD)):
+            client.send(GOOD[position : position + 1])
         assert client.response()[0] == 200
 
 
 def test_pipelined_requests_are_answered_in_order(served: Server) -> None:
-    with kept(served) as client:
+    with keep_alive(served) as client:
         client.send(GOOD + request(b"[]") + WARM + GOOD)
         assert [client.response()[0] for _ in range(4)] == [200, 422, 200, 200]
 
@@ -217,7 +217,7 @@ def test_pipelined_requests_are_answered_in_order(served: Server) -> None:
 def test_endless_pipelining_does_not_fill_the_memory(served: Server) -> None:
     (worker,) = served.workers()
     before, end = memory(worker), time.monotonic() + 2
-    with kept(served) as client, ThreadPoolExecutor() as beside:
+    with keep_alive(served) as client, ThreadPoolExecutor() as beside:
         reads = beside.submit(lambda: all(iter(partial(client.socket.recv, 2**20), b"")))
         while time.monotonic() < end:
             if select.select([], [client.socket], [], 0.1)[1]:
@@ -236,29 +236,29 @@ def memory(pid: int) -> float:
 
 def fill(served: Server, client: Client) -> int:
     """Send requests without reading until the server stalls on a full buffer. Return their number."""
-    place = replace(served, url=METRICS)
+    metrics = replace(served, url=METRICS)
     for count in range(1, MANY):
-        due = predicted(place) + ROWS
+        due = predicted(metrics) + ROWS
         client.send(LARGE)
         try:
-            wait_for(partial(is_predicted, place, due), "it is predicted", seconds=1)
+            wait_for(partial(is_predicted, metrics, due), "it is predicted", seconds=1)
         except AssertionError:
             return count
     raise AssertionError("the buffer holds whatever comes")
 
 
-def is_predicted(place: Server, due: float) -> bool:
+def is_predicted(metrics: Server, due: float) -> bool:
     """Whether so many rows have been predicted."""
-    return predicted(place) >= due
+    return predicted(metrics) >= due
 
 
-def predicted(place: Server) -> float:
+def predicted(metrics: Server) -> float:
     """Return the number of predicted rows."""
-    return sum(number for name, number in scraped(place).items() if name.startswith("housing_rows_total"))
+    return sum(number for name, number in scraped(metrics).items() if name.startswith("housing_rows_total"))
 
 
 def test_a_slow_reader_gets_complete_responses(served: Server) -> None:
-    with kept(served, receives=2048) as client:
+    with keep_alive(served, receives=2048) as client:
         answers = [client.response() for _ in range(fill(served, client))]
         assert {(status, len(json.loads(body)["upper"])) for status, _, body in answers} == {(200, ROWS)}
 
@@ -266,11 +266,11 @@ def test_a_slow_reader_gets_complete_responses(served: Server) -> None:
 def test_a_client_that_disconnects_early_ends_no_worker(served: Server) -> None:
     workers = served.workers()
     for _ in range(20):
-        with kept(served) as client:
+        with keep_alive(served) as client:
             client.send(GOOD)
-    with kept(served, receives=2048) as client:
+    with keep_alive(served, receives=2048) as client:
         fill(served, client)
-    with kept(served) as client:
+    with keep_alive(served) as client:
         client.send(GOOD)
         assert client.response()[0] == 200
     assert served.workers() == workers
@@ -297,11 +297,11 @@ def test_an_untested_gunicorn_serves_with_its_own_worker(served: Server, tmp_pat
 HOST = b"Host: x\r\n"
 
 
-@pytest.mark.parametrize("sent", [GOOD, request(ROW, "/feedback"), WARM], ids=["inline", "thread", "get"])
+@pytest.mark.parametrize("message", [GOOD, request(ROW, "/feedback"), WARM], ids=["inline", "thread", "get"])
 @pytest.mark.parametrize("hosts", [b"", HOST + b"Host: y\r\n"], ids=["none", "two"])
-def test_a_request_needs_one_host(served: Server, sent: bytes, hosts: bytes) -> None:
+def test_a_request_needs_one_host(served: Server, message: bytes, hosts: bytes) -> None:
     with new(served) as client:
-        client.send(sent.replace(HOST, hosts))
+        client.send(message.replace(HOST, hosts))
         status, _, body = client.response()
         assert status == 400 and b"HOST" in body.upper()
 
@@ -331,7 +331,7 @@ def test_a_chunked_body_above_the_limit_is_refused(served: Server, route: str) -
 
 def test_a_chunked_body_within_the_limit_is_read_whole(served: Server) -> None:
     rows = json.dumps({"columns": list(FLAT), "rows": [list(FLAT.values())] * 500}).encode()
-    with kept(served) as client:
+    with keep_alive(served) as client:
         client.send(chunked(rows, "/predict") + GOOD)
         status, _, body = client.response()
         assert (status, len(json.loads(body)["predictions"])) == (200, 500)
@@ -386,7 +386,7 @@ def test_a_server_listens_on_an_ipv6_address(served_home: Path) -> None:
 
 
 def test_a_head_request_gets_headers_only(served: Server) -> None:
-    with kept(served) as client:
+    with keep_alive(served) as client:
         client.send(WARM.replace(b"GET", b"HEAD") + GOOD)
         assert client.answers.readline() == b"HTTP/1.1 200 OK\r\n"
         while client.answers.readline() != b"\r\n":
@@ -408,7 +408,7 @@ def test_http_1_0_keeps_a_connection_only_if_asked_to(served: Server, field: str
 
 
 def test_a_client_that_stops_in_the_middle_of_a_body_is_told(served: Server) -> None:
-    with kept(served) as client:
+    with keep_alive(served) as client:
         client.send(GOOD[:-1])
         client.socket.shutdown(socket.SHUT_WR)
         status, _, body = client.response()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.raw_client import WARM, Client, kept, new, request
+from tests.support.raw_client import WARM, Client, keep_alive, new, request
 from tests.support.server import Server, serving
 from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
@@ -82,7 +82,7 @@ def test_a_request_beyond_the_queue_of_the_threads_is_refused(served: Server) ->
 
 @pytest.mark.parametrize("parts", [(b"", WARM), (LARGE[:-100], LARGE[-100:])], ids=["header", "body"])
 def test_a_request_has_a_deadline_even_if_bytes_keep_arriving(served: Server, parts: tuple[bytes, bytes]) -> None:
-    with kept(served) as client:
+    with keep_alive(served) as client:
         start = time.monotonic()
         client.send(parts[0])
         for byte in parts[1]:
@@ -104,18 +104,18 @@ def test_a_silent_connection_is_closed(served: Server) -> None:
 
 def test_a_connection_whose_response_is_not_read_is_closed(served: Server) -> None:
     rows = json.dumps({"columns": list(FLAT), "rows": [list(FLAT.values())] * 1000}).encode()
-    with kept(served, receives=2048) as client, pytest.raises((ConnectionResetError, BrokenPipeError)):
+    with keep_alive(served, receives=2048) as client, pytest.raises((ConnectionResetError, BrokenPipeError)):
         client.send(1000 * request(rows, "/predict?interval=0.9"))  # until the buffers are full, and the server gives up
 
 
 def test_the_oldest_silent_connections_give_way_to_new_ones(served: Server) -> None:
     with ExitStack() as stack:
-        client = stack.enter_context(kept(served))
+        client = stack.enter_context(keep_alive(served))
         silent = [stack.enter_context(new(served)) for _ in range(2 * MAX_CONNECTIONS)]
         assert served.predict(FLAT).status == 200  # on a new connection
         client.send(GOOD)
         assert client.response()[0] == 200
-        assert all(each.ends() for each in silent[:MAX_CONNECTIONS])
+        assert all(client.ends() for client in silent[:MAX_CONNECTIONS])
         assert not has_response(silent[-1])
 
 
@@ -132,7 +132,7 @@ def test_the_slowest_body_gives_way_to_others_if_they_take_too_much_memory(serve
 
 def test_connections_of_a_client_can_be_limited(served_home: Path) -> None:
     with serving(served_home, "serve.workers=1", "serve.max_connections_per_client=3") as running, ExitStack() as stack:
-        clients = [stack.enter_context(kept(running)) for _ in range(3)]
+        clients = [stack.enter_context(keep_alive(running)) for _ in range(3)]
         with new(running) as refused:
             status, _, body = refused.response()
             assert status == 503 and b"serve.max_connections_per_client" in body

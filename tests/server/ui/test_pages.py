@@ -42,8 +42,8 @@ def page(browser: Browser) -> Iterator[Page]:
     opened.on("request", lambda request: hosts.add(re.sub(r"^(data:|blob:|\w+://[^:/]*).*", r"\1", request.url, flags=re.DOTALL)))
     yield opened
     opened.close()
-    answered = "Failed to load resource: the server responded with a status of (401|422|503)"  # which the page shows itself
-    assert not [words for words in messages if not re.match(answered, words)]
+    http_error = "Failed to load resource: the server responded with a status of (401|422|503)"  # which the page shows itself
+    assert not [message for message in messages if not re.match(http_error, message)]
     assert hosts <= {"http://127.0.0.1", "data:", "blob:"}
 
 
@@ -180,19 +180,19 @@ def test_an_invalid_value_is_reported_at_its_field_until_it_is_fixed(page: Page,
 
 def test_a_click_on_the_map_and_the_arrow_keys_set_both_coordinates(page: Page, towns_server: Server) -> None:
     show(page, towns_server)
-    drawn = page.locator("#map svg")
-    known = towns_server.ask("/examples").json
-    expect(drawn.locator("circle.known")).to_have_count(len(known["background"]["rows"]) + len(known["golden"]["rows"]))
-    expect(drawn).to_contain_text("46°")
-    box = drawn.bounding_box()
+    map_ = page.locator("#map svg")
+    examples = towns_server.ask("/examples").json
+    expect(map_.locator("circle.known")).to_have_count(len(examples["background"]["rows"]) + len(examples["golden"]["rows"]))
+    expect(map_).to_contain_text("46°")
+    box = map_.bounding_box()
     assert box is not None
-    drawn.click(position={"x": box["width"] * 0.75, "y": box["height"] * 0.25})
+    map_.click(position={"x": box["width"] * 0.75, "y": box["height"] * 0.25})
     row = example(towns_server)
     expect(field(page, "north")).not_to_have_value(str(row["north"]))
     north, east = (float(field(page, name).input_value()) for name in ("north", "east"))
     assert 46.0 < north < 47.5 and 6.5 < east < 8.5  # towns lie from 45 to 47 and from 5 to 8
     expect_prediction(page, towns_server.predict({**row, "north": north, "east": east}), scale=1000)
-    drawn.press("ArrowDown")
+    map_.press("ArrowDown")
     expect(field(page, "north")).not_to_have_value(str(north))
     assert float(field(page, "north").input_value()) < north
     expect(field(page, "east")).to_have_value(str(east))
