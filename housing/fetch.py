@@ -1,4 +1,4 @@
-"""Command: download a table and check it.
+"""Download a table and check it.
 
 python -m housing.fetch data=california
 """

@@ -1,4 +1,4 @@
-"""Command: validate new rows and append them to the table.
+"""Validate new rows and append them to the table.
 
 python -m housing.ingest file=new.csv
 """

@@ -1,4 +1,4 @@
-"""Command: predict the rows of a file with a registered model.
+"""Predict the rows of a file with a registered model.
 
 python -m housing.predict file=rows.csv out=predictions.csv
 """

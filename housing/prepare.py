@@ -1,4 +1,4 @@
-"""Command: write the validated table with its split as a Parquet file.
+"""Write the validated table with its split as a Parquet file.
 
 python -m housing.prepare out=outputs/california.parquet
 """

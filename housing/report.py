@@ -1,4 +1,4 @@
-"""Command that writes an HTML page about one run, or about several runs side by side.
+"""Write an HTML page about one run, or about several runs side by side.
 
 python -m housing.report run_id=ID
 """

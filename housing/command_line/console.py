@@ -1,6 +1,7 @@
 """Console output: text that is shown literally, the width of a terminal, and the line that names a written file."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,24 @@ from housing.core.printable import printable, show
 
 FILE_WIDTH = 140  # characters per line of tables in a file or a pipe, unless the environment variable COLUMNS is set
 WIDE_TERMINAL = 120  # characters per line from which on the leaderboard and the history show all columns
+TRAILING_SPACES = re.compile(" +$", re.MULTILINE)
 
 
 class LiteralConsole(Console):
     """A console that shows foreign text literally: markup is text, and control characters are escapes."""
 
     def __init__(self) -> None:
-        super().__init__(highlight=False, markup=False, emoji=False)
+        color_system = None if os.environ.get("NO_COLOR") else "auto"  # by itself, Rich leaves bold text without colours
+        super().__init__(highlight=False, markup=False, emoji=False, color_system=color_system)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as Rich does, but without the spaces with which it fills lines of redirected output."""
+        if self.is_terminal:
+            super().print(*objects, **options)
+            return
+        with self.capture() as text:
+            super().print(*objects, **options)
+        self.file.write(TRAILING_SPACES.sub("", text.get()))
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as Rich shows it. Rich calls this for all strings, also for those in tables."""
