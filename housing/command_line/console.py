@@ -19,8 +19,8 @@ class LiteralConsole(Console):
     """A console that shows foreign text literally: markup is text, and control characters are escapes."""
 
     def __init__(self) -> None:
-        color_system = None if os.environ.get("NO_COLOR") else "auto"  # by itself, Rich leaves bold text without colours
-        super().__init__(highlight=False, markup=False, emoji=False, color_system=color_system)
+        # if NO_COLOR is set, Rich by itself still prints bold text
+        super().__init__(highlight=False, markup=False, emoji=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as Rich does, but without the spaces with which it fills lines of redirected output."""

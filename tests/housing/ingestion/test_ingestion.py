@@ -293,6 +293,7 @@ def test_rows_of_a_killed_ingest_are_saved_by_the_next_one_but_other_changes_are
         ingest_file(file)
 
 
+@pytest.mark.long
 def test_rows_are_never_written_into_dvcs_cache_through_a_link(versioned: Path) -> None:
     dvc(versioned, "config", "--local", "cache.type", "symlink")
     dvc(versioned, "checkout", "--quiet", "--relink")

@@ -228,6 +228,7 @@ def test_every_model_of_this_project_passes(folder: Path) -> None:
     verify(folder, None, memory_mb=1000, seconds=60, n_rows=10_000)
 
 
+@pytest.mark.long
 def test_workers_never_see_a_rejected_version(home: Path) -> None:
     good = train(home, "model=linear", "figures=false")
     promote(config("promote", "data=rentals"))

@@ -89,6 +89,7 @@ def test_a_killed_search_finishes_its_open_trials_when_it_continues(home: Path, 
     assert set(finished_runs.values()) == {1} and "RUNNING" not in {run.info.status for run in runs}
 
 
+@pytest.mark.long
 def test_a_search_continues_after_a_failed_trial(home: Path) -> None:
     space = ("model=decision_tree", "hydra/sweeper=search", "hydra.sweeper.n_trials=8", "model.estimator.max_depth=range(-3,4)")
     result = command(home, *QUICK, *space)
@@ -113,7 +114,7 @@ def test_parallel_trials_keep_to_their_number_and_are_pruned_between_folds(home:
 
 
 def test_several_objectives_give_a_pareto_set(home: Path) -> None:
-    result = command(home, *SEARCH, "hydra.sweeper.objectives=[rmse,model_bytes]", "hydra.sweeper.n_trials=8")
+    result = command(home, *SEARCH, "hydra.sweeper.objectives=[rmse,model_bytes]", "hydra.sweeper.n_trials=4")
     assert result.code == 0, result.out + result.err
     assert "* marks the Pareto set" in result.out and "│ 1* │" in result.out
 

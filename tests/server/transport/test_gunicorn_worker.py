@@ -276,6 +276,7 @@ def test_a_client_that_disconnects_early_ends_no_worker(served: Server) -> None:
     assert served.workers() == workers
 
 
+@pytest.mark.long
 def test_an_untested_gunicorn_serves_with_its_own_worker(served: Server, tmp_path: Path, empty_store: Path) -> None:
     home = promoted(tmp_path, "rentals", empty_store)
     (tmp_path / "newer").mkdir()
@@ -338,6 +339,7 @@ def test_a_chunked_body_within_the_limit_is_read_whole(served: Server) -> None:
         assert client.response()[0] == 200
 
 
+@pytest.mark.long
 def test_replaced_workers_answer_until_their_successors_are_ready(served_home: Path, tmp_path: Path) -> None:
     may_start = tmp_path / "may_start"
     may_start.touch()
