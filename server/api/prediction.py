@@ -163,11 +163,11 @@ class PredictionApi:
             timer.lap(PARSE_STAGE)
             matrix = model.validator.try_encode(payload) if len(payload.rows) <= self._max_rows else None
             timer.lap(VALIDATE_STAGE)
-            if matrix is not None and request.body.count(b":") == payload.key_count(matrix.shape[1]):
+            if matrix is not None and payload.has_unique_keys(request.body, matrix.shape[1]):
                 return payload, matrix
         except (ValueError, RequestError):
             pass  # the strict parser below names the error
-        # invalid JSON or values, a duplicate key, a colon within a string, or what only MLflow accepts
+        # invalid JSON or values, a duplicate key, an escape within a string, or what only MLflow accepts
         if request.route == PREDICT_ROUTE:
             return self._validate(request_body.parse_predict(request_body.loads_strict(request.body)), model, timer)
         features = model.bundle.schema.features

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import chain
 from typing import Any, NoReturn
 
 from werkzeug.http import parse_options_header
@@ -39,9 +40,13 @@ class Rows:
     rows: Sequence[Any]
     extra_keys: int
 
-    def key_count(self, width: int) -> int:
-        """Return the number of keys in the body if each row object has `width` keys."""
-        return self.extra_keys + (len(self.rows) * width if self.columns is None else 0)
+    def has_unique_keys(self, body: bytes, width: int) -> bool:
+        """Return whether the body, with `width` keys in a row, has none twice: as many colons outside of texts as keys."""
+        n_within_texts = body.count(b":") - self.extra_keys - (len(self.rows) * width if self.columns is None else 0)
+        if n_within_texts == 0 or b"\\" in body:  # an escape can be a colon
+            return n_within_texts == 0
+        cells = chain(self.columns, *self.rows) if self.columns else chain.from_iterable(chain(*row.items()) for row in self.rows)
+        return n_within_texts == sum(cell.count(":") for cell in cells if isinstance(cell, str))
 
 
 def parse_predict(body: Any) -> Rows:

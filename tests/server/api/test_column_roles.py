@@ -124,3 +124,18 @@ def test_the_log_has_the_columns_that_were_sent(orders_server: Server) -> None:
     wait_for(lambda: bool(logged()[0]), "the request is logged")
     ((entry,), _) = logged()
     assert dict(zip(entry["columns"], entry["rows"][0], strict=True)) == {**ROW, **UNUSED}
+
+
+@pytest.mark.parametrize("time", ["18:30", r"18\u003a30"])
+def test_a_colon_within_a_text_hides_no_duplicate_key(orders_server: Server, time: str) -> None:
+    row = {**ROW, "placed": f"24.12.2021 {time}"}
+    body = json.dumps(row).replace("\\\\", "\\")
+    assert orders_server.ask("/predict", body.encode()).json["predictions"] == predictions(orders_server, ROW)
+    twice = f'{body[:-1]}, "placed": "24.12.2021 {time}"}}'
+    for route, sent in (
+        ("/predict", twice),
+        ("/predict", f'{{"instances": [{twice}]}}'),
+        ("/invocations", f'{{"inputs": [{twice}]}}'),
+    ):
+        answer = orders_server.ask(route, sent.encode())
+        assert (answer.status, "duplicate key 'placed'" in answer.text) == (400, True), answer
