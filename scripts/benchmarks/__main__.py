@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 
 from housing.core.environment import PROJECT
-from scripts.benchmarks import any_table, code_size, footprint, models, predictions, quality, scale, splits, sweeps
+from scripts.benchmarks import any_table, code_size, columns, footprint, models, predictions, quality, scale, splits, sweeps
 from scripts.benchmarks import serving as serving_peers
 from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
 
@@ -66,6 +66,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "quality": quality.print_quality,
     "anytable": any_table.print_journeys,
     "splits": splits.print_splits,
+    "columns": columns.print_columns,
     "sweep": sweeps.print_overhead,
     "search": sweeps.print_search,
     "kills": kills,

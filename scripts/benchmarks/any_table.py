@@ -95,27 +95,28 @@ def _to_json(value: Any) -> Any:
 def _serve(table: Sequence[str], rows: Sequence[Row], home: Path) -> Served:
     """Start a server, and request predictions of all rows by both routes."""
     start = time.perf_counter()
-    with _server(table, home):
-        columns = _wait_for_columns()
+    with server(table, home):
+        columns = served_columns()
         features = [name for name, column in columns.items() if column["role"] in ("feature", "latitude", "longitude")]
         records = [{name: row[name] for name in features} for row in rows]
-        _ask("/predict", records[0])
+        ask("/predict", records[0])
         seconds = time.perf_counter() - start
         predictions = {
             route: [
                 prediction
                 for first in range(0, len(records), CHUNK_ROWS)
-                for prediction in _ask(route, {layout: records[first : first + CHUNK_ROWS]})["predictions"]
+                for prediction in ask(route, {layout: records[first : first + CHUNK_ROWS]})["predictions"]
             ]
             for route, layout in (("/predict", "instances"), ("/invocations", "dataframe_records"))
         }
-        predictions["/predict, row by row"] = [_ask("/predict", row)["predictions"][0] for row in records[:CHUNK_ROWS]]
+        predictions["/predict, row by row"] = [ask("/predict", row)["predictions"][0] for row in records[:CHUNK_ROWS]]
         predictions["/predict, row by row"] += predictions["/predict"][CHUNK_ROWS:]
         return Served(seconds, predictions)
 
 
 @contextmanager
-def _server(table: Sequence[str], home: Path) -> Iterator[None]:
+def server(table: Sequence[str], home: Path) -> Iterator[None]:
+    """Serve a table's model for the time of a block."""
     arguments = [PYTHON, "-m", "housing.serve", *table, f"serve.port={URL.rpartition(':')[2]}", "serve.poll_seconds=0.1"]
     environ = project_environment(HOUSING_HOME=str(home))
     with subprocess.Popen(arguments, env=environ, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -125,12 +126,12 @@ def _server(table: Sequence[str], home: Path) -> Iterator[None]:
             process.terminate()
 
 
-def _wait_for_columns() -> dict[str, Any]:
+def served_columns() -> dict[str, Any]:
     """Return the columns of the served model, as soon as there is one."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            columns: dict[str, Any] = _ask("/model")["schema"]["columns"]
+            columns: dict[str, Any] = ask("/model")["schema"]["columns"]
             return columns
         except OSError:
             if time.monotonic() > deadline:
@@ -138,7 +139,8 @@ def _wait_for_columns() -> dict[str, Any]:
             time.sleep(0.05)
 
 
-def _ask(route: str, body: object = None) -> Any:
+def ask(route: str, body: object = None) -> Any:
+    """Send a GET request, or a body as JSON, and return the JSON of the response."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{URL}{route}", data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as response:
