@@ -68,7 +68,10 @@ class SweepSettings:
             objectives=list(cfg.hydra.sweeper.get("objectives") or [cfg.metric]),
             figures=cfg.figures,
             fail_fast=cfg.fail_fast,
-            promote_overrides=[] if cfg.max_rows is None else [f"max_rows={cfg.max_rows}"],
+            promote_overrides=[
+                *([] if cfg.max_rows is None else [f"max_rows={cfg.max_rows}"]),
+                *([] if cfg.metric == "rmse" else [f"rank_by={cfg.metric}"]),
+            ],
             hydra=cfg.hydra,
         )
 
