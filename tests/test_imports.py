@@ -44,7 +44,9 @@ from housing.schema.table_schema import Schema
 columns = {"a": {"type": "float", "role": "latitude"}, "o": {"type": "float", "role": "longitude"}}
 schema = Schema.from_dict({"name": "t", "columns": {**columns, "y": {"type": "float", "role": "target"}}})
 def use(**blocks):
-    features = Features(schema, {"blocks": blocks, "exclude_roles": [], "applicability": None}, "native")
+    encoding = {"method": "auto", "max_one_hot_levels": 30, "smoothing": 10}
+    config = {"blocks": blocks, "exclude_roles": [], "applicability": None, "encoding": encoding}
+    features = Features(schema, config, "native")
     features.fit_transform(np.arange(20.0).reshape(10, 2), np.arange(10.0))
     features.transform(np.ones((1, 2)))
 use(rotation={"degrees": [15]}, distance={"points": {"p": "1 2"}, "lines": {"l": "1 2, 3 4"}}, ratio={"columns": {"r": {"a": 1}}})

@@ -20,7 +20,9 @@ from housing.evaluation.slices import SliceSettings, compute_rmse, make_slices, 
 from housing.features.spatial_index import SpatialIndex
 from housing.schema.column import Vector
 from housing.training import estimators, fitting
+from housing.training.encoding_choice import choose_encoding
 from housing.training.fitting import FitSettings
+from housing.training.ranking_metric import RankingMetric
 from housing.training.metrics import score
 
 N_RESAMPLES, CONFIDENCE = 1000, 0.95
@@ -123,7 +125,8 @@ def refit_config(cfg: DictConfig, table: Table, parts: Split) -> estimators.Mode
     With `refit`, boosting rounds and the transform of the target are found on the validation rows. Then the model is fitted on
     the training and validation rows.
     """
-    settings = FitSettings.from_config(cfg)
+    metric = RankingMetric.from_config(cfg)
+    settings = choose_encoding(FitSettings.from_config(cfg), table, parts, metric).settings
     if not cfg.refit:
         return fitting.fit(settings, table, parts.train, parts.valid)
     first = fitting.fit(settings, table, parts.train, parts.valid) if settings.needs_validation else None

@@ -6,20 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
-from housing.features.category_means import level_means, out_of_fold_means, positions
 from housing.features.date_parts import date_part_names, date_parts
+from housing.features.level_encodings import AUTO, ONE_HOT, CategoryEncoding, positions
 from housing.schema.column import Column, Matrix, Vector
 from housing.schema.table_schema import Schema
 
 NAN_HANDLING = ("impute", "native")
-MAX_ONE_HOT_LEVELS = 30
 
 
 class Encoder:
     """Encoding of categories and imputation of missing numbers.
 
-    A category with up to `MAX_ONE_HOT_LEVELS` levels is one-hot encoded, and a missing value is a level of its own. A category
-    with more levels becomes the smoothed mean target of the level, out of fold for training rows. A date becomes its parts.
+    A category with few levels is one-hot encoded, and a missing value is a level of its own. A category with many levels becomes
+    a few numbers of the level, such as its smoothed mean target, out of fold for training rows. A date becomes its parts.
 
     Parameters
     ----------
@@ -32,17 +31,21 @@ class Encoder:
     nan_handling
         "impute" replaces a missing number by the training median and adds a flag per nullable column. Linear models and
         scikit-learn's trees need it: their ONNX graphs are silently wrong for NaN. "native" passes NaN to the estimator.
+    encoding
+        What counts as many levels, and what becomes of them.
 
     Attributes
     ----------
     names
-        Names of the encoded columns: numbers, parts of dates, derived columns, missing flags, levels, mean targets.
+        Names of the encoded columns: numbers, parts of dates, derived columns, missing flags, levels, numbers of levels.
     arrays
         Fitted state: `medians`, shape (numbers + date parts + derived,), if `nan_handling` is "impute". For each category with
-        many levels `level_means_<index>`, shape (levels + 2,).
+        many levels `level_values_<index>`, shape (levels + 2, numbers of a level).
     """
 
-    def __init__(self, schema: Schema, visible: Sequence[int], derived: list[str], nan_handling: str) -> None:
+    def __init__(
+        self, schema: Schema, visible: Sequence[int], derived: list[str], nan_handling: str, encoding: CategoryEncoding
+    ) -> None:
         if nan_handling not in NAN_HANDLING:
             raise ConfigError(f"model.nan_handling must be {' or '.join(NAN_HANDLING)} (got {nan_handling!r}).")
         columns = [(index, schema.features[index]) for index in visible]
@@ -51,9 +54,9 @@ class Encoder:
         self.dates = [(index, column.format) for index, column in columns if column.type == "date"]
         numeric = [*self.numbers, *(index for index, _ in self.dates)]
         self.missing_flags = [index for index in numeric if self.impute and schema.features[index].nullable]
-        self.target_encoded = [index for index, column in columns if len(column.categories) > MAX_ONE_HOT_LEVELS]
-        self._n_levels = np.array([len(schema.features[index].categories) for index in self.target_encoded])
-        levels = [(index, level) for index, column in columns if index not in self.target_encoded for level in _levels(column)]
+        self.encoding, self.many_levels = encoding, _find_many_levels(columns, encoding)
+        self._n_levels = np.array([len(schema.features[index].categories) for index in self.many_levels])
+        levels = [(index, level) for index, column in columns if index not in self.many_levels for level in _levels(column)]
         self._level_columns, self._level_codes = [index for index, _ in levels], np.array([level for _, level in levels])
         self._is_missing_level = np.isnan(self._level_codes)
         self.names = [schema.features[index].name for index in self.numbers]
@@ -63,31 +66,31 @@ class Encoder:
         self.names += derived
         self.names += [f"{schema.features[index].name}_is_missing" for index in self.missing_flags]
         self.names += [_level_name(schema.features[index], level) for index, level in levels]
-        self.names += [f"{schema.features[index].name}_target_mean" for index in self.target_encoded]
+        self.names += [f"{schema.features[index].name}_{suffix}" for index in self.many_levels for suffix in encoding.suffixes]
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
     def fit_transform(self, matrix: Matrix, target: Vector, derived: Sequence[Matrix], weight: Vector | None = None) -> Matrix:
         """Fit on training rows, and return their encoded columns, shape (rows, names).
 
-        Learn the medians of numbers and derived columns, 0 for a column without any value, and the mean targets of levels.
+        Learn the medians of numbers and derived columns, 0 for a column without any value, and the numbers of levels.
         """
         weight = np.ones(len(target)) if weight is None else weight
         if self.impute:
             columns = np.hstack([matrix[:, self.numbers], *self._date_parts(matrix), *derived])
             self.arrays["medians"] = np.array([weighted_median(column, weight) for column in columns.T])
         encoded = []
-        for index, n_levels in zip(self.target_encoded, self._n_levels.tolist(), strict=True):
-            self.arrays[f"level_means_{index}"] = level_means(matrix[:, index], target, weight, n_levels)
-            encoded.append(out_of_fold_means(matrix[:, index], target, weight, n_levels)[:, None])
+        for index, n_levels in zip(self.many_levels, self._n_levels.tolist(), strict=True):
+            self.arrays[f"level_values_{index}"] = self.encoding.level_values(matrix[:, index], target, weight, n_levels)
+            encoded.append(self.encoding.out_of_fold_values(matrix[:, index], target, weight, n_levels))
         return np.concatenate([*self._parts(matrix, derived), *encoded], axis=1)
 
     def transform(self, matrix: Matrix, derived: Sequence[Matrix]) -> Matrix:
         """Return the encoded columns of new rows, shape (rows, names)."""
         parts = self._parts(matrix, derived)
-        if self.target_encoded:
-            index = positions(matrix[:, self.target_encoded], self._n_levels)
-            means = [self.arrays[f"level_means_{column}"] for column in self.target_encoded]
-            parts += [of_column[index[:, [position]]] for position, of_column in enumerate(means)]
+        if self.many_levels:
+            index = positions(matrix[:, self.many_levels], self._n_levels)
+            values = [self.arrays[f"level_values_{column}"] for column in self.many_levels]
+            parts += [of_column[index[:, position]] for position, of_column in enumerate(values)]
         return np.concatenate(parts, axis=1)
 
     def _date_parts(self, matrix: Matrix) -> list[Matrix]:
@@ -104,6 +107,14 @@ class Encoder:
             values = matrix[:, self._level_columns]
             parts.append(((values == self._level_codes) | (np.isnan(values) & self._is_missing_level)).astype(np.float64))
         return parts
+
+
+def _find_many_levels(columns: Sequence[tuple[int, Column]], encoding: CategoryEncoding) -> list[int]:
+    """Return the indices of the categories that the encoding's method applies to. Raises ConfigError if it is not chosen yet."""
+    many = [index for index, column in columns if column.type == "category" and encoding.has_many(len(column.categories))]
+    if many and encoding.method == AUTO:
+        raise ConfigError("features.encoding.method is auto, which training replaces by the best method before it fits features.")
+    return [] if encoding.method == ONE_HOT else many
 
 
 def _levels(column: Column) -> list[float]:

@@ -14,6 +14,7 @@ from housing.features.applicability import ApplicabilityDomain
 from housing.features.encoding import Encoder
 from housing.features.gaussian_process import LocalGaussianProcess
 from housing.features.landmarks import LandmarkDistances
+from housing.features.level_encodings import CategoryEncoding
 from housing.features.nearest_neighbours import NearestNeighbours
 from housing.features.ratios import Ratios
 from housing.features.rotation import Rotation
@@ -71,7 +72,7 @@ BLOCKS: dict[str, Callable[..., Block]] = {
 }
 
 
-CONFIG_KEYS = ("blocks", "exclude_roles", "applicability")
+CONFIG_KEYS = ("blocks", "exclude_roles", "applicability", "encoding")
 RESERVED_LABELS = ("encoder", "applicability")  # prefixes of the pipeline's own arrays in its state
 
 
@@ -85,7 +86,7 @@ class Features:
     config
         A config of the group `features`. `blocks` maps labels to parameters; `block` among them names the class, by default
         the label. `exclude_roles` lists roles of columns that the estimator does not receive. `applicability` sets the
-        distance beyond which local columns are missing, or is None.
+        distance beyond which local columns are missing, or is None. `encoding` has the attributes of `CategoryEncoding`.
     nan_handling
         Passed to the encoder: "impute" or "native".
 
@@ -101,7 +102,8 @@ class Features:
         self.nan_handling = nan_handling
         self.blocks = {label: _make_block(schema, label, block) for label, block in config["blocks"].items()}
         visible = [index for index, column in enumerate(schema.features) if column.role not in config["exclude_roles"]]
-        self.encoder = Encoder(schema, visible, [name for block in self.blocks.values() for name in block.names], nan_handling)
+        derived = [name for block in self.blocks.values() for name in block.names]
+        self.encoder = Encoder(schema, visible, derived, nan_handling, parse_encoding(config["encoding"]))
         _validate_names(schema, self.names)
         self.applicability = (
             None if nan_handling == "impute" else ApplicabilityDomain.from_config(schema, config["applicability"])
@@ -184,6 +186,14 @@ class Features:
         if features.names != state["names"]:
             raise ConfigError(f"The blocks have the columns {features.names}, but the state lists {state['names']}.")
         return features
+
+
+def parse_encoding(config: Mapping[str, Any]) -> CategoryEncoding:
+    """Return the encoding that a config declares. Raises ConfigError."""
+    try:
+        return CategoryEncoding(**config)
+    except TypeError as error:
+        raise ConfigError(f"features.encoding: {error}") from error
 
 
 def _validate_config(config: Mapping[str, Any]) -> None:

@@ -19,7 +19,9 @@ from housing.reports.page import HtmlTable, Page, Section
 from housing.reports.run_data import RunData
 from housing.tracking import tags
 from housing.training import fitting
+from housing.training.encoding_choice import choose_encoding
 from housing.training.fitting import FitSettings
+from housing.training.ranking_metric import RankingMetric
 
 N_EXPLAINED_ROWS = 1000  # test rows
 
@@ -100,13 +102,15 @@ def _explanation_section(run: RunData) -> Section:
 def _learning_curve_section(cfg: DictConfig, run: RunData) -> Section:
     """Fit on subsets of the training rows; the fit on all of them is the run's own."""
     order = np.random.default_rng(0).permutation(run.parts.train)
+    metric = RankingMetric.from_config(run.cfg)
+    settings = choose_encoding(FitSettings.from_config(run.cfg), run.table, run.parts, metric).settings
     sizes, rmse, skipped = [], [], []
     for share in cfg.sizes:
         if not 0 < share < 1:
             raise ConfigError(f"sizes must be fractions between 0 and 1 (got {share}).")
         rows = np.sort(order[: max(1, round(share * len(order)))])
         try:
-            model = fitting.fit(FitSettings.from_config(run.cfg), run.table, rows, run.parts.valid)
+            model = fitting.fit(settings, run.table, rows, run.parts.valid)
         except ConfigError as error:  # too few rows for the features
             skipped.append(f"{len(rows):,} rows: {error}")
             continue

@@ -14,6 +14,7 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from housing.bundle.bundle import Bundle
 from housing.core.config import SWEEP_RUN, to_yaml
 from housing.core.environment import commit
 from housing.core.errors import JobSkipped, StoreError, TrialPruned
@@ -202,7 +203,7 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started:
 
         bundle, metrics = build(BuildSettings.from_config(cfg), table, parts, tracked_run.id, on_fold, on_round, on_fit)
     bundle.write(job.folder / BUNDLE)
-    tracked_run.log(metrics=metrics, tags={tracking_tags.TRANSFORM: bundle.card["target"]["transform"]})
+    tracked_run.log(metrics=metrics, tags=_choice_tags(bundle))
     if job.is_standalone or cfg.log_model == "all":
         log_bundle(tracked_run, job.folder, table.schema)
     if job.is_standalone and cfg.figures:
@@ -212,6 +213,13 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started:
         for name in (BUNDLE, HOLDOUT):  # the store has both
             shutil.rmtree(job.folder / name)
     return metrics
+
+
+def _choice_tags(bundle: Bundle) -> dict[str, str]:
+    """Return tags of what the run chose on its validation rows."""
+    method = bundle.card["encoding"]["method"]
+    tags = {tracking_tags.TRANSFORM: bundle.card["target"]["transform"]}
+    return tags if method is None else {**tags, tracking_tags.ENCODING: method}
 
 
 def log_bundle(tracked_run: Run, folder: Path, schema: Schema) -> None:

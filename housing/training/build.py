@@ -26,6 +26,7 @@ from housing.schema.table_schema import Schema
 from housing.training.background import select_background
 from housing.training.callbacks import OnFit, OnFold, OnRound, no_op
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
+from housing.training.encoding_choice import EncodingChoice, choose_encoding
 from housing.training.estimator_arguments import check_estimator
 from housing.training.estimators import AUTO, LOG, FittedEstimator, Model, export_boosters, require_weighted_fit, sample_weight
 from housing.training.fitting import FitSettings, fit
@@ -76,6 +77,8 @@ class BuildSettings:
     ----------
     names
         Names of the model, the features and the table, for the model card.
+    metric
+        The score of the run, by which its encoding is chosen.
     refit
         Whether the bundle comes from a second fit, on training and validation rows together.
     parity_tolerance
@@ -130,10 +133,10 @@ def build(
     table = table.with_levels(table.count_levels(fit_rows))
     if settings.interval is not None:
         require_weighted_fit("interval.estimator", settings.interval.create_estimator(), weight_column(table.schema))
-    scores = {}
+    scores, encoding = {}, choose_encoding(settings.fit, table, parts, settings.metric)
     if settings.cross_validation is not None:
-        scores = cross_validate(settings.cross_validation, settings.fit, settings.metric, table, parts, on_fold)
-    model = fit(settings.fit, table, parts.train, parts.valid, on_round=on_round)
+        scores = cross_validate(settings.cross_validation, encoding.settings, settings.metric, table, parts, on_fold)
+    model = fit(encoding.settings, table, parts.train, parts.valid, on_round=on_round)
     _report_transform(settings.fit, model)
     first, valid_matrix = model, table.matrix[parts.valid]
     predicted = model.predict(valid_matrix)
@@ -143,7 +146,7 @@ def build(
     if settings.interval is not None:
         interval, error_scales = _fit_interval(settings.interval, model, table, parts)
     if settings.refit:
-        model = fit(settings.fit, table, fit_rows, first=first, on_round=on_round)
+        model = fit(encoding.settings, table, fit_rows, first=first, on_round=on_round)
         metrics["refit_seconds"] = model.fit_seconds
     on_fit(HoldoutPredictions(parts.valid, predicted, error_scales, export_boosters(model)))
     bundle = build_bundle(model, table, fit_rows, parts.valid, settings.parity_tolerance)
@@ -154,7 +157,7 @@ def build(
     bundle.background = fit_matrix[select_background(table.schema, fit_matrix, settings.n_background_rows, settings.seed)]
     bundle.select_golden_rows(valid_matrix[_is_accepted(table.schema, valid_matrix)], settings.n_golden_rows)
     metrics |= measure_cost(bundle, valid_matrix)
-    bundle.card = model_card(settings, table, parts, run_id, metrics, first)
+    bundle.card = model_card(settings, table, parts, run_id, metrics, encoding, first)
     return bundle, metrics
 
 
@@ -243,7 +246,13 @@ def _interval_folds(n_folds: int, rows: Rows, units: Units | None) -> Iterable[t
 
 
 def model_card(
-    settings: BuildSettings, table: Table, parts: Split, run_id: str, metrics: Mapping[str, float], first: Model
+    settings: BuildSettings,
+    table: Table,
+    parts: Split,
+    run_id: str,
+    metrics: Mapping[str, float],
+    encoding: EncodingChoice,
+    first: Model,
 ) -> dict[str, Any]:
     """Return the model card: the model's name, its metrics, its data and its code. `first` is the fit on the training rows."""
     weight = weight_column(table.schema)
@@ -252,6 +261,7 @@ def model_card(
         "features": settings.names["features"],
         "run_id": run_id,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "encoding": {"method": encoding.method, settings.metric.name: round_metrics(encoding.scores)},
         "metrics": round_metrics(metrics),
         "target": {"transform": first.transform, "validation_rmse": round_metrics(first.rmse_by_transform)},
         "data": {

@@ -3,6 +3,7 @@
 import copy
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,14 @@ COORDINATES = {
     "lat": {"type": "float", "role": "latitude"},
     "lon": {"type": "float", "role": "longitude"},
 }  # columns for a schema in a test
+
+
+NO_BLOCKS: dict[str, Any] = {
+    "blocks": {},
+    "exclude_roles": [],
+    "applicability": None,
+    "encoding": {"method": "auto", "max_one_hot_levels": 30, "smoothing": 10},
+}  # the config of features without blocks
 
 
 WITHOUT_REHEARSAL = {"promote": ("gate.smoke_test_seconds=null",)}  # off by default in tests: it takes seconds to start a server

@@ -16,7 +16,7 @@ from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 from housing.training import fitting
 from housing.training.fitting import FitSettings
-from tests.support.tables import COORDINATES, SMALL_GEO, config
+from tests.support.tables import COORDINATES, NO_BLOCKS, SMALL_GEO, config
 
 SCHEMA = Schema.from_dict(
     {
@@ -28,7 +28,6 @@ SCHEMA = Schema.from_dict(
     }
 )
 TRAIN = np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
-NO_BLOCKS: dict[str, Any] = {"blocks": {}, "exclude_roles": [], "applicability": None}
 
 
 @dataclass

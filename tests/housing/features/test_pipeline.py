@@ -16,7 +16,7 @@ from housing.schema.table_schema import Schema
 from housing.training import fitting
 from housing.training.fitting import FitSettings
 from housing.training.metrics import score
-from tests.support.tables import SMALL, config
+from tests.support.tables import NO_BLOCKS, SMALL, config
 
 MAP = Schema.from_dict(
     {
@@ -36,7 +36,7 @@ Y = np.array([1.0, 2.0])
 
 def features_config(**blocks: dict[str, Any]) -> dict[str, Any]:
     """Return the config of features with these blocks."""
-    return {"blocks": blocks, "exclude_roles": [], "applicability": None}
+    return {**NO_BLOCKS, "blocks": blocks}
 
 
 def derived_columns(**block: dict[str, Any]) -> dict[str, list[float]]:

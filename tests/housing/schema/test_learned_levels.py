@@ -13,7 +13,6 @@ from housing.bundle.bundle import Bundle
 from housing.core.errors import ConfigError
 from housing.data.split import split, split_by_hash
 from housing.data.table import Table, load, validate_frame
-from housing.features.category_means import level_means, out_of_fold_means
 from housing.ingestion.drift import measure_drift
 from housing.schema.column import Column
 from housing.schema.table_schema import Schema
@@ -104,17 +103,6 @@ def test_drift_counts_new_levels_in_a_bin_of_their_own() -> None:
     drift = measure_drift(present, new, significance=0.01)[0]
     assert drift.psi > 1
     assert not measure_drift(present, towns(*["b", "a"] * 100), significance=0.01)[0].psi > 0.1
-
-
-def test_mean_targets_are_out_of_fold_and_smoothed() -> None:
-    random = np.random.default_rng(0)
-    codes, noise = random.integers(0, 500, 1000).astype(float), random.normal(0, 1, 1000)
-    encoded = out_of_fold_means(codes, noise, np.ones(len(noise)), 500)
-    in_fold = level_means(codes, noise, np.ones(len(noise)), 500)[codes.astype(int)]
-    assert abs(np.corrcoef(encoded, noise)[0, 1]) < 0.1
-    assert np.corrcoef(in_fold, noise)[0, 1] > 0.5
-    means = level_means(np.array([0.0, 0.0, np.nan]), np.array([1.0, 1.0, 4.0]), np.ones(3), 2)
-    np.testing.assert_allclose(means, [22 / 12, 2.0, 2.0, 24 / 11])
 
 
 @pytest.fixture(scope="module", params=["linear", "xgboost"])

@@ -19,7 +19,7 @@ from housing.training.estimator_specs import EstimatorSpec
 from housing.training.estimators import Model
 from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import score
-from tests.support.tables import SMALL, config, require_library
+from tests.support.tables import NO_BLOCKS, SMALL, config, require_library
 
 
 @pytest.mark.parametrize(
@@ -381,8 +381,9 @@ def test_features_refuse_too_few_rows(towns: Table, features: str, rows: int, me
 
 
 def test_a_fit_needs_no_config(rentals: Table) -> None:
-    features: dict[str, Any] = {"blocks": {}, "exclude_roles": [], "applicability": None}
-    settings = FitSettings((EstimatorSpec("tree", partial(DecisionTreeRegressor, max_depth=6), features, nan_handling="impute"),))
+    settings = FitSettings(
+        (EstimatorSpec("tree", partial(DecisionTreeRegressor, max_depth=6), NO_BLOCKS, nan_handling="impute"),)
+    )
     model = fit(settings, rentals, np.arange(400))
     scores = score(model.predict(rentals.matrix[400:]), rentals.target[400:], None)
     assert not settings.uses_early_stopping and model.best_rounds == {}

@@ -16,8 +16,8 @@ from housing.data.table import Table, load, validate_frame
 from housing.evaluation.bootstrap import bootstrap_interval, compute_score, weigh_error
 from housing.evaluation.evaluate import score_by_distance
 from housing.evaluation.slices import SliceMask, score_slices
-from housing.features.category_means import level_means
 from housing.features.encoding import median, weighted_median
+from housing.features.level_encodings import CategoryEncoding
 from housing.features.target_encoding import SpatialTargetEncoding
 from housing.promotion.gate import effective_rows
 from housing.promotion.promotion import promote
@@ -102,8 +102,9 @@ def test_a_row_of_weight_2_is_scored_like_the_row_twice_exactly() -> None:
 
 def test_level_means_and_medians_count_a_row_of_weight_2_twice() -> None:
     codes = np.array([0.0, 1.0, 1.0, np.nan])
-    means = level_means(np.repeat(codes, TWICE), np.repeat(ACTUAL, TWICE), np.ones(8), 2)
-    np.testing.assert_array_equal(level_means(codes, ACTUAL, WEIGHT, 2), means)
+    encoding = CategoryEncoding("target_mean", max_one_hot_levels=1, smoothing=10)
+    means = encoding.level_values(np.repeat(codes, TWICE), np.repeat(ACTUAL, TWICE), np.ones(8), 2)
+    np.testing.assert_array_equal(encoding.level_values(codes, ACTUAL, WEIGHT, 2), means)
     random = np.random.default_rng(0)
     for _ in range(50):
         values, weight = random.integers(0, 9, 12).astype(np.float64), random.integers(1, 4, 12)
