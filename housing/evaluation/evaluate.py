@@ -22,8 +22,8 @@ from housing.schema.column import Vector
 from housing.training import estimators, fitting
 from housing.training.encoding_choice import choose_encoding
 from housing.training.fitting import FitSettings
-from housing.training.ranking_metric import RankingMetric
 from housing.training.metrics import score
+from housing.training.ranking_metric import RankingMetric
 
 N_RESAMPLES, CONFIDENCE = 1000, 0.95
 NOMINAL_COVERAGE = 0.9

@@ -86,5 +86,6 @@ def positions(codes: Matrix, n_levels: Vector) -> Matrix:
 def _positions_in_order(means: Vector, present: Vector) -> Vector:
     """Return where means are among those of the levels that have rows: 0 is below the lowest, 1 above the highest."""
     ordered = np.sort(present)
-    ends: Vector = np.searchsorted(ordered, means, "left") + np.searchsorted(ordered, means, "right")
-    return ends / (2 * len(ordered))
+    ends = np.searchsorted(ordered, means, "left") + np.searchsorted(ordered, means, "right")
+    middles: Vector = ends / (2 * len(ordered))
+    return middles

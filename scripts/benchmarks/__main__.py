@@ -2,6 +2,7 @@
 
     scripts/bench [NAME ...]      without a name: all of them
     scripts/bench anytable FOLDER FILE=TARGET ...      tables of your own, instead of the tutorial's
+    scripts/bench encodings FOLDER TABLE ...      tables of your own (FOLDER/data/TABLE.yaml), instead of a generated one
 
 All need the real table in data/ (python -m housing.fetch). ROUNDS=5 changes the number of rounds (default 3).
 """
@@ -10,10 +11,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from housing.core.environment import PROJECT
-from scripts.benchmarks import any_table, code_size, columns, footprint, models, predictions, quality, scale, splits, sweeps
+from scripts.benchmarks import (
+    any_table,
+    code_size,
+    columns,
+    encodings,
+    footprint,
+    models,
+    predictions,
+    quality,
+    scale,
+    splits,
+    sweeps,
+)
 from scripts.benchmarks import serving as serving_peers
 from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
 
@@ -67,6 +80,8 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "anytable": any_table.print_journeys,
     "splits": splits.print_splits,
     "columns": columns.print_columns,
+    "encodings": encodings.print_methods,
+    "levels": encodings.print_row_cost,
     "sweep": sweeps.print_overhead,
     "search": sweeps.print_search,
     "kills": kills,
@@ -86,6 +101,11 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "code": code_size.print_code_size,
 }
 
+WITH_ARGUMENTS: dict[str, Callable[[Sequence[str]], None]] = {
+    "anytable": any_table.print_journeys,
+    "encodings": encodings.print_methods,
+}
+
 
 def _require(*programs: str) -> None:
     missing = [program for program in programs if shutil.which(program) is None]
@@ -101,8 +121,8 @@ def _run_program(name: str, *arguments: str, **environment: str) -> None:
 
 def main() -> None:
     """Print the tables of the named benchmarks, or of all."""
-    if sys.argv[1:2] == ["anytable"]:
-        any_table.print_journeys(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in WITH_ARGUMENTS:
+        WITH_ARGUMENTS[sys.argv[1]](sys.argv[2:])
         return
     names = sys.argv[1:] or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]

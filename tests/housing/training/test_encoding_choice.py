@@ -40,7 +40,8 @@ def streets() -> Table:
 def parts(streets: Table) -> Split:
     """A random split of the streets."""
     order = np.random.default_rng(1).permutation(len(streets))
-    return Split(*(np.sort(rows) for rows in np.split(order, [500, 660])))
+    train, valid, test = (np.sort(rows) for rows in np.split(order, [500, 660]))
+    return Split(train, valid, test)
 
 
 def settings(cfg: DictConfig) -> FitSettings:
