@@ -20,6 +20,7 @@ from scripts.benchmarks import (
     columns,
     encodings,
     footprint,
+    inference_protocol,
     models,
     predictions,
     quality,
@@ -40,6 +41,12 @@ def serving() -> None:
     """Print requests per second of the server and of its peers, side by side in one run. Needs wrk."""
     _require("wrk")
     serving_peers.print_peers()
+
+
+def protocol() -> None:
+    """Print requests per second of the Open Inference Protocol and of MLServer, and of binary bodies. Needs wrk."""
+    _require("wrk")
+    inference_protocol.print_protocol()
 
 
 def attacks() -> None:
@@ -91,6 +98,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "scale": scale.print_scale,
     "server": footprint.print_footprint,
     "serving": serving,
+    "protocol": protocol,
     "attacks": attacks,
     "endurance": endurance,
     "metrics": metrics,

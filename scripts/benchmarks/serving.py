@@ -11,11 +11,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
 
@@ -35,6 +36,7 @@ PLAIN_TREES = (
     "model.estimator.max_depth=6",
 )
 DEFAULT_MODEL = ("figures=false",)
+JSON_HEADERS = {"Content-Type": "application/json"}
 N_ROWS = (1, 100, 1000)
 N_CONNECTIONS = 8
 LOAD_SECONDS = 5
@@ -43,10 +45,10 @@ MODEL_URI = "models:/housing-california@staging"
 MAX_BODIES = 1000  # different requests of each size; one after the other, then again from the first
 ROTATION = """
 wrk.method = 'POST'
-wrk.headers['Content-Type'] = 'application/json'
 local requests, last = {}, 0
 init = function()
-  for body in io.lines('BODIES') do requests[#requests + 1] = wrk.format(nil, nil, nil, body) end
+  local file = io.open('BODIES', 'rb')
+  for _, size in ipairs({SIZES}) do requests[#requests + 1] = wrk.format(nil, nil, nil, file:read(size)) end
 end
 request = function()
   last = last % #requests + 1
@@ -66,11 +68,16 @@ class Server:
     process: "subprocess.Popen[bytes]"
     measured: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
-    def measure(self, bodies: Sequence[bytes], n_rows: int, directory: Path) -> None:
+    def measure(
+        self, bodies: Sequence[bytes], n_rows: int, directory: Path, headers: Mapping[str, str] = JSON_HEADERS
+    ) -> None:
         """Send the bodies in turn over all connections; record requests per second and processor milliseconds per request."""
-        script, sent = directory / "post.lua", directory / "bodies.txt"
-        sent.write_bytes(b"\n".join(bodies))
-        script.write_text(ROTATION.replace("BODIES", str(sent)), "utf-8")
+        script, sent = directory / "post.lua", directory / "bodies.bin"
+        sent.write_bytes(b"".join(bodies))
+        lines = [f"wrk.headers['{name}'] = '{value}'
+" for name, value in headers.items()]
+        rotation = ROTATION.replace("BODIES", str(sent)).replace("SIZES", ", ".join(str(len(body)) for body in bodies))
+        script.write_text("".join(lines) + rotation, "utf-8")
         before = self._cpu_seconds()
         arguments = ["wrk", "-t1", f"-c{N_CONNECTIONS}", f"-d{LOAD_SECONDS}s", "-s", str(script), self.url]
         output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
@@ -115,11 +122,16 @@ def request_bodies(names: list[str], rows: list[list[float]]) -> dict[str, bytes
     return {form: json.dumps(body, separators=(",", ":")).encode() for form, body in forms.items()}
 
 
-def _different_bodies(names: list[str], matrix: Any, n_rows: int) -> dict[str, list[bytes]]:
-    """Return requests in each form, each with other rows of the table, in random order."""
+def different_rows(matrix: Any, n_rows: int) -> list[Any]:
+    """Return the rows of each request, in random order."""
     order = np.random.default_rng(0).permutation(len(matrix))
     starts = range(0, len(matrix) - n_rows + 1, n_rows)[:MAX_BODIES]
-    requests = [request_bodies(names, matrix[order[start : start + n_rows]].tolist()) for start in starts]
+    return [matrix[order[start : start + n_rows]] for start in starts]
+
+
+def _different_bodies(names: list[str], matrix: Any, n_rows: int) -> dict[str, list[bytes]]:
+    """Return requests in each form, each with other rows of the table."""
+    requests = [request_bodies(names, rows.tolist()) for rows in different_rows(matrix, n_rows)]
     return {form: [request[form] for request in requests] for form in requests[0]}
 
 
@@ -167,9 +179,8 @@ def _print_table(servers: list[Server]) -> None:
 def _require_equal_predictions(servers: list[Server], bodies: dict[str, bytes]) -> None:
     expected = None
     for server in servers:
-        headers = {"Content-Type": "application/json"}
         with urllib.request.urlopen(
-            urllib.request.Request(server.url, bodies[server.body_form], headers), timeout=60
+            urllib.request.Request(server.url, bodies[server.body_form], JSON_HEADERS), timeout=60
         ) as response:
             predictions = np.array(json.load(response)["predictions"])
         expected = predictions if expected is None else expected
@@ -184,41 +195,48 @@ def _require_complete_log(server: Server) -> None:
 
 
 def _mlflow(home: Path) -> AbstractContextManager[Server]:
-    port = _free_port()
+    port = free_port()
     arguments = ("-m", "mlflow", "models", "serve", "-m", MODEL_URI, "--env-manager=local", "-p", str(port))
     variables = {"MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db"}
-    return _started("mlflow models serve", f"http://127.0.0.1:{port}/invocations", "split", home, arguments, variables)
+    return started("mlflow models serve", f"http://127.0.0.1:{port}/invocations", "split", home, arguments, variables)
 
 
 def _fastapi(home: Path) -> AbstractContextManager[Server]:
     run("-m", "scripts.benchmarks.peers.fit_estimator", str(home / "model.pkl"), *PLAIN_TREES, home=str(home))
-    port = _free_port()
+    port = free_port()
     arguments = ("-m", "uvicorn", "scripts.benchmarks.peers.fastapi_app:app", "--port", str(port), "--log-level=warning")
-    return _started("FastAPI + Pydantic + DataFrame", f"http://127.0.0.1:{port}/predict", "instances", home, arguments, {})
+    return started("FastAPI + Pydantic + DataFrame", f"http://127.0.0.1:{port}/predict", "instances", home, arguments, {})
 
 
 def _empty_flask(home: Path) -> AbstractContextManager[Server]:
-    port = _free_port()
+    port = free_port()
     arguments = (*GTHREAD, f"--bind=127.0.0.1:{port}", "scripts.benchmarks.peers.empty_flask_app:app")
-    return _started("an empty Flask endpoint", f"http://127.0.0.1:{port}/predict", "columns", home, arguments, {})
+    return started("an empty Flask endpoint", f"http://127.0.0.1:{port}/predict", "columns", home, arguments, {})
 
 
 def _housing(home: Path) -> AbstractContextManager[Server]:
-    port = _free_port()
+    port = free_port()
     arguments = ("-m", "housing.serve", f"serve.port={port}", "serve.workers=1")
-    return _started("housing", f"http://127.0.0.1:{port}/invocations", "split", PROJECT, arguments, {"HOUSING_HOME": str(home)})
+    return started("housing", f"http://127.0.0.1:{port}/invocations", "split", PROJECT, arguments, {"HOUSING_HOME": str(home)})
 
 
 @contextmanager
-def _started(
-    name: str, url: str, form: str, directory: Path, arguments: Sequence[str], variables: dict[str, str]
+def started(
+    name: str,
+    url: str,
+    form: str,
+    directory: Path,
+    arguments: Sequence[str],
+    variables: dict[str, str],
+    python: str = PYTHON,
+    probe: str = "/ping",
 ) -> Iterator[Server]:
     """Run a server for the time of a block."""
-    search_path = f"{Path(PYTHON).parent}:{os.environ['PATH']}"  # MLflow looks there for uvicorn
+    search_path = f"{Path(python).parent}:{os.environ['PATH']}"  # MLflow looks there for uvicorn
     environ = project_environment(OMP_NUM_THREADS="1", PATH=search_path, **variables)
-    with subprocess.Popen([PYTHON, *arguments], cwd=directory, env=environ, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen([python, *arguments], cwd=directory, env=environ, stdout=subprocess.DEVNULL) as process:
         try:
-            _wait_for_response(name, _with_path(url, "/ping"))
+            _wait_for_response(name, urljoin(url, probe))
             yield Server(name, url, form, process)
         finally:
             process.terminate()
@@ -244,7 +262,8 @@ def _with_path(url: str, path: str) -> str:
     return url.rpartition("/")[0] + path
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
