@@ -68,14 +68,11 @@ class Server:
     process: "subprocess.Popen[bytes]"
     measured: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
-    def measure(
-        self, bodies: Sequence[bytes], n_rows: int, directory: Path, headers: Mapping[str, str] = JSON_HEADERS
-    ) -> None:
+    def measure(self, bodies: Sequence[bytes], n_rows: int, directory: Path, headers: Mapping[str, str] = JSON_HEADERS) -> None:
         """Send the bodies in turn over all connections; record requests per second and processor milliseconds per request."""
         script, sent = directory / "post.lua", directory / "bodies.bin"
         sent.write_bytes(b"".join(bodies))
-        lines = [f"wrk.headers['{name}'] = '{value}'
-" for name, value in headers.items()]
+        lines = [f"wrk.headers['{name}'] = '{value}'\n" for name, value in headers.items()]
         rotation = ROTATION.replace("BODIES", str(sent)).replace("SIZES", ", ".join(str(len(body)) for body in bodies))
         script.write_text("".join(lines) + rotation, "utf-8")
         before = self._cpu_seconds()
