@@ -39,8 +39,13 @@ class FastPath:
             return self._fallback_app(
                 {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}, start_response
             )
-        api = self._inference_api if route == INFER_ROUTE else self._api
-        return _respond(api.handle(_prediction_request(route, environ, body)), start_response)
+        key = bearer_token(environ.get("HTTP_AUTHORIZATION"))
+        content_type, query = environ.get("CONTENT_TYPE", ""), environ.get("QUERY_STRING", "")
+        request = PredictionRequest(route, content_type, query, key, body)
+        if route == INFER_ROUTE:
+            request = request._replace(path=path, header_length=environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH", ""))
+            return _respond(self._inference_api.handle(request), start_response)
+        return _respond(self._api.handle(request), start_response)
 
     def _read_body(self, environ: Environ) -> bytes:
         """Read the whole body. The project's worker has it in memory; gunicorn's own workers read it from the socket."""
@@ -56,12 +61,6 @@ class FastPath:
         if length.isdecimal() and len(body) < int(length):
             raise body_incomplete(len(body), length)
         return body
-
-
-def _prediction_request(route: str, environ: Environ, body: bytes) -> PredictionRequest:
-    key, header_length = bearer_token(environ.get("HTTP_AUTHORIZATION")), environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH", "")
-    content_type, query = environ.get("CONTENT_TYPE", ""), environ.get("QUERY_STRING", "")
-    return PredictionRequest(route, content_type, query, key, body, environ["PATH_INFO"], header_length)
 
 
 def body_too_large(max_body: int) -> RequestError:
