@@ -76,7 +76,7 @@ class Server:
         rotation = ROTATION.replace("BODIES", str(sent)).replace("SIZES", ", ".join(str(len(body)) for body in bodies))
         script.write_text("".join(lines) + rotation, "utf-8")
         before = self._cpu_seconds()
-        arguments = ["wrk", "-t1", f"-c{N_CONNECTIONS}", f"-d{LOAD_SECONDS}s", "-s", str(script), self.url]
+        arguments = ["wrk", "-t1", f"-c{N_CONNECTIONS}", f"-d{LOAD_SECONDS}s", "--timeout=30s", "-s", str(script), self.url]
         output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
         used = self._cpu_seconds() - before
         if "Non-2xx" in output or "Socket errors" in output:
