@@ -26,7 +26,10 @@ from grafana.panels import (
 
 ALERTS = alerts.read_alerts()
 P99_LATENCY = 'max(route:housing_request_seconds:p99{route=~"/predict|/invocations|/v2/.*/infer"})'
-LATENCY_BUCKETS = 'sum by (le) (rate(housing_request_seconds_bucket{route=~"/predict|/invocations|/v2/.*/infer", instance=~"$instance"}[$__rate_interval]))'
+LATENCY_BUCKETS = (
+    'sum by (le) (rate(housing_request_seconds_bucket{route=~"/predict|/invocations|/v2/.*/infer",'
+    ' instance=~"$instance"}[$__rate_interval]))'
+)
 LIVE_RMSE_RATIO = "version:housing_live_rmse:ratio_to_promoted"
 
 
