@@ -5,7 +5,8 @@
     features/<n>/arrays.npz      fitted state of its blocks
     members/<n>/model.onnx       an estimator of the ensemble
     ensemble.json, ensemble.npz  features and region of each member, the applicability domain, and the transform of the target
-    interval.npz, interval.onnx  conformal scores and the error model, if the run fitted intervals
+    interval.npz, interval.onnx  conformal scores and the model of the size of errors, if the run fitted intervals
+    quantiles/<n>/model.onnx     models of the quantiles of the scores, if the run fitted them
     reference.json               histograms of the training rows and of the predictions
     card.json                    the model card: run, data, metrics, libraries
     golden.json                  rows with the predictions that this bundle must reproduce
@@ -25,7 +26,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from housing.bundle.conformal import Interval
+from housing.bundle.conformal import Calibration, Interval
 from housing.bundle.ensemble import Ensemble, Estimator, in_chunks, restore_ensemble
 from housing.bundle.file_format import (
     BACKGROUND_ARRAYS,
@@ -34,6 +35,7 @@ from housing.bundle.file_format import (
     FORMAT,
     INTERVAL_FILES,
     MEMBER_MODEL,
+    QUANTILES,
     SHARED_FILES,
     check_files,
     check_format,
@@ -179,8 +181,10 @@ class Bundle:
         for directory, member in make_numbered_dirs(folder / "members", self.ensemble.members):
             (directory / MEMBER_MODEL).write_bytes(_onnx_bytes(member.estimator))
         if self.interval is not None:
-            write_arrays(folder / INTERVAL_FILES[0], self.interval.arrays)
+            write_arrays(folder / INTERVAL_FILES[0], self.interval.calibration.to_arrays())
             (folder / INTERVAL_FILES[1]).write_bytes(_onnx_bytes(self.interval.error_model))
+            for directory, model in make_numbered_dirs(folder / QUANTILES, self.interval.quantile_models):
+                (directory / MEMBER_MODEL).write_bytes(_onnx_bytes(model))
 
     @classmethod
     def read(cls, folder: Path, model_type: Callable[[bytes], OnnxModel] = OnnxModel) -> Self:
@@ -223,11 +227,7 @@ class Bundle:
         models: list[Estimator] = [_read_model(folder, directory / MEMBER_MODEL, model_type) for directory in members]
         ensemble = restore_ensemble(schema, features, models, shared["ensemble.json"], read_arrays(folder / ENSEMBLE_ARRAYS))
         background = _read_background(schema, folder / BACKGROUND_ARRAYS)
-        interval = None
-        if (folder / INTERVAL_FILES[0]).is_file():
-            error_model = _read_model(folder, folder / INTERVAL_FILES[1], model_type)
-            arrays, is_relative = read_arrays(folder / INTERVAL_FILES[0]), ensemble.transform is not None
-            interval = Interval(arrays, error_model, is_relative=is_relative)
+        interval = _read_interval(folder, model_type, is_relative=ensemble.transform is not None)
         return cls(ensemble, shared["reference.json"], shared["card.json"], shared["golden.json"], background, interval)
 
     def verify_golden(self) -> None:
@@ -269,6 +269,21 @@ def _read_model(folder: Path, path: Path, model_type: Callable[[bytes], OnnxMode
         return model_type(path.read_bytes())
     except BundleError as error:
         raise BundleError(f"{path.relative_to(folder)}: {error}") from error
+
+
+def _read_interval(folder: Path, model_type: Callable[[bytes], OnnxModel], *, is_relative: bool) -> Interval | None:
+    """Return the intervals, or None if the run fitted none. Raises BundleError if levels and models do not match."""
+    if not (folder / INTERVAL_FILES[0]).is_file():
+        return None
+    calibration = Calibration.from_arrays(read_arrays(folder / INTERVAL_FILES[0]))
+    paths = [directory / MEMBER_MODEL for directory in list_numbered_dirs(folder / QUANTILES)]
+    if calibration.quantiles.shape != (len(calibration) if paths else 0, len(paths)) or len(calibration.levels) != len(paths):
+        raise BundleError(
+            f"{INTERVAL_FILES[0]} must have a level and a quantile of each row for each quantile model"
+            f" (got {len(calibration.levels)} levels, quantiles of shape {calibration.quantiles.shape} and {len(paths)} models)."
+        )
+    error_model, *quantile_models = (_read_model(folder, path, model_type) for path in (folder / INTERVAL_FILES[1], *paths))
+    return Interval(calibration, error_model, quantile_models, is_relative=is_relative)
 
 
 def _read_features(schema: Schema, directory: Path) -> Features:

@@ -1,12 +1,15 @@
-"""Conformal prediction intervals: split conformal, scaled by a model of the size of errors.
+"""Conformal prediction intervals: quantiles of the error, scaled by a model of its size and calibrated on held-out rows.
 
 Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, "Distribution-Free Predictive Inference for Regression", JASA 113
-(2018) 1094-1111, sections 2.2 and 5.2.
+(2018) 1094-1111, sections 2.2 and 5.2, for the scale. Romano, Patterson and Candès, "Conformalized Quantile Regression", NeurIPS
+2019, for the quantile models. Each bound is calibrated on its own side, so intervals may be asymmetric.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,36 +19,121 @@ from housing.core.errors import ConfigError
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
+MAX_CACHED_LEVELS = 64  # a correction sorts the calibration rows
+ROUNDING = 1e-9  # (n + 1) * level may be slightly above the whole number that it stands for
+
 
 class ErrorModel(Protocol):
-    """A model of the logarithm of the absolute error of a prediction."""
+    """A model of the error of a prediction: of the logarithm of its size, or of a quantile of its score."""
 
     def predict(self, columns: Matrix) -> Vector:
-        """Return the logarithms, shape (rows,)."""
+        """Return a value for each row, shape (rows,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Scores of held-out rows. A score is the error (actual minus predicted), divided by its expected size.
+
+    Attributes
+    ----------
+    scores
+        Shape (rows,).
+    weight
+        Shape (rows,), or None if the rows have no weights.
+    levels
+        Levels of the quantile models, ascending, shape (models,). Empty: the scores of all rows have the same distribution.
+    quantiles
+        Out-of-fold predictions of the quantile models, shape (rows, models).
+    """
+
+    scores: Vector
+    weight: Vector | None = None
+    levels: Vector = field(default_factory=lambda: np.empty(0))
+    quantiles: Matrix = field(default_factory=lambda: np.empty((0, 0)))
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.scores)
+
+    @property
+    def max_coverage(self) -> float:
+        """The largest coverage that n rows support: (n - 1) / (n + 1)."""
+        return (len(self) - 1) / (len(self) + 1)
+
+    def select(self, rows: NDArray[Any]) -> "Calibration":
+        """Return the calibration by some of the rows."""
+        weight = None if self.weight is None else self.weight[rows]
+        return Calibration(self.scores[rows], weight, self.levels, self.quantiles[rows] if self.levels.size else self.quantiles)
+
+    def models(self, level: float) -> list[tuple[int, float]]:
+        """Return the quantile models that a level is interpolated from, with their shares. The outermost models extrapolate."""
+        if not self.levels.size:
+            return []
+        position = float(np.interp(level, self.levels, np.arange(len(self.levels))))
+        below, share = int(position), position % 1
+        return [(below, 1 - share), *([(below + 1, share)] if share else [])]
+
+    def correction(self, level: float) -> float:
+        """Return what to add to a predicted quantile, so that a share `level` of new scores is below. Infinite: too few rows.
+
+        A new row counts like the mean calibration row.
+        """
+        residuals = self._residuals(self.models(level))
+        if level < 0.5:
+            return -_upper_quantile(-residuals, self.weight, 1 - level)
+        return _upper_quantile(residuals, self.weight, level)
+
+    def covers(self, other: "Calibration", coverage: float) -> NDArray[np.bool_]:
+        """Return which rows of another calibration are inside the intervals of this one."""
+        lower, upper = (other._residuals(self.models(level)) - self.correction(level) for level in levels_of(coverage))
+        return (lower >= 0) & (upper <= 0)
+
+    def _residuals(self, models: list[tuple[int, float]]) -> Vector:
+        """Return the scores minus their predicted quantile."""
+        return self.scores - sum((share * self.quantiles[:, model] for model, share in models), start=np.zeros(len(self)))
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays, to be stored."""
+        arrays = {"scores": self.scores, "weight": self.weight, "levels": self.levels, "quantiles": self.quantiles}
+        return {name: array for name, array in arrays.items() if array is not None}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Rebuild a calibration from the result of `to_arrays`."""
+        return cls(arrays["scores"], arrays.get("weight"), arrays["levels"], arrays["quantiles"])
 
 
 class Interval:
-    """Calibrated prediction intervals.
+    """Calibrated quantiles and prediction intervals.
 
     Parameters
     ----------
-    arrays
-        `scores`, shape (calibration rows,): sorted absolute errors of held-out rows, each divided by its expected size. If the
-        rows have weights, `ranks` of the same shape: the cumulative weights of the sorted scores in units of their mean.
+    calibration
+        Scores of held-out rows.
     error_model
-        Model of the expected size of an error.
+        Model of the logarithm of the expected size of an error.
+    quantile_models
+        Models of the quantiles of the score, one for each level of the calibration.
     is_relative
         Whether an error is the one of the logarithm. Then bounds are a factor away from the prediction, and above 0.
     """
 
-    def __init__(self, arrays: dict[str, NDArray[Any]], error_model: ErrorModel, *, is_relative: bool = False) -> None:
-        self.arrays, self.error_model, self.is_relative = arrays, error_model, is_relative
+    def __init__(
+        self,
+        calibration: Calibration,
+        error_model: ErrorModel,
+        quantile_models: Sequence[ErrorModel] = (),
+        *,
+        is_relative: bool = False,
+    ) -> None:
+        self.calibration, self.error_model, self.quantile_models = calibration, error_model, list(quantile_models)
+        self.is_relative = is_relative
+        self._correction = lru_cache(MAX_CACHED_LEVELS)(calibration.correction)
 
     @property
     def max_coverage(self) -> float:
-        """The largest coverage that n calibration rows support: n / (n + 1)."""
-        rows = len(self.arrays["scores"])
-        return rows / (rows + 1)
+        """The largest coverage that the calibration rows support."""
+        return self.calibration.max_coverage
 
     def bounds(self, schema: Schema, columns: Matrix, predictions: Vector, coverage: float) -> tuple[Vector, Vector]:
         """Return lower and upper bounds, clipped to the bounds of the target.
@@ -73,34 +161,45 @@ class Interval:
         """
         if not 0.0 < coverage <= self.max_coverage:
             raise ConfigError(f"coverage must be above 0 and at most {self.max_coverage:.6g} (got {coverage:g}).")
-        width = score_quantile(self.arrays, coverage) * self.error_scales(columns, predictions)
+        lower, upper = self._quantiles(schema, columns, predictions, levels_of(coverage))
+        return lower, upper
+
+    def _quantiles(self, schema: Schema, columns: Matrix, predictions: Vector, levels: Sequence[float]) -> Matrix:
+        """Return quantiles of the target at ascending levels, shape (levels, rows), within the bounds of the target."""
+        inputs = append_prediction(columns, predictions)
+        scales = np.exp(self.error_model.predict(inputs))
+        predict = lru_cache(None)(lambda model: self.quantile_models[model].predict(inputs))
+        scores = [
+            sum((share * predict(model) for model, share in self.calibration.models(level)), start=self._correction(level))
+            for level in levels
+        ]
         target = schema.target
-        if self.is_relative:
-            factor = np.exp(np.minimum(width, MAX_LOG))
-            lower, upper = predictions / factor, predictions * factor
-        else:
-            lower, upper = predictions - width, predictions + width
+        raw = [self._shift(predictions, score * scales) for score in scores]
         bounds = (-np.inf if target.min is None else target.min, np.inf if target.max is None else target.max)
-        return np.clip(lower, *bounds), np.clip(upper, *bounds)
+        return np.clip(np.maximum.accumulate(raw), *bounds)
 
-    def error_scales(self, columns: Matrix, predictions: Vector) -> Vector:
-        """Return the expected size of the error of each prediction, shape (rows,), in the target's unit or of the logarithm."""
-        return np.asarray(np.exp(self.error_model.predict(append_prediction(columns, predictions))))
+    def _shift(self, predictions: Vector, error: Vector) -> Vector:
+        return predictions * np.exp(np.clip(error, -MAX_LOG, MAX_LOG)) if self.is_relative else predictions + error
 
 
-def absolute_error(predictions: Vector, actual: Vector, *, is_relative: bool) -> Vector:
-    """Return the absolute error of each prediction, or of its logarithm, shape (rows,)."""
+def signed_error(predictions: Vector, actual: Vector, *, is_relative: bool) -> Vector:
+    """Return the actual target minus each prediction, or the difference of their logarithms, shape (rows,)."""
     if is_relative:
-        return np.abs(np.log(np.maximum(predictions, np.finfo(np.float64).tiny)) - np.log(actual))
-    return np.abs(predictions - actual)
+        return np.asarray(np.log(actual) - np.log(np.maximum(predictions, np.finfo(np.float64).tiny)))
+    return actual - predictions
 
 
-def calibrate(scores: Vector, weight: Vector | None) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an interval from the scores of calibration rows, in any order."""
-    if weight is None:
-        return {"scores": np.sort(scores)}
-    order = np.argsort(scores, kind="stable")
-    return {"scores": scores[order], "ranks": _ranks(weight[order])}
+def levels_of(coverage: float) -> tuple[float, float]:
+    """Return the levels of the two bounds of an interval."""
+    return (1 - coverage) / 2, (1 + coverage) / 2
+
+
+def _upper_quantile(values: Vector, weight: Vector | None, level: float) -> float:
+    """Return the smallest value of sufficient rank, or infinity if there are too few."""
+    order = np.argsort(values, kind="stable")
+    ranks = np.arange(1, len(values) + 1) if weight is None else _ranks(weight[order])
+    index = int(np.searchsorted(ranks, (len(values) + 1) * level - ROUNDING))
+    return float(values[order[index]]) if index < len(values) else math.inf
 
 
 def _ranks(weight: Vector) -> Vector:
@@ -109,17 +208,6 @@ def _ranks(weight: Vector) -> Vector:
     return np.asarray(ranks / ranks[-1] * len(weight))
 
 
-def score_quantile(arrays: Mapping[str, NDArray[Any]], coverage: float) -> float:
-    """Return the smallest score of sufficient rank, or infinity if there are too few for the coverage.
-
-    A new row counts like the mean calibration row.
-    """
-    scores = arrays["scores"]
-    rank = (len(scores) + 1) * coverage
-    index = int(np.searchsorted(arrays["ranks"], rank)) if "ranks" in arrays else math.ceil(rank) - 1
-    return float(scores[index]) if index < len(scores) else math.inf
-
-
 def append_prediction(columns: Matrix, predictions: Vector) -> Matrix:
-    """Return the input of the error model: the columns, then the predictions, shape (rows, names + 1)."""
+    """Return the input of the models of the error: the columns, then the predictions, shape (rows, names + 1)."""
     return np.column_stack([columns, predictions])

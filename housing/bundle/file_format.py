@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from housing.core.errors import BundleError
 from housing.core.files import sha256
 
-FORMAT = 6
+FORMAT = 7
 CHECKSUMS = "SHA256SUMS"
 SCHEMA = "schema.json"
 SHARED_FILES = (SCHEMA, "ensemble.json", "reference.json", "card.json", "golden.json")
 ENSEMBLE_ARRAYS, BACKGROUND_ARRAYS, MEMBER_MODEL = "ensemble.npz", "background.npz", "model.onnx"
-INTERVAL_FILES = ("interval.npz", "interval.onnx")
+INTERVAL_FILES, QUANTILES = ("interval.npz", "interval.onnx"), "quantiles"
 FEATURES_FILES = ("features.json", "arrays.npz")
 
 
@@ -59,7 +59,8 @@ def check_files(folder: Path) -> None:
         *_expected_files(present, "features", FEATURES_FILES),
         *_expected_files(present, "members", (MEMBER_MODEL,)),
     }
-    expected |= set(INTERVAL_FILES) if set(INTERVAL_FILES) & set(present) else set()
+    if set(INTERVAL_FILES) & set(present):
+        expected |= {*INTERVAL_FILES, *_expected_files(present, QUANTILES, (MEMBER_MODEL,), at_least=0)}
     for problem, names in (
         ("is missing", (expected | set(listed)) - set(present)),
         ("does not belong to a bundle", set(present) - expected),
@@ -85,8 +86,8 @@ def make_numbered_dirs(folder: Path, parts: Sequence[Any]) -> Iterator[tuple[Pat
 
 
 def list_numbered_dirs(folder: Path) -> list[Path]:
-    """Return the numbered directories below a directory in numerical order."""
-    return sorted(folder.iterdir(), key=lambda directory: int(directory.name))
+    """Return the numbered directories below a directory in numerical order; none if it does not exist."""
+    return [] if not folder.is_dir() else sorted(folder.iterdir(), key=lambda directory: int(directory.name))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -121,7 +122,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
-def _expected_files(present: Sequence[str], kind: str, names: Sequence[str]) -> set[str]:
-    """Return the files of the numbered directories of a kind, which count from 0 without gaps; there is at least one."""
-    count = max(len({name.split("/")[1] for name in present if name.startswith(f"{kind}/")}), 1)
+def _expected_files(present: Sequence[str], kind: str, names: Sequence[str], at_least: int = 1) -> set[str]:
+    """Return the files of the numbered directories of a kind, which count from 0 without gaps."""
+    count = max(len({name.split("/")[1] for name in present if name.startswith(f"{kind}/")}), at_least)
     return {f"{kind}/{index}/{name}" for index in range(count) for name in names}

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from housing.bundle.conformal import absolute_error, calibrate, score_quantile
 from housing.evaluation.contributions import ShapValues
 from housing.evaluation.limitations import MIN_ROWS
 from housing.evaluation.results import Evaluation, HarderSplitResult
-from housing.evaluation.slices import CAPPED, SliceScore, quintiles, select
+from housing.evaluation.slices import CAPPED, SliceScore, quintiles
 from housing.plots.run_figures import plot_importance, plot_predicted, plot_residuals
 from housing.plots.svg import ACCENT, MUTED, PRIMARY, SERIES_COLORS, SvgFigure, draw_svg
 from housing.reports.run_data import RunData
@@ -117,17 +116,15 @@ def covered_by_level(run: RunData) -> dict[float, Any] | None:
 
     None if the run has no intervals.
     """
-    scales = run.holdout.error_scales
-    error = absolute_error(run.predictions, run.actual, is_relative=run.bundle.ensemble.transform is not None)
-    if scales is None:
+    calibration = run.holdout.calibration
+    if calibration is None:
         return None
-    scores, fold = error / scales, np.random.default_rng(0).permutation(len(error)) % N_FOLDS
-    inside_by_level = {level: np.zeros(len(error), dtype=bool) for level in NOMINAL_LEVELS}
+    fold = np.random.default_rng(0).permutation(len(calibration)) % N_FOLDS
+    inside_by_level = {level: np.zeros(len(calibration), dtype=bool) for level in NOMINAL_LEVELS}
     for number in range(N_FOLDS):
-        others, rows = np.flatnonzero(fold != number), fold == number
-        calibrated = calibrate(scores[others], select(run.weight, others))
+        others, rows = calibration.select(fold != number), calibration.select(fold == number)
         for level, inside in inside_by_level.items():
-            inside[rows] = scores[rows] <= score_quantile(calibrated, level)
+            inside[fold == number] = others.covers(rows, level)
     return inside_by_level
 
 

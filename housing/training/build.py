@@ -1,10 +1,9 @@
 """Building of a bundle: fit on training rows, score on validation rows, export and verify."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -12,14 +11,10 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
-from housing.bundle.conformal import Interval, absolute_error, append_prediction, calibrate
 from housing.bundle.ensemble import Ensemble, Member
-from housing.core.config import instantiate
 from housing.core.environment import commit, libraries
-from housing.core.errors import ConfigError
 from housing.data.split import Rows, Split
 from housing.data.table import Table, weight_column
-from housing.data.units import Units
 from housing.schema.column import Matrix, Vector
 from housing.schema.histogram import histogram_reference
 from housing.schema.table_schema import Schema
@@ -27,46 +22,15 @@ from housing.training.background import select_background
 from housing.training.callbacks import OnFit, OnFold, OnRound, no_op
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
 from housing.training.encoding_choice import EncodingChoice, choose_encoding
-from housing.training.estimator_arguments import check_estimator
-from housing.training.estimators import AUTO, LOG, FittedEstimator, Model, export_boosters, require_weighted_fit, sample_weight
+from housing.training.estimators import AUTO, LOG, FittedEstimator, Model, export_boosters
 from housing.training.fitting import FitSettings, fit
 from housing.training.holdout import HoldoutPredictions
+from housing.training.intervals import IntervalSettings, fit_interval
 from housing.training.metrics import measure_cost, round_metrics
 from housing.training.onnx_export import export_and_verify
 from housing.training.ranking_metric import RankingMetric
 
 log = logging.getLogger(__name__)
-
-MIN_RELATIVE_ERROR = 0.3  # of the mean error: the expected error of a row is never assumed to be smaller
-
-
-@dataclass(frozen=True)
-class IntervalSettings:
-    """The error model of prediction intervals, as one file of `conf/interval` declares it.
-
-    Attributes
-    ----------
-    create_estimator
-        Returns a new estimator of the logarithm of the absolute error.
-    folds
-        Number of folds of the validation rows, 2 or more.
-    """
-
-    create_estimator: Callable[[], Any]
-    folds: int = 5
-
-    def __post_init__(self) -> None:
-        """Validate the number of folds."""
-        if self.folds < 2:
-            raise ConfigError(f"interval.folds must be 2 or more (got {self.folds})")
-
-    @classmethod
-    def from_config(cls, interval: DictConfig) -> Self | None:
-        """Read the settings, or return None if the config declares no intervals."""
-        if interval.estimator is None:
-            return None
-        check_estimator("interval.estimator", interval.estimator)
-        return cls(partial(instantiate, interval.estimator), interval.folds)
 
 
 @dataclass(frozen=True)
@@ -132,7 +96,7 @@ def build(
     fit_rows = np.sort(np.concatenate([parts.train, parts.valid])) if settings.refit else parts.train
     table = table.with_levels(table.count_levels(fit_rows))
     if settings.interval is not None:
-        require_weighted_fit("interval.estimator", settings.interval.create_estimator(), weight_column(table.schema))
+        settings.interval.require_weighted_fit(weight_column(table.schema))
     scores, encoding = {}, choose_encoding(settings.fit, table, parts, settings.metric)
     if settings.cross_validation is not None:
         scores = cross_validate(settings.cross_validation, encoding.settings, settings.metric, table, parts, on_fold)
@@ -142,13 +106,13 @@ def build(
     predicted = model.predict(valid_matrix)
     metrics = scores or settings.metric.score(predicted, table.target[parts.valid], table.weight_of(parts.valid))
     metrics["fit_seconds"] = model.fit_seconds
-    interval, error_scales = None, None
+    interval, calibration = None, None
     if settings.interval is not None:
-        interval, error_scales = _fit_interval(settings.interval, model, table, parts)
+        interval, calibration = fit_interval(settings.interval, settings.fit, model, table, parts, fit_rows)
     if settings.refit:
         model = fit(encoding.settings, table, fit_rows, first=first, on_round=on_round)
         metrics["refit_seconds"] = model.fit_seconds
-    on_fit(HoldoutPredictions(parts.valid, predicted, error_scales, export_boosters(model)))
+    on_fit(HoldoutPredictions(parts.valid, predicted, calibration, export_boosters(model)))
     bundle = build_bundle(model, table, fit_rows, parts.valid, settings.parity_tolerance)
     bundle.interval = interval
     fit_matrix = table.matrix[fit_rows]
@@ -206,43 +170,6 @@ def _export_member(member: Member, columns: Matrix, tolerance: float) -> Member:
     assert isinstance(member.estimator, FittedEstimator)
     visible_columns = columns if member.columns is None else columns[:, member.columns]
     return replace(member, estimator=export_and_verify(member.estimator.estimator, visible_columns, tolerance))
-
-
-def _fit_interval(settings: IntervalSettings, model: Model, table: Table, parts: Split) -> tuple[Interval, Vector]:
-    """Fit the error model on rows that the model was not fitted on. Return the interval, and out-of-fold expected errors."""
-    rows, units = parts.valid, None if parts.units is None else parts.units.take(parts.valid)
-    if len(rows) < 2 * settings.folds or (units is not None and units.count() < settings.folds):
-        of_units = "" if units is None else f" of {settings.folds} {units.name}"
-        n_units = "" if units is None else f" of {units.count()}"
-        raise ConfigError(
-            f"interval.folds={settings.folds} needs at least {2 * settings.folds} validation rows{of_units}"
-            f" (got {len(rows)}{n_units}). Use more rows, fewer folds, or interval=none."
-        )
-    predicted, columns = model.ensemble.predict_with_columns(table.matrix[rows])
-    is_relative = model.ensemble.transform is not None
-    inputs, error = append_prediction(columns, predicted), absolute_error(predicted, table.target[rows], is_relative=is_relative)
-    log_error = np.log(np.maximum(error, max(MIN_RELATIVE_ERROR * float(error.mean()), 1e-12)))
-
-    def fit_error_model(indices: Rows) -> Any:
-        estimator = settings.create_estimator()
-        weight = sample_weight(estimator, table.weight_of(rows[indices]))
-        return estimator.fit(inputs[indices], log_error[indices], **weight)
-
-    log_scales = np.empty(len(rows))
-    for fit_indices, fold in _interval_folds(settings.folds, rows, units):
-        log_scales[fold] = fit_error_model(fit_indices).predict(inputs[fold])
-    error_model = export_and_verify(fit_error_model(np.arange(len(rows))), inputs, tolerance=1e-3)
-    scales = np.exp(log_scales)
-    return Interval(calibrate(error / scales, table.weight_of(rows)), error_model, is_relative=is_relative), scales
-
-
-def _interval_folds(n_folds: int, rows: Rows, units: Units | None) -> Iterable[tuple[Rows, Rows]]:
-    """Return folds that keep units together: a row of a customer says too much about the errors of the others."""
-    from sklearn.model_selection import GroupKFold, KFold  # pylint: disable=import-outside-toplevel  # takes seconds to import
-
-    if units is None:
-        return KFold(n_folds, shuffle=True, random_state=0).split(rows)
-    return GroupKFold(n_folds, shuffle=True, random_state=0).split(rows, groups=units.of_row)
 
 
 def model_card(

@@ -8,10 +8,10 @@ of each column.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
-
+from housing.bundle.conformal import Calibration
+from housing.bundle.file_format import read_arrays, write_arrays
 from housing.data.split import Rows
 from housing.schema.column import Vector
 
@@ -28,29 +28,29 @@ class HoldoutPredictions:
         Row indices of the validation rows in the table.
     predicted
         Shape (rows,), in the target's unit.
-    error_scales
-        Expected size of each error, or of each error of the logarithm, out of fold, or None if the run has no intervals.
+    calibration
+        Scores of the rows, out of fold, or None if the run has no intervals.
     boosters
         XGBoost models of the bundle's members, by member index.
     """
 
     rows: Rows
     predicted: Vector
-    error_scales: Vector | None = None
+    calibration: Calibration | None = None
     boosters: Mapping[int, bytes] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write the predictions and boosters to files that hold no code."""
         (folder / BOOSTERS_FOLDER).mkdir(parents=True)
-        arrays = {"rows": self.rows, "predicted": self.predicted, "error_scales": self.error_scales}
-        np.savez(folder / PREDICTIONS_FILE, **{name: array for name, array in arrays.items() if array is not None})  # type: ignore[arg-type]
+        calibration = {} if self.calibration is None else self.calibration.to_arrays()
+        write_arrays(folder / PREDICTIONS_FILE, {"rows": self.rows, "predicted": self.predicted, **calibration})
         for index, booster in self.boosters.items():
             (folder / BOOSTERS_FOLDER / f"{index}.ubj").write_bytes(booster)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read what `write` wrote."""
-        with np.load(folder / PREDICTIONS_FILE, allow_pickle=False) as stored:
-            arrays: dict[str, Any] = dict(stored)
+        arrays = read_arrays(folder / PREDICTIONS_FILE)
+        calibration = Calibration.from_arrays(arrays) if "scores" in arrays else None
         boosters = {int(path.stem): path.read_bytes() for path in (folder / BOOSTERS_FOLDER).glob("*.ubj")}
-        return cls(arrays["rows"], arrays["predicted"], arrays.get("error_scales"), boosters)
+        return cls(arrays["rows"], arrays["predicted"], calibration, boosters)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from housing.bundle.conformal import Calibration
 from housing.core.errors import ConfigError, HousingError
 from housing.data import table as data
 from housing.data.split import split
@@ -168,12 +169,12 @@ def test_a_model_with_a_member_without_contributions_is_not_explained(towns: Tab
 
 
 def test_holdout_predictions_survive_writing(tmp_path: Path) -> None:
-    for scales in (None, np.array([1.0, 2.0])):
-        holdout = HoldoutPredictions(np.array([3, 5]), np.array([1.0, 2.0]), scales, {0: b"trees"})
-        holdout.write(tmp_path / str(scales is None))
-        restored = HoldoutPredictions.read(tmp_path / str(scales is None))
+    for calibration in (None, Calibration(np.array([1.0, 2.0]))):
+        holdout = HoldoutPredictions(np.array([3, 5]), np.array([1.0, 2.0]), calibration, {0: b"trees"})
+        holdout.write(tmp_path / str(calibration is None))
+        restored = HoldoutPredictions.read(tmp_path / str(calibration is None))
         assert restored.rows.tolist() == [3, 5] and restored.boosters == {0: b"trees"}
-        assert (restored.error_scales is None) == (scales is None)
+        assert (None if restored.calibration is None else restored.calibration.scores.tolist()) == (calibration and [1.0, 2.0])
 
 
 def test_the_coverage_is_measured_on_rows_that_did_not_calibrate_the_intervals(home: Path, store: Store) -> None:

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from housing.bundle.bundle import Bundle
-from housing.bundle.conformal import Interval, calibrate
+from housing.bundle.conformal import Calibration, Interval
 from housing.core.errors import ConfigError
 from housing.data.split import split
 from housing.data.table import Table, load, validate_frame
@@ -168,17 +168,17 @@ def test_intervals_cover_the_weighted_share_of_targets() -> None:
         weight = random.integers(1, 10, count).astype(np.float64)
         return weight * random.normal(size=count), weight
 
-    def coverage(arrays: dict[str, Vector]) -> float:
+    def coverage(calibration: Calibration) -> float:
         error, weight = rows(20_000)
         zeros = np.zeros(len(error))
-        lower, upper = Interval(arrays, UnitErrors()).bounds(schema, zeros[:, None], zeros, 0.8)
+        lower, upper = Interval(calibration, UnitErrors()).bounds(schema, zeros[:, None], zeros, 0.8)
         return float(np.average((lower <= error) & (error <= upper), weights=weight))
 
     error, weight = rows(2000)
-    assert coverage(calibrate(np.abs(error), weight)) == pytest.approx(0.8, abs=0.02)
-    assert coverage(calibrate(np.abs(error), None)) < 0.75  # rows of high weight have large errors
-    equal = Interval(calibrate(np.abs(error[:19]), np.full(19, 3.0)), UnitErrors())
-    plain = Interval(calibrate(np.abs(error[:19]), None), UnitErrors())
+    assert coverage(Calibration(error, weight)) == pytest.approx(0.8, abs=0.02)
+    assert coverage(Calibration(error)) < 0.75  # rows of high weight have large errors
+    equal = Interval(Calibration(error[:19], np.full(19, 3.0)), UnitErrors())
+    plain = Interval(Calibration(error[:19]), UnitErrors())
     for share in (0.05, 0.3, 0.5, 0.9, equal.max_coverage):
         upper, expected = (interval.bounds(schema, np.zeros((1, 1)), np.zeros(1), share)[1] for interval in (equal, plain))
         np.testing.assert_array_equal(upper, expected)
