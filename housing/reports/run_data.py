@@ -16,6 +16,7 @@ from housing.core.errors import HousingError, StoreError
 from housing.data import table as data
 from housing.data.split import Split, split
 from housing.data.table import Table
+from housing.estimators.specs import estimator_specs
 from housing.evaluation.evaluate import EvaluationSettings, evaluate
 from housing.evaluation.results import Evaluation
 from housing.evaluation.slices import SliceMask, SliceSettings, compute_rmse, make_slices, select
@@ -25,7 +26,6 @@ from housing.schema.column import Matrix, Vector
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
-from housing.training.estimator_specs import estimator_specs
 from housing.training.holdout import HoldoutPredictions
 
 

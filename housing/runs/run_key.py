@@ -33,6 +33,7 @@ CODE_PATHS = (
     "schema",
     "features",
     "bundle",
+    "estimators",
     "training",
     "core/config.py",
     "data/split.py",

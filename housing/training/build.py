@@ -15,6 +15,7 @@ from housing.bundle.ensemble import Ensemble, Member
 from housing.core.environment import commit, libraries
 from housing.data.split import Rows, Split
 from housing.data.table import Table, weight_column
+from housing.estimators.onnx_export import export_and_verify
 from housing.schema.column import Matrix, Vector
 from housing.schema.histogram import histogram_reference
 from housing.schema.table_schema import Schema
@@ -27,7 +28,6 @@ from housing.training.fitting import FitSettings, fit
 from housing.training.holdout import HoldoutPredictions
 from housing.training.intervals import IntervalSettings, fit_interval
 from housing.training.metrics import measure_cost, round_metrics
-from housing.training.onnx_export import export_and_verify
 from housing.training.ranking_metric import RankingMetric
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from typing import Any
 
 from housing.data.split import Split
 from housing.data.table import Table
+from housing.estimators.specs import EstimatorSpec
 from housing.features.level_encodings import AUTO, SUFFIXES
 from housing.features.pipeline import parse_encoding
-from housing.training.estimator_specs import EstimatorSpec
 from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import as_loss
 from housing.training.ranking_metric import RankingMetric

@@ -11,11 +11,11 @@ from housing.bundle.ensemble import Ensemble
 from housing.core.errors import ConfigError, TargetError
 from housing.data.split import Rows
 from housing.data.table import Table
+from housing.estimators.boosting import BoostingFit, WeightedRows, as_fitted, boosting_of, fit_boosting
+from housing.estimators.specs import EstimatorSpec
 from housing.features.pipeline import Features
 from housing.schema.column import Column, Matrix, Vector
-from housing.training.boosting import BoostingFit, WeightedRows, as_fitted, boosting_of, fit_boosting
 from housing.training.callbacks import OnRound
-from housing.training.estimator_specs import EstimatorSpec
 
 LIBRARY_ERRORS = ("CatBoostError", "LightGBMError")  # of libraries that may not be installed
 NONE, LOG, AUTO = "none", "log", "auto"

@@ -16,9 +16,9 @@ from housing.core.validators import choice
 from housing.data.split import Rows
 from housing.data.table import Table, weight_column
 from housing.data.units import HELD_OUT_SHARE, Units
+from housing.estimators.specs import EstimatorSpec, estimator_specs
 from housing.features.applicability import ApplicabilityDomain
 from housing.training.callbacks import OnRound, no_op
-from housing.training.estimator_specs import EstimatorSpec, estimator_specs
 from housing.training.estimators import (
     AUTO,
     LOG,

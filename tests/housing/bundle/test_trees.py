@@ -27,10 +27,10 @@ from housing.core.environment import PROJECT
 from housing.core.errors import BundleError
 from housing.data.split import split
 from housing.data.table import Table
+from housing.estimators.onnx_export import to_onnx
 from housing.schema.column import Matrix
 from housing.serving.verification import verify
 from housing.training.build import BuildSettings, build
-from housing.training.onnx_export import to_onnx
 from tests.housing.bundle.test_bundle import rewrite_checksums
 from tests.support.tables import SMALL, config, require_library
 

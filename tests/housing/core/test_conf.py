@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from housing.core.config import CONF
 from housing.core.environment import PROJECT
 from housing.data.settings import parse_schema
+from housing.estimators.specs import estimator_specs
 from housing.features.pipeline import Features
-from housing.training.estimator_specs import estimator_specs
 from tests.support.commands import command
 from tests.support.tables import config, require_library
 

@@ -14,8 +14,8 @@ from sklearn.tree import DecisionTreeRegressor
 from housing.core.errors import ConfigError, HousingError
 from housing.data.split import Rows, Split, split
 from housing.data.table import Table, load
+from housing.estimators.specs import EstimatorSpec
 from housing.training.build import BuildSettings, build, build_bundle
-from housing.training.estimator_specs import EstimatorSpec
 from housing.training.estimators import Model
 from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import score
@@ -254,7 +254,7 @@ def test_arguments_are_checked_before_anything_is_fitted(overrides: tuple[str, .
 @pytest.mark.parametrize("model", ["catboost", "lightgbm"])
 def test_a_missing_library_is_named_with_its_extra(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("housing.training.estimator_arguments.find_spec", lambda name: None)
+    monkeypatch.setattr("housing.estimators.arguments.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=rf"needs the package {model}. Install it: pip install 'housing\[boosters\]'"):
         FitSettings.from_config(config("train", "data=rentals", f"model={model}"))
 
@@ -289,7 +289,7 @@ def test_a_model_that_no_graph_can_represent_is_refused(rentals: Table, override
 def test_a_pipeline_of_scikit_learn_needs_only_a_config(rentals: Table, regressor: str) -> None:
     cfg = config("train", "data=rentals", "features=none", "model=ridge", "interval=none")
     cfg.model.estimator = OmegaConf.create(f"""
-      _target_: housing.training.steps.pipeline
+      _target_: housing.estimators.pipelines.pipeline
       scale: {{_target_: sklearn.preprocessing.StandardScaler}}
       components: {{_target_: sklearn.decomposition.PCA, n_components: 4}}
       regressor: {regressor}

@@ -101,7 +101,7 @@ def fit_boosting(
 
 
 def _fit_xgboost(estimator: Any, data: BoostingFit, report: Report) -> None:
-    from housing.training.round_reporter import RoundReporter
+    from housing.estimators.round_reporter import RoundReporter
 
     rows, validation = data.training, data.validation
     estimator.set_params(callbacks=[RoundReporter(report)])

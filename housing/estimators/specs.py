@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from housing.bundle.ensemble import ALL
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
-from housing.training.estimator_arguments import check_estimator
+from housing.estimators.arguments import check_estimator
 
 
 @dataclass(frozen=True)

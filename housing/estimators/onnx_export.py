@@ -8,10 +8,10 @@ import numpy as np
 
 from housing.bundle.onnx_model import OnnxModel, VerifiedOnnxModel
 from housing.core.errors import BundleError, ConfigError, HousingError
+from housing.estimators.boosting import as_fitted
+from housing.estimators.distance_export import converters
+from housing.estimators.tree_export import histogram_boosting_to_onnx, lightgbm_to_onnx
 from housing.schema.column import Matrix
-from housing.training.boosting import as_fitted
-from housing.training.distance_export import converters
-from housing.training.tree_export import histogram_boosting_to_onnx, lightgbm_to_onnx
 
 
 def to_onnx(estimator: Any, n_features: int) -> bytes:
