@@ -108,7 +108,7 @@ def build(
     metrics["fit_seconds"] = model.fit_seconds
     interval, calibration = None, None
     if settings.interval is not None:
-        interval, calibration = fit_interval(settings.interval, settings.fit, model, table, parts, fit_rows)
+        interval, calibration = fit_interval(settings.interval, encoding.settings, model, table, parts, fit_rows)
     if settings.refit:
         model = fit(encoding.settings, table, fit_rows, first=first, on_round=on_round)
         metrics["refit_seconds"] = model.fit_seconds

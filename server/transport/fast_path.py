@@ -41,11 +41,11 @@ class FastPath:
             )
         key = bearer_token(environ.get("HTTP_AUTHORIZATION"))
         content_type, query = environ.get("CONTENT_TYPE", ""), environ.get("QUERY_STRING", "")
-        request = PredictionRequest(route, content_type, query, key, body)
         if route == INFER_ROUTE:
-            request = request._replace(path=path, header_length=environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH", ""))
-            return _respond(self._inference_api.handle(request), start_response)
-        return _respond(self._api.handle(request), start_response)
+            header_length = environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH", "")
+            inference_request = PredictionRequest(route, content_type, query, key, body, path, header_length)
+            return _respond(self._inference_api.handle(inference_request), start_response)
+        return _respond(self._api.handle(PredictionRequest(route, content_type, query, key, body)), start_response)
 
     def _read_body(self, environ: Environ) -> bytes:
         """Read the whole body. The project's worker has it in memory; gunicorn's own workers read it from the socket."""

@@ -22,6 +22,8 @@ from tests.support.tables import SMALL_GEO, config, orders_frame
 
 LINEAR = ("data=towns", "features=none", "model=linear")
 
+ENCODING = "features.encoding.method=ordered"  # a fit alone chooses none
+
 
 def cross_validated(cfg: DictConfig, table: Table, on_fold: OnFold = no_op) -> dict[str, float]:
     """Return the out-of-fold scores of a config on its split."""
@@ -147,7 +149,9 @@ def test_folds_follow_their_training_rows_in_time_and_leave_a_gap() -> None:
 
 
 def test_validation_from_past_to_future_scores_the_rows_in_folds_only(orders: Table) -> None:
-    cfg = config("train", "data=orders", "features=none", "model=linear", "split=time", "split.gap=2", "evaluation=time")
+    cfg = config(
+        "train", "data=orders", "features=none", "model=linear", "split=time", "split.gap=2", "evaluation=time", ENCODING
+    )
     parts = split(orders, cfg.split)
     rows = np.sort(np.concatenate([parts.train, parts.valid]))
     assert orders.times is not None
@@ -161,7 +165,7 @@ def test_validation_from_past_to_future_scores_the_rows_in_folds_only(orders: Ta
 
 
 def test_folds_that_separate_what_the_split_keeps_together_are_announced(orders: Table, caplog: pytest.LogCaptureFixture) -> None:
-    common = ("data=orders", "features=none", "model=linear", "split=time")
+    common = ("data=orders", "features=none", "model=linear", "split=time", ENCODING)
     cross_validated(config("train", *common, "evaluation=kfold"), orders)
     assert "evaluation=kfold separates values of week, which the split keeps together" in caplog.text
     caplog.clear()
