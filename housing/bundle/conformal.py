@@ -78,17 +78,17 @@ class Calibration:
 
         A new row counts like the mean calibration row.
         """
-        residuals = self._residuals(self.models(level))
+        residuals = self.residuals(self.models(level))
         if level < 0.5:
             return -_upper_quantile(-residuals, self.weight, 1 - level)
         return _upper_quantile(residuals, self.weight, level)
 
     def covers(self, other: "Calibration", coverage: float) -> NDArray[np.bool_]:
         """Return which rows of another calibration are inside the intervals of this one."""
-        lower, upper = (other._residuals(self.models(level)) - self.correction(level) for level in levels_of(coverage))
+        lower, upper = (other.residuals(self.models(level)) - self.correction(level) for level in levels_of(coverage))
         return (lower >= 0) & (upper <= 0)
 
-    def _residuals(self, models: list[tuple[int, float]]) -> Vector:
+    def residuals(self, models: list[tuple[int, float]]) -> Vector:
         """Return the scores minus their predicted quantile."""
         return self.scores - sum((share * self.quantiles[:, model] for model, share in models), start=np.zeros(len(self)))
 

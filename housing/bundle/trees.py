@@ -189,8 +189,7 @@ def _pack(parts: dict[str, NDArray[Any]], width: int) -> tuple[bytes, bytes, int
     true, false = (np.arange(len(tree)) for _ in range(2))  # a leaf is its own child
     for children, side in ((true, "nodes_truenodeids"), (false, "nodes_falsenodeids")):
         children[inner] = _lookup(node_ids, _unique_ids(tree[inner], parts[side][inner]))
-    is_greater = np.isin(parts["nodes_modes"], GREATER)
-    left, right = np.where(is_greater, false, true), np.where(is_greater, true, false)
+    left, right = np.where(np.isin(parts["nodes_modes"], GREATER), (false, true), (true, false))
     leaves = _lookup(node_ids, _unique_ids(_lookup(tree_ids, parts["target_treeids"]), parts["target_nodeids"]))
     order, depth = _breadth_first(is_first, tree, inner, left, right)
     if not np.array_equal(np.sort(leaves), np.flatnonzero(~inner)):

@@ -116,13 +116,13 @@ def covered_by_level(run: RunData) -> dict[float, Any] | None:
 
     None if the run has no intervals.
     """
-    calibration = run.holdout.calibration
-    if calibration is None:
+    scored = run.holdout.calibration
+    if scored is None:
         return None
-    fold = np.random.default_rng(0).permutation(len(calibration)) % N_FOLDS
-    inside_by_level = {level: np.zeros(len(calibration), dtype=bool) for level in NOMINAL_LEVELS}
+    fold = np.random.default_rng(0).permutation(len(scored)) % N_FOLDS
+    inside_by_level = {level: np.zeros(len(scored), dtype=bool) for level in NOMINAL_LEVELS}
     for number in range(N_FOLDS):
-        others, rows = calibration.select(fold != number), calibration.select(fold == number)
+        others, rows = scored.select(fold != number), scored.select(fold == number)
         for level, inside in inside_by_level.items():
             inside[fold == number] = others.covers(rows, level)
     return inside_by_level

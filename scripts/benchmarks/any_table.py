@@ -8,7 +8,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,14 +129,12 @@ def server(table: Sequence[str], home: Path) -> Iterator[None]:
 def served_columns() -> dict[str, Any]:
     """Return the columns of the served model, as soon as there is one."""
     deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
+    while time.monotonic() < deadline:
+        with suppress(OSError):
             columns: dict[str, Any] = ask("/model")["schema"]["columns"]
             return columns
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+        time.sleep(0.05)
+    sys.exit(f"error: {URL} served no model within {START_SECONDS} s")
 
 
 def ask(route: str, body: object = None) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urljoin
 
@@ -36,7 +37,7 @@ PLAIN_TREES = (
     "model.estimator.max_depth=6",
 )
 DEFAULT_MODEL = ("figures=false",)
-JSON_HEADERS = {"Content-Type": "application/json"}
+JSON_HEADERS = MappingProxyType({"Content-Type": "application/json"})
 N_ROWS = (1, 100, 1000)
 N_CONNECTIONS = 8
 LOAD_SECONDS = 5
@@ -177,7 +178,7 @@ def _require_equal_predictions(servers: list[Server], bodies: dict[str, bytes]) 
     expected = None
     for server in servers:
         with urllib.request.urlopen(
-            urllib.request.Request(server.url, bodies[server.body_form], JSON_HEADERS), timeout=60
+            urllib.request.Request(server.url, bodies[server.body_form], dict(JSON_HEADERS)), timeout=60
         ) as response:
             predictions = np.array(json.load(response)["predictions"])
         expected = predictions if expected is None else expected

@@ -16,7 +16,7 @@ from tests.support.tables import TABLES
 @pytest.mark.parametrize(
     ("words", "messages"),
     [
-        ("train model=xgbost", ["model has no option 'xgbost'. Did you mean model=xgboost? Options: blend, decision_tree,"]),
+        ("train model=xgbost", ["model has no option 'xgbost'. Did you mean model=xgboost? Options: blend, catboost,"]),
         ("train model=", ["model= needs an option. Options: blend,"]),
         ("train data=flats", ["data has no option 'flats'. Options: california, synthetic.", "--config-dir=FOLDER"]),
         ("train hydra/launcher=proceses", ["Did you mean hydra/launcher=processes?"]),
