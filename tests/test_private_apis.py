@@ -304,6 +304,7 @@ def test_the_files_of_swagger_ui_are_in_its_dist_folder() -> None:
 
 
 def test_fitted_estimators_of_scikit_learn_have_the_parts_that_are_exported() -> None:
+    # pylint: disable=protected-access
     columns, target = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60.0)
     trees = HistGradientBoostingRegressor(max_iter=3).fit(columns, target)
     ((tree,), *_), base = trees._predictors, trees._baseline_prediction
