@@ -19,6 +19,7 @@ def main(cfg: DictConfig) -> float:
     from housing.runs import export, printing, run
     from housing.training.metrics import as_loss
 
+    lifecycle.exit_if_terminated()
     job = run.Job.from_hydra()
     outcome = run.run(cfg, job)
     if job.is_standalone:

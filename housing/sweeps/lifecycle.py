@@ -11,6 +11,8 @@ from typing import Any
 
 from housing.core.config import SWEEP_RUN
 
+_received: list[int] = []  # signals that ask this process to end
+
 
 def run_and_close(main: Callable[[], Any]) -> int:
     """Run the train command, close its sweep if it has one, and return the exit code."""
@@ -33,6 +35,12 @@ def run_and_close(main: Callable[[], Any]) -> int:
     return code
 
 
+def exit_if_terminated() -> None:
+    """Exit if a signal asked for it but its exception ended nothing, because it was raised in a finalizer."""
+    if _received:
+        sys.exit(128 + _received[0])
+
+
 def _require_jobs() -> None:
     """Exit with an error if Hydra made no job from a sweep's command line, which it does not report itself."""
     from housing.sweeps.sweep import Sweep
@@ -52,4 +60,5 @@ def _close_sweep(interrupted: bool) -> int:
 
 def _handle_sigterm(number: int, _frame: FrameType | None) -> None:
     """Exit, so that an interrupted sweep closes its runs first."""
+    _received.append(number)
     sys.exit(128 + number)

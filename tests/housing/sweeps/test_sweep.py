@@ -167,6 +167,29 @@ def test_four_processes_without_a_store_all_succeed(home: Path) -> None:
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
 
 
+FINALIZER = """
+import os, signal
+from housing.sweeps import lifecycle
+
+class Finalizer:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(10))
+
+def main():
+    Finalizer()
+    lifecycle.exit_if_terminated()
+
+lifecycle.run_and_close(main)
+"""
+
+
+def test_a_signal_that_arrives_in_a_finalizer_ends_the_sweep_before_the_next_job() -> None:
+    ended = subprocess.run([sys.executable, "-c", FINALIZER], capture_output=True, text=True, check=False)
+    assert ended.returncode == 143, ended.stderr
+    assert "Exception ignored in" in ended.stderr  # Python prints it and goes on
+
+
 @pytest.mark.long
 def test_a_terminated_sweep_records_its_results(home: Path) -> None:
     environ = {**os.environ, "HOUSING_HOME": str(home)}
