@@ -115,7 +115,7 @@ def _fit_xgboost(estimator: Any, data: BoostingFit, report: Report) -> None:
 
 
 def _fit_lightgbm(estimator: Any, data: BoostingFit, report: Report) -> None:
-    import lightgbm
+    import lightgbm  # pylint: disable=import-error  # an optional library
 
     def after_round(state: Any) -> None:
         report(state.iteration + 1, state.evaluation_result_list[0][2] if state.evaluation_result_list else None)
@@ -131,7 +131,7 @@ def _fit_lightgbm(estimator: Any, data: BoostingFit, report: Report) -> None:
 
 
 def _fit_catboost(estimator: Any, data: BoostingFit, report: Report) -> None:
-    import catboost
+    import catboost  # pylint: disable=import-error  # an optional library
 
     class Reporter:
         """CatBoost's form of a callback."""

@@ -42,8 +42,9 @@ def _measure(name: str, draw: int) -> Vector:
 def _draw_parts(parts: Split, draw: int) -> Split:
     """Divide training and validation rows anew: 64 % to fit, 16 % to validate, 20 % to score."""
     rows = np.random.default_rng(draw).permutation(np.concatenate([parts.train, parts.valid]))
-    train, valid, scored = np.split(rows, [int(0.64 * len(rows)), int(0.8 * len(rows))])
-    return Split(np.sort(train), np.sort(valid), np.sort(scored), parts.units)
+    first_valid, first_scored = int(0.64 * len(rows)), int(0.8 * len(rows))
+    fitted, validated, scored = rows[:first_valid], rows[first_valid:first_scored], rows[first_scored:]
+    return Split(np.sort(fitted), np.sort(validated), np.sort(scored), parts.units)
 
 
 def interval_score(lower: Vector, upper: Vector, actual: Vector) -> float:
