@@ -1,5 +1,7 @@
 """KServe's InferenceRESTClient: JSON and binary tensors, health, and an error."""
 
+# pylint: disable=import-error  # this program runs in an environment of its own
+
 import asyncio
 import json
 import sys

@@ -1,5 +1,7 @@
 """MLServer's codecs: a DataFrame as one tensor per column."""
 
+# pylint: disable=import-error  # this program runs in an environment of its own
+
 import json
 import sys
 import urllib.request

@@ -1,5 +1,7 @@
 """Tritonclient's HTTP client: JSON and binary tensors, one per column and one matrix, and the metadata calls."""
 
+# pylint: disable=import-error  # this program runs in an environment of its own
+
 import json
 import sys
 from typing import Any
