@@ -177,12 +177,12 @@ def _print_table(servers: list[Server]) -> None:
 def _require_equal_predictions(servers: list[Server], bodies: dict[str, bytes]) -> None:
     """Exit if predictions differ within the bounds of the target, which FastAPI's estimator does not know."""
     expected: Any = None
-    target = np.genfromtxt(TABLE, delimiter=",", skip_header=1, usecols=-1)
+    target = np.genfromtxt(TABLE, delimiter=",", skip_header=1)[:, -1]
     for server in servers:
         with urllib.request.urlopen(
             urllib.request.Request(server.url, bodies[server.body_form], dict(JSON_HEADERS)), timeout=60
         ) as response:
-            predictions = np.clip(json.load(response)["predictions"], target.min(), target.max())
+            predictions = np.clip(np.array(json.load(response)["predictions"]), target.min(), target.max())
         expected = predictions if expected is None else expected
         if "empty" not in server.name and not np.allclose(predictions, expected, atol=1e-4):
             sys.exit(f"error: {server.name} predicts other values than {servers[0].name}")
