@@ -44,6 +44,10 @@ class Split:
             return None
         return float(self.units.times[np.concatenate([self.train, self.valid])].max())
 
+    def units_of(self, rows: Rows) -> Units | None:
+        """Return the units of some rows, or None if each row is one."""
+        return None if self.units is None else self.units.take(rows)
+
     def fingerprint(self) -> str:
         """Return a hash that is equal if and only if all three parts are equal."""
         digest = hashlib.sha256()

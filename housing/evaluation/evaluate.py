@@ -50,7 +50,7 @@ def evaluate(settings: EvaluationSettings, run_cfg: DictConfig, table: Table, pa
     table = table.with_levels(bundle.schema.levels)
     predicted, actual = bundle.predict(table.matrix[parts.test]), table.target[parts.test]
     weight, skipped = table.weight_of(parts.test), list[str]()
-    units = None if parts.units is None else parts.units.take(parts.test)
+    units = parts.units_of(parts.test)
     interval = bootstrap_interval(predicted - actual, "rmse", CONFIDENCE, N_RESAMPLES, 0, units, weight)
     lower, upper = interval or (None, None)
     if interval is None:

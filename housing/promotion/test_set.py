@@ -48,7 +48,7 @@ class TestSet:
     @property
     def units(self) -> Units | None:
         """The units of the test rows, or None if each row is one."""
-        return None if self.parts.units is None else self.parts.units.take(self.parts.test)
+        return self.parts.units_of(self.parts.test)
 
     @property
     def weight(self) -> Vector | None:

@@ -1,7 +1,7 @@
 """Fitting of prediction intervals: models of the error, and scores of held-out rows."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
@@ -37,17 +37,14 @@ class IntervalSettings:
         Number of folds of the held-out rows, 2 or more.
     held_out
         The rows that calibrate: "validation", or "out_of_fold" for all fitted rows, predicted by as many fits as there are folds.
-    levels
-        Levels of the quantile models, ascending. Empty: all scores have the same distribution.
-    create_quantile_estimator
-        Returns a new estimator of the quantile of the score at a level.
+    quantiles
+        By level, ascending: returns a new estimator of this quantile of the score. Empty: all scores have the same distribution.
     """
 
     create_estimator: Callable[[], Any]
     folds: int = 5
     held_out: str = VALIDATION
-    levels: tuple[float, ...] = ()
-    create_quantile_estimator: Callable[[float], Any] | None = None
+    quantiles: Mapping[float, Callable[[], Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -55,8 +52,6 @@ class IntervalSettings:
             raise ConfigError(f"interval.folds must be 2 or more (got {self.folds})")
         if self.held_out not in (VALIDATION, OUT_OF_FOLD):
             raise ConfigError(f"interval.held_out must be {VALIDATION} or {OUT_OF_FOLD} (got {self.held_out!r})")
-        if list(self.levels) != sorted(set(self.levels)) or not all(0 < level < 1 for level in self.levels):
-            raise ConfigError(f"interval.quantiles.levels must ascend between 0 and 1 (got {list(self.levels)})")
 
     @classmethod
     def from_config(cls, interval: DictConfig) -> Self | None:
@@ -64,22 +59,24 @@ class IntervalSettings:
         if interval.estimator is None:
             return None
         check_estimator("interval.estimator", interval.estimator)
-        estimator, quantiles = partial(instantiate, interval.estimator), interval.quantiles
-        if quantiles is None:
-            return cls(estimator, interval.folds, interval.held_out)
-        create = partial(_create_quantile_estimator, quantiles.estimator)
-        return cls(estimator, interval.folds, interval.held_out, tuple(map(float, quantiles.levels)), create)
+        quantiles = {} if interval.quantiles is None else _quantile_estimators(interval.quantiles)
+        return cls(partial(instantiate, interval.estimator), interval.folds, interval.held_out, quantiles)
 
     def require_weighted_fit(self, weight: Column | None) -> None:
         """Raise ConfigError if the rows have weights and an estimator cannot be fitted with them."""
         require_weighted_fit("interval.estimator", self.create_estimator(), weight)
-        for level in self.levels[:1]:
-            assert self.create_quantile_estimator is not None
-            require_weighted_fit("interval.quantiles.estimator", self.create_quantile_estimator(level), weight)
+        for create_estimator in self.quantiles.values():
+            require_weighted_fit("interval.quantiles.estimator", create_estimator(), weight)
 
 
-def _create_quantile_estimator(node: DictConfig, level: float) -> Any:
-    return instantiate(DictConfig({**node, "quantile_alpha": level}))
+def _quantile_estimators(quantiles: DictConfig) -> dict[float, Callable[[], Any]]:
+    """Return by level what creates its estimator. Raises ConfigError or TargetError if a level or an argument is invalid."""
+    levels = [float(level) for level in quantiles.levels]
+    if not levels or levels != sorted(set(levels)) or not all(0 < level < 1 for level in levels):
+        raise ConfigError(f"interval.quantiles.levels must be numbers that ascend between 0 and 1 (got {levels})")
+    nodes = {level: DictConfig({**quantiles.estimator, "quantile_alpha": level}) for level in levels}
+    check_estimator("interval.quantiles.estimator", nodes[levels[0]])
+    return {level: partial(instantiate, node) for level, node in nodes.items()}
 
 
 @dataclass(frozen=True)
@@ -90,11 +87,14 @@ class HeldOut:
     ----------
     inputs
         Inputs of the models of the error, shape (rows, columns + 1).
+    is_relative
+        Whether the errors are those of the logarithm.
     """
 
     rows: Rows
     inputs: Matrix
     error: Vector
+    is_relative: bool
     weight: Vector | None
     units: Units | None
 
@@ -125,21 +125,23 @@ def fit_interval(
     Raises
     ------
     ConfigError
-        If there are too few rows.
+        If there are too few rows, or if fits on folds would learn from rows after those that they predict.
     """
-    validation = _predict_held_out(model, table, parts.valid, parts.units)
-    _require_rows(settings.folds, validation.rows, validation.units)
-    held_out = validation
-    if settings.held_out == OUT_OF_FOLD:
-        held_out = _predict_out_of_fold(settings, fit_settings, model, table, parts, fit_rows)
-    calibration, interval = _calibrate(settings, held_out, is_relative=model.ensemble.transform is not None)
-    if held_out is validation:
-        return interval, calibration
-    position = np.searchsorted(held_out.rows, parts.valid)
-    return interval, calibration.select(position)
+    if settings.held_out == OUT_OF_FOLD and parts.units is not None and parts.units.times is not None:
+        raise ConfigError(
+            f"interval.held_out={OUT_OF_FOLD} needs rows without an order in time: with split=time, a fit on folds would know"
+            f" the future. Use interval=scaled, or interval.held_out={VALIDATION}."
+        )
+    _require_rows(settings.folds, parts)
+    if settings.held_out == VALIDATION:
+        interval = _fit_models(settings, _predict_held_out(model, table, parts, parts.valid))
+        return interval, interval.calibration
+    interval = _fit_models(settings, _predict_out_of_fold(settings.folds, fit_settings, model, table, parts, fit_rows))
+    return interval, interval.calibration.select(np.searchsorted(np.union1d(fit_rows, parts.valid), parts.valid))
 
 
-def _require_rows(n_folds: int, rows: Rows, units: Units | None) -> None:
+def _require_rows(n_folds: int, parts: Split) -> None:
+    rows, units = parts.valid, parts.units_of(parts.valid)
     if len(rows) < 2 * n_folds or (units is not None and units.count() < n_folds):
         of_units = "" if units is None else f" of {n_folds} {units.name}"
         n_units = "" if units is None else f" of {units.count()}"
@@ -149,43 +151,47 @@ def _require_rows(n_folds: int, rows: Rows, units: Units | None) -> None:
         )
 
 
-def _predict_held_out(model: Model, table: Table, rows: Rows, units: Units | None) -> HeldOut:
+def _predict_held_out(model: Model, table: Table, parts: Split, rows: Rows) -> HeldOut:
     predicted, columns = model.ensemble.predict_with_columns(table.matrix[rows])
-    error = signed_error(predicted, table.target[rows], is_relative=model.ensemble.transform is not None)
-    return HeldOut(
-        rows, append_prediction(columns, predicted), error, table.weight_of(rows), None if units is None else units.take(rows)
-    )
+    is_relative = model.ensemble.transform is not None
+    error = signed_error(predicted, table.target[rows], is_relative=is_relative)
+    inputs = append_prediction(columns, predicted)
+    return HeldOut(rows, inputs, error, is_relative, table.weight_of(rows), parts.units_of(rows))
 
 
 def _predict_out_of_fold(
-    settings: IntervalSettings, fit_settings: FitSettings, model: Model, table: Table, parts: Split, fit_rows: Rows
+    n_folds: int, fit_settings: FitSettings, model: Model, table: Table, parts: Split, fit_rows: Rows
 ) -> HeldOut:
-    """Fit once for each fold, with as many boosting rounds as the model, and predict its rows."""
+    """Fit once for each fold, with the boosting rounds and the transform of the model, and predict the fold's rows."""
     rows = np.union1d(fit_rows, parts.valid)
-    folds = []
-    units = None if parts.units is None else parts.units.take(rows)
-    for others, fold in _folds(settings.folds, rows, units):
-        fitted = fit(fit_settings, table, rows[others], first=model, units=parts.units)
-        folds.append(_predict_held_out(fitted, table, rows[fold], None))
+    folds = [
+        _predict_held_out(fit(fit_settings, table, rows[others], first=model, units=parts.units), table, parts, rows[fold])
+        for others, fold in _folds(n_folds, rows, parts.units_of(rows))
+    ]
     order = np.argsort(np.concatenate([fold.rows for fold in folds]))
     inputs, error = np.concatenate([fold.inputs for fold in folds]), np.concatenate([fold.error for fold in folds])
-    return HeldOut(rows, inputs[order], error[order], table.weight_of(rows), units)
+    return replace(
+        folds[0],
+        rows=rows,
+        inputs=inputs[order],
+        error=error[order],
+        weight=table.weight_of(rows),
+        units=parts.units_of(rows),
+    )
 
 
-def _calibrate(settings: IntervalSettings, held_out: HeldOut, *, is_relative: bool) -> tuple[Calibration, Interval]:
+def _fit_models(settings: IntervalSettings, held_out: HeldOut) -> Interval:
     """Fit the model of the size of the error, then the quantile models of the scores; all scores are out of fold."""
     size = np.abs(held_out.error)
     log_size = np.log(np.maximum(size, max(MIN_RELATIVE_ERROR * float(size.mean()), 1e-12)))
     out_of_fold, error_model = _cross_fit(settings.create_estimator, settings.folds, held_out, log_size)
     scores = held_out.error / np.exp(out_of_fold)
-    quantiles, quantile_models = np.empty((len(scores) if settings.levels else 0, len(settings.levels))), []
-    for index, level in enumerate(settings.levels):
-        assert settings.create_quantile_estimator is not None
-        create = partial(settings.create_quantile_estimator, level)
-        quantiles[:, index], quantile_model = _cross_fit(create, settings.folds, held_out, scores)
-        quantile_models.append(quantile_model)
-    calibration = Calibration(scores, held_out.weight, np.array(settings.levels), quantiles)
-    return calibration, Interval(calibration, error_model, quantile_models, is_relative=is_relative)
+    fitted = [_cross_fit(create, settings.folds, held_out, scores) for create in settings.quantiles.values()]
+    calibration = Calibration(scores, held_out.weight)
+    if fitted:
+        quantiles = np.column_stack([predicted for predicted, _ in fitted])
+        calibration = replace(calibration, levels=np.array(list(settings.quantiles)), quantiles=quantiles)
+    return Interval(calibration, error_model, [model for _, model in fitted], is_relative=held_out.is_relative)
 
 
 def _cross_fit(create: Callable[[], Any], n_folds: int, held_out: HeldOut, target: Vector) -> tuple[Vector, Any]:

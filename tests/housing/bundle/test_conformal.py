@@ -199,7 +199,8 @@ def test_intervals_of_a_run_without_them_are_an_error(rentals: Table) -> None:
         (("max_rows=40",), r"interval.folds=5 needs at least 10 validation rows .got \d+"),
         (("interval.folds=1",), "interval.folds must be 2 or more .got 1"),
         (("interval.held_out=test",), "interval.held_out must be validation or out_of_fold .got 'test'"),
-        (("interval=quantile", "interval.quantiles.levels=[.9,.1]"), "interval.quantiles.levels must ascend between 0 and 1"),
+        (("interval=quantile", "interval.quantiles.levels=[.9,.1]"), "interval.quantiles.levels must be numbers that ascend"),
+        (("interval=quantile", "+interval.quantiles.estimator.max_dept=3"), "has no argument max_dept. Did you mean max_depth"),
     ],
 )
 def test_too_few_rows_or_folds_for_intervals_are_an_error(rentals: Table, overrides: tuple[str, ...], message: str) -> None:

@@ -173,6 +173,12 @@ def test_folds_that_separate_what_the_split_keeps_together_are_announced(orders:
     assert not caplog.text
 
 
+def test_intervals_out_of_fold_are_refused_for_a_split_by_time(orders: Table) -> None:
+    cfg = config("train", "data=orders", "features=none", "model=linear", "split=time", "interval=quantile", ENCODING)
+    with pytest.raises(ConfigError, match="a fit on folds would know the future. Use interval=scaled"):
+        build(BuildSettings.from_config(cfg), orders, split(orders, cfg.split), run_id="none")
+
+
 def test_rows_held_out_for_early_stopping_are_whole_units_and_the_latest_in_time() -> None:
     rows = np.random.default_rng(0).permutation(200)
     weeks = Units("weeks", np.arange(200) // 10, (np.arange(200) // 10).astype(np.float64))

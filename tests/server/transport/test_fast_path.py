@@ -1,4 +1,4 @@
-"""The connection that is kept: what is left of one request does not swallow the next."""
+"""Kept connections: a body that nobody reads does not become the next request."""
 
 import http.client
 import socket
@@ -10,7 +10,7 @@ from tests.support.server import Server
 
 
 def read(connection: socket.socket) -> int:
-    """Read an answer; give its status."""
+    """Read a response and return its status."""
     with closing(http.client.HTTPResponse(connection)) as answer:
         answer.begin()
         answer.read()
