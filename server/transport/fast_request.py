@@ -54,8 +54,13 @@ def parse_request(data: bytes) -> Environ | None:
     body = data[end + len(HEADER_END) :]
     if head[1] not in FAST_ROUTES and _may_be_slow(body, fields.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH", "")):
         return None
-    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": head[1], "QUERY_STRING": head[2] or "", "wsgi.input": io.BytesIO(body)}
-    return {**environ, **fields}
+    return {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": head[1],
+        "QUERY_STRING": head[2] or "",
+        "wsgi.input": io.BytesIO(body),
+        **fields,
+    }
 
 
 def _may_be_slow(body: bytes, json_length: str) -> bool:
