@@ -20,7 +20,7 @@ def predict(cfg: DictConfig) -> str:
     with store.connect(cfg.mlflow).artifacts.bundle(cfg.source) as folder:
         bundle = Bundle.read(folder)
     predicted = predict_file(bundle, settings)
-    skipped = f"\n{len(predicted.skipped):,} rows skipped, listed in {settings.skipped_file}" if predicted.skipped else ""
+    skipped = f"\n{predicted.n_skipped:,} rows skipped, listed in {settings.skipped_file}" if predicted.n_skipped else ""
     return f"{predicted.n_predicted:,} rows predicted by {cfg.source}, written to {cfg.out}{skipped}"
 
 

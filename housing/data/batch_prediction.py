@@ -1,26 +1,33 @@
-"""Batch prediction: the rows of a file with their predictions."""
+"""Batch prediction: the rows of a file with their predictions, a batch at a time, so that memory does not grow with the file."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
+import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
-from housing.core.errors import ConfigError, HousingError, TableError
+from housing.bundle.ensemble import CHUNK
+from housing.core.errors import ConfigError, HousingError, TableError, Violation
 from housing.core.files import atomic_write
 from housing.data.read_options import PLAIN, ReadOptions
-from housing.data.reading import Cells, TextTable, base_name, field_count_reason, format_csv, read_rows, read_text
+from housing.data.reading import Cells, NumberedRow, TextTable, base_name, field_count_reason, format_csv, read_rows
 from housing.data.settings import parse_read_options, parse_schema
 from housing.data.table import parse_columns
 from housing.data.typed_files import PARQUET
-from housing.data.writing import write_frame
+from housing.data.writing import write_frames
 from housing.schema.column import Matrix, Vector
+from housing.schema.table_schema import Schema
 
 ON_ERROR = ("stop", "skip")
 SKIPPED_HEADER = ("line", "reason", "row")
+BATCH_ROWS = 2 * CHUNK  # whole chunks of the ensemble. Of 20 columns of text, these rows take about 25 MB
+MAX_VIOLATIONS = 10_000  # then the rest of the file is not read: a wrong column violates the schema in each row
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,16 @@ class PredictionSettings:
         return self.out.with_name(f"{base_name(self.out)}.skipped.csv")
 
 
+@dataclass
+class PredictedFile:
+    """The numbers of rows that were predicted and skipped."""
+
+    n_predicted: int = 0
+    n_skipped: int = 0
+
+
 @dataclass(frozen=True)
-class SkippedRow:
+class _SkippedRow:
     """A row without a prediction. `line` is its first line in the file."""
 
     line: int
@@ -67,11 +82,26 @@ class SkippedRow:
 
 
 @dataclass(frozen=True)
-class PredictedFile:
-    """The number of rows that were predicted, and the rows that were skipped."""
+class _Batch:
+    """Consecutive rows of a file.
 
-    n_predicted: int
-    skipped: list[SkippedRow]
+    Attributes
+    ----------
+    text
+        The rows that fit the schema, as text.
+    frame, matrix
+        The same rows, with the model's columns as typed values, and their features, shape (rows, features).
+    violations
+        Why the other rows with as many cells as the header do not fit. Rows count from the first row of the file.
+    skipped
+        All other rows.
+    """
+
+    text: TextTable
+    frame: pd.DataFrame
+    matrix: Matrix
+    violations: list[Violation]
+    skipped: list[_SkippedRow]
 
 
 def predict_file(bundle: Bundle, settings: PredictionSettings) -> PredictedFile:
@@ -90,76 +120,121 @@ def predict_file(bundle: Bundle, settings: PredictionSettings) -> PredictedFile:
     """
     if not settings.file.is_file():
         raise HousingError(f"File {settings.file} does not exist. Set file= to a file with the model's columns.")
-    text, skipped = _read(settings)
-    text, matrix, misfits = _encode(bundle, text, settings)
-    skipped = sorted([*skipped, *misfits], key=lambda row: row.line)
-    if skipped and not text.rows:
-        raise TableError(f"No row of {settings.file} fits. Line {skipped[0].line}: {skipped[0].reason}", [])
-    target = bundle.schema.target.name
-    predictions = {f"{target}_{name}": values for name, values in _predict(bundle, matrix, settings.coverage).items()}
-    with atomic_write(settings.out) as partial:
-        write_frame(_copied(bundle, text, settings).assign(**predictions), partial, settings.read, settings.out.suffix)
-    if settings.skips_bad_rows:
-        _write_skipped(skipped, settings.skipped_file)
-    return PredictedFile(len(text.rows), skipped)
+    result = PredictedFile()
+    skipped_file = _open_skipped_file(settings.skipped_file) if settings.skips_bad_rows else nullcontext()
+    with skipped_file as skipped, atomic_write(settings.out) as partial:
+        frames = _predict_batches(bundle, settings, result, skipped)
+        write_frames(frames, partial, settings.read, settings.out.suffix)
+    return result
 
 
-def _read(settings: PredictionSettings) -> tuple[TextTable, list[SkippedRow]]:
-    """Return the rows with as many cells as the header, and the others."""
-    if not settings.skips_bad_rows:
-        return read_text(settings.file, settings.read), []
+@contextmanager
+def _open_skipped_file(path: Path) -> Iterator[IO[str]]:
+    """Open the list of skipped rows, with its header."""
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(format_csv([SKIPPED_HEADER]))
+        yield file
+
+
+def _predict_batches(
+    bundle: Bundle, settings: PredictionSettings, result: PredictedFile, skipped_file: IO[str] | None
+) -> Iterator[pd.DataFrame]:
+    """Yield the rows of a file with their predictions. Count them in `result`, and list the skipped rows.
+
+    After a row that does not fit and is not skipped, the rest of the file is only checked.
+    """
+    violations: list[Violation] = []
+    first_skipped: _SkippedRow | None = None
+    for batch in _read_batches(bundle.schema, settings):
+        if skipped_file is None:
+            violations += batch.violations
+        elif batch.skipped:
+            first_skipped = first_skipped or batch.skipped[0]
+            skipped_file.write(_format_skipped(batch.skipped))
+            result.n_skipped += len(batch.skipped)
+        if len(violations) > MAX_VIOLATIONS:
+            break
+        if not violations and (batch.text.rows or not batch.skipped):
+            result.n_predicted += len(batch.text.rows)
+            yield _predict_batch(bundle, batch, settings)
+    if violations:
+        expected = f"the schema of table {bundle.schema.name} (rows count from 0)"
+        raise TableError(f"{len(violations):,} values of {settings.file} violate {expected}:", violations)
+    if first_skipped is not None and not result.n_predicted:
+        raise TableError(f"No row of {settings.file} fits. Line {first_skipped.line}: {first_skipped.reason}", [])
+
+
+def _read_batches(schema: Schema, settings: PredictionSettings) -> Iterator[_Batch]:
+    """Return the rows of a file in batches, an empty one if it has no rows."""
     numbered_rows = read_rows(settings.file, settings.read)
     _, header = next(numbered_rows)
-    text, skipped = TextTable(header, [], [], settings.read), []
+    parts = enumerate(_split(numbered_rows))
+    return (_make_batch(schema, header, part, number * BATCH_ROWS, settings) for number, part in parts)
+
+
+def _split(numbered_rows: Iterator[NumberedRow]) -> Iterator[list[NumberedRow]]:
+    yield list(islice(numbered_rows, BATCH_ROWS))
+    while part := list(islice(numbered_rows, BATCH_ROWS)):
+        yield part
+
+
+def _make_batch(
+    schema: Schema, header: Cells, numbered_rows: list[NumberedRow], start: int, settings: PredictionSettings
+) -> _Batch:
+    """Separate the rows that fit from the others. `start` is the number of the first row."""
+    text, skipped = TextTable(header, [], [], settings.read), list[_SkippedRow]()
     for line, cells in numbered_rows:
+        cells = cells or [""] if len(header) == 1 else cells  # an empty line of a single column is a missing value
         if len(cells) == len(header):
             text.rows.append(cells)
             text.lines.append(line)
+        elif settings.skips_bad_rows:
+            skipped.append(_SkippedRow(line, field_count_reason(header, cells), cells))
         else:
-            skipped.append(SkippedRow(line, field_count_reason(header, cells), cells))
-    return text, skipped
+            raise TableError(f"{settings.file}, line {line}: {field_count_reason(header, cells)}", [])
+    kept, frame, matrix, reasons = _encode(schema, text, settings.file)
+    skipped += [
+        _SkippedRow(text.lines[row], " ".join(f"{reason.field}: {reason.reason}" for reason in of_row), text.rows[row])
+        for row, of_row in reasons.items()
+    ]
+    violations = [replace(violation, row=start + row) for row in sorted(reasons) for violation in reasons[row]]
+    return _Batch(_take(text, kept), frame, matrix, violations, sorted(skipped, key=lambda row: row.line))
 
 
-def _encode(bundle: Bundle, text: TextTable, settings: PredictionSettings) -> tuple[TextTable, Matrix, list[SkippedRow]]:
-    """Return the rows that fit the model's schema, as text and as numbers, and the others."""
-    schema, skipped = bundle.schema, list[SkippedRow]()
+def _encode(
+    schema: Schema, text: TextTable, path: Path
+) -> tuple[Sequence[int], pd.DataFrame, Matrix, dict[int, list[Violation]]]:
+    """Return the indices of the rows that fit, their values and their features, and why the other rows do not fit."""
+    rows, reasons = np.arange(len(text.rows)), dict[int, list[Violation]]()
     while True:
         try:
-            return text, schema.encode_frame(pd.DataFrame(parse_columns(text, schema, schema.features, settings.file))), skipped
+            frame = pd.DataFrame(parse_columns(_take(text, rows.tolist()), schema, schema.features, path))
+            return rows.tolist(), frame, schema.encode_frame(frame), reasons
         except TableError as error:  # of the cells that cannot be parsed, and then of the values that the schema does not allow
-            reasons = _reasons_by_row(error)
-            if not settings.skips_bad_rows or not reasons:
-                raise
-            skipped += [SkippedRow(text.lines[row], reason, text.rows[row]) for row, reason in reasons.items()]
-            text = _without(text, reasons)
+            misfits = [violation.row for violation in error.violations if violation.row is not None]
+            if len(misfits) < len(error.violations) or not misfits:
+                raise  # a column is missing
+            for row, violation in zip(misfits, error.violations, strict=True):
+                reasons.setdefault(int(rows[row]), []).append(violation)
+            rows = np.delete(rows, misfits)
 
 
-def _reasons_by_row(error: TableError) -> dict[int, str]:
-    """Return why rows do not fit. Returns {} if the columns themselves do not."""
-    reasons: dict[int, list[str]] = {}
-    for violation in error.violations:
-        if violation.row is None:
-            return {}
-        reasons.setdefault(violation.row, []).append(f"{violation.field}: {violation.reason}")
-    return {row: " ".join(sentences) for row, sentences in reasons.items()}
+def _take(text: TextTable, rows: Sequence[int]) -> TextTable:
+    if len(rows) == len(text.rows):
+        return text
+    return replace(text, rows=[text.rows[row] for row in rows], lines=[text.lines[row] for row in rows])
 
 
-def _without(text: TextTable, rows: Container[int]) -> TextTable:
-    kept = [row for row in range(len(text.rows)) if row not in rows]
-    return replace(text, rows=[text.rows[row] for row in kept], lines=[text.lines[row] for row in kept])
+def _predict_batch(bundle: Bundle, batch: _Batch, settings: PredictionSettings) -> pd.DataFrame:
+    """Return the rows as they are written, with predictions: text in CSV, and the model's columns as typed values in Parquet."""
+    is_typed = settings.out.suffix.lower() == PARQUET
+    rows = batch.frame if is_typed else pd.DataFrame(batch.text.rows, columns=batch.text.header, dtype="str")
+    predictions = _predict(bundle, batch.matrix, settings.coverage)
+    return rows.assign(**{f"{bundle.schema.target.name}_{name}": values for name, values in predictions.items()})
 
 
-def _copied(bundle: Bundle, text: TextTable, settings: PredictionSettings) -> pd.DataFrame:
-    """Return the rows as they are written: text in CSV, and the model's columns as typed values in Parquet."""
-    if settings.out.suffix.lower() == PARQUET:
-        return pd.DataFrame(parse_columns(text, bundle.schema, bundle.schema.features, settings.file))
-    return pd.DataFrame(text.rows, columns=text.header, dtype="str")
-
-
-def _write_skipped(skipped: Iterable[SkippedRow], path: Path) -> None:
-    rows = [(str(row.line), row.reason, format_csv([row.cells]).rstrip("\n")) for row in skipped]
-    with atomic_write(path) as partial:
-        partial.write_text(format_csv([SKIPPED_HEADER, *rows]), encoding="utf-8")
+def _format_skipped(skipped: Iterable[_SkippedRow]) -> str:
+    return format_csv((str(row.line), row.reason, format_csv([row.cells]).rstrip("\n")) for row in skipped)
 
 
 def _predict(bundle: Bundle, matrix: Matrix, coverage: float | None) -> dict[str, Vector]:

@@ -84,11 +84,11 @@ def _download(table: TableSettings, source: TableSource) -> "pd.DataFrame":
 def _write(frame: "pd.DataFrame", table: TableSettings, version: dvc.Version | None) -> None:
     # pylint: disable=import-outside-toplevel  # they import pandas
     from housing.data.table import validate_frame
-    from housing.data.writing import write_frame
+    from housing.data.writing import write_frames
 
     validate_frame(table.schema, frame, digest="")
     with atomic_write(table.path) as partial:
-        write_frame(frame, partial, table.read, table.path.suffix)
+        write_frames([frame], partial, table.read, table.path.suffix)
         fingerprint = sha256(partial)
         if table.fingerprint is not None and fingerprint != table.fingerprint:
             raise HousingError(

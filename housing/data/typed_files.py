@@ -10,7 +10,7 @@ from housing.core.errors import HousingError, TableError
 from housing.data.read_options import ReadOptions
 
 PARQUET, EXCEL = ".parquet", ".xlsx"
-BATCH_ROWS = 1 << 16
+BATCH_ROWS = 1 << 13  # as Python objects and text, 20 columns of these rows take about 20 MB
 
 NumberedRow = tuple[int, list[str]]  # the number of the row, the header being row 1, and its cells
 

@@ -1,6 +1,9 @@
 """Writing of tables: CSV, compressed or not, or Parquet, by the ending of the file."""
 
+import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -9,12 +12,16 @@ from housing.data.read_options import ReadOptions
 from housing.data.reading import open_table
 from housing.data.typed_files import EXCEL, PARQUET
 
+ROW_GROUP_ROWS = 1 << 17  # of 20 columns, they take about 30 MB
 
-def write_frame(frame: pd.DataFrame, path: Path, options: ReadOptions, suffix: str) -> None:
-    """Write a frame so that `options` read it.
+
+def write_frames(frames: Iterable[pd.DataFrame], path: Path, options: ReadOptions, suffix: str) -> None:
+    """Write one table from frames with its rows, so that `options` read it. Only one frame at a time is in memory.
 
     Parameters
     ----------
+    frames
+        At least one frame. All have the same columns, of the same types.
     suffix
         The ending that decides the format. A temporary file needs that of the file to come.
 
@@ -26,19 +33,44 @@ def write_frame(frame: pd.DataFrame, path: Path, options: ReadOptions, suffix: s
     if suffix.lower() == EXCEL:
         raise HousingError("Tables are written as CSV or Parquet only. Choose a path that ends in .csv or .parquet.")
     if suffix.lower() == PARQUET:
-        frame.to_parquet(path, index=False)
+        _write_parquet(frames, path)
         return
-    header = options.header != "none"
+    has_header = options.header != "none"
+    # pylint: disable-next=contextmanager-generator-missing-cleanup
+    with open_table(path, "wb", suffix) as file, io.TextIOWrapper(file, options.encoding, newline="") as text:
+        for frame in frames:
+            _append_csv(frame, text, options, has_header)
+            has_header = False
+
+
+def _append_csv(frame: pd.DataFrame, text: io.TextIOWrapper, options: ReadOptions, has_header: bool) -> None:
     try:
-        with open_table(path, "wb", suffix) as stream:
-            frame.to_csv(
-                stream,
-                sep=options.delimiter,
-                decimal=options.decimal,
-                encoding=options.encoding,
-                header=header,
-                index=False,
-                lineterminator="\n",
-            )
+        frame.to_csv(text, sep=options.delimiter, decimal=options.decimal, header=has_header, index=False, lineterminator="\n")
     except UnicodeEncodeError as error:
         raise HousingError(f"The table cannot be written in {options.encoding}: {error}") from error
+
+
+def _write_parquet(frames: Iterable[pd.DataFrame], path: Path) -> None:
+    import pyarrow  # pylint: disable=import-outside-toplevel  # 0.2 s that other tables do not need
+    from pyarrow import parquet  # pylint: disable=import-outside-toplevel
+
+    row_groups = _row_groups(pyarrow.Table.from_pandas(frame, preserve_index=False) for frame in frames)
+    first = next(row_groups)
+    with parquet.ParquetWriter(path, first.schema) as writer:
+        writer.write_table(first)
+        for rows in row_groups:
+            writer.write_table(rows)
+
+
+def _row_groups(tables: Iterable[Any]) -> Iterator[Any]:
+    """Concatenate Arrow tables until they have enough rows for a row group. Small row groups make a file larger by half."""
+    import pyarrow  # pylint: disable=import-outside-toplevel
+
+    group: list[Any] = []
+    for table in tables:
+        group.append(table)
+        if sum(part.num_rows for part in group) >= ROW_GROUP_ROWS:
+            yield pyarrow.concat_tables(group)
+            group = []
+    if group:
+        yield pyarrow.concat_tables(group)

@@ -263,7 +263,7 @@ def test_rows_that_do_not_fit_are_skipped_and_listed_beside_the_predictions(tmp_
         predict_file(bundle, PredictionSettings(file, out))
     assert not out.exists()
     predicted = predict_file(bundle, PredictionSettings(file, out, skips_bad_rows=True))
-    assert (predicted.n_predicted, [row.line for row in predicted.skipped]) == (4, [5, 6, 7, 8])
+    assert (predicted.n_predicted, predicted.n_skipped) == (4, 4)
     skipped = pd.read_csv(tmp_path / "out.skipped.csv")
     assert skipped.line.tolist() == [5, 6, 7, 8] and skipped.row[0] == "wide,2,True,hills,"
     assert [reason.partition(":")[0] for reason in skipped.reason] == [
