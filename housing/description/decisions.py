@@ -19,6 +19,7 @@ MIN_NUMBER_SHARE = 0.9  # of the present cells of a column of numbers; the other
 MIN_TARGET_SHARE = 0.5
 MAX_ODD_CELLS = 50  # distinct cells of a column of numbers that are taken as missing
 MAX_LISTED = 20  # categories that are listed; more are learned
+MAX_LEARNED = 100_000  # levels of a category; texts with more are left out
 MAX_LEVEL_SHARE = 0.5  # levels of a category, of the rows that have one
 MIN_ROWS_OF_IDENTIFIER = 20
 N_EXAMPLES = 4
@@ -50,7 +51,8 @@ COORDINATES = (  # role, names, and limit in degrees
     ("latitude", re.compile(r"(.*[ _])?lat(itude)?", re.IGNORECASE), 90),
     ("longitude", re.compile(r"(.*[ _])?(lon|lng|long|longitude)", re.IGNORECASE), 180),
 )
-IDENTIFIER = re.compile(r"(.*[ _.-])?(id|ids|uuid|guid|key|index|rownum|rowid)|unnamed.*|", re.IGNORECASE)
+KEY_NAME = re.compile(r"(?i:(.*[ _.-])?(p?id|ids|uuid|guid|key|sku|vin))|.*[a-z]I[dD]")
+LINE_NUMBER_NAME = re.compile(r"(.*[ _.-])?(index|rownum|rowid)|unnamed.*|", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -275,10 +277,11 @@ def _decide_text(column: ColumnProfile, levels: Mapping[str, int], reading: _Rea
         return _decide_written_number(column, unit, reading)
     if _is_identifier(column):
         return _identifier(column, "each value once")
-    if levels and len(levels) <= max(MAX_LISTED, MAX_LEVEL_SHARE * column.n_present):
-        is_listed = len(levels) <= MAX_LISTED and not any("${" in level for level in levels)  # a config may not contain that
+    n_levels = len(levels) or len(column.distinct)
+    if n_levels <= min(MAX_LEARNED, max(MAX_LISTED, MAX_LEVEL_SHARE * column.n_present)):
+        is_listed = n_levels <= MAX_LISTED and not any("${" in level for level in levels)  # a config may not contain that
         categories = sorted(levels) if is_listed else "auto"
-        evidence = f"{len(levels):,} levels, {_counts(levels)}"
+        evidence = f"{n_levels:,} levels, {_counts(levels)}" if levels else f"{n_levels:,} levels, such as {_examples(column)}"
         return Decision(
             column.name, {"type": "category", "categories": categories}, (evidence,), tuple(level_doubts(column, levels))
         )
@@ -351,7 +354,7 @@ def _is_identifier(column: ColumnProfile) -> bool:
     """Return whether each value stands once, as in a number of the row or the name of a thing."""
     if len(column.distinct) < column.n_present:
         return False
-    if IDENTIFIER.fullmatch(column.name.strip()):
+    if KEY_NAME.fullmatch(column.name.strip()) or LINE_NUMBER_NAME.fullmatch(column.name.strip()):
         return True
     n_numbers = column.numbers.highest - column.numbers.lowest + 1
     counts_rows = n_numbers == column.n_present or (column.numbers.is_increasing and n_numbers <= 2 * column.n_present)

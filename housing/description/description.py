@@ -16,7 +16,8 @@ from housing.data.settings import TableSettings
 from housing.description.associations import measure, without_leaks
 from housing.description.decisions import decide, find_target
 from housing.description.declaration import path_value, to_declaration
-from housing.description.findings import find
+from housing.description.findings import count_repeated, find
+from housing.description.key_proposals import propose_key
 from housing.description.other_rows import find_other_rows
 from housing.description.page import Description, write_description
 from housing.description.profile import ColumnProfile, FileProfile, profile_file
@@ -132,7 +133,9 @@ def _describe(settings: DescriptionSettings, sniffed: Sniffed, profile: FileProf
     if not any(column.is_feature for column in decisions.columns):
         reasons = " ".join(warning for column in decisions.columns for warning in column.warnings)
         raise ConfigError(f"{settings.file} has no column that can be a feature. {reasons}")
-    findings = [*sniffed.warnings, *find(settings.file, profile, decisions, target), *suspicions]
+    n_repeated = count_repeated(settings.file, decisions)
+    decisions = propose_key(profile, decisions, n_repeated)
+    findings = [*sniffed.warnings, *find(profile, decisions, target, n_repeated), *suspicions]
     return Description(settings.file, target, profile, decisions, measure(profile, decisions, target), findings, split)
 
 

@@ -18,15 +18,18 @@ SKEWED = 2.0
 MIN_LABELLED = 50
 
 
-def find(path: Path, profile: FileProfile, decisions: Decisions, target: str) -> Iterator[str]:
-    """Yield what misleads in a file: malformed rows, duplicates, and a capped or skewed target. Reads the file once more."""
+def find(profile: FileProfile, decisions: Decisions, target: str, n_repeated: int) -> Iterator[str]:
+    """Yield what misleads in a file: malformed rows, duplicates, and a capped or skewed target.
+
+    `n_repeated` counts the rows that have the features of an earlier row.
+    """
     if profile.n_misshapen:
         shown = ", ".join(f"line {line} has {n_cells}" for line, n_cells in profile.misshapen)
         yield (
             f"{profile.n_misshapen:,} rows do not have {len(profile.columns)} cells ({shown}). Training refuses the file"
             " until they are corrected or removed."
         )
-    yield from _duplicates(path, profile, decisions)
+    yield from _duplicates(profile, decisions, n_repeated)
     values = values_of(profile.column(target), decisions.column(target), decisions.options)
     values = values[~np.isnan(values)]
     yield from _small(profile.n_rows - _count_unlabelled(profile.column(target), decisions), values, target)
@@ -56,20 +59,24 @@ def _small(n_labelled: int, values: Vector, target: str) -> Iterator[str]:
         yield f"{target!r} has values of up to {highest}. Training refuses values above {MAX_TARGET:g}: use a larger unit."
 
 
-def _duplicates(path: Path, profile: FileProfile, decisions: Decisions) -> Iterator[str]:
+def _duplicates(profile: FileProfile, decisions: Decisions, n_repeated: int) -> Iterator[str]:
     if profile.n_duplicates:
         yield f"{profile.n_duplicates:,} of {profile.n_rows:,} rows are duplicates of an earlier row."
-    used = [index for index, column in enumerate(decisions.columns) if column.is_feature]
-    repeated = _count_repeated(path, decisions, used)
-    if repeated > profile.n_duplicates:
+    if n_repeated > profile.n_duplicates:
         yield (
-            f"{repeated:,} of {profile.n_rows:,} rows have the features of an earlier row. With split=random, many of them"
-            " would be in training and test rows at once; the default split=hash keeps them together."
+            f"{n_repeated:,} of {profile.n_rows:,} rows have the features of an earlier row. With split=random, many of them"
+            f" would be in training and test rows at once; the default split=hash {_effect_of_hash(decisions)}."
         )
 
 
-def _count_repeated(path: Path, decisions: Decisions, used: list[int]) -> int:
-    """Return how many rows have the features of an earlier row."""
+def _effect_of_hash(decisions: Decisions) -> str:
+    keys = [repr(column.name) for column in decisions.columns if column.attributes.get("role") == "key"]
+    return f"does that too, since {keys[0]} is the key" if keys else "keeps them together"
+
+
+def count_repeated(path: Path, decisions: Decisions) -> int:
+    """Return how many rows of a file have the features of an earlier row. Reads the file once more."""
+    used = [index for index, column in enumerate(decisions.columns) if column.is_feature]
     numbered_rows, hashes, rows = read_rows(path, decisions.options), [], []
     next(numbered_rows)
     for _, cells in numbered_rows:

@@ -90,10 +90,11 @@ def _paired_differences(first: RunData, others: Sequence[RunData]) -> HtmlTable:
     rows = []
     for run in others:
         error, first_error = (weigh_error(compared.error, PAIRED_TEST.metric, first.weight) for compared in (run, first))
-        paired = paired_test(PAIRED_TEST, error, first_error)
+        paired = paired_test(PAIRED_TEST, error, first_error, first.parts.units_of(first.holdout.rows))
         values = (paired.difference, paired.lower, paired.upper)
-        rows.append((f"{run.label} minus {first.label}", *(MISSING if value is None else f"{value:+.4f}" for value in values)))
-    return HtmlTable(("RMSE on the same rows", "difference", "95 % interval from", "to"), rows)
+        bounds = (MISSING if value is None else f"{value:+.4f}" for value in values)
+        rows.append((f"{run.label} minus {first.label}", f"{paired.units:,} {paired.unit_name}", *bounds))
+    return HtmlTable(("RMSE on the same rows", "compared by", "difference", "95 % interval from", "to"), rows, n_text_columns=2)
 
 
 def _config_diff_section(runs: Sequence[RunData]) -> Section:

@@ -34,8 +34,8 @@ def error_maps(run: RunData) -> list[SvgFigure]:
         axes = figure.subplots()
         latitude, longitude = coordinates.T
         hexagons = axes.hexbin(
-            longitude, latitude, run.error**2, gridsize=24, mincnt=3, cmap="YlOrRd", linewidths=0.2,
-            reduce_C_function=lambda squares: float(np.sqrt(np.mean(squares))),
+            longitude, latitude, np.arange(len(latitude)), gridsize=24, mincnt=3, cmap="YlOrRd", linewidths=0.2,
+            reduce_C_function=lambda rows: run.rmse_of(np.array(rows, dtype=np.intp)),
         )  # fmt: skip
         axes.set(xlabel="longitude", ylabel="latitude")
         axes.set_aspect(_aspect(latitude))

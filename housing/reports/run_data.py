@@ -70,7 +70,11 @@ class RunData:
     @property
     def rmse(self) -> float:
         """RMSE on the validation rows."""
-        return compute_rmse(self.error, self.weight)
+        return self.rmse_of(np.arange(len(self.actual)))
+
+    def rmse_of(self, rows: NDArray[np.intp]) -> float:
+        """Return the weighted RMSE of some validation rows, by index."""
+        return compute_rmse(self.error[rows], select(self.weight, rows))
 
     @property
     def error(self) -> Vector:

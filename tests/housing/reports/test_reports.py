@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -202,6 +203,24 @@ def test_a_comparison_shows_runs_side_by_side(home: Path, store: Store) -> None:
     differing = re.search(r"Differences between configs</h2>(.*)", page, re.DOTALL)
     assert differing is not None and ">model.name</td>" in differing[1] and ">seed</td>" not in differing[1]
     assert re.search(r">features.name</td><td class=\"text\">none</td><td class=\"text\">static</td>", differing[1])
+
+
+def test_rows_of_a_group_are_compared_together_and_weights_count_on_the_map(home: Path, store: Store) -> None:
+    roles = (
+        "data=towns", "split=grouped", "split.by=kind_id", "+data.columns.kind_id={type: text, role: group}",
+        "+data.columns.copies={type: int, role: weight}", *LINEAR,
+    )  # fmt: skip
+    frame = pd.read_csv(home / "data" / "towns.csv")
+    frame["kind_id"], frame["copies"] = [f"k{row % 60}" for row in range(len(frame))], [1 + row % 3 for row in range(len(frame))]
+    frame.to_csv(home / "data" / "towns.csv", index=False)
+    runs = [train(home, *roles, *features) for features in ((), ("features=static",))]
+    page = write_page(f"[{','.join(str(run.run_id) for run in runs)}]")
+    (n_groups,) = re.findall(r">B minus A</td><td class=\"text\">([\d,]+) [^<]+</td>", page)
+    data_ = read(config("report", f"run_id={runs[0].run_id}"), store, str(runs[0].run_id))
+    assert int(n_groups) == len({data_.table.identifiers["kind_id"][row] for row in data_.holdout.rows}) < len(data_.holdout.rows)
+    rows, weight = np.array([0, 1, 2, 5]), data_.weight
+    assert weight is not None
+    assert data_.rmse_of(rows) == pytest.approx(np.sqrt(np.average(data_.error[rows] ** 2, weights=weight[rows])))
 
 
 def test_the_diff_of_configs_has_changed_values_and_missing_parts() -> None:

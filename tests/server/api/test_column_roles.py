@@ -126,6 +126,15 @@ def test_the_log_has_the_columns_that_were_sent(orders_server: Server) -> None:
     assert dict(zip(entry["columns"], entry["rows"][0], strict=True)) == {**ROW, **UNUSED}
 
 
+@pytest.mark.parametrize("name", ["town", "note"])
+def test_half_a_character_is_refused_since_no_log_can_hold_it(orders_server: Server, name: str) -> None:
+    half = {**ROW, name: "\ud83d"}
+    for route, body in (("/predict", half), ("/invocations", {"dataframe_records": [half]})):
+        answer = orders_server.ask(route, json.dumps(body).encode())
+        assert (answer.status, "surrogates not allowed" in answer.text) == (400, True), answer
+    assert predictions(orders_server, {**ROW, name: "\U0001f600"})
+
+
 @pytest.mark.parametrize("time", ["18:30", r"18\u003a30"])
 def test_a_colon_within_a_text_hides_no_duplicate_key(orders_server: Server, time: str) -> None:
     row = {**ROW, "placed": f"24.12.2021 {time}"}

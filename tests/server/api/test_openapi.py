@@ -51,6 +51,11 @@ def document(rentals_server: Server) -> dict[str, Any]:
     return result
 
 
+def test_operations_that_share_a_response_have_their_own_errors(document: dict[str, Any]) -> None:
+    assert set(document["paths"]["/healthz"]["get"]["responses"]) == {"200"}
+    assert set(document["paths"]["/readyz"]["get"]["responses"]) == {"200", "503"}
+
+
 def test_every_route_is_documented_and_answers_as_documented(rentals_server: Server, document: dict[str, Any]) -> None:
     assert document["openapi"] == "3.1.0"
     assert set(document["paths"]) == set(POSTED) | READ
