@@ -57,7 +57,7 @@ FROM ${BASE} AS compiled
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY housing/bundle/tree_walker.c housing/features/spatial_kernels.c ./
+COPY housing/bundle/tree_walker.c housing/bundle/quick_scorer.h housing/features/spatial_kernels.c ./
 RUN mkdir -p built/bundle built/features \
     && for name in bundle/tree_walker features/spatial_kernels; do \
         python -c "import sys, sysconfig; print('-I' + sysconfig.get_path('include'), '-o built/' + sys.argv[1] + sysconfig.get_config_var('EXT_SUFFIX'))" "$name" >options \

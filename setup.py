@@ -7,7 +7,12 @@ EXACT = ["-ffp-contract=off"]
 
 setup(
     ext_modules=[
-        Extension("housing.bundle.tree_walker", ["housing/bundle/tree_walker.c"], optional=True),
+        Extension(
+            "housing.bundle.tree_walker",
+            ["housing/bundle/tree_walker.c"],
+            depends=["housing/bundle/quick_scorer.h"],
+            optional=True,
+        ),
         Extension(
             "housing.features.spatial_kernels", ["housing/features/spatial_kernels.c"], extra_compile_args=EXACT, optional=True
         ),

@@ -1,8 +1,13 @@
 /* Tree walker: evaluates tree ensembles without data-dependent branches, which processors mispredict half of the time.
  *
- * One step is  node = left + (value >= threshold).  The two children of a node are adjacent. A leaf has the threshold NaN,
- * so its comparison is false, and `left` is its own index: a walk stays there. Every row therefore takes the same number
- * of steps, and LANES walks run in parallel: one tree for LANES rows or, for the remaining rows, LANES trees for one row.
+ * Many rows: trees of at most 64 leaves are scored as QuickScorer does (Lucchese et al., SIGIR 2015). The leaves of a tree
+ * are the bits of a number, from left to right. Each inner node whose comparison is true clears the leaves of its left
+ * subtree; the lowest bit that remains is the leaf of the row. quick_scorer.h does it, with the processor's vectors.
+ *
+ * Few rows, larger trees and other processors: one step is  node = left + (value >= threshold).  The two children of a
+ * node are adjacent. A leaf has the threshold NaN, so its comparison is false, and `left` is its own index: a walk stays
+ * there. Every row therefore takes the same number of steps, and LANES walks run in parallel: one tree for LANES rows, or
+ * LANES trees for one row.
  *
  * Each value is stored twice. A missing value (NaN) becomes +infinity, which goes right, and -infinity, which goes left.
  * The feature of a node is its column if missing values go right, and its column + width if they go left.
@@ -16,10 +21,15 @@
 #include <stdint.h>
 
 enum { LANES = 16, BLOCK = 8, WIDEST = 1 << 20 }; /* LANES * BLOCK rows fit in the L1 or L2 cache while all trees visit them */
+enum { MOST_LEAVES = 64, FEW_ROWS = 4 }; /* up to this number, rows are walked one by one */
+enum { ALIGNMENT = 64 }; /* bytes of a cache line */
 
 typedef struct { float threshold; uint32_t feature, left; float weight; } Node;
-typedef struct { uint32_t root, depth; } Tree;
-typedef struct { const Node *nodes; const Tree *trees; Py_ssize_t count, width; float base; } Ensemble;
+typedef struct { float threshold; uint32_t feature; int32_t low, high; } Test; /* low, high: the leaves that remain if it is true */
+typedef struct { uint32_t root, depth, first_test, tests, first_leaf; } Tree; /* tests is 0 if it has none or too many leaves */
+typedef struct {
+    const Node *nodes; const Tree *trees; const Test *tests; const float *leaves; Py_ssize_t count, width; float base;
+} Ensemble;
 
 static void descend(const Node *nodes, const float *values, uint32_t *restrict at, uint32_t steps)
 {
@@ -43,23 +53,40 @@ static void fill_lanes(const double *row, Py_ssize_t width, float *values, int l
     }
 }
 
-static void walk_block(const Ensemble *all, const double *rows, int groups, float *values, double *sums)
+static void walk_group(const Ensemble *all, const Tree *tree, const float *values, float *sums)
 {
-    float summed[LANES * BLOCK] = {0};
-    Py_ssize_t size = 2 * all->width * LANES; /* floats per group of LANES rows */
-    for (int row = 0; row < groups * LANES; row++)
-        fill_lanes(rows + row * all->width, all->width, values + row / LANES * size + row % LANES, 1);
+    uint32_t at[LANES];
+    for (int lane = 0; lane < LANES; lane++)
+        at[lane] = tree->root;
+    descend(all->nodes, values, at, tree->depth);
+    for (int lane = 0; lane < LANES; lane++)
+        sums[lane] += all->nodes[at[lane]].weight;
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define SCORE_BLOCK score_block_avx2
+#define INSTRUCTIONS "avx2"
+#define WIDTH 8
+#define GROUPS 2
+#include "quick_scorer.h"
+#define SCORE_BLOCK score_block_avx512
+#define INSTRUCTIONS "avx512f"
+#define WIDTH 16
+#define GROUPS 4
+#include "quick_scorer.h"
+#endif
+
+static void walk_block(const Ensemble *all, const float *values, int groups, float *sums)
+{
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (__builtin_cpu_supports("avx512f"))
+        return score_block_avx512(all, values, groups, sums);
+    if (__builtin_cpu_supports("avx2"))
+        return score_block_avx2(all, values, groups, sums);
+#endif
     for (const Tree *tree = all->trees; tree < all->trees + all->count; tree++)
-        for (int group = 0; group < groups; group++) {
-            uint32_t at[LANES];
-            for (int lane = 0; lane < LANES; lane++)
-                at[lane] = tree->root;
-            descend(all->nodes, values + group * size, at, tree->depth);
-            for (int lane = 0; lane < LANES; lane++)
-                summed[group * LANES + lane] += all->nodes[at[lane]].weight;
-        }
-    for (int row = 0; row < groups * LANES; row++)
-        sums[row] = summed[row] + all->base;
+        for (int group = 0; group < groups; group++)
+            walk_group(all, tree, values + group * 2 * all->width * LANES, sums + group * LANES);
 }
 
 static double walk_row(const Ensemble *all, const double *row, float *values)
@@ -82,10 +109,17 @@ static double walk_row(const Ensemble *all, const double *row, float *values)
 
 static void walk_rows(const Ensemble *all, const double *rows, Py_ssize_t count, float *values, double *sums)
 {
-    for (Py_ssize_t groups; (groups = Py_MIN(count / LANES, BLOCK)) > 0; count -= groups * LANES) {
-        walk_block(all, rows, (int)groups, values, sums);
-        rows += groups * LANES * all->width;
-        sums += groups * LANES;
+    while (count > FEW_ROWS) {
+        int block = (int)Py_MIN(count, LANES * BLOCK);
+        float summed[LANES * BLOCK] = {0};
+        for (int row = 0; row < block; row++)
+            fill_lanes(rows + row * all->width, all->width, values + row / LANES * 2 * all->width * LANES + row % LANES, 1);
+        walk_block(all, values, (block + LANES - 1) / LANES, summed); /* lanes without a row have any values */
+        for (int row = 0; row < block; row++)
+            sums[row] = summed[row] + all->base;
+        rows += block * all->width;
+        sums += block;
+        count -= block;
     }
     for (; count > 0; count--, rows += all->width)
         *sums++ = walk_row(all, rows, values);
@@ -93,34 +127,36 @@ static void walk_rows(const Ensemble *all, const double *rows, Py_ssize_t count,
 
 static PyObject *walk(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    PyObject *nodes, *trees;
+    PyObject *nodes, *trees, *tests, *leaves;
     Ensemble all;
     Py_buffer columns, sums;
-    if (!PyArg_ParseTuple(args, "SSnfy*w*", &nodes, &trees, &all.width, &all.base, &columns, &sums))
+    if (!PyArg_ParseTuple(args, "SSSSnfy*w*", &nodes, &trees, &tests, &leaves, &all.width, &all.base, &columns, &sums))
         return NULL;
     all.nodes = (const Node *)PyBytes_AS_STRING(nodes);
     all.trees = (const Tree *)PyBytes_AS_STRING(trees);
+    all.tests = (const Test *)PyBytes_AS_STRING(tests);
+    all.leaves = (const float *)PyBytes_AS_STRING(leaves);
     all.count = PyBytes_GET_SIZE(trees) / (Py_ssize_t)sizeof(Tree);
     Py_ssize_t rows = sums.len / (Py_ssize_t)sizeof(double);
     Py_ssize_t row = all.width > 0 && all.width < WIDEST ? all.width * (Py_ssize_t)sizeof(double) : 0; /* bytes */
-    float *values = NULL;
-    uint64_t steps = 0;
-    for (const Tree *tree = all.trees; tree < all.trees + all.count; tree++)
-        steps += tree->depth;
+    char *memory = NULL;
     if (row == 0 || columns.len % row || sums.len % sizeof(double) || columns.len / row != rows
         || ((uintptr_t)columns.buf | (uintptr_t)sums.buf) % sizeof(double))
         PyErr_Format(PyExc_ValueError, "columns and sums must be float64 of shape (rows, %zd) and (rows,) (got %zd and %zd bytes).",
                      all.width, columns.len, sums.len);
-    else if ((values = PyMem_Malloc(sizeof(float) * 2 * LANES * all.width * (rows < LANES ? 1 : BLOCK))) == NULL)
+    else if ((memory = PyMem_Malloc(sizeof(float) * 2 * LANES * all.width * (rows > LANES ? BLOCK : 1) + ALIGNMENT)) == NULL)
         PyErr_NoMemory();
-    else if ((uint64_t)rows * steps < 100000) /* about 100 us; releasing the interpreter lock can take longer than a row */
-        walk_rows(&all, columns.buf, rows, values, sums.buf);
     else {
-        Py_BEGIN_ALLOW_THREADS
-        walk_rows(&all, columns.buf, rows, values, sums.buf);
-        Py_END_ALLOW_THREADS
+        float *values = (float *)(((uintptr_t)memory + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+        if (rows * all.count < 10000) /* about 100 us; releasing the interpreter lock can take longer than a row */
+            walk_rows(&all, columns.buf, rows, values, sums.buf);
+        else {
+            Py_BEGIN_ALLOW_THREADS
+            walk_rows(&all, columns.buf, rows, values, sums.buf);
+            Py_END_ALLOW_THREADS
+        }
     }
-    PyMem_Free(values);
+    PyMem_Free(memory);
     PyBuffer_Release(&columns);
     PyBuffer_Release(&sums);
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
@@ -128,27 +164,33 @@ static PyObject *walk(PyObject *Py_UNUSED(module), PyObject *args)
 
 static PyObject *check(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    PyObject *nodes, *trees;
+    PyObject *nodes, *trees, *tests, *leaves;
     Py_ssize_t width;
-    if (!PyArg_ParseTuple(args, "SSn", &nodes, &trees, &width))
+    if (!PyArg_ParseTuple(args, "SSSSn", &nodes, &trees, &tests, &leaves, &width))
         return NULL;
-    size_t known = PyBytes_GET_SIZE(nodes) / sizeof(Node), count = PyBytes_GET_SIZE(trees) / sizeof(Tree);
-    int fits = PyBytes_GET_SIZE(nodes) % sizeof(Node) == 0 && PyBytes_GET_SIZE(trees) % sizeof(Tree) == 0;
+    size_t known_nodes = PyBytes_GET_SIZE(nodes) / sizeof(Node), count = PyBytes_GET_SIZE(trees) / sizeof(Tree);
+    size_t known_tests = PyBytes_GET_SIZE(tests) / sizeof(Test), known_leaves = PyBytes_GET_SIZE(leaves) / sizeof(float);
+    int fits = PyBytes_GET_SIZE(nodes) % sizeof(Node) == 0 && PyBytes_GET_SIZE(trees) % sizeof(Tree) == 0
+        && PyBytes_GET_SIZE(tests) % sizeof(Test) == 0 && PyBytes_GET_SIZE(leaves) % sizeof(float) == 0;
     fits = fits && width > 0 && width < WIDEST;
     const Node *node = (const Node *)PyBytes_AS_STRING(nodes);
-    for (const Node *end = node + known; fits && node < end; node++)
-        fits = node->left + (size_t)!isnan(node->threshold) < known && node->feature < 2 * (size_t)width;
+    for (const Node *end = node + known_nodes; fits && node < end; node++)
+        fits = node->left + (size_t)!isnan(node->threshold) < known_nodes && node->feature < 2 * (size_t)width;
+    const Test *test = (const Test *)PyBytes_AS_STRING(tests);
+    for (const Test *end = test + known_tests; fits && test < end; test++)
+        fits = test->feature < 2 * (size_t)width && test->high < 0; /* a leaf remains after any tests */
     const Tree *tree = (const Tree *)PyBytes_AS_STRING(trees);
     for (const Tree *end = tree + count; fits && tree < end; tree++)
-        fits = tree->root < known;
+        fits = tree->root < known_nodes && (tree->tests == 0 || ((size_t)tree->first_test + tree->tests <= known_tests
+                                                                && (size_t)tree->first_leaf + MOST_LEAVES <= known_leaves));
     if (!fits)
-        PyErr_SetString(PyExc_ValueError, "A tree, node, child or column is out of range.");
+        PyErr_SetString(PyExc_ValueError, "A tree, node, child, leaf or column is out of range.");
     return fits ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyMethodDef functions[] = {
-    {"check", check, METH_VARARGS, "check(nodes, trees, width): raise ValueError if a walk could read outside of the arrays."},
-    {"walk", walk, METH_VARARGS, "walk(nodes, trees, width, base, columns, sums): write the sums; the arguments must have passed check()."},
+    {"check", check, METH_VARARGS, "check(nodes, trees, tests, leaves, width): raise ValueError if a walk could read outside of the arrays."},
+    {"walk", walk, METH_VARARGS, "walk(nodes, trees, tests, leaves, width, base, columns, sums): write the sums; the arguments must have passed check()."},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef tree_walker = {PyModuleDef_HEAD_INIT, "tree_walker", "Evaluates tree ensembles.", -1, functions, NULL, NULL, NULL, NULL};

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.bundle import onnx_reader
+from housing.bundle.quick_scorer import add_tests
 from housing.schema.column import Matrix, Vector
 
 try:
@@ -43,10 +44,11 @@ DTYPES = {"ints": np.int64, "floats": np.float32, "strings": np.bytes_}
 
 # The structs Node and Tree of tree_walker.c.
 NODE = np.dtype([("threshold", np.float32), ("feature", np.uint32), ("left", np.uint32), ("weight", np.float32)])
-TREE = np.dtype([("root", np.uint32), ("depth", np.uint32)])
+TREE = np.dtype([(name, np.uint32) for name in ("root", "depth", "first_test", "tests", "first_leaf")])
 FLOAT = 1  # ONNX's number of the type float32
 
 Indices = NDArray[np.int64]
+Packed = tuple[bytes, bytes, bytes, bytes, int, float]
 
 
 class UnsupportedTree(Exception):
@@ -62,6 +64,10 @@ class Trees:
         Array of `NODE` as bytes.
     trees
         Array of `TREE` as bytes.
+    tests
+        Array of `quick_scorer.TEST` as bytes.
+    leaves
+        The weights of leaves (float32) as bytes, those of each tree from left to right.
     width
         Number of columns.
     base
@@ -73,9 +79,9 @@ class Trees:
         If an index is out of range.
     """
 
-    def __init__(self, nodes: bytes, trees: bytes, width: int, base: float) -> None:
-        walker.check(nodes, trees, width)
-        self._width, self._walker_arguments = width, (nodes, trees, width, base)
+    def __init__(self, nodes: bytes, trees: bytes, tests: bytes, leaves: bytes, width: int, base: float) -> None:
+        walker.check(nodes, trees, tests, leaves, width)
+        self._width, self._walker_arguments = width, (nodes, trees, tests, leaves, width, base)
 
     @classmethod
     def from_model(cls, model: Any) -> Self | None:
@@ -174,7 +180,7 @@ def _attributes(node: Any) -> dict[str, NDArray[Any]]:
     return parts
 
 
-def _pack(parts: dict[str, NDArray[Any]], width: int) -> tuple[bytes, bytes, int, float]:
+def _pack(parts: dict[str, NDArray[Any]], width: int) -> Packed:
     """Return the arguments of `Trees`, with the nodes of each tree in breadth-first order.
 
     Raises
@@ -191,11 +197,9 @@ def _pack(parts: dict[str, NDArray[Any]], width: int) -> tuple[bytes, bytes, int
         children[inner] = _lookup(node_ids, _unique_ids(tree[inner], parts[side][inner]))
     left, right = np.where(np.isin(parts["nodes_modes"], GREATER), (false, true), (true, false))
     leaves = _lookup(node_ids, _unique_ids(_lookup(tree_ids, parts["target_treeids"]), parts["target_nodeids"]))
-    order, depth = _breadth_first(is_first, tree, inner, left, right)
+    position, depth = _breadth_first(is_first, tree, inner, left, right)
     if not np.array_equal(np.sort(leaves), np.flatnonzero(~inner)):
         raise UnsupportedTree("each leaf must have one weight, and only leaves")
-    position = np.empty_like(order)
-    position[order] = np.arange(len(order))
 
     nodes, trees = np.zeros(len(tree), dtype=NODE), np.zeros(len(tree_ids), dtype=TREE)
     nodes["threshold"][position] = _thresholds(parts, inner)
@@ -203,10 +207,16 @@ def _pack(parts: dict[str, NDArray[Any]], width: int) -> tuple[bytes, bytes, int
     nodes["left"][position] = position[left]
     nodes["weight"][position[leaves]] = parts["target_weights"]
     trees["root"], trees["depth"] = position[is_first], depth
+    tests, weights = add_tests(nodes, trees)
+    return nodes.tobytes(), trees.tobytes(), tests.tobytes(), weights.tobytes(), width, _base(parts)
+
+
+def _base(parts: dict[str, NDArray[Any]]) -> float:
+    """Return the constant of the sum. Raises UnsupportedTree if there are other targets, or a weight is not finite."""
     base = parts["base_values"]
     if len(base) > 1 or not np.isfinite(np.append(base, parts["target_weights"])).all() or parts["target_ids"].any():
         raise UnsupportedTree("weights must be finite numbers for a single target")
-    return nodes.tobytes(), trees.tobytes(), width, float(base.sum())
+    return float(base.sum())
 
 
 def _unique_ids(tree: Indices | int, node: Indices) -> Indices:
@@ -229,7 +239,7 @@ def _lookup(ids: Indices, required: Indices) -> Indices:
 def _breadth_first(
     is_first: NDArray[np.bool_], tree: Indices, inner: NDArray[np.bool_], left: Indices, right: Indices
 ) -> tuple[Indices, Indices]:
-    """Return the nodes in breadth-first order tree by tree, left child before right child, and the depth of each tree."""
+    """Return the position of each node in breadth-first order tree by tree, left child first, and the depth of each tree."""
     levels, depth = [np.flatnonzero(is_first)], np.zeros(is_first.sum(), dtype=np.int64)
     while (parents := levels[-1][inner[levels[-1]]]).size:
         if len(levels) > MAX_DEPTH or sum(map(len, levels)) > len(tree):
@@ -239,7 +249,8 @@ def _breadth_first(
     order = np.concatenate(levels)
     if not np.array_equal(np.sort(order), np.arange(len(tree))):
         raise UnsupportedTree("each node but the root must have one parent")
-    return order[np.argsort(tree[order], kind="stable")], depth
+    order = order[np.argsort(tree[order], kind="stable")]
+    return np.argsort(order), depth
 
 
 def _thresholds(parts: dict[str, NDArray[Any]], inner: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -1,11 +1,15 @@
 """The tree walker: its predictions are bit-identical to ONNX Runtime, and unsupported graphs run in ONNX Runtime."""
 
 import functools
+import importlib.util
 import operator
+import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,7 @@ from xgboost import XGBRegressor
 from housing.bundle import onnx_reader
 from housing.bundle.bundle import Bundle
 from housing.bundle.onnx_model import OnnxModel, OnnxRuntimeModel, VerifiedOnnxModel
+from housing.bundle.quick_scorer import MAX_LEAVES, TEST
 from housing.bundle.trees import NODE, TREE, Trees
 from housing.core.config import CONF
 from housing.core.environment import PROJECT
@@ -99,6 +104,12 @@ def assert_bit_identical(graph: bytes, width: int, counts: tuple[int, ...] = LAR
 )
 def test_boosted_trees_are_bit_identical(parameters: dict[str, Any], missing: bool) -> None:
     assert_bit_identical(fitted_graph(XGBRegressor(n_estimators=70, **parameters), missing), COLUMNS)
+
+
+@pytest.mark.parametrize("n_leaves", [2, 3, 31, 32, 33, 63, 64, 65, 100])
+def test_trees_of_any_number_of_leaves_are_bit_identical(n_leaves: int) -> None:
+    forest = RandomForestRegressor(9, max_leaf_nodes=n_leaves, random_state=0)
+    assert_bit_identical(fitted_graph(forest), COLUMNS, counts=(*range(1, 40), 63, 64, 65, 127, 128, 129, 300))
 
 
 @pytest.mark.parametrize(
@@ -421,34 +432,80 @@ def nodes(*items: tuple[float, int, int, float]) -> bytes:
     return np.array(list(items), dtype=NODE).tobytes()
 
 
-def roots(*items: tuple[int, int]) -> bytes:
+def roots(*items: tuple[int, ...]) -> bytes:
     """Return trees in the binary format of the walker."""
     return np.array(list(items), dtype=TREE).tobytes()
 
 
+def leaf_tests(*items: tuple[float, int, int, int]) -> bytes:
+    """Return tests in the binary format of the walker."""
+    return np.array(list(items), dtype=TEST).tobytes()
+
+
 LEAF = (np.nan, 0, 0, 1.0)
+ROOT = (0, 0, 0, 0, 0)  # root, depth, first test, tests, first leaf
+TEST_OF_ROOT = (0.0, 0, 2**32 - 2, 2**32 - 1)
+NO_TESTS, LEAVES = leaf_tests(), np.zeros(MAX_LEAVES, dtype=np.float32).tobytes()
 
 
 @pytest.mark.parametrize(
-    ("node_bytes", "tree_bytes", "width"),
+    ("node_bytes", "tree_bytes", "test_bytes", "leaf_bytes", "width"),
     [
-        (nodes((0.0, 0, 0, 0.0)), roots((0, 1)), 1),  # a missing child
-        (nodes((np.nan, 0, 1, 1.0)), roots((0, 0)), 1),
-        (nodes((0.0, 0, 2**32 - 1, 0.0), LEAF), roots((0, 1)), 1),
-        (nodes((np.nan, 2, 0, 1.0)), roots((0, 0)), 1),  # a missing column
-        (nodes(LEAF), roots((1, 0)), 1),  # a missing root
-        (nodes(), roots((0, 0)), 1),
-        (nodes(LEAF)[:-1], roots((0, 0)), 1),
-        (nodes(LEAF), roots((0, 0))[:-1], 1),
-        (nodes(LEAF), roots((0, 0)), 0),
-        (nodes(LEAF), roots((0, 0)), -1),
-        (nodes(LEAF), roots((0, 0)), 2**40),
+        (nodes((0.0, 0, 0, 0.0)), roots((0, 1, 0, 0, 0)), NO_TESTS, LEAVES, 1),  # a missing child
+        (nodes((np.nan, 0, 1, 1.0)), roots(ROOT), NO_TESTS, LEAVES, 1),
+        (nodes((0.0, 0, 2**32 - 1, 0.0), LEAF), roots((0, 1, 0, 0, 0)), NO_TESTS, LEAVES, 1),
+        (nodes((np.nan, 2, 0, 1.0)), roots(ROOT), NO_TESTS, LEAVES, 1),  # a missing column
+        (nodes(LEAF), roots(ROOT), leaf_tests((0.0, 2, 2**32 - 2, 2**32 - 1)), LEAVES, 1),
+        (nodes(LEAF), roots((1, 0, 0, 0, 0)), NO_TESTS, LEAVES, 1),  # a missing root
+        (nodes(), roots(ROOT), NO_TESTS, LEAVES, 1),
+        (nodes(LEAF), roots((0, 1, 0, 2, 0)), leaf_tests(TEST_OF_ROOT), LEAVES, 1),  # a missing test
+        (nodes(LEAF), roots((0, 1, 2**32 - 1, 1, 0)), leaf_tests(TEST_OF_ROOT), LEAVES, 1),
+        (nodes(LEAF), roots((0, 1, 0, 1, 1)), leaf_tests(TEST_OF_ROOT), LEAVES, 1),  # missing leaves
+        (nodes(LEAF), roots((0, 1, 0, 1, 0)), leaf_tests(TEST_OF_ROOT), LEAVES[:-4], 1),
+        (nodes(LEAF), roots((0, 1, 0, 1, 0)), leaf_tests((0.0, 0, 0, 2**31 - 1)), LEAVES, 1),  # no leaf remains
+        (nodes(LEAF)[:-1], roots(ROOT), NO_TESTS, LEAVES, 1),
+        (nodes(LEAF), roots(ROOT)[:-1], NO_TESTS, LEAVES, 1),
+        (nodes(LEAF), roots(ROOT), leaf_tests(TEST_OF_ROOT)[:-1], LEAVES, 1),
+        (nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES[:-1], 1),
+        (nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES, 0),
+        (nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES, -1),
+        (nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES, 2**40),
     ],
 )
-def test_indices_out_of_range_are_an_error_of_the_walker(node_bytes: bytes, tree_bytes: bytes, width: int) -> None:
-    walker.check(nodes(LEAF), roots((0, 0)), 1)
+def test_indices_out_of_range_are_an_error_of_the_walker(
+    node_bytes: bytes, tree_bytes: bytes, test_bytes: bytes, leaf_bytes: bytes, width: int
+) -> None:
+    walker.check(nodes(LEAF), roots((0, 1, 0, 1, 0)), leaf_tests(TEST_OF_ROOT), LEAVES, 1)
     with pytest.raises(ValueError, match="out of range"):
-        walker.check(node_bytes, tree_bytes, width)
+        walker.check(node_bytes, tree_bytes, test_bytes, leaf_bytes, width)
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc")
+@pytest.mark.parametrize("supports", ["0", "(name)[3] == '2'"], ids=["no vectors", "avx2"])
+def test_processors_with_other_vectors_compute_the_same_bits(tmp_path: Path, supports: str) -> None:
+    suffix, include = sysconfig.get_config_var("EXT_SUFFIX"), sysconfig.get_path("include")
+    built = tmp_path / f"tree_walker{suffix}"
+    source = PROJECT / "housing/bundle/tree_walker.c"
+    options = ["-O3", "-shared", "-fPIC", f"-I{include}", f"-D__builtin_cpu_supports(name)=({supports})"]
+    subprocess.run(["gcc", *options, str(source), "-o", str(built)], check=True)
+    other = import_file(built)
+    for n_leaves in (2, 32, 64, 100):
+        graph = fitted_graph(RandomForestRegressor(9, max_leaf_nodes=n_leaves, random_state=0))
+        trees = read(graph)
+        assert trees is not None
+        for count in (1, 5, 16, 33, 64, 129, 300):
+            columns, sums = rows(count, COLUMNS, graph), np.empty(count)
+            other.walk(*trees._walker_arguments, columns, sums)  # pylint: disable=protected-access
+            np.testing.assert_array_equal(sums.view(np.int64), trees.predict(columns).view(np.int64))
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import an extension module from its file."""
+    spec = importlib.util.spec_from_file_location("tree_walker", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize(
@@ -467,16 +524,16 @@ def test_indices_out_of_range_are_an_error_of_the_walker(node_bytes: bytes, tree
 )
 def test_buffers_of_another_size_are_an_error_of_the_walker(columns: NDArray[Any], sums: NDArray[Any], width: int) -> None:
     with pytest.raises(ValueError, match=rf"must be float64 of shape \(rows, {width}\) and \(rows,\)"):
-        walker.walk(nodes(LEAF), roots((0, 0)), width, 0.0, columns, sums)
+        walker.walk(nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES, width, 0.0, columns, sums)
 
 
 def test_the_walker_writes_only_into_the_sums() -> None:
     buffer = np.full(40, 7.0)
-    walker.walk(nodes(LEAF), roots((0, 0)), 2, 0.5, np.zeros((33, 2)), buffer[3:36])
+    walker.walk(nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES, 2, 0.5, np.zeros((33, 2)), buffer[3:36])
     np.testing.assert_array_equal(buffer, [7.0] * 3 + [1.5] * 33 + [7.0] * 4)
     buffer.flags.writeable = False
     with pytest.raises((ValueError, BufferError, TypeError)):
-        walker.walk(nodes(LEAF), roots((0, 0)), 2, 0.0, np.zeros((40, 2)), buffer)
+        walker.walk(nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES, 2, 0.0, np.zeros((40, 2)), buffer)
 
 
 @pytest.mark.parametrize("count", [1, 40])
@@ -504,8 +561,10 @@ def test_a_bundle_that_only_the_walker_can_run_fails_verification(bundle: Bundle
 
 WITHOUT_WALKER = """
 import sys
+import sysconfig
 sys.modules["housing.bundle.tree_walker"] = {module}
 from pathlib import Path
+from types import ModuleType
 from housing.bundle.bundle import Bundle
 bundle = Bundle.read(Path({folder!r}))
 Bundle.read(Path({folder!r}))
