@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import IO, Self
 
@@ -12,11 +11,10 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
-from housing.bundle.ensemble import CHUNK
 from housing.core.errors import ConfigError, HousingError, TableError, Violation
 from housing.core.files import atomic_write
 from housing.data.read_options import PLAIN, ReadOptions
-from housing.data.reading import Cells, NumberedRow, TextTable, base_name, field_count_reason, format_csv, read_rows
+from housing.data.reading import BATCH_ROWS, Cells, TextTable, base_name, field_count_reason, format_csv, read_batches
 from housing.data.settings import parse_read_options, parse_schema
 from housing.data.table import parse_columns
 from housing.data.typed_files import PARQUET
@@ -26,7 +24,6 @@ from housing.schema.table_schema import Schema
 
 ON_ERROR = ("stop", "skip")
 SKIPPED_HEADER = ("line", "reason", "row")
-BATCH_ROWS = 2 * CHUNK  # whole chunks of the ensemble. Of 20 columns of text, these rows take about 25 MB
 MAX_VIOLATIONS = 10_000  # then the rest of the file is not read: a wrong column violates the schema in each row
 
 
@@ -145,7 +142,9 @@ def _predict_batches(
     """
     violations: list[Violation] = []
     first_skipped: _SkippedRow | None = None
-    for batch in _read_batches(bundle.schema, settings):
+    texts = read_batches(settings.file, settings.read, keeps_ragged=settings.skips_bad_rows)
+    for number, text in enumerate(texts):
+        batch = _make_batch(bundle.schema, text, number * BATCH_ROWS, settings.file)
         if skipped_file is None:
             violations += batch.violations
         elif batch.skipped:
@@ -164,35 +163,10 @@ def _predict_batches(
         raise TableError(f"No row of {settings.file} fits. Line {first_skipped.line}: {first_skipped.reason}", [])
 
 
-def _read_batches(schema: Schema, settings: PredictionSettings) -> Iterator[_Batch]:
-    """Return the rows of a file in batches, an empty one if it has no rows."""
-    numbered_rows = read_rows(settings.file, settings.read)
-    _, header = next(numbered_rows)
-    parts = enumerate(_split(numbered_rows))
-    return (_make_batch(schema, header, part, number * BATCH_ROWS, settings) for number, part in parts)
-
-
-def _split(numbered_rows: Iterator[NumberedRow]) -> Iterator[list[NumberedRow]]:
-    yield list(islice(numbered_rows, BATCH_ROWS))
-    while part := list(islice(numbered_rows, BATCH_ROWS)):
-        yield part
-
-
-def _make_batch(
-    schema: Schema, header: Cells, numbered_rows: list[NumberedRow], start: int, settings: PredictionSettings
-) -> _Batch:
+def _make_batch(schema: Schema, text: TextTable, start: int, path: Path) -> _Batch:
     """Separate the rows that fit from the others. `start` is the number of the first row."""
-    text, skipped = TextTable(header, [], [], settings.read), list[_SkippedRow]()
-    for line, cells in numbered_rows:
-        cells = cells or [""] if len(header) == 1 else cells  # an empty line of a single column is a missing value
-        if len(cells) == len(header):
-            text.rows.append(cells)
-            text.lines.append(line)
-        elif settings.skips_bad_rows:
-            skipped.append(_SkippedRow(line, field_count_reason(header, cells), cells))
-        else:
-            raise TableError(f"{settings.file}, line {line}: {field_count_reason(header, cells)}", [])
-    kept, frame, matrix, reasons = _encode(schema, text, settings.file)
+    kept, frame, matrix, reasons = _encode(schema, text, path)
+    skipped = [_SkippedRow(line, field_count_reason(text.header, cells), cells) for line, cells in text.ragged]
     skipped += [
         _SkippedRow(text.lines[row], " ".join(f"{reason.field}: {reason.reason}" for reason in of_row), text.rows[row])
         for row, of_row in reasons.items()

@@ -15,7 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -24,6 +24,7 @@ from housing.data.read_options import PLAIN, ReadOptions
 from housing.data.typed_files import EXCEL, PARQUET, count_parquet_rows, read_excel, read_parquet
 
 CHUNK_BYTES = 1 << 20
+BATCH_ROWS = 16_000  # of 20 columns of text, they take about 25 MB. Two chunks of `housing.bundle.ensemble`
 
 Mode = Literal["rb", "wb", "ab"]
 Cells = list[str]
@@ -52,15 +53,23 @@ UTF_16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")  # the first bytes of a file in 
 
 @dataclass(frozen=True)
 class TextTable:
-    """The cells of a file as text, written as `options` say. Each row has as many cells as the header.
+    """Consecutive rows of a file as text, written as `options` say.
 
-    `lines` has the number of each row's first line in the file.
+    Attributes
+    ----------
+    rows
+        The rows with as many cells as the header.
+    lines
+        The number of the first line of each of these rows in the file.
+    ragged
+        The rows with more or fewer cells.
     """
 
     header: Cells
     rows: list[Cells]
     lines: list[int]
     options: ReadOptions
+    ragged: list[NumberedRow] = field(default_factory=list)
 
 
 def base_name(path: Path) -> str:
@@ -245,25 +254,45 @@ def _require_unique(header: Cells, path: Path) -> None:
             )
 
 
-def read_text(path: Path, options: ReadOptions = PLAIN, suffix: str | None = None) -> TextTable:
-    """Read a whole file as text.
+def read_batches(
+    path: Path, options: ReadOptions = PLAIN, suffix: str | None = None, *, keeps_ragged: bool = False
+) -> Iterator[TextTable]:
+    """Return the rows of a file as text, in tables of `BATCH_ROWS` rows; a single one without rows if the file has none.
 
     Raises
     ------
     TableError
-        As `read_rows`, and if a row has more or fewer cells than the header.
+        As `read_rows`, and if a row has more or fewer cells than the header. With `keeps_ragged`, such rows are in `ragged`.
     """
     numbered_rows = read_rows(path, options, suffix)
     _, header = next(numbered_rows)
-    rows, lines = [], []
+    tables = (_as_text_table(header, rows, options) for rows in _batches(numbered_rows))
+    return tables if keeps_ragged else (_require_even(table, path) for table in tables)
+
+
+def _batches(numbered_rows: Iterator[NumberedRow]) -> Iterator[list[NumberedRow]]:
+    yield list(itertools.islice(numbered_rows, BATCH_ROWS))
+    while batch := list(itertools.islice(numbered_rows, BATCH_ROWS)):
+        yield batch
+
+
+def _as_text_table(header: Cells, numbered_rows: Iterable[NumberedRow], options: ReadOptions) -> TextTable:
+    table = TextTable(header, [], [], options)
     for line, cells in numbered_rows:
         if not cells and len(header) == 1:
             cells = [""]  # an empty line of a table with a single column is a missing value
-        if len(cells) != len(header):
-            raise TableError(f"{path}, line {line}: {field_count_reason(header, cells)}", [])
-        rows.append(cells)
-        lines.append(line)
-    return TextTable(header, rows, lines, options)
+        if len(cells) == len(header):
+            table.rows.append(cells)
+            table.lines.append(line)
+        else:
+            table.ragged.append((line, cells))
+    return table
+
+
+def _require_even(table: TextTable, path: Path) -> TextTable:
+    for line, cells in table.ragged:
+        raise TableError(f"{path}, line {line}: {field_count_reason(table.header, cells)}", [])
+    return table
 
 
 def field_count_reason(header: Cells, cells: Cells) -> str:

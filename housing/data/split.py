@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Self
 
 import numpy as np
@@ -111,13 +111,15 @@ def split_by_hash(table: Table, test: float, valid: float, salt: str) -> Split:
 
     A row keeps its part when rows are added or its target is corrected.
     """
-    return _split_by_position(_hash_positions(table.keys, salt), test, valid)
+    return _split_by_position(_hash_positions(table.key_batches(), salt), test, valid)
 
 
-def _hash_positions(keys: Iterable[bytes], salt: str) -> Vector:
+def _hash_positions(key_batches: Iterable[Iterable[bytes]], salt: str) -> Vector:
     """Return a number from 0 to below 1 for each key, which looks random."""
-    seed = salt.encode()
-    digests = b"".join(hashlib.blake2b(key, digest_size=8, key=seed).digest() for key in keys)
+    hash_key = partial(hashlib.blake2b, digest_size=8, key=salt.encode())
+    digests = bytearray()
+    for keys in key_batches:
+        digests += b"".join([hash_key(key).digest() for key in keys])
     return np.asarray(np.frombuffer(digests, dtype="<u8") / 2.0**64, dtype=np.float64)
 
 
@@ -138,7 +140,7 @@ def stratified_split(table: Table, test: float, valid: float, salt: str, bins: i
     keys, of_row, counts = np.unique(table.keys, return_inverse=True, return_counts=True)
     target = np.bincount(of_row, table.target) / counts
     bin_of_key = np.searchsorted(np.unique(np.quantile(target, np.arange(1, bins) / bins)), target, side="left")
-    position, hashes = np.empty(len(keys)), _hash_positions(keys, salt)
+    position, hashes = np.empty(len(keys)), _hash_positions([keys], salt)
     for number in np.unique(bin_of_key):
         inside = np.flatnonzero(bin_of_key == number)
         position[inside[np.argsort(hashes[inside])]] = (np.arange(len(inside)) + 0.5) / len(inside)
@@ -166,7 +168,7 @@ def split_by_group(table: Table, by: str | None, test: float, valid: float, salt
     A group keeps its part when rows are added.
     """
     keys, name = _group_keys(table, by)
-    return _split_by_position(_hash_positions(keys, salt), test, valid, _number_units(name, keys))
+    return _split_by_position(_hash_positions([keys], salt), test, valid, _number_units(name, keys))
 
 
 def split_by_time(table: Table, by: str | None, gap: float, test: float, valid: float) -> Split:

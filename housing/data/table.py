@@ -20,7 +20,7 @@ from housing.command_line.next_command import next_command
 from housing.core.errors import ConfigError, HousingError, TableError, Violation
 from housing.core.files import sha256
 from housing.data.read_options import PLAIN, ReadOptions
-from housing.data.reading import Cells, TextTable, read_text
+from housing.data.reading import BATCH_ROWS, Cells, TextTable, read_batches
 from housing.data.settings import TableSettings
 from housing.data.typed_files import PARQUET, parquet_columns
 from housing.schema.column import MAX_INTEGER, MISSING, Column, Matrix, Value, Vector
@@ -52,8 +52,8 @@ class Table:
         Features, shape (rows, len(schema.features)).
     target
         Shape (rows,), in the target's unit.
-    keys
-        The exact values of the columns `schema.key` as bytes, shape (rows,). Rows with equal keys have equal bytes.
+    stored_keys
+        The exact values of the columns `schema.key` as bytes, shape (rows,), or None if they follow from the matrix. See `keys`.
     fingerprint
         SHA-256 of the file, or "" for rows that are no file.
     weight
@@ -67,7 +67,7 @@ class Table:
     schema: Schema
     matrix: Matrix
     target: Vector
-    keys: NDArray[np.object_]
+    stored_keys: NDArray[np.object_] | None
     fingerprint: str
     weight: Vector | None = None
     times: Vector | None = None
@@ -87,8 +87,21 @@ class Table:
         rows = np.asarray(indices, dtype=np.intp)
         times = None if self.times is None else self.times[rows]
         identifiers = {name: values[rows] for name, values in self.identifiers.items()}
-        taken = Table(self.schema, self.matrix[rows], self.target[rows], self.keys[rows], "", self.weight_of(rows))
+        keys = None if self.stored_keys is None else self.stored_keys[rows]
+        taken = Table(self.schema, self.matrix[rows], self.target[rows], keys, "", self.weight_of(rows))
         return replace(taken, times=times, identifiers=identifiers)
+
+    @property
+    def keys(self) -> NDArray[np.object_]:
+        """The values of the columns `schema.key` as bytes, shape (rows,). Rows with equal keys have equal bytes."""
+        return _as_objects([key for batch in self.key_batches() for key in batch])
+
+    def key_batches(self) -> Iterator[list[bytes]]:
+        """Yield the keys of consecutive rows. Keys of all rows at once need more memory than the table."""
+        for start in range(0, len(self), BATCH_ROWS):
+            rows = slice(start, start + BATCH_ROWS)
+            keys = None if self.stored_keys is None else self.stored_keys[rows].tolist()
+            yield _row_bytes(self.schema, self.matrix[rows]) if keys is None else keys
 
     def weight_of(self, rows: NDArray[np.intp]) -> Vector | None:
         """Return the weights of some rows, or None if all rows count alike."""
@@ -122,8 +135,9 @@ class Table:
     def count_levels(self, rows: Sequence[int] | NDArray[np.intp]) -> dict[str, dict[str, int]]:
         """Return the levels that occur in some rows, with their numbers, for each column whose levels are learned."""
         counted = {}
-        for column, codes in zip(self.schema.features, self.matrix[rows].T, strict=True):
+        for index, column in enumerate(self.schema.features):
             if column.is_learned:
+                codes = self.matrix[rows, index]
                 counts = np.bincount(codes[~np.isnan(codes)].astype(np.intp), minlength=len(column.categories)).tolist()
                 counted[column.name] = {level: count for level, count in zip(column.categories, counts, strict=False) if count}
         return counted
@@ -202,11 +216,14 @@ def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
         others = [violation for violation in violations if violation.reason != MISSING]
         raise schema.violated([*_missing_by_column(schema, violations, len(frame)), *others], len(violations))
     _report_unlabelled(schema, len(frame), len(labelled))
-    frame = frame.iloc[labelled]
+    matrix = matrix if len(labelled) == len(matrix) else matrix[labelled]
+    frame = frame[[column.name for column in schema.unused if column.role != "ignore"]].iloc[
+        labelled
+    ]  # the matrix has the others
     column = weight_column(schema)
     weight = None if column is None else frame[column.name].to_numpy(dtype=np.float64)
     keys = [_exact_values(frame[column.name]) for column in schema.columns if column.role == "key"]
-    table = make_table(schema, np.column_stack([matrix[labelled], target]), list(zip(*keys, strict=True)), digest)
+    table = make_table(schema, matrix, target, list(zip(*keys, strict=True)), digest)
     return replace(table, weight=weight, times=_times(schema, frame), identifiers=_identifiers(schema, frame))
 
 
@@ -274,27 +291,33 @@ def _find_violations(column: Column, series: Any) -> list[Violation]:
     return [Violation(row, column.name, reason) for row, reason in reasons if reason is not None]
 
 
-def make_table(schema: Schema, encoded: Matrix, key_values: Sequence[Sequence[Value]], digest: str) -> Table:
+def make_table(schema: Schema, matrix: Matrix, target: Vector, key_values: Sequence[Sequence[Value]], digest: str) -> Table:
     """Return a table of validated rows.
 
     Parameters
     ----------
     schema
         The columns of the table.
-    encoded
-        Features and target, shape (rows, len(schema.features) + 1).
+    matrix, target
+        Encoded features, shape (rows, len(schema.features)), and targets, shape (rows,).
     key_values
         For each row, the values of the columns with the role key. Without such columns, the features are the key.
     digest
         The fingerprint.
     """
-    matrix, target = encoded[:, :-1], encoded[:, -1]
     key_columns = [column for column in schema.columns if column.role == "key"]
-    keys = np.empty(len(matrix), dtype=np.object_)
-    keys[:] = (
-        [b"".join(map(_key_bytes, key_columns, values)) for values in key_values] if key_columns else _row_bytes(schema, matrix)
-    )
+    keys = None
+    if key_columns:
+        keys = _as_objects([b"".join(map(_key_bytes, key_columns, values)) for values in key_values])
+    elif any(column.is_learned for column in schema.features):  # keys name the levels, whose codes in the matrix can change
+        keys = _as_objects(_row_bytes(schema, matrix))
     return Table(schema, matrix, target, keys, digest)
+
+
+def _as_objects(values: Sequence[bytes]) -> NDArray[np.object_]:
+    objects = np.empty(len(values), dtype=np.object_)
+    objects[:] = values
+    return objects
 
 
 def _row_bytes(schema: Schema, matrix: Matrix) -> list[bytes]:
@@ -325,15 +348,33 @@ def _key_bytes(column: Column, value: Value) -> bytes:
 
 
 def read_frame(path: Path, schema: Schema, options: ReadOptions = PLAIN, suffix: str | None = None) -> pd.DataFrame:
-    """Read a file, with the columns of a schema typed, and ignored ones as text.
+    """Read a file, with the columns of a schema typed, and ignored ones as text. Only one batch at a time is in memory as text.
 
     Raises
     ------
     TableError
-        As `reading.read_text`, and if a cell cannot be parsed as its column's type.
+        As `reading.read_batches`, and if a cell cannot be parsed as its column's type.
     """
-    text = read_text(path, options, suffix)
-    return pd.DataFrame(parse_columns(text, schema, [column for column in schema.columns if column.role != "ignore"], path))
+    columns = [column for column in schema.columns if column.role != "ignore"]
+    batches: list[dict[str, Any]] = []
+    violations: list[Violation] = []
+    for number, text in enumerate(read_batches(path, options, suffix)):
+        try:
+            batches.append(parse_columns(text, schema, columns, path))
+        except TableError as error:
+            violations += [replace(item, row=number * BATCH_ROWS + cast(int, item.row)) for item in error.violations]
+    if violations:
+        raise _unparsable(path, schema, violations)
+    names = list(batches[0])
+    return pd.DataFrame({name: _concatenate([batch.pop(name) for batch in batches]) for name in names}, copy=False)
+
+
+def _concatenate(parts: Sequence[Any]) -> Any:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else pd.concat(parts, ignore_index=True)
+
+
+def _unparsable(path: Path, schema: Schema, violations: Sequence[Violation]) -> TableError:
+    return TableError(f"{path} violates the schema of table {schema.name} (rows count from 0):", violations)
 
 
 def parse_columns(text: TextTable, schema: Schema, columns: Sequence[Column], path: Path) -> dict[str, Any]:
@@ -351,7 +392,7 @@ def parse_columns(text: TextTable, schema: Schema, columns: Sequence[Column], pa
         violations += [Violation(row, name, str(parse_cell(column, cells[row], text.options)[1])) for row in invalid_rows]
     if violations:
         violations.sort(key=lambda violation: violation.row or 0)
-        raise TableError(f"{path} violates the schema of table {schema.name} (rows count from 0):", violations)
+        raise _unparsable(path, schema, violations)
     return parsed
 
 

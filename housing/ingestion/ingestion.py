@@ -207,7 +207,7 @@ def _report_duplicates(present: Table, new: Table, added: Sequence[int]) -> None
     if len(added) < len(new):
         show(f"{len(new) - len(added):,} duplicates skipped")
     keys = set(present.keys)
-    n_conflicts = sum(new.keys[index] in keys for index in added)
+    n_conflicts = sum(key in keys for key in new.keys[added])
     if n_conflicts:
         show(f"{n_conflicts:,} new rows have the key of a present row but other values; the table keeps both")
 

@@ -86,8 +86,9 @@ class NewRows:
         learned = [column.name for column in schema.features if column.is_learned]
         schema = learn_levels(schema, {name: [record[name] for record in records] for name in learned})
         target = [schema.target.encode(record[schema.target.name]) for record in records]
-        encoded = np.column_stack([schema.encode_records(records), np.array(target, dtype=np.float64)])
-        return cls(header, good_rows, make_table(schema, encoded, key_values, digest=""), bad_rows)
+        matrix = schema.encode_records(records)
+        table = make_table(schema, matrix, np.array(target, dtype=np.float64), key_values, digest="")
+        return cls(header, good_rows, table, bad_rows)
 
 
 def _parse_row(cells: dict[str, str], schema: Schema, options: ReadOptions) -> tuple[Record, list[str]]:

@@ -9,9 +9,9 @@ import pytest
 
 from housing.bundle.bundle import Bundle
 from housing.core.errors import TableError
-from housing.data.batch_prediction import BATCH_ROWS, MAX_VIOLATIONS, PredictionSettings, predict_file
+from housing.data.batch_prediction import MAX_VIOLATIONS, PredictionSettings, predict_file
 from housing.data.read_options import PLAIN
-from housing.data.reading import open_table
+from housing.data.reading import BATCH_ROWS, open_table
 from housing.data.writing import write_frames
 from tests.support.tables import rentals_frame
 

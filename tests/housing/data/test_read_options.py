@@ -15,7 +15,7 @@ from housing.core.errors import ConfigError, HousingError, TableError
 from housing.data.batch_prediction import PredictionSettings, predict_file
 from housing.data.download import fetch_table
 from housing.data.read_options import ReadOptions
-from housing.data.reading import COMPRESSIONS, count_rows, open_table, read_text
+from housing.data.reading import COMPRESSIONS, count_rows, open_table, read_batches
 from housing.data.settings import TableSettings
 from housing.data.table import Table, read_table
 from housing.ingestion.ingestion import IngestionSettings, ingest
@@ -246,7 +246,7 @@ def test_predictions_keep_the_options_of_their_file_and_take_the_format_of_their
     frame.to_csv(tmp_path / "new.csv", sep=";", decimal=",", index=False)
     for out in ("out.csv", "out.parquet"):
         assert predict_file(bundle, PredictionSettings(tmp_path / "new.csv", tmp_path / out, read=options)).n_predicted == 20
-    as_text = read_text(tmp_path / "out.csv", options)
+    as_text = next(read_batches(tmp_path / "out.csv", options))
     typed = pd.read_parquet(tmp_path / "out.parquet")
     assert as_text.rows[0][0] == str(frame.area[0]).replace(".", ",") and as_text.rows[0][-2] == "007"
     assert [float(row[-1].replace(",", ".")) for row in as_text.rows] == typed.rent_predicted.tolist()

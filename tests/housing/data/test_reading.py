@@ -13,7 +13,7 @@ from housing.core.errors import TableError
 from housing.data.batch_prediction import PredictionSettings, predict_file
 from housing.data.download import describe_file
 from housing.data.preparation import prepare
-from housing.data.reading import COMPRESSIONS, count_rows, open_table, read_text
+from housing.data.reading import COMPRESSIONS, count_rows, open_table, read_batches
 from housing.data.settings import TableSettings
 from housing.data.split import SplitSettings, split_by_hash
 from housing.data.table import Table, read_table, validate_frame
@@ -160,7 +160,7 @@ def test_predictions_refuse_shifted_rows_and_keep_the_compression_of_their_file(
     with open_table(file, "wb") as stream:
         stream.write(text.encode())
     assert predict_file(bundle, PredictionSettings(file, out)).n_predicted == 20
-    predicted = read_text(out)
+    predicted = next(read_batches(out))
     assert predicted.header[-2:] == ["note", "rent_predicted"] and {row[-2] for row in predicted.rows} == {"007"}
     (tmp_path / "shifted.csv").write_text(f"{text}1,2,True,hills,1950,x,9\n", encoding="utf-8")
     with pytest.raises(TableError, match="shifted.csv, line 22: Expected 6 fields as in the header, got 7"):

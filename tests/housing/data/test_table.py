@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from housing.core.errors import ConfigError, HousingError, TableError
+from housing.data.reading import BATCH_ROWS
 from housing.data.settings import TableSettings, parse_schema
 from housing.data.table import Table, read_table
 from housing.schema.table_schema import Schema
@@ -37,6 +38,23 @@ def test_numbers_are_read_to_the_last_digit(tmp_path: Path) -> None:
     areas = np.random.default_rng(0).uniform(5, 500, 2000)
     table = read(write(tmp_path / "t.csv", *(f"{area!r},2,True,hills,,900" for area in areas.tolist())))
     np.testing.assert_array_equal(table.matrix[:, 0], areas)
+
+
+def test_a_table_of_several_batches_is_read_as_one(tmp_path: Path) -> None:
+    n_rows = 2 * BATCH_ROWS + 5
+    frame = rentals_frame(n_rows)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    table = read(tmp_path / "t.csv")
+    np.testing.assert_array_equal(table.matrix[:, :2], frame[["area", "rooms"]])
+    np.testing.assert_array_equal(table.target, frame.rent)
+    halves = [table.take(range(n_rows // 2)), table.take(range(n_rows // 2, n_rows))]
+    assert table.keys.tolist() == [*halves[0].keys, *halves[1].keys]
+    frame = frame.astype({"area": str})
+    frame.loc[[3, n_rows - 1], "area"] = "wide"
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(TableError) as error:
+        read(tmp_path / "t.csv")
+    assert [violation.row for violation in error.value.violations] == [3, n_rows - 1]
 
 
 @pytest.mark.parametrize(
