@@ -21,6 +21,10 @@ def main(cfg: DictConfig) -> float:
 
     lifecycle.exit_if_terminated()
     job = run.Job.from_hydra()
+    if "candidates" in cfg:
+        from housing.automl.search import search
+
+        cfg = search(cfg, job)
     outcome = run.run(cfg, job)
     if job.is_standalone:
         printing.show_outcome(outcome, cfg)

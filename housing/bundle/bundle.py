@@ -4,7 +4,7 @@
     features/<n>/features.json   config of a feature pipeline, and the names of its columns
     features/<n>/arrays.npz      fitted state of its blocks
     members/<n>/model.onnx       an estimator of the ensemble
-    ensemble.json, ensemble.npz  features and region of each member, the applicability domain, and the transform of the target
+    ensemble.json, ensemble.npz  features, region and weight of each member, applicability domain, and transform of the target
     interval.npz, interval.onnx  conformal scores and the model of the size of errors, if the run fitted intervals
     quantiles/<n>/model.onnx     models of the quantiles of the scores, if the run fitted them
     reference.json               histograms of the training rows and of the predictions

@@ -1,4 +1,4 @@
-"""Ensemble: the mean of its members, or a blend of a near and a far mean by the distance to the training rows."""
+"""Ensemble: the weighted mean of its members, or a blend of a near and a far mean by the distance to the training rows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,14 +39,19 @@ class Member:
         Rows for which it predicts: "all", "near" (training rows) or "far".
     columns
         Indices of the columns that it receives, or None for all.
+    weight
+        How much it counts in the mean, above 0. Only the ratios of weights matter.
     """
 
     estimator: Estimator
     features: int
     region: str = ALL
     columns: list[int] | None = None
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
+        if not (np.isfinite(self.weight) and self.weight > 0):
+            raise ConfigError(f"The weight of a member must be a finite number above 0 (got {self.weight}).")
         if self.region not in REGIONS:
             raise ConfigError(f"The region of a member must be {', '.join(REGIONS[:-1])} or {REGIONS[-1]} (got {self.region!r}).")
 
@@ -57,7 +62,7 @@ class Member:
     @property
     def config(self) -> dict[str, Any]:
         """All attributes but the estimator, for `ensemble.json`."""
-        return {"features": self.features, "region": self.region, "columns": self.columns}
+        return {"features": self.features, "region": self.region, "columns": self.columns, "weight": self.weight}
 
 
 @dataclass
@@ -124,8 +129,8 @@ class Ensemble:
 
     def _mean(self, matrix: Matrix, region: str, columns: dict[int, Matrix]) -> Vector:
         members = [member for member in self.members if member.region in (ALL, region)]
-        predictions = [member.predict(self._columns(member.features, matrix, columns)) for member in members]
-        return np.asarray(sum(predictions) / len(predictions))  # np.mean of one row takes longer than a small tree
+        predictions = [member.weight * member.predict(self._columns(member.features, matrix, columns)) for member in members]
+        return np.asarray(sum(predictions) / sum(member.weight for member in members))  # np.average of one row is slower
 
     def _columns(self, index: int, matrix: Matrix, cache: dict[int, Matrix]) -> Matrix:
         if index not in cache:

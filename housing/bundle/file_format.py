@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from housing.core.errors import BundleError
 from housing.core.files import sha256
 
-FORMAT = 7
+FORMAT = 8
 CHECKSUMS = "SHA256SUMS"
 SCHEMA = "schema.json"
 SHARED_FILES = (SCHEMA, "ensemble.json", "reference.json", "card.json", "golden.json")

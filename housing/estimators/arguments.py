@@ -30,6 +30,12 @@ def check_estimator(path: str, node: DictConfig) -> None:
     _check_values(path, instantiate(node))
 
 
+def missing_library(node: DictConfig) -> str | None:
+    """Return the library that an estimator's config needs and that is not installed, or None."""
+    libraries = (target.split(".", maxsplit=1)[0] for _, target, _ in _targets("", node))
+    return next((library for library in libraries if find_spec(library) is None), None)
+
+
 def _targets(path: str, node: Any) -> Iterator[tuple[str, str, list[str]]]:
     """Yield the path, the target and the names of the arguments of each node with a `_target_`."""
     if isinstance(node, DictConfig):

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from housing.bundle.ensemble import ALL
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
+from housing.core.validators import POSITIVE
 from housing.estimators.arguments import check_estimator
 
 
@@ -29,6 +30,8 @@ class EstimatorSpec:
         Where the estimator counts: near the training rows, far from them, or everywhere.
     visible_blocks
         Labels of the feature blocks that the estimator sees, or None for all.
+    weight
+        How much the estimator counts in the mean of the members.
     """
 
     name: str
@@ -38,6 +41,7 @@ class EstimatorSpec:
     region: str = ALL
     visible_blocks: list[str] | None = None
     early_stopping_rounds: int | None = None
+    weight: float = 1.0
 
     @property
     def features_key(self) -> str:
@@ -68,6 +72,8 @@ def _expand_seeds(name: str, member: Mapping[str, Any], default_features: DictCo
         raise ConfigError(f"model.members.{name}.n_seeds must be a whole number above 0 (got {n_seeds})")
     if n_seeds > 1 and model.estimator.get("random_state") is None:
         raise ConfigError(f"model.members.{name}.n_seeds must be 1 (got {n_seeds}): the estimator has no random_state to vary")
+    weight = member.get("weight", 1.0)
+    POSITIVE.validate(f"model.members.{name}.weight", weight)
     features: Any = OmegaConf.to_container(member.get("features") or default_features, resolve=True)
     for index in range(n_seeds):
         estimator: Any = OmegaConf.to_container(model.estimator, resolve=True)
@@ -81,4 +87,5 @@ def _expand_seeds(name: str, member: Mapping[str, Any], default_features: DictCo
             member.get("region", ALL),
             member.get("visible_blocks"),
             model.get("early_stopping"),
+            weight,
         )

@@ -84,7 +84,8 @@ def _weight(member: Member, ensemble: Ensemble, matrix: Matrix) -> Vector:
     weight = np.zeros(len(matrix))
     for region, share in ((NEAR, proximity), (FAR, 1.0 - proximity)):
         if member.region in (ALL, region):
-            weight += share / sum(other.region in (ALL, region) for other in ensemble.members)
+            total = sum(other.weight for other in ensemble.members if other.region in (ALL, region))
+            weight += share * member.weight / total
     return weight
 
 

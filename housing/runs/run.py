@@ -138,7 +138,7 @@ def write_stop_file(sweep_folder: Path, reason: str) -> None:
 
 
 def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> Outcome:
-    name, tags = f"{cfg.model.name} {cfg.features.name}", _tags(cfg, job)
+    name, tags = f"{cfg.model.name} {cfg.features.name}", run_tags(cfg, job)
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     if job.is_standalone:
         store.runs.close_dead(cfg.experiment_name)
@@ -165,7 +165,7 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
             started = replace(started, run_id=tracked_run.id, link=tracked_run.link)
             started.write(job.folder)
             tracked_run.log_directory(_write_config(resolved, job), CONFIG)  # first, so that a failed run has its config
-            tracked_run.log(params=_params(resolved))
+            tracked_run.log(params=loggable_params(resolved))
             metrics = _fit_and_log(cfg, job, table, parts, started, tracked_run)
     return replace(started, status="FINISHED", metrics=metrics, seconds=time.time() - started.started_at)
 
@@ -236,7 +236,8 @@ def _write_config(resolved: Mapping[str, Any], job: Job) -> Path:
     return folder
 
 
-def _params(resolved: Mapping[str, Any]) -> dict[str, Any]:
+def loggable_params(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a config that MLflow's table of runs shows, by their dotted names."""
     params = flatten({name: value for name, value in resolved.items() if name not in EXCLUDED_FROM_KEY})
     return {name: value for name, value in params.items() if not name.startswith(UNLOGGED_PARAMS)}
 
@@ -252,7 +253,8 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def _tags(cfg: DictConfig, job: Job) -> dict[str, str]:
+def run_tags(cfg: DictConfig, job: Job) -> dict[str, str]:
+    """Return the tags of a run that are known before it starts."""
     tags = {
         **{f"housing.{name}": str(value) for name, value in cfg.tags.items()},
         tracking_tags.RUN_TYPE: "run",

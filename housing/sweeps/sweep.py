@@ -104,6 +104,8 @@ class Sweep(Callback):
         """Open the sweep's run before any job starts. Jobs find its id in the environment."""
         if config.export is not None:
             sys.exit(f"error: export={config.export} is for a single run. Remove either export or -m.")
+        if "candidates" in config:
+            sys.exit("error: experiment=auto is a search of its own and cannot be a job of a sweep. Remove -m.")
         tags = {f"housing.{name}": str(value) for name, value in config.tags.items()}
         tags |= {tracking_tags.RUN_TYPE: "sweep", "housing.overrides": " ".join(config.hydra.overrides.task)[:1000]}
         try:

@@ -39,6 +39,12 @@ class Artifacts:
                 raise StoreError(f"Run {run_id} has no artifact directory {name}.")
             yield directory
 
+    @contextmanager
+    def file(self, run_id: str, name: str) -> Iterator[Path]:
+        """Download a file, which exists until the block ends. Raises StoreError if the run has no such file."""
+        with self._download(f"runs:/{run_id}/{name}") as path:
+            yield path
+
     def read_config(self, run_id: str) -> DictConfig:
         """Return the config of a run. Raises UntrustedConfigError if it could run code that this machine does not trust."""
         return parse_stored_config(self.read_text(run_id, "config/config.yaml"), run_id, self._trusted_targets)

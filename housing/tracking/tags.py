@@ -11,6 +11,7 @@ RUN_TYPE, DATA, COLUMNS, SPLIT, MODEL_ID, EVALUATION, CODE, FOLDER, ERROR = (
 TRANSFORM = "housing.target_transform"  # of a run: what its estimators were fitted on
 FITTED_UNTIL = "housing.fitted_until"  # of a run on a split by time: the latest time of its training and validation rows
 ENCODING = "housing.encoding"  # of a run that chose the encoding of categories with many levels: the method
+MISSING_LIBRARIES = "housing.missing_libraries"  # of a search: optional libraries that are not installed
 CHALLENGER, EVALUATED = "housing.challenger", "housing.evaluated"  # of a decision
 ALIAS, VERDICT, FROM, TO, ACTOR, REASON, FORCED, SERVED = (
     f"housing.{name}" for name in ("alias", "verdict", "from", "to", "actor", "reason", "forced", "served_at")

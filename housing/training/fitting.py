@@ -161,7 +161,7 @@ def _fit_model(settings: FitSettings, data: _FitData, transform: str, first: Mod
         estimator = fit_estimator(spec, rows, rounds.get(spec.name), settings.n_threads, on_round)
         if spec.early_stopping_rounds:
             rounds_by_name[spec.name] = best_rounds(estimator)
-        members.append(Member(estimator, fitted.index, spec.region, columns))
+        members.append(Member(estimator, fitted.index, spec.region, columns, spec.weight))
     pipelines = [fitted.features for fitted in data.features.values()]
     ensemble = Ensemble(data.table.schema, pipelines, members, data.applicability)
     if transform == LOG:

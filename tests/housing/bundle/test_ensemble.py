@@ -66,6 +66,14 @@ def test_members_are_averaged() -> None:
     np.testing.assert_array_equal(ensemble.predict(TRAIN), [3.0] * 3)
 
 
+def test_members_count_by_their_weights() -> None:
+    members = [Member(ConstantEstimator(1.0), 0, weight=3.0), Member(ConstantEstimator(9.0), 0, weight=1.0)]
+    np.testing.assert_allclose(Ensemble(SCHEMA, [features()], members).predict(TRAIN), [3.0] * 3)
+    for weight in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ConfigError, match="weight of a member must be a finite number above 0"):
+            Member(ConstantEstimator(1.0), 0, weight=weight)
+
+
 def test_near_and_far_members_are_blended_by_the_distance_to_the_nearest_training_row() -> None:
     members = [
         Member(ConstantEstimator(10.0), 0, NEAR),

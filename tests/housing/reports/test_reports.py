@@ -149,12 +149,19 @@ def explained(cfg_overrides: tuple[str, ...], table: Table) -> tuple[Matrix, Mat
         ("features=static", "model=mean", "model.members.trees.model.estimator.n_estimators=20"),
         (
             "features=static",
+            "model=mean",
+            "model.members.trees.model.estimator.n_estimators=20",
+            "+model.members.heavy={weight: 5, model: {name: heavy, nan_handling: native, early_stopping: null,"
+            " estimator: {_target_: xgboost.XGBRegressor, n_estimators: 9, max_depth: 2, random_state: 0}}}",
+        ),
+        (
+            "features=static",
             "model=blend",
             "model.members.near.model.estimator.n_estimators=20",
             "model.members.far.model.estimator.n_estimators=20",
         ),
     ],
-    ids=["xgboost", "log", "stopped early", "mean", "blend"],
+    ids=["xgboost", "log", "stopped early", "mean", "weighted mean", "blend"],
 )
 def test_contributions_add_up_to_the_prediction(towns: Table, overrides: tuple[str, ...]) -> None:
     sums, predicted, columns = explained(("interval=none", *overrides), towns)

@@ -1,0 +1,1 @@
+"""Search for the best ensemble within a time budget."""

@@ -1,0 +1,191 @@
+"""Search within a time budget: fit candidates, select an ensemble of them, and return the config of the run that fits it."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from housing.automl.budget import Budget
+from housing.automl.candidate_run import CandidateResult, CandidateRuns
+from housing.automl.progress import Progress
+from housing.automl.settings import MEGABYTE, Candidate, SearchSettings
+from housing.core.config import to_yaml
+from housing.core.errors import ConfigError, HousingError, StoreError, TrialPruned
+from housing.core.validators import validate
+from housing.data import table as tables
+from housing.data.split import split
+from housing.runs.run import ALLOWED, Job, run_tags
+from housing.schema.column import Vector
+from housing.tracking import store as tracking_store
+from housing.tracking import tags as tracking_tags
+from housing.training.encoding_choice import choose_encoding
+from housing.training.ensemble_selection import select_ensemble
+from housing.training.estimators import AUTO, LOG, NONE
+from housing.training.fitting import FitSettings
+from housing.training.metrics import as_loss
+from housing.training.out_of_fold import make_folds
+from housing.training.ranking_metric import RankingMetric
+
+SEARCH = "search"  # run type
+FINAL_SHARE = 0.5  # largest share of the time for the fits of the ensemble itself
+
+
+def search(cfg: DictConfig, job: Job) -> DictConfig:
+    """Fit candidates until the time is over, and return the config of a run of the best ensemble.
+
+    Each candidate is a run below the run of the search. A candidate that an earlier search finished is not fitted again. Test
+    rows are not used.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is invalid, if no candidate finished, or if none is within the limits of the ensemble.
+    """
+    validate(cfg, ALLOWED)
+    settings, metric = SearchSettings.from_config(cfg), RankingMetric.from_config(cfg)
+    store = tracking_store.connect(cfg.mlflow)
+    store.runs.close_dead(cfg.experiment_name)
+    table = tables.load(cfg.data, cfg.max_rows)
+    parts = split(table, cfg.split)
+    rows = np.union1d(parts.train, parts.valid)
+    metric.check(table.target[rows])
+    table = table.with_levels(table.count_levels(rows))
+    folds = make_folds(parts, settings.n_folds, cfg.seed, cfg.split.get("gap", 0.0))
+    candidates = [candidate for candidate in settings.candidates if candidate.suits(table, len(rows))]
+    tags = {**run_tags(cfg, job), tracking_tags.RUN_TYPE: SEARCH}
+    if settings.missing:
+        tags[tracking_tags.MISSING_LIBRARIES] = ", ".join(settings.missing)
+    with store.runs.start(cfg.experiment_name, f"auto {cfg.minutes:g} minutes", tags) as run:
+        runs = CandidateRuns(store, run.id, table, parts, folds, metric)
+        with Progress(metric.name, settings.seconds, len(candidates)) as progress:
+            progress.report_missing(settings.missing)
+            state = _Search(settings, runs, progress)
+            state.fit_candidates(candidates)
+        final = state.final_config()
+        run.log(metrics=state.best.scores)
+        run.log_text("ensemble.yaml", to_yaml(final["model"]))
+    final["tags"] = {**final["tags"], "search": run.id}
+    return OmegaConf.create(final)
+
+
+@dataclass(frozen=True)
+class SelectedEnsemble:
+    """Candidates with their numbers of votes, and the out-of-fold scores of their weighted mean."""
+
+    votes: list[tuple[CandidateResult, int]] = field(default_factory=list)
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class _Search:
+    """The state of a search: the config of the candidates, the finished ones, and the best ensemble of them."""
+
+    def __init__(self, settings: SearchSettings, runs: CandidateRuns, progress: Progress) -> None:
+        self.settings, self.runs, self.progress = settings, runs, progress
+        self.base, self.best, self.budget = settings.base, SelectedEnsemble(), Budget(settings.seconds)
+        self.results: list[CandidateResult] = []
+        self.problems: list[str] = []
+
+    def fit_candidates(self, candidates: list[Candidate]) -> None:
+        """Fit the candidates in their order as far as the time suffices. The first that finishes decides the transform."""
+        transforms = self._transforms()
+        for candidate in self._with_encoding(candidates):
+            finished = [result for transform in transforms if (result := self._fit(candidate, transform)) is not None]
+            result = min(finished, key=lambda result: self._loss(result.predicted), default=None)
+            if result is not None:
+                transforms = [result.transform]
+                self.results.append(result)
+                self._select()
+            self.progress.end(result, self.best.scores.get(self.runs.metric.name), len(self.best.votes))
+
+    def _transforms(self) -> list[str]:
+        transform: str = self.base["target"]["transform"]
+        if transform != AUTO:
+            return [transform]
+        rows = np.concatenate([self.runs.parts.train, self.runs.parts.valid])
+        return [NONE, LOG] if self.runs.table.target[rows].min() > 0 else [NONE]
+
+    def _with_encoding(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Choose the encoding of categories with many levels by the first candidate, and set it for all."""
+        runs, first = self.runs, candidates[0]
+        settings = FitSettings.from_config(first.config(self.base, NONE))
+        method = choose_encoding(settings, runs.table, runs.parts, runs.metric).method
+        if method is None:
+            return candidates
+        self.base = {**self.base, "features": _with_method(self.base["features"], method)}
+        return [
+            candidate if candidate.features is None else replace(candidate, features=_with_method(candidate.features, method))
+            for candidate in candidates
+        ]
+
+    def _fit(self, candidate: Candidate, transform: str) -> CandidateResult | None:
+        """Return the result of a candidate, or None if it failed or did not fit into the time."""
+        self.progress.start(candidate.name)
+        shortest = min((result.metrics["fit_seconds"] for result in self.results), default=0.0)
+        try:
+            return self.runs.run_or_reuse(
+                candidate, candidate.config(self.base, transform), shortest, self.budget, self.progress.show
+            )
+        except StoreError:
+            raise
+        except (HousingError, TrialPruned) as error:
+            self.problems.append(f"{candidate.name}: {error}")
+            self.progress.report(self.problems[-1])
+            return None
+
+    def _loss(self, predicted: Vector) -> float:
+        name = self.runs.metric.name
+        return as_loss(name, self._scores(predicted)[name])
+
+    def _scores(self, predicted: Vector) -> dict[str, float]:
+        table, rows = self.runs.table, self.runs.rows
+        return self.runs.metric.score(predicted, table.target[rows], table.weight_of(rows))
+
+    def _select(self) -> None:
+        """Update the best ensemble, and reserve the time of its fits."""
+        predictions = np.stack([result.predicted for result in self.results])
+        costs = np.array([self._costs(result) for result in self.results])
+        settings = self.settings
+        limits = np.array([settings.max_row_microseconds, settings.max_bytes, FINAL_SHARE * settings.seconds])
+        counts = select_ensemble(predictions, self._loss, costs, limits)
+        if counts.any():
+            votes = [(result, int(count)) for result, count in zip(self.results, counts, strict=True) if count]
+            self.best = SelectedEnsemble(votes, self._scores(np.average(predictions, axis=0, weights=counts)))
+            self.budget.reserved = float(costs[counts > 0, -1].sum())
+
+    def _costs(self, result: CandidateResult) -> tuple[float, float, float]:
+        return (
+            result.metrics["latency_us"],
+            result.metrics["model_bytes"],
+            result.seconds_of_final_fits(self.settings.n_folds),
+        )
+
+    def final_config(self) -> dict[str, Any]:
+        """Return the config of a run of the best ensemble.
+
+        Raises
+        ------
+        ConfigError
+            If no candidate finished, or if none is within the limits of the ensemble.
+        """
+        if not self.results:
+            raise ConfigError(
+                f"No candidate finished within minutes={self.settings.seconds / 60:g}. Use more minutes, or max_rows=N."
+                f" {self.problems[0]}"
+            )
+        if not self.best.votes:
+            fastest = min(result.metrics["latency_us"] for result in self.results)
+            smallest = min(result.metrics["model_bytes"] for result in self.results)
+            raise ConfigError(
+                f"No candidate is within max_row_microseconds={self.settings.max_row_microseconds:g} and max_bundle_megabytes="
+                f"{self.settings.max_bytes / MEGABYTE:g}: the fastest of {len(self.results)} needs {fastest:.0f} microseconds"
+                f" per row, and the smallest has {smallest / MEGABYTE:.2f} MB. Raise the limits."
+            )
+        members = {result.candidate.name: result.member(count) for result, count in self.best.votes}
+        transform = self.best.votes[0][0].transform
+        model = {"name": "auto", "applicability": None, "members": members}
+        return {**self.base, "model": model, "target": {**self.base["target"], "transform": transform}}
+
+
+def _with_method(features: dict[str, Any], method: str) -> dict[str, Any]:
+    return {**features, "encoding": {**features["encoding"], "method": method}}
