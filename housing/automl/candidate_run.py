@@ -33,7 +33,7 @@ from housing.training.ranking_metric import RankingMetric
 OnProgress = Callable[[str], None]  # receives the fold, and the boosting round
 
 CANDIDATE = "candidate"  # run type
-PREDICTIONS_FILE = "out_of_fold.npz"
+PREDICTIONS_FILE = "out_of_fold.npz"  # artifact of the run of a candidate
 ROUNDS = "rounds."  # metrics with this prefix: boosting rounds by estimator
 # Config keys that decide the out-of-fold predictions and the scores of a candidate.
 KEY_PARTS = ("data", "split", "model", "features", "target", "metric", "metric_functions", "seed", "max_rows", "parity_tolerance")
@@ -77,7 +77,7 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class CandidateRuns:
-    """What the runs of the candidates of a search share."""
+    """The store, the table and the folds of the candidates of a search."""
 
     store: Store
     search_id: str

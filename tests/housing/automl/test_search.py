@@ -132,7 +132,10 @@ def test_a_library_that_is_not_installed_is_announced(home: Path, capfd: pytest.
         ("minutes=0", r"minutes must be a number above 0 \(got 0\)"),
         ("folds=1", r"folds must be a whole number, at least 2 \(got 1\)"),
         ("minutes=0.000001", "No candidate finished within minutes=1e-06. Use more minutes, or max_rows=N. boosted: Not started"),
-        ("max_row_microseconds=0.1", r"No candidate is within max_row_microseconds=0.1 .* the fastest of 2 needs \d+ microseconds"),
+        (
+            "max_row_microseconds=0.1",
+            r"No candidate is within max_row_microseconds=0.1 .* the fastest of 2 needs \d+ microseconds",
+        ),
     ],
 )
 def test_a_search_without_a_result_says_what_to_change(home: Path, overrides: str, message: str) -> None:
@@ -154,4 +157,3 @@ def test_one_command_trains_the_ensemble_and_a_sweep_refuses_it(home: Path) -> N
     assert result.code == 0, result.err
     assert "auto on features none, data rentals: fitted" in result.out
     assert "experiment=auto is a search of its own" in user_error(command(home, *arguments, "-m"))
-

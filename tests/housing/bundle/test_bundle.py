@@ -175,7 +175,7 @@ def edit_json(name: str, change: Callable[[dict[str, Any]], object]) -> Callable
         (lambda folder: (folder / "features/0/arrays.npz").write_bytes(b"no archive"), "arrays.npz|ValueError"),
         (
             edit_json("schema.json", lambda schema: schema.update(format=99)),
-            "format 99, .* only format 7; train the model again: python -m housing.train",
+            "format 99, .* only format 8; train the model again: python -m housing.train",
         ),
         (edit_json("ensemble.json", lambda ensemble: ensemble.update(members=[])), "shorter than"),
         (

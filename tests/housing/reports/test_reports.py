@@ -140,6 +140,12 @@ def explained(cfg_overrides: tuple[str, ...], table: Table) -> tuple[Matrix, Mat
     return np.exp(sums) if is_log else sums, bundle.predict(table.matrix[parts.test]), explanation.columns
 
 
+HEAVY_MEMBER = (
+    "+model.members.heavy={weight: 5, model: {name: heavy, nan_handling: native, early_stopping: null,"
+    " estimator: {_target_: xgboost.XGBRegressor, n_estimators: 9, max_depth: 2, random_state: 0}}}"
+)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -151,8 +157,7 @@ def explained(cfg_overrides: tuple[str, ...], table: Table) -> tuple[Matrix, Mat
             "features=static",
             "model=mean",
             "model.members.trees.model.estimator.n_estimators=20",
-            "+model.members.heavy={weight: 5, model: {name: heavy, nan_handling: native, early_stopping: null,"
-            " estimator: {_target_: xgboost.XGBRegressor, n_estimators: 9, max_depth: 2, random_state: 0}}}",
+            HEAVY_MEMBER,
         ),
         (
             "features=static",
