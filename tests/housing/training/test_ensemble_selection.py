@@ -36,7 +36,7 @@ def test_the_ensemble_is_never_worse_than_the_best_candidate() -> None:
 def test_the_costs_of_the_members_together_stay_within_the_limits() -> None:
     predictions, costs = candidates(2 * NOISE, -NOISE, 5 * NOISE), np.array([[60.0], [50.0], [1.0]])
     assert select_ensemble(predictions, loss, costs, np.array([110.0])).tolist() == [1, 2, 0]
-    assert select_ensemble(predictions, loss, costs, np.array([100.0])).tolist() == [0, 1, 0]
+    assert select_ensemble(predictions, loss, costs, np.array([50.0])).tolist() == [0, 1, 0]
     assert select_ensemble(predictions, loss, costs, np.array([40.0])).tolist() == [0, 0, 1]
 
 
