@@ -1,6 +1,7 @@
 """The fast path: answers the fast routes in front of Flask, which costs more than a prediction of one row."""
 
 import io
+import zlib
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
@@ -11,6 +12,7 @@ from server.core.errors import RequestError
 from server.inference_protocol.inference import INFER_PATH, INFER_ROUTE, InferenceApi
 
 STATUS_LINES = {int(status): f"{int(status)} {status.phrase}" for status in HTTPStatus}
+PLAIN, GZIP = "identity", "gzip"  # content codings of a body
 UNKNOWN = "unknown"  # the label of other routes
 REJECTION = "housing.rejection"  # in the environ: the RequestError for which the worker did not wait for the body
 
@@ -60,11 +62,26 @@ class FastPath:
             raise body_too_large(self._max_body)
         if length.isdecimal() and len(body) < int(length):
             raise body_incomplete(len(body), length)
-        return body
+        return _expand(body, self._max_body) if environ.pop("HTTP_CONTENT_ENCODING", PLAIN).lower() == GZIP else body
+
+
+def _expand(body: bytes, max_body: int) -> bytes:
+    """Return what a gzip body contains, at most `max_body` bytes. Raises RequestError."""
+    decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: with the header of gzip
+    try:
+        content = decoder.decompress(body, max_body + 1)
+    except zlib.error as error:
+        raise RequestError(HTTPStatus.BAD_REQUEST, f"The request body is not valid gzip: {error}.") from error
+    if len(content) > max_body:
+        raise body_too_large(max_body)
+    if not decoder.eof or decoder.unused_data:
+        fault = "has data after its end" if decoder.eof else "is incomplete"
+        raise RequestError(HTTPStatus.BAD_REQUEST, f"The request body is not valid gzip: it {fault}.")
+    return content
 
 
 def body_too_large(max_body: int) -> RequestError:
-    """Return the error for a body above the limit."""
+    """Return the error for a body above the limit, as sent or without its compression."""
     detail = f"The request body must have at most {max_body} bytes (serve.max_body)."
     return RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
@@ -80,7 +97,7 @@ def _respond(response: PredictionResponse, start_response: StartResponse) -> Ite
 
 
 def _require_acceptable(environ: Environ) -> None:
-    """Raise RequestError if the worker rejected the request, if it does not name its host, or if its body is compressed.
+    """Raise RequestError if the worker rejected the request, if it does not name its host, or if its coding is unknown.
 
     HTTP/1.1 requires a Host header (RFC 9112, section 3.2). Gunicorn refuses a second one.
     """
@@ -88,10 +105,8 @@ def _require_acceptable(environ: Environ) -> None:
         raise environ[REJECTION]
     if "HTTP_HOST" not in environ and environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
         raise RequestError(HTTPStatus.BAD_REQUEST, "The Host header is missing. HTTP/1.1 requires it.")
-    for header, plain in (("CONTENT_ENCODING", "identity"), ("TRANSFER_ENCODING", "chunked")):
-        coding = environ.get(f"HTTP_{header}", plain)
-        if coding.lower() != plain:
-            detail = (
-                f"The request body must not be compressed: send it without {header.replace('_', '-').title()} (got {coding:.40})."
-            )
+    for header, known in (("Content-Encoding", (PLAIN, GZIP)), ("Transfer-Encoding", ("chunked",))):
+        coding = environ.get(f"HTTP_{header.upper().replace('-', '_')}", known[0])
+        if coding.lower() not in known:
+            detail = f"{header} must be {' or '.join(known)} (got {coding:.40})."
             raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)

@@ -24,7 +24,8 @@ REQUEST_HEAD = re.compile(
     rf"POST ({FAST_PATHS})(?:\?([\w.=&%-]*))? HTTP/1\.1((?:\r\n[A-Za-z][A-Za-z0-9-]*:[ -~]*){{1,100}})",
     re.ASCII,
 )
-FRAMING_HEADERS = {"HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_UPGRADE"}
+# A small compressed body may contain megabytes, which take too long for the event loop.
+BODY_HEADERS = {"HTTP_CONTENT_ENCODING", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_UPGRADE"}
 SCHEME_HEADERS = {"HTTP_X_FORWARDED_PROTOCOL", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_SSL"}  # may contradict each other
 
 
@@ -47,7 +48,7 @@ def parse_request(data: bytes) -> Environ | None:
     total = end + len(HEADER_END) + int(length) if length.isdecimal() and len(length) < 10 else MAX_REQUEST_BYTES + 1
     if len(data) > total or total > MAX_REQUEST_BYTES:
         return None
-    if "HTTP_HOST" not in fields or FRAMING_HEADERS & fields.keys() or len(SCHEME_HEADERS & fields.keys()) > 1:
+    if "HTTP_HOST" not in fields or BODY_HEADERS & fields.keys() or len(SCHEME_HEADERS & fields.keys()) > 1:
         return None
     if len(data) < total:
         raise IncompleteRequest(total)

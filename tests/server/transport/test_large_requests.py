@@ -7,11 +7,12 @@ import shutil
 import subprocess
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.raw_client import new, request
-from tests.support.server import Server, assert_problem
+from tests.support.server import Server
 from tests.support.tables import FLAT
 
 N_BYTES = 30_000_000  # above every buffer of the system
@@ -67,11 +68,60 @@ def test_a_client_that_expects_100_continue_sends_no_body(rentals_server: Server
         assert client.ends()
 
 
-@pytest.mark.parametrize("route", ["/predict", "/invocations", "/feedback", "/explain"])
-def test_a_compressed_body_gets_415(rentals_server: Server, route: str) -> None:
-    body = gzip.compress(json.dumps(FLAT).encode())
+ROUTES = pytest.mark.parametrize("route", ["/predict", "/invocations", "/explain", "/v2/models/housing-rentals/infer"])
+
+
+def rows_for(route: str) -> dict[str, Any]:
+    """Return a body of one row for a route."""
+    if route == "/invocations":
+        return {"dataframe_records": [FLAT]}
+    if "infer" in route:
+        return {"inputs": [tensor(name, value) for name, value in FLAT.items()]}
+    return FLAT
+
+
+def tensor(name: str, value: Any) -> dict[str, Any]:
+    """Return an input tensor with the value of one row."""
+    datatype = {bool: "BOOL", str: "BYTES"}.get(type(value), "FP64")
+    return {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
+
+
+@ROUTES
+def test_a_gzip_body_is_answered_like_its_content(rentals_server: Server, route: str) -> None:
+    body = json.dumps(rows_for(route)).encode()
+    plain = rentals_server.ask(route, body)
+    assert plain.status == 200
+    answer = rentals_server.ask(route, gzip.compress(body), Content_Encoding="GZIP")
+    assert (answer.status, without_id(answer.json)) == (200, without_id(plain.json))
+
+
+def without_id(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer without what differs between equal requests."""
+    return {name: value for name, value in answer.items() if name not in ("id", "parameters", "request_id")}
+
+
+@ROUTES
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        (b"{}", 400, "not valid gzip: "),
+        (gzip.compress(b"{}")[:-3], 400, "not valid gzip: it is incomplete"),
+        (gzip.compress(b"{}") * 2, 400, "not valid gzip: it has data after its end"),
+        (gzip.compress(b" " * N_BYTES, 9), 413, "at most"),  # a few thousand bytes are sent
+    ],
+    ids=["plain", "incomplete", "two", "bomb"],
+)
+def test_a_faulty_gzip_body_is_refused(rentals_server: Server, route: str, body: bytes, status: int, detail: str) -> None:
     answer = rentals_server.ask(route, body, Content_Encoding="gzip")
-    assert_problem(answer, 415, "must not be compressed: send it without Content-Encoding .got gzip")
+    assert answer.status == status
+    assert detail in answer.text
+
+
+@ROUTES
+def test_another_compression_gets_415(rentals_server: Server, route: str) -> None:
+    answer = rentals_server.ask(route, b"{}", Content_Encoding="br")
+    assert answer.status == 415
+    assert "Content-Encoding must be identity or gzip (got br)" in answer.text
 
 
 def test_a_compressed_transfer_gets_415(rentals_server: Server) -> None:

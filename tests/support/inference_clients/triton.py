@@ -37,7 +37,13 @@ def main() -> None:
         outputs = [http.InferRequestedOutput(name, binary_data=is_binary) for name in ("predictions", "lower", "upper")]
         parameters = {"interval": 0.9}
         result = client.infer(
-            model, _inputs(columns, is_binary), task["version"], outputs, request_id="mine", parameters=parameters
+            model,
+            _inputs(columns, is_binary),
+            task["version"],
+            outputs,
+            request_id="mine",
+            parameters=parameters,
+            request_compression_algorithm="gzip",
         )
         answers[f"bounds, binary {is_binary}"] = [result.as_numpy(name).tolist() for name in ("predictions", "lower", "upper")]
         answers["id"] = result.get_response()["id"]
