@@ -26,6 +26,7 @@ from omegaconf.errors import (
 from housing.command_line import help as help_text
 from housing.command_line.arguments import Arguments
 from housing.command_line.config_files import AS_TEXT, describe_content, describe_fault, one_line
+from housing.command_line.next_command import next_command
 from housing.core.errors import ConfigError
 from housing.core.files import short_path
 
@@ -203,8 +204,8 @@ def _describe_missing_values(command: str, keys: list[str]) -> str:
     needed = "; ".join(f"{key} ({text.removesuffix('; required')})" if (text := descriptions.get(key)) else key for key in keys)
     examples = help_text.examples(command)
     example = next((line for line in examples if all(f"{key}=" in line for key in keys)), None)
-    command_line = example or " ".join([f"{help_text.EXAMPLE}housing.{command}", *(f"{key}=VALUE" for key in keys)])
-    return f"Required: {needed}. Example: {command_line}"
+    overrides = [f"{key}=VALUE" for key in keys] if example is None else shlex.split(example)[3:]
+    return f"Required: {needed}. Example: {next_command(command, *overrides)}"
 
 
 def _chosen_files() -> list[Path]:

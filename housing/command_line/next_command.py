@@ -17,8 +17,8 @@ from housing.core.files import short_path
 CONFIG_DIR_PROVIDER = "command-line"  # Hydra's name for the source of --config-dir
 # Groups and options that decide which table, rows and store a command works on.
 CONTEXT_GROUPS = ("data", "split", "mlflow")
-CONTEXT_BRANCHES = ("data", "paths", "mlflow", "split", "serve")
-CONTEXT_OPTIONS = ("experiment_name", "max_rows", "registered_model", "decisions_experiment")
+CONTEXT_BRANCHES = ("data", "paths", "mlflow", "split", "serve", "read")
+CONTEXT_OPTIONS = ("experiment_name", "max_rows", "registered_model", "decisions_experiment", "page", "name")
 
 
 def next_command(name: str, *overrides: str, table: str | None = None, hydra: DictConfig | None = None) -> str:

@@ -297,7 +297,12 @@ def _require_even(table: TextTable, path: Path) -> TextTable:
 
 def field_count_reason(header: Cells, cells: Cells) -> str:
     """Return why a row with more or fewer cells than the header is refused."""
-    return f"Expected {len(header)} fields as in the header, got {len(cells)}."
+    reason = f"Expected {len(header)} fields as in the header, got {len(cells)}."
+    names = "".join(header)
+    other = max(DELIMITERS, key=names.count)
+    if names.count(other) < len(header):
+        return reason
+    return f"{reason} The header looks separated by {other!r}: set read.delimiter to {other!r} in the table's YAML."
 
 
 def count_rows(path: Path, options: ReadOptions = PLAIN) -> int:

@@ -139,4 +139,7 @@ def _check_types(declared: Mapping[str, Any]) -> None:
         if value is not None and not isinstance(value, expected):
             raise ConfigError(f"Table {declared.get('name')}: {key} must be {description} (got {value!r}).")
     for text in re.findall(rf'[^"]*{re.escape(INTERPOLATION)}[^"]*', json.dumps(declared, default=str, ensure_ascii=False)):
-        raise ConfigError(f"Table {declared.get('name')}: text in its config must not contain {INTERPOLATION} (got {text!r}).")
+        raise ConfigError(
+            f"Table {declared.get('name')}: text in its config must not contain {INTERPOLATION} (got {text!r}). Write it in"
+            " another way, in the file too."
+        )

@@ -190,7 +190,7 @@ def _read_prepared(path: Path) -> tuple[pd.DataFrame, str]:
         return frame.drop(columns=SPLIT_COLUMN), str(frame.attrs[FINGERPRINT_ATTRIBUTE])
     except (ValueError, KeyError) as error:
         raise TableError(
-            f"{path} was not written by housing.prepare ({error}). Write it with: python -m housing.prepare out={path}", []
+            f"{path} was not written by housing.prepare ({error}). Write it with: {next_command('prepare', f'out={path}')}", []
         ) from error
 
 

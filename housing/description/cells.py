@@ -13,8 +13,8 @@ MISSING_MARKS = frozenset(
 )
 LEADING_ZERO = re.compile(r"\s*[+-]?0\d+\s*", re.ASCII)
 DECORATED = re.compile(r"([^\d+-]{0,8})([+-]?\d[\d.,' \u00a0\u202f]*?)([^\d]{0,12})")  # "$1,200", "12 %", "45,000 kms"
-TRUE_WORDS = ("true", "t", "yes", "y", "ja", "oui", "si", "sí", "on")
-FALSE_WORDS = ("false", "f", "no", "n", "nein", "non", "off")
+TRUE_WORDS = ("true", "t", "yes", "y", "ja", "oui", "si", "sí", "on", "wahr", "vrai")
+FALSE_WORDS = ("false", "f", "no", "n", "nein", "nee", "nej", "non", "off", "falsch", "faux")
 # In lower case. In a column of numbers these mean that there is none; elsewhere they can be levels.
 NO_NUMBERS = frozenset(
     ["none", "n.a.", "n.a", "k.a.", "unknown", "unbekannt", "not available", "nil", "tbd", "...", "…", "inf", "-inf", "infinity"]

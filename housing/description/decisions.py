@@ -1,8 +1,9 @@
 """Decisions: the type and role of each column of an unknown file, each with its evidence."""
 
 import re
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ from housing.description.cells import MISSING_MARKS, NO_NUMBERS, date_formats, d
 from housing.description.doubts import level_doubts, number_doubts, written_units
 from housing.description.profile import ColumnProfile, FileProfile
 from housing.schema.column import MAX_FEATURE, MAX_INTEGER
-from housing.schema.dates import ISO_DATE
+from housing.schema.dates import ISO_DATE, format_date
 from housing.schema.written_numbers import parse_written_number
 
 MIN_NUMBER_SHARE = 0.9  # of the present cells of a column of numbers; the others are taken as missing
@@ -249,8 +250,17 @@ def _decide_number(column: ColumnProfile, levels: Mapping[str, int], reading: _R
         warning = f"{column.name!r} mixes numbers with {len(odd)} or more other cells: {_counts(odd)}. It is left out."
         return Decision(column.name, {"role": "ignore"}, ("mixed",), (warning,))
     two_levels = (_counts(levels),) if 0 < len(levels) <= 2 else ()
-    doubts = number_doubts(column)
+    doubts = [*number_doubts(column), *_identifier_doubt(column, kind)]
     return replace(decided, evidence=(*decided.evidence, *two_levels), warnings=(*decided.warnings, *doubts))
+
+
+def _identifier_doubt(column: ColumnProfile, kind: str) -> Iterator[str]:
+    """Yield a warning if integers have the name of an identifier: their size then means nothing."""
+    if kind == "int" and KEY_NAME.fullmatch(column.name.strip()):
+        yield (
+            f"{column.name!r} has the name of an identifier, but is read as a number. If it is one, declare {{type: int, role:"
+            " group}, or {type: category, categories: auto} if its values will be known."
+        )
 
 
 def _plain_number(column: ColumnProfile, reading: _Reading) -> Decision:
@@ -275,10 +285,13 @@ def _decide_text(column: ColumnProfile, levels: Mapping[str, int], reading: _Rea
     unit = _unit(column)
     if unit is not None:
         return _decide_written_number(column, unit, reading)
+    n_levels = len(levels) or len(column.distinct)
+    repeats = n_levels <= min(MAX_LEARNED, max(MAX_LISTED, MAX_LEVEL_SHARE * column.n_present))
+    if not repeats and (units := _several_units(column)):
+        return _left_out(column, "numbers with several units", f"has numbers with several units: {', '.join(map(repr, units))}")
     if _is_identifier(column):
         return _identifier(column, "each value once")
-    n_levels = len(levels) or len(column.distinct)
-    if n_levels <= min(MAX_LEARNED, max(MAX_LISTED, MAX_LEVEL_SHARE * column.n_present)):
+    if repeats:
         is_listed = n_levels <= MAX_LISTED and not any("${" in level for level in levels)  # a config may not contain that
         categories = sorted(levels) if is_listed else "auto"
         evidence = f"{n_levels:,} levels, {_counts(levels)}" if levels else f"{n_levels:,} levels, such as {_examples(column)}"
@@ -296,11 +309,22 @@ def _decide_date(column: ColumnProfile, cells: Mapping[str, int], formats: Mappi
         return _left_out(column, "dates and others", f"has dates in several formats, or among other texts ({', '.join(formats)})")
     declared = {"type": "date"} if form == ISO_DATE else {"type": "date", "format": form}
     decided = _without_odd(Decision(column.name, declared, (f"dates written as {form}",)), column, odd, reading)
+    decided = replace(decided, warnings=(*decided.warnings, *_century_doubt(column, cells, form)))
     equal = [other for other, count in formats.items() if count == formats[form]]
     if len(equal) == 1:
         return decided
     doubt = f"{column.name!r} has dates that {' and '.join(equal)} fit (such as {_examples(column)}): check which one is right."
     return replace(decided, warnings=(*decided.warnings, doubt))
+
+
+def _century_doubt(column: ColumnProfile, cells: Mapping[str, int], form: str) -> Iterator[str]:
+    """Yield a warning if years of two digits lie in the future: the century is a guess."""
+    latest = max(seconds for cell in cells if (seconds := date_seconds(cell, form)) is not None)
+    if "%y" in form and latest > time.time():
+        yield (
+            f"{column.name!r} has years of two digits, which are read as 1969 to 2068: the latest date is"
+            f" {format_date(latest, ISO_DATE)}. If it means the century before, write the years with four digits."
+        )
 
 
 def _decide_written_number(column: ColumnProfile, unit: str, reading: _Reading) -> Decision:
@@ -336,8 +360,22 @@ def _unit(column: ColumnProfile) -> str | None:
     if not decorated:
         return ""
     (prefix, suffix), count = decorated.most_common(1)[0]
-    is_name = len(prefix) > MAX_UNIT or len(suffix) > MAX_UNIT or (_has_letter(prefix) and prefix.lower() not in CURRENCIES)
+    is_name = len(prefix) > MAX_UNIT or len(suffix) > MAX_UNIT or _is_name_before_number((prefix, suffix))
     return None if is_name or count < MIN_NUMBER_SHARE * decorated.total() else f"{prefix}…{suffix}"
+
+
+def _several_units(column: ColumnProfile) -> list[str]:
+    """Return the currencies and units of written numbers if there are several, else []."""
+    units = written_units(_cells(column), column.parse)
+    if units.total() < MIN_NUMBER_SHARE * column.n_present or any(map(_is_name_before_number, units)):
+        return []
+    return sorted({f"{prefix}…{suffix}" for prefix, suffix in units if prefix or suffix})
+
+
+def _is_name_before_number(unit: tuple[str, str]) -> bool:
+    """Return whether letters stand before a number, as in Q1: that is no number unless they are a currency."""
+    prefix, _ = unit
+    return _has_letter(prefix) and prefix.lower() not in CURRENCIES
 
 
 def _has_letter(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Rows of a file that are no data: units below the header, and totals and notes at the end."""
+"""Rows of a file that are no data: the header again, units below it, and totals and notes at the end."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,14 @@ MIN_NUMBER_SHARE = 0.9
 
 def find_other_rows(profile: FileProfile) -> dict[str, str]:
     """Return the first cell of each row that is no data, with a sentence about it."""
-    return dict([*_units(profile), *_totals(profile)])
+    return dict([*_units(profile), *_totals(profile), *_headers(profile)])
+
+
+def _headers(profile: FileProfile) -> Iterator[tuple[str, str]]:
+    """Yield the header if it stands among the rows again, as in files that were joined."""
+    first = profile.columns[0]
+    if profile.n_headers and first.name.strip() and _count(first, first.name) == profile.n_headers:
+        yield first.name, f"The header stands among the rows again ({profile.n_headers:,} times), so it is skipped there."
 
 
 def _units(profile: FileProfile) -> Iterator[tuple[str, str]]:
@@ -48,5 +55,8 @@ def _has_digit_first(cell: str) -> bool:
 
 def _occurs_once(column: ColumnProfile, cell: str) -> bool:
     """Return whether no other row starts with the cell. A row of another length is not counted in its column."""
-    counts = column.levels or column.misfits
-    return counts.get(cell, 0) <= 1
+    return _count(column, cell) <= 1
+
+
+def _count(column: ColumnProfile, cell: str) -> int:
+    return (column.levels or column.misfits).get(cell, 0)

@@ -166,6 +166,8 @@ class FileProfile:
         The first lines of rows with more or fewer cells than the header, and their number of cells.
     first_row, last_rows
         The first row below the header, and the last ones.
+    n_headers
+        Rows that equal the header.
     n_duplicates
         Rows that equal an earlier row in every column.
     """
@@ -174,6 +176,7 @@ class FileProfile:
     n_rows: int
     n_misshapen: int
     misshapen: list[tuple[int, int]]
+    n_headers: int
     n_duplicates: int
     first_row: Cells
     last_rows: list[Cells]
@@ -190,7 +193,7 @@ def profile_file(path: Path, options: ReadOptions) -> FileProfile:
     columns = [ColumnProfile(name, options) for name in header]
     sample = _Sample()
     hashes, misshapen = list[NDArray[np.int64]](), list[tuple[int, int]]()
-    n_rows = n_misshapen = 0
+    n_rows = n_misshapen = n_headers = 0
     first_row, last_rows = Cells(), deque[Cells](maxlen=N_LAST_ROWS)
     for chunk in _chunks(numbered_rows):
         first_row = first_row or chunk[0][1]
@@ -203,13 +206,15 @@ def profile_file(path: Path, options: ReadOptions) -> FileProfile:
         hashes.append(hash_rows(rows))
         sample.add(rows)
         n_rows += len(rows)
+        n_headers += rows.count(header)
     if n_misshapen > n_rows:
         raise TableError(f"{path}: {_misshapen_reason(header, n_misshapen, n_misshapen + n_rows, misshapen[0])}", [])
     if not n_rows:
         raise TableError(f"{path} has no rows. Expected a header with the names of the columns, and rows.", [])
     for column, drawn in zip(columns, zip(*sample.rows, strict=True), strict=True):
         column.sample = list(drawn)
-    return FileProfile(columns, n_rows, n_misshapen, misshapen, count_duplicates(hashes), first_row, list(last_rows))
+    n_duplicates = count_duplicates(hashes)
+    return FileProfile(columns, n_rows, n_misshapen, misshapen, n_headers, n_duplicates, first_row, list(last_rows))
 
 
 def _misshapen_reason(header: Cells, n_misshapen: int, n_rows: int, first: tuple[int, int]) -> str:

@@ -160,18 +160,27 @@ def _encoding_warning(path: Path, encoding: str) -> str:
 
 
 def _sniff_skipped_lines(rows: Sequence[NumberedRow]) -> tuple[int, str]:
-    """Return the number of lines before the header: titles, with one cell, and comments, which start with #."""
+    """Return the number of lines before the header: titles, comments, which start with #, and names over several columns."""
     width = Counter(len(cells) for _, cells in rows).most_common(1)[0][0]
     last, evidence = 0, ""
-    for (line, cells), (_, following) in itertools.pairwise(rows):
+    for index, ((line, cells), (_, following)) in enumerate(itertools.pairwise(rows)):
         present = [cell for cell in cells if cell.strip()]
         is_title = len(present) <= 1 < width
         is_comment = cells[0].lstrip().startswith("#") and not (len(cells) == width and _has_number(following))
-        if not (is_title or is_comment):
+        if not (is_title or is_comment or _spans_columns([below for _, below in rows[index : index + 3]])):
             break
         last, evidence = line, evidence or f"the header is preceded by lines such as {present[0][:40]!r}" if present else evidence
     first_kept = next((line for line, _ in rows if line > last), last + 1)
     return (first_kept - 1, evidence) if evidence else (0, "")
+
+
+def _spans_columns(rows: Sequence[Cells]) -> bool:
+    """Return whether the first of three rows has names over several columns, as merged cells do: the second is the header."""
+    if len(rows) < 3:
+        return False
+    top, header, below = rows
+    is_header = len(set(header)) == len(header) == len(top) and not set(header) & MISSING_CELLS and not _has_number(header)
+    return is_header and "" in top and not _has_number(top) and _has_number(below)
 
 
 def _has_number(cells: Cells) -> bool:

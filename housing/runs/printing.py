@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from housing.command_line.console import create_console
+from housing.command_line.next_command import next_command
 from housing.data.settings import parse_schema
 from housing.runs.comparison import Comparison
 from housing.runs.outcome import Outcome
@@ -24,6 +25,7 @@ def show_outcome(outcome: Outcome, cfg: DictConfig) -> None:
     console = create_console()
     console.print(grid)
     console.print(f"{'MLflow':<10}  {outcome.link}", soft_wrap=True)  # a link in one piece can be clicked
+    console.print(f"{'next':<10}  {next_command('promote')}", soft_wrap=True)
 
 
 def show_comparison(comparisons: list[Comparison], run_id: str) -> None:

@@ -49,6 +49,7 @@ def ingest_file(table: TableSettings, file: Path) -> int:
         (f"{HEADER}1,1,1,1\n2,2,2,2,0\n", "orders.csv, line 3: Expected 4 fields as in the header, got 5"),
         (f"{HEADER}1,1,1,1,0,0\n2,2,2,2,0,0\n", "line 2: Expected 4 fields as in the header, got 6"),
         (f"{HEADER}1,1,1\n", "line 2: Expected 4 fields as in the header, got 3"),
+        ("a;b, c;d\n1;2;3\n", "got 1. The header looks separated by ';': set read.delimiter to ';'"),
         (f"{HEADER}1,1,1,1\n\n2,2,2\n", "line 4: Expected 4 fields as in the header, got 3"),
         (f'{HEADER}1,"\n\n1",1,1\n2,2,2,2,0\n', "line 5: Expected 4 fields as in the header, got 5"),
         (f'{HEADER}1,"1,1,1\n2,2,2,2\n', "line 2: a quote is opened in this row and never closed"),
