@@ -115,6 +115,31 @@ def orders_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
     )
 
 
+def goods_frame(rows: int = 400, seed: int = 0) -> pd.DataFrame:
+    """Return synthetic goods as text, with a column of each type. The logarithm of the price is a sum of effects."""
+    random = np.random.default_rng(seed)
+    size, age, town = random.uniform(1, 99, rows).round(1), random.integers(0, 50, rows), random.integers(0, 30, rows)
+    used, grade, worn = random.random(rows) < 0.5, random.choice(["poor", "fair", "good"], rows), random.integers(0, 90_000, rows)
+    bought = pd.Timestamp("2019-12-30") + pd.to_timedelta(random.integers(0, 900, rows), unit="D")
+    price = np.exp(2 + size / 30 + (grade == "good") - age / 50 + town / 30 + random.normal(0, 0.1, rows)).round(2)
+    return pd.DataFrame(
+        {
+            "number": 10**15 + 1000 * seed + np.arange(rows),
+            "size": [f"{number}".replace(".", ",") for number in size],
+            "age": np.where(random.random(rows) < 0.2, "?", age.astype(str)),
+            "used": np.where(random.random(rows) < 0.1, "", np.where(used, "ja", "nein")),
+            "colour": random.choice(["red", "green"], rows),
+            "town": [f"town {number}" for number in town],
+            "brand": random.choice(["acme", "zeta", ""], rows),
+            "shelf": [f"S{number:02d}" for number in random.integers(0, 5, rows)],
+            "grade": grade,
+            "bought": bought.strftime("%d.%m.%Y"),
+            "worn": [f"{km:,} km".replace(",", ".") for km in worn],
+            "price": [f"{number}".replace(".", ",") for number in price],
+        }
+    )
+
+
 def config(name: str, *overrides: str) -> DictConfig:
     """Return a config of the project, with the tests' tables in the search path. Composing one takes a tenth of a second."""
     return copy.deepcopy(_compose(name, *overrides))
