@@ -11,6 +11,8 @@ import yaml
 
 from housing.core.errors import DataVersionError
 
+CHUNK_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class Version:
@@ -25,8 +27,12 @@ class Version:
 
     def is_prefix_of(self, path: Path) -> bool:
         """Return whether the file is this version, possibly with rows appended."""
+        digest, rest = hashlib.md5(usedforsecurity=False), self.size
         with path.open("rb") as file:
-            return hashlib.md5(file.read(self.size), usedforsecurity=False).hexdigest() == self.md5
+            while chunk := file.read(min(rest, CHUNK_BYTES)):
+                digest.update(chunk)
+                rest -= len(chunk)
+        return digest.hexdigest() == self.md5
 
 
 def dvc_file(table: Path) -> Path:

@@ -1,14 +1,15 @@
 """Data drift: the population stability index (PSI) of new rows against the rows of a table, by column."""
 
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from omegaconf import DictConfig
 
 from housing.data.table import Table
 from housing.schema.column import Column, Vector
-from housing.schema.histogram import bin_counts, histogram_reference
+from housing.schema.histogram import bin_counts, column_histogram
 
 
 @dataclass(frozen=True)
@@ -59,28 +60,79 @@ class Drift:
         return "large" if self.psi > settings.large else "moderate"
 
 
-def measure_drift(present: Table, new: Table, significance: float) -> list[Drift]:
-    """Return the drift of each column, the target included, in the bins that monitoring uses: deciles or categories."""
-    schema, new = present.schema, new.with_levels(present.schema.levels)
-    reference = histogram_reference(schema, present.matrix, present.target)
-    drifts = [
-        _column_drift(column, before, after, reference["columns"][column.name], significance)
-        for column, before, after in zip(schema.features, present.matrix.T, new.matrix.T, strict=True)
-    ]
-    return [*drifts, _column_drift(schema.target, present.target, new.target, reference["prediction"], significance)]
+@dataclass(frozen=True)
+class ColumnReference:
+    """The distribution of a column in the present rows, which can be updated without them.
+
+    Attributes
+    ----------
+    edges
+        Inner edges of the bins that monitoring uses: deciles or categories.
+    counts
+        Rows by bin. Missing values of a nullable column are a bin of their own.
+    lowest, highest
+        None if all values are missing.
+    typical
+        The typical value, as text.
+    """
+
+    edges: list[float]
+    counts: list[float]
+    n_rows: int
+    lowest: float | None
+    highest: float | None
+    typical: str
+
+    @classmethod
+    def of(cls, column: Column, values: Vector) -> Self:
+        """Return the distribution of values."""
+        bins = column_histogram(column, values)
+        counts = _bin_counts(column, values, np.array(bins["edges"]))
+        return cls(bins["edges"], counts.tolist(), len(values), bins["lowest"], bins["highest"], _summary(column, values))
+
+    def add(self, column: Column, values: Vector) -> Self:
+        """Return the distribution with more rows. Bins and typical value stay as they are."""
+        added = column_histogram(column, values)
+        counts = np.array(self.counts) + _bin_counts(column, values, np.array(self.edges))
+        ends = [
+            [end for end in ends if end is not None]
+            for ends in ((self.lowest, added["lowest"]), (self.highest, added["highest"]))
+        ]
+        lowest, highest = min(ends[0], default=None), max(ends[1], default=None)
+        return replace(self, counts=counts.tolist(), n_rows=self.n_rows + len(values), lowest=lowest, highest=highest)
 
 
-def _column_drift(column: Column, reference: Vector, current: Vector, bins: dict[str, Any], significance: float) -> Drift:
+def reference_of(table: Table) -> list[ColumnReference]:
+    """Return the distributions of the features and of the target."""
+    return [ColumnReference.of(column, values) for column, values in _values_by_column(table)]
+
+
+def extend_reference(reference: Sequence[ColumnReference], new: Table) -> list[ColumnReference]:
+    """Return the distributions with the rows of a table, which has the same levels."""
+    return [before.add(column, values) for before, (column, values) in zip(reference, _values_by_column(new), strict=True)]
+
+
+def measure_drift(reference: Sequence[ColumnReference], new: Table, significance: float) -> list[Drift]:
+    """Return the drift of each column, the target included. `new` has the levels of the reference."""
+    columns = zip(reference, _values_by_column(new), strict=True)
+    return [_column_drift(column, before, values, significance) for before, (column, values) in columns]
+
+
+def _values_by_column(table: Table) -> list[tuple[Column, Vector]]:
+    return [*zip(table.schema.features, table.matrix.T, strict=True), (table.schema.target, table.target)]
+
+
+def _column_drift(column: Column, reference: ColumnReference, current: Vector, significance: float) -> Drift:
     from scipy.stats import chi2  # pylint: disable=import-outside-toplevel  # takes a second to import
 
-    edges = np.array(bins["edges"], dtype=np.float64)
-    counts = [_bin_counts(column, values, edges) for values in (reference, current)]
+    expected, observed = np.array(reference.counts), _bin_counts(column, current, np.array(reference.edges))
     # For samples of one population, PSI / (1/n + 1/m) has a chi-squared distribution.
-    psi_threshold = float(chi2.ppf(1 - significance, max(len(counts[0]) - 1, 1))) * (1 / len(reference) + 1 / len(current))
-    known = reference[~np.isnan(reference)]
-    is_out_of_range = (current < known.min(initial=np.inf)) | (current > known.max(initial=-np.inf))
-    out_of_range = int(is_out_of_range.sum()) if column.is_continuous else 0
-    return Drift(column.name, psi(*counts), psi_threshold, _summary(column, reference), _summary(column, current), out_of_range)
+    psi_threshold = float(chi2.ppf(1 - significance, max(len(expected) - 1, 1))) * (1 / reference.n_rows + 1 / len(current))
+    lowest = np.inf if reference.lowest is None else reference.lowest
+    highest = -np.inf if reference.highest is None else reference.highest
+    out_of_range = int(((current < lowest) | (current > highest)).sum()) if column.is_continuous else 0
+    typical = _summary(column, current)
+    return Drift(column.name, psi(expected, observed), psi_threshold, reference.typical, typical, out_of_range)
 
 
 def _bin_counts(column: Column, values: Vector, edges: Vector) -> Vector:

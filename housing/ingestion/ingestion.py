@@ -5,27 +5,29 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 from omegaconf import DictConfig
 
 from housing.command_line.next_command import next_command
 from housing.core.errors import ConfigError, DataVersionError, HousingError, TableError
-from housing.core.files import atomic_write
+from housing.core.files import atomic_write, sha256
 from housing.core.locks import LockTimeout, file_lock
 from housing.core.printable import show
 from housing.data import dvc
 from housing.data.dvc import Version
-from housing.data.reading import Cells, append_rows, base_name, format_csv, read_rows
+from housing.data.reading import Cells, append_rows, base_name, format_csv, open_table, read_rows
 from housing.data.settings import TableSettings
-from housing.data.table import Table, read_frame, read_table, validate_frame
+from housing.data.table import Table, read_frame, validate_frame
 from housing.data.typed_files import EXCEL, PARQUET
 from housing.ingestion import printing
 from housing.ingestion.drift import DriftSettings, measure_drift
 from housing.ingestion.feedback_rows import JoinedRow, parse_joined_rows
 from housing.ingestion.new_rows import BadRow, NewRows
+from housing.ingestion.table_index import TableIndex, hash_keys, hash_rows
 
 QUARANTINE_HEADER = ("file", "line", "reason", "row")
 
@@ -91,24 +93,26 @@ def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Itera
     name, path = settings.table.name, settings.table.path
     _require_appendable(settings.table)
     with _exclusive(path, settings.lock_timeout_seconds):
-        present, version = read_table(settings.table), _expected_version(path, name)
+        index, version = TableIndex.open(settings.table), _expected_version(path, name)
         new_rows, origin = _read_new_rows(settings, read_joined_rows)
         show(f"{origin}: {len(new_rows):,} rows, {len(new_rows.table):,} fit table {name}")
         _quarantine(new_rows.bad_rows, origin, path, settings.quarantine)
-        added = _find_unknown_rows(present, new_rows.table)
-        _report_duplicates(present, new_rows.table, added)
-        if added:
-            drifts = measure_drift(present, new_rows.table.take(added), settings.drift.significance)
-            printing.show_drift(drifts, len(added), len(present), settings.drift)
+        indices = _find_unknown_rows(index, new_rows.table)
+        added = new_rows.table.take(indices)
+        _report_duplicates(index, len(new_rows.table), added)
+        if len(added):
+            drifts = measure_drift(index.reference, added.with_levels(index.levels), settings.drift.significance)
+            printing.show_drift(drifts, len(added), index.n_rows, settings.drift)
             if version is not None and version.matches(path):
                 dvc.add(path)  # a table from its public source is not in DVC's cache yet
             if version is not None and path.is_symlink():  # cache.type=symlink: the rows would be added to DVC's cache
                 dvc.unprotect(path)
-            _append(settings.table, new_rows.header, [new_rows.cells[index] for index in added])
+            _append(settings.table, new_rows.header, [new_rows.cells[row] for row in indices], added)
+            index.add(added, sha256(path))
         show(f"{len(added):,} {'row' if len(added) == 1 else 'rows'} added to {path}")
         if version is not None and not version.matches(path):
             _save_version(path, name)
-        elif version is None and added:
+        elif version is None and len(added):
             show(f"The table is not under DVC. To keep its versions: dvc add {shlex.quote(str(path))}")
     return len(added)
 
@@ -191,35 +195,52 @@ def _read_quarantine(path: Path) -> list[tuple[str, ...]]:
         return [tuple(row) for row in csv.reader(file)][1:]
 
 
-def _find_unknown_rows(present: Table, new: Table) -> list[int]:
+def _find_unknown_rows(index: TableIndex, new: Table) -> list[int]:
     """Return the indices of the new rows that are not in the table yet, each distinct row once."""
-    known = set(present.row_keys())
-    indices = []
-    for index, row_key in enumerate(new.row_keys()):
-        if row_key not in known:
-            known.add(row_key)
-            indices.append(index)
-    return indices
+    hashes = hash_rows(new)
+    is_unknown = ~index.find_rows(hashes)
+    is_unknown[np.delete(np.arange(len(hashes)), np.unique(hashes, return_index=True)[1])] = False
+    return np.flatnonzero(is_unknown).tolist()
 
 
-def _report_duplicates(present: Table, new: Table, added: Sequence[int]) -> None:
+def _report_duplicates(index: TableIndex, n_new: int, added: Table) -> None:
     """Print the number of duplicates, and of rows that share their key with a present row."""
-    if len(added) < len(new):
-        show(f"{len(new) - len(added):,} duplicates skipped")
-    keys = set(present.keys)
-    n_conflicts = sum(key in keys for key in new.keys[added])
+    if len(added) < n_new:
+        show(f"{n_new - len(added):,} duplicates skipped")
+    n_conflicts = int(index.find_keys(hash_keys(added)).sum())
     if n_conflicts:
         show(f"{n_conflicts:,} new rows have the key of a present row but other values; the table keeps both")
 
 
-def _append(table: TableSettings, header: Sequence[str], rows: Sequence[Cells]) -> None:
-    """Append rows to the CSV file atomically, in the column order of the file."""
-    path, target = table.path, table.path.resolve()
+def _append(settings: TableSettings, header: Sequence[str], rows: Sequence[Cells], added: Table) -> None:
+    """Append rows to the CSV file atomically, in the column order of the file. `added` has their values."""
+    path, target = settings.path, settings.path.resolve()
     for stale_file in target.parent.glob(f".{target.name}-*"):  # left by a process that was killed
         stale_file.unlink()
-    _, present_header = next(read_rows(path, table.read))
+    _, present_header = next(read_rows(path, settings.read))
     order = [header.index(name) if name in header else -1 for name in present_header]  # -1: an ignored column is left empty
+    cells = [[[*row, ""][index] for index in order] for row in rows]
     with atomic_write(path) as partial:
+        _require_readable(settings, present_header, cells, added, partial)
         shutil.copyfile(path, partial)
-        append_rows(partial, [[[*row, ""][index] for index in order] for row in rows], table.read, path.suffix)
-        validate_frame(table.schema, read_frame(partial, table.schema, table.read, path.suffix), digest="")
+        append_rows(partial, cells, settings.read, path.suffix)
+
+
+def _require_readable(settings: TableSettings, header: Cells, rows: Sequence[Cells], added: Table, partial: Path) -> None:
+    """Write the rows as a table of their own to `partial`, and require that it is read as the rows that were accepted.
+
+    Raises
+    ------
+    TableError
+        If it is not, for example because the first cell of a row is among `read.skip_rows`.
+    """
+    options, suffix = replace(settings.read, skip_lines=0), settings.path.suffix
+    with open_table(partial, "wb", suffix) as file:
+        file.write(format_csv([] if options.header == "none" else [header], options.delimiter).encode(options.encoding))
+    append_rows(partial, rows, options, suffix)
+    frame = read_frame(partial, settings.schema, options, suffix)
+    is_same = len(frame) == len(rows) and np.array_equal(
+        hash_rows(validate_frame(settings.schema, frame, digest="")), hash_rows(added)
+    )
+    if not is_same:
+        raise TableError(f"The new rows would be read as other rows from {settings.path}. Check read: of the table's YAML.", [])

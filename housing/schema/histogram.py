@@ -34,11 +34,12 @@ def histogram_reference(schema: Schema, matrix: Matrix, predictions: Vector) -> 
         right-closed bins, the `shares` of the rows per bin, the share of `missing` values, and the `lowest` and `highest`
         value (None if all are missing). Shares and `missing` add up to 1.
     """
-    columns = {column.name: _histogram(column, matrix[:, index]) for index, column in enumerate(schema.features)}
-    return {"rows": len(matrix), "columns": columns, "prediction": _histogram(schema.target, predictions)}
+    columns = {column.name: column_histogram(column, matrix[:, index]) for index, column in enumerate(schema.features)}
+    return {"rows": len(matrix), "columns": columns, "prediction": column_histogram(schema.target, predictions)}
 
 
-def _histogram(column: Column, numbers: Vector) -> dict[str, Any]:
+def column_histogram(column: Column, numbers: Vector) -> dict[str, Any]:
+    """Return the histogram of a column's encoded values, shape (rows,). See `histogram_reference`."""
     present = numbers[~np.isnan(numbers)]
     edges: Vector
     if column.is_continuous:

@@ -13,7 +13,7 @@ from housing.bundle.bundle import Bundle
 from housing.core.errors import ConfigError
 from housing.data.split import split, split_by_hash
 from housing.data.table import Table, load, validate_frame
-from housing.ingestion.drift import measure_drift
+from housing.ingestion.drift import measure_drift, reference_of
 from housing.schema.column import Column
 from housing.schema.table_schema import Schema
 from housing.training.build import BuildSettings, build
@@ -100,9 +100,9 @@ def test_a_row_keeps_its_part_and_its_identity_when_other_levels_arrive() -> Non
 
 def test_drift_counts_new_levels_in_a_bin_of_their_own() -> None:
     present, new = towns(*["a", "b"] * 300), towns(*["c"] * 100, *["a"] * 100)
-    drift = measure_drift(present, new, significance=0.01)[0]
-    assert drift.psi > 1
-    assert not measure_drift(present, towns(*["b", "a"] * 100), significance=0.01)[0].psi > 0.1
+    reference, levels = reference_of(present), present.schema.levels
+    assert measure_drift(reference, new.with_levels(levels), significance=0.01)[0].psi > 1
+    assert not measure_drift(reference, towns(*["b", "a"] * 100).with_levels(levels), significance=0.01)[0].psi > 0.1
 
 
 @pytest.fixture(scope="module", params=["linear", "xgboost"])
