@@ -19,7 +19,7 @@ Runs, the registry, batch prediction and servers all use the same directory.
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -119,9 +119,7 @@ class Bundle:
         ConfigError
             If the coverage is out of range.
         """
-        if self.interval is None:
-            raise BundleError("The model has no intervals. Train it with interval=scaled.")
-        interval = self.interval
+        interval = self._require_interval()
 
         def predict(part: Matrix) -> tuple[Vector, ...]:
             predictions, columns = self.ensemble.predict_with_columns(part)
@@ -129,6 +127,41 @@ class Bundle:
 
         predictions, lower, upper = in_chunks(predict, matrix)
         return predictions, lower, upper
+
+    def predict_quantiles(self, matrix: Matrix, levels: Sequence[float]) -> tuple[Vector, ...]:
+        """Predict rows with quantiles of the target.
+
+        Parameters
+        ----------
+        matrix
+            Rows, shape (rows, features).
+        levels
+            Expected shares of targets below the quantiles, ascending.
+
+        Returns
+        -------
+        predictions, *quantiles
+            Each of shape (rows,), in the target's unit; one array of quantiles for each level.
+
+        Raises
+        ------
+        BundleError
+            If the run fitted no intervals.
+        ConfigError
+            If the levels do not ascend, or if the calibration rows do not support one of them.
+        """
+        interval = self._require_interval()
+
+        def predict(part: Matrix) -> tuple[Vector, ...]:
+            predictions, columns = self.ensemble.predict_with_columns(part)
+            return predictions, *interval.quantiles(self.schema, columns, predictions, levels)
+
+        return in_chunks(predict, matrix)
+
+    def _require_interval(self) -> Interval:
+        if self.interval is None:
+            raise BundleError("The model has no intervals. Train it with interval=scaled.")
+        return self.interval
 
     def select_golden_rows(self, matrix: Matrix, count: int) -> None:
         """Set `golden` to `count` of the rows, spread evenly over the sorted predictions."""

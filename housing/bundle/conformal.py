@@ -19,6 +19,7 @@ from housing.core.errors import ConfigError
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
+MAX_LEVELS = 32  # of a request, whose line has at most 4,094 characters
 MAX_CACHED_LEVELS = 64  # a correction sorts the calibration rows
 ROUNDING = 1e-9  # (n + 1) * level may be slightly above the whole number that it stands for
 
@@ -164,8 +165,40 @@ class Interval:
         lower, upper = self._quantiles(schema, columns, predictions, levels_of(coverage))
         return lower, upper
 
+    def quantiles(self, schema: Schema, columns: Matrix, predictions: Vector, levels: Sequence[float]) -> Matrix:
+        """Return quantiles of the target, clipped to its bounds. The quantiles of a row ascend.
+
+        Parameters
+        ----------
+        schema, columns, predictions
+            As of `bounds`.
+        levels
+            Expected shares of targets below the quantiles, ascending.
+
+        Returns
+        -------
+        quantiles
+            Shape (levels, rows), in the target's unit.
+
+        Raises
+        ------
+        ConfigError
+            If the levels do not ascend, are too many, or are nearer to 0 or 1 than n calibration rows support: 1 / (n + 1).
+        """
+        self._require_levels(levels)
+        return self._quantiles(schema, columns, predictions, levels)
+
+    def _require_levels(self, levels: Sequence[float]) -> None:
+        if not 1 <= len(levels) <= MAX_LEVELS or list(levels) != sorted(set(levels)):
+            raise ConfigError(f"quantiles must be 1 to {MAX_LEVELS} numbers that ascend (got {list(levels)!s:.80}).")
+        n = len(self.calibration)
+        for level in levels:
+            if not 1 - ROUNDING <= (n + 1) * level <= n + ROUNDING:
+                limits = f"at least {1 / (n + 1):.6g} and at most {n / (n + 1):.6g} with {n} calibration rows"
+                raise ConfigError(f"quantiles must be {limits} (got {level:g}).")
+
     def _quantiles(self, schema: Schema, columns: Matrix, predictions: Vector, levels: Sequence[float]) -> Matrix:
-        """Return quantiles of the target at ascending levels, shape (levels, rows), within the bounds of the target."""
+        """Return quantiles at ascending levels. Where models of two levels cross, the larger value holds for both."""
         inputs = append_prediction(columns, predictions)
         scales = np.exp(self.error_model.predict(inputs))
         predict = lru_cache(None)(lambda model: self.quantile_models[model].predict(inputs))

@@ -35,6 +35,8 @@ class PredictionSettings:
     ----------
     coverage
         Of intervals, or None for predictions without intervals.
+    quantiles
+        Levels of the quantiles that are written, ascending.
     skips_bad_rows
         Whether a row that does not fit is left out of the predictions. Otherwise a single one stops the command.
     read
@@ -44,6 +46,7 @@ class PredictionSettings:
     file: Path
     out: Path
     coverage: float | None = None
+    quantiles: tuple[float, ...] = ()
     skips_bad_rows: bool = False
     read: ReadOptions = PLAIN
 
@@ -53,7 +56,7 @@ class PredictionSettings:
         if cfg.on_error not in ON_ERROR:
             raise ConfigError(f"on_error must be stop or skip (got {cfg.on_error!r})")
         options = parse_read_options(cfg.data, parse_schema(cfg.data))
-        return cls(Path(cfg.file), Path(cfg.out), cfg.coverage, cfg.on_error == "skip", options)
+        return cls(Path(cfg.file), Path(cfg.out), cfg.coverage, tuple(cfg.quantiles or ()), cfg.on_error == "skip", options)
 
     @property
     def skipped_file(self) -> Path:
@@ -104,8 +107,9 @@ class _Batch:
 def predict_file(bundle: Bundle, settings: PredictionSettings) -> PredictedFile:
     """Write the rows of a file with their predictions atomically.
 
-    Adds the column `<target>_predicted`, and with `coverage` also `<target>_lower` and `<target>_upper`. Other columns are copied
-    as they are. Skipped rows are listed in a file beside the predictions, with line and reason.
+    Adds the column `<target>_predicted`, with `coverage` also `<target>_lower` and `<target>_upper`, and with `quantiles` such as
+    `<target>_quantile_0.1` for each level. Other columns are copied as they are. Skipped rows are listed in a file beside the
+    predictions, with line and reason.
 
     Raises
     ------
@@ -113,7 +117,7 @@ def predict_file(bundle: Bundle, settings: PredictionSettings) -> PredictedFile:
         If a row does not fit the model's schema, or has more or fewer cells than the header, and such rows are not skipped. If no
         row fits.
     BundleError
-        If `coverage` is set and the model has no intervals.
+        If `coverage` or `quantiles` is set and the model has no intervals.
     """
     if not settings.file.is_file():
         raise HousingError(f"File {settings.file} does not exist. Set file= to a file with the model's columns.")
@@ -203,7 +207,7 @@ def _predict_batch(bundle: Bundle, batch: _Batch, settings: PredictionSettings) 
     """Return the rows as they are written, with predictions: text in CSV, and the model's columns as typed values in Parquet."""
     is_typed = settings.out.suffix.lower() == PARQUET
     rows = batch.frame if is_typed else pd.DataFrame(batch.text.rows, columns=batch.text.header, dtype="str")
-    predictions = _predict(bundle, batch.matrix, settings.coverage)
+    predictions = _predict(bundle, batch.matrix, settings)
     return rows.assign(**{f"{bundle.schema.target.name}_{name}": values for name, values in predictions.items()})
 
 
@@ -211,7 +215,11 @@ def _format_skipped(skipped: Iterable[_SkippedRow]) -> str:
     return format_csv((str(row.line), row.reason, format_csv([row.cells]).rstrip("\n")) for row in skipped)
 
 
-def _predict(bundle: Bundle, matrix: Matrix, coverage: float | None) -> dict[str, Vector]:
-    if coverage is None:
-        return {"predicted": bundle.predict(matrix)}
-    return dict(zip(("predicted", "lower", "upper"), bundle.predict_interval(matrix, coverage), strict=True))
+def _predict(bundle: Bundle, matrix: Matrix, settings: PredictionSettings) -> dict[str, Vector]:
+    values: dict[str, Vector] = {}
+    if settings.coverage is not None:
+        values = dict(zip(("predicted", "lower", "upper"), bundle.predict_interval(matrix, settings.coverage), strict=True))
+    if settings.quantiles:
+        names = ("predicted", *(f"quantile_{level}" for level in settings.quantiles))
+        values |= dict(zip(names, bundle.predict_quantiles(matrix, settings.quantiles), strict=True))
+    return values or {"predicted": bundle.predict(matrix)}

@@ -111,12 +111,13 @@ def scan(path: Path, request_ids: set[bytes]) -> Iterator[tuple[str, Entry | Non
 
 def flatten_entry(entry: Entry) -> Iterator[dict[str, Any]]:
     """Yield one flat row per prediction of an entry. Columns of the table are named `column.<name>`."""
-    per_row = ("columns", "rows", "predictions", "lower", "upper")
+    per_row = ("columns", "rows", "predictions", "lower", "upper", "quantiles")
     shared = {name: value for name, value in entry.items() if name not in per_row}
     for index, (values, prediction) in enumerate(zip(entry["rows"], entry["predictions"], strict=True)):
         bounds: Entry = {name: entry[name][index] for name in ("lower", "upper") if name in entry}
+        quantiles = {f"quantile_{level}": values[index] for level, values in entry.get("quantiles", {}).items()}
         columns = {f"column.{name}": value for name, value in zip(entry["columns"], values, strict=True)}
-        yield {**shared, "row": index, "prediction": prediction, **bounds, **columns}
+        yield {**shared, "row": index, "prediction": prediction, **bounds, **quantiles, **columns}
 
 
 def write_parquet(entries: Sequence[Entry], path: Path) -> None:
@@ -127,7 +128,7 @@ def write_parquet(entries: Sequence[Entry], path: Path) -> None:
     except ImportError:
         sys.exit("error: --out needs pyarrow, which is not installed. Without --out, the log is printed as JSON lines.")
     flat = [row for entry in entries for row in flatten_entry(entry)]
-    names = list(dict.fromkeys(name for row in flat for name in row))  # of all rows: some have no interval
+    names = list(dict.fromkeys(name for row in flat for name in row))  # of all rows: some have no interval or quantiles
     pyarrow.parquet.write_table(pyarrow.table({name: [row.get(name) for row in flat] for name in names}), path)
 
 

@@ -12,7 +12,7 @@ from prometheus_client import Counter
 from housing.core.errors import Violation
 from housing.schema.column import Column
 from server.api.context import json_response, require_model
-from server.core.errors import RequestError
+from server.core.errors import RequestError, raise_unprocessable
 from server.prediction_log import request_id
 from server.prediction_log.index import find_unknown_ids
 from server.prediction_log.rotating_file import RotatingFile
@@ -53,17 +53,14 @@ def submit_feedback() -> Response:
 def _entries(body: Any, max_rows: int) -> list[Any]:
     """Return the labels of a body. Raises RequestError for another form, and for too many."""
     if not isinstance(body, dict):
-        raise RequestError(
-            HTTPStatus.UNPROCESSABLE_ENTITY,
+        raise_unprocessable(
             'Request body must be a JSON object: {"request_id": ..., "row": 0, "value": ...} or {"feedback": [such objects]}.',
         )
     if "feedback" not in body:
         return [body]
     entries = body["feedback"]
     if not isinstance(entries, list) or not entries or len(body) > 1:
-        raise RequestError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, "feedback must be a list of at least one object, and the body's only key."
-        )
+        raise_unprocessable("feedback must be a list of at least one object, and the body's only key.")
     if len(entries) > max_rows:
         raise RequestError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Request body must have at most {max_rows} labels (got {len(entries)})."

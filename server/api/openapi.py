@@ -8,11 +8,13 @@ from typing import Any
 import yaml
 from apispec import APISpec
 
+from housing.bundle.conformal import MAX_LEVELS, levels_of
 from housing.explanation.shapley import EXACT, SAMPLED
 from housing.schema.column import MAX_LISTED_LEVELS, Column
 from housing.schema.table_schema import Schema
 from server.api import prediction
 from server.api.routes import RIGHTS
+from server.api.spread import INTERVAL, QUANTILES
 from server.core.errors import INFERENCE_ROUTES, PROBLEM_MEDIA_TYPE
 from server.models.current_model import Model
 from server.prediction_log.request_id import REQUEST_ID_PATTERN
@@ -63,7 +65,7 @@ def build_document(model: Model, max_rows: int, needs_key: bool, inference_examp
             if path in examples:
                 operation["requestBody"]["content"][JSON]["example"] = examples[path]
             if path in prediction.FAST_ROUTES and max_coverage is not None:
-                operation["parameters"] = [_interval_parameter(max_coverage)]
+                operation["parameters"] = _spread_parameters(max_coverage)
             if path.startswith(INFERENCE_ROUTES):
                 operation["parameters"] = _path_parameters(path, model)
             if needs_key and path in PROTECTED_ROUTES:
@@ -112,10 +114,16 @@ def _request_schemas(schema: Schema, example: Spec, max_rows: int) -> dict[str, 
 def _response_schemas(schema: Schema, max_coverage: float | None) -> dict[str, Spec]:
     number: Spec = {"type": "number"}
     predictions: Spec = {"predictions": _ref("Predictions")}
-    bounds = ("lower", "upper", "interval") if max_coverage is not None else ()
-    if bounds:
+    spread = ("lower", "upper", "interval", "quantiles") if max_coverage is not None else ()
+    if spread:
         coverage = {**number, "description": "the requested coverage"}
         predictions |= {"lower": _ref("Predictions"), "upper": _ref("Predictions"), "interval": coverage}
+        by_level = {
+            "type": "object",
+            "description": "the quantiles by requested level",
+            "additionalProperties": _ref("Predictions"),
+        }
+        predictions |= {"quantiles": by_level}
     request_id = {"type": "string", "description": "identifies this response in the prediction log and for feedback"}
     contributions = {column.name: number for column in schema.features}
     sum_rule = "in the target's unit; they add up to prediction - base_value"
@@ -134,8 +142,8 @@ def _response_schemas(schema: Schema, max_coverage: float | None) -> dict[str, S
     return {
         "Target": {**number, "description": _describe(schema.target)},
         "Predictions": {"type": "array", "items": _ref("Target"), "description": "one per row"},
-        "PredictionResponse": _object({**predictions, **MODEL_INFO, "request_id": request_id}, optional=bounds),
-        "ScoringResponse": _object(predictions, optional=bounds),
+        "PredictionResponse": _object({**predictions, **MODEL_INFO, "request_id": request_id}, optional=spread),
+        "ScoringResponse": _object(predictions, optional=spread),
         "Explanation": _object(explanation),
         "Curves": _object({"curves": _object(curves), **MODEL_INFO}),
     }
@@ -160,13 +168,20 @@ def _describe(column: Column) -> str:
     return ", ".join(filter(None, (column.description, column.unit_label, column.format and f"as {column.format}")))
 
 
-def _interval_parameter(max_coverage: float) -> Spec:
-    return {
-        "name": "interval",
-        "in": "query",
-        "description": "coverage of the prediction interval; adds lower and upper bounds to the response",
-        "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": max_coverage},
+def _spread_parameters(max_coverage: float) -> list[Spec]:
+    lowest, highest = levels_of(max_coverage)
+    levels = _array({"type": "number", "minimum": lowest, "maximum": highest}, MAX_LEVELS) | {"uniqueItems": True}
+    described: dict[str, tuple[str, Spec]] = {
+        INTERVAL: (
+            "coverage of the prediction interval; adds lower and upper bounds to the response",
+            {"type": "number", "exclusiveMinimum": 0, "maximum": max_coverage},
+        ),
+        QUANTILES: ("levels, as in 0.1,0.5,0.9; adds these quantiles to the response", levels),
     }
+    return [
+        {"name": name, "in": "query", "explode": False, "description": description, "schema": schema}
+        for name, (description, schema) in described.items()
+    ]
 
 
 def _object(properties: Mapping[str, Spec], optional: Sequence[str] = (), **extra: Any) -> Spec:

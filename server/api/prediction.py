@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
 
 import orjson
 
 from housing.core.errors import BundleError, ConfigError
 from housing.schema.column import Matrix
 from server.api.auth import PREDICT, Access
+from server.api.spread import INTERVAL, LOWER, POINT, QUANTILES, UPPER, Spread, parse_query
 from server.core.errors import RequestError, error_content, log_failure
 from server.metrics.request_metrics import STAGES, observe_request
 from server.models.current_model import CurrentModel, Model
@@ -23,6 +23,7 @@ from server.validation.request_body import CSV, JSON, Rows
 
 FAST_ROUTES = PREDICT_ROUTE, SCORING_ROUTE = ("/predict", "/invocations")
 PARSE_STAGE, VALIDATE_STAGE, PREDICT_STAGE, SERIALISE_STAGE = range(len(STAGES))
+PREDICTIONS = "predictions"
 REQUEST_ID_HEADER = "X-Request-Id"  # a header, since MLflow's protocol has no field for it
 DEFAULT_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -49,16 +50,16 @@ class PredictionResponse(NamedTuple):
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """Predictions, with interval bounds if the request has a coverage."""
+    """Predictions, with the bounds of intervals and a list of quantiles by level if they are requested."""
 
-    names: tuple[str, ...]
-    values: tuple[Any, ...]
-    coverage: float | None
+    values: dict[str, Any]
+    spread: Spread
 
     def to_dict(self) -> dict[str, Any]:
-        """Return predictions and bounds by name."""
-        named = dict(zip(self.names, self.values, strict=True))
-        return named if self.coverage is None else {**named, "interval": self.coverage}
+        """Return predictions, bounds and quantiles by name; quantiles by level."""
+        coverage, levels = self.spread
+        named = self.values if coverage is None else {**self.values, INTERVAL: coverage}
+        return {**named, QUANTILES: dict(zip(map(str, levels), self.values[QUANTILES], strict=True))} if levels else named
 
 
 class StageTimer:
@@ -139,12 +140,12 @@ class PredictionApi:
     ) -> None:
         """Log and count predicted rows."""
         self._log(route, request_id, model, payload, result, timer.start)
-        model.metrics.add(matrix, *result.values)
+        model.metrics.add(matrix, result.values[PREDICTIONS], result.values.get(LOWER), result.values.get(UPPER))
         self._observe_stages(timer.seconds)
 
     def _answer(self, request: PredictionRequest, model: Model, timer: StageTimer) -> PredictionResponse:
         payload, matrix = self._parse_and_validate(request, model, timer)
-        result = predict(model, matrix, _parse_coverage(request.query))
+        result = predict(model, matrix, parse_query(request.query))
         timer.lap(PREDICT_STAGE)
         request_id = self._next_id()
         headers = [*response_headers("application/json"), (REQUEST_ID_HEADER, request_id)]
@@ -212,35 +213,20 @@ def _parse(route: str, body: Any, model: Model) -> Rows:
     return request_body.parse_invocations(body, model.bundle.schema.features)
 
 
-def predict(model: Model, matrix: Matrix, coverage: float | None) -> PredictionResult:
-    """Predict rows, with intervals if there is a coverage. Raises RequestError if the model has no such intervals."""
-    if coverage is None:
-        return PredictionResult(("predictions",), (model.bundle.predict(matrix),), None)
+def predict(model: Model, matrix: Matrix, spread: Spread) -> PredictionResult:
+    """Predict rows, with intervals or quantiles if requested. Raises RequestError if the model has none of that kind."""
+    if spread == POINT:
+        return PredictionResult({PREDICTIONS: model.bundle.predict(matrix)}, spread)
+    values: dict[str, Any] = {}
     try:
-        values = model.bundle.predict_interval(matrix, coverage)
-    except (BundleError, ConfigError) as error:  # no intervals, or none with this coverage
+        if spread.coverage is not None:
+            interval = model.bundle.predict_interval(matrix, spread.coverage)
+            values = dict(zip((PREDICTIONS, LOWER, UPPER), interval, strict=True))
+        if spread.levels:
+            values[PREDICTIONS], *values[QUANTILES] = model.bundle.predict_quantiles(matrix, spread.levels)
+    except (BundleError, ConfigError) as error:  # no intervals, or none with this coverage or these levels
         raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-    return PredictionResult(("predictions", "lower", "upper"), values, coverage)
-
-
-def _parse_coverage(query: str) -> float | None:
-    """Parse `interval=0.9`. Raises RequestError for any other query."""
-    if not query:
-        return None
-    parameters = parse_qsl(query, keep_blank_values=True)
-    if [name for name, _ in parameters] != ["interval"]:
-        raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, "Unknown query. The only parameter is interval, as in ?interval=0.9.")
-    try:
-        return require_coverage(float(parameters[0][1]))
-    except ValueError:
-        return require_coverage(parameters[0][1])
-
-
-def require_coverage(value: object) -> float:
-    """Return a coverage. Raises RequestError if it is not a number between 0 and 1."""
-    if isinstance(value, float) and 0.0 < value < 1.0:
-        return value
-    raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, f"interval must be a number between 0 and 1 (got {value!r:.80}).")
+    return PredictionResult(values, spread)
 
 
 def _success_body(route: str, request_id: str, model: Model, result: PredictionResult) -> bytes:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
+from typing import NoReturn
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
@@ -26,6 +27,11 @@ class RequestError(Exception):
     ) -> None:
         super().__init__(detail)
         self.status, self.detail, self.problems, self.headers = status, detail, problems, dict(headers or {})
+
+
+def raise_unprocessable(detail: str) -> NoReturn:
+    """Raise the error for a request of a wrong layout."""
+    raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
 def problem_body(status: int, detail: str, problems: Sequence[Violation] = ()) -> bytes:

@@ -16,6 +16,7 @@ from server.api import prediction
 from server.api.prediction import (
     PARSE_STAGE,
     PREDICT_STAGE,
+    PREDICTIONS,
     SERIALISE_STAGE,
     VALIDATE_STAGE,
     PredictionApi,
@@ -24,13 +25,13 @@ from server.api.prediction import (
     PredictionResult,
     StageTimer,
 )
-from server.core.errors import RequestError
-from server.inference_protocol.metadata import BASE_VALUE, CONTRIBUTIONS, LOWER, PREDICTIONS, UPPER, output_names, require_served
+from server.api.spread import INTERVAL, LOWER, QUANTILES, UPPER, Spread, read_spread
+from server.core.errors import RequestError, raise_unprocessable
+from server.inference_protocol.metadata import BASE_VALUE, CONTRIBUTIONS, output_names, require_served
 from server.inference_protocol.tensors import (
     BinaryData,
     Tensor,
     list_values,
-    raise_unprocessable,
     read_parameters,
     read_tensors,
     split_columns,
@@ -44,8 +45,8 @@ INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 BINARY = "application/octet-stream"
 LENGTH_HEADER = "Inference-Header-Content-Length"
 REQUEST_KEYS = {"id", "parameters", "inputs", "outputs", "model_name"}  # KServe's client sends the last one
-INTERVAL, BINARY_OUTPUT = "interval", "binary_data_output"
-REQUEST_PARAMETERS = {INTERVAL, BINARY_OUTPUT, "content_type"}  # MLServer's clients send the last one
+BINARY_OUTPUT = "binary_data_output"
+REQUEST_PARAMETERS = {INTERVAL, QUANTILES, BINARY_OUTPUT, "content_type"}  # MLServer's clients send the last one
 MAX_EXPLAINED_ROWS = 10  # an explanation predicts thousands of rows
 
 Explain = Callable[[Model, Vector], Explanation]
@@ -53,10 +54,10 @@ Explain = Callable[[Model, Vector], Explanation]
 
 @dataclass(frozen=True)
 class InferenceRequest:
-    """A request: tensors, the coverage of intervals, and whether each requested output is binary."""
+    """A request: tensors, the spread of predictions, and whether each requested output is binary."""
 
     id: str | None
-    coverage: float | None
+    spread: Spread
     tensors: list[Tensor]
     outputs: dict[str, bool]
 
@@ -79,15 +80,15 @@ class InferenceApi:
     def _answer(self, request: PredictionRequest, model: Model, timer: StageTimer) -> PredictionResponse:
         _require_model_of_path(request.path, model)
         if request.query:
-            raise_unprocessable("This route takes no query. Send interval in the parameters of the request.")
+            raise_unprocessable("This route takes no query. Send interval or quantiles in the parameters of the request.")
         parsed = parse_request(request, model)
         columns = split_columns(parsed.tensors, model.validator.column_names)
         self._predictions.require_row_limit(parsed.tensors[0].n_rows)
         timer.lap(PARSE_STAGE)
         payload, matrix = _encode(parsed.tensors, columns, model)
         timer.lap(VALIDATE_STAGE)
-        result = prediction.predict(model, matrix, parsed.coverage)
-        values = {**dict(zip(result.names, result.values, strict=True)), **self._explanations(parsed, model, matrix)}
+        result = prediction.predict(model, matrix, parsed.spread)
+        values = {**result.values, **self._explanations(parsed, model, matrix)}
         timer.lap(PREDICT_STAGE)
         request_id = self._predictions.next_id()
         response = _write_response(parsed, request_id, model, result, values)
@@ -125,10 +126,9 @@ def parse_request(request: PredictionRequest, model: Model) -> InferenceRequest:
     if body.get("model_name", model.info["model"]) != model.info["model"]:
         raise_unprocessable(f'"model_name" differs from the path (got {body["model_name"]!r:.80}).')
     parameters = read_parameters(body.get("parameters"), REQUEST_PARAMETERS, "the request")
-    coverage = parameters.get(INTERVAL)
-    coverage = None if coverage is None else prediction.require_coverage(coverage)
-    outputs = _read_outputs(body.get("outputs"), _read_flag(parameters, BINARY_OUTPUT), coverage is not None, model)
-    return InferenceRequest(request_id, coverage, read_tensors(body["inputs"], BinaryData(binary)), outputs)
+    spread = read_spread(parameters)
+    outputs = _read_outputs(body.get("outputs"), _read_flag(parameters, BINARY_OUTPUT), spread, model)
+    return InferenceRequest(request_id, spread, read_tensors(body["inputs"], BinaryData(binary)), outputs)
 
 
 def _split_body(request: PredictionRequest) -> tuple[bytes, bytes]:
@@ -161,15 +161,16 @@ def _count_keys(value: Any) -> int:
     return sum(map(_count_keys, value)) if isinstance(value, list) and value and isinstance(value[0], dict) else 0
 
 
-def _read_outputs(outputs: Any, binary: bool, has_bounds: bool, model: Model) -> dict[str, bool]:
-    """Return whether each requested output is binary; by default predictions, and bounds if there is a coverage."""
+def _read_outputs(outputs: Any, binary: bool, spread: Spread, model: Model) -> dict[str, bool]:
+    """Return whether each requested output is binary; by default predictions, and the bounds or quantiles of the spread."""
     if not outputs and isinstance(outputs, list | None):
-        return dict.fromkeys((PREDICTIONS, LOWER, UPPER) if has_bounds else (PREDICTIONS,), binary)
+        return dict.fromkeys((PREDICTIONS, *spread.outputs), binary)
     known = output_names(model)
     if not isinstance(outputs, list) or not all(isinstance(output, dict) and output.get("name") in known for output in outputs):
         raise_unprocessable(f'"outputs" must be a list of objects whose "name" is {", ".join(known)}.')
-    if not has_bounds and any(output["name"] in (LOWER, UPPER) for output in outputs):
-        raise_unprocessable(f"The outputs {LOWER} and {UPPER} need the parameter {INTERVAL} of the request, as in 0.9.")
+    if {output["name"] for output in outputs} & {LOWER, UPPER, QUANTILES} - {*spread.outputs}:
+        needs = f"{LOWER} and {UPPER} need the parameter {INTERVAL} of the request, as in 0.9, and {QUANTILES} needs {QUANTILES}"
+        raise_unprocessable(f"The outputs {needs}, as in [0.1, 0.9].")
     return {output["name"]: _is_binary(output, binary) for output in outputs}
 
 
@@ -205,19 +206,18 @@ def _write_response(
 ) -> PredictionResponse:
     outputs, chunks = [], []
     for name, is_binary in request.outputs.items():
-        array = np.ascontiguousarray(values[name], dtype="<f8")
+        array = np.ascontiguousarray(np.transpose(values[name]) if name == QUANTILES else values[name], dtype="<f8")
         output = {"name": name, "datatype": "FP64", "shape": array.shape}
         if is_binary:
             chunks.append(array.tobytes())
             outputs.append({**output, "parameters": {"binary_data_size": array.nbytes}})
         else:
             outputs.append({**output, "data": array.reshape(-1)})
-    coverage = {} if result.coverage is None else {INTERVAL: result.coverage}
     body = {
         "model_name": model.info["model"],
         "model_version": model.info["version"],
         "id": request_id if request.id is None else request.id,
-        "parameters": {"request_id": request_id, **coverage},
+        "parameters": {"request_id": request_id, **result.spread.parameters},
         "outputs": outputs,
     }
     text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)

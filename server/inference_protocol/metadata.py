@@ -4,10 +4,12 @@ from http import HTTPStatus
 from typing import Any
 
 from housing.schema.column import Column
+from server.api.prediction import PREDICTIONS
+from server.api.spread import LOWER, QUANTILES, UPPER
 from server.core.errors import RequestError
 from server.models.current_model import Model
 
-PREDICTIONS, LOWER, UPPER, CONTRIBUTIONS, BASE_VALUE = "predictions", "lower", "upper", "contributions", "base_value"
+CONTRIBUTIONS, BASE_VALUE = "contributions", "base_value"
 DATATYPES = {"float": "FP64", "int": "INT64", "bool": "BOOL"}  # in which values are exact; others are BYTES
 ANY_NUMBER = -1  # of rows
 
@@ -23,21 +25,21 @@ def require_served(model: Model, name: str, version: str | None) -> None:
 
 def output_names(model: Model) -> tuple[str, ...]:
     """Return the names of the outputs that a request may name."""
-    bounds = () if model.bundle.interval is None else (LOWER, UPPER)
-    return (PREDICTIONS, *bounds, CONTRIBUTIONS, BASE_VALUE)
+    spread = () if model.bundle.interval is None else (LOWER, UPPER, QUANTILES)
+    return (PREDICTIONS, *spread, CONTRIBUTIONS, BASE_VALUE)
 
 
 def describe_model(model: Model) -> dict[str, Any]:
     """Return the metadata of a model."""
     features = model.bundle.schema.features
+    widths = {CONTRIBUTIONS: [len(features)], QUANTILES: [ANY_NUMBER]}
     return {
         "name": model.info["model"],
         "versions": [model.info["version"]],
         "platform": "housing",
         "inputs": [{"name": column.name, "datatype": _datatype(column), "shape": [ANY_NUMBER]} for column in features],
         "outputs": [
-            {"name": name, "datatype": "FP64", "shape": [ANY_NUMBER, *([len(features)] if name == CONTRIBUTIONS else [])]}
-            for name in output_names(model)
+            {"name": name, "datatype": "FP64", "shape": [ANY_NUMBER, *widths.get(name, [])]} for name in output_names(model)
         ],
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.schema.column import Column
-from server.core.errors import RequestError
+from server.core.errors import RequestError, raise_unprocessable
 
 INTEGERS = {f"{prefix}INT{bits}": f"<{kind}{bits // 8}" for prefix, kind in (("", "i"), ("U", "u")) for bits in (8, 16, 32, 64)}
 FLOATS = {f"FP{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)}
@@ -190,11 +190,6 @@ def list_values(values: Values, column: Column | None) -> list[Any]:
     if column is not None and column.type == "bool":
         return [bool(value) if type(value) in (int, float) and value in (0, 1) else value for value in listed]
     return listed
-
-
-def raise_unprocessable(detail: str) -> NoReturn:
-    """Raise the error for a request of a wrong layout."""
-    raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
 def _raise_bad_request(detail: str) -> NoReturn:

@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any
 
 from werkzeug.http import parse_options_header
 
 from housing.schema.column import Column
-from server.core.errors import RequestError
+from server.core.errors import RequestError, raise_unprocessable
 
 JSON, CSV = "application/json", "text/csv"
 INVOCATION_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -55,18 +55,18 @@ class Rows:
 def parse_predict(body: Any) -> Rows:
     """Return the rows of a `/predict` body. Raises RequestError for an unknown layout."""
     if not isinstance(body, dict):
-        _raise_unprocessable(
+        raise_unprocessable(
             'Request body must be a JSON object: a single row, {"instances": [...]} or {"columns": [...], "rows": [...]}.'
         )
     if body and body.keys() <= MLFLOW_KEYS - {"instances"}:
-        _raise_unprocessable(f"{', '.join(body)}: this is a layout of MLflow. Send it to /invocations.")
+        raise_unprocessable(f"{', '.join(body)}: this is a layout of MLflow. Send it to /invocations.")
     if "instances" in body:
         if not _is_list(body["instances"]) or len(body) > 1:
-            _raise_unprocessable('"instances" must be a list of at least one row and the only key of the body.')
+            raise_unprocessable('"instances" must be a list of at least one row and the only key of the body.')
         return Rows(None, body["instances"], 1)
     if body.keys() >= {"columns", "rows"}:
         if not (_is_list(body["columns"]) and _is_list(body["rows"])) or len(body) > 2:
-            _raise_unprocessable('"columns" and "rows" must be non-empty lists and the only keys of the body.')
+            raise_unprocessable('"columns" and "rows" must be non-empty lists and the only keys of the body.')
         return Rows(body["columns"], body["rows"], 2)
     return Rows(None, [body], 0)
 
@@ -75,25 +75,25 @@ def parse_invocations(body: Any, columns: Sequence[Column]) -> Rows:
     """Return the rows of a JSON body of MLflow's scoring protocol. Raises RequestError for an unknown layout."""
     formats = [name for name in INVOCATION_FORMATS if name in body] if isinstance(body, dict) else []
     if len(formats) != 1:
-        _raise_unprocessable(f"Request body must be a JSON object with exactly one of {', '.join(INVOCATION_FORMATS)}.")
+        raise_unprocessable(f"Request body must be a JSON object with exactly one of {', '.join(INVOCATION_FORMATS)}.")
     if body.get("params"):
-        _raise_unprocessable('This model takes no "params".')
+        raise_unprocessable('This model takes no "params".')
     payload = body[formats[0]]
     if formats[0] == "dataframe_split":
         return _split_rows(payload, len(body))
     if formats[0] in ("inputs", "instances") and isinstance(payload, dict):
         return _columnar_rows(formats[0], payload, len(body))
     if not _is_list(payload):
-        _raise_unprocessable(f'"{formats[0]}" must be a list of at least one row.')
+        raise_unprocessable(f'"{formats[0]}" must be a list of at least one row.')
     names = [column.name for column in columns] if isinstance(payload[0], list) else None
     return Rows(names, payload, len(body))
 
 
 def _split_rows(payload: Any, extra_keys: int) -> Rows:
     if not isinstance(payload, dict) or not {"columns", "data"} <= payload.keys() <= {"columns", "data", "index"}:
-        _raise_unprocessable('"dataframe_split" must be an object with the keys "columns" and "data".')
+        raise_unprocessable('"dataframe_split" must be an object with the keys "columns" and "data".')
     if not (_is_list(payload["columns"]) and _is_list(payload["data"])):
-        _raise_unprocessable('"columns" and "data" of "dataframe_split" must be non-empty lists.')
+        raise_unprocessable('"columns" and "data" of "dataframe_split" must be non-empty lists.')
     return Rows(payload["columns"], payload["data"], extra_keys + len(payload))
 
 
@@ -102,7 +102,7 @@ def _columnar_rows(name: str, payload: Mapping[str, Any], extra_keys: int) -> Ro
     if payload and not any(isinstance(values, list | dict) for values in payload.values()):
         return Rows(list(payload), [list(payload.values())], extra_keys + len(payload))
     if not payload or not all(map(_is_list, payload.values())) or len({len(values) for values in payload.values()}) > 1:
-        _raise_unprocessable(f'"{name}" must have one value or one non-empty list per column, all of the same length.')
+        raise_unprocessable(f'"{name}" must have one value or one non-empty list per column, all of the same length.')
     return Rows(list(payload), list(zip(*payload.values(), strict=True)), extra_keys + len(payload))
 
 
@@ -142,7 +142,7 @@ def parse_csv(body: bytes, columns: Sequence[Column]) -> Rows:
     except (csv.Error, UnicodeDecodeError) as error:
         raise RequestError(HTTPStatus.BAD_REQUEST, f"Request body is not valid CSV: {error}") from error
     if len(lines) < 2:
-        _raise_unprocessable("The CSV body must have a header line with the column names and at least one row.")
+        raise_unprocessable("The CSV body must have a header line with the column names and at least one row.")
     header, rows = lines[0], lines[1:]
     if any(len(row) != len(header) for row in rows):
         return Rows(header, rows, 0)  # the validation reports them
@@ -240,7 +240,3 @@ def require_media_type(content_type: str, *allowed: str) -> str:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, list) and bool(value)
-
-
-def _raise_unprocessable(detail: str) -> NoReturn:
-    raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, detail)

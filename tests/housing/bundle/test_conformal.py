@@ -98,6 +98,9 @@ def test_the_bundle_of_a_run_covers_held_out_rows(towns: Table, tmp_path: Path) 
     parts = split(towns, cfg.split)
     bundle = build(BuildSettings.from_config(cfg), towns, parts, run_id="none")[0]
     actual = towns.target[parts.test]
+    predicted, *quantiles = bundle.predict_quantiles(towns.matrix[parts.test], (0.05, 0.5, 0.95))
+    np.testing.assert_array_equal(predicted, bundle.predict(towns.matrix[parts.test]))
+    np.testing.assert_allclose(quantiles[::2], bundle.predict_interval(towns.matrix[parts.test], 0.9)[1:], rtol=1e-12)
     for coverage in (0.5, 0.8, 0.95):
         predicted, lower, upper = bundle.predict_interval(towns.matrix[parts.test], coverage)
         assert ((lower <= actual) & (actual <= upper)).mean() > coverage - 0.12
@@ -159,6 +162,85 @@ def test_quantile_models_shape_the_interval_and_the_calibration_corrects_them(co
         assert (upper - lower).mean() < 0.95 * (plain[1] - plain[0]).mean()
 
 
+def skewed_interval(count: int) -> Interval:
+    """Return the interval of quantile models, calibrated on this number of rows."""
+    levels = np.array([0.05, 0.25, 0.75, 0.95])
+    models = [Skewed(level) for level in levels]
+    columns, scores = skewed_scores(count, seed=0)
+    quantiles = np.column_stack([model.predict(columns) for model in models])
+    return Interval(Calibration(scores, None, levels, quantiles), ProportionalError(), models)
+
+
+@pytest.mark.parametrize("interval", [calibrated_interval(2000), skewed_interval(2000)], ids=["scaled", "quantile"])
+def test_the_share_of_targets_below_a_quantile_is_its_level(interval: Interval) -> None:
+    columns, new = (rows if interval.quantile_models == [] else skewed_scores)(20_000, seed=1)
+    levels = (0.01, 0.05, 0.1, 0.3, 0.5, 0.6, 0.9, 0.95, 0.999)
+    quantiles = interval.quantiles(OPEN, columns, np.zeros(len(new)), levels)
+    assert (np.diff(quantiles, axis=0) >= 0).all()
+    below = (new < quantiles).mean(axis=1)
+    # of the share below a quantile: its variance over calibration rows, plus the one over new rows
+    deviation = np.sqrt([level * (1 - level) * (1 / 2000 + 1 / 20_000) for level in levels])
+    assert (np.abs(below - levels) < 3.5 * deviation + 1 / 2000).all(), below
+
+
+@pytest.mark.parametrize("interval", [calibrated_interval(500), skewed_interval(500)], ids=["scaled", "quantile"])
+def test_the_bounds_of_an_interval_are_two_quantiles(interval: Interval) -> None:
+    x = np.column_stack([rows(50, seed=1)[0], np.tile([-1.0, 1.0], 25)])
+    for coverage in (0.2, 0.5, 0.9, 0.96):
+        levels = (0.5 - coverage / 2, 0.5 + coverage / 2)
+        bounds = interval.bounds(BOUND, x, np.full(50, 0.3), coverage)
+        np.testing.assert_allclose(interval.quantiles(BOUND, x, np.full(50, 0.3), levels), bounds, rtol=1e-12)
+
+
+class Opposite:
+    """A quantile model that is wrong: the higher its level, the lower its prediction, for rows with a large second column."""
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+
+    def predict(self, columns: Matrix) -> Vector:
+        """Return a quantile that falls with the level for some rows."""
+        return np.asarray(np.where(columns[:, 1] > 1, -self.level, self.level))
+
+
+def test_quantiles_ascend_where_their_models_cross() -> None:
+    levels, random = np.array([0.25, 0.75]), np.random.default_rng(0)
+    columns = np.column_stack([np.ones(1000), random.uniform(0, 1.01, 1000)])
+    models = [Opposite(level) for level in levels]
+    scores = random.uniform(0, 0.1, 1000)
+    calibration = Calibration(scores, None, levels, np.column_stack([model.predict(columns) for model in models]))
+    crossed = np.column_stack([np.ones(10), np.full(10, 2.0)])
+    quantiles = Interval(calibration, ProportionalError(), models).quantiles(OPEN, crossed, np.zeros(10), (0.1, 0.4, 0.6, 0.9))
+    assert (np.diff(quantiles, axis=0) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ((0.04, 0.5), r"quantiles must be at least 0.05 and at most 0.95 with 19 calibration rows \(got 0.04\)"),
+        ((0.5, 0.96), r"at most 0.95 with 19 calibration rows \(got 0.96\)"),
+        ((0.0,), r"got 0\)"),
+        ((float("nan"),), r"got nan\)"),
+        ((0.5, 0.4), r"1 to 32 numbers that ascend \(got \[0.5, 0.4\]\)"),
+        ((0.5, 0.5), "that ascend"),
+        ((), "1 to 32 numbers"),
+        (tuple(np.linspace(0.1, 0.9, 33)), "1 to 32 numbers"),
+    ],
+)
+def test_impossible_quantiles_are_an_error_with_their_limits(levels: tuple[float, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        calibrated_interval(19).quantiles(OPEN, rows(3, seed=0)[0], np.zeros(3), levels)
+
+
+@pytest.mark.parametrize("count", range(2, 60))
+def test_the_outermost_quantiles_are_possible(count: int) -> None:
+    interval, (x, _) = calibrated_interval(count), rows(3, seed=0)
+    lowest, highest = interval.quantiles(OPEN, x, np.zeros(3), (1 / (count + 1), count / (count + 1)))
+    scores = interval.calibration.scores
+    np.testing.assert_allclose(lowest, scores.min() * x[:, 0])
+    np.testing.assert_allclose(highest, scores.max() * x[:, 0])
+
+
 def test_a_run_with_quantiles_learns_from_all_fitted_rows_and_serves_them_from_its_bundle(towns: Table, tmp_path: Path) -> None:
     few_trees = ("interval.estimator.n_estimators=20", "interval.quantiles.estimator.n_estimators=20")
     cfg = config("train", "data=towns", "features=none", "model=linear", "interval=quantile", *few_trees)
@@ -191,6 +273,8 @@ def test_intervals_of_a_run_without_them_are_an_error(rentals: Table) -> None:
     bundle = build(BuildSettings.from_config(cfg), rentals, split(rentals, cfg.split), run_id="none")[0]
     with pytest.raises(BundleError, match="The model has no intervals"):
         bundle.predict_interval(rentals.matrix, 0.9)
+    with pytest.raises(BundleError, match="The model has no intervals"):
+        bundle.predict_quantiles(rentals.matrix, (0.5,))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from housing.data.reading import COMPRESSIONS, count_rows, open_table, read_batc
 from housing.data.settings import TableSettings
 from housing.data.table import Table, read_table
 from housing.ingestion.ingestion import IngestionSettings, ingest
-from tests.support.tables import rentals_frame
+from tests.support.tables import config, rentals_frame
 
 COLUMNS: dict[str, dict[str, Any]] = {
     "a": {"type": "float", "nullable": True},
@@ -253,6 +253,20 @@ def test_predictions_keep_the_options_of_their_file_and_take_the_format_of_their
     assert typed.area.tolist() == frame.area.tolist() and typed.note.tolist() == frame.note.tolist()
     with pytest.raises(HousingError, match=r"written as CSV or Parquet only"):
         predict_file(bundle, PredictionSettings(tmp_path / "new.csv", tmp_path / "out.xlsx", read=options))
+
+
+def test_quantiles_are_columns_of_the_predictions(tmp_path: Path, bundle: Bundle) -> None:
+    rentals_frame(20).drop(columns="rent").to_csv(tmp_path / "new.csv", index=False)
+    predicted = {}
+    for out, settings in {"q": ["quantiles=[0.05,0.5,0.95]"], "i": ["coverage=0.9"]}.items():
+        cfg = config("predict", "data=rentals", f"file={tmp_path}/new.csv", f"out={tmp_path}/{out}.csv", *settings)
+        predict_file(bundle, PredictionSettings.from_config(cfg))
+        predicted[out] = pd.read_csv(tmp_path / f"{out}.csv")
+    for level, bound in (("0.05", "lower"), ("0.95", "upper")):
+        np.testing.assert_allclose(predicted["q"][f"rent_quantile_{level}"], predicted["i"][f"rent_{bound}"], rtol=1e-12)
+    assert (predicted["q"]["rent_quantile_0.5"] <= predicted["q"]["rent_quantile_0.95"]).all()
+    with pytest.raises(ConfigError, match=r"numbers that ascend \(got \[0.5, 0.1\]\)"):
+        predict_file(bundle, PredictionSettings(tmp_path / "new.csv", tmp_path / "out.csv", quantiles=(0.5, 0.1)))
 
 
 def test_rows_that_do_not_fit_are_skipped_and_listed_beside_the_predictions(tmp_path: Path, bundle: Bundle) -> None:

@@ -233,8 +233,49 @@ def test_a_requested_interval_is_returned(server: Server) -> None:
     assert scoring == {key: wide[key] for key in ("predictions", "lower", "upper", "interval")}
 
 
+def test_requested_quantiles_are_returned_by_level(server: Server) -> None:
+    body = json.dumps({"instances": [FLAT, {**FLAT, "area": 60}]}).encode()
+    answer = server.ask("/predict?quantiles=0.05,0.5,0.95", body).json
+    assert list(answer["quantiles"]) == ["0.05", "0.5", "0.95"] and "lower" not in answer
+    interval = server.ask("/predict?interval=0.9", body).json
+    for level, bound in (("0.05", "lower"), ("0.95", "upper")):
+        assert answer["quantiles"][level] == pytest.approx(interval[bound], rel=1e-12)
+    assert all(low < median < high for low, median, high in zip(*answer["quantiles"].values(), strict=True))
+    table = f"{','.join(FLAT)}\n{','.join(map(str, FLAT.values()))}\n".encode()
+    scoring = server.ask("/invocations?quantiles=0.95,0.5,0.05&interval=0.9", table, Content_Type="text/csv").json
+    assert scoring["lower"] == interval["lower"][:1]
+    assert scoring["quantiles"] == {level: values[:1] for level, values in answer["quantiles"].items()}
+    wait_for(lambda: any(line.get("quantiles") == answer["quantiles"] for line in logged(server)), "the request is logged")
+
+
 @pytest.mark.parametrize(
-    "query", ["interval=", "interval=1", "interval=nan", "interval=0.9&interval=0.8", "interval=.99999", "a=b"]
+    "query",
+    [
+        "quantiles=",
+        "quantiles=x",
+        "quantiles=.5,",
+        "quantiles=.5,1.4",
+        "quantiles=.5,.5",
+        "quantiles=nan",
+        "quantiles=1",
+        "quantiles=.00001",
+    ],
+)
+def test_invalid_quantiles_are_rejected(server: Server, query: str) -> None:
+    assert_problem(server.ask(f"/predict?{query}", json.dumps(FLAT).encode()), 422, "quantiles must be")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "interval=",
+        "interval=1",
+        "interval=nan",
+        "interval=0.9&interval=0.8",
+        "interval=.99999",
+        "a=b",
+        "interval=0.9&x=1",
+    ],
 )
 def test_an_invalid_interval_is_rejected(server: Server, query: str) -> None:
     assert_problem(server.ask(f"/predict?{query}", json.dumps(FLAT).encode()), 422, "interval|coverage")
@@ -422,8 +463,8 @@ def test_malformed_http_is_rejected_or_dropped(server: Server, message: bytes) -
 
 def logged(server: Server) -> list[dict[str, Any]]:
     """Return the lines of the prediction log of the only worker."""
-    (file,) = server.log.parent.glob("serving/*.log/predictions-0-*.jsonl")
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    files = server.log.parent.glob("serving/*.log/predictions-0-*.jsonl")  # none before the first request
+    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize(("form", "share"), [("records", 0.81), ("columns in another order", 0.82), ("dataframe_split", 0.83)])

@@ -51,6 +51,7 @@ def test_tritonclient(rentals_server: Server, bounds: list[list[float]]) -> None
     for is_binary in (False, True):
         assert answers[f"columns, binary {is_binary}"] == bounds[0]
         assert answers[f"bounds, binary {is_binary}"] == bounds
+        assert answers[f"quantiles, binary {is_binary}"] == [pytest.approx(bound, rel=1e-12) for bound in bounds[1:]]
     assert answers["error"].startswith("[422] 2 invalid values.\nrow 0, area: Must be at least 5")
 
 
@@ -59,6 +60,7 @@ def test_kserve(rentals_server: Server, bounds: list[list[float]]) -> None:
     assert (answers["live"], answers["ready"], answers["name"]) == (True, True, "housing-rentals")
     for is_binary in (False, True):
         assert answers[f"bounds, binary {is_binary}"] == bounds
+    assert answers["quantiles"] == pytest.approx([value for row in zip(*bounds[1:], strict=True) for value in row], rel=1e-12)
     assert "rooms: Missing required value." in answers["error"]
 
 

@@ -68,6 +68,7 @@ def test_metadata_describe_the_schema(rentals_server: Server) -> None:
     assert (described["name"], described["versions"]) == ("housing-rentals", ["1"])
     assert {tensor["name"]: tensor["datatype"] for tensor in described["inputs"]} == DATATYPES
     shapes = {tensor["name"]: tensor["shape"] for tensor in described["outputs"]}
+    assert shapes.pop("quantiles") == [-1, -1]
     assert shapes == {"predictions": [-1], "lower": [-1], "upper": [-1], "contributions": [-1, 5], "base_value": [-1]}
     assert rentals_server.ask("/v2").json["extensions"] == ["binary_tensor_data"]
 
@@ -94,6 +95,16 @@ def test_intervals_and_shapley_values_are_outputs(rentals_server: Server, expect
     explained = rentals_server.ask("/explain", json.dumps(FLATS[1]).encode()).json
     assert found["contributions"][5:] == list(explained["contributions"].values())
     assert found["base_value"] == [explained["base_value"]] * 2
+
+
+def test_quantiles_are_a_tensor_with_a_column_for_each_level(rentals_server: Server) -> None:
+    answer = rentals_server.ask("/predict?quantiles=0.1,0.5,0.9", json.dumps({"instances": FLATS}).encode()).json
+    by_row = [value for row in zip(*answer["quantiles"].values(), strict=True) for value in row]
+    body: dict[str, Any] = {"inputs": INPUTS, "parameters": {"quantiles": [0.1, 0.5, 0.9]}}
+    found = infer(rentals_server, body)
+    assert outputs(found) == {"predictions": answer["predictions"], "quantiles": by_row}
+    assert found.json["outputs"][1]["shape"] == [2, 3] and found.json["parameters"]["quantiles"] == [0.1, 0.5, 0.9]
+    assert outputs(infer(rentals_server, {**body, "outputs": [{"name": "quantiles"}]})) == {"quantiles": by_row}
 
 
 def test_binary_tensors_are_read_and_written(rentals_server: Server, expected: dict[str, list[float]]) -> None:
@@ -137,11 +148,24 @@ def changed(name: str, **changes: Any) -> dict[str, Any]:
         ({"inputs": INPUTS, "id": 1}, 422, '"id" must be a printable text'),
         ({"inputs": INPUTS, "id": "\ud800"}, 422, '"id" must be a printable text'),
         ({"inputs": INPUTS, "model_name": "x"}, 422, "differs from the path"),
-        ({"inputs": INPUTS, "parameters": {"intervall": 0.9}}, 422, "keys from binary_data_output, content_type, interval"),
+        (
+            {"inputs": INPUTS, "parameters": {"intervall": 0.9}},
+            422,
+            "keys from binary_data_output, content_type, interval, quantiles",
+        ),
         ({"inputs": INPUTS, "parameters": {"interval": 1}}, 422, "interval must be a number between 0 and 1 (got 1)"),
         ({"inputs": INPUTS, "parameters": {"interval": 0.9999}}, 422, "0.9999"),
-        ({"inputs": INPUTS, "outputs": [{"name": "x"}]}, 422, '"name" is predictions, lower, upper, contributions, base_value'),
+        (
+            {"inputs": INPUTS, "outputs": [{"name": "x"}]},
+            422,
+            '"name" is predictions, lower, upper, quantiles, contributions',
+        ),
         ({"inputs": INPUTS, "outputs": [{"name": "lower"}]}, 422, "need the parameter interval"),
+        ({"inputs": INPUTS, "outputs": [{"name": "quantiles"}]}, 422, "quantiles needs quantiles, as in [0.1, 0.9]"),
+        ({"inputs": INPUTS, "parameters": {"quantiles": "0.5"}}, 422, "quantiles must be a list of numbers"),
+        ({"inputs": INPUTS, "parameters": {"quantiles": []}}, 422, "quantiles must be a list of numbers"),
+        ({"inputs": INPUTS, "parameters": {"quantiles": [0.5, 1.1]}}, 422, "at most 0.9"),
+        ({"inputs": INPUTS, "parameters": {"quantiles": [0.5], "interval": 2.0}}, 422, "interval must be a number"),
         ({"inputs": [*INPUTS, INPUTS[0]]}, 422, "Two inputs have the same name"),
         ({"inputs": INPUTS[:3]}, 422, "quarter: Missing required value."),
         ({"inputs": [*INPUTS, {**INPUTS[0], "name": "rent"}]}, 422, "rent: Not a column of this model."),

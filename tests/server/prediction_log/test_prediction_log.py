@@ -135,14 +135,17 @@ def test_filters_select_entries(tmp_path: Path) -> None:
 def test_parquet_has_one_row_per_prediction(tmp_path: Path) -> None:
     from pyarrow import parquet  # pylint: disable=import-outside-toplevel
 
-    output_of(tmp_path, "writer = log()\nwriter.write(entry(7))\nwriter.write(entry(8, lower=[0.0, 1.0], upper=[9.0, 3.0]))\n")
+    code = "writer = log()\nwriter.write(entry(7))\nwriter.write(entry(8, lower=[0.0, 1.0], upper=[9.0, 3.0]))\n"
+    output_of(tmp_path, f"{code}writer.write(entry(9, quantiles={{'0.1': [4.0, 5.0]}}))\n")
     read(tmp_path, "--out", str(tmp_path / "out.parquet"))
     table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
-    assert [(row["row"], row["prediction"], row["column.quarter"], row["upper"]) for row in table] == [
-        (0, 7.0, "hills", None),
-        (1, 2.0, None, None),
-        (0, 8.0, "hills", 9.0),
-        (1, 2.0, None, 3.0),
+    assert [(row["row"], row["prediction"], row["column.quarter"], row["upper"], row["quantile_0.1"]) for row in table] == [
+        (0, 7.0, "hills", None, None),
+        (1, 2.0, None, None, None),
+        (0, 8.0, "hills", 9.0, None),
+        (1, 2.0, None, 3.0, None),
+        (0, 9.0, "hills", None, 4.0),
+        (1, 2.0, None, None, 5.0),
     ]
 
 

@@ -46,6 +46,10 @@ def main() -> None:
             request_compression_algorithm="gzip",
         )
         answers[f"bounds, binary {is_binary}"] = [result.as_numpy(name).tolist() for name in ("predictions", "lower", "upper")]
+        outputs = [http.InferRequestedOutput("quantiles", binary_data=is_binary)]
+        levels = {"quantiles": [0.05, 0.95]}
+        result = client.infer(model, _inputs(columns, is_binary), task["version"], outputs, request_id="mine", parameters=levels)
+        answers[f"quantiles, binary {is_binary}"] = result.as_numpy("quantiles").T.tolist()
         answers["id"] = result.get_response()["id"]
     try:
         client.infer(model, _inputs({**columns, "area": [-1.0] * len(columns["area"])}, True))
