@@ -2,6 +2,12 @@
 
 import time
 
+from housing.core.errors import TrialPruned
+
+
+class TimeOver(TrialPruned):
+    """A candidate was not started, because the time is over."""
+
 
 class Budget:
     """Seconds that count down from the construction.

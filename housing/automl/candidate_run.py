@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from housing.automl.budget import Budget
+from housing.automl.budget import Budget, TimeOver
 from housing.automl.settings import Candidate
 from housing.bundle.file_format import read_arrays, write_arrays
 from housing.core.config import instantiate, to_yaml
@@ -105,6 +105,8 @@ class CandidateRuns:
 
         Raises
         ------
+        TimeOver
+            If the time is over.
         TrialPruned
             If the folds do not fit into the budget.
         HousingError
@@ -119,7 +121,7 @@ class CandidateRuns:
             if existing is not None:
                 return self._read(candidate, transform, existing)
             if budget.remaining() <= min_seconds:
-                raise TrialPruned("Not started: the time is over.")
+                raise TimeOver("Not started: the time is over.")
             with self.store.runs.start(experiment, f"{candidate.name} {transform}", self._tags(transform, key)) as run:
                 run.log_text("config/config.yaml", to_yaml(resolved))
                 run.log(params=loggable_params(key_config))

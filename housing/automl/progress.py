@@ -15,8 +15,8 @@ from housing.command_line.console import clipped_line, create_console
 class Progress:
     """Print what a search does, from the start of a block until its end."""
 
-    def __init__(self, metric: str, seconds: float, n_candidates: int) -> None:
-        self.metric, self.n_candidates = metric, n_candidates
+    def __init__(self, metric: str, seconds: float) -> None:
+        self.metric = metric
         self._ends_at = time.monotonic() + seconds
         self._n_done, self._running, self._best = 0, "", ""
         self._console = create_console()
@@ -56,10 +56,9 @@ class Progress:
             metrics = result.metrics
             seconds = "reused" if result.reused else f"fitted in {metrics['fit_seconds']:.1f} s"
             score, cost = f"{self.metric} {metrics[self.metric]:.4f}", f"{metrics['latency_us']:.0f} microseconds per row"
-            count = f"{self._n_done}/{self.n_candidates}"
-            self.report(f"{count:>7}  {result.candidate.name:<20}  {score}   {cost}   {seconds}   {self._best}")
+            self.report(f"{self._n_done:>4}  {result.candidate.name:<20}  {score}   {cost}   {seconds}   {self._best}")
 
     def _render(self) -> RenderableType:
         left = max(0, int(self._ends_at - time.monotonic()))
-        parts = (f"{self._n_done}/{self.n_candidates}", self._running, self._best, f"{left // 60}:{left % 60:02d} left")
+        parts = (f"{self._n_done} candidates done", self._running, self._best, f"{left // 60}:{left % 60:02d} left")
         return clipped_line("   ".join(part for part in parts if part), style="dim")

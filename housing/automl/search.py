@@ -1,12 +1,14 @@
 """Search within a time budget: fit candidates, select an ensemble of them, and return the config of the run that fits it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from housing.automl.budget import Budget
+from housing.automl.budget import Budget, TimeOver
 from housing.automl.candidate_run import CandidateResult, CandidateRuns
 from housing.automl.progress import Progress
 from housing.automl.settings import MEGABYTE, Candidate, SearchSettings
@@ -58,7 +60,7 @@ def search(cfg: DictConfig, job: Job) -> DictConfig:
         tags[tracking_tags.MISSING_LIBRARIES] = ", ".join(settings.missing)
     with store.runs.start(cfg.experiment_name, f"auto {cfg.minutes:g} minutes", tags) as run:
         runs = CandidateRuns(store, run.id, table, parts, folds, metric)
-        with Progress(metric.name, settings.seconds, len(candidates)) as progress:
+        with Progress(metric.name, settings.seconds) as progress:
             progress.report_missing(settings.missing)
             state = _Search(settings, runs, progress)
             state.fit_candidates(candidates)
@@ -87,9 +89,12 @@ class _Search:
         self.problems: list[str] = []
 
     def fit_candidates(self, candidates: list[Candidate]) -> None:
-        """Fit the candidates in their order as far as the time suffices. The first that finishes decides the transform."""
-        transforms = self._transforms()
-        for candidate in self._with_encoding(candidates):
+        """Fit the candidates in their order, then variations of them, as far as the time suffices.
+
+        The first that finishes decides the transform of the target.
+        """
+        transforms, candidates = self._transforms(), self._with_encoding(candidates)
+        for candidate in islice(chain(candidates, self._draw(candidates)), self.settings.max_candidates):
             finished = [result for transform in transforms if (result := self._fit(candidate, transform)) is not None]
             result = min(finished, key=lambda result: self._loss(result.predicted), default=None)
             if result is not None:
@@ -97,6 +102,12 @@ class _Search:
                 self.results.append(result)
                 self._select()
             self.progress.end(result, self.best.scores.get(self.runs.metric.name), len(self.best.votes))
+
+    def _draw(self, candidates: list[Candidate]) -> Iterator[Candidate]:
+        """Yield variations of the candidates with a space, in turn."""
+        varied = [candidate for candidate in candidates if candidate.space]
+        for number in count(1) if varied else ():
+            yield from (candidate.draw(number, self.base["seed"]) for candidate in varied)
 
     def _transforms(self) -> list[str]:
         transform: str = self.base["target"]["transform"]
@@ -128,6 +139,9 @@ class _Search:
             )
         except StoreError:
             raise
+        except TimeOver as error:
+            self.problems.append(f"{candidate.name}: {error}")
+            return None
         except (HousingError, TrialPruned) as error:
             self.problems.append(f"{candidate.name}: {error}")
             self.progress.report(self.problems[-1])
@@ -147,11 +161,11 @@ class _Search:
         costs = np.array([self._costs(result) for result in self.results])
         settings = self.settings
         limits = np.array([settings.max_row_microseconds, settings.max_bytes, FINAL_SHARE * settings.seconds])
-        counts = select_ensemble(predictions, self._loss, costs, limits)
-        if counts.any():
-            votes = [(result, int(count)) for result, count in zip(self.results, counts, strict=True) if count]
-            self.best = SelectedEnsemble(votes, self._scores(np.average(predictions, axis=0, weights=counts)))
-            self.budget.reserved = float(costs[counts > 0, -1].sum())
+        weights = select_ensemble(predictions, self._loss, costs, limits)
+        if weights.any():
+            votes = [(result, int(weight)) for result, weight in zip(self.results, weights, strict=True) if weight]
+            self.best = SelectedEnsemble(votes, self._scores(np.average(predictions, axis=0, weights=weights)))
+            self.budget.reserved = float(costs[weights > 0, -1].sum())
 
     def _costs(self, result: CandidateResult) -> tuple[float, float, float]:
         return (
@@ -181,7 +195,7 @@ class _Search:
                 f"{self.settings.max_bytes / MEGABYTE:g}: the fastest of {len(self.results)} needs {fastest:.0f} microseconds"
                 f" per row, and the smallest has {smallest / MEGABYTE:.2f} MB. Raise the limits."
             )
-        members = {result.candidate.name: result.member(count) for result, count in self.best.votes}
+        members = {result.candidate.name: result.member(weight) for result, weight in self.best.votes}
         transform = self.best.votes[0][0].transform
         model = {"name": "auto", "applicability": None, "members": members}
         return {**self.base, "model": model, "target": {**self.base["target"], "transform": transform}}

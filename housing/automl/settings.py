@@ -1,9 +1,10 @@
 """Settings of a search: the time budget, the limits of the ensemble, and the candidates in the order of their fits."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from housing.core.errors import ConfigError
@@ -12,7 +13,7 @@ from housing.data.table import Table
 from housing.estimators.arguments import check_estimator, missing_library
 
 # Keys of conf/experiment/auto.yaml that direct the search. The run of the ensemble has no use for them.
-SEARCH_KEYS = ("minutes", "max_row_microseconds", "max_bundle_megabytes", "folds", "candidates")
+SEARCH_KEYS = ("minutes", "max_row_microseconds", "max_bundle_megabytes", "max_candidates", "folds", "candidates")
 MEGABYTE = 1e6
 
 
@@ -30,6 +31,8 @@ class Candidate:
         Whether the candidate is for tables with coordinates only.
     max_rows
         The largest number of training and validation rows, or None: the time of a fit or of a prediction grows with the rows.
+    space
+        Lowest and highest values of arguments of the estimator, from which more candidates are drawn.
     """
 
     name: str
@@ -37,6 +40,14 @@ class Candidate:
     features: dict[str, Any] | None
     needs_coordinates: bool
     max_rows: int | None
+    space: Mapping[str, tuple[float, float]]
+
+    def draw(self, number: int, seed: int) -> "Candidate":
+        """Return the variation of this number: arguments that are uniform between their bounds, or log-uniform for fractions."""
+        random = np.random.default_rng([seed, number])
+        drawn = {argument: _draw_value(random, *bounds) for argument, bounds in self.space.items()}
+        model = {**self.model, "estimator": {**self.model["estimator"], **drawn}}
+        return replace(self, name=f"{self.name}_{number}", model=model)
 
     def config(self, base: Mapping[str, Any], transform: str) -> DictConfig:
         """Return the config of a run of the candidate, from the config that all candidates share."""
@@ -58,6 +69,8 @@ class SearchSettings:
     ----------
     seconds
         Time for the fits of the candidates and of the ensemble.
+    max_candidates
+        Largest number of candidates, with those that are drawn.
     max_row_microseconds, max_bytes
         Limits of the ensemble: the time to predict one row, and the size of its models.
     base
@@ -67,6 +80,7 @@ class SearchSettings:
     """
 
     seconds: float
+    max_candidates: int
     max_row_microseconds: float
     max_bytes: float
     n_folds: int
@@ -86,6 +100,7 @@ class SearchSettings:
         for name in ("minutes", "max_row_microseconds", "max_bundle_megabytes"):
             POSITIVE.validate(name, cfg[name])
         integer(2).validate("folds", cfg.folds)
+        integer(1).validate("max_candidates", cfg.max_candidates)
         declared = {str(name): node for name, node in cfg.candidates.items() if node is not None}
         missing = {name: missing_library(node.model.estimator) for name, node in declared.items()}
         candidates = tuple(_candidates({name: node for name, node in declared.items() if missing[name] is None}))
@@ -98,6 +113,7 @@ class SearchSettings:
             del base[key]
         return cls(
             seconds=60.0 * cfg.minutes,
+            max_candidates=cfg.max_candidates,
             max_row_microseconds=cfg.max_row_microseconds,
             max_bytes=MEGABYTE * cfg.max_bundle_megabytes,
             n_folds=cfg.folds,
@@ -117,4 +133,23 @@ def _candidates(declared: dict[str, DictConfig]) -> Iterator[Candidate]:
             resolved.get("features"),
             resolved.get("needs_coordinates", False),
             resolved.get("max_rows"),
+            {
+                argument: _bounds(f"candidates.{name}.space.{argument}", values)
+                for argument, values in resolved.get("space", {}).items()
+            },
         )
+
+
+def _bounds(key: str, values: Any) -> tuple[float, float]:
+    if not isinstance(values, list) or len(values) != 2 or not all(map(POSITIVE.is_valid, values)) or values[0] > values[1]:
+        raise ConfigError(
+            f"{key} must be the lowest and the highest value, two numbers above 0 such as [0.01, 0.1] (got {values})."
+        )
+    return values[0], values[1]
+
+
+def _draw_value(random: np.random.Generator, low: float, high: float) -> float:
+    """Return a whole number if both bounds are whole numbers, else one with three significant digits."""
+    if isinstance(low, int) and isinstance(high, int):
+        return int(random.integers(low, high, endpoint=True))
+    return float(f"{np.exp(random.uniform(np.log(low), np.log(high))):.3g}")

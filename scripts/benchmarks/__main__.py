@@ -2,6 +2,7 @@
 
     scripts/bench [NAME ...]      without a name: all of them
     scripts/bench anytable FOLDER FILE=TARGET ...      tables of your own, instead of the tutorial's
+    scripts/bench automl FOLDER FILE=TARGET ...      the same; MINUTES=5 changes the time of each program (default 1)
     scripts/bench encodings FOLDER TABLE ...      tables of your own (FOLDER/data/TABLE.yaml), instead of a generated one
 
 All need the real table in data/ (python -m housing.fetch). ROUNDS=5 changes the number of rounds (default 3).
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from housing.core.environment import PROJECT
 from scripts.benchmarks import (
     any_table,
+    automl,
     code_size,
     columns,
     encodings,
@@ -86,6 +88,7 @@ def retrain() -> None:
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "quality": quality.print_quality,
     "anytable": any_table.print_journeys,
+    "automl": automl.print_automl,
     "splits": splits.print_splits,
     "columns": columns.print_columns,
     "encodings": encodings.print_methods,
@@ -113,6 +116,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
 
 WITH_ARGUMENTS: dict[str, Callable[[Sequence[str]], None]] = {
     "anytable": any_table.print_journeys,
+    "automl": automl.print_automl,
     "encodings": encodings.print_methods,
 }
 

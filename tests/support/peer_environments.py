@@ -1,4 +1,4 @@
-"""Environments of programs that cannot share one with this project: clients and servers of the Open Inference Protocol."""
+"""Environments of programs that cannot share one with this project: clients, servers, and libraries to compare with."""
 
 import fcntl
 import subprocess

@@ -25,7 +25,16 @@ from tests.support.commands import command, user_error
 from tests.support.tables import TABLES, config
 from tests.support.waiting import wait_for
 
-AUTO = ("data=rentals", "experiment=auto", "features=none", "interval=none", "figures=false", "folds=2", "minutes=1")
+AUTO = (
+    "data=rentals",
+    "experiment=auto",
+    "features=none",
+    "interval=none",
+    "figures=false",
+    "folds=2",
+    "minutes=1",
+    "max_candidates=2",
+)
 SEARCH_PATH = f"hydra.searchpath=[file://{TABLES}]"
 FEW_ROUNDS = "candidates.boosted.model.estimator.n_estimators=60"
 
@@ -57,7 +66,7 @@ def test_the_result_is_an_ordinary_run_of_an_ensemble_of_candidates(home: Path, 
     cfg = searched(home)
     outcome = run(cfg, Job([], home / "outputs" / "run"))
     printed = capfd.readouterr().out
-    assert "1/2  boosted" in printed and re.search(r"2/2  ridge .* best rmse \d+\.\d+ \(members: \d\)", printed)
+    assert "   1  boosted" in printed and re.search(r"   2  ridge .* best rmse \d+\.\d+ \(members: \d\)", printed)
     candidates, (search_run,) = runs(home, "candidate"), runs(home, "search")
     assert {run_.data.tags["mlflow.parentRunId"] for run_ in candidates} == {search_run.info.run_id}
     assert len(candidates) == 3  # the first with each transform
@@ -85,6 +94,16 @@ def test_members_have_the_boosting_rounds_that_early_stopping_chose(home: Path) 
     (member,) = searched(home, names=("boosted",)).model.members.values()
     rounds = [run_.data.metrics["rounds.xgboost"] for run_ in runs(home, "candidate")]
     assert member.model.early_stopping is None and member.model.estimator.n_estimators in rounds
+
+
+def test_variations_of_candidates_are_drawn_within_their_space(home: Path) -> None:
+    searched(home, "candidates.boosted.space={max_depth: [2, 3], learning_rate: [0.2, 0.4]}", "max_candidates=4")
+    names = [run_.info.run_name for run_ in runs(home, "candidate")]
+    assert [name.split()[0] for name in names] == ["boosted", "boosted", "ridge", "boosted_1", "boosted_2"]
+    drawn = [run_.data.params for run_ in runs(home, "candidate")[3:]]
+    rates = {float(params["model.estimator.learning_rate"]) for params in drawn}
+    assert len(rates) == 2 and all(0.2 <= rate <= 0.4 for rate in rates)
+    assert {params["model.estimator.max_depth"] for params in drawn} <= {"2", "3"}
 
 
 def test_the_first_candidate_decides_the_transform_and_a_set_one_is_kept(home: Path) -> None:
@@ -130,6 +149,10 @@ def test_a_library_that_is_not_installed_is_announced(home: Path, capfd: pytest.
     ("overrides", "message"),
     [
         ("minutes=0", r"minutes must be a number above 0 \(got 0\)"),
+        (
+            "candidates.boosted.space={max_depth: [5, 2]}",
+            r"candidates.boosted.space.max_depth must be the lowest and the highest",
+        ),
         ("folds=1", r"folds must be a whole number, at least 2 \(got 1\)"),
         ("minutes=0.000001", "No candidate finished within minutes=1e-06. Use more minutes, or max_rows=N. boosted: Not started"),
         (
