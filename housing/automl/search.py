@@ -52,7 +52,7 @@ def search(cfg: DictConfig, job: Job) -> DictConfig:
     parts = split(table, cfg.split)
     rows = np.union1d(parts.train, parts.valid)
     metric.check(table.target[rows])
-    table = table.with_levels(table.count_levels(rows))
+    table = table.learn(rows)
     folds = make_folds(parts, settings.n_folds, cfg.seed, cfg.split.get("gap", 0.0))
     candidates = [candidate for candidate in settings.candidates if candidate.suits(table, len(rows))]
     tags = {**run_tags(cfg, job), tracking_tags.RUN_TYPE: SEARCH}

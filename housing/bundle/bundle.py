@@ -11,6 +11,7 @@
     card.json                    the model card: run, data, metrics, libraries
     golden.json                  rows with the predictions that this bundle must reproduce
     background.npz               representative training rows, the baseline of explanations
+    text.npz                     what each text becomes, if a feature is a text
     SHA256SUMS                   checksums of all other files, as sha256sum prints them
 
 Runs, the registry, batch prediction and servers all use the same directory.
@@ -20,11 +21,12 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from housing.bundle.conformal import Calibration, Interval
 from housing.bundle.ensemble import Ensemble, Estimator, in_chunks, restore_ensemble
@@ -37,6 +39,7 @@ from housing.bundle.file_format import (
     MEMBER_MODEL,
     QUANTILES,
     SHARED_FILES,
+    TEXT_ARRAYS,
     check_files,
     check_format,
     is_number,
@@ -53,12 +56,17 @@ from housing.bundle.onnx_model import OnnxModel
 from housing.core.errors import BundleError
 from housing.core.files import sha256
 from housing.features.pipeline import Features
-from housing.schema.column import Matrix, Vector
+from housing.schema.column import Column, Matrix, Vector
 from housing.schema.table_schema import Schema
+from housing.schema.text_columns import NO_TEXTS, Texts
+from housing.schema.text_projection import TextProjection
 
 GOLDEN_COVERAGE = 0.9  # of the golden intervals
 # Engines round float32 sums differently on different processors. A wrong branch of a tree is an error a thousand times larger.
 GOLDEN_TOLERANCE = 1e-4  # relative to the largest golden prediction
+
+
+TEXT_TOLERANCE = 1e-6  # by which rounding moves a number of a text beyond 1
 
 
 @dataclass
@@ -76,7 +84,7 @@ class Bundle:
     golden
         `rows` (records), `predictions` and, if there are intervals, `lower` and `upper`.
     background
-        Representative training rows, shape (rows, features).
+        Representative training rows, shape (rows, features + components).
     interval
         Conformal intervals, or None if the run fitted none.
     """
@@ -163,12 +171,13 @@ class Bundle:
             raise BundleError("The model has no intervals. Train it with interval=scaled.")
         return self.interval
 
-    def select_golden_rows(self, matrix: Matrix, count: int) -> None:
-        """Set `golden` to `count` of the rows, spread evenly over the sorted predictions."""
+    def select_golden_rows(self, matrix: Matrix, count: int, texts: Texts = NO_TEXTS) -> None:
+        """Set `golden` to `count` of the rows, spread evenly over the sorted predictions. `texts` are those of the rows."""
         order = np.argsort(self.predict(matrix), kind="stable")
-        rows = matrix[order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]]
-        predictions = {name: values.tolist() for name, values in self.predict_with_interval(rows).items()}
-        self.golden = {"rows": self.schema.decode(rows), **predictions}
+        chosen = order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]
+        predictions = {name: values.tolist() for name, values in self.predict_with_interval(matrix[chosen]).items()}
+        chosen_texts = {name: [values[row] for row in chosen] for name, values in texts.items()}
+        self.golden = {"rows": self.schema.decode(matrix[chosen], chosen_texts), **predictions}
 
     def predict_with_interval(self, rows: Matrix) -> dict[str, Vector]:
         """Return `predictions` and, if there are intervals, `lower` and `upper`; each of shape (rows,)."""
@@ -207,6 +216,8 @@ class Bundle:
             write_json(folder / name, content)
         write_arrays(folder / ENSEMBLE_ARRAYS, {} if self.ensemble.applicability is None else self.ensemble.applicability.arrays)
         write_arrays(folder / BACKGROUND_ARRAYS, {"rows": self.background})
+        if self.schema.texts:
+            write_arrays(folder / TEXT_ARRAYS, _projection_arrays(self.schema))
         for directory, features in make_numbered_dirs(folder / "features", self.ensemble.features):
             config, arrays = features.state()
             write_json(directory / "features.json", config)
@@ -252,7 +263,7 @@ class Bundle:
     @classmethod
     def _assemble(cls, folder: Path, model_type: Callable[[bytes], OnnxModel]) -> Self:
         shared = {name: json.loads((folder / name).read_text(encoding="utf-8")) for name in SHARED_FILES}
-        schema = Schema.from_dict(shared["schema.json"])
+        schema = _read_projections(Schema.from_dict(shared["schema.json"]), folder / TEXT_ARRAYS)
         _validate_reference(schema, shared["reference.json"])
         validate_card(shared["card.json"])
         features = [_read_features(schema, directory) for directory in list_numbered_dirs(folder / "features")]
@@ -287,9 +298,10 @@ class Bundle:
             )
 
     def size_bytes(self) -> int:
-        """Return the size in bytes of the members' graphs and the fitted feature arrays."""
-        arrays = (array for features in self.ensemble.features for array in features.state()[1].values())
-        return sum(len(_onnx_bytes(member.estimator)) for member in self.ensemble.members) + sum(array.nbytes for array in arrays)
+        """Return the size in bytes of the members' graphs, the fitted feature arrays and the projections of texts."""
+        states = [_projection_arrays(self.schema), *(features.state()[1] for features in self.ensemble.features)]
+        arrays = sum(array.nbytes for state in states for array in state.values())
+        return arrays + sum(len(_onnx_bytes(member.estimator)) for member in self.ensemble.members)
 
 
 def _onnx_bytes(estimator: Estimator) -> bytes:
@@ -324,17 +336,51 @@ def _read_features(schema: Schema, directory: Path) -> Features:
     return Features.restore(schema, state, read_arrays(directory / "arrays.npz"))
 
 
+def _projection_arrays(schema: Schema) -> dict[str, NDArray[Any]]:
+    parts = [schema.projections[name].to_arrays(str(index)) for index, name in schema.texts.names.items()]
+    return {name: array for part in parts for name, array in part.items()}
+
+
+def _read_projections(schema: Schema, path: Path) -> Schema:
+    """Return a schema with its stored projections of texts. Raises BundleError unless each text has a valid one."""
+    if path.is_file() != bool(schema.texts):
+        raise BundleError(f"{path.name} must be there if and only if a feature is a text (got {len(schema.texts)} texts).")
+    if not schema.texts:
+        return schema
+    arrays = read_arrays(path)
+    try:
+        projections = {
+            name: TextProjection.from_arrays(str(index), arrays, len(schema.texts.components[index]))
+            for index, name in schema.texts.names.items()
+        }
+    except BundleError as error:
+        raise BundleError(f"{path.name}: {error}") from error
+    return replace(schema, projections=projections)
+
+
 def _read_background(schema: Schema, path: Path) -> Matrix:
     """Return the background rows, shape (rows, features). Raises BundleError if they violate the schema."""
-    rows = read_arrays(path).get("rows")
-    if rows is None or rows.dtype != np.float64 or rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != len(schema.features):
+    rows, owners = read_arrays(path).get("rows"), schema.texts.owners
+    if rows is None or rows.dtype != np.float64 or rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != len(owners):
         actual = "no array of that name" if rows is None else f"{rows.dtype}, shape {rows.shape}"
-        raise BundleError(f"{path.name}: rows must be float64, shape (at least 1, {len(schema.features)}) (got {actual}).")
+        raise BundleError(f"{path.name}: rows must be float64, shape (at least 1, {len(owners)}) (got {actual}).")
+    others = [column for column in schema.features if not column.is_free_text]
+    is_text = np.isin(owners, list(schema.texts.names))
     for row, record in enumerate(schema.decode(rows)):
-        is_same = np.array_equal(schema.encode_records([record])[0], rows[row], equal_nan=True)
-        if not is_same or any(column.validate(record[column.name]) for column in schema.features):
+        is_same = np.array_equal(schema.encode_records([record])[0, ~is_text], rows[row, ~is_text], equal_nan=True)
+        if not is_same or any(column.validate(record[column.name]) for column in others):
             raise BundleError(f"{path.name}: row {row} violates the schema (got {record}).")
+    for index in schema.texts.names:
+        _validate_text_numbers(schema.features[index], rows[:, owners == index], path.name)
     return rows
+
+
+def _validate_text_numbers(column: Column, numbers: Matrix, file: str) -> None:
+    """Raise BundleError unless numbers of texts, shape (rows, 1 + components), are those of a present or a missing text."""
+    is_missing = np.isnan(numbers).all(axis=1)
+    is_present = np.isfinite(numbers).all(axis=1) & (np.abs(numbers) <= 1 + TEXT_TOLERANCE).all(axis=1)
+    if not (is_present | (is_missing & column.nullable)).all():
+        raise BundleError(f"{file}: column {column.name} must have numbers from -1 to 1, or only NaN if it is nullable.")
 
 
 def _validate_reference(schema: Schema, reference: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ CHECKSUMS = "SHA256SUMS"
 SCHEMA = "schema.json"
 SHARED_FILES = (SCHEMA, "ensemble.json", "reference.json", "card.json", "golden.json")
 ENSEMBLE_ARRAYS, BACKGROUND_ARRAYS, MEMBER_MODEL = "ensemble.npz", "background.npz", "model.onnx"
+TEXT_ARRAYS = "text.npz"  # only if a feature is a text
 INTERVAL_FILES, QUANTILES = ("interval.npz", "interval.onnx"), "quantiles"
 FEATURES_FILES = ("features.json", "arrays.npz")
 
@@ -59,6 +60,7 @@ def check_files(folder: Path) -> None:
         *_expected_files(present, "features", FEATURES_FILES),
         *_expected_files(present, "members", (MEMBER_MODEL,)),
     }
+    expected |= {TEXT_ARRAYS} & set(present)
     if set(INTERVAL_FILES) & set(present):
         expected |= {*INTERVAL_FILES, *_expected_files(present, QUANTILES, (MEMBER_MODEL,), at_least=0)}
     for problem, names in (

@@ -256,7 +256,7 @@ def _time_column(table: Table, by: str | None) -> tuple[Column, Vector]:
             " command."
         )
     index = schema.index(by)
-    if not schema.features[index].is_continuous:
+    if not (schema.features[index].is_number or schema.features[index].type == "date"):
         raise ConfigError(f"split.by must be a number or a date for a split by time (got {by}: {schema.features[index].type}).")
     return schema.features[index], table.matrix[:, index]
 

@@ -22,10 +22,12 @@ from housing.core.files import sha256
 from housing.data.read_options import PLAIN, ReadOptions
 from housing.data.reading import BATCH_ROWS, Cells, TextTable, read_batches
 from housing.data.settings import TableSettings
+from housing.data.text_fitting import fit_projection
 from housing.data.typed_files import PARQUET, parquet_columns
 from housing.schema.column import MAX_INTEGER, MISSING, Column, Matrix, Value, Vector
 from housing.schema.declaration import NUMERIC_ROLES
 from housing.schema.table_schema import Schema
+from housing.schema.text_columns import NO_TEXTS, Texts
 from housing.schema.written_numbers import PLAIN_INTEGER, PLAIN_NUMBER, parse_written_number
 
 NUMBER_CHARACTERS = frozenset("0123456789+-.eE \t")  # of these, `float` accepts what PLAIN_NUMBER matches
@@ -49,7 +51,7 @@ class Table:
     Attributes
     ----------
     matrix
-        Features, shape (rows, len(schema.features)).
+        Features, shape (rows, features + components). The numbers of texts are NaN until `learn` fits their projections.
     target
         Shape (rows,), in the target's unit.
     stored_keys
@@ -62,6 +64,8 @@ class Table:
         The encoded values of the column with the role time, shape (rows,), or None without such a column.
     identifiers
         The exact values of each column with the role key or group as bytes, None where a value is missing, shape (rows,).
+    texts
+        The values of each feature that is a text, None where one is missing, shape (rows,).
     """
 
     schema: Schema
@@ -72,6 +76,7 @@ class Table:
     weight: Vector | None = None
     times: Vector | None = None
     identifiers: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
+    texts: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -89,7 +94,11 @@ class Table:
         identifiers = {name: values[rows] for name, values in self.identifiers.items()}
         keys = None if self.stored_keys is None else self.stored_keys[rows]
         taken = Table(self.schema, self.matrix[rows], self.target[rows], keys, "", self.weight_of(rows))
-        return replace(taken, times=times, identifiers=identifiers)
+        return replace(taken, times=times, identifiers=identifiers, texts=self.texts_of(rows))
+
+    def texts_of(self, rows: NDArray[np.intp] | slice) -> dict[str, NDArray[np.object_]]:
+        """Return the texts of some rows by column."""
+        return {name: values[rows] for name, values in self.texts.items()}
 
     @property
     def keys(self) -> NDArray[np.object_]:
@@ -101,7 +110,7 @@ class Table:
         for start in range(0, len(self), BATCH_ROWS):
             rows = slice(start, start + BATCH_ROWS)
             keys = None if self.stored_keys is None else self.stored_keys[rows].tolist()
-            yield _row_bytes(self.schema, self.matrix[rows]) if keys is None else keys
+            yield _row_bytes(self.schema, self.matrix[rows], self.texts_of(rows)) if keys is None else keys
 
     def weight_of(self, rows: NDArray[np.intp]) -> Vector | None:
         """Return the weights of some rows, or None if all rows count alike."""
@@ -118,21 +127,30 @@ class Table:
         if name in self.identifiers:
             return self.identifiers[name]
         column = self.schema.features[self.schema.index(name)]
+        if column.is_free_text:
+            return _identifier_bytes(column, self.texts[name].tolist())
         return _identifier_bytes(column, [column.decode(code) for code in self.matrix[:, self.schema.index(name)].tolist()])
 
-    def with_levels(self, levels: Mapping[str, Mapping[str, int]]) -> "Table":
-        """Return the table with other levels of the columns whose levels are learned. Other values are unseen."""
-        if levels == self.schema.levels:
+    def learn(self, rows: Sequence[int] | NDArray[np.intp]) -> "Table":
+        """Return the table encoded with the levels and the projections of texts that are learned from some rows."""
+        columns = [self.schema.features[index] for index in self.schema.texts.names]
+        projections = {column.name: fit_projection(self.texts[column.name][rows], column.components) for column in columns}
+        return self.encoded_as(replace(self.schema.with_levels(self._count_levels(rows)), projections=projections))
+
+    def encoded_as(self, learned: Schema) -> "Table":
+        """Return the table encoded with what another schema of the same columns has learned. Other levels are unseen."""
+        if learned.levels == self.schema.levels and learned.projections == self.schema.projections:
             return self
-        schema, matrix = self.schema.with_levels(levels), self.matrix.copy()
+        schema = replace(self.schema.with_levels(learned.levels), projections=learned.projections)
+        matrix = self.matrix[:, : len(schema.features)].copy()
         for index, (before, after) in enumerate(zip(self.schema.features, schema.features, strict=True)):
             if after.is_learned:
                 codes = np.array([*map(after.encode, before.categories), after.unseen_code, math.nan])
                 is_missing = np.isnan(matrix[:, index])
                 matrix[:, index] = codes[np.where(is_missing, len(codes) - 1, matrix[:, index]).astype(np.intp)]
-        return replace(self, schema=schema, matrix=matrix)
+        return replace(self, schema=schema, matrix=schema.texts.add(matrix, self.texts, schema.projections))
 
-    def count_levels(self, rows: Sequence[int] | NDArray[np.intp]) -> dict[str, dict[str, int]]:
+    def _count_levels(self, rows: Sequence[int] | NDArray[np.intp]) -> dict[str, dict[str, int]]:
         """Return the levels that occur in some rows, with their numbers, for each column whose levels are learned."""
         counted = {}
         for index, column in enumerate(self.schema.features):
@@ -144,7 +162,7 @@ class Table:
 
     def row_keys(self) -> list[bytes]:
         """Return a value for each row that is equal for rows with equal values in every column."""
-        values = _row_bytes(self.schema, self.matrix)
+        values = _row_bytes(self.schema, self.matrix, self.texts)
         return [
             key + row + target.tobytes()
             for key, row, target in zip(self.keys, values, self.target.astype("<f8") + 0.0, strict=True)
@@ -217,13 +235,12 @@ def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
         raise schema.violated([*_missing_by_column(schema, violations, len(frame)), *others], len(violations))
     _report_unlabelled(schema, len(frame), len(labelled))
     matrix = matrix if len(labelled) == len(matrix) else matrix[labelled]
-    frame = frame[[column.name for column in schema.unused if column.role != "ignore"]].iloc[
-        labelled
-    ]  # the matrix has the others
+    names = [*(column.name for column in checked), *schema.texts.names.values()]  # the matrix has the others
+    frame = frame[names].iloc[labelled]
     column = weight_column(schema)
     weight = None if column is None else frame[column.name].to_numpy(dtype=np.float64)
     keys = [_exact_values(frame[column.name]) for column in schema.columns if column.role == "key"]
-    table = make_table(schema, matrix, target, list(zip(*keys, strict=True)), digest)
+    table = make_table(schema, matrix, target, list(zip(*keys, strict=True)), digest, schema.texts.from_frame(frame))
     return replace(table, weight=weight, times=_times(schema, frame), identifiers=_identifiers(schema, frame))
 
 
@@ -291,7 +308,14 @@ def _find_violations(column: Column, series: Any) -> list[Violation]:
     return [Violation(row, column.name, reason) for row, reason in reasons if reason is not None]
 
 
-def make_table(schema: Schema, matrix: Matrix, target: Vector, key_values: Sequence[Sequence[Value]], digest: str) -> Table:
+def make_table(
+    schema: Schema,
+    matrix: Matrix,
+    target: Vector,
+    key_values: Sequence[Sequence[Value]],
+    digest: str,
+    texts: Texts = NO_TEXTS,
+) -> Table:
     """Return a table of validated rows.
 
     Parameters
@@ -304,14 +328,17 @@ def make_table(schema: Schema, matrix: Matrix, target: Vector, key_values: Seque
         For each row, the values of the columns with the role key. Without such columns, the features are the key.
     digest
         The fingerprint.
+    texts
+        The values of each feature that is a text.
     """
+    values = {name: np.array(column, dtype=np.object_) for name, column in texts.items()}
     key_columns = [column for column in schema.columns if column.role == "key"]
     keys = None
     if key_columns:
-        keys = _as_objects([b"".join(map(_key_bytes, key_columns, values)) for values in key_values])
+        keys = _as_objects([b"".join(map(_key_bytes, key_columns, row)) for row in key_values])
     elif any(column.is_learned for column in schema.features):  # keys name the levels, whose codes in the matrix can change
-        keys = _as_objects(_row_bytes(schema, matrix))
-    return Table(schema, matrix, target, keys, digest)
+        keys = _as_objects(_row_bytes(schema, matrix, values))
+    return Table(schema, schema.texts.add(matrix, values, schema.projections), target, keys, digest, texts=values)
 
 
 def _as_objects(values: Sequence[bytes]) -> NDArray[np.object_]:
@@ -320,16 +347,18 @@ def _as_objects(values: Sequence[bytes]) -> NDArray[np.object_]:
     return objects
 
 
-def _row_bytes(schema: Schema, matrix: Matrix) -> list[bytes]:
-    """Return the bytes of each row, equal for equal rows. Learned levels count by name: their codes depend on the table."""
+def _row_bytes(schema: Schema, matrix: Matrix, texts: Texts) -> list[bytes]:
+    """Return the bytes of each row, equal for equal rows. Of levels and texts it takes the words: codes depend on the table."""
     learned = [index for index, column in enumerate(schema.features) if column.is_learned]
-    numbers = np.delete(matrix, learned, axis=1)
+    numbers = np.delete(matrix[:, : len(schema.features)], [*learned, *schema.texts.names], axis=1)
     canonical = np.ascontiguousarray(np.where(np.isnan(numbers), np.nan, numbers) + 0.0, dtype="<f8")  # one NaN, one zero
     rows = [row.tobytes() for row in canonical]
     for index in learned:
         column = schema.features[index]
         levels = [_text_bytes(column.decode(code)) for code in matrix[:, index].tolist()]
         rows = [row + level for row, level in zip(rows, levels, strict=True)]
+    for values in texts.values():
+        rows = [row + _text_bytes(value) for row, value in zip(rows, values, strict=True)]
     return rows
 
 
@@ -431,7 +460,7 @@ def _can_hold(column: Column, cell: str, options: ReadOptions) -> bool:
     value = _parse_value(column, cell, options)
     if column.is_identifier:
         return parse_cell(column, cell, options)[1] is None
-    if value is None or column.has_levels or column.type == "date":
+    if value is None or column.has_levels or column.type in ("date", "text"):
         return True
     return not isinstance(value, str) and abs(value) <= column.limit
 

@@ -24,7 +24,8 @@ SIGNIFICANT = 1e-3  # of the largest contribution
 class Association:
     """How closely a column goes with the target in the sample: 0 not at all, 1 exactly.
 
-    For numbers it is the absolute rank correlation, for others the correlation ratio.
+    For numbers it is the absolute rank correlation, for others the correlation ratio. Texts, of which nearly each is a level of
+    its own, have none.
     """
 
     name: str
@@ -54,7 +55,7 @@ def measure(profile: FileProfile, decisions: Decisions, target: str) -> list[Ass
     measured = [
         Association(decision.name, _strength(profile.column(decision.name), decision, decisions.options, actual))
         for decision in decisions.columns
-        if decision.is_feature
+        if decision.is_feature and not decision.is_text
     ]
     return sorted(measured, key=lambda association: -association.strength)
 

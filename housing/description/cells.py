@@ -32,6 +32,7 @@ DATE_FORMATS = (
     *(f"{weekday}, {day}" for day in DAYS[14:18] for weekday in ("%a", "%A")),
 )
 MONTH = re.compile(r"jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", re.IGNORECASE)
+WORD = re.compile(r"\b[^\W\d_]{2,}\b")  # two letters or more
 N_TRIED = 30  # distinct cells that decide which formats are tried
 
 
@@ -53,6 +54,11 @@ def true_and_false(levels: Iterable[str]) -> tuple[list[str], list[str]] | None:
     true = [level for level in levels if level.strip().lower() in TRUE_WORDS]
     false = [level for level in levels if level.strip().lower() in FALSE_WORDS]
     return (true, false) if true and false and len(true) + len(false) == len(levels) else None
+
+
+def split_words(cell: str) -> tuple[str, ...]:
+    """Return the words of a cell in lower case, without numbers, codes and single letters."""
+    return tuple(WORD.findall(cell.lower()))
 
 
 def date_formats(cells: Mapping[str, int]) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Decisions: the type and role of each column of an unknown file, each with its evidence."""
 
 import re
+import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any, Self
 
 from housing.core.errors import ConfigError
 from housing.data.read_options import FALSE_CELLS, TRUE_CELLS, ReadOptions
-from housing.description.cells import MISSING_MARKS, NO_NUMBERS, date_formats, date_seconds, true_and_false
+from housing.description.cells import MISSING_MARKS, NO_NUMBERS, date_formats, date_seconds, split_words, true_and_false
 from housing.description.doubts import level_doubts, number_doubts, written_units
 from housing.description.profile import ColumnProfile, FileProfile
 from housing.schema.column import MAX_FEATURE, MAX_INTEGER
@@ -20,9 +21,10 @@ MIN_NUMBER_SHARE = 0.9  # of the present cells of a column of numbers; the other
 MIN_TARGET_SHARE = 0.5
 MAX_ODD_CELLS = 50  # distinct cells of a column of numbers that are taken as missing
 MAX_LISTED = 20  # categories that are listed; more are learned
-MAX_LEARNED = 100_000  # levels of a category; texts with more are left out
+MAX_LEARNED = 100_000  # levels of a category
 MAX_LEVEL_SHARE = 0.5  # levels of a category, of the rows that have one
 MIN_ROWS_OF_IDENTIFIER = 20
+MIN_WORDS = 2.5  # of a text on average; shorter cells are codes or names
 N_EXAMPLES = 4
 MAX_EXAMPLE = 40  # characters of an example
 MAX_UNIT = 12  # characters before and behind a number
@@ -84,6 +86,11 @@ class Decision:
     def is_number(self) -> bool:
         """Whether the column is declared as a number."""
         return self.attributes.get("type") in ("float", "int")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the column is declared as a text that models receive."""
+        return self.attributes.get("type") == "text" and self.is_feature
 
     @property
     def is_date(self) -> bool:
@@ -289,7 +296,8 @@ def _decide_text(column: ColumnProfile, levels: Mapping[str, int], reading: _Rea
     repeats = n_levels <= min(MAX_LEARNED, max(MAX_LISTED, MAX_LEVEL_SHARE * column.n_present))
     if not repeats and (units := _several_units(column)):
         return _left_out(column, "numbers with several units", f"has numbers with several units: {', '.join(map(repr, units))}")
-    if _is_identifier(column):
+    is_text = _is_free_text(column, cells)
+    if _is_identifier(column) and not is_text:
         return _identifier(column, "each value once")
     if repeats:
         is_listed = n_levels <= MAX_LISTED and not any("${" in level for level in levels)  # a config may not contain that
@@ -298,7 +306,21 @@ def _decide_text(column: ColumnProfile, levels: Mapping[str, int], reading: _Rea
         return Decision(
             column.name, {"type": "category", "categories": categories}, (evidence,), tuple(level_doubts(column, levels))
         )
+    if is_text:
+        evidence = f"{len(column.distinct):,} distinct, {_mean_words(cells):.2g} words on average"
+        return Decision(column.name, {"type": "text"}, (evidence,))
     return _left_out(column, f"text, {len(column.distinct):,} distinct", "has too many distinct texts for a category")
+
+
+def _is_free_text(column: ColumnProfile, cells: Mapping[str, int]) -> bool:
+    """Return whether cells have several words, and differ by them: "flat 1" and "flat 2" are names of things."""
+    if len(cells) < MIN_ROWS_OF_IDENTIFIER or _is_named_identifier(column):
+        return False
+    return _mean_words(cells) >= MIN_WORDS and len(set(map(split_words, cells))) >= MAX_LEVEL_SHARE * len(cells)
+
+
+def _mean_words(cells: Mapping[str, int]) -> float:
+    return statistics.fmean(len(split_words(cell)) for cell in cells)
 
 
 def _decide_date(column: ColumnProfile, cells: Mapping[str, int], formats: Mapping[str, int], reading: _Reading) -> Decision:
@@ -392,12 +414,17 @@ def _is_identifier(column: ColumnProfile) -> bool:
     """Return whether each value stands once, as in a number of the row or the name of a thing."""
     if len(column.distinct) < column.n_present:
         return False
-    if KEY_NAME.fullmatch(column.name.strip()) or LINE_NUMBER_NAME.fullmatch(column.name.strip()):
+    if _is_named_identifier(column):
         return True
     n_numbers = column.numbers.highest - column.numbers.lowest + 1
     counts_rows = n_numbers == column.n_present or (column.numbers.is_increasing and n_numbers <= 2 * column.n_present)
     is_text = column.n_numbers < column.n_present or column.n_leading_zeros > 0
     return column.n_present >= MIN_ROWS_OF_IDENTIFIER and (counts_rows or is_text)
+
+
+def _is_named_identifier(column: ColumnProfile) -> bool:
+    name = column.name.strip()
+    return bool(KEY_NAME.fullmatch(name) or LINE_NUMBER_NAME.fullmatch(name))
 
 
 def _identifier(column: ColumnProfile, evidence: str) -> Decision:

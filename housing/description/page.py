@@ -108,8 +108,10 @@ def _facts(description: Description) -> dict[str, str]:
 def _card(column: ColumnProfile, decision: Decision, decisions: Decisions) -> Card:
     is_line = decision.is_number or decision.is_date
     numbers = values_of(column, decision, decisions.options) if is_line else np.empty(0)
-    shown = _day if decision.is_date else _short
+    shown: Callable[[float], str] = _day if decision.is_date else _short
     present = [cell for cell in column.sample if cell and cell not in MISSING_MARKS]
+    if decision.is_text:
+        numbers, shown = np.array([len(cell) for cell in present], dtype=np.float64), _characters
     kind = decision.attributes.get("type", "")
     role = decision.attributes.get("role", "feature")
     n_missing = column.n_rows - column.n_present
@@ -128,7 +130,7 @@ def _card(column: ColumnProfile, decision: Decision, decisions: Decisions) -> Ca
             ),
         },
         histogram=_histogram(numbers, shown) if _has_numbers(numbers) else None,
-        levels=[] if is_line else _levels(column, present),
+        levels=[] if is_line or decision.is_text else _levels(column, present),
         examples=[cell[:60] for cell in list(dict.fromkeys(present))[:N_EXAMPLES]],
     )
 
@@ -139,6 +141,10 @@ def _has_numbers(numbers: Vector) -> bool:
 
 def _short(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= 10_000 else f"{number:.6g}"
+
+
+def _characters(length: float) -> str:
+    return f"{length:.0f} characters"
 
 
 def _day(seconds: float) -> str:

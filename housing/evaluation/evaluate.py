@@ -47,7 +47,7 @@ class EvaluationSettings:
 
 def evaluate(settings: EvaluationSettings, run_cfg: DictConfig, table: Table, parts: Split, bundle: Bundle) -> Evaluation:
     """Score a bundle on the test rows and by slice, and refit its config (`run_cfg`) on harder splits."""
-    table = table.with_levels(bundle.schema.levels)
+    table = table.encoded_as(bundle.schema)
     predicted, actual = bundle.predict(table.matrix[parts.test]), table.target[parts.test]
     weight, skipped = table.weight_of(parts.test), list[str]()
     units = parts.units_of(parts.test)

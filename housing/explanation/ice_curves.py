@@ -17,28 +17,31 @@ MAX_LEVELS = 41  # of a category
 
 
 def ice_curves(predict: Predict, row: Vector, columns: Sequence[Column], reference: Matrix) -> dict[str, dict[str, list[Any]]]:
-    """Return the `values` of a grid and the `predictions` there, by column.
+    """Return the `values` of a grid and the `predictions` there, by column. Texts lie on no line and have no curve.
 
     Parameters
     ----------
     predict
         Function that predicts rows. It is called once.
     row
-        The row to explain, shape (features,).
+        The row to explain, shape (features + components,).
     columns
-        The columns of the row.
+        The features of the row.
     reference
-        Rows that span the range where predictions can be trusted, shape (rows, features).
+        Rows that span the range where predictions can be trusted, shape (rows, features + components).
     """
-    grids = [_grid_values(column, row[index], reference[:, index]) for index, column in enumerate(columns)]
+    varied = [(index, column) for index, column in enumerate(columns) if not column.is_free_text]
+    if not varied:
+        return {}
+    grids = [_grid_values(column, row[index], reference[:, index]) for index, column in varied]
     rows = np.repeat(row[None], sum(map(len, grids)), axis=0)
     ends = np.cumsum([len(values) for values in grids])
-    for index, (values, end) in enumerate(zip(grids, ends, strict=True)):
+    for (index, _), values, end in zip(varied, grids, ends, strict=True):
         rows[end - len(values) : end, index] = values
     predictions = np.split(predict(rows), ends[:-1])
     return {
         column.name: {"values": [column.decode(value) for value in values.tolist()], "predictions": predicted.tolist()}
-        for column, values, predicted in zip(columns, grids, predictions, strict=True)
+        for (_, column), values, predicted in zip(varied, grids, predictions, strict=True)
     }
 
 

@@ -18,7 +18,8 @@ class Encoder:
     """Encoding of categories and imputation of missing numbers.
 
     A category with few levels is one-hot encoded, and a missing value is a level of its own. A category with many levels becomes
-    a few numbers of the level, such as its smoothed mean target, out of fold for training rows. A date becomes its parts.
+    a few numbers of the level, such as its smoothed mean target, out of fold for training rows. A date becomes its parts, a text
+    its components.
 
     Parameters
     ----------
@@ -37,10 +38,11 @@ class Encoder:
     Attributes
     ----------
     names
-        Names of the encoded columns: numbers, parts of dates, derived columns, missing flags, levels, numbers of levels.
+        Names of the encoded columns: numbers, components of texts, parts of dates, derived columns, missing flags, levels,
+        numbers of levels.
     arrays
-        Fitted state: `medians`, shape (numbers + date parts + derived,), if `nan_handling` is "impute". For each category with
-        many levels `level_values_<index>`, shape (levels + 2, numbers of a level).
+        Fitted state: `medians`, shape (numbers + components + date parts + derived,), if `nan_handling` is "impute". For each
+        category with many levels `level_values_<index>`, shape (levels + 2, numbers of a level).
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class Encoder:
             raise ConfigError(f"model.nan_handling must be {' or '.join(NAN_HANDLING)} (got {nan_handling!r}).")
         columns = [(index, schema.features[index]) for index in visible]
         self.impute = nan_handling == "impute"
-        self.numbers = [index for index, column in columns if column.type not in ("category", "date")]
+        texts = [(index, column) for index, column in columns if column.is_free_text]
+        self.numbers = [index for index, column in columns if column.type not in ("category", "date", "text")]
         self.dates = [(index, column.format) for index, column in columns if column.type == "date"]
-        numeric = [*self.numbers, *(index for index, _ in self.dates)]
+        numeric = [*self.numbers, *(index for index, _ in texts), *(index for index, _ in self.dates)]
         self.missing_flags = [index for index in numeric if self.impute and schema.features[index].nullable]
         self.encoding, self.many_levels = encoding, _find_many_levels(columns, encoding)
         self._n_levels = np.array([len(schema.features[index].categories) for index in self.many_levels])
@@ -60,6 +63,8 @@ class Encoder:
         self._level_columns, self._level_codes = [index for index, _ in levels], np.array([level for _, level in levels])
         self._is_missing_level = np.isnan(self._level_codes)
         self.names = [schema.features[index].name for index in self.numbers]
+        self.names += [f"{column.name}_component_{number}" for _, column in texts for number in range(column.components)]
+        self.numbers += [place for index, _ in texts for place in schema.texts.components[index]]
         self.names += [
             name for _, column in columns if column.type == "date" for name in date_part_names(column.name, column.format)
         ]

@@ -22,6 +22,7 @@ from housing.features.encoding import median
 from housing.features.kd_tree import Indices, KdTree
 from housing.features.spatial_index import project_to_km, require_counts
 from housing.schema.column import Matrix, Vector
+from housing.schema.declaration import UNORDERED_TYPES
 from housing.schema.table_schema import Schema
 
 CHUNK = 400  # rows per batch; each solves a linear system
@@ -93,7 +94,7 @@ class LocalGaussianProcess:
         self.columns = [
             index
             for index, column in enumerate(schema.features)
-            if column.type != "category" and index not in (coordinates or ())
+            if column.type not in UNORDERED_TYPES and index not in (coordinates or ())
         ]
         self.neighbours, self.target_means, self.log_target = neighbours, np.asarray(target_means, dtype=int), log_target
         self.n_fit_rows, self.max_iter, self.seed = n_fit_rows, max_iter, seed

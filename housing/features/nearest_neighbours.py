@@ -13,6 +13,7 @@ from housing.features.kd_tree import Indices
 from housing.features.rank_correlation import rank_correlations
 from housing.features.spatial_index import SpatialIndex, require_counts, require_positive
 from housing.schema.column import Matrix, Vector
+from housing.schema.declaration import UNORDERED_TYPES
 from housing.schema.table_schema import Schema
 
 CHUNK = 128  # rows per batch; each needs several kB, and a processor's cache has about 1 MB
@@ -73,7 +74,7 @@ class NearestNeighbours:
         numbers = [
             (index, column.name)
             for index, column in enumerate(schema.features)
-            if column.type != "category" and index not in coordinates
+            if column.type not in UNORDERED_TYPES and index not in coordinates
         ]
         require_counts(
             "neighbours",

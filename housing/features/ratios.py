@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
 from housing.schema.column import Matrix, Vector
+from housing.schema.declaration import UNORDERED_TYPES
 from housing.schema.table_schema import Schema
 
 
@@ -47,6 +48,6 @@ class Ratios:
 
 def _numeric_index(schema: Schema, name: str) -> int:
     index = schema.index(name)
-    if schema.features[index].type == "category":
-        raise ConfigError(f"Block ratio: column {name} must be a number (it is a category).")
+    if schema.features[index].type in UNORDERED_TYPES:
+        raise ConfigError(f"Block ratio: column {name} must be a number (it is a {schema.features[index].type}).")
     return index

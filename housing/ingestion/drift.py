@@ -108,18 +108,20 @@ def reference_of(table: Table) -> list[ColumnReference]:
 
 
 def extend_reference(reference: Sequence[ColumnReference], new: Table) -> list[ColumnReference]:
-    """Return the distributions with the rows of a table, which has the same levels."""
+    """Return the distributions with the rows of a table, which is encoded as the others."""
     return [before.add(column, values) for before, (column, values) in zip(reference, _values_by_column(new), strict=True)]
 
 
 def measure_drift(reference: Sequence[ColumnReference], new: Table, significance: float) -> list[Drift]:
-    """Return the drift of each column, the target included. `new` has the levels of the reference."""
+    """Return the drift of each column, the target included. `new` is encoded as the rows of the reference."""
     columns = zip(reference, _values_by_column(new), strict=True)
     return [_column_drift(column, before, values, significance) for before, (column, values) in columns]
 
 
 def _values_by_column(table: Table) -> list[tuple[Column, Vector]]:
-    return [*zip(table.schema.features, table.matrix.T, strict=True), (table.schema.target, table.target)]
+    """Return the values that drift is measured by: of a text, the share that its components explain."""
+    features = zip(table.schema.features, table.matrix.T, strict=False)  # components of texts follow the features
+    return [*features, (table.schema.target, table.target)]
 
 
 def _column_drift(column: Column, reference: ColumnReference, current: Vector, significance: float) -> Drift:
@@ -155,6 +157,6 @@ def _summary(column: Column, values: Vector) -> str:
         return "all missing"
     if column.is_continuous:
         middle = float(np.median(present))
-        return f"median {f'{middle:.4g}' if column.is_number else column.decode(middle)}{missing}"
+        return f"median {column.decode(middle) if column.type == 'date' else f'{middle:.4g}'}{missing}"
     categories, counts = np.unique(present, return_counts=True)
     return f"{column.decode(categories[counts.argmax()])} {counts.max() / len(values):.0%}{missing}"

@@ -101,7 +101,7 @@ def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Itera
         added = new_rows.table.take(indices)
         _report_duplicates(index, len(new_rows.table), added)
         if len(added):
-            drifts = measure_drift(index.reference, added.with_levels(index.levels), settings.drift.significance)
+            drifts = measure_drift(index.reference, index.encode(added), settings.drift.significance)
             printing.show_drift(drifts, len(added), index.n_rows, settings.drift)
             if version is not None and version.matches(path):
                 dvc.add(path)  # a table from its public source is not in DVC's cache yet

@@ -86,8 +86,8 @@ class NewRows:
         learned = [column.name for column in schema.features if column.is_learned]
         schema = learn_levels(schema, {name: [record[name] for record in records] for name in learned})
         target = [schema.target.encode(record[schema.target.name]) for record in records]
-        matrix = schema.encode_records(records)
-        table = make_table(schema, matrix, np.array(target, dtype=np.float64), key_values, digest="")
+        matrix, texts = schema.encode_records(records)[:, : len(schema.features)], schema.texts.from_records(records)
+        table = make_table(schema, matrix, np.array(target, dtype=np.float64), key_values, "", texts)
         return cls(header, good_rows, table, bad_rows)
 
 

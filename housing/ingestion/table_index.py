@@ -8,15 +8,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from housing.bundle.file_format import TEXT_ARRAYS, read_arrays, write_arrays
+from housing.core.errors import BundleError
 from housing.core.files import sha256
 from housing.data.reading import BATCH_ROWS
 from housing.data.settings import TableSettings
 from housing.data.table import Table, read_table
 from housing.ingestion.drift import ColumnReference, extend_reference, reference_of
+from housing.schema.text_projection import TextProjection
 
 FORMAT = 1
 HASH_BYTES = 16
@@ -48,6 +52,8 @@ class TableIndex:
         Rows with a target when the table was read whole.
     levels
         Learned levels by column.
+    projections
+        Learned projections of texts by column.
     reference
         Distributions of the features and of the target.
     """
@@ -58,6 +64,7 @@ class TableIndex:
     n_rows: int
     n_read: int
     levels: dict[str, dict[str, int]]
+    projections: dict[str, TextProjection]
     reference: list[ColumnReference]
 
     @classmethod
@@ -78,8 +85,10 @@ class TableIndex:
             if is_same and stored.n_rows <= MAX_GROWTH * stored.n_read:
                 return stored
         table = read_table(settings)
+        table = table.learn(range(len(table)))
         n_rows, levels = len(table), {name: dict(counts) for name, counts in table.schema.levels.items()}
-        index = cls(folder, table.fingerprint, declaration, n_rows, n_rows, levels, reference_of(table))
+        projections = dict(table.schema.projections)
+        index = cls(folder, table.fingerprint, declaration, n_rows, n_rows, levels, projections, reference_of(table))
         index.write([np.sort(hash_rows(table))], [np.sort(hash_keys(table))])
         return index
 
@@ -92,9 +101,15 @@ class TableIndex:
             if content.pop("format") != FORMAT or sizes != {HASH_BYTES * content["n_rows"]}:
                 return None
             reference = [ColumnReference(**column) for column in content.pop("reference")]
-            return cls(folder, reference=reference, **content)
-        except (OSError, ValueError, KeyError, TypeError):
+            arrays, texts = read_arrays(folder / TEXT_ARRAYS), enumerate(content.pop("texts").items())
+            projections = {name: TextProjection.from_arrays(str(index), arrays, size) for index, (name, size) in texts}
+            return cls(folder, reference=reference, projections=projections, **content)
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile, BundleError):
             return None
+
+    def encode(self, added: Table) -> Table:
+        """Return rows encoded as those of the table."""
+        return added.encoded_as(replace(added.schema.with_levels(self.levels), projections=self.projections))
 
     def find_rows(self, rows: Hashes) -> NDArray[np.bool_]:
         """Return which rows the table has, by the hashes of `hash_rows`."""
@@ -109,7 +124,7 @@ class TableIndex:
         if any(set(levels) - set(self.levels[name]) for name, levels in added.schema.levels.items()):
             shutil.rmtree(self.folder)
             return
-        reference = extend_reference(self.reference, added.with_levels(self.levels))
+        reference = extend_reference(self.reference, self.encode(added))
         extended = replace(self, fingerprint=fingerprint, n_rows=self.n_rows + len(added), reference=reference)
         extended.write(_merge(self.folder / ROWS, hash_rows(added)), _merge(self.folder / KEYS, hash_keys(added)))
 
@@ -119,7 +134,10 @@ class TableIndex:
             shutil.rmtree(stale_folder)
         partial = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}-", dir=self.folder.parent))
         content = asdict(self) | {"format": FORMAT}
-        del content["folder"]
+        del content["folder"], content["projections"]
+        content["texts"] = {name: projection.components.shape[1] for name, projection in self.projections.items()}
+        parts = [projection.to_arrays(str(index)) for index, projection in enumerate(self.projections.values())]
+        write_arrays(partial / TEXT_ARRAYS, {name: array for part in parts for name, array in part.items()})
         (partial / CONTENT).write_text(json.dumps(content), encoding="utf-8")
         for name, chunks in ((ROWS, rows), (KEYS, keys)):
             with (partial / name).open("wb") as file:

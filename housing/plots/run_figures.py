@@ -26,7 +26,7 @@ def draw(bundle: Bundle, holdout: HoldoutPredictions, table: Table, parts: Split
     rows, predicted by the fit on the training rows. Column importance is computed on the test rows' inputs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    table = table.with_levels(bundle.schema.levels)
+    table = table.encoded_as(bundle.schema)
     matrix, actual, predicted = table.matrix[holdout.rows], table.target[holdout.rows], holdout.predicted
     weight, test = table.weight_of(holdout.rows), table.take(parts.test)
     unit = f"{table.schema.target.name} ({table.schema.target.unit_label})"
@@ -100,16 +100,16 @@ def permutation_importance(bundle: Bundle, matrix: Matrix, weight: Vector | None
     This is permutation importance (Breiman, "Random Forests", Machine Learning 45 (2001), section 10) with the prediction
     in place of the target, so it needs no targets of test rows. It averages three shuffles of at most 1,000 rows.
     """
-    random = np.random.default_rng(0)
+    random, owners = np.random.default_rng(0), bundle.schema.texts.owners
     matrix, weight = matrix[:PERMUTED_ROWS], None if weight is None else weight[:PERMUTED_ROWS]
     predicted = bundle.predict(matrix)
 
     def change(column: int) -> float:
-        rows = matrix.copy()
-        rows[:, column] = random.permutation(rows[:, column])
+        rows, numbers = matrix.copy(), owners == column  # the numbers of a text go together
+        rows[:, numbers] = rows[random.permutation(len(rows))][:, numbers]
         return float(np.average(np.square(bundle.predict(rows) - predicted), weights=weight))
 
-    columns = range(matrix.shape[1])
+    columns = range(len(bundle.schema.features))
     return np.sqrt([np.mean([change(column) for _ in range(N_PERMUTATIONS)]) for column in columns])
 
 

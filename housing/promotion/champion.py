@@ -79,7 +79,8 @@ def _score_champion(
     if bundle.schema.interface() == test_set.table.schema.interface():
         matrix = test_set.matrix_for(bundle.schema)
     else:
-        records = test_set.table.schema.decode(test_set.table.matrix[test_set.parts.test])
+        test = test_set.table.take(test_set.parts.test)
+        records = test.schema.decode(test.matrix, test.texts)
         predictable = np.array([bundle.schema.can_encode(record) for record in records])
         accepted = [record for record, accepts in zip(records, predictable, strict=True) if accepts]
         matrix = bundle.schema.encode_records(accepted)

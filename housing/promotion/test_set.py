@@ -37,8 +37,8 @@ class TestSet:
         return len(self.parts.test)
 
     def matrix_for(self, schema: Schema) -> Matrix:
-        """Return the features of the test rows, shape (rows, schema.features), with the levels of a schema of equal columns."""
-        return self.table.with_levels(schema.levels).matrix[self.parts.test]
+        """Return the features of the test rows, shape (rows, features + components), encoded as a schema of equal columns."""
+        return self.table.encoded_as(schema).matrix[self.parts.test]
 
     @property
     def actual(self) -> Vector:

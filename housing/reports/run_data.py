@@ -144,7 +144,7 @@ def read(cfg: DictConfig, store: Store, run_id: str, label: str = "") -> RunData
     if cfg.evaluate == "full" and evaluation is None:
         evaluation = evaluate(EvaluationSettings.from_config(cfg), past_run.cfg, table, parts, bundle)
     name = label or f"{past_run.cfg.model.name} on features {past_run.cfg.features.name}"
-    table = table.with_levels(bundle.schema.levels)
+    table = table.encoded_as(bundle.schema)
     return RunData(name, past_run, table, parts, bundle, _read_holdout(store, run_id), decision, evaluation)
 
 

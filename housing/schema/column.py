@@ -14,6 +14,7 @@ from housing.core.errors import ConfigError
 from housing.schema.dates import ISO_DATE, format_date, parse_date
 from housing.schema.declaration import AUTO, FEATURE_ROLES, IDENTIFIER_ROLES, find_faults
 from housing.schema.nearest_levels import NearestLevels
+from housing.schema.text_projection import MAX_LENGTH, N_COMPONENTS
 from housing.schema.written_numbers import parse_written_number
 
 MISSING = "Missing required value."
@@ -40,7 +41,7 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
     name
         Name in the table and in requests.
     type
-        One of `TYPES`. Only identifiers and ignored columns may be text.
+        One of `TYPES`.
     role
         One of `ROLES`. Models receive only columns with one of `FEATURE_ROLES`.
     unit, scale
@@ -61,6 +62,10 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
         How a date is written, in the directives of strptime. By default %Y-%m-%d.
     parse
         "number" if numbers may be written as text, such as "$1,200.50", "decimal_comma" if as "1.200,50 €"; else "".
+    max_length
+        The largest number of characters of a text that models receive; by default 10,000. 0 for other columns.
+    components
+        How many numbers such a text becomes; by default 32. 0 for other columns.
     """
 
     name: str
@@ -77,10 +82,15 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
     unseen: str = ""
     format: str = ""
     parse: str = ""
+    max_length: int = 0
+    components: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unseen", self.unseen or ("other" if self.is_learned else "refuse"))
         object.__setattr__(self, "format", self.format or (ISO_DATE if self.type == "date" else ""))
+        if self.is_free_text:
+            object.__setattr__(self, "max_length", self.max_length or MAX_LENGTH)
+            object.__setattr__(self, "components", self.components or N_COMPONENTS)
         faults = find_faults(self)
         if faults:
             raise ConfigError("\n".join(f"Column {self.name}: {fault}" for fault in faults))
@@ -131,9 +141,14 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
         return self.type in ("float", "int")
 
     @property
+    def is_free_text(self) -> bool:
+        """Whether models receive the values as texts, see `text_projection`. Identifiers are texts that they do not receive."""
+        return self.type == "text" and self.is_feature
+
+    @property
     def is_continuous(self) -> bool:
-        """Whether values lie on a line without levels: numbers and dates."""
-        return self.is_number or self.type == "date"
+        """Whether encoded values lie on a line without levels: numbers, dates and the explained shares of texts."""
+        return self.is_number or self.type in ("date", "text")
 
     @property
     def has_levels(self) -> bool:
@@ -159,11 +174,6 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
         return min(limit, MAX_INTEGER) if self.type == "int" else limit
 
     @property
-    def title(self) -> str:
-        """The description with a capital first letter, or the name if the column has no description."""
-        return self.description[:1].upper() + self.description[1:] or self.name
-
-    @property
     def unit_label(self) -> str:
         """The unit of the stored values, such as "100,000 USD" for unit USD and scale 100000; "" if none is declared."""
         return self.unit if self.scale == 1 else f"{self.scale:,.15g} {self.unit}"
@@ -177,10 +187,19 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
         if self.type == "date":
             return self._validate_date(value)
         if self.type == "text":
-            return None if isinstance(value, str) else f"Not text: {_format_value(value)}."
+            return self._validate_text(value)
         if self.type == "bool":
             return None if isinstance(value, bool | np.bool_) else f"Not true or false: {_format_value(value)}."
         return self._validate_number(self._read_number(value))
+
+    def _validate_text(self, value: object) -> str | None:
+        if not isinstance(value, str):
+            return f"Not text: {_format_value(value)}."
+        if not self.is_free_text:
+            return None
+        if len(value) > self.max_length:
+            return f"Must be at most {self.max_length:,} characters long (got {len(value):,})."
+        return None if _is_unicode(value) else f"Not valid Unicode, with half of a surrogate pair: {_format_value(value)}."
 
     def _read_number(self, value: object) -> object:
         """Return the number that a text has, if numbers may be written as text; else the value."""
@@ -235,8 +254,11 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
         return f"{message} Models cannot compute with larger numbers: use a larger unit, or correct the value."
 
     def encode(self, value: Value) -> float:
-        """Encode a valid value: NaN if it is missing, a level's index in `categories`, a date's seconds, 0 or 1 for a bool."""
-        if value is None:
+        """Encode a valid value: NaN if it is missing, a level's index in `categories`, a date's seconds, 0 or 1 for a bool.
+
+        A text is NaN, since its numbers depend on the projection of the schema.
+        """
+        if value is None or self.type == "text":
             return math.nan
         return self._encode_text(value) if isinstance(value, str) else float(value)
 
@@ -318,6 +340,14 @@ class Column:  # pylint: disable=too-many-instance-attributes  # one for each ke
 def _format_value(value: object) -> str:
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= MAX_VALUE_LENGTH else f"{text[: MAX_VALUE_LENGTH - 3]}..."
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_finite(value: Any) -> bool:

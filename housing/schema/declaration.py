@@ -6,26 +6,28 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from housing.schema.dates import is_date_format
+from housing.schema.text_projection import MAX_COMPONENTS
 from housing.schema.written_numbers import PARSES
 
 if TYPE_CHECKING:
     from housing.schema.column import Column
 
 TYPES = ("float", "int", "bool", "category", "ordinal", "date", "text")
+UNORDERED_TYPES = ("category", "text")  # their codes cannot be averaged and compared
 AUTO = "auto"  # in place of categories: their levels are learned
 UNSEEN = ("refuse", "missing", "other")
 FEATURE_ROLES = ("feature", "latitude", "longitude")
 IDENTIFIER_ROLES = ("key", "group")  # their values are compared, never computed with
 ROLES = (*FEATURE_ROLES, *IDENTIFIER_ROLES, "time", "weight", "ignore", "target")
 NUMERIC_ROLES = ("latitude", "longitude", "time", "weight", "target")
-TEXT_ROLES = (*IDENTIFIER_ROLES, "ignore")
+TEXT_ROLES = ("feature", *IDENTIFIER_ROLES, "ignore")
 
 
 def find_faults(column: "Column") -> list[str]:
     """Return everything that is wrong with a declaration, one sentence each."""
     return [
         fault
-        for find in (_attribute_faults, _role_faults, _bound_faults, _category_faults, _text_faults)
+        for find in (_attribute_faults, _role_faults, _bound_faults, _category_faults, _text_faults, _free_text_faults)
         for fault in find(column)
     ]
 
@@ -97,6 +99,18 @@ def _text_faults(column: "Column") -> Iterator[str]:
     elif column.parse and (not column.is_number or column.is_identifier):
         got = f"(got {column.type}, {column.role})"
         yield f"parse: {column.parse} needs the type float or int and a role that is no identifier {got}."
+
+
+def _free_text_faults(column: "Column") -> Iterator[str]:
+    limits = {"max_length": math.inf, "components": MAX_COMPONENTS}
+    for name, limit in limits.items():
+        value = getattr(column, name)
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if column.is_free_text and not (is_whole and 1 <= value <= limit):
+            upper = "" if limit == math.inf else f" and at most {limit}"
+            yield f"{name} must be a whole number, at least 1{upper} (got {value!r})."
+        elif value and not column.is_free_text:
+            yield f"{name} needs the type text and the role feature (got {column.type}, {column.role})."
 
 
 def _unseen_faults(column: "Column") -> Iterator[str]:

@@ -15,9 +15,11 @@ from typing import Any, Self
 import numpy as np
 
 from housing.core.errors import ConfigError, TableError, Violation
-from housing.schema.column import Column, Matrix, Record
+from housing.schema.column import Column, Matrix, Record, Value
 from housing.schema.declaration import AUTO, FEATURE_ROLES, TYPES
 from housing.schema.histogram_bins import RESERVED_LEVELS
+from housing.schema.text_columns import NO_TEXTS, TextColumns, Texts
+from housing.schema.text_projection import TextProjection
 
 SINGLE_ROLES = ("latitude", "longitude", "time", "weight")  # at most one column each
 UNDECLARED = "Undeclared column. To leave it out, add to columns: {0}: {{role: ignore}}"
@@ -36,18 +38,25 @@ class Schema:
         All columns, in the order of the declaration.
     description
         Short text for people.
+    projections
+        What the texts of each column become, by name; empty until it is fitted on training rows.
     features
         The columns that a model receives, in the order of the matrix.
+    texts
+        The texts among the features.
     """
 
     name: str
     columns: tuple[Column, ...]
     description: str = ""
+    projections: Mapping[str, TextProjection] = field(default_factory=dict, compare=False)
     features: tuple[Column, ...] = field(init=False, compare=False)
+    texts: TextColumns = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         features = tuple(column for column in self.columns if column.is_feature)
         object.__setattr__(self, "features", features)
+        object.__setattr__(self, "texts", TextColumns.of(features))
         faults = list(self._faults())
         if faults:
             raise ConfigError("\n".join(faults))
@@ -151,7 +160,11 @@ class Schema:
         """Return the properties that callers and models depend on. Descriptions, units and bounds are not among them."""
         columns = (*self.features, self.target)
         return self.name, *(
-            (column.name, column.type, column.role, column.nullable, column.declared_categories) for column in columns
+            (
+                *(column.name, column.type, column.role, column.nullable, column.declared_categories),
+                *((column.components,) if column.is_free_text else ()),
+            )
+            for column in columns
         )
 
     def interface_hash(self) -> str:
@@ -181,7 +194,7 @@ class Schema:
         return [(column.name, types.get(column.type, "string"), not column.nullable) for column in self.features]
 
     def encode_frame(self, frame: Any) -> Matrix:
-        """Validate and encode the features of a pandas DataFrame as a matrix, shape (rows, features).
+        """Validate and encode the features of a pandas DataFrame as a matrix, shape (rows, features + components).
 
         An absent nullable column is missing in each row. Other columns are ignored.
 
@@ -197,10 +210,13 @@ class Schema:
         matrix, violations = self.encode_features(frame)
         if violations:
             raise self.violated(violations)
-        return matrix
+        return self.texts.add(matrix, self.texts.from_frame(frame), self.projections)
 
     def encode_features(self, frame: Any) -> tuple[Matrix, list[Violation]]:
-        """Return the features of a DataFrame, shape (rows, features), and its invalid values. An absent column is missing."""
+        """Return the features of a DataFrame, shape (rows, features), and its invalid values. An absent column is missing.
+
+        Texts are only checked: their numbers are NaN.
+        """
         matrix, violations = np.full((len(frame), len(self.features)), np.nan), []
         for index, column in enumerate(self.features):
             if column.name in frame.columns:
@@ -227,16 +243,24 @@ class Schema:
             raise TableError(f"The columns are not those of table {self.name}:", violations)
 
     def encode_records(self, records: Sequence[Mapping[str, Any]]) -> Matrix:
-        """Encode valid records as a matrix, shape (records, features). An absent column is missing."""
+        """Encode valid records as a matrix, shape (records, features + components). An absent column is missing."""
         rows = [[column.encode(record.get(column.name)) for column in self.features] for record in records]
-        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.features))
+        matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(self.features))
+        return self.texts.add(matrix, self.texts.from_records(records), self.projections)
 
-    def decode(self, matrix: Matrix) -> list[Record]:
-        """Decode the rows of a matrix, shape (rows, features), into records."""
-        return [
-            {column.name: column.decode(number) for column, number in zip(self.features, row, strict=True)}
-            for row in matrix.tolist()
-        ]
+    def decode(self, matrix: Matrix, texts: Texts = NO_TEXTS) -> list[Record]:
+        """Decode the rows of a matrix, shape (rows, features + components), into records.
+
+        A matrix does not keep texts. Their columns are left out of the records, unless the `texts` of the rows are given.
+        """
+        columns = [self._decoded(index, column, matrix, texts) for index, column in enumerate(self.features)]
+        named = [(column.name, values) for column, values in zip(self.features, columns, strict=True) if values is not None]
+        return [{name: values[row] for name, values in named} for row in range(len(matrix))]
+
+    def _decoded(self, index: int, column: Column, matrix: Matrix, texts: Texts) -> Sequence[Value] | None:
+        if column.is_free_text:
+            return list(texts[column.name]) if column.name in texts else None
+        return [column.decode(number) for number in matrix[:, index].tolist()]
 
 
 def _role(attributes: object) -> object:

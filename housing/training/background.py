@@ -14,7 +14,7 @@ MAX_SAMPLE_ROWS = 300  # the distance matrix of 1,000 rows would take a tenth of
 
 
 def select_background(schema: Schema, matrix: Matrix, count: int, seed: int) -> Rows:
-    """Return the indices of up to `count` distinct medoids of a matrix, shape (rows, len(schema.features)).
+    """Return the indices of up to `count` distinct medoids of a matrix, shape (rows, features + components).
 
     Fewer are returned if the matrix has fewer distinct rows. `seed` draws the sample of a large matrix.
     """
@@ -40,7 +40,7 @@ def _greedy_k_medoids(distances: Matrix, count: int) -> list[int]:
 def _distances(schema: Schema, matrix: Matrix) -> Matrix:
     """Return Gower's distance between all pairs of rows. Each column adds between 0 (equal) and 1 (maximum and minimum)."""
     total = np.zeros((len(matrix), len(matrix)))
-    for column, values in zip(schema.features, matrix.T, strict=True):
+    for column, values in zip(schema.features, matrix.T, strict=False):  # a text counts by its explained share
         is_missing = np.isnan(values)
         is_one_missing = is_missing[:, None] != is_missing
         known = np.where(is_missing, 0.0, _ranks(values) if column.is_continuous else values)

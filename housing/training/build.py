@@ -94,7 +94,7 @@ def build(
     rounds as early stopping chose in the first fit. `on_fit` receives the held-out predictions. Test rows are not used.
     """
     fit_rows = np.sort(np.concatenate([parts.train, parts.valid])) if settings.refit else parts.train
-    table = table.with_levels(table.count_levels(fit_rows))
+    table = table.learn(fit_rows)
     if settings.interval is not None:
         settings.interval.require_weighted_fit(weight_column(table.schema))
     scores, encoding = {}, choose_encoding(settings.fit, table, parts, settings.metric)
@@ -119,7 +119,8 @@ def build(
     # A model predicts its own training rows too well: compared with those, the predictions of new rows would seem to drift.
     bundle.reference = histogram_reference(table.schema, fit_matrix, predicted)
     bundle.background = fit_matrix[select_background(table.schema, fit_matrix, settings.n_background_rows, settings.seed)]
-    bundle.select_golden_rows(valid_matrix[_is_accepted(table.schema, valid_matrix)], settings.n_golden_rows)
+    candidates = table.take(parts.valid[_is_accepted(table.schema, valid_matrix)])
+    bundle.select_golden_rows(candidates.matrix, settings.n_golden_rows, candidates.texts)
     metrics |= measure_cost(bundle, valid_matrix)
     bundle.card = model_card(settings, table, parts, run_id, metrics, encoding, first)
     return bundle, metrics
@@ -157,7 +158,7 @@ def build_bundle(model: Model, table: Table, fit_rows: Rows, check_rows: Rows, p
 def _is_accepted(schema: Schema, matrix: Matrix) -> NDArray[np.bool_]:
     """Return which rows have no unseen value in a column that refuses such values."""
     limits = [len(column.categories) if column.categories and column.unseen == "refuse" else np.inf for column in schema.features]
-    accepted: NDArray[np.bool_] = np.logical_not((matrix >= np.array(limits)).any(axis=1))
+    accepted: NDArray[np.bool_] = np.logical_not((matrix[:, : len(limits)] >= np.array(limits)).any(axis=1))
     return accepted
 
 

@@ -94,7 +94,7 @@ def _run_auto(home: Path, name: str, table: Table, parts: Split) -> Mapping[str,
     seconds, _ = run("-m", "housing.train", f"--config-dir={home}/my", *options, home=str(home))
     (folder,) = home.glob("mlartifacts/*/models/*/artifacts/data/bundle")
     bundle = Bundle.read(folder)
-    matrix = table.with_levels(bundle.schema.levels).matrix[parts.test]
+    matrix = table.encoded_as(bundle.schema).matrix[parts.test]
     times = []
     for index in range(N_CALLS):
         row = matrix[[index % len(matrix)]]

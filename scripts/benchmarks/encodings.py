@@ -70,7 +70,7 @@ def _validation_rmse(folder: Path, *overrides: str) -> float:
         cfg = _config(folder, *overrides, "features=none", f"split.salt=s{number}")
         table = load(cfg.data)
         parts = split(table, cfg.split)
-        table = table.with_levels(table.count_levels(parts.train))
+        table = table.learn(parts.train)
         predicted = fit(FitSettings.from_config(cfg), table, parts.train, parts.valid).predict(table.matrix[parts.valid])
         errors.append(score(predicted, table.target[parts.valid], table.weight_of(parts.valid))["rmse"])
     return statistics.mean(errors)

@@ -88,7 +88,7 @@ def _sweep(directory: Path, common: tuple[str, ...], split_overrides: tuple[str,
     bundle = built[best][0]
 
     def rmse(of_table: Table, rows: NDArray[np.intp]) -> float:
-        matrix = of_table.with_levels(bundle.schema.levels).matrix[rows]
+        matrix = of_table.encoded_as(bundle.schema).matrix[rows]
         return score(bundle.predict(matrix), of_table.target[rows], None)["rmse"]
 
     label = MODELS[best][-1].removeprefix("model=").replace("model.estimator.min_samples_leaf=", "tree, leaves of ")

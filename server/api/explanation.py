@@ -23,7 +23,7 @@ def explain_row(config: Mapping[str, Any], model: Model, row: Vector) -> Explana
     """Return the Shapley values of the prediction of an encoded row. Take the limits from the app's config."""
     predict = partial(model.predict, batch_size=config["MAX_ROWS"])
     limits = config["EXPLAIN_MAX_EXACT_COLUMNS"], config["EXPLAIN_SAMPLES"]
-    return shapley_values(predict, row, model.bundle.background, *limits)
+    return shapley_values(predict, row, model.bundle.background, model.bundle.schema.texts.owners, *limits)
 
 
 @explanation_blueprint.post("/explain")
@@ -46,7 +46,7 @@ def explain() -> Response:
 
 @explanation_blueprint.post("/curves")
 def curves() -> Response:
-    """Return a grid of values and the predictions there for each column, with the other columns of the row fixed."""
+    """Return a grid of values and the predictions there for each column but texts, with the other columns of the row fixed."""
     model = require_model()
     row, schema = parse_row(model), model.bundle.schema
     known_rows = np.vstack([model.bundle.background, schema.encode_records(model.bundle.golden["rows"])])

@@ -138,6 +138,7 @@ def _response_schemas(schema: Schema, max_coverage: float | None) -> dict[str, S
     curves = {
         column.name: _object({"values": _array(_column_schema(column)), "predictions": _ref("Predictions")})
         for column in schema.features
+        if not column.is_free_text
     }
     return {
         "Target": {**number, "description": _describe(schema.target)},
@@ -156,6 +157,8 @@ def _column_schema(column: Column) -> Spec:
         spec["x-unit"] = column.unit_label
     if column.type == "float":
         spec["format"] = "double"
+    if column.is_free_text:
+        spec["maxLength"] = column.max_length
     if column.unseen != "refuse":
         spec["examples"] = list(column.categories[:MAX_LISTED_LEVELS])
     elif column.categories:

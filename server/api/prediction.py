@@ -164,7 +164,7 @@ class PredictionApi:
             timer.lap(PARSE_STAGE)
             matrix = model.validator.try_encode(payload) if len(payload.rows) <= self._max_rows else None
             timer.lap(VALIDATE_STAGE)
-            if matrix is not None and payload.has_unique_keys(request.body, matrix.shape[1]):
+            if matrix is not None and payload.has_unique_keys(request.body, len(model.validator.column_names)):
                 return payload, matrix
         except (ValueError, RequestError):
             pass  # the strict parser below names the error

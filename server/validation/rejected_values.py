@@ -39,7 +39,7 @@ class RejectedValues:
 def _reasons(column: Column) -> Iterator[str]:
     yield "missing"
     yield "category" if column.has_levels else "type"
-    if column.is_number and (column.min, column.max) != (None, None):
+    if column.is_free_text or (column.is_number and (column.min, column.max) != (None, None)):
         yield "bounds"
 
 

@@ -163,7 +163,8 @@ def _parse_column(texts: Sequence[str], column: Column) -> list[Any]:
 
 
 def _parse_cell(text: str, column: Column) -> Any:
-    if text in MISSING_CELLS and text not in column.codes:
+    is_missing = not text if column.type == "text" else text in MISSING_CELLS and text not in column.codes
+    if is_missing:
         return None
     if column.type == "bool":
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)

@@ -26,8 +26,8 @@ class RowValidator:
     """Validates and encodes the rows of one schema."""
 
     def __init__(self, schema: Schema) -> None:
-        self._features = schema.features
-        for column in self._features:
+        self._table = schema
+        for column in self._table.features:
             column.index_levels()
         self.column_names = [column.name for column in schema.features]
         self._unused = [column.name for column in schema.unused]
@@ -37,11 +37,11 @@ class RowValidator:
         self._record_getter = (
             itemgetter(*self.column_names) if len(self.column_names) > 1 else lambda record: (record[self.column_names[0]],)
         )
-        self._all_numbers = all(column.is_number and not (column.nullable or column.parse) for column in self._features)
-        self._levels: list[dict[Any, float]] = [{None: np.nan, **column.codes} for column in self._features]
-        self._min = np.array([column.lower_bound for column in self._features], dtype=np.float64)
-        self._max = np.array([column.upper_bound for column in self._features], dtype=np.float64)
-        self._integer_columns = [index for index, column in enumerate(self._features) if column.type == "int"]
+        self._all_numbers = all(column.is_number and not (column.nullable or column.parse) for column in self._table.features)
+        self._levels: list[dict[Any, float]] = [{None: np.nan, **column.codes} for column in self._table.features]
+        self._min = np.array([column.lower_bound for column in self._table.features], dtype=np.float64)
+        self._max = np.array([column.upper_bound for column in self._table.features], dtype=np.float64)
+        self._integer_columns = [index for index, column in enumerate(self._table.features) if column.type == "int"]
 
     def try_encode(self, payload: Rows) -> Matrix | None:
         """Return the rows as a matrix, or None if any value is invalid."""
@@ -49,18 +49,24 @@ class RowValidator:
         if rows is None:
             return None
         matrix = self._encode_numeric(rows) if self._all_numbers else self._encode_mixed(rows)
-        return None if matrix is None or self._has_invalid(matrix) else matrix
+        if matrix is None or self._has_invalid(matrix):
+            return None
+        return self._add_texts(matrix, rows) if self._table.texts else matrix
+
+    def _add_texts(self, matrix: Matrix, rows: list[Any]) -> Matrix:
+        texts = {name: [row[index] for row in rows] for index, name in self._table.texts.names.items()}
+        return self._table.texts.add(matrix, texts, self._table.projections)
 
     def try_encode_numbers(self, columns: Mapping[str, Any]) -> Matrix | None:
         """Return columns of numbers (lists with None for a missing one, or arrays) as a matrix, or None if any is invalid."""
-        if not all(column.is_number for column in self._features) or columns.keys() != set(self.column_names):
+        if not all(column.is_number for column in self._table.features) or columns.keys() != set(self.column_names):
             return None
         try:
             matrix = np.column_stack([np.asarray(columns[name], dtype=np.float64) for name in self.column_names])
         except OverflowError:  # an int beyond the largest float
             return None
         with_missing = np.flatnonzero(np.isnan(matrix).any(axis=0))
-        lacks_values = not all(self._features[index].nullable for index in with_missing)
+        lacks_values = not all(self._table.features[index].nullable for index in with_missing)
         return None if lacks_values or self._has_invalid(matrix) else matrix
 
     def _has_invalid(self, matrix: Matrix) -> bool:
@@ -110,7 +116,7 @@ class RowValidator:
         return np.column_stack(columns)
 
     def _encode_column(self, index: int, values: tuple[Any, ...]) -> Vector | None:
-        column, types = self._features[index], set(map(type, values))
+        column, types = self._table.features[index], set(map(type, values))
         if column.nullable:
             types.discard(type(None))
         if not types <= _json_types(column):
@@ -120,6 +126,8 @@ class RowValidator:
             if column.unseen == "refuse" and not set(values) <= levels.keys():
                 return None
             return np.array([levels.get(value, column.unseen_code) for value in values])
+        if column.is_free_text:
+            return None if any(map(column.validate, values)) else np.full(len(values), np.nan)
         try:
             texts = column.type == "date" or column.parse
             return np.array([column.encode(value) for value in values] if texts else values, dtype=np.float64)

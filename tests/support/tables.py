@@ -94,6 +94,8 @@ def orders_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
     grade, worn = random.choice(["poor", "fair", "good"], rows), random.integers(0, 90_000, rows)
     town, brand, shelf = random.integers(0, 60, rows), random.choice(["acme", "zeta", ""], rows), random.integers(0, 25, rows)
     price = 3 * size + 40 * (colour == "red") - np.nan_to_num(age) + 2 * town + 20 * (grade == "good") + random.normal(0, 5, rows)
+    remark = remarks(rows, seed)
+    price = price - 60 * np.array(["scratch" in text for text in remark])
     return pd.DataFrame(
         {
             "order": [f"{seed:02d}{row:05d}" for row in range(rows)],
@@ -110,6 +112,7 @@ def orders_frame(rows: int = 600, seed: int = 0) -> pd.DataFrame:
             "placed": placed.strftime("%d.%m.%Y %H:%M"),
             "grade": grade,
             "worn": [f"{km:,} km" for km in worn],
+            "remark": remark,
             "price": np.where(random.random(rows) < 0.05, np.nan, price.round(2).clip(0)),
         }
     )
@@ -138,6 +141,19 @@ def goods_frame(rows: int = 400, seed: int = 0) -> pd.DataFrame:
             "price": [f"{number}".replace(".", ",") for number in price],
         }
     )
+
+
+def remarks(rows: int, seed: int = 0) -> list[str]:
+    """Return remarks on articles, each of several words. One in ten is empty."""
+    random = np.random.default_rng(1000 + seed)
+    words = [
+        ("barely used", "well kept", "older", "second-hand", "collector's"),
+        ("oak", "steel", "glass", "Köln", "wicker"),
+        ("table", "lamp", "chair", "cupboard", "mirror"),
+        ("with a deep scratch", "scratched on one side", "without any damage", "in its first box", "from a smoke-free home"),
+    ]
+    texts = [" ".join(row) for row in zip(*(random.choice(choices, rows) for choices in words), strict=True)]
+    return ["" if is_empty else text for text, is_empty in zip(texts, random.random(rows) < 0.1, strict=True)]
 
 
 def config(name: str, *overrides: str) -> DictConfig:

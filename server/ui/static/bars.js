@@ -3,12 +3,13 @@
 import { html, range, formatValue, signed } from "./drawing.js";
 
 const MAX_BARS = 12; // columns with a bar of their own
+const MAX_TEXT = 60; // characters of a text
 
 export function drawBars(body, contributions, row, titles) {
   const all = Object.entries(contributions).sort(([, left], [, right]) => Math.abs(right) - Math.abs(left));
   const shown = all.length > MAX_BARS ? all.slice(0, MAX_BARS - 1) : all;
   const rest = all.slice(shown.length);
-  const lines = shown.map(([name, amount]) => [[html("b", {}, titles.get(name)), ` = ${formatValue(row[name])}`], amount]);
+  const lines = shown.map(([name, amount]) => [[html("b", {}, titles.get(name)), ` = ${String(formatValue(row[name])).slice(0, MAX_TEXT)}`], amount]);
   if (rest.length) {
     lines.push([[`${rest.length} other columns`], rest.reduce((sum, [, amount]) => sum + amount, 0)]);
   }

@@ -10,7 +10,7 @@ const MARGIN = { left: 46, right: 10, top: 10, bottom: 22 };
 export function mostImportant(columns, contributions) {
   const weight = ({ name }) => Math.abs(contributions[name]);
   const most = new Set([...columns].sort((left, right) => weight(right) - weight(left)).slice(0, MAX_CURVES));
-  return columns.filter((column) => most.has(column));
+  return columns.filter((column) => most.has(column) && column.type !== "text");
 }
 
 export function drawCurves(container, { columns, curves, row, onMove }) {

@@ -4,6 +4,8 @@ import { html, text } from "./drawing.js";
 
 const DIGITS = 8; // significant digits of a number that the page fills in: more do not fit on a phone
 
+const TEXT_ROWS = 3; // lines of a text that are seen at once
+
 const MAX_SUGGESTIONS = 500; // more slow down the browser
 
 export class Form {
@@ -83,7 +85,7 @@ class Field {
 }
 
 function isText(column) {
-  return ["category", "ordinal", "date"].includes(column.type) || Boolean(column.parse);
+  return ["category", "ordinal", "date", "text"].includes(column.type) || Boolean(column.parse);
 }
 
 // Returns whether a number that may be written as text is written plainly. With a decimal comma, a point would be misread.
@@ -101,6 +103,9 @@ function control(column) {
   }
   if (column.type === "category" && column.unseen !== "refuse") {
     return suggestions(column);
+  }
+  if (column.type === "text") {
+    return html("textarea", { rows: TEXT_ROWS, maxLength: column.max_length, required: !column.nullable });
   }
   if (column.type === "date" || column.parse) {
     const placeholder = column.format || (column.nullable ? "missing" : "");

@@ -21,6 +21,7 @@ from housing.description.declaration import path_value
 from housing.description.description import DescriptionSettings, describe
 from housing.description.sniffing import sniff
 from tests.support.commands import command
+from tests.support.tables import remarks
 
 ROWS = 60
 RANDOM = np.random.default_rng(0)
@@ -159,6 +160,19 @@ def test_a_column_that_no_model_can_use_is_left_out_with_a_warning(tmp_path: Pat
     content, text, out = described(tmp_path, {"x": list(values)})
     assert content["columns"]["x"] == {"role": "ignore"}
     assert f"'x' {reason}" in out and reason in " ".join(text.replace("#", " ").split())
+
+
+def test_texts_of_several_words_are_proposed_as_texts_and_shown_by_their_length(tmp_path: Path) -> None:
+    texts = remarks(ROWS)
+    assert len(set(texts)) > ROWS / 2
+    content, text, _ = described(tmp_path, {"x": texts, "id": [f"{remark} {row}" for row, remark in enumerate(texts)]})
+    assert content["columns"]["x"] == {"type": "text", "nullable": True}
+    assert content["columns"]["id"] != content["columns"]["x"]
+    assert re.search(r"x: .*# \d+ distinct, \d\.\d words on average; \d+ of \d+ missing", text)
+    page = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert re.search(r"median \d+ characters", page)
+    table = read_table(TableSettings.from_config(OmegaConf.create({**content, "path": str(tmp_path / "t.csv")})))
+    assert np.isfinite(table.learn(range(len(table))).matrix[[bool(remark) for remark in texts]]).all()
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 from housing.core.errors import TableError
 from housing.ingestion.ingestion import IngestionSettings, ingest
 from housing.ingestion.table_index import CHUNK
-from tests.support.tables import config, rentals_frame
+from tests.support.tables import config, orders_frame, rentals_frame
 
 MARK = "typical value of the index"  # printed if and only if an ingest used the index that stands there
-FILES = ("index.json", "rows.bin", "keys.bin")
+FILES = ("index.json", "rows.bin", "keys.bin", "text.npz")
 
 
 def ingest_rows(home: Path, seed: int, *overrides: str, n_rows: int = 30) -> int:
@@ -94,3 +94,16 @@ def test_rows_that_would_not_be_read_from_the_table_are_refused(home: Path) -> N
     with pytest.raises(TableError, match="The new rows would be read as other rows"):
         ingest(IngestionSettings.from_config(cfg), lambda _: [])
     assert (home / "data" / "rentals.csv").read_bytes() == before
+
+
+def test_texts_drift_by_the_projection_in_the_index(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    orders_frame().to_csv(home / "data" / "orders.csv", index=False)
+    index = home / "data" / ".orders.csv.index"
+    levels = {}
+    for seed, remark in ((1, None), (2, "Продам холодильник, почти новый")):
+        rows = orders_frame(200, seed).dropna(subset="price")
+        (rows if remark is None else rows.assign(remark=remark)).to_csv(home / "new.csv", index=False)
+        ingest(IngestionSettings.from_config(config("ingest", "data=orders", f"file={home / 'new.csv'}")), lambda _: [])
+        levels[seed] = next(line for line in capsys.readouterr().out.splitlines() if "remark" in line)
+        assert (index / "text.npz").is_file()
+    assert "large" in levels[2] and "large" not in levels[1], levels

@@ -16,11 +16,6 @@ def test_the_label_of_a_scaled_column_names_the_unit_of_its_stored_values() -> N
     assert Column("price", "float").unit_label == ""
 
 
-def test_the_title_is_the_description_or_else_the_name() -> None:
-    assert Column("MedInc", "float", description="median income of the block group").title == "Median income of the block group"
-    assert Column("MedInc", "float").title == "MedInc"
-
-
 def test_the_declaration_keeps_the_scale_which_is_not_part_of_the_interface() -> None:
     columns: dict[str, Any] = {"a": {"type": "float"}, "y": {"type": "float", "role": "target", "unit": "USD", "scale": 1000}}
     schema = Schema.from_dict({"name": "t", "columns": columns})

@@ -51,7 +51,7 @@ def test_levels_are_counted_and_the_most_frequent_comes_first() -> None:
 
 def test_levels_of_other_rows_are_unseen() -> None:
     table = towns("b", "a", "c", "c", None)
-    train = table.with_levels(table.count_levels([0, 2, 3, 4]))
+    train = table.learn([0, 2, 3, 4])
     assert train.schema.levels == {"town": {"c": 2, "b": 1}}
     assert decoded(train) == ["b", "(other)", "c", "c", None]
     assert Schema.from_dict(train.schema.to_dict()) == train.schema
@@ -100,9 +100,9 @@ def test_a_row_keeps_its_part_and_its_identity_when_other_levels_arrive() -> Non
 
 def test_drift_counts_new_levels_in_a_bin_of_their_own() -> None:
     present, new = towns(*["a", "b"] * 300), towns(*["c"] * 100, *["a"] * 100)
-    reference, levels = reference_of(present), present.schema.levels
-    assert measure_drift(reference, new.with_levels(levels), significance=0.01)[0].psi > 1
-    assert not measure_drift(reference, towns(*["b", "a"] * 100).with_levels(levels), significance=0.01)[0].psi > 0.1
+    reference = reference_of(present)
+    assert measure_drift(reference, new.encoded_as(present.schema), significance=0.01)[0].psi > 1
+    assert not measure_drift(reference, towns(*["b", "a"] * 100).encoded_as(present.schema), significance=0.01)[0].psi > 0.1
 
 
 @pytest.fixture(scope="module", params=["linear", "xgboost"])
@@ -124,8 +124,8 @@ def test_a_bundle_predicts_a_table_and_its_records_alike_bit_for_bit(orders: tup
     bundle, path = orders
     assert [column.name for column in bundle.schema.features if column.counts] == ["town", "brand", "shelf"]
     table = load(config("train", "data=orders", f"data.path={path}").data)
-    matrix = table.with_levels(bundle.schema.levels).matrix
-    records = table.schema.decode(table.matrix)
+    matrix = table.encoded_as(bundle.schema).matrix
+    records = table.schema.decode(table.matrix, table.texts)
     assert bundle.schema.encode_records(records).tobytes() == matrix.tobytes()
     one_by_one = [bundle.predict(bundle.schema.encode_records([record]))[0] for record in records[:50]]
     assert np.array(one_by_one).tobytes() == bundle.predict(matrix)[:50].tobytes()

@@ -38,9 +38,10 @@ def test_only_features_are_in_the_matrix(tmp_path: Path) -> None:
         "placed",
         "grade",
         "worn",
+        "remark",
     ]
     assert [column.name for column in table.schema.unused] == ["order", "customer", "week", "copies", "note"]
-    assert table.matrix.shape == (len(table), 9)
+    assert table.matrix.shape == (len(table), 10 + 8)  # a text has its explained share and its components
 
 
 def test_rows_without_a_target_are_dropped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -151,6 +152,7 @@ def test_feedback_becomes_a_row_of_the_table_if_its_request_had_the_key(tmp_path
     }
     rows = parse_joined_rows([joined(**request)], schema, PLAIN, tmp_path)
     assert not rows.bad_rows, json.dumps([str(row) for row in rows.bad_rows])
-    np.testing.assert_array_equal(rows.table.matrix, [[2.5, np.nan, np.nan, 0, np.nan, 0, np.nan, 1, np.nan]])
+    no_remark = [np.nan] * 9
+    np.testing.assert_array_equal(rows.table.matrix, [[2.5, np.nan, np.nan, 0, np.nan, 0, np.nan, 1, np.nan, *no_remark]])
     with pytest.raises(HousingError, match="Missing or unknown: copies, customer, grade, order, shelf, town, week"):
         parse_joined_rows([joined(size=2.5)], schema, PLAIN, tmp_path)

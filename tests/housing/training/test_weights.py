@@ -217,7 +217,7 @@ def test_a_promotion_scores_with_weights(home: Path) -> None:
     decision = promote(config("promote", "data=orders", "evaluate=full"))
     with store.artifacts.bundle(f"models:/{store.runs.get(decision.run_id).tags[tags.MODEL_ID]}") as folder:
         bundle = Bundle.read(folder)
-    test = table.with_levels(bundle.schema.levels).take(parts.test)
+    test = table.encoded_as(bundle.schema).take(parts.test)
     assert test.weight is not None
     predicted = bundle.predict(test.matrix)
     scores = score(predicted, test.target, test.weight)

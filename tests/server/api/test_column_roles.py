@@ -12,7 +12,7 @@ from tests.support.waiting import wait_for
 
 LEVELS = {"town": "town 7", "shelf": "S01", "grade": "fair"}
 REQUIRED = {"size": 20.5, **LEVELS}
-ROW = {**REQUIRED, "colour": "red", "age": 4, "brand": "acme", "placed": "24.12.2021 18:30", "worn": 1200}
+ROW = {**REQUIRED, "colour": "red", "age": 4, "brand": "acme", "placed": "24.12.2021 18:30", "worn": 1200, "remark": "oak lamp"}
 UNUSED = {"order": "17", "customer": "ann", "week": 3, "copies": 1.5, "note": {"any": "thing"}}
 
 
@@ -61,6 +61,8 @@ def test_a_column_that_no_model_receives_is_ignored(orders_server: Server) -> No
         ({**ROW, "placed": 5}, "placed", "Must be a date such as"),
         ({**ROW, "grade": "bad"}, "grade", "Must be one of poor, fair, good (got 'bad')."),
         ({**ROW, "worn": "12k"}, "worn", "Not a number: '12k'."),
+        ({**ROW, "remark": 12}, "remark", "Not text: 12."),
+        ({**ROW, "remark": "x" * 201}, "remark", "Must be at most 200 characters long (got 201)."),
         ({"columns": ["colour", *LEVELS], "rows": [["red", *LEVELS.values()]]}, "size", "Missing required value."),
         ({"columns": [*REQUIRED, "shop"], "rows": [[*REQUIRED.values(), 2]]}, "shop", "Not a column of this model."),
     ],
@@ -94,6 +96,29 @@ def test_a_number_may_be_written_as_text(orders_server: Server) -> None:
     )
 
 
+def test_a_text_is_predicted_alike_in_every_layout(orders_server: Server) -> None:
+    row = {**ROW, "remark": "Köln: a lamp, with a deep scratch"}
+    expected = predictions(orders_server, row)
+    assert expected != predictions(orders_server, {**ROW, "remark": "a lamp in its first box"})
+    assert predictions(orders_server, {"instances": [ROW, row]})[1:] == expected
+    assert predictions(orders_server, {"columns": list(row), "rows": [list(row.values())]}) == expected
+    assert predictions(orders_server, {"dataframe_records": [row]}, "/invocations") == expected
+    cells = ",".join(f'"{value}"' for value in row.values())
+    csv = orders_server.ask("/invocations", f"{','.join(row)}\n{cells}\n".encode(), Content_Type="text/csv")
+    assert csv.json["predictions"] == expected
+    types = {str: "BYTES", int: "FP64", float: "FP64"}
+    tensors = [{"name": name, "shape": [1], "datatype": types[type(value)], "data": [value]} for name, value in row.items()]
+    tensors = [{**tensor, **({"datatype": "BYTES", "data": ["1200"]} if tensor["name"] == "worn" else {})} for tensor in tensors]
+    answer = orders_server.ask("/v2/models/housing-orders/infer", json.dumps({"inputs": tensors}).encode())
+    assert answer.json["outputs"][0]["data"] == expected, answer
+
+
+def test_the_contributions_of_columns_with_a_text_add_up(orders_server: Server) -> None:
+    answer = orders_server.ask("/explain", json.dumps({**ROW, "remark": "older lamp with a deep scratch"}).encode()).json
+    assert answer["contributions"]["remark"] < -10
+    assert sum(answer["contributions"].values()) == pytest.approx(answer["prediction"] - answer["base_value"])
+
+
 def test_explanation_curves_and_document_know_learned_levels(orders_server: Server) -> None:
     row = json.dumps({**ROW, "town": "elsewhere"}).encode()
     assert set(orders_server.ask("/explain", row).json["contributions"]) == set(ROW)
@@ -101,10 +126,12 @@ def test_explanation_curves_and_document_know_learned_levels(orders_server: Serv
     assert len(curves["town"]["values"]) == 42
     assert curves["town"]["values"][-1] == "(other)"
     assert len(curves["shelf"]["values"]) == 25
+    assert set(curves) == set(ROW) - {"remark"}
     properties = orders_server.ask("/openapi.json").json["components"]["schemas"]["Row"]["properties"]
     assert "enum" not in properties["town"]
     assert len(properties["town"]["examples"]) == 20
     assert sorted(properties["shelf"]["enum"]) == [f"S{number:02d}" for number in range(25)]
+    assert (properties["remark"]["type"], properties["remark"]["maxLength"]) == (["string", "null"], 200)
     declared = orders_server.ask("/model").json["schema"]["columns"]["town"]
     assert declared["categories"] == "auto"
     assert len(declared["levels"]) == 60

@@ -121,6 +121,8 @@ def test_input_is_predicted_with_explanation_and_curves(page: Page, rentals_serv
 def test_dates_orders_levels_and_written_numbers_are_predicted_as_typed(page: Page, orders_server: Server) -> None:
     show(page, orders_server)
     typed = {"placed": "24.12.2021 18:30", "worn": "45,000 km", "town": "a new town", "grade": "good", "age": "", "size": "20.5"}
+    typed["remark"] = "older lamp\nwith a deep scratch"
+    expect(page.locator("textarea")).to_have_attribute("maxlength", "200")
     for name in ("note", "customer", "week", "copies", "order", "price"):
         expect(field(page, name)).to_have_count(0)  # no model receives them
     expect(field(page, "placed")).to_have_attribute("placeholder", "%d.%m.%Y %H:%M")
