@@ -218,7 +218,7 @@ def _encoding_hint(line: str) -> str:
 def _csv_reason(error: csv.Error) -> str:
     if "unexpected end of data" in str(error) or "field larger" in str(error):
         return "a quote is opened in this row and never closed."
-    return f"not CSV: {error}."
+    return f"not CSV: {error}. A quote within a quoted cell is written twice."
 
 
 def _require_delimiter(first_line: str, path: Path, options: ReadOptions) -> None:

@@ -80,7 +80,9 @@ def _ranks(numbers: Vector) -> Vector:
 def _correlation(first: Vector, second: Vector) -> float:
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
-    return float(np.corrcoef(first, second)[0, 1])
+    with np.errstate(all="ignore"):  # numbers near 0 underflow: they correlate with nothing
+        correlation = float(np.corrcoef(first, second)[0, 1])
+    return correlation if np.isfinite(correlation) else 0.0
 
 
 def _correlation_ratio(cells: Sequence[str], actual: Vector) -> float:

@@ -24,15 +24,18 @@ DAYS = (
     *("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d.%m.%y", "%m/%d/%Y", "%m/%d/%y", "%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y", "%m-%d-%Y"),
     *("%d-%m-%y", "%Y.%m.%d", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%Y%m%d"),
 )
+MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%b %Y", "%B %Y", "%b-%Y")  # read as their first day
 TIMES = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 ISO_TIMES = ("T%H:%M:%S", "T%H:%M", "T%H:%M:%S.%f", " %H:%M:%S%z", "T%H:%M:%S%z", "T%H:%M:%S.%f%z", " %H:%M:%S.%f%z")
 DATE_FORMATS = (
+    *MONTHS,
     *(f"{day}{time}" for time in TIMES for day in DAYS),
     *(f"{ISO_DATE}{time}" for time in ISO_TIMES),
     *(f"{weekday}, {day}" for day in DAYS[14:18] for weekday in ("%a", "%A")),
 )
 MONTH = re.compile(r"jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", re.IGNORECASE)
 WORD = re.compile(r"\b[^\W\d_]{2,}\b")  # two letters or more
+MONTH_OF_YEAR = re.compile(r"(19|20)\d\d[-/](0[1-9]|1[0-2])|(0[1-9]|1[0-2])/(19|20)\d\d|[A-Za-z]{3,9}[- ](19|20)\d\d", re.ASCII)
 N_TRIED = 30  # distinct cells that decide which formats are tried
 
 
@@ -78,6 +81,8 @@ def date_formats(cells: Mapping[str, int]) -> dict[str, int]:
 
 
 def _looks_like_date(cell: str) -> bool:
+    if MONTH_OF_YEAR.fullmatch(cell.strip()):
+        return True
     n_numbers = len(re.findall(r"\d+", cell))
     return n_numbers >= 3 or (n_numbers == 2 and MONTH.search(cell) is not None) or (len(cell) == 8 and cell.isdecimal())
 

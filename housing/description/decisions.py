@@ -2,7 +2,6 @@
 
 import re
 import statistics
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,10 +10,10 @@ from typing import Any, Self
 from housing.core.errors import ConfigError
 from housing.data.read_options import FALSE_CELLS, TRUE_CELLS, ReadOptions
 from housing.description.cells import MISSING_MARKS, NO_NUMBERS, date_formats, date_seconds, split_words, true_and_false
-from housing.description.doubts import level_doubts, number_doubts, written_units
+from housing.description.doubts import date_doubts, level_doubts, number_doubts, written_units
 from housing.description.profile import ColumnProfile, FileProfile
 from housing.schema.column import MAX_FEATURE, MAX_INTEGER
-from housing.schema.dates import ISO_DATE, format_date
+from housing.schema.dates import ISO_DATE
 from housing.schema.written_numbers import parse_written_number
 
 MIN_NUMBER_SHARE = 0.9  # of the present cells of a column of numbers; the others are taken as missing
@@ -277,8 +276,13 @@ def _plain_number(column: ColumnProfile, reading: _Reading) -> Decision:
 
 def _without_odd(decided: Decision, column: ColumnProfile, odd: Mapping[str, int], reading: _Reading) -> Decision:
     """Return the decision that takes odd cells as missing, with a warning."""
-    if not odd or len(odd) > MAX_ODD_CELLS:
+    if not odd:
         return decided
+    if len(odd) > MAX_ODD_CELLS:
+        problem = (
+            f"{column.name!r}: {sum(odd.values()):,} or more cells are no numbers, such as {_counts(odd)}. Training refuses them."
+        )
+        return replace(decided, warnings=(*decided.warnings, problem))
     reading.column_na_values[column.name] = dict(odd)
     count = f"{sum(odd.values()):,} of {column.n_rows:,} values"
     warning = f"{column.name!r}: {count} do not parse and are taken as missing: {_counts(odd)}."
@@ -331,22 +335,12 @@ def _decide_date(column: ColumnProfile, cells: Mapping[str, int], formats: Mappi
         return _left_out(column, "dates and others", f"has dates in several formats, or among other texts ({', '.join(formats)})")
     declared = {"type": "date"} if form == ISO_DATE else {"type": "date", "format": form}
     decided = _without_odd(Decision(column.name, declared, (f"dates written as {form}",)), column, odd, reading)
-    decided = replace(decided, warnings=(*decided.warnings, *_century_doubt(column, cells, form)))
+    decided = replace(decided, warnings=(*decided.warnings, *date_doubts(column, cells, form)))
     equal = [other for other, count in formats.items() if count == formats[form]]
     if len(equal) == 1:
         return decided
     doubt = f"{column.name!r} has dates that {' and '.join(equal)} fit (such as {_examples(column)}): check which one is right."
     return replace(decided, warnings=(*decided.warnings, doubt))
-
-
-def _century_doubt(column: ColumnProfile, cells: Mapping[str, int], form: str) -> Iterator[str]:
-    """Yield a warning if years of two digits lie in the future: the century is a guess."""
-    latest = max(seconds for cell in cells if (seconds := date_seconds(cell, form)) is not None)
-    if "%y" in form and latest > time.time():
-        yield (
-            f"{column.name!r} has years of two digits, which are read as 1969 to 2068: the latest date is"
-            f" {format_date(latest, ISO_DATE)}. If it means the century before, write the years with four digits."
-        )
 
 
 def _decide_written_number(column: ColumnProfile, unit: str, reading: _Reading) -> Decision:

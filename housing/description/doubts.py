@@ -1,18 +1,22 @@
 """Doubts about single columns: what is read in one way and may be meant in another."""
 
 import re
+import time
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from housing.description.cells import MISSING_MARKS, parse_number
+from housing.description.cells import MISSING_MARKS, date_seconds, parse_number
 from housing.description.profile import ColumnProfile
 from housing.schema.column import Vector
-from housing.schema.dates import EPOCH, format_date
+from housing.schema.dates import EPOCH, ISO_DATE, format_date
 from housing.schema.written_numbers import read_written_number
 
 MARKS = (-9999999, -999999, -99999, -9999, -999, -99, 9999, 99999, 999999, 9999999)  # numbers that often mean a missing value
+DATE_MARKS = ("1899-12-30", "1900-01-01", "1970-01-01", "2099-12-31", "2999-12-31", "9999-12-31")  # dates that often mean that
+PERIOD = re.compile(r"(19|20)\d\d[- ]?(Q[1-4]|W\d\d)|(Q[1-4]|W\d\d)[- ]?(19|20)\d\d", re.IGNORECASE | re.ASCII)
 MARK_DISTANCE = 5  # times the range of the other numbers
 TIME_NAME = re.compile(
     r"(.*[ _.-])?(date|datum|day|time|timestamp|datetime|epoch|created|updated)([ _.-]?(at|on))?", re.IGNORECASE
@@ -82,11 +86,34 @@ def level_doubts(column: ColumnProfile, levels: Mapping[str, int]) -> Iterator[s
             yield f"{column.name!r} has numbers with several units: {_listed(units)}. It is read as a category."
     spellings = defaultdict[str, list[str]](list)
     for level in levels:
-        spellings[" ".join(level.casefold().split())].append(level)
+        spellings[" ".join(unicodedata.normalize("NFKC", level).casefold().split())].append(level)
     twins = [same for same in spellings.values() if len(same) > 1]
     if twins:
         shown = "; ".join(" and ".join(map(repr, same)) for same in twins[:N_EXAMPLES])
         yield f"{column.name!r} has levels that differ only in case or spaces: {shown}. Each is a level of its own."
+    if sum(PERIOD.fullmatch(level.strip()) is not None for level in levels) > len(levels) / 2:
+        yield (
+            f"{column.name!r} has quarters or weeks as text ({_listed(levels)}). It is read as a category, to which later ones"
+            " are unknown: write their first day as a date for their order to be used."
+        )
+
+
+def date_doubts(column: ColumnProfile, cells: Mapping[str, int], form: str) -> Iterator[str]:
+    """Yield what dates of a column may mean besides their value."""
+    days = {cell: seconds for cell in cells if (seconds := date_seconds(cell, form)) is not None}
+    ends = min(days.values()), max(days.values())
+    if "%y" in form and ends[1] > time.time():
+        yield (
+            f"{column.name!r} has years of two digits, which are read as 1969 to 2068: the latest date is"
+            f" {format_date(ends[1], ISO_DATE)}. If it means the century before, write the years with four digits."
+        )
+    marks = {cell: cells[cell] for cell, seconds in days.items() if format_date(seconds, ISO_DATE) in DATE_MARKS}
+    for cell, count in marks.items():
+        if count > 1 and days[cell] in ends and len(days) > len(marks):
+            yield (
+                f"{column.name!r} is {cell} in {count:,} rows. If it means a missing value, add to read: column_na_values:"
+                f" {{{column.name!r}: ['{cell}']}}, and to the column: nullable: true."
+            )
 
 
 def written_units(cells: Mapping[str, int], parse: str) -> Counter[tuple[str, str]]:

@@ -96,7 +96,8 @@ def sniff(path: Path, known: Mapping[str, Any] | None = None) -> Sniffed:
     options, found_by_rows = _sniff_rows([cells for _, cells in rows], options, known)
     evidence |= {key: text for key, text in found_by_rows.items() if key not in known}
     if options.duplicates == "number":
-        warnings.append(f"{found_by_rows['duplicates']}. The columns are numbered: {', '.join(number_duplicates(rows[0][1]))}.")
+        names = number_duplicates([_unquoted(name.strip()) if options.strip else name for name in rows[0][1]])
+        warnings.append(f"{found_by_rows['duplicates']}. The columns are numbered: {', '.join(names)}.")
     changed = {key: text for key, text in evidence.items() if getattr(options, key) != getattr(PLAIN, key)}
     return Sniffed(options, changed, tuple(warnings))
 

@@ -41,10 +41,9 @@ def has_time(date_format: str) -> bool:
 
 
 def is_date_format(date_format: object) -> bool:
-    """Return whether a format has year, month and day, so that it reads what it writes."""
+    """Return whether a format has year and month, so that it reads what it writes. Without a day, it means the first."""
     try:
-        return isinstance(date_format, str) and parse_date(SAMPLE.strftime(date_format), date_format) == (
-            SAMPLE - EPOCH
-        ) / timedelta(seconds=1)
+        read = isinstance(date_format, str) and parse_date(SAMPLE.strftime(date_format), date_format)
+        return read in [(day - EPOCH) / timedelta(seconds=1) for day in (SAMPLE, SAMPLE.replace(day=1))]
     except ValueError:
         return False

@@ -91,7 +91,7 @@ def _category_faults(column: "Column") -> Iterator[str]:
 def _text_faults(column: "Column") -> Iterator[str]:
     """Yield faults of the attributes that say how numbers and dates are written."""
     if column.type == "date" and not is_date_format(column.format):
-        yield f"format must have year, month and day in the directives of strptime, such as %d.%m.%Y (got {column.format!r})."
+        yield f"format must have year and month in the directives of strptime, such as %d.%m.%Y (got {column.format!r})."
     elif column.type != "date" and column.format:
         yield f"format needs the type date (got {column.type})."
     if column.parse not in ("", *PARSES):

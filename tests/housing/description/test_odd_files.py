@@ -115,6 +115,9 @@ def test_what_stands_around_rows_is_found(tmp_path: Path, text: str, read: dict[
         (["2024-01-07 10:00:00", "2024-01-08"], {"type": "date", "format": "%Y-%m-%d %H:%M:%S"}, 1704621600),
         (["01/31/2024 02:30 PM", "02/01/2024 01:00 AM"], {"type": "date", "format": "%m/%d/%Y %I:%M %p"}, 1706711400),
         (["31-Jan-24", "01-Feb-24"], {"type": "date", "format": "%d-%b-%y"}, 1706659200),
+        (["2024-01", "2024-02"], {"type": "date", "format": "%Y-%m"}, 1704067200),
+        (["Jan 2024", "Feb 2024"], {"type": "date", "format": "%b %Y"}, 1704067200),
+        (["01/2024", "02/2024"], {"type": "date", "format": "%m/%Y"}, 1704067200),
         ([20240131, 20240201], {"type": "date", "format": "%Y%m%d"}, 1706659200),
     ],
 )
@@ -168,6 +171,13 @@ def test_a_target_with_a_currency_is_a_number(tmp_path: Path) -> None:
             content(["03/01/65", "14/02/19"]),
             "'x' has years of two digits, which are read as 1969 to 2068: the latest date is 2065-01-03",
         ),
+        (
+            content(["9999-12-31", "2024-01-07", "2024-02-07"]),
+            "'x' is 9999-12-31 in 8 rows. If it means a missing value, add to read",
+        ),
+        (content(["2024-Q1", "2024-Q2"]), "'x' has quarters or weeks as text ('2024-Q1', '2024-Q2'). It is read as a category"),
+        (content(["caf\u00e9", "cafe\u0301"]), "'x' has levels that differ only in case or spaces: 'caf\u00e9' and 'cafe\u0301'"),
+        (content([1, 2], header="noise, y,y"), "The columns are numbered: noise, y, y_2"),
         (content([7, 7, 9], header="noise,shopId,y"), "'shopId' has the name of an identifier, but is read as a number"),
         (TABLE.replace("\n", "\nnoise,x,y\n", 1), "The header stands among the rows again (1 times)"),
         (content([-999, 1, 2, 3]), "'x' is -999 in 6 sampled rows, far from its other values"),
@@ -306,3 +316,12 @@ def test_a_repeated_name_is_refused_unless_the_columns_are_numbered(tmp_path: Pa
         read_table(TableSettings.from_config(OmegaConf.create(declared)))
     table = read_table(TableSettings.from_config(OmegaConf.create({**declared, "read": {"duplicates": "number"}})))
     assert table.matrix.tolist() == [[1, 2]]
+
+
+def test_a_target_with_many_cells_that_are_no_numbers_is_warned_of_before_training_refuses_it(tmp_path: Path) -> None:
+    rows = [f"{7919 * row % 1000};{row}{',' if row % 2 else '.'}5" for row in range(150)]
+    (tmp_path / "t.csv").write_text("\n".join(["x;y", *rows, ""]), encoding="utf-8")
+    with pytest.raises(TableError, match="Not a number: '1,5'"):
+        describe_file(tmp_path / "t.csv")
+    page = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert "75 or more cells are no numbers, such as" in page

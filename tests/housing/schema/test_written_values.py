@@ -88,8 +88,8 @@ def test_parts_of_a_date() -> None:
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"type": "date", "format": "%H:%M"}, "format must have year, month and day"),
-        ({"type": "date", "format": 5}, "format must have year, month and day"),
+        ({"type": "date", "format": "%H:%M"}, "format must have year and month"),
+        ({"type": "date", "format": 5}, "format must have year and month"),
         ({"type": "float", "format": "%Y"}, "format needs the type date"),
         ({"type": "float", "parse": "money"}, "parse must be number"),
         ({"type": "category", "categories": ("a",), "parse": "number"}, "parse: number needs the type float or int"),
