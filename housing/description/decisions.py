@@ -296,6 +296,11 @@ def _decide_text(column: ColumnProfile, levels: Mapping[str, int], reading: _Rea
     unit = _unit(column)
     if unit is not None:
         return _decide_written_number(column, unit, reading)
+    return _decide_words(column, levels, cells)
+
+
+def _decide_words(column: ColumnProfile, levels: Mapping[str, int], cells: Mapping[str, int]) -> Decision:
+    """Decide on texts that are neither dates nor numbers of one unit: a category, free text, or neither."""
     n_levels = len(levels) or len(column.distinct)
     repeats = n_levels <= min(MAX_LEARNED, max(MAX_LISTED, MAX_LEVEL_SHARE * column.n_present))
     if not repeats and (units := _several_units(column)):

@@ -202,8 +202,9 @@ def test_a_noisy_copy_of_the_target_is_kept_with_a_question(tmp_path: Path) -> N
 
 
 def test_duplicates_and_a_capped_or_skewed_target_are_found(tmp_path: Path) -> None:
-    y = np.minimum(np.exp(RANDOM.normal(size=600)), 3.0)
-    frame = pd.DataFrame({"a": RANDOM.normal(size=600), "y": y.round(4)})
+    random = np.random.default_rng(0)
+    y = np.minimum(np.exp(random.normal(size=600)), 3.0)
+    frame = pd.DataFrame({"a": random.normal(size=600), "y": y.round(4)})
     frame.iloc[10] = frame.iloc[3]
     frame["a"] = np.where(frame.index == 20, frame.a[4], frame.a)
     frame.to_csv(tmp_path / "t.csv", index=False)
@@ -211,10 +212,10 @@ def test_duplicates_and_a_capped_or_skewed_target_are_found(tmp_path: Path) -> N
     assert "1 of 600 rows are duplicates of an earlier row" in out
     assert "2 of 600 rows have the features of an earlier row" in out
     assert re.search(r"'y' looks capped: .* % of the rows have the highest value, 3\.", out)
-    frame.assign(y=np.exp(2 * RANDOM.normal(size=600))).to_csv(tmp_path / "t.csv", index=False)
+    frame.assign(y=np.exp(2 * random.normal(size=600))).to_csv(tmp_path / "t.csv", index=False)
     out = describe(settings(tmp_path / "t.csv", overwrite=True), next_command)
     assert "'y' is heavily skewed" in out and "Train with target.transform=auto" in out
-    frame.assign(y=np.exp(2 * RANDOM.normal(size=600)) - 1).to_csv(tmp_path / "t.csv", index=False)
+    frame.assign(y=np.exp(2 * random.normal(size=600)) - 1).to_csv(tmp_path / "t.csv", index=False)
     out = describe(settings(tmp_path / "t.csv", overwrite=True), next_command)
     assert "'y' is heavily skewed" in out and "target.transform" not in out
 
