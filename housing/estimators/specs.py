@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from housing.bundle.ensemble import ALL
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
-from housing.core.validators import POSITIVE
+from housing.core.validators import POSITIVE, integer, optional
 from housing.estimators.arguments import check_estimator
 
 
@@ -32,6 +32,8 @@ class EstimatorSpec:
         Labels of the feature blocks that the estimator sees, or None for all.
     weight
         How much the estimator counts in the mean of the members.
+    max_rows
+        The estimator is left out of fits on more rows, or None for no limit.
     """
 
     name: str
@@ -42,6 +44,7 @@ class EstimatorSpec:
     visible_blocks: list[str] | None = None
     early_stopping_rounds: int | None = None
     weight: float = 1.0
+    max_rows: int | None = None
 
     @property
     def features_key(self) -> str:
@@ -74,6 +77,8 @@ def _expand_seeds(name: str, member: Mapping[str, Any], default_features: DictCo
         raise ConfigError(f"model.members.{name}.n_seeds must be 1 (got {n_seeds}): the estimator has no random_state to vary")
     weight = member.get("weight", 1.0)
     POSITIVE.validate(f"model.members.{name}.weight", weight)
+    max_rows = member.get("max_rows")
+    optional(integer(1)).validate(f"model.members.{name}.max_rows", max_rows)
     features: Any = OmegaConf.to_container(member.get("features") or default_features, resolve=True)
     for index in range(n_seeds):
         estimator: Any = OmegaConf.to_container(model.estimator, resolve=True)
@@ -88,4 +93,5 @@ def _expand_seeds(name: str, member: Mapping[str, Any], default_features: DictCo
             member.get("visible_blocks"),
             model.get("early_stopping"),
             weight,
+            max_rows,
         )

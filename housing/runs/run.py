@@ -34,7 +34,7 @@ from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.tracking.runs import Run, RunRecord
 from housing.tracking.store import Store
-from housing.training.build import BuildSettings, build
+from housing.training.build import BuildSettings, build, describe_weights
 from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import as_loss
 from housing.training.ranking_metric import RankingMetric
@@ -219,7 +219,12 @@ def _choice_tags(bundle: Bundle) -> dict[str, str]:
     """Return tags of what the run chose on its validation rows."""
     method = bundle.card["encoding"]["method"]
     tags = {tracking_tags.TRANSFORM: bundle.card["target"]["transform"]}
-    return tags if method is None else {**tags, tracking_tags.ENCODING: method}
+    if method is not None:
+        tags[tracking_tags.ENCODING] = method
+    members = bundle.card["members"]
+    if members["validation_rmse"]:
+        tags[tracking_tags.MEMBERS] = describe_weights(members["weights"])
+    return tags
 
 
 def log_bundle(tracked_run: Run, folder: Path, schema: Schema) -> None:

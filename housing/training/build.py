@@ -27,6 +27,7 @@ from housing.training.estimators import AUTO, LOG, FittedEstimator, Model, expor
 from housing.training.fitting import FitSettings, fit
 from housing.training.holdout import HoldoutPredictions
 from housing.training.intervals import IntervalSettings, fit_interval
+from housing.training.member_selection import MemberSelection
 from housing.training.metrics import measure_cost, round_metrics
 from housing.training.ranking_metric import RankingMetric
 
@@ -102,6 +103,7 @@ def build(
         scores = cross_validate(settings.cross_validation, encoding.settings, settings.metric, table, parts, on_fold)
     model = fit(encoding.settings, table, parts.train, parts.valid, on_round=on_round)
     _report_transform(settings.fit, model)
+    _report_selection(model.selection)
     first, valid_matrix = model, table.matrix[parts.valid]
     predicted = model.predict(valid_matrix)
     metrics = scores or settings.metric.score(predicted, table.target[parts.valid], table.weight_of(parts.valid))
@@ -130,8 +132,22 @@ def _report_transform(settings: FitSettings, model: Model) -> None:
     """Log which transform `target.transform=auto` chose, and why."""
     if settings.transform == AUTO:
         scores = " and ".join(f"{rmse:.6g} with {transform}" for transform, rmse in model.rmse_by_transform.items())
-        without_log = "" if LOG in model.rmse_by_transform else "; log needs targets above 0"
+        skewed = "" if settings.min_skewness is None else f" with a skewness of at least {settings.min_skewness:g}"
+        without_log = "" if LOG in model.rmse_by_transform else f"; log needs targets above 0{skewed}"
         log.info("target.transform=auto chose %s: the RMSE on validation rows is %s%s.", model.transform, scores, without_log)
+
+
+def _report_selection(selection: MemberSelection) -> None:
+    """Log which members a fit selected, and the RMSE of each candidate."""
+    if selection.held_out_rmse:
+        candidates = ", ".join(f"{name} {rmse:.6g}" for name, rmse in selection.held_out_rmse.items())
+        log.info("Members, selected by RMSE on the validation rows: %s (%s).", describe_weights(selection.weights), candidates)
+
+
+def describe_weights(weights: Mapping[str, float]) -> str:
+    """Return the members of a model with their shares of the weighted mean, as a text."""
+    total = sum(weights.values())
+    return " + ".join(f"{weight / total:.0%} {name}" for name, weight in weights.items())
 
 
 def build_bundle(model: Model, table: Table, fit_rows: Rows, check_rows: Rows, parity_tolerance: float) -> Bundle:
@@ -190,6 +206,7 @@ def model_card(
         "run_id": run_id,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "encoding": {"method": encoding.method, settings.metric.name: round_metrics(encoding.scores)},
+        "members": {"weights": first.selection.weights, "validation_rmse": round_metrics(first.selection.held_out_rmse)},
         "metrics": round_metrics(metrics),
         "target": {"transform": first.transform, "validation_rmse": round_metrics(first.rmse_by_transform)},
         "data": {

@@ -16,6 +16,7 @@ from housing.estimators.specs import EstimatorSpec
 from housing.features.pipeline import Features
 from housing.schema.column import Column, Matrix, Vector
 from housing.training.callbacks import OnRound
+from housing.training.member_selection import MemberSelection
 
 LIBRARY_ERRORS = ("CatBoostError", "LightGBMError")  # of libraries that may not be installed
 NONE, LOG, AUTO = "none", "log", "auto"
@@ -43,10 +44,13 @@ class Model:
         Boosting rounds at which early stopping ended, by estimator name.
     rmse_by_transform
         RMSE on the validation rows of the models that `target.transform=auto` fitted, by transform; otherwise empty.
+    selection
+        The members with their weights.
     """
 
     ensemble: Ensemble
     fit_seconds: float
+    selection: MemberSelection
     best_rounds: Mapping[str, int] = field(default_factory=dict)
     rmse_by_transform: Mapping[str, float] = field(default_factory=dict)
 

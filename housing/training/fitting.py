@@ -12,12 +12,13 @@ from threadpoolctl import threadpool_limits
 from housing.bundle.ensemble import Ensemble, Member
 from housing.bundle.log_transform import LogTransform
 from housing.core.errors import ConfigError
-from housing.core.validators import choice
+from housing.core.validators import BOOLEAN, NON_NEGATIVE, choice, optional
 from housing.data.split import Rows
 from housing.data.table import Table, weight_column
 from housing.data.units import HELD_OUT_SHARE, Units
 from housing.estimators.specs import EstimatorSpec, estimator_specs
 from housing.features.applicability import ApplicabilityDomain
+from housing.schema.column import Vector
 from housing.training.callbacks import OnRound, no_op
 from housing.training.estimators import (
     AUTO,
@@ -31,6 +32,7 @@ from housing.training.estimators import (
     fit_features,
     require_weighted_fit,
 )
+from housing.training.member_selection import MemberSelection, select_members
 from housing.training.metrics import score
 
 
@@ -46,12 +48,25 @@ class FitSettings:
         0 is every core.
     transform
         Of the target: "none", "log", or "auto" for the one with the lower RMSE on held-out rows.
+    min_skewness
+        With "auto", the logarithm is fitted only if the skewness of the target is at least this; None: always.
+    select_members
+        Whether to keep only the estimators, with weights, whose weighted mean has the lowest RMSE on held-out rows.
     """
 
     specs: tuple[EstimatorSpec, ...]
     applicability: Mapping[str, Any] | None = None
     n_threads: int = 0
     transform: str = NONE
+    min_skewness: float | None = None
+    select_members: bool = False
+
+    def __post_init__(self) -> None:
+        """Validate the settings."""
+        if self.select_members and self.applicability is not None:
+            raise ConfigError(
+                "model.select_members=true needs model.applicability=null: members of different regions are not compared."
+            )
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> Self:
@@ -59,7 +74,11 @@ class FitSettings:
         node = cfg.model.get("applicability")
         applicability: Any = None if node is None else OmegaConf.to_container(node, resolve=True)
         choice(*TRANSFORMS).validate("target.transform", cfg.target.transform)
-        return cls(tuple(estimator_specs(cfg)), applicability, cfg.n_threads, cfg.target.transform)
+        min_skewness = cfg.target.min_skewness
+        optional(NON_NEGATIVE).validate("target.min_skewness", min_skewness)
+        selects = cfg.model.get("select_members", False)
+        BOOLEAN.validate("model.select_members", selects)
+        return cls(tuple(estimator_specs(cfg)), applicability, cfg.n_threads, cfg.target.transform, min_skewness, selects)
 
     @property
     def uses_early_stopping(self) -> bool:
@@ -68,8 +87,8 @@ class FitSettings:
 
     @property
     def needs_validation(self) -> bool:
-        """Whether a fit depends on validation rows: for its boosting rounds, or for the transform of the target."""
-        return self.uses_early_stopping or self.transform != NONE
+        """Whether a fit depends on validation rows: for its boosting rounds, its members, or the transform of the target."""
+        return self.uses_early_stopping or self.select_members or self.transform != NONE
 
 
 def fit(
@@ -83,9 +102,9 @@ def fit(
 ) -> Model:
     """Fit a model on some rows of a table.
 
-    Early stopping and the transform of the target use the `validation` rows. Without them, every tenth training row is held out,
-    or whole `units` if there are any. If there is a `first` fit, its boosting rounds and its transform are taken, and no row is
-    held out.
+    Early stopping, the selection of members and the transform of the target use the `validation` rows. Without them, every tenth
+    training row is held out, or whole `units` if there are any. If there is a `first` fit, its boosting rounds, its members with
+    their weights and its transform are taken, and no row is held out.
 
     Raises
     ------
@@ -99,7 +118,8 @@ def fit(
         held_out = np.arange(len(rows)) % HELD_OUT_SHARE == 0 if units is None else units.hold_out(rows)
         validation, rows = rows[held_out], rows[~held_out]
     known = rows if validation is None else np.concatenate([rows, validation])
-    transforms = [first.transform] if first is not None else _transforms(settings.transform, table, known)
+    settings = replace(settings, specs=_specs_to_fit(settings.specs, len(known), first))
+    transforms = [first.transform] if first is not None else _transforms(settings, table, known)
     with threadpool_limits(settings.n_threads or None):
         data = _prepare(settings, table, rows, validation)
         models = [_fit_model(settings, data, transform, first, on_round) for transform in transforms]
@@ -108,18 +128,34 @@ def fit(
     return replace(best, fit_seconds=time.perf_counter() - start, rmse_by_transform=rmse)
 
 
-def _transforms(transform: str, table: Table, rows: Rows) -> list[str]:
+def _specs_to_fit(specs: tuple[EstimatorSpec, ...], n_rows: int, first: Model | None) -> tuple[EstimatorSpec, ...]:
+    """Return the estimators that suit the number of rows, or those of the `first` fit, with their weights."""
+    if first is None:
+        return tuple(spec for spec in specs if spec.max_rows is None or n_rows <= spec.max_rows)
+    weights = first.selection.weights
+    return tuple(replace(spec, weight=weights[spec.name]) for spec in specs if spec.name in weights)
+
+
+def _transforms(settings: FitSettings, table: Table, rows: Rows) -> list[str]:
     """Return the transforms of the target to fit. Raises ConfigError if a logarithm is required and does not exist."""
     too_low = rows[table.target[rows] <= 0]
-    if transform == LOG and too_low.size:
+    if settings.transform == LOG and too_low.size:
         row, name = int(too_low.min()), table.schema.target.name
         raise ConfigError(
             f"target.transform=log needs values above 0 in {name} (got {table.target[row]:g} in row {row} of the rows with a"
             f" {name}, counted from 0; {len(too_low):,} rows in all). Use target.transform=none, or remove these rows."
         )
-    if transform != AUTO:
-        return [transform]
-    return [NONE] if too_low.size else [NONE, LOG]
+    if settings.transform != AUTO:
+        return [settings.transform]
+    is_skewed = settings.min_skewness is None or _skewness(table.target[rows]) >= settings.min_skewness
+    return [NONE, LOG] if is_skewed and not too_low.size else [NONE]
+
+
+def _skewness(values: Vector) -> float:
+    """Return the third standardised moment, or 0 for equal values."""
+    deviations = values - values.mean()
+    deviation = float(np.sqrt(np.mean(deviations**2)))
+    return 0.0 if deviation == 0 else float(np.mean((deviations / deviation) ** 3))
 
 
 @dataclass(frozen=True)
@@ -152,7 +188,8 @@ def _prepare(settings: FitSettings, table: Table, rows: Rows, validation: Rows |
 
 def _fit_model(settings: FitSettings, data: _FitData, transform: str, first: Model | None, on_round: OnRound) -> Model:
     """Fit the estimators on the target, or on its logarithm."""
-    members, rounds_by_name = [], {}
+    members, rounds_by_name, held_out = [], {}, []
+    selects = settings.select_members and first is None
     rounds: Mapping[str, int] = {} if first is None else first.best_rounds
     for spec in settings.specs:
         fitted = data.features[spec.features_key]
@@ -162,11 +199,19 @@ def _fit_model(settings: FitSettings, data: _FitData, transform: str, first: Mod
         if spec.early_stopping_rounds:
             rounds_by_name[spec.name] = best_rounds(estimator)
         members.append(Member(estimator, fitted.index, spec.region, columns, spec.weight))
+        if selects and rows.validation is not None:
+            held_out.append(estimator.predict(rows.validation[0]))
     pipelines = [fitted.features for fitted in data.features.values()]
     ensemble = Ensemble(data.table.schema, pipelines, members, data.applicability)
+    selection = MemberSelection({spec.name: spec.weight for spec in settings.specs})
+    if held_out and data.validation is not None:
+        scored = data.table.take(data.validation)
+        ensemble, selection = select_members(
+            ensemble, list(selection.weights), np.stack(held_out), scored, log_target=transform == LOG
+        )
     if transform == LOG:
         ensemble.transform = _fit_transform(ensemble, data) if first is None else first.ensemble.transform
-    return Model(ensemble, 0.0, rounds_by_name)
+    return Model(ensemble, 0.0, selection, rounds_by_name)
 
 
 def _fit_transform(ensemble: Ensemble, data: _FitData) -> LogTransform:

@@ -1,7 +1,7 @@
 """Command that measures and prints the tables of docs/explanation/benchmarks.md.
 
     scripts/bench [NAME ...]      without a name: all of them
-    scripts/bench anytable FOLDER FILE=TARGET ...      tables of your own, instead of the tutorial's
+    scripts/bench anytable FOLDER FILE=TARGET ...      tables of your own, instead of the tutorial's; also for `tables`
     scripts/bench automl FOLDER FILE=TARGET ...      the same; MINUTES=5 changes the time of each program (default 1)
     scripts/bench encodings FOLDER TABLE ...      tables of your own (FOLDER/data/TABLE.yaml), instead of a generated one
 
@@ -30,6 +30,7 @@ from scripts.benchmarks import (
     scale,
     splits,
     sweeps,
+    tables,
 )
 from scripts.benchmarks import serving as serving_peers
 from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
@@ -87,6 +88,7 @@ def retrain() -> None:
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "quality": quality.print_quality,
+    "tables": tables.print_tables,
     "anytable": any_table.print_journeys,
     "automl": automl.print_automl,
     "splits": splits.print_splits,
@@ -118,6 +120,7 @@ WITH_ARGUMENTS: dict[str, Callable[[Sequence[str]], None]] = {
     "anytable": any_table.print_journeys,
     "automl": automl.print_automl,
     "encodings": encodings.print_methods,
+    "tables": tables.print_tables,
 }
 
 

@@ -46,23 +46,34 @@ def print_journeys(arguments: Sequence[str] = ()) -> None:
     arguments
         A folder, and FILE=TARGET for each file in it. Without any, the table of the tutorial.
     """
+    tables = parse_tables("anytable", arguments)
+    print(f"| {HEADINGS} |\n|---|{'---:|' * HEADINGS.count('|')}")
+    for file, target in tables:
+        with tempfile.TemporaryDirectory() as home:
+            print(f"| {' | '.join(_travel(file, target, Path(home)))} |", flush=True)
+
+
+def parse_tables(benchmark: str, arguments: Sequence[str]) -> list[tuple[Path, str]]:
+    """Return the files and their targets that the arguments of a benchmark name, or the table of the tutorial."""
     folder, *pairs = arguments or EXAMPLE
     if not pairs or not all("=" in pair for pair in pairs):
-        sys.exit("error: anytable needs a folder, and FILE=TARGET for each file in it, such as: data houses.csv=price")
-    print(f"| {HEADINGS} |\n|---|{'---:|' * HEADINGS.count('|')}")
-    for pair in pairs:
-        file, _, target = pair.partition("=")
-        with tempfile.TemporaryDirectory() as home:
-            print(f"| {' | '.join(_travel((PROJECT / folder / file).resolve(), target, Path(home)))} |", flush=True)
+        sys.exit(f"error: {benchmark} needs a folder, and FILE=TARGET for each file in it, such as: data houses.csv=price")
+    return [((PROJECT / folder / file).resolve(), target) for file, _, target in (pair.partition("=") for pair in pairs)]
+
+
+def describe(file: Path, target: str, home: Path) -> tuple[Path, float, str]:
+    """Describe a file, and return its declaration in `home`/my/data, the duration in seconds, and the printed text."""
+    (home / "my").mkdir()
+    arguments = (f"--config-dir={home}/my", f"file='{file}'", f"target='{target}'")
+    seconds, text = run("-m", "housing.describe", *arguments, home=str(home))
+    (declaration,) = (home / "my" / "data").glob("*.yaml")
+    return declaration, seconds, text
 
 
 def _travel(file: Path, target: str, home: Path) -> list[str]:
     """Take a file from describe to a served prediction, and return the cells of its line."""
-    (home / "my").mkdir()
-    config = f"--config-dir={home}/my"
-    describe_seconds, described = run("-m", "housing.describe", config, f"file='{file}'", f"target='{target}'", home=str(home))
-    (declaration,) = (home / "my" / "data").glob("*.yaml")
-    table = (config, f"data={declaration.stem}")
+    declaration, describe_seconds, described = describe(file, target, home)
+    table = (f"--config-dir={home}/my", f"data={declaration.stem}")
     train_seconds, _ = run("-m", "housing.train", *table, *SMALL_MODEL, home=str(home))
     promote_seconds, _ = run("-m", "housing.promote", *table, "gate.min_rows=20", home=str(home))
     rows, offline = _predict_offline(file, table, home)

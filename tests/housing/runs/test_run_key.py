@@ -58,5 +58,5 @@ def test_a_run_with_tags_of_another_format_is_not_reused(home: Path, monkeypatch
     tree = ("model=decision_tree", "figures=false")
     first = train(home, *tree)
     assert train(home, *tree).run_id == first.run_id
-    monkeypatch.setattr(tags, "FORMAT", "4")
+    monkeypatch.setattr(tags, "FORMAT", "5")
     assert not train(home, *tree).reused

@@ -1,0 +1,127 @@
+"""Selection of members by their held-out predictions, from the config to the bundle."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from housing.core.errors import ConfigError
+from housing.data.split import Split, split
+from housing.data.table import Table
+from housing.runs.reproduction import reproduce
+from housing.schema.table_schema import Schema
+from housing.tracking import store as tracking_store
+from housing.tracking import tags
+from housing.training.build import BuildSettings, build
+from housing.training.estimators import Model
+from housing.training.fitting import FitSettings, fit
+from tests.support.tables import config, rentals_frame, train
+
+# Short fits with large steps.
+SMALL = (
+    "data=rentals",
+    "experiment=default",
+    "features=none",
+    "features.encoding.method=target_mean",
+    *(
+        f"model.members.{name}.model.estimator.{value}"
+        for name in ("boosted", "encoded", "cautious")
+        for value in ("n_estimators=30", "learning_rate=0.2")
+    ),
+    "model.members.extra_trees.model.estimator.n_estimators=5",
+)
+ROWS = 400
+
+
+def make_table(target: Any) -> Table:
+    """Return a table of two columns, whose target is a function of them and of normal noise."""
+    random = np.random.default_rng(0)
+    columns: dict[str, Any] = {"a": {"type": "float"}, "b": {"type": "float"}, "y": {"type": "float", "role": "target"}}
+    matrix, keys = random.uniform(-1, 1, (ROWS, 2)), np.arange(ROWS).astype(bytes).astype(object)
+    return Table(
+        Schema.from_dict({"name": "t", "columns": columns}), matrix, target(*matrix.T, random.normal(size=ROWS)), keys, "t"
+    )
+
+
+def fit_default(table: Table, *overrides: str) -> tuple[Model, Split]:
+    """Fit the small default model on the training rows, held out by the validation rows."""
+    cfg = config("train", *SMALL, *overrides)
+    parts = split(table, cfg.split)
+    return fit(FitSettings.from_config(cfg), table, parts.train, parts.valid), parts
+
+
+def test_a_sum_of_columns_is_left_to_the_linear_member() -> None:
+    model, _ = fit_default(make_table(lambda a, b, noise: 100 * a + 30 * b + 0.1 * noise))
+    assert list(model.selection.weights) == ["linear"]
+    assert min(model.selection.held_out_rmse, key=model.selection.held_out_rmse.__getitem__) == "linear"
+    assert len(model.ensemble.members) == len(model.ensemble.features) == 1
+
+
+def test_steps_are_left_to_trees_and_the_mean_is_at_least_as_good_as_each_candidate() -> None:
+    table = make_table(lambda a, b, noise: np.where(a > 0, 10.0, 0.0) * np.where(b > 0, 1.0, -1.0) + noise)
+    model, parts = fit_default(table)
+    weights, rmse = model.selection.weights, model.selection.held_out_rmse
+    assert "linear" not in weights and set(rmse) == {"boosted", "encoded", "cautious", "extra_trees", "linear"}
+    error = model.predict(table.matrix[parts.valid]) - table.target[parts.valid]
+    assert np.sqrt(np.mean(error**2)) <= min(rmse.values())
+    assert [member.weight for member in model.ensemble.members] == list(weights.values())
+
+
+def test_a_later_fit_takes_the_members_and_weights_of_the_first() -> None:
+    table = make_table(lambda a, b, noise: np.where(a > 0, 10.0, 0.0) + b + noise)
+    first, parts = fit_default(table)
+    settings = FitSettings.from_config(config("train", *SMALL))
+    again = fit(settings, table, np.concatenate([parts.train, parts.valid]), first=first)
+    assert again.selection.weights == first.selection.weights
+    assert [member.weight for member in again.ensemble.members] == [member.weight for member in first.ensemble.members]
+
+
+def test_a_member_is_left_out_of_fits_on_more_rows_than_its_limit() -> None:
+    table = make_table(lambda a, _, noise: a + noise)
+    n_rows = len(np.concatenate([(parts := fit_default(table)[1]).train, parts.valid]))
+    for limit, is_candidate in ((n_rows, True), (n_rows - 1, False)):
+        model, _ = fit_default(table, f"model.members.extra_trees.max_rows={limit}")
+        assert ("extra_trees" in model.selection.held_out_rmse) == is_candidate
+
+
+def test_the_logarithm_is_a_candidate_for_skewed_targets_only() -> None:
+    skewed = make_table(lambda a, b, noise: np.exp(2 * a + b + 0.1 * noise))
+    symmetric = make_table(lambda a, b, noise: 100 + a + b + noise)
+    assert set(fit_default(skewed)[0].rmse_by_transform) == {"none", "log"}
+    assert set(fit_default(symmetric)[0].rmse_by_transform) == {"none"}
+    assert set(fit_default(symmetric, "target.min_skewness=null")[0].rmse_by_transform) == {"none", "log"}
+
+
+def test_members_of_regions_cannot_be_selected() -> None:
+    with pytest.raises(ConfigError, match="select_members=true needs model.applicability=null"):
+        fit_default(make_table(lambda a, _, noise: a + noise), "model.applicability={quantile: 0.95, factor: 1}")
+
+
+def test_the_bundle_of_the_default_model_predicts_like_its_members(caplog: pytest.LogCaptureFixture) -> None:
+    table = make_table(lambda a, b, noise: 50 + np.where(a > 0, 10.0, 0.0) + 5 * b + noise)
+    cfg = config("train", *SMALL)
+    parts = split(table, cfg.split)
+    with caplog.at_level(logging.INFO):
+        bundle, metrics = build(BuildSettings.from_config(cfg), table, parts, run_id="none")
+    members = bundle.card["members"]
+    assert sum(members["weights"].values()) >= 1 and set(members["weights"]) <= set(members["validation_rmse"])
+    assert "Members, selected by RMSE on the validation rows: " in caplog.text
+    assert metrics["rmse"] <= min(members["validation_rmse"].values()) * 1.001
+    error = bundle.predict(table.matrix[parts.test]) - table.target[parts.test]
+    assert np.sqrt(np.mean(error**2)) < 1.5
+
+
+@pytest.mark.long
+def test_a_run_names_its_members_and_is_reproduced(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOUSING_HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    rentals_frame().to_csv(tmp_path / "data" / "rentals.csv", index=False)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    outcome = train(tmp_path, *SMALL, "figures=false")
+    run = tracking_store.connect(config("train", *SMALL).mlflow).runs.get(str(outcome.run_id))
+    assert "linear" in run.tags[tags.MEMBERS] and run.tags[tags.TRANSFORM] == "none"
+    repeated = reproduce(config("reproduce", f"run_id={outcome.run_id}"))
+    assert all(comparison.is_equal for comparison in repeated)
