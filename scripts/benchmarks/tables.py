@@ -92,7 +92,7 @@ def _measure_preset(cfg: DictConfig, table: Table, parts: Split) -> Measurement:
     start = time.process_time()
     bundle, metrics = build(BuildSettings.from_config(cfg), table, parts, run_id="none")
     seconds = time.process_time() - start
-    encoded = table.with_levels(bundle.schema.levels)
+    encoded = table.encoded_as(bundle.schema)
     rmse = score(bundle.predict(encoded.matrix[parts.test]), table.target[parts.test], None)["rmse"]
     return Measurement(rmse, seconds, metrics["latency_us"])
 
@@ -100,7 +100,7 @@ def _measure_preset(cfg: DictConfig, table: Table, parts: Split) -> Measurement:
 def _measure_libraries(table: Table, parts: Split) -> dict[str, Measurement]:
     """Fit the libraries on training and validation rows, with each library's own handling of categories."""
     rows = np.sort(np.concatenate([parts.train, parts.valid]))
-    table = table.with_levels(table.count_levels(rows))
+    table = table.learn(rows)
     fitted_on, test = _frame(table, rows), _frame(table, parts.test)
     measured = {}
     for name, fit in LIBRARIES.items():
@@ -113,9 +113,14 @@ def _measure_libraries(table: Table, parts: Split) -> dict[str, Measurement]:
 
 
 def _frame(table: Table, rows: Rows) -> pd.DataFrame:
-    """Return the features of some rows. Categories have pandas' type; levels that no fitted row has are missing."""
+    """Return the features of some rows. Categories have pandas' type; levels that no fitted row has are missing.
+
+    Columns of texts are left out, which the libraries do not read as they are.
+    """
     columns: dict[str, Any] = {}
     for index, column in enumerate(table.schema.features):
+        if column.is_free_text:
+            continue
         values = table.matrix[rows, index]
         if column.type != "category":
             columns[f"x{index}"] = values
