@@ -4,6 +4,7 @@
     scripts/bench anytable FOLDER FILE=TARGET ...      tables of your own, instead of the tutorial's; also for `tables`
     scripts/bench automl FOLDER FILE=TARGET ...      the same; MINUTES=5 changes the time of each program (default 1)
     scripts/bench encodings FOLDER TABLE ...      tables of your own (FOLDER/data/TABLE.yaml), instead of a generated one
+    scripts/bench texts FOLDER TABLE=COLUMN ...      tables of your own with a text, instead of a generated one
 
 All need the real table in data/ (python -m housing.fetch). ROUNDS=5 changes the number of rounds (default 3).
 """
@@ -31,6 +32,7 @@ from scripts.benchmarks import (
     splits,
     sweeps,
     tables,
+    texts,
 )
 from scripts.benchmarks import serving as serving_peers
 from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
@@ -95,6 +97,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "columns": columns.print_columns,
     "encodings": encodings.print_methods,
     "levels": encodings.print_row_cost,
+    "texts": texts.print_texts,
     "intervals": intervals.print_intervals,
     "sweep": sweeps.print_overhead,
     "search": sweeps.print_search,
@@ -121,6 +124,7 @@ WITH_ARGUMENTS: dict[str, Callable[[Sequence[str]], None]] = {
     "automl": automl.print_automl,
     "encodings": encodings.print_methods,
     "tables": tables.print_tables,
+    "texts": texts.print_texts,
 }
 
 

@@ -59,11 +59,11 @@ def print_methods(arguments: Sequence[str] = ()) -> None:
             for table, model in ((table, model) for table in tables for model in MODELS):
                 method = () if key == "method" else ("features.encoding.method=target_mean_and_share",)
                 overrides = [(f"data={table}", f"model={model}", *method, f"features.encoding.{key}={value}") for value in values]
-                rmse = [f"{_validation_rmse(Path(folder), *each):.5g}" for each in overrides]
+                rmse = [f"{validation_rmse(Path(folder), *each):.5g}" for each in overrides]
                 print(f"| {table} | {model} | {' | '.join(rmse)} |", flush=True)
 
 
-def _validation_rmse(folder: Path, *overrides: str) -> float:
+def validation_rmse(folder: Path, *overrides: str) -> float:
     """Return the mean validation RMSE of a fit on training rows, over several splits."""
     errors = []
     for number in range(N_SPLITS):
