@@ -1,12 +1,14 @@
 """Boosting libraries: fits with early stopping, reported progress and a given number of rounds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from housing.schema.column import Matrix, Vector
+from housing.features.encoding import in_precision
+from housing.schema.column import Vector
 
 # pylint: disable=import-outside-toplevel  # libraries take seconds to import, and may not be installed
 
@@ -19,7 +21,7 @@ Report = Callable[[int, float | None], None]  # boosting rounds done, validation
 class WeightedRows:
     """Rows to fit on or to validate with. `weight` is None if all rows count alike."""
 
-    columns: Matrix
+    columns: NDArray[Any]
     target: Vector
     weight: Vector | None
 
@@ -72,12 +74,16 @@ def boosting_of(estimator: Any) -> Boosting | None:
     return BOOSTING.get(type(estimator).__name__ if library == "sklearn" else library)
 
 
-def as_fitted(estimator: Any, columns: Matrix) -> Any:
+def as_fitted(estimator: Any, columns: NDArray[Any]) -> Any:
     """Return columns in the precision that an estimator and its ONNX graph compare: boosted trees use float32."""
     if boosting_of(estimator) is None:
         return columns
-    with np.errstate(over="ignore"):
-        return columns.astype(np.float32)
+    return in_precision(columns, np.float32)
+
+
+def precision_of(estimators: Iterable[Any]) -> type[np.floating[Any]]:
+    """Return the precision of columns that estimators share: float32 if all of them are boosted trees, else float64."""
+    return np.float64 if any(boosting_of(estimator) is None for estimator in estimators) else np.float32
 
 
 def fit_boosting(

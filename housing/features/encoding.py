@@ -1,6 +1,7 @@
 """Encoding: the last step before an estimator, from columns with categories and gaps to plain numbers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +75,15 @@ class Encoder:
         self.names += [f"{schema.features[index].name}_{suffix}" for index in self.many_levels for suffix in encoding.suffixes]
         self.arrays: dict[str, NDArray[np.float64]] = {}
 
-    def fit_transform(self, matrix: Matrix, target: Vector, derived: Sequence[Matrix], weight: Vector | None = None) -> Matrix:
-        """Fit on training rows, and return their encoded columns, shape (rows, names).
+    def fit_transform(
+        self,
+        matrix: Matrix,
+        target: Vector,
+        derived: Sequence[NDArray[Any]],
+        weight: Vector | None = None,
+        precision: type[np.floating[Any]] = np.float64,
+    ) -> NDArray[Any]:
+        """Fit on training rows, and return their encoded columns in a precision, shape (rows, names).
 
         Learn the medians of numbers and derived columns, 0 for a column without any value, and the numbers of levels.
         """
@@ -87,7 +95,8 @@ class Encoder:
         for index, n_levels in zip(self.many_levels, self._n_levels.tolist(), strict=True):
             self.arrays[f"level_values_{index}"] = self.encoding.level_values(matrix[:, index], target, weight, n_levels)
             encoded.append(self.encoding.out_of_fold_values(matrix[:, index], target, weight, n_levels))
-        return np.concatenate([*self._parts(matrix, derived), *encoded], axis=1)
+        parts = [in_precision(part, precision) for part in (*self._parts(matrix, derived), *encoded)]
+        return np.concatenate(parts, axis=1)
 
     def transform(self, matrix: Matrix, derived: Sequence[Matrix]) -> Matrix:
         """Return the encoded columns of new rows, shape (rows, names)."""
@@ -112,6 +121,12 @@ class Encoder:
             values = matrix[:, self._level_columns]
             parts.append(((values == self._level_codes) | (np.isnan(values) & self._is_missing_level)).astype(np.float64))
         return parts
+
+
+def in_precision(columns: NDArray[Any], precision: type[np.floating[Any]]) -> NDArray[Any]:
+    """Return columns in a precision, without a copy if they have it. Numbers above those of float32 become infinite."""
+    with np.errstate(over="ignore"):
+        return columns.astype(precision, copy=False)
 
 
 def _find_many_levels(columns: Sequence[tuple[int, Column]], encoding: CategoryEncoding) -> list[int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
 from housing.features.applicability import ApplicabilityDomain
-from housing.features.encoding import Encoder
+from housing.features.encoding import Encoder, in_precision
 from housing.features.gaussian_process import LocalGaussianProcess
 from housing.features.landmarks import LandmarkDistances
 from housing.features.level_encodings import CategoryEncoding
@@ -138,12 +138,21 @@ class Features:
         hidden = {name for label, block in self.blocks.items() if label not in blocks for name in block.names}
         return [index for index, name in enumerate(self.names) if name not in hidden]
 
-    def fit_transform(self, matrix: Matrix, target: Vector, weight: Vector | None = None) -> Matrix:
-        """Fit on training rows and return their columns, shape (rows, names); columns from targets are out of fold."""
-        derived = [_fit_transform(block, matrix, target, weight) for block in self.blocks.values()]
+    def fit_transform(
+        self, matrix: Matrix, target: Vector, weight: Vector | None = None, precision: type[np.floating[Any]] = np.float64
+    ) -> NDArray[Any]:
+        """Fit on training rows and return their columns, shape (rows, names); columns from targets are out of fold.
+
+        With the precision float32, each block's columns are rounded as soon as they are there, which halves the peak of memory.
+        """
+        is_rounded = not self.encoder.impute  # medians are those of the exact columns
+        derived = []
+        for block in self.blocks.values():
+            columns = _fit_transform(block, matrix, target, weight)
+            derived.append(in_precision(columns, precision) if is_rounded else columns)
         if self.applicability is not None:
             self.applicability.fit(matrix)
-        return self.encoder.fit_transform(matrix, target, derived, weight)
+        return self.encoder.fit_transform(matrix, target, derived, weight, precision)
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Return the columns of new rows, shape (rows, names)."""

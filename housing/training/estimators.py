@@ -1,18 +1,27 @@
 """Fitted estimators: features and one estimator of a model, fitted on training rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from housing.bundle.ensemble import Ensemble
 from housing.core.errors import ConfigError, TargetError
 from housing.data.split import Rows
 from housing.data.table import Table
-from housing.estimators.boosting import BoostingFit, WeightedRows, as_fitted, boosting_of, fit_boosting
+from housing.estimators.boosting import (
+    BoostingFit,
+    WeightedRows,
+    as_fitted,
+    boosting_of,
+    fit_boosting,
+    precision_of,
+)
 from housing.estimators.specs import EstimatorSpec
+from housing.features.encoding import in_precision
 from housing.features.pipeline import Features
 from housing.schema.column import Column, Matrix, Vector
 from housing.training.callbacks import OnRound
@@ -73,7 +82,7 @@ class FittedFeatures:
     index
         Position among the features of the ensemble.
     columns, target
-        Training rows, shape (rows, len(features.names)) and (rows,).
+        Training rows, shape (rows, len(features.names)) and (rows,). Columns that only boosted trees receive are float32.
     weight
         How much each training row counts, shape (rows,), or None if all count alike.
     validation, validation_weight
@@ -82,10 +91,10 @@ class FittedFeatures:
 
     features: Features
     index: int
-    columns: Matrix
+    columns: NDArray[Any]
     target: Vector
     weight: Vector | None
-    validation: tuple[Matrix, Vector] | None
+    validation: tuple[NDArray[Any], Vector] | None
     validation_weight: Vector | None
 
     def with_log_target(self) -> "FittedFeatures":
@@ -101,21 +110,25 @@ class FittedFeatures:
         return replace(self, columns=self.columns[:, columns], validation=validation)
 
 
-def fit_features(spec: EstimatorSpec, index: int, table: Table, rows: Rows, validation: Rows | None) -> FittedFeatures:
-    """Fit the features of an estimator.
+def fit_features(specs: Sequence[EstimatorSpec], index: int, table: Table, rows: Rows, validation: Rows | None) -> FittedFeatures:
+    """Fit the features that estimators share.
 
     With an area of applicability, each training row appears twice: as it is, and with its local columns missing. So the estimator
     learns to predict far from all training rows as well.
     """
-    features = Features(table.schema, spec.features, spec.nan_handling)
+    features = Features(table.schema, specs[0].features, specs[0].nan_handling)
+    precision = precision_of(spec.create_estimator() for spec in specs)
     target, weight = table.target[rows], table.weight_of(rows)
-    columns = features.fit_transform(table.matrix[rows], target, weight)
+    columns = features.fit_transform(table.matrix[rows], target, weight, precision)
     if features.applicability is not None:
-        columns, target = np.vstack([columns, features.mask_local(columns)]), np.concatenate([target, target])
+        columns.resize((2 * len(rows), columns.shape[1]), refcheck=False)  # np.vstack would need memory for three copies
+        columns[len(rows) :] = columns[: len(rows)]
+        columns[len(rows) :, features.local_columns] = np.nan
+        target = np.concatenate([target, target])
         weight = None if weight is None else np.concatenate([weight, weight])
     if validation is None:
         return FittedFeatures(features, index, columns, target, weight, None, None)
-    validation_set = features.transform(table.matrix[validation]), table.target[validation]
+    validation_set = in_precision(features.transform(table.matrix[validation]), precision), table.target[validation]
     return FittedFeatures(features, index, columns, target, weight, validation_set, table.weight_of(validation))
 
 

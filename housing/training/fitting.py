@@ -179,7 +179,8 @@ def _prepare(settings: FitSettings, table: Table, rows: Rows, validation: Rows |
     features: dict[str, FittedFeatures] = {}
     for spec in settings.specs:
         if spec.features_key not in features:
-            features[spec.features_key] = fit_features(spec, len(features), table, rows, validation)
+            shared = [other for other in settings.specs if other.features_key == spec.features_key]
+            features[spec.features_key] = fit_features(shared, len(features), table, rows, validation)
     applicability = ApplicabilityDomain.from_config(table.schema, settings.applicability)
     if applicability is not None:
         applicability.fit(table.matrix[rows])

@@ -16,7 +16,7 @@ from housing.data.split import Rows, Split, split
 from housing.data.table import Table, load
 from housing.estimators.specs import EstimatorSpec
 from housing.training.build import BuildSettings, build, build_bundle
-from housing.training.estimators import Model
+from housing.training.estimators import Model, fit_features
 from housing.training.fitting import FitSettings, fit
 from housing.training.metrics import score
 from tests.support.tables import NO_BLOCKS, SMALL, config, require_library
@@ -394,3 +394,17 @@ def test_scores_follow_their_definitions() -> None:
     scores = score(np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0]), None)
     assert scores == pytest.approx({"rmse": np.sqrt(1 / 3), "mae": 1 / 3, "r2": 0.5})
     assert score(np.array([1.0, 1.0]), np.array([1.0, 1.0]), None)["r2"] == 0.0
+
+
+def test_columns_that_only_boosted_trees_receive_are_rounded_once(towns: Table) -> None:
+    cfg = config("train", "data=towns", "features=geo", *SMALL["geo"])
+    rows, boosted = np.arange(300), FitSettings.from_config(cfg).specs
+    shared = (*boosted, dataclasses.replace(boosted[0], create_estimator=DecisionTreeRegressor))
+    fitted, exact = (fit_features(specs, 0, towns, rows, np.arange(300, 400)) for specs in (boosted, shared))
+    assert [columns.columns.dtype.name for columns in (fitted, exact)] == ["float32", "float64"]
+    np.testing.assert_array_equal(fitted.columns, exact.columns.astype(np.float32))
+    assert fitted.validation is not None and exact.validation is not None
+    np.testing.assert_array_equal(fitted.validation[0], exact.validation[0].astype(np.float32))
+    features = fitted.features
+    assert features.applicability is not None and len(fitted.columns) == 600  # the second time without the local columns
+    np.testing.assert_array_equal(fitted.columns[300:], features.mask_local(fitted.columns[:300]))
