@@ -87,6 +87,7 @@ class _Search:
         self.base, self.best, self.budget = settings.base, SelectedEnsemble(), Budget(settings.seconds)
         self.results: list[CandidateResult] = []
         self.problems: list[str] = []
+        self.is_over = False
 
     def fit_candidates(self, candidates: list[Candidate]) -> None:
         """Fit the candidates in their order, then variations of them, as far as the time suffices.
@@ -104,10 +105,13 @@ class _Search:
             self.progress.end(result, self.best.scores.get(self.runs.metric.name), len(self.best.votes))
 
     def _draw(self, candidates: list[Candidate]) -> Iterator[Candidate]:
-        """Yield variations of the candidates with a space, in turn."""
+        """Yield variations of the candidates with a space, in turn, until the time is over."""
         varied = [candidate for candidate in candidates if candidate.space]
         for number in count(1) if varied else ():
-            yield from (candidate.draw(number, self.base["seed"]) for candidate in varied)
+            for candidate in varied:
+                if self.is_over:  # an earlier search fitted them in this order, so it has no further ones to reuse
+                    return
+                yield candidate.draw(number, self.base["seed"])
 
     def _transforms(self) -> list[str]:
         transform: str = self.base["target"]["transform"]
@@ -132,14 +136,15 @@ class _Search:
     def _fit(self, candidate: Candidate, transform: str) -> CandidateResult | None:
         """Return the result of a candidate, or None if it failed or did not fit into the time."""
         self.progress.start(candidate.name)
-        shortest = min((result.metrics["fit_seconds"] for result in self.results), default=0.0)
+        shortest_fold = min((result.metrics["fit_seconds"] for result in self.results), default=0.0) / self.settings.n_folds
         try:
             return self.runs.run_or_reuse(
-                candidate, candidate.config(self.base, transform), shortest, self.budget, self.progress.show
+                candidate, candidate.config(self.base, transform), shortest_fold, self.budget, self.progress.show
             )
         except StoreError:
             raise
         except TimeOver as error:
+            self.is_over = True
             self.problems.append(f"{candidate.name}: {error}")
             return None
         except (HousingError, TrialPruned) as error:
