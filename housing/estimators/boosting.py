@@ -140,15 +140,20 @@ def _fit_catboost(estimator: Any, data: BoostingFit, report: Report) -> None:
     import catboost  # pylint: disable=import-error  # an optional library
 
     class Reporter:
-        """CatBoost's form of a callback."""
+        """CatBoost's form of a callback. It keeps an exception, of which CatBoost would only show the text."""
+
+        error: BaseException | None = None
 
         def after_iteration(self, state: Any) -> bool:
-            """Report the round. Return True, which lets the fit go on."""
+            """Report the round. Return whether the fit goes on."""
             scores = next(iter(state.metrics.get("validation", {}).values()), [None])
-            report(state.iteration, scores[-1])
-            return True
+            try:
+                report(state.iteration, scores[-1])
+            except BaseException as error:  # pylint: disable=broad-exception-caught  # it is raised after the fit
+                self.error = error
+            return self.error is None
 
-    rows, validation = data.training, data.validation
+    rows, validation, reporter = data.training, data.validation, Reporter()
     estimator.set_params(allow_writing_files=False, thread_count=data.n_threads or -1)
     estimator.fit(
         rows.columns,
@@ -156,9 +161,11 @@ def _fit_catboost(estimator: Any, data: BoostingFit, report: Report) -> None:
         sample_weight=rows.weight,
         eval_set=None if validation is None else catboost.Pool(validation.columns, validation.target, weight=validation.weight),
         early_stopping_rounds=None if validation is None else data.patience,
-        callbacks=[Reporter()],
+        callbacks=[reporter],
         verbose=False,
     )
+    if reporter.error is not None:
+        raise reporter.error
 
 
 def _catboost_rounds(estimator: Any) -> int:

@@ -166,6 +166,15 @@ def test_a_search_without_a_result_says_what_to_change(home: Path, overrides: st
         searched(home, overrides)
 
 
+def test_a_fit_ends_with_the_time(home: Path) -> None:
+    boosted = "candidates.boosted.model"
+    endless = (f"{boosted}.early_stopping=null", f"{boosted}.estimator.n_estimators=100000000", "target.transform=none")
+    with pytest.raises(ConfigError, match="No candidate finished .* boosted: Stopped: the time ended in fold 1 of 2"):
+        searched(home, *endless, "minutes=0.02", names=("boosted",))
+    (stopped,) = runs(home, "candidate")
+    assert stopped.info.status == "KILLED"
+
+
 def test_a_candidate_that_fails_does_not_end_the_search(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cfg = searched(home, "+candidates.boosted.model.estimator.objective=no_objective")
     assert list(cfg.model.members) == ["ridge"]

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from sklearn.tree import DecisionTreeRegressor
 
-from housing.core.errors import ConfigError, HousingError
+from housing.core.errors import ConfigError, HousingError, TrialPruned
 from housing.data.split import Rows, Split, split
 from housing.data.table import Table, load
 from housing.estimators.specs import EstimatorSpec
@@ -228,6 +228,20 @@ def test_rounds_of_other_libraries_are_reported(rentals: Table, model: str) -> N
 
     fit(FitSettings.from_config(boosted_config(model, 50)), rentals, np.arange(400), on_round=report)
     assert reported == [(model, 25, 50, False), (model, 50, 50, False)]
+
+
+@pytest.mark.parametrize("model", ["lightgbm", "catboost"])
+def test_an_exception_of_the_callback_ends_the_fit(rentals: Table, model: str) -> None:
+    require_library(model)
+    rounds: list[int] = []
+
+    def stop(_: str, done: int, __: int, ___: float | None) -> None:
+        rounds.append(done)
+        raise TrialPruned("enough")
+
+    with pytest.raises(TrialPruned, match="^enough$"):
+        fit(FitSettings.from_config(boosted_config(model, 500)), rentals, np.arange(400), on_round=stop)
+    assert rounds == [25]
 
 
 @pytest.mark.parametrize(
