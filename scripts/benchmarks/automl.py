@@ -81,7 +81,7 @@ def _config(home: Path, name: str) -> DictConfig:
 
 def _frame(table: Table, rows: Rows) -> pd.DataFrame:
     """Return features and target as pandas types; a category has pandas' type, so that no library reads its levels as text."""
-    records = table.schema.decode(table.matrix[rows])
+    records = table.schema.decode(table.matrix[rows], table.texts_of(rows))
     columns = {}
     for column in table.schema.features:
         values = pd.Series([record[column.name] for record in records])
