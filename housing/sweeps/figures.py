@@ -16,7 +16,7 @@ MAX_LINES = 500  # best jobs in parallel coordinates
 MAX_SLICES = 12
 MAX_CATEGORIES = 12  # categories of a parameter that fit on an axis
 MAX_IMPORTANCE_JOBS = 200  # 1,000 jobs would take eight times as long
-COLOR_MAP = "Blues_r"  # dark is good
+COLOR_MAP = "Blues"  # dark is good: reversed for objectives that are better if lower
 
 
 def draw(ranking: Ranking) -> list[SvgFigure]:
@@ -43,7 +43,7 @@ def _optimization_history(ranking: Ranking) -> SvgFigure:
     metric, jobs = ranking.objectives[0], np.sort(ranking.finished)
     job_numbers = np.array(ranking.job_numbers)
     scores = np.array([ranking.metric(job) for job in jobs])
-    top = _upper_limit(scores)
+    top = _upper_limit(ranking, scores)
     above = int((scores > top).sum())
 
     def plot(figure: "Figure") -> None:
@@ -76,14 +76,14 @@ def _optimization_history(ranking: Ranking) -> SvgFigure:
                     label=label,
                     transform=axes.get_xaxis_transform(),
                 )
-        best = np.minimum(np.minimum.accumulate(scores), top)
+        best = np.maximum.accumulate(scores) if ranking.higher_is_better else np.minimum(np.minimum.accumulate(scores), top)
         axes.step(job_numbers[jobs], best, where="post", color=ACCENT, linewidth=1.4, label="best so far")
         axes.set(xlabel="job", ylabel=ranking.label())
         axes.margins(y=0.1)
         axes.locator_params(axis="x", integer=True)
         axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
 
-    caption = f"The {metric} of each job in the order of the sweep, and the best value so far. Lower is better."
+    caption = f"The {metric} of each job in the order of the sweep, and the best value so far. {ranking.direction.capitalize()}."
     if above:
         caption += f" {above} {'jobs lie' if above > 1 else 'job lies'} above the axis, at up to {scores.max():.4g}."
     return draw_svg(f"{metric} of each job", caption, plot, (10.0, 3.8))
@@ -96,7 +96,7 @@ def _pareto_front(ranking: Ranking) -> SvgFigure:
         axes = figure.subplots()
         horizontal = np.array([ranking.metric(job, horizontal_name) for job in ranking.finished])
         vertical = np.array([ranking.metric(job, vertical_name) for job in ranking.finished])
-        top = _upper_limit(vertical)
+        top = _upper_limit(ranking, vertical)
         axes.scatter(
             horizontal, np.minimum(vertical, top), s=18, color=MUTED, linewidths=0, rasterized=len(horizontal) > RASTERIZE_ABOVE
         )
@@ -152,7 +152,7 @@ def parameter_importances(ranking: Ranking, parameters: list[Parameter]) -> dict
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study()
     spaces = {parameter.name: _distribution(parameter, jobs) for parameter in parameters}
-    for job, score in zip(jobs, np.minimum(scores, _upper_limit(scores)), strict=True):
+    for job, score in zip(jobs, np.minimum(scores, _upper_limit(ranking, scores)), strict=True):
         values = {parameter.name: _parameter_value(parameter, job) for parameter in parameters}
         study.add_trial(optuna.trial.create_trial(params=values, distributions=spaces, value=float(score)))
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
@@ -182,7 +182,7 @@ def _slice_plot(ranking: Ranking, parameters: list[Parameter]) -> SvgFigure:
     rows = -(-len(shown) // columns)
     jobs = ranking.finished[::-1]  # the best on top
     scores = np.array([ranking.metric(job) for job in jobs])
-    top = _upper_limit(scores)
+    top = _upper_limit(ranking, scores)
 
     def plot(figure: "Figure") -> None:
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
@@ -221,7 +221,7 @@ def _parallel_coordinates(ranking: Ranking, parameters: list[Parameter]) -> SvgF
     shown, metric = parameters[:MAX_SLICES], ranking.objectives[0]
     jobs = ranking.finished[:MAX_LINES][::-1]
     scores = np.array([ranking.metric(job) for job in jobs])
-    top = _upper_limit(scores)
+    top = _upper_limit(ranking, scores)
 
     def plot(figure: "Figure") -> None:
         import matplotlib as mpl  # pylint: disable=import-outside-toplevel
@@ -229,9 +229,13 @@ def _parallel_coordinates(ranking: Ranking, parameters: list[Parameter]) -> SvgF
 
         axes = figure.subplots()
         heights = np.stack([*(_heights(parameter)[jobs] for parameter in shown), _rescale(np.minimum(scores, top))], axis=1)
-        norm = mpl.colors.Normalize(scores.min(), top + 0.3 * (top - scores.min()))  # the worst jobs are pale, not white
+        beyond = 0.3 * (top - scores.min())  # the worst jobs are pale, not white
+        if ranking.higher_is_better:
+            norm, color_map = mpl.colors.Normalize(scores.min() - beyond, top), COLOR_MAP
+        else:
+            norm, color_map = mpl.colors.Normalize(scores.min(), top + beyond), f"{COLOR_MAP}_r"
         lines = [np.column_stack([np.arange(heights.shape[1]), height]) for height in heights]
-        collection = LineCollection(lines, array=np.minimum(scores, top), cmap=COLOR_MAP, norm=norm, linewidths=1.2, alpha=0.8)
+        collection = LineCollection(lines, array=np.minimum(scores, top), cmap=color_map, norm=norm, linewidths=1.2, alpha=0.8)
         axes.add_collection(collection)
         axes.plot(np.arange(heights.shape[1]), heights[-1], color=ACCENT, linewidth=2.4, zorder=3)
         scales = [(parameter.label, _ticks(parameter)) for parameter in shown]
@@ -276,8 +280,10 @@ def _range_ticks(low: float, high: float, logarithmic: bool = False) -> list[tup
     return [(0.0, f"{low:.4g}"), (0.5, f"{middle:.4g}"), (1.0, f"{high:.4g}")]
 
 
-def _upper_limit(scores: Vector) -> float:
-    """Return the upper end of an axis that shows most scores: an outlier must not flatten the others."""
+def _upper_limit(ranking: Ranking, scores: Vector) -> float:
+    """Return the upper end of an axis of the first objective. An outlier must not flatten the others, unless it is the best."""
+    if ranking.higher_is_better:
+        return float(scores.max())
     lower, median, upper = np.quantile(scores, (0.25, 0.5, 0.75))
     end = max(upper + 3.0 * (upper - lower), median + 0.05 * abs(median))
     return float(min(scores.max(), end))

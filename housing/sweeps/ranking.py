@@ -135,9 +135,14 @@ class Ranking:
         return self.outcomes[index].metrics[name or self.objectives[0]]
 
     @property
+    def higher_is_better(self) -> bool:
+        """Whether higher values of the first objective are better."""
+        return self.objectives[0] in HIGHER_IS_BETTER
+
+    @property
     def direction(self) -> str:
         """Whether lower or higher values of the first objective are better, for people."""
-        return f"{'higher' if self.objectives[0] in HIGHER_IS_BETTER else 'lower'} is better"
+        return f"{'higher' if self.higher_is_better else 'lower'} is better"
 
     def label(self, metric: str | None = None) -> str:
         """Return a metric's name with its unit, the first objective's by default."""

@@ -5,6 +5,7 @@
     scripts/bench automl FOLDER FILE=TARGET ...      the same; MINUTES=5 changes the time of each program (default 1)
     scripts/bench encodings FOLDER TABLE ...      tables of your own (FOLDER/data/TABLE.yaml), instead of a generated one
     scripts/bench texts FOLDER TABLE=COLUMN ...      tables of your own with a text, instead of a generated one
+    scripts/bench intervals FOLDER FILE=TARGET ...      tables of your own, instead of California
 
 All need the real table in data/ (python -m housing.fetch). ROUNDS=5 changes the number of rounds (default 3).
 """
@@ -127,6 +128,7 @@ WITH_ARGUMENTS: dict[str, Callable[[Sequence[str]], None]] = {
     "encodings": encodings.print_methods,
     "tables": tables.print_tables,
     "texts": texts.print_texts,
+    "intervals": intervals.print_intervals,
 }
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from housing.plots.svg import ACCENT, SvgFigure
 from housing.runs.outcome import Outcome
-from housing.sweeps import leaderboard, printing
+from housing.sweeps import figures, leaderboard, printing
 from housing.sweeps.figures import parameter_importances
 from housing.sweeps.ranking import Ranking, best_outcomes, pareto_optimal
 
@@ -161,3 +162,28 @@ def test_jobs_scored_on_different_rows_are_ranked_apart(tmp_path: Path) -> None:
     printing.show_leaderboard(Ranking("", jobs, ["rmse"], UNIT, COMMAND), Console(file=file, width=120))
     assert "scored on 2 different sets of rows" in file.getvalue() and "Promote the best run" not in file.getvalue()
     assert [outcome.metrics["rmse"] for outcome in best_outcomes(jobs, "rmse")] == [0.8, 0.2]
+
+
+def test_figures_show_higher_values_of_r2_as_better() -> None:
+    rmse = [job(0.5 + 0.01 * number, depth=number, rate=number % 3) for number in (4, 1, 6, 0, 3, 5, 2, 7)]
+    mirrored = [replace(outcome, metrics={**outcome.metrics, "r2": 1 - outcome.metrics["rmse"]}) for outcome in rmse]
+    by_rmse, by_r2 = (
+        {figure.title.removeprefix(f"{name} "): figure for figure in figures.draw(Ranking("", jobs, [name], UNIT, COMMAND))}
+        for name, jobs in (("rmse", rmse), ("r2", mirrored))
+    )
+    assert "Lower is better" in by_rmse["of each job"].caption and "Higher is better" in by_r2["of each job"].caption
+
+    def line_colors(figure: SvgFigure) -> list[str]:
+        return re.findall(r"stroke: (#\w{6}); stroke-opacity: 0.8", figure.svg)
+
+    colors = line_colors(by_r2["Parallel coordinates"])
+    assert len(set(colors)) == len(rmse) and colors == line_colors(by_rmse["Parallel coordinates"])
+
+    def best_so_far(figure: SvgFigure) -> list[float]:
+        """Return the heights of the step line of the best values, from the top of the figure."""
+        (path,) = re.findall(rf'<path d="([^"]*)"[^>]*stroke: {ACCENT}', figure.svg)[:1]
+        return [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", path)]
+
+    falling, rising = best_so_far(by_rmse["of each job"]), best_so_far(by_r2["of each job"])
+    assert falling == sorted(falling) and falling[0] < falling[-1]
+    assert rising == sorted(rising, reverse=True) and rising[0] > rising[-1]

@@ -146,7 +146,7 @@ def changed(name: str, **changes: Any) -> dict[str, Any]:
         ({"inputs": []}, 422, "at least one tensor"),
         ({"inputs": INPUTS, "x": 1}, 422, 'must be a JSON object with "inputs"'),
         ({"inputs": INPUTS, "id": 1}, 422, '"id" must be a printable text'),
-        ({"inputs": INPUTS, "id": "\ud800"}, 422, '"id" must be a printable text'),
+        ({"inputs": INPUTS, "id": "\ud800"}, 400, "surrogates not allowed"),
         ({"inputs": INPUTS, "model_name": "x"}, 422, "differs from the path"),
         (
             {"inputs": INPUTS, "parameters": {"intervall": 0.9}},
