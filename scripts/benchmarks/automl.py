@@ -21,7 +21,7 @@ from housing.core.environment import PROJECT
 from housing.data.split import Rows, Split, split
 from housing.data.table import Table, load
 from housing.training.metrics import score
-from scripts.benchmarks.any_table import EXAMPLE
+from scripts.benchmarks.any_table import describe, parse_tables
 from scripts.benchmarks.processes import run
 from tests.support.peer_environments import peer_python
 
@@ -41,20 +41,14 @@ def print_automl(arguments: Sequence[str] = ()) -> None:
     arguments
         A folder, and FILE=TARGET for each file in it. Without any, the table of the tutorial.
     """
-    folder, *pairs = arguments or EXAMPLE
-    if not pairs or not all("=" in pair for pair in pairs):
-        sys.exit("error: automl needs a folder, and FILE=TARGET for each file in it, such as: data houses.csv=price")
     print(f"| {HEADINGS} |\n|---|---:|---|---:|---:|---:|---:|---:|")
-    for pair in pairs:
-        file, _, target = pair.partition("=")
+    for file, target in parse_tables("automl", arguments):
         with tempfile.TemporaryDirectory() as home:
-            _print_table((PROJECT / folder / file).resolve(), target, Path(home))
+            _print_table(file, target, Path(home))
 
 
 def _print_table(file: Path, target: str, home: Path) -> None:
-    (home / "my").mkdir()
-    run("-m", "housing.describe", f"--config-dir={home}/my", f"file='{file}'", f"target='{target}'", home=str(home))
-    (declaration,) = (home / "my" / "data").glob("*.yaml")
+    declaration, _, _ = describe(file, target, home)
     cfg = _config(home, declaration.stem)
     table = load(cfg.data)
     parts = split(table, cfg.split)

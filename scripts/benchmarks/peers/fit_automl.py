@@ -49,7 +49,7 @@ def _milliseconds(predict: Predict, features: pd.DataFrame) -> float:
 def _fit_autogluon(train: pd.DataFrame, models: Path, seconds: float) -> Predict:
     from autogluon.tabular import TabularPredictor
 
-    predictor = TabularPredictor(train.columns[-1], path=str(models), eval_metric="rmse", verbosity=0)
+    predictor = TabularPredictor(train.columns[-1], "regression", "rmse", path=str(models), verbosity=0)
     predictor.fit(train, presets="best_quality", time_limit=seconds, num_gpus=0)
     predictor.persist()
     predict: Predict = predictor.predict
@@ -72,7 +72,14 @@ def _fit_flaml(train: pd.DataFrame, models: Path, seconds: float) -> Predict:
 def _fit_mljar(train: pd.DataFrame, models: Path, seconds: float) -> Predict:
     from supervised.automl import AutoML
 
-    automl = AutoML(results_path=str(models), mode="Compete", total_time_limit=int(seconds), eval_metric="rmse", verbose=0)
+    automl = AutoML(
+        results_path=str(models),
+        mode="Compete",
+        ml_task="regression",
+        total_time_limit=int(seconds),
+        eval_metric="rmse",
+        verbose=0,
+    )
     automl.fit(train.iloc[:, :-1], train.iloc[:, -1])
     predict: Predict = automl.predict
     return predict
