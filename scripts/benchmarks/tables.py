@@ -141,7 +141,7 @@ def _row_microseconds(predict: Callable[[pd.DataFrame], Any], frame: pd.DataFram
     return statistics.median(times)
 
 
-# pylint: disable=import-outside-toplevel  # libraries take seconds to import
+# pylint: disable=import-outside-toplevel,import-error  # libraries take seconds to import, and two are optional
 
 
 def _fit_lightgbm(frame: pd.DataFrame, target: Any) -> Callable[[pd.DataFrame], Any]:

@@ -99,7 +99,8 @@ def test_an_override_that_a_model_does_not_have_is_an_error_and_no_job_is_promis
 def test_one_run_prints_one_block_with_its_link(home: Path) -> None:
     result = command(home, "housing.train", *QUICK, "model=linear", "figures=false")
     assert result.code == 0, result.out + result.err
-    assert len(result.out.splitlines()) == 4
+    assert len(result.out.splitlines()) == 5
+    assert "next        python -m housing.promote" in result.out
     assert "validation" in result.out and "http://127.0.0.1:5000/#/experiments/" in result.out
     assert result.err == ""
 
