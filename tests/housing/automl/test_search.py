@@ -123,7 +123,7 @@ def test_a_killed_search_goes_on_with_the_finished_candidates(home: Path) -> Non
         os.kill(process.pid, signal.SIGKILL)
     before = {run_.info.run_id: run_.info.status for run_ in runs(home, "candidate")}
     assert sorted(before.values()) == ["FINISHED", "FINISHED", "RUNNING"]
-    searched(home, names=("boosted",))
+    searched(home, "max_candidates=1", names=("boosted",))
     after = {run_.info.run_id: run_.info.status for run_ in runs(home, "candidate")}
     assert after.keys() == before.keys() and sorted(after.values()) == ["FINISHED", "FINISHED", "KILLED"]
 
