@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -165,9 +166,8 @@ MLFLOW_BODIES: dict[str, tuple[str, object]] = {
 @pytest.fixture(scope="module")
 def mlflow_model(served_home: Path) -> Any:
     """Return the served model, loaded by MLflow from the store."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{served_home}/mlflow.db")
-        return load_model("models:/housing-rentals@staging")
+    mlflow.set_tracking_uri(f"sqlite:///{served_home}/mlflow.db")  # goes before what an earlier test of this process has set
+    return load_model("models:/housing-rentals@staging")
 
 
 def ask_mlflow(model: Any, body: bytes, content_type: str) -> tuple[int, list[float]]:
