@@ -24,6 +24,7 @@ class Validator:
 BOOLEAN = Validator("true or false", lambda value: isinstance(value, bool))
 POSITIVE = Validator("a number above 0", lambda value: _is_number(value) and value > 0)
 NON_NEGATIVE = Validator("a number, at least 0", lambda value: _is_number(value) and value >= 0)
+AT_LEAST_ONE = Validator("a number, at least 1", lambda value: _is_number(value) and value >= 1)
 
 
 def integer(minimum: int, maximum: int | None = None) -> Validator:

@@ -1,5 +1,6 @@
 """Fitting of a model: its features, its estimators and early stopping."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from housing.bundle.ensemble import Ensemble, Member
 from housing.bundle.log_transform import LogTransform
 from housing.core.errors import ConfigError
-from housing.core.validators import BOOLEAN, NON_NEGATIVE, choice, optional
+from housing.core.validators import AT_LEAST_ONE, BOOLEAN, NON_NEGATIVE, choice, optional
 from housing.data.split import Rows
 from housing.data.table import Table, weight_column
 from housing.data.units import HELD_OUT_SHARE, Units
@@ -52,6 +53,8 @@ class FitSettings:
         With "auto", the logarithm is fitted only if the skewness of the target is at least this; None: always.
     select_members
         Whether to keep only the estimators, with weights, whose weighted mean has the lowest RMSE on held-out rows.
+    max_relative_rmse
+        With `select_members`, an estimator is left out if its own RMSE is above this multiple of the lowest.
     """
 
     specs: tuple[EstimatorSpec, ...]
@@ -60,6 +63,7 @@ class FitSettings:
     transform: str = NONE
     min_skewness: float | None = None
     select_members: bool = False
+    max_relative_rmse: float = math.inf
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -78,7 +82,10 @@ class FitSettings:
         optional(NON_NEGATIVE).validate("target.min_skewness", min_skewness)
         selects = cfg.model.get("select_members", False)
         BOOLEAN.validate("model.select_members", selects)
-        return cls(tuple(estimator_specs(cfg)), applicability, cfg.n_threads, cfg.target.transform, min_skewness, selects)
+        limit = cfg.model.get("max_relative_rmse", math.inf)
+        if selects:
+            AT_LEAST_ONE.validate("model.max_relative_rmse", limit)
+        return cls(tuple(estimator_specs(cfg)), applicability, cfg.n_threads, cfg.target.transform, min_skewness, selects, limit)
 
     @property
     def uses_early_stopping(self) -> bool:
@@ -208,7 +215,7 @@ def _fit_model(settings: FitSettings, data: _FitData, transform: str, first: Mod
     if held_out and data.validation is not None:
         scored = data.table.take(data.validation)
         ensemble, selection = select_members(
-            ensemble, list(selection.weights), np.stack(held_out), scored, log_target=transform == LOG
+            ensemble, list(selection.weights), np.stack(held_out), scored, settings.max_relative_rmse, log_target=transform == LOG
         )
     if transform == LOG:
         ensemble.transform = _fit_transform(ensemble, data) if first is None else first.ensemble.transform

@@ -30,7 +30,13 @@ class MemberSelection:
 
 
 def select_members(
-    ensemble: Ensemble, names: list[str], predictions: Matrix, held_out: Table, *, log_target: bool
+    ensemble: Ensemble,
+    names: list[str],
+    predictions: Matrix,
+    held_out: Table,
+    max_relative_rmse: float,
+    *,
+    log_target: bool,
 ) -> tuple[Ensemble, MemberSelection]:
     """Return the ensemble of the members whose weighted mean has the lowest RMSE on held-out rows.
 
@@ -44,11 +50,16 @@ def select_members(
         Of the held-out rows by each candidate, shape (candidates, rows): the target, or its logarithm.
     held_out
         The held-out rows.
+    max_relative_rmse
+        A candidate is left out if its own RMSE is above this multiple of the lowest: on an unusual row it may err without limit.
     log_target
         Whether the candidates predict the logarithm of the target.
     """
     rmse = _rmse_of(held_out, log_target=log_target)
-    counts = select_ensemble(predictions, rmse, costs=np.zeros((len(names), 0)), limits=np.zeros(0))
+    own = np.array([rmse(row) for row in predictions])
+    is_close = own <= max_relative_rmse * own.min()
+    counts = np.zeros(len(names), dtype=np.intp)
+    counts[is_close] = select_ensemble(predictions[is_close], rmse, costs=np.zeros((is_close.sum(), 0)), limits=np.zeros(0))
     weights = {name: float(count) for name, count in zip(names, counts, strict=True) if count}
     members = [
         replace(member, weight=weights[name]) for name, member in zip(names, ensemble.members, strict=True) if name in weights
@@ -59,7 +70,7 @@ def select_members(
         features=[ensemble.features[index] for index in used],
         members=[replace(member, features=used.index(member.features)) for member in members],
     )
-    return selected, MemberSelection(weights, {name: rmse(row) for name, row in zip(names, predictions, strict=True)})
+    return selected, MemberSelection(weights, dict(zip(names, own.tolist(), strict=True)))
 
 
 def _rmse_of(held_out: Table, *, log_target: bool) -> Callable[[Vector], float]:
