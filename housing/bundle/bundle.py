@@ -64,8 +64,6 @@ from housing.schema.text_projection import TextProjection
 GOLDEN_COVERAGE = 0.9  # of the golden intervals
 # Engines round float32 sums differently on different processors. A wrong branch of a tree is an error a thousand times larger.
 GOLDEN_TOLERANCE = 1e-4  # relative to the largest golden prediction
-
-
 TEXT_TOLERANCE = 1e-6  # by which rounding moves a number of a text beyond 1
 
 

@@ -200,7 +200,7 @@ class Search:
         """Run the trials that an earlier sweep did not finish, then new ones, `n_jobs` at a time."""
         self._write_search_file()
         self._resumed = self._unfinished_trials()
-        n_known = len(self.study.get_trials(deepcopy=False))
+        n_known = sum(trial.params.keys() == self.space.keys() for trial in self.study.get_trials(deepcopy=False))
         self._budget = max(0, self.settings.n_trials - n_known)
         if Sweep.current is not None:
             Sweep.current.set_job_count(self._restore_outcomes() + len(self._resumed) + self._budget, self.fixed)
@@ -230,7 +230,7 @@ class Search:
             partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
     def _unfinished_trials(self) -> "list[optuna.Trial]":
-        """Return the trials without a result. Trials that have no parameters yet are marked as failed."""
+        """Return the trials without a result. A trial without all parameters is marked as failed: a new one takes its place."""
         import optuna  # pylint: disable=import-outside-toplevel
 
         resumed = []

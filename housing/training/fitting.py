@@ -1,6 +1,5 @@
 """Fitting of a model: its features, its estimators and early stopping."""
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -54,7 +53,7 @@ class FitSettings:
     select_members
         Whether to keep only the estimators, with weights, whose weighted mean has the lowest RMSE on held-out rows.
     max_relative_rmse
-        With `select_members`, an estimator is left out if its own RMSE is above this multiple of the lowest.
+        With `select_members`, an estimator is left out if its own RMSE is above this multiple of the lowest; None: never.
     """
 
     specs: tuple[EstimatorSpec, ...]
@@ -63,7 +62,7 @@ class FitSettings:
     transform: str = NONE
     min_skewness: float | None = None
     select_members: bool = False
-    max_relative_rmse: float = math.inf
+    max_relative_rmse: float | None = None
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -82,9 +81,8 @@ class FitSettings:
         optional(NON_NEGATIVE).validate("target.min_skewness", min_skewness)
         selects = cfg.model.get("select_members", False)
         BOOLEAN.validate("model.select_members", selects)
-        limit = cfg.model.get("max_relative_rmse", math.inf)
-        if selects:
-            AT_LEAST_ONE.validate("model.max_relative_rmse", limit)
+        limit = cfg.model.get("max_relative_rmse")
+        optional(AT_LEAST_ONE).validate("model.max_relative_rmse", limit)
         return cls(tuple(estimator_specs(cfg)), applicability, cfg.n_threads, cfg.target.transform, min_skewness, selects, limit)
 
     @property

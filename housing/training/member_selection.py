@@ -1,5 +1,6 @@
 """Selection of the members of a model, with weights, by their predictions of held-out rows."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -34,7 +35,7 @@ def select_members(
     names: list[str],
     predictions: Matrix,
     held_out: Table,
-    max_relative_rmse: float,
+    max_relative_rmse: float | None,
     *,
     log_target: bool,
 ) -> tuple[Ensemble, MemberSelection]:
@@ -51,13 +52,14 @@ def select_members(
     held_out
         The held-out rows.
     max_relative_rmse
-        A candidate is left out if its own RMSE is above this multiple of the lowest: on an unusual row it may err without limit.
+        A candidate is left out if its own RMSE is above this multiple of the lowest (None: never). On an unusual row it may
+        err without limit.
     log_target
         Whether the candidates predict the logarithm of the target.
     """
     rmse = _rmse_of(held_out, log_target=log_target)
     own = np.array([rmse(row) for row in predictions])
-    is_close = own <= max_relative_rmse * own.min()
+    is_close = own <= (math.inf if max_relative_rmse is None else max_relative_rmse) * own.min()
     counts = np.zeros(len(names), dtype=np.intp)
     counts[is_close] = select_ensemble(predictions[is_close], rmse, costs=np.zeros((is_close.sum(), 0)), limits=np.zeros(0))
     weights = {name: float(count) for name, count in zip(names, counts, strict=True) if count}

@@ -26,22 +26,22 @@ class RowValidator:
     """Validates and encodes the rows of one schema."""
 
     def __init__(self, schema: Schema) -> None:
-        self._table = schema
-        for column in self._table.features:
+        self._schema = schema
+        for column in schema.features:
             column.index_levels()
         self.column_names = [column.name for column in schema.features]
         self._unused = [column.name for column in schema.unused]
         self._nullable = [column.name for column in schema.features if column.nullable]
-        self._schema: RowSchema = make_row_schema(schema)
+        self._row_schema: RowSchema = make_row_schema(schema)
         self._rejected_values = RejectedValues(schema.features)
         self._record_getter = (
             itemgetter(*self.column_names) if len(self.column_names) > 1 else lambda record: (record[self.column_names[0]],)
         )
-        self._all_numbers = all(column.is_number and not (column.nullable or column.parse) for column in self._table.features)
-        self._levels: list[dict[Any, float]] = [{None: np.nan, **column.codes} for column in self._table.features]
-        self._min = np.array([column.lower_bound for column in self._table.features], dtype=np.float64)
-        self._max = np.array([column.upper_bound for column in self._table.features], dtype=np.float64)
-        self._integer_columns = [index for index, column in enumerate(self._table.features) if column.type == "int"]
+        self._all_numbers = all(column.is_number and not (column.nullable or column.parse) for column in self._schema.features)
+        self._levels: list[dict[Any, float]] = [{None: np.nan, **column.codes} for column in self._schema.features]
+        self._min = np.array([column.lower_bound for column in self._schema.features], dtype=np.float64)
+        self._max = np.array([column.upper_bound for column in self._schema.features], dtype=np.float64)
+        self._integer_columns = [index for index, column in enumerate(self._schema.features) if column.type == "int"]
 
     def try_encode(self, payload: Rows) -> Matrix | None:
         """Return the rows as a matrix, or None if any value is invalid."""
@@ -51,22 +51,22 @@ class RowValidator:
         matrix = self._encode_numeric(rows) if self._all_numbers else self._encode_mixed(rows)
         if matrix is None or self._has_invalid(matrix):
             return None
-        return self._add_texts(matrix, rows) if self._table.texts else matrix
+        return self._add_texts(matrix, rows) if self._schema.texts else matrix
 
     def _add_texts(self, matrix: Matrix, rows: list[Any]) -> Matrix:
-        texts = {name: [row[index] for row in rows] for index, name in self._table.texts.names.items()}
-        return self._table.texts.add(matrix, texts, self._table.projections)
+        texts = {name: [row[index] for row in rows] for index, name in self._schema.texts.names.items()}
+        return self._schema.texts.add(matrix, texts, self._schema.projections)
 
     def try_encode_numbers(self, columns: Mapping[str, Any]) -> Matrix | None:
         """Return columns of numbers (lists with None for a missing one, or arrays) as a matrix, or None if any is invalid."""
-        if not all(column.is_number for column in self._table.features) or columns.keys() != set(self.column_names):
+        if not all(column.is_number for column in self._schema.features) or columns.keys() != set(self.column_names):
             return None
         try:
             matrix = np.column_stack([np.asarray(columns[name], dtype=np.float64) for name in self.column_names])
         except OverflowError:  # an int beyond the largest float
             return None
         with_missing = np.flatnonzero(np.isnan(matrix).any(axis=0))
-        lacks_values = not all(self._table.features[index].nullable for index in with_missing)
+        lacks_values = not all(self._schema.features[index].nullable for index in with_missing)
         return None if lacks_values or self._has_invalid(matrix) else matrix
 
     def _has_invalid(self, matrix: Matrix) -> bool:
@@ -116,7 +116,7 @@ class RowValidator:
         return np.column_stack(columns)
 
     def _encode_column(self, index: int, values: tuple[Any, ...]) -> Vector | None:
-        column, types = self._table.features[index], set(map(type, values))
+        column, types = self._schema.features[index], set(map(type, values))
         if column.nullable:
             types.discard(type(None))
         if not types <= _json_types(column):
@@ -201,7 +201,7 @@ class RowValidator:
                 return [Violation(row, None, f"Must have {len(columns)} values, one per column (got {len(values)}).")]
             values = dict(zip(columns, values, strict=True))
         try:
-            self._schema.load(values)
+            self._row_schema.load(values)
         except ValidationError as error:
             messages: dict[str, list[str]] = error.normalized_messages()  # type: ignore[no-untyped-call]
             return [Violation(row, None if name == "_schema" else name, reasons[0]) for name, reasons in messages.items()]

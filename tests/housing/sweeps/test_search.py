@@ -81,12 +81,25 @@ def test_a_killed_search_finishes_its_open_trials_when_it_continues(home: Path, 
         os.kill(search.pid, signal.SIGKILL)
     repeated = command(home, *arguments)
     assert repeated.code == 0, repeated.out + repeated.err
-    assert trials(home) == {"COMPLETE": 6}
+    assert trials(home)["COMPLETE"] == 6  # a trial that was killed before it had parameters is a failed one more
     assert [job["status"] for job in jobs(home)] == ["FINISHED"] * 6 and any(job["reused"] for job in jobs(home))
     store = tracking.Store(f"sqlite:///{home}/mlflow.db", artifact_root=f"{home}/mlartifacts", ui="")
     runs = store.client.api.search_runs([store.client.experiment_id("rentals")], "tags.`housing.run_type` = 'run'")
     finished_runs = Counter(run.data.params["model.estimator.n_estimators"] for run in runs if run.info.status == "FINISHED")
     assert set(finished_runs.values()) == {1} and "RUNNING" not in {run.info.status for run in runs}
+
+
+@pytest.mark.long
+def test_a_trial_that_was_killed_before_it_had_parameters_is_replaced(home: Path) -> None:
+    import optuna  # pylint: disable=import-outside-toplevel  # 1 s
+
+    assert command(home, *SEARCH, "hydra.sweeper.n_trials=1").code == 0
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{home}/outputs/search.db")
+    study.ask()  # as a process leaves it that is killed at this point
+    result = command(home, *SEARCH, "hydra.sweeper.n_trials=3")
+    assert result.code == 0 and "1 of 3 trials known" in result.out, result.out + result.err
+    assert trials(home) == {"COMPLETE": 3, "FAIL": 1}
+    assert [job["status"] for job in jobs(home)] == ["FINISHED"] * 3
 
 
 @pytest.mark.long
