@@ -69,11 +69,17 @@ START_SECONDS = 300  # MLflow's server starts and stops slowly on a busy machine
 
 @contextmanager
 def background_server(line: str, url: str, clone: Path) -> Iterator[None]:
-    """Run a command in the background. Wait until its URL responds."""
-    with (clone / "outputs" / "server.log").open("wb") as log:
+    """Run a command in the background. Wait until its URL responds. A failure prints the command's output."""
+    output = clone / "outputs" / "server.log"
+    with output.open("wb") as log:
         process = subprocess.Popen(["bash", "-c", f". .venv/bin/activate; exec {line}"], cwd=clone, stdout=log, stderr=log)
     try:
-        wait_for(lambda: answers(url), f"{line} responds", START_SECONDS)
+        try:
+            wait_for(lambda: process.poll() is not None or answers(url), f"{line} responds", START_SECONDS)
+            assert process.poll() is None, f"{line} ended with exit code {process.returncode}"
+        except AssertionError:
+            print(output.read_text(encoding="utf-8"))
+            raise
         yield
     finally:
         process.terminate()
