@@ -14,12 +14,14 @@ import pytest
 from housing.core.environment import PROJECT
 from tests.support import code_blocks
 from tests.support.commands import NO_NETWORK
+from tests.support.server import free_port
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("clone")]
 
 PAGES = [page for page in code_blocks.pages() if code_blocks.commands(page, "sh")]
-SERVERS = {"./scripts/serve": "http://127.0.0.1:8000/readyz", "mlflow ui": "http://127.0.0.1:5000/health"}
+# by the start of its command: the option for another port, the page's port, and a route that tells when the server is ready
+SERVERS = {"./scripts/serve": ("serve.port=", 8000, "/readyz"), "mlflow ui": ("--port=", 5000, "/health")}
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +123,13 @@ def test_every_command_of_a_page_works(page: Path, promoted: Path) -> None:
     lines = code_blocks.commands(page, "sh")
     assert lines
     for number, line in enumerate(lines):
-        url = next((url for start, url in SERVERS.items() if line.startswith(start)), None)
-        if url is not None:
-            with background_server(line, url, promoted):
+        server = next((server for start, server in SERVERS.items() if line.startswith(start)), None)
+        if server is not None:
+            option, usual_port, route = server
+            port = free_port()  # another program of this machine may have the usual one
+            with background_server(f"{line} {option}{port}", f"http://127.0.0.1:{port}{route}", promoted):
                 for request in filter(is_request, lines[number:]):
-                    response = shell(request, promoted)
+                    response = shell(request.replace(f":{usual_port}", f":{port}"), promoted)
                     assert '"type": "about:blank"' in response or '"prediction' in response, response
         elif not is_request(line):
             shell(f". .venv/bin/activate; {line}", promoted)
