@@ -10,7 +10,7 @@ from housing.bundle.onnx_model import OnnxModel, VerifiedOnnxModel
 from housing.core.errors import BundleError, ConfigError, HousingError
 from housing.estimators.boosting import as_fitted
 from housing.estimators.distance_export import converters
-from housing.estimators.tree_export import histogram_boosting_to_onnx, lightgbm_to_onnx
+from housing.estimators.tree_export import forest_to_onnx, histogram_boosting_to_onnx, lightgbm_to_onnx, xgboost_to_onnx
 from housing.schema.column import Matrix
 
 
@@ -35,17 +35,25 @@ def to_onnx(estimator: Any, n_features: int) -> bytes:
 
 
 def _sklearn_to_onnx(estimator: Any, n_features: int) -> Any:
-    import onnx
-    from skl2onnx import convert_sklearn
-    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
-    from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
     from sklearn.base import is_regressor
-    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor, RandomForestRegressor
+    from sklearn.tree import DecisionTreeRegressor
 
     if not is_regressor(estimator):
         raise ConfigError(f"model.estimator must be a regressor (got {type(estimator).__name__})")
     if isinstance(estimator, HistGradientBoostingRegressor):
         return histogram_boosting_to_onnx(estimator, n_features)
+    if isinstance(estimator, (DecisionTreeRegressor, ExtraTreesRegressor, RandomForestRegressor)):
+        return forest_to_onnx(estimator, n_features)
+    return _convert_sklearn(estimator, n_features)
+
+
+def _convert_sklearn(estimator: Any, n_features: int) -> Any:
+    import onnx
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+    from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
+
     # A sum of products loses digits in float32. Trees compare in float32 in scikit-learn itself.
     number = FloatTensorType if type(estimator).__module__.startswith(TREE_MODULES) else DoubleTensorType
     try:
@@ -59,6 +67,10 @@ def _sklearn_to_onnx(estimator: Any, n_features: int) -> Any:
 
 
 def _xgboost_to_onnx(estimator: Any, n_features: int) -> Any:
+    return xgboost_to_onnx(estimator, n_features) or _convert_xgboost(estimator, n_features)
+
+
+def _convert_xgboost(estimator: Any, n_features: int) -> Any:
     from onnxmltools import convert_xgboost
     from onnxmltools.convert.common.data_types import FloatTensorType
 

@@ -1,91 +1,24 @@
-"""Export of boosted trees to ONNX, for libraries whose converters fail or round a threshold to the wrong side of a value.
+"""Export of the trees of each library to ONNX.
 
-Trees are fitted on columns in float32 (`as_fitted`), and thresholds are rounded down to float32. So each row takes the same
-branches in ONNX as in the library.
+The libraries' converters take seconds for a thousand trees, since they write node by node. Those of some libraries fail, or round
+a threshold to the wrong side of a value. Trees are fitted on columns in float32 (`as_fitted`), and thresholds are rounded down
+to float32. So each row takes the same branches in ONNX as in the library.
 """
 
 # pylint: disable=protected-access  # docs/reference/private-apis.md
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
-from housing.schema.column import Vector
+from housing.estimators.tree_graph import BELOW, Tree, to_tree_ensemble
+from housing.estimators.ubjson import read_ubjson
 
-LARGEST = float(np.nextafter(np.float32(np.inf), np.float32(0)))
 HISTOGRAM_SUMS = ("squared_error", "absolute_error", "quantile")
+XGBOOST_SUMS = ("reg:squarederror", "reg:squaredlogerror", "reg:pseudohubererror", "reg:absoluteerror", "reg:quantileerror")
 LIGHTGBM_SUMS = ("regression", "regression_l1", "huber", "fair", "quantile", "mape")
-
-
-@dataclass(frozen=True)
-class Tree:
-    """The nodes of one tree. Node 0 is the root.
-
-    Attributes
-    ----------
-    features, thresholds
-        A value of at most the threshold goes to the left child. Ignored for leaves.
-    left, right
-        Indices of the children.
-    missing_goes_left
-        Whether NaN goes to the left child.
-    is_leaf, values
-        Which nodes are leaves, and their predictions.
-    """
-
-    features: NDArray[np.int64]
-    thresholds: Vector
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
-    missing_goes_left: NDArray[np.bool_]
-    is_leaf: NDArray[np.bool_]
-    values: Vector
-
-
-def _to_tree_ensemble(trees: Sequence[Tree], n_features: int, base: float) -> Any:
-    """Return an ONNX model that adds the trees and a constant."""
-    from onnx import TensorProto, helper  # pylint: disable=import-outside-toplevel  # takes seconds to import
-
-    is_leaf = np.concatenate([tree.is_leaf for tree in trees])
-    tree_ids = np.repeat(np.arange(len(trees)), [len(tree.is_leaf) for tree in trees])
-    node_ids = np.concatenate([np.arange(len(tree.is_leaf)) for tree in trees])
-
-    def of_inner(values: Iterable[NDArray[Any]]) -> list[Any]:
-        return np.where(is_leaf, 0, np.concatenate(list(values))).tolist()
-
-    node = helper.make_node(
-        "TreeEnsembleRegressor",
-        ["columns"],
-        ["predictions"],
-        domain="ai.onnx.ml",
-        n_targets=1,
-        base_values=[base],
-        nodes_treeids=tree_ids.tolist(),
-        nodes_nodeids=node_ids.tolist(),
-        nodes_featureids=of_inner(tree.features for tree in trees),
-        nodes_modes=np.where(is_leaf, "LEAF", "BRANCH_LEQ").tolist(),
-        nodes_values=_round_down(np.array(of_inner(tree.thresholds for tree in trees))).tolist(),
-        nodes_truenodeids=of_inner(tree.left for tree in trees),
-        nodes_falsenodeids=of_inner(tree.right for tree in trees),
-        nodes_missing_value_tracks_true=of_inner(tree.missing_goes_left for tree in trees),
-        target_ids=[0] * int(is_leaf.sum()),
-        target_treeids=tree_ids[is_leaf].tolist(),
-        target_nodeids=node_ids[is_leaf].tolist(),
-        target_weights=np.concatenate([tree.values for tree in trees])[is_leaf].tolist(),
-    )
-    columns = helper.make_tensor_value_info("columns", TensorProto.FLOAT, [None, n_features])
-    predictions = helper.make_tensor_value_info("predictions", TensorProto.FLOAT, [None, 1])
-    graph = helper.make_graph([node], "trees", [columns], [predictions])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("ai.onnx.ml", 3)], ir_version=8)
-
-
-def _round_down(thresholds: Vector) -> NDArray[np.float32]:
-    """Return the largest float32 that is not above each threshold; infinity becomes the largest finite number."""
-    rounded = np.clip(thresholds, -LARGEST, LARGEST).astype(np.float32)
-    return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
 def histogram_boosting_to_onnx(estimator: Any, n_features: int) -> Any:
@@ -115,7 +48,7 @@ def histogram_boosting_to_onnx(estimator: Any, n_features: int) -> Any:
         )
         for tree in nodes
     ]
-    return _to_tree_ensemble(trees, n_features, float(estimator._baseline_prediction.item()))
+    return to_tree_ensemble(trees, n_features, float(estimator._baseline_prediction.item()))
 
 
 def lightgbm_to_onnx(estimator: Any, n_features: int) -> Any:
@@ -133,7 +66,7 @@ def lightgbm_to_onnx(estimator: Any, n_features: int) -> Any:
             f"model.estimator.objective must be {', '.join(LIGHTGBM_SUMS)}, and boosting_type must not be rf (got {objective}):"
             " others transform the sum of trees"
         )
-    return _to_tree_ensemble([_lightgbm_tree(tree["tree_structure"]) for tree in model["tree_info"]], n_features, base=0.0)
+    return to_tree_ensemble([_lightgbm_tree(tree["tree_structure"]) for tree in model["tree_info"]], n_features, base=0.0)
 
 
 def _lightgbm_tree(root: dict[str, Any]) -> Tree:
@@ -165,3 +98,60 @@ def _missing_goes_left(node: dict[str, Any]) -> bool:
     if node.get("missing_type") == "NaN":
         return bool(node["default_left"])
     return bool(node.get("threshold", 0.0) >= 0)
+
+
+def booster_bytes(estimator: Any) -> bytes:
+    """Return the model of an estimator of XGBoost in XGBoost's own format, up to its best iteration."""
+    booster = estimator.get_booster()
+    best_iteration = getattr(estimator, "best_iteration", None)  # an attribute only after early stopping
+    return bytes((booster if best_iteration is None else booster[: best_iteration + 1]).save_raw("ubj"))
+
+
+def xgboost_to_onnx(estimator: Any, n_features: int) -> Any | None:
+    """Return the ONNX model of an XGBRegressor, or None if it predicts something other than a sum of trees of numbers."""
+    learner = read_ubjson(booster_bytes(estimator))["learner"]
+    booster, parameters = learner["gradient_booster"], learner["learner_model_param"]
+    is_sum = booster["name"] == "gbtree" and learner["objective"]["name"] in XGBOOST_SUMS and parameters["num_target"] == "1"
+    if not (is_sum and math.isnan(estimator.missing)):
+        return None
+    trees = booster["model"]["trees"]
+    if any(tree["split_type"].any() for tree in trees):
+        return None
+    (base,) = json.loads(parameters["base_score"])
+    return to_tree_ensemble([_xgboost_tree(tree) for tree in trees], n_features, base, BELOW)
+
+
+def _xgboost_tree(tree: dict[str, Any]) -> Tree:
+    """Return a tree without the nodes that XGBoost has pruned, which stay in its arrays."""
+    left, right, parents = tree["left_children"], tree["right_children"], tree["parents"]
+    node = np.arange(len(left))
+    parents = np.where(node == 0, 0, parents)
+    is_used = (node == 0) | (left[parents] == node) | (right[parents] == node)
+    position = np.cumsum(is_used) - 1
+    return Tree(
+        tree["split_indices"][is_used],
+        tree["split_conditions"][is_used],
+        position[left[is_used]],
+        position[right[is_used]],
+        tree["default_left"][is_used].astype(bool),
+        left[is_used] == -1,
+        tree["split_conditions"][is_used],  # of a leaf: its weight
+    )
+
+
+def forest_to_onnx(estimator: Any, n_features: int) -> Any:
+    """Return the ONNX model of a random forest, of extremely randomized trees or of a single tree of scikit-learn."""
+    estimators = getattr(estimator, "estimators_", [estimator])
+    trees = [
+        Tree(
+            tree.feature,
+            tree.threshold,
+            tree.children_left,
+            tree.children_right,
+            tree.missing_go_to_left.astype(bool),
+            tree.children_left == -1,
+            tree.value.reshape(-1) * (1.0 / len(estimators)),
+        )
+        for tree in (fitted.tree_ for fitted in estimators)
+    ]
+    return to_tree_ensemble(trees, n_features, base=0.0)

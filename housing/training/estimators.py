@@ -21,6 +21,7 @@ from housing.estimators.boosting import (
     precision_of,
 )
 from housing.estimators.specs import EstimatorSpec
+from housing.estimators.tree_export import booster_bytes
 from housing.features.encoding import in_precision
 from housing.features.pipeline import Features
 from housing.schema.column import Column, Matrix, Vector
@@ -204,13 +205,7 @@ def export_boosters(model: Model) -> dict[int, bytes]:
     """Return the XGBoost models among the members in XGBoost's own format, by member index."""
     estimators = [member.estimator for member in model.ensemble.members]
     return {
-        index: _booster_bytes(fitted.estimator)
+        index: booster_bytes(fitted.estimator)
         for index, fitted in enumerate(estimators)
         if isinstance(fitted, FittedEstimator) and hasattr(fitted.estimator, "get_booster")
     }
-
-
-def _booster_bytes(estimator: Any) -> bytes:
-    booster = estimator.get_booster()
-    best_iteration = getattr(estimator, "best_iteration", None)  # an attribute only after early stopping
-    return bytes((booster if best_iteration is None else booster[: best_iteration + 1]).save_raw("ubj"))
