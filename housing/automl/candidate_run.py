@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from housing.automl.budget import Budget, TimeOver
 from housing.automl.settings import Candidate
-from housing.bundle.file_format import read_arrays, write_arrays
+from housing.bundle.array_files import read_arrays, write_arrays
 from housing.core.config import instantiate, to_yaml
 from housing.core.errors import TrialPruned
 from housing.core.locks import machine_lock

@@ -28,6 +28,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from housing.bundle.array_files import read_arrays, write_arrays
 from housing.bundle.conformal import Calibration, Interval
 from housing.bundle.ensemble import Ensemble, Estimator, in_chunks, restore_ensemble
 from housing.bundle.file_format import (
@@ -46,10 +47,8 @@ from housing.bundle.file_format import (
     list_files,
     list_numbered_dirs,
     make_numbered_dirs,
-    read_arrays,
     reject_special_files,
     validate_card,
-    write_arrays,
     write_json,
 )
 from housing.bundle.onnx_model import OnnxModel

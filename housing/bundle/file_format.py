@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from housing.core.errors import BundleError
 from housing.core.files import sha256
 
-FORMAT = 8
+FORMAT = 9
+READABLE_FORMATS = (8, FORMAT)
 CHECKSUMS = "SHA256SUMS"
 SCHEMA = "schema.json"
 SHARED_FILES = (SCHEMA, "ensemble.json", "reference.json", "card.json", "golden.json")
@@ -28,9 +28,10 @@ def check_format(folder: Path) -> None:
         written = json.loads((folder / SCHEMA).read_text(encoding="utf-8"))["format"]
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if written != FORMAT:
+    if written not in READABLE_FORMATS:
         raise BundleError(
-            f"The bundle has format {written}, but this version of the program reads only format {FORMAT};"
+            f"The bundle has format {written}, but this version of the program reads only formats"
+            f" {' and '.join(map(str, READABLE_FORMATS))};"
             " train the model again: python -m housing.train"
         )
 
@@ -90,17 +91,6 @@ def make_numbered_dirs(folder: Path, parts: Sequence[Any]) -> Iterator[tuple[Pat
 def list_numbered_dirs(folder: Path) -> list[Path]:
     """Return the numbered directories below a directory in numerical order; none if it does not exist."""
     return [] if not folder.is_dir() else sorted(folder.iterdir(), key=lambda directory: int(directory.name))
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays as an npz file."""
-    np.savez(path, **arrays)  # type: ignore[arg-type]
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of an npz file. Raises ValueError for an array that needs pickle, which could run code."""
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -5,13 +5,15 @@ numpy and scipy compute the same bits without them, in several times the time.
 
 import functools
 import logging
+from typing import Any
 
 try:
     from housing.features import spatial_kernels  # type: ignore[attr-defined]
 except ImportError:
     spatial_kernels = None
 
-kernels = spatial_kernels
+INTERFACE = 2  # counts up when the arguments of a function change: a file that an older version compiled is not used
+kernels: Any = spatial_kernels if getattr(spatial_kernels, "INTERFACE", 1) == INTERFACE else None
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,6 @@ log = logging.getLogger(__name__)
 def warn_not_compiled() -> None:
     """Log once that the extension is missing."""
     log.warning(
-        "The extension housing.features.spatial_kernels is not compiled. numpy and scipy compute the spatial features, which"
-        " takes more time. Install a C compiler and run scripts/setup again."
+        "The extension housing.features.spatial_kernels is not compiled, or by an older version. numpy and scipy compute the"
+        " spatial features, which takes more time. Install a C compiler and run scripts/setup again."
     )

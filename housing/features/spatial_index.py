@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
-from housing.features.kd_tree import Indices, KdTree
+from housing.features.kd_tree import PACKED, Indices, KdTree, pack_tree
 from housing.schema.column import Matrix, Vector
 
 KM_PER_DEGREE = 111.2  # of latitude
+OLD_POINTS = "points"  # in degrees, from which bundles of format 8 built their tree each time they were loaded
 
 
 class SpatialIndex:
@@ -26,7 +27,7 @@ class SpatialIndex:
     Attributes
     ----------
     arrays
-        Fitted state: `points`, shape (points, 2), latitude and longitude in degrees; `latitude`, shape (1,), their mean.
+        Fitted state: the tree of the points in km, see `pack_tree`; `latitude`, shape (1,), the mean in degrees.
     """
 
     def __init__(self, coordinates: tuple[int, int]) -> None:
@@ -36,15 +37,18 @@ class SpatialIndex:
     def fit(self, matrix: Matrix, unique: bool = False) -> Self:
         """Store the locations of training rows; with `unique`, rows at the same location become one point."""
         degrees = matrix[:, self.coordinates]
-        self.arrays["points"] = np.unique(degrees, axis=0) if unique else degrees
+        points = np.unique(degrees, axis=0) if unique else degrees
         self.arrays["latitude"] = np.array([degrees[:, 0].mean()])
+        self.arrays |= pack_tree(project_to_km(points, float(self.arrays["latitude"][0])))
         self.__dict__.pop("_tree", None)
         return self
 
     @cached_property
     def _tree(self) -> KdTree:
-        latitude = float(self.arrays["latitude"][0])
-        return KdTree(project_to_km(self.arrays["points"], latitude), self.coordinates, km_per_degree(latitude))
+        scale = km_per_degree(float(self.arrays["latitude"][0]))
+        if OLD_POINTS in self.arrays:  # of a bundle of format 8
+            return KdTree(self.arrays[OLD_POINTS] * scale, self.coordinates, scale)
+        return KdTree.restore({name: self.arrays[name] for name in PACKED}, self.coordinates, scale)
 
     def nearest(self, matrix: Matrix, count: int) -> tuple[Matrix, Indices]:
         """Return distances in km and indices of the `count` nearest points, nearest first; both of shape (rows, count)."""

@@ -140,23 +140,22 @@ static int find_nearest(const Tree *tree, const double *query, Py_ssize_t count,
 
 static PyObject *search(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    PyObject *nodes, *points, *order;
-    Py_buffer rows, distances, indices;
+    Py_buffer nodes, points, order, rows, distances, indices;
     Py_ssize_t width, north, east, count;
     double scale[2];
     Tree tree;
-    if (!PyArg_ParseTuple(args, "SSSddddy*nnnddnw*w*", &nodes, &points, &order, &tree.low[0], &tree.low[1], &tree.high[0],
+    if (!PyArg_ParseTuple(args, "y*y*y*ddddy*nnnddnw*w*", &nodes, &points, &order, &tree.low[0], &tree.low[1], &tree.high[0],
                           &tree.high[1], &rows, &width, &north, &east, &scale[0], &scale[1], &count, &distances, &indices))
         return NULL;
-    tree.nodes = (const Node *)PyBytes_AS_STRING(nodes);
-    tree.points = (const double *)PyBytes_AS_STRING(points);
-    tree.order = (const uint32_t *)PyBytes_AS_STRING(order);
+    tree.nodes = nodes.buf;
+    tree.points = points.buf;
+    tree.order = order.buf;
     Py_ssize_t n_rows = width > 0 ? rows.len / (width * (Py_ssize_t)sizeof(double)) : -1;
     Heap heap = {NULL, NULL};
     Queue queue = {NULL, 0, 0};
     int has_memory = 1;
     if (n_rows < 0 || north < 0 || north >= width || east < 0 || east >= width || count < 1
-        || count > PyBytes_GET_SIZE(order) / (Py_ssize_t)sizeof(uint32_t) || rows.len != n_rows * width * (Py_ssize_t)sizeof(double)
+        || count > order.len / (Py_ssize_t)sizeof(uint32_t) || rows.len != n_rows * width * (Py_ssize_t)sizeof(double)
         || distances.len != n_rows * count * (Py_ssize_t)sizeof(double) || indices.len != distances.len)
         PyErr_SetString(PyExc_ValueError, "rows, distances and indices must have the shapes (rows, width), (rows, count) and (rows, count).");
     else if ((heap.distances = malloc((sizeof(double) + sizeof(uint32_t)) * (size_t)(count + 1))) == NULL)
@@ -187,6 +186,9 @@ static PyObject *search(PyObject *Py_UNUSED(module), PyObject *args)
     }
     free(heap.distances);
     free(queue.cells);
+    PyBuffer_Release(&nodes);
+    PyBuffer_Release(&points);
+    PyBuffer_Release(&order);
     PyBuffer_Release(&rows);
     PyBuffer_Release(&distances);
     PyBuffer_Release(&indices);
@@ -498,5 +500,8 @@ static struct PyModuleDef spatial_kernels = {PyModuleDef_HEAD_INIT, "spatial_ker
 
 PyMODINIT_FUNC PyInit_spatial_kernels(void)
 {
-    return PyModule_Create(&spatial_kernels);
+    PyObject *module = PyModule_Create(&spatial_kernels);
+    if (module && PyModule_AddIntConstant(module, "INTERFACE", 2) < 0) /* see compiled.py */
+        Py_CLEAR(module);
+    return module;
 }

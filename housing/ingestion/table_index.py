@@ -13,7 +13,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from housing.bundle.file_format import TEXT_ARRAYS, read_arrays, write_arrays
+from housing.bundle.array_files import read_arrays, write_arrays
+from housing.bundle.file_format import TEXT_ARRAYS
 from housing.core.errors import BundleError
 from housing.core.files import sha256
 from housing.data.reading import BATCH_ROWS

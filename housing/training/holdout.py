@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from housing.bundle.array_files import read_arrays, write_arrays
 from housing.bundle.conformal import Calibration
-from housing.bundle.file_format import read_arrays, write_arrays
 from housing.data.split import Rows
 from housing.schema.column import Vector
 

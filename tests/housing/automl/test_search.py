@@ -13,8 +13,8 @@ from mlflow.entities import Run
 from omegaconf import DictConfig
 
 from housing.automl.search import search
+from housing.bundle.array_files import read_arrays
 from housing.bundle.bundle import Bundle
-from housing.bundle.file_format import read_arrays
 from housing.core.errors import ConfigError
 from housing.data import table as tables
 from housing.data.split import split

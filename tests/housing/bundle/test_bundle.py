@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 
 from housing.bundle import pyfunc
+from housing.bundle.array_files import read_arrays
 from housing.bundle.bundle import Bundle
 from housing.bundle.ensemble import Ensemble
 from housing.core.errors import BundleError, TableError
 from housing.data.split import split
 from housing.data.table import Table
+from housing.features.kd_tree import PACKED
+from housing.features.spatial_index import km_per_degree
 from housing.schema.table_schema import Schema
 from housing.training.build import BuildSettings, build
-from tests.support.tables import config, rentals_frame
+from tests.support.tables import SMALL_GEO, config, rentals_frame
 
 FILES = [
     "background.npz",
@@ -101,6 +104,23 @@ def test_twelve_members_keep_their_order(towns: Table, tmp_path: Path) -> None:
         assert member.estimator.graph == expected.estimator.graph  # type: ignore[attr-defined]
 
 
+def test_a_bundle_of_format_8_is_still_read(towns: Table, tmp_path: Path) -> None:
+    cfg = config("train", "data=towns", "features=geo", *SMALL_GEO, "model.estimator.n_estimators=5", "interval=none")
+    bundle, _ = build(BuildSettings.from_config(cfg), towns, split(towns, cfg.split), "run")
+    bundle.write(tmp_path / "old")
+    for name in ("features/0/arrays.npz", "ensemble.npz"):
+        arrays = read_arrays(tmp_path / "old" / name)
+        for prefix in {name.removesuffix("tree_order") for name in arrays if name.endswith("tree_order")}:
+            packed = {part: arrays.pop(f"{prefix}{part}") for part in PACKED}
+            km = np.empty(packed["tree_points"].shape)
+            km[packed["tree_order"]] = packed["tree_points"]
+            arrays[f"{prefix}points"] = km / km_per_degree(float(arrays[f"{prefix}latitude"][0]))
+        np.savez(tmp_path / "old" / name, **arrays)  # type: ignore[arg-type]
+    edit_json("schema.json", lambda schema: schema.update(format=8))(tmp_path / "old")
+    rewrite_checksums(tmp_path / "old")
+    np.testing.assert_allclose(Bundle.read(tmp_path / "old").predict(towns.matrix), bundle.predict(towns.matrix), rtol=1e-6)
+
+
 def test_background_rows_survive_writing(bundle: Bundle, folder: Path) -> None:
     assert bundle.background.shape == (16, 5)
     np.testing.assert_array_equal(Bundle.read(folder).background, bundle.background)
@@ -175,7 +195,7 @@ def edit_json(name: str, change: Callable[[dict[str, Any]], object]) -> Callable
         (lambda folder: (folder / "features/0/arrays.npz").write_bytes(b"no archive"), "arrays.npz|ValueError"),
         (
             edit_json("schema.json", lambda schema: schema.update(format=99)),
-            "format 99, .* only format 8; train the model again: python -m housing.train",
+            "format 99, .* only formats 8 and 9; train the model again: python -m housing.train",
         ),
         (edit_json("ensemble.json", lambda ensemble: ensemble.update(members=[])), "shorter than"),
         (

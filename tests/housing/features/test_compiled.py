@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from housing.core.errors import ConfigError
 from housing.features import compiled
 from housing.features.applicability import ApplicabilityDomain
-from housing.features.kd_tree import KdTree
+from housing.features.kd_tree import KdTree, pack_tree
 from housing.features.landmarks import LandmarkDistances
 from housing.features.nearest_neighbours import CHUNK, NearestNeighbours
 from housing.features.target_encoding import SpatialTargetEncoding
@@ -97,6 +97,51 @@ def test_the_search_finds_the_points_of_scipy_in_its_order(places: Places, count
         return [*tree.query(queries, count), *tree.query(queries[:1], count), *tree.leave_one_out(count)]
 
     assert_same_bits(search)
+
+
+@pytest.mark.parametrize("places", PLACES)
+def test_a_restored_tree_finds_the_same_points_with_and_without_kernels(places: Places) -> None:
+    random = np.random.default_rng(3)
+    points, queries = places(random, 400), scattered(random, 50)
+    expected = [*KdTree(points).query(queries, 16), *KdTree(points).leave_one_out(16)]
+
+    def search() -> list[NDArray[Any]]:
+        tree = KdTree.restore(pack_tree(points), [0, 1], np.ones(2))
+        return [*tree.query(queries, 16), *tree.leave_one_out(16)]
+
+    assert_same_bits(search)
+    for one, other in zip(search(), expected, strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+def first_inner_node(packed: dict[str, Any], **values: int) -> None:
+    """Change the root of a packed tree."""
+    for name, value in values.items():
+        packed["tree_nodes"][name][0] = value
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda packed: first_inner_node(packed, first=0), "do not form a tree"),  # an endless loop
+        (lambda packed: first_inner_node(packed, second=1), "do not form a tree"),
+        (lambda packed: first_inner_node(packed, second=4_000_000_000), "do not form a tree"),
+        (lambda packed: first_inner_node(packed, axis=2), "do not form a tree"),
+        (lambda packed: packed["tree_nodes"]["second"].__setitem__(-1, 401), "do not form a tree"),  # beyond the points
+        (lambda packed: packed["tree_nodes"]["first"].__setitem__(-1, 399), "do not form a tree"),  # leaves points out
+        (lambda packed: packed["tree_order"].__setitem__(0, 400), "do not form a tree"),
+        (lambda packed: packed["tree_order"].__setitem__(0, packed["tree_order"][1]), "do not form a tree"),
+        (lambda packed: packed["tree_points"].__setitem__((5, 1), np.nan), "finite"),
+        (lambda packed: packed.update(tree_points=packed["tree_points"][:-1]), "other shapes"),
+        (lambda packed: packed.update(tree_nodes=packed["tree_nodes"][:0]), "other shapes"),
+        (lambda packed: packed.update(tree_order=packed["tree_order"].astype(np.int64)), "other types"),
+    ],
+)
+def test_a_damaged_tree_is_an_error_before_it_is_searched(damage: Callable[[dict[str, Any]], None], message: str) -> None:
+    packed = pack_tree(scattered(np.random.default_rng(0), 400))
+    damage(packed)
+    with pytest.raises(ConfigError, match=message):
+        KdTree.restore(packed, [0, 1], np.ones(2))
 
 
 @pytest.mark.parametrize("places", PLACES)

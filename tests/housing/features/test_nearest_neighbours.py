@@ -7,7 +7,9 @@ import pytest
 
 from housing.core.errors import ConfigError
 from housing.data.table import Table
+from housing.features.kd_tree import pack_tree
 from housing.features.nearest_neighbours import NearestNeighbours
+from housing.features.spatial_index import project_to_km
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 from tests.support.tables import COORDINATES
@@ -103,10 +105,12 @@ def test_a_training_row_gets_the_columns_of_a_new_row_without_its_own_target(tow
     block = NearestNeighbours(towns.schema, **{**PARAMETERS, "target_means": [1, 5, 20]})
     columns = block.fit_transform(matrix, towns.target)
     others = NearestNeighbours(towns.schema, **{**PARAMETERS, "target_means": [1, 5, 20]})
-    row_arrays = ("points", "columns", "targets")
+    row_arrays = ("columns", "targets")
     others.arrays |= {
         name: np.delete(array, left_out, axis=0) if name in row_arrays else array for name, array in block.arrays.items()
     }
+    points = project_to_km(matrix[:, list(towns.schema.coordinates() or ())], float(block.arrays["latitude"][0]))
+    others.arrays |= pack_tree(np.delete(points, left_out, axis=0))
     np.testing.assert_allclose(others.transform(matrix[[left_out]])[0], columns[left_out], rtol=1e-9)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from housing.bundle.array_files import read_arrays, write_arrays
 from housing.bundle.bundle import Bundle
-from housing.bundle.file_format import TEXT_ARRAYS, read_arrays, write_arrays
+from housing.bundle.file_format import TEXT_ARRAYS
 from housing.core.errors import BundleError, ConfigError, TableError
 from housing.core.files import sha256
 from housing.data.split import split
