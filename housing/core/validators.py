@@ -24,6 +24,7 @@ class Validator:
 BOOLEAN = Validator("true or false", lambda value: isinstance(value, bool))
 POSITIVE = Validator("a number above 0", lambda value: _is_number(value) and value > 0)
 NON_NEGATIVE = Validator("a number, at least 0", lambda value: _is_number(value) and value >= 0)
+SHARE = Validator("a number from 0, but below 1", lambda value: _is_number(value) and 0 <= value < 1)
 AT_LEAST_ONE = Validator("a number, at least 1", lambda value: _is_number(value) and value >= 1)
 
 

@@ -64,6 +64,10 @@ def estimator_specs(cfg: DictConfig) -> list[EstimatorSpec]:
         check_estimator("model.estimator", cfg.model.estimator)
         return list(_expand_seeds(cfg.model.name, {"model": cfg.model}, cfg.features))
     for name, member in cfg.model.members.items():
+        if member.model.get("teacher") is not None:
+            raise ConfigError(
+                f"model.members.{name}.model must have no teacher: only a whole model is distilled (model=distilled)."
+            )
         check_estimator(f"model.members.{name}.model.estimator", member.model.estimator)
     return [spec for name, member in cfg.model.members.items() for spec in _expand_seeds(str(name), member, cfg.features)]
 

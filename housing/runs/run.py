@@ -221,6 +221,8 @@ def _choice_tags(bundle: Bundle) -> dict[str, str]:
     tags = {tracking_tags.TRANSFORM: bundle.card["target"]["transform"]}
     if method is not None:
         tags[tracking_tags.ENCODING] = method
+    if bundle.card["distillation"] is not None:
+        tags[tracking_tags.TEACHER] = bundle.card["distillation"]["teacher"]
     members = bundle.card["members"]
     if members["validation_rmse"]:
         tags[tracking_tags.MEMBERS] = describe_weights(members["weights"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from housing.core.environment import COMMIT_TAG, PROJECT, commit, libraries, optional_libraries
+from housing.core.files import sha256
 from housing.data.split import Split
 from housing.data.table import Table
 from housing.tracking import tags
@@ -54,9 +55,24 @@ def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
         "split": parts.fingerprint(),
         "code": _code_hash(),
         "libraries": libraries() | optional_libraries(str(config["model"])),
+        "teacher_files": _teacher_files(config["model"].get("teacher")),
         "tag_format": tags.FORMAT,
     }
     return hashlib.sha256(json.dumps(key_parts, sort_keys=True).encode()).hexdigest()
+
+
+def _teacher_files(node: Any) -> dict[str, str]:
+    """Return the hash of each file that an argument of a teacher names, by its path."""
+    items = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
+    files = {item: sha256(Path(item)) for item in items if isinstance(item, str) and _is_file(item)}
+    return files | {path: digest for item in items for path, digest in _teacher_files(item).items()}
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a path, or with a null character
+        return False
 
 
 def retraining_key(fingerprint: str, table_config: Mapping[str, Any], sweep: Sequence[str]) -> str:

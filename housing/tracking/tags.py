@@ -12,6 +12,7 @@ TRANSFORM = "housing.target_transform"  # of a run: what its estimators were fit
 FITTED_UNTIL = "housing.fitted_until"  # of a run on a split by time: the latest time of its training and validation rows
 ENCODING = "housing.encoding"  # of a run that chose the encoding of categories with many levels: the method
 MEMBERS = "housing.members"  # of a run that selected its members: their shares of the weighted mean
+TEACHER = "housing.teacher"  # of a distilled run: the class of its teacher
 MISSING_LIBRARIES = "housing.missing_libraries"  # of a search: optional libraries that are not installed
 CHALLENGER, EVALUATED = "housing.challenger", "housing.evaluated"  # of a decision
 ALIAS, VERDICT, FROM, TO, ACTOR, REASON, FORCED, SERVED = (

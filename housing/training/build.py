@@ -22,6 +22,7 @@ from housing.schema.table_schema import Schema
 from housing.training.background import select_background
 from housing.training.callbacks import OnFit, OnFold, OnRound, no_op
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
+from housing.training.distillation import Distillation, compare_with_teacher
 from housing.training.encoding_choice import EncodingChoice, choose_encoding
 from housing.training.estimators import AUTO, LOG, FittedEstimator, Model, export_boosters
 from housing.training.fitting import FitSettings, fit
@@ -101,31 +102,46 @@ def build(
     scores, encoding = {}, choose_encoding(settings.fit, table, parts, settings.metric)
     if settings.cross_validation is not None:
         scores = cross_validate(settings.cross_validation, encoding.settings, settings.metric, table, parts, on_fold)
-    model = fit(encoding.settings, table, parts.train, parts.valid, on_round=on_round)
+    model = fit(encoding.settings, table, parts.train, parts.valid, on_round=on_round, units=parts.units)
     _report_transform(settings.fit, model)
     _report_selection(model.selection)
     first, valid_matrix = model, table.matrix[parts.valid]
     predicted = model.predict(valid_matrix)
     metrics = scores or settings.metric.score(predicted, table.target[parts.valid], table.weight_of(parts.valid))
     metrics["fit_seconds"] = model.fit_seconds
+    distillation = _compare_with_teacher(settings, table, parts, predicted)
+    metrics |= {} if distillation is None else distillation.metrics
     interval, calibration = None, None
     if settings.interval is not None:
         interval, calibration = fit_interval(settings.interval, encoding.settings, model, table, parts, fit_rows)
     if settings.refit:
-        model = fit(encoding.settings, table, fit_rows, first=first, on_round=on_round)
+        model = fit(encoding.settings, table, fit_rows, first=first, on_round=on_round, units=parts.units)
         metrics["refit_seconds"] = model.fit_seconds
     on_fit(HoldoutPredictions(parts.valid, predicted, calibration, export_boosters(model)))
     bundle = build_bundle(model, table, fit_rows, parts.valid, settings.parity_tolerance)
     bundle.interval = interval
-    fit_matrix = table.matrix[fit_rows]
-    # A model predicts its own training rows too well: compared with those, the predictions of new rows would seem to drift.
-    bundle.reference = histogram_reference(table.schema, fit_matrix, predicted)
-    bundle.background = fit_matrix[select_background(table.schema, fit_matrix, settings.n_background_rows, settings.seed)]
+    _describe_rows(settings, bundle, table.matrix[fit_rows], predicted)
     candidates = table.take(parts.valid[_is_accepted(table.schema, valid_matrix)])
     bundle.select_golden_rows(candidates.matrix, settings.n_golden_rows, candidates.texts)
     metrics |= measure_cost(bundle, valid_matrix)
-    bundle.card = model_card(settings, table, parts, run_id, metrics, encoding, first)
+    bundle.card = model_card(settings, table, parts, run_id, metrics, encoding, first, distillation)
     return bundle, metrics
+
+
+def _describe_rows(settings: BuildSettings, bundle: Bundle, matrix: Matrix, predicted: Vector) -> None:
+    """Add to a bundle the distribution of its rows and of held-out predictions, and representative rows."""
+    # A model predicts its own training rows too well: compared with those, the predictions of new rows would seem to drift.
+    bundle.reference = histogram_reference(bundle.schema, matrix, predicted)
+    bundle.background = matrix[select_background(bundle.schema, matrix, settings.n_background_rows, settings.seed)]
+
+
+def _compare_with_teacher(settings: BuildSettings, table: Table, parts: Split, predicted: Vector) -> Distillation | None:
+    """Compare predictions of the validation rows with those of the teacher, if the model has one, and log the result."""
+    if settings.fit.teacher is None:
+        return None
+    distillation = compare_with_teacher(settings.fit.teacher, settings.metric, table, parts.train, parts.valid, student=predicted)
+    log.info("%s", distillation.describe(settings.metric.name))
+    return distillation
 
 
 def _report_transform(settings: FitSettings, model: Model) -> None:
@@ -197,6 +213,7 @@ def model_card(
     metrics: Mapping[str, float],
     encoding: EncodingChoice,
     first: Model,
+    distillation: Distillation | None,
 ) -> dict[str, Any]:
     """Return the model card: the model's name, its metrics, its data and its code. `first` is the fit on the training rows."""
     weight = weight_column(table.schema)
@@ -208,6 +225,7 @@ def model_card(
         "encoding": {"method": encoding.method, settings.metric.name: round_metrics(encoding.scores)},
         "members": {"weights": first.selection.weights, "validation_rmse": round_metrics(first.selection.held_out_rmse)},
         "metrics": round_metrics(metrics),
+        "distillation": None if distillation is None else distillation.to_card(),
         "target": {"transform": first.transform, "validation_rmse": round_metrics(first.rmse_by_transform)},
         "data": {
             "name": settings.names["data"],

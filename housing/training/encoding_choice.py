@@ -44,7 +44,8 @@ def choose_encoding(settings: FitSettings, table: Table, parts: Split, metric: R
         return EncodingChoice(settings)
     scores = {}
     for method in SUFFIXES:
-        predicted = fit(_with_method(settings, method), table, parts.train, parts.valid).predict(table.matrix[parts.valid])
+        model = fit(_with_method(settings, method), table, parts.train, parts.valid, units=parts.units)
+        predicted = model.predict(table.matrix[parts.valid])
         scores[method] = metric.score(predicted, table.target[parts.valid], table.weight_of(parts.valid))[metric.name]
     best = min(scores, key=lambda method: as_loss(metric.name, scores[method]))
     log.info(

@@ -34,6 +34,7 @@ from housing.training.estimators import (
 )
 from housing.training.member_selection import MemberSelection, select_members
 from housing.training.metrics import score
+from housing.training.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class FitSettings:
         Whether to keep only the estimators, with weights, whose weighted mean has the lowest RMSE on held-out rows.
     max_relative_rmse
         With `select_members`, an estimator is left out if its own RMSE is above this multiple of the lowest; None: never.
+    teacher
+        The model whose predictions are fitted instead of the targets of the training rows, or None.
     """
 
     specs: tuple[EstimatorSpec, ...]
@@ -63,6 +66,7 @@ class FitSettings:
     min_skewness: float | None = None
     select_members: bool = False
     max_relative_rmse: float | None = None
+    teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -83,7 +87,16 @@ class FitSettings:
         BOOLEAN.validate("model.select_members", selects)
         limit = cfg.model.get("max_relative_rmse")
         optional(AT_LEAST_ONE).validate("model.max_relative_rmse", limit)
-        return cls(tuple(estimator_specs(cfg)), applicability, cfg.n_threads, cfg.target.transform, min_skewness, selects, limit)
+        return cls(
+            specs=tuple(estimator_specs(cfg)),
+            applicability=applicability,
+            n_threads=cfg.n_threads,
+            transform=cfg.target.transform,
+            min_skewness=min_skewness,
+            select_members=selects,
+            max_relative_rmse=limit,
+            teacher=Teacher.from_config(cfg.model),
+        )
 
     @property
     def uses_early_stopping(self) -> bool:
@@ -109,7 +122,8 @@ def fit(
 
     Early stopping, the selection of members and the transform of the target use the `validation` rows. Without them, every tenth
     training row is held out, or whole `units` if there are any. If there is a `first` fit, its boosting rounds, its members with
-    their weights and its transform are taken, and no row is held out.
+    their weights and its transform are taken, and no row is held out. With a teacher, the targets of training rows are those that
+    it teaches; validation rows keep their own.
 
     Raises
     ------
@@ -122,9 +136,11 @@ def fit(
     if validation is None and first is None and settings.needs_validation:
         held_out = np.arange(len(rows)) % HELD_OUT_SHARE == 0 if units is None else units.hold_out(rows)
         validation, rows = rows[held_out], rows[~held_out]
+    if settings.teacher is not None:
+        table = settings.teacher.teach(table, rows, units)
     known = rows if validation is None else np.concatenate([rows, validation])
     settings = replace(settings, specs=_specs_to_fit(settings.specs, len(known), first))
-    transforms = [first.transform] if first is not None else _transforms(settings, table, known)
+    transforms = _transforms(settings if first is None else replace(settings, transform=first.transform), table, known)
     with threadpool_limits(settings.n_threads or None):
         data = _prepare(settings, table, rows, validation)
         models = [_fit_model(settings, data, transform, first, on_round) for transform in transforms]
@@ -146,8 +162,9 @@ def _transforms(settings: FitSettings, table: Table, rows: Rows) -> list[str]:
     too_low = rows[table.target[rows] <= 0]
     if settings.transform == LOG and too_low.size:
         row, name = int(too_low.min()), table.schema.target.name
+        where = name if settings.teacher is None else f"{name}, also in those that the teacher predicts"
         raise ConfigError(
-            f"target.transform=log needs values above 0 in {name} (got {table.target[row]:g} in row {row} of the rows with a"
+            f"target.transform=log needs values above 0 in {where} (got {table.target[row]:g} in row {row} of the rows with a"
             f" {name}, counted from 0; {len(too_low):,} rows in all). Use target.transform=none, or remove these rows."
         )
     if settings.transform != AUTO:

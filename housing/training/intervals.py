@@ -1,6 +1,6 @@
 """Fitting of prediction intervals: models of the error, and scores of held-out rows."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
@@ -19,6 +19,7 @@ from housing.estimators.onnx_export import export_and_verify
 from housing.schema.column import Column, Matrix, Vector
 from housing.training.estimators import Model, require_weighted_fit, sample_weight
 from housing.training.fitting import FitSettings, fit
+from housing.training.folds import shuffled_folds
 
 MIN_RELATIVE_ERROR = 0.3  # of the mean error: the expected error of a row is never assumed to be smaller
 TOLERANCE = 1e-3  # largest difference between a model of the error and its ONNX graph
@@ -166,7 +167,7 @@ def _predict_out_of_fold(
     rows = np.union1d(fit_rows, parts.valid)
     folds = [
         _predict_held_out(fit(fit_settings, table, rows[others], first=model, units=parts.units), table, parts, rows[fold])
-        for others, fold in _folds(n_folds, rows, parts.units_of(rows))
+        for others, fold in shuffled_folds(n_folds, rows, parts.units_of(rows))
     ]
     order = np.argsort(np.concatenate([fold.rows for fold in folds]))
     inputs, error = np.concatenate([fold.inputs for fold in folds]), np.concatenate([fold.error for fold in folds])
@@ -203,15 +204,6 @@ def _cross_fit(create: Callable[[], Any], n_folds: int, held_out: HeldOut, targe
         return estimator.fit(held_out.inputs[rows], target[rows], **weight)
 
     predicted = np.empty(len(target))
-    for others, fold in _folds(n_folds, held_out.rows, held_out.units):
+    for others, fold in shuffled_folds(n_folds, held_out.rows, held_out.units):
         predicted[fold] = fit_rows(others).predict(held_out.inputs[fold])
     return predicted, export_and_verify(fit_rows(np.arange(len(target))), held_out.inputs, TOLERANCE)
-
-
-def _folds(n_folds: int, rows: Rows, units: Units | None) -> Iterable[tuple[Rows, Rows]]:
-    """Return folds that keep units together: a row of a customer says too much about the errors of the others."""
-    from sklearn.model_selection import GroupKFold, KFold  # pylint: disable=import-outside-toplevel  # takes seconds to import
-
-    if units is None:
-        return KFold(n_folds, shuffle=True, random_state=0).split(rows)
-    return GroupKFold(n_folds, shuffle=True, random_state=0).split(rows, groups=units.of_row)
