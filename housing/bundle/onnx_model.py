@@ -77,11 +77,14 @@ class VerifiedOnnxModel(OnnxModel):
         """Predict rows as `OnnxModel` does. Raises BundleError if the engines differ in any bit."""
         predictions = super().predict(columns)
         if self._session is not None:
-            expected = self._session.predict(columns)
-            if predictions.tobytes() != expected.tobytes():
-                row = int(np.argmax(predictions.view(np.int64) != expected.view(np.int64)))
-                raise BundleError(
-                    f"The tree walker must agree with ONNX Runtime in every bit (got {predictions[row]:.9g} instead of"
-                    f" {expected[row]:.9g})."
-                )
+            require_equal(predictions, self._session.predict(columns))
         return predictions
+
+
+def require_equal(walked: Vector, expected: Vector) -> None:
+    """Raise BundleError if predictions of the tree walker differ in any bit from those of ONNX Runtime."""
+    if walked.tobytes() != expected.tobytes():
+        row = int(np.argmax(walked.view(np.int64) != expected.view(np.int64)))
+        raise BundleError(
+            f"The tree walker must agree with ONNX Runtime in every bit (got {walked[row]:.9g} instead of {expected[row]:.9g})."
+        )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from housing.bundle.onnx_model import OnnxModel, VerifiedOnnxModel
+from housing.bundle.onnx_model import OnnxModel, OnnxRuntimeModel, require_equal
 from housing.core.errors import BundleError, ConfigError, HousingError
 from housing.estimators.boosting import as_fitted
 from housing.estimators.distance_export import converters
@@ -106,11 +106,14 @@ def export_and_verify(estimator: Any, columns: Matrix, tolerance: float) -> Onnx
         If a prediction differs by more than `tolerance`.
     """
     try:
-        exported = VerifiedOnnxModel(to_onnx(estimator, columns.shape[1]))
+        exported = OnnxModel(to_onnx(estimator, columns.shape[1]))
     except BundleError as refusal:
         raise ConfigError(f"model.estimator={type(estimator).__name__} cannot be served. {refusal}") from refusal
     expected = np.asarray(estimator.predict(as_fitted(estimator, columns)), dtype=np.float64).reshape(-1)
-    error = np.abs(exported.predict(columns) - expected)
+    predicted = exported.predict(columns)
+    if exported.uses_tree_walker:
+        require_equal(predicted, OnnxRuntimeModel(exported.graph).predict(columns))
+    error = np.abs(predicted - expected)
     if not np.all(error <= tolerance):
         row = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
         raise HousingError(
@@ -118,4 +121,4 @@ def export_and_verify(estimator: Any, columns: Matrix, tolerance: float) -> Onnx
             f" (prediction {expected[row]:.6g}, limit {tolerance:.3g}). {type(estimator).__name__} may lose precision in float32."
             " Use another estimator, or accept the difference with a larger parity_tolerance."
         )
-    return OnnxModel(exported.graph)
+    return exported

@@ -14,7 +14,6 @@ import numpy as np
 
 from housing.core.errors import ConfigError
 from housing.estimators.tree_graph import BELOW, Tree, to_tree_ensemble
-from housing.estimators.ubjson import read_ubjson
 
 HISTOGRAM_SUMS = ("squared_error", "absolute_error", "quantile")
 XGBOOST_SUMS = ("reg:squarederror", "reg:squaredlogerror", "reg:pseudohubererror", "reg:absoluteerror", "reg:quantileerror")
@@ -100,22 +99,22 @@ def _missing_goes_left(node: dict[str, Any]) -> bool:
     return bool(node.get("threshold", 0.0) >= 0)
 
 
-def booster_bytes(estimator: Any) -> bytes:
-    """Return the model of an estimator of XGBoost in XGBoost's own format, up to its best iteration."""
+def booster_bytes(estimator: Any, file_format: str = "ubj") -> bytes:
+    """Return the model of an estimator of XGBoost in one of XGBoost's own formats, up to its best iteration."""
     booster = estimator.get_booster()
     best_iteration = getattr(estimator, "best_iteration", None)  # an attribute only after early stopping
-    return bytes((booster if best_iteration is None else booster[: best_iteration + 1]).save_raw("ubj"))
+    return bytes((booster if best_iteration is None else booster[: best_iteration + 1]).save_raw(file_format))
 
 
 def xgboost_to_onnx(estimator: Any, n_features: int) -> Any | None:
     """Return the ONNX model of an XGBRegressor, or None if it predicts something other than a sum of trees of numbers."""
-    learner = read_ubjson(booster_bytes(estimator))["learner"]
+    learner = json.loads(booster_bytes(estimator, "json"))["learner"]
     booster, parameters = learner["gradient_booster"], learner["learner_model_param"]
     is_sum = booster["name"] == "gbtree" and learner["objective"]["name"] in XGBOOST_SUMS and parameters["num_target"] == "1"
     if not (is_sum and math.isnan(estimator.missing)):
         return None
     trees = booster["model"]["trees"]
-    if any(tree["split_type"].any() for tree in trees):
+    if any(any(tree["split_type"]) for tree in trees):
         return None
     (base,) = json.loads(parameters["base_score"])
     return to_tree_ensemble([_xgboost_tree(tree) for tree in trees], n_features, base, BELOW)
@@ -123,19 +122,21 @@ def xgboost_to_onnx(estimator: Any, n_features: int) -> Any | None:
 
 def _xgboost_tree(tree: dict[str, Any]) -> Tree:
     """Return a tree without the nodes that XGBoost has pruned, which stay in its arrays."""
-    left, right, parents = tree["left_children"], tree["right_children"], tree["parents"]
+    names = ("left_children", "right_children", "parents", "split_indices")
+    left, right, parents, features = (np.array(tree[name], dtype=np.int64) for name in names)
     node = np.arange(len(left))
-    parents = np.where(node == 0, 0, parents)
+    parents[0] = 0
     is_used = (node == 0) | (left[parents] == node) | (right[parents] == node)
     position = np.cumsum(is_used) - 1
+    thresholds = np.array(tree["split_conditions"], dtype=np.float32)[is_used]
     return Tree(
-        tree["split_indices"][is_used],
-        tree["split_conditions"][is_used],
+        features[is_used],
+        thresholds,
         position[left[is_used]],
         position[right[is_used]],
-        tree["default_left"][is_used].astype(bool),
+        np.array(tree["default_left"], dtype=bool)[is_used],
         left[is_used] == -1,
-        tree["split_conditions"][is_used],  # of a leaf: its weight
+        thresholds,  # of a leaf: its weight
     )
 
 

@@ -17,7 +17,6 @@ from housing.bundle.onnx_model import OnnxModel, OnnxRuntimeModel
 from housing.estimators.boosting import as_fitted
 from housing.estimators.onnx_export import to_onnx
 from housing.estimators.tree_export import booster_bytes
-from housing.estimators.ubjson import read_ubjson
 from housing.schema.column import Matrix, Vector
 
 COLUMNS = 6
@@ -86,41 +85,8 @@ def test_exports_that_the_converters_get_wrong_predict_like_the_estimator(create
 
 def test_pruned_nodes_are_left_out() -> None:
     estimator = fitted(XGBRegressor(n_estimators=5, gamma=1.0, tree_method="exact"), missing=True)
-    trees = read_ubjson(booster_bytes(estimator))["learner"]["gradient_booster"]["model"]["trees"]
+    trees = json.loads(booster_bytes(estimator, "json"))["learner"]["gradient_booster"]["model"]["trees"]
     deleted = sum(int(tree["tree_param"]["num_deleted"]) for tree in trees)
     nodes = sum(len(tree["left_children"]) for tree in trees)
     assert deleted > 0
     assert to_onnx(estimator, COLUMNS).count(b"BRANCH_LT") + to_onnx(estimator, COLUMNS).count(b"LEAF") == nodes - deleted
-
-
-def test_ubjson_holds_what_json_holds() -> None:
-    """XGBoost writes a model in both formats."""
-    booster = fitted(XGBRegressor(n_estimators=20), missing=True).get_booster()
-    expected = json.loads(bytes(booster.save_raw("json")))["learner"]
-    learner = read_ubjson(bytes(booster.save_raw("ubj")))["learner"]
-    assert learner["learner_model_param"] == expected["learner_model_param"]
-    trees, expected_trees = (each["gradient_booster"]["model"]["trees"] for each in (learner, expected))
-    for tree, expected_tree in zip(trees, expected_trees, strict=True):
-        assert tree.keys() == expected_tree.keys()
-        for name, values in expected_tree.items():
-            if isinstance(values, list):
-                assert tree[name].tolist() == np.array(values, dtype=tree[name].dtype).tolist()
-            else:
-                assert tree[name] == values
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"{i\x01a[$d#i\x04\x00\x00", "UBJSON of 12 bytes ends within a value"),
-        (b"{i\x01aX", "UBJSON has no marker 'X' \\(at byte 4\\)"),
-        (b"", "UBJSON of 0 bytes ends within a value"),
-    ],
-)
-def test_broken_ubjson_is_refused(data: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        read_ubjson(data)
-
-
-def test_ubjson_arrays_may_have_no_count() -> None:
-    assert read_ubjson(b"[U\xffTZD\x3f\xf8\x00\x00\x00\x00\x00\x00]") == [255, True, None, 1.5]
