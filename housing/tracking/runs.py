@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -89,6 +90,11 @@ class Run:
         if metrics or tags:  # time and step say nothing if each metric has one value
             values = [Metric(name, value, timestamp=0, step=0) for name, value in (metrics or {}).items()]
             api.log_batch(self.id, metrics=values, tags=[RunTag(name, value) for name, value in (tags or {}).items()])
+
+    def log_current_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log metrics that can be measured again later: MLflow shows the latest values, and keeps the previous ones."""
+        now = time.time_ns() // 1_000_000
+        self.client.api.log_batch(self.id, metrics=[Metric(name, value, now, step=0) for name, value in metrics.items()])
 
     def fail(self) -> None:
         """End the run as FAILED, with the traceback of the current exception as an artifact."""

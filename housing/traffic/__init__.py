@@ -1,0 +1,1 @@
+"""Logged traffic, predicted by a candidate: the replay of a prediction log, and the shadow that follows a running server."""

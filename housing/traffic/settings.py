@@ -1,0 +1,87 @@
+"""Settings of a replay, read and validated once from its config."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from omegaconf import DictConfig
+
+from housing.core.errors import ConfigError, HousingError
+from housing.core.validators import Validator, choice, integer
+from housing.evaluation.paired_test import MIN_UNITS, ComparisonSettings
+from housing.feedback.log_reader import LogFilter
+from housing.tracking.aliases import require_declared_alias
+from housing.traffic.errors import N_RESAMPLES, SEED
+from server.prediction_log.rotating_file import PREDICTIONS, list_files
+
+SELECTORS = ("version", "alias", "run_id")
+CONFIDENCE = Validator(
+    "a number from 0.5 to below 1",
+    lambda value: isinstance(value, float | int) and not isinstance(value, bool) and 0.5 <= value < 1,
+)
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """Settings of `conf/replay.yaml`.
+
+    Attributes
+    ----------
+    selector, value
+        How the candidate is named: one of SELECTORS, and its value.
+    """
+
+    selector: str
+    value: str
+    log_dir: Path
+    log_filter: LogFilter
+    comparison: ComparisonSettings
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig) -> Self:
+        """Read and validate the settings.
+
+        Raises
+        ------
+        ConfigError
+            If not exactly one candidate is named, or an option is invalid.
+        HousingError
+            If the log folder does not exist or has no prediction log.
+        """
+        named = {name: str(cfg[name]) for name in SELECTORS if cfg[name] is not None}
+        if len(named) != 1:
+            raise ConfigError(
+                f"Exactly one of version, alias and run_id must name the candidate (got {', '.join(named) or 'none'})."
+                " Example: python -m housing.replay alias=staging"
+            )
+        [(selector, value)] = named.items()
+        if selector == "alias":
+            require_declared_alias(value, cfg.aliases)
+        choice("rmse", "mae").validate("metric", cfg.metric)
+        CONFIDENCE.validate("confidence", cfg.confidence)
+        integer(MIN_UNITS).validate("min_groups", cfg.min_groups)
+        log_filter = LogFilter(_parse_time("since", cfg.since, float("-inf")), _parse_time("until", cfg.until, float("inf")))
+        if log_filter.since >= log_filter.until:
+            raise ConfigError(f"since must be before until (got since={cfg.since} and until={cfg.until}).")
+        comparison = ComparisonSettings(cfg.metric, cfg.confidence, N_RESAMPLES, SEED, cfg.min_groups)
+        return cls(selector, value, _require_log(Path(cfg.log_dir)), log_filter, comparison)
+
+
+def _parse_time(name: str, text: object, default: float) -> float:
+    if text is None:
+        return default
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError as error:
+        raise ConfigError(f"{name} must be a time such as 2026-11-24 or 2026-11-24T10:00:00+00:00 (got {text!r}).") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _require_log(folder: Path) -> Path:
+    if not list_files(folder, PREDICTIONS):
+        raise HousingError(
+            f"log_dir={folder} has no prediction log. Name the log folder of a server (its serve.log_dir), or its alias:"
+            " serve.alias=production."
+        )
+    return folder
