@@ -9,6 +9,7 @@ import sys
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.core.errors import ConfigError
 from housing.core.printable import show
 from housing.serving.supervisor import require_free_port, require_writable_folder, server_environment, supervise
 from housing.tracking.aliases import require_declared_alias
@@ -28,6 +29,10 @@ ROUTES = {
 def main(cfg: DictConfig) -> None:
     """Serve until interrupted, or until gunicorn exits."""
     require_declared_alias(cfg.serve.alias, cfg.aliases, "serve.alias")
+    if cfg.serve.shadow:
+        require_declared_alias(cfg.serve.shadow, cfg.aliases, "serve.shadow")
+        if cfg.serve.shadow == cfg.serve.alias:
+            raise ConfigError(f"serve.shadow must be another alias than serve.alias (got {cfg.serve.shadow} for both).")
     environ = server_environment(cfg.serve)
     settings = Settings.from_environment(environ)
     os.umask(0o077)  # the prediction log holds the data of clients

@@ -79,14 +79,21 @@ def read_joined_rows(folder: Path) -> Iterator[Entry]:
     """Yield the predicted rows of a log folder whose true value is known from feedback. Skips damaged lines with a warning."""
     for path in list_files(folder, JOINED):
         for line in iter_lines(path):
-            try:
-                row = orjson.loads(line)
-            except ValueError:
-                row = None
-            if isinstance(row, dict) and row.keys() >= JOINED_FIELDS and isinstance(row["columns"], dict):
-                yield row
-            else:
+            row = parse_joined_row(line)
+            if row is None:
                 log.warning("Skipped a malformed line of %s: %.80r", path, line)
+            else:
+                yield row
+
+
+def parse_joined_row(line: bytes) -> Entry | None:
+    """Return a predicted row with its true value, or None for a damaged line."""
+    try:
+        row = orjson.loads(line)
+    except ValueError:
+        return None
+    is_whole = isinstance(row, dict) and row.keys() >= JOINED_FIELDS and isinstance(row["columns"], dict)
+    return row if is_whole else None
 
 
 def _lines(folder: Path) -> Iterator[bytes]:

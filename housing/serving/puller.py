@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -31,6 +32,7 @@ from server.core.settings import Settings
 from server.metrics import mmap_files
 
 RELEASE_NAME = re.compile(r"[0-9]+-[0-9a-zA-Z]+")
+NICENESS = 19  # of the puller of a candidate, whose verification must not take time from callers
 MAX_BACKOFF = 60.0  # seconds between two attempts at a version that could not be downloaded
 NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -40,15 +42,19 @@ log = logging.getLogger("puller")
 class Puller:
     """Follows the alias. A version that fails verification is not retried until the alias has moved."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics_prefix: str = "housing") -> None:
         self._settings = settings
         self._failed_release = ""
         self._backoff, self._retry_at = 0.0, 0.0
         self._last_message = ""
-        self._published_total = Counter("housing_versions_published_total", "Versions verified and published to the workers.")
-        self._rejected_total = Counter("housing_versions_rejected_total", "Versions that could not be downloaded or verified.")
+        self._published_total = Counter(
+            f"{metrics_prefix}_versions_published_total", "Versions verified and published to the workers."
+        )
+        self._rejected_total = Counter(
+            f"{metrics_prefix}_versions_rejected_total", "Versions that could not be downloaded or verified."
+        )
         help_text = "Whether the version at the alias could not be downloaded or verified."
-        self._is_rejected = Gauge("housing_version_rejected", help_text, multiprocess_mode="mostrecent")
+        self._is_rejected = Gauge(f"{metrics_prefix}_version_rejected", help_text, multiprocess_mode="mostrecent")
 
     def run(self) -> None:
         """Follow the alias forever. Log each failure once; the current version stays."""
@@ -161,18 +167,21 @@ def _version_at_alias(settings: Settings) -> ModelVersion | None:
 
 
 def main() -> None:
-    """Run the puller with the settings of the environment."""
+    """Run the puller with the settings of the environment; with the argument `shadow`, as the puller of a shadow's candidate."""
+    name, prefix = ("shadow puller", "housing_shadow") if sys.argv[1:] == ["shadow"] else ("puller", "housing")
+    if name != "puller":
+        os.nice(NICENESS)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the output is a log file
-    configure_logging("puller: %(message)s")
+    configure_logging(f"{name}: %(message)s")
     log.setLevel(logging.INFO)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would repeat at each poll what the puller reports once
     settings = Settings.from_environment()
-    mmap_files.use_process_name("puller")
+    mmap_files.use_process_name(name.replace(" ", "-"))
     mlflow.set_tracking_uri(settings.tracking_uri)
     with suppress(KeyboardInterrupt):  # Ctrl-C in a terminal
-        Puller(settings).run()
+        Puller(settings, prefix).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The supervisor: runs gunicorn, the puller and the joiner of one server."""
+"""The supervisor: runs gunicorn, the puller and the joiner of one server, and the shadow with its own puller if it has one."""
 
 import ctypes
 import os
@@ -17,10 +17,12 @@ from server.core.settings import ENV_PREFIX
 
 GUNICORN = ["-m", "gunicorn", "--config", str(PROJECT / "server" / "gunicorn.conf.py")]
 SIDECARS = {"puller": ["-m", "housing.serving.puller"], "joiner": ["-m", "housing.feedback.joiner"]}
+SHADOW_SIDECARS = {"shadow puller": ["-m", "housing.serving.puller", "shadow"], "shadow": ["-m", "housing.traffic.shadow"]}
 POLL_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1  # option of Linux's prctl
 
 Process = subprocess.Popen[bytes]
+Sidecars = Mapping[str, tuple[list[str], Mapping[str, str]]]  # arguments and environment, by name
 
 
 def server_environment(serve: Mapping[str, object]) -> dict[str, str]:
@@ -36,12 +38,13 @@ def supervise(environ: Mapping[str, str]) -> int:
     with tempfile.TemporaryDirectory(prefix="housing-metrics-") as metrics:
         environ = {**environ, "PROMETHEUS_MULTIPROC_DIR": metrics}
         processes: dict[str, Process] = {}
+        sidecars = _sidecars(environ)
         try:
             processes["gunicorn"] = _start_process(GUNICORN, environ)
-            processes |= {name: _start_process(arguments, environ) for name, arguments in SIDECARS.items()}
+            processes |= {name: _start_process(*sidecar) for name, sidecar in sidecars.items()}
             signal.signal(signal.SIGHUP, lambda *_: processes["gunicorn"].send_signal(signal.SIGHUP))
             while processes["gunicorn"].poll() is None and not stopping.wait(POLL_SECONDS):
-                _restart_sidecars(processes, environ)
+                _restart_sidecars(processes, sidecars)
         finally:
             for process in processes.values():
                 process.terminate()
@@ -50,11 +53,24 @@ def supervise(environ: Mapping[str, str]) -> int:
     return 0 if stopping.is_set() else processes["gunicorn"].returncode
 
 
-def _restart_sidecars(processes: dict[str, Process], environ: Mapping[str, str]) -> None:
-    for name, arguments in SIDECARS.items():
+def _sidecars(environ: Mapping[str, str]) -> Sidecars:
+    sidecars = {name: (arguments, environ) for name, arguments in SIDECARS.items()}
+    alias = environ.get(f"{ENV_PREFIX}SHADOW")
+    if not alias:
+        return sidecars
+    candidate = {
+        f"{ENV_PREFIX}ALIAS": alias,
+        f"{ENV_PREFIX}RELEASE_DIR": f"{environ[f'{ENV_PREFIX}RELEASE_DIR']}.shadow",
+        f"{ENV_PREFIX}FORBID_BREAKING_COLUMNS": "false",  # its refused rows are counted
+    }
+    return {**sidecars, **{name: (arguments, {**environ, **candidate}) for name, arguments in SHADOW_SIDECARS.items()}}
+
+
+def _restart_sidecars(processes: dict[str, Process], sidecars: Sidecars) -> None:
+    for name, sidecar in sidecars.items():
         if processes[name].poll() is not None:
             print(f"The {name} exited with code {processes[name].returncode}; restarting it.", file=sys.stderr, flush=True)
-            processes[name] = _start_process(arguments, environ)
+            processes[name] = _start_process(*sidecar)
 
 
 def _start_process(arguments: list[str], environ: Mapping[str, str]) -> Process:

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from housing.data.units import Units
 from housing.feedback.log_reader import Entry, LogFilter, read_joined_rows
@@ -55,6 +53,10 @@ class LabelledRows:
     @property
     def units(self) -> Units:
         """Groups of rows that may depend on each other: rows of one request, and rows with equal features."""
+        # pylint: disable=import-outside-toplevel  # the shadow needs no scipy
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         nodes = [np.unique(values, return_inverse=True)[1] for values in (self.request, self.row_hash)]
         requests, features = nodes
         n_requests = int(requests.max(initial=-1)) + 1
@@ -76,7 +78,7 @@ def read_labelled_rows(folder: Path, log_filter: LogFilter, candidate: Candidate
 
     Memory grows by some 70 bytes for each true value.
     """
-    parts = [_predict(batch, labels, candidate) for batch, labels in _batches(read_joined_rows(folder), log_filter)]
+    parts = list(predict_joined_rows(read_joined_rows(folder), log_filter, candidate))
     if not parts:
         parts = [_predict(Batch("", (), [], np.empty(0)), [], candidate)]
     rows, positions = zip(*parts, strict=True)
@@ -88,6 +90,13 @@ def read_labelled_rows(folder: Path, log_filter: LogFilter, candidate: Candidate
     latest = merged.take(np.sort(order[is_last]))
     is_refused = np.isnan(latest.candidate)
     return latest.take(~is_refused), int(is_refused.sum())
+
+
+def predict_joined_rows(
+    joined: Iterable[Entry], log_filter: LogFilter, candidate: Candidate
+) -> Iterator[tuple[LabelledRows, NDArray[np.int64]]]:
+    """Yield joined rows in batches, with the position of each in its request. The prediction of a refused row is NaN."""
+    return (_predict(batch, labels, candidate) for batch, labels in _batches(joined, log_filter))
 
 
 def _batches(joined: Iterable[Entry], log_filter: LogFilter) -> Iterator[tuple[Batch, list[Entry]]]:
@@ -122,7 +131,6 @@ def _is_sound(row: Entry) -> bool:
 
 
 def _predict(batch: Batch, labels: list[Entry], candidate: Candidate) -> tuple[LabelledRows, NDArray[np.int64]]:
-    """Return the rows, and the position of each in its request. The prediction of a refused row is NaN."""
     predicted = candidate.predict(batch)
     row_hash, predictions = np.zeros(len(labels), dtype=np.int64), np.full(len(labels), np.nan)
     row_hash[predicted.accepted], predictions[predicted.accepted] = hash_rows(predicted.matrix), predicted.predictions

@@ -39,6 +39,7 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     alias: str
     tracking_uri: str
     release_dir: Path
+    shadow: str
     poll_seconds: Annotated[float, POSITIVE]
     forbid_breaking_columns: bool
     verify_memory_mb: Annotated[int, integer(1)]
