@@ -121,7 +121,9 @@ def _drain(batcher: Batcher, labels: dict[tuple[str, tuple[str, ...]], list[Entr
 
 def _is_sound(row: Entry) -> bool:
     numbers = [row[name] for name in ("value", "prediction", "time")]
-    if not set(map(type, numbers)) <= {int, float} or not isinstance(row["version"], str) or type(row["row"]) is not int:  # pylint: disable=unidiomatic-typecheck  # True is no row
+    if not set(map(type, numbers)) <= {int, float} or not isinstance(row["version"], str):
+        return False
+    if not isinstance(row["row"], int) or isinstance(row["row"], bool):
         return False
     try:
         parse_request_id(row["id"])

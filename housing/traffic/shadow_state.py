@@ -50,7 +50,7 @@ class Totals:
 
 @dataclass
 class ShadowState:
-    """What a restarted shadow goes on from.
+    """The position and the totals from which a restarted shadow continues.
 
     Attributes
     ----------
