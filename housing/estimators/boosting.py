@@ -1,6 +1,6 @@
 """Boosting libraries: fits with early stopping, reported progress and a given number of rounds."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,31 @@ Report = Callable[[int, float | None], None]  # boosting rounds done, validation
 
 @dataclass(frozen=True)
 class WeightedRows:
-    """Rows to fit on or to validate with. `weight` is None if all rows count alike."""
+    """Rows to fit on or to validate with.
+
+    Attributes
+    ----------
+    weight
+        None if all rows count alike.
+    masked
+        The indices of columns that are missing in a second copy of all rows, which follows them; None: no second copy.
+    """
 
     columns: NDArray[Any]
     target: Vector
     weight: Vector | None
+    masked: Sequence[int] | None = None
+
+    def with_copies(self) -> "WeightedRows":
+        """Return the rows and their second copies, if there are any, as rows of one array."""
+        if self.masked is None:
+            return self
+        n_rows = len(self.columns)
+        columns = np.empty((2 * n_rows, self.columns.shape[1]), dtype=self.columns.dtype)
+        columns[:n_rows] = columns[n_rows:] = self.columns
+        columns[n_rows:, self.masked] = np.nan
+        weight = None if self.weight is None else np.tile(self.weight, 2)
+        return WeightedRows(columns, np.tile(self.target, 2), weight)
 
 
 @dataclass(frozen=True)
@@ -107,13 +127,20 @@ def fit_boosting(
 
 
 def _fit_xgboost(estimator: Any, data: BoostingFit, report: Report) -> None:
+    from housing.estimators import masked_copies
     from housing.estimators.round_reporter import RoundReporter
 
-    rows, validation = data.training, data.validation
+    validation = data.validation
     estimator.set_params(callbacks=[RoundReporter(report)])
     evaluation: dict[str, Any] = {}
     if validation is not None:
         estimator.set_params(early_stopping_rounds=data.patience)
+    if data.training.masked is not None and masked_copies.can_fit(estimator):
+        masked_copies.fit(estimator, data.training, validation)
+        estimator.set_params(callbacks=None)
+        return
+    rows = data.training.with_copies()
+    if validation is not None:
         evaluation["eval_set"] = [(validation.columns, validation.target)]
         evaluation["sample_weight_eval_set"] = None if validation.weight is None else [validation.weight]
     estimator.fit(rows.columns, rows.target, sample_weight=rows.weight, verbose=False, **evaluation)
@@ -126,7 +153,7 @@ def _fit_lightgbm(estimator: Any, data: BoostingFit, report: Report) -> None:
     def after_round(state: Any) -> None:
         report(state.iteration + 1, state.evaluation_result_list[0][2] if state.evaluation_result_list else None)
 
-    rows, validation = data.training, data.validation
+    rows, validation = data.training.with_copies(), data.validation
     evaluation: dict[str, Any] = {"callbacks": [after_round]}
     if validation is not None:
         evaluation |= {"eval_X": validation.columns, "eval_y": validation.target}
@@ -153,7 +180,7 @@ def _fit_catboost(estimator: Any, data: BoostingFit, report: Report) -> None:
                 self.error = error
             return self.error is None
 
-    rows, validation, reporter = data.training, data.validation, Reporter()
+    rows, validation, reporter = data.training.with_copies(), data.validation, Reporter()
     estimator.set_params(allow_writing_files=False, thread_count=data.n_threads or -1)
     estimator.fit(
         rows.columns,
@@ -174,7 +201,7 @@ def _catboost_rounds(estimator: Any) -> int:
 
 
 def _fit_histogram(estimator: Any, data: BoostingFit, _: Report) -> None:
-    rows, validation = data.training, data.validation
+    rows, validation = data.training.with_copies(), data.validation
     if validation is None:
         estimator.set_params(early_stopping=False)
         estimator.fit(rows.columns, rows.target, sample_weight=rows.weight)

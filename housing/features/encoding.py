@@ -13,6 +13,7 @@ from housing.schema.column import Column, Matrix, Vector
 from housing.schema.table_schema import Schema
 
 NAN_HANDLING = ("impute", "native")
+CHUNK = 8000  # rows that are encoded at once, so that float64 columns of all rows are never in memory beside those of float32
 
 
 class Encoder:
@@ -95,8 +96,14 @@ class Encoder:
         for index, n_levels in zip(self.many_levels, self._n_levels.tolist(), strict=True):
             self.arrays[f"level_values_{index}"] = self.encoding.level_values(matrix[:, index], target, weight, n_levels)
             encoded.append(self.encoding.out_of_fold_values(matrix[:, index], target, weight, n_levels))
-        parts = [in_precision(part, precision) for part in (*self._parts(matrix, derived), *encoded)]
-        return np.concatenate(parts, axis=1)
+        if precision is np.float64:  # in one piece: the order in memory decides how the sums of linear models are rounded
+            return np.concatenate([*self._parts(matrix, derived), *encoded], axis=1)
+        columns = np.empty((len(matrix), len(self.names)), dtype=precision)
+        for start in range(0, len(matrix), CHUNK):
+            rows = slice(start, start + CHUNK)
+            parts = [*self._parts(matrix[rows], [block[rows] for block in derived]), *(values[rows] for values in encoded)]
+            columns[rows] = in_precision(np.concatenate(parts, axis=1), precision)
+        return columns
 
     def transform(self, matrix: Matrix, derived: Sequence[Matrix]) -> Matrix:
         """Return the encoded columns of new rows, shape (rows, names)."""

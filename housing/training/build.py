@@ -115,6 +115,7 @@ def build(
     if settings.interval is not None:
         interval, calibration = fit_interval(settings.interval, encoding.settings, model, table, parts, fit_rows)
     if settings.refit:
+        model = first = first.without_features()
         model = fit(encoding.settings, table, fit_rows, first=first, on_round=on_round, units=parts.units)
         metrics["refit_seconds"] = model.fit_seconds
     on_fit(HoldoutPredictions(parts.valid, predicted, calibration, export_boosters(model)))

@@ -64,6 +64,10 @@ class Model:
     best_rounds: Mapping[str, int] = field(default_factory=dict)
     rmse_by_transform: Mapping[str, float] = field(default_factory=dict)
 
+    def without_features(self) -> "Model":
+        """Return what a refit takes over, without the state of the features, which grows with the rows."""
+        return replace(self, ensemble=replace(self.ensemble, features=[]))
+
     @property
     def transform(self) -> str:
         """The transform of the target."""
@@ -86,8 +90,11 @@ class FittedFeatures:
         Training rows, shape (rows, len(features.names)) and (rows,). Columns that only boosted trees receive are float32.
     weight
         How much each training row counts, shape (rows,), or None if all count alike.
+    masked
+        With an area of applicability, each training row counts twice: as it is, and with these columns missing, which are the
+        local ones. So the estimator learns to predict far from all training rows as well. None: it counts once.
     validation, validation_weight
-        The same of the validation rows, or None.
+        The columns, targets and weights of the validation rows, or None.
     """
 
     features: Features
@@ -95,6 +102,7 @@ class FittedFeatures:
     columns: NDArray[Any]
     target: Vector
     weight: Vector | None
+    masked: list[int] | None
     validation: tuple[NDArray[Any], Vector] | None
     validation_weight: Vector | None
 
@@ -108,29 +116,25 @@ class FittedFeatures:
         if columns is None:
             return self
         validation = None if self.validation is None else (self.validation[0][:, columns], self.validation[1])
-        return replace(self, columns=self.columns[:, columns], validation=validation)
+        masked = None if self.masked is None else [index for index, column in enumerate(columns) if column in self.masked]
+        return replace(self, columns=self.columns[:, columns], masked=masked, validation=validation)
+
+    def training_rows(self, estimator: Any) -> WeightedRows:
+        """Return the training rows in the precision of an estimator."""
+        return WeightedRows(as_fitted(estimator, self.columns), self.target, self.weight, self.masked)
 
 
 def fit_features(specs: Sequence[EstimatorSpec], index: int, table: Table, rows: Rows, validation: Rows | None) -> FittedFeatures:
-    """Fit the features that estimators share.
-
-    With an area of applicability, each training row appears twice: as it is, and with its local columns missing. So the estimator
-    learns to predict far from all training rows as well.
-    """
+    """Fit the features that estimators share."""
     features = Features(table.schema, specs[0].features, specs[0].nan_handling)
     precision = precision_of(spec.create_estimator() for spec in specs)
     target, weight = table.target[rows], table.weight_of(rows)
     columns = features.fit_transform(table.matrix[rows], target, weight, precision)
-    if features.applicability is not None:
-        columns.resize((2 * len(rows), columns.shape[1]), refcheck=False)  # np.vstack would need memory for three copies
-        columns[len(rows) :] = columns[: len(rows)]
-        columns[len(rows) :, features.local_columns] = np.nan
-        target = np.concatenate([target, target])
-        weight = None if weight is None else np.concatenate([weight, weight])
+    masked = None if features.applicability is None else features.local_columns
     if validation is None:
-        return FittedFeatures(features, index, columns, target, weight, None, None)
+        return FittedFeatures(features, index, columns, target, weight, masked, None, None)
     validation_set = in_precision(features.transform(table.matrix[validation]), precision), table.target[validation]
-    return FittedFeatures(features, index, columns, target, weight, validation_set, table.weight_of(validation))
+    return FittedFeatures(features, index, columns, target, weight, masked, validation_set, table.weight_of(validation))
 
 
 def fit_estimator(
@@ -154,7 +158,8 @@ def fit_estimator(
                 f"model.early_stopping must be null (got {spec.early_stopping_rounds}):"
                 f" {type(estimator).__name__} has no boosting rounds"
             )
-        return FittedEstimator(estimator.fit(data.columns, data.target, **sample_weight(estimator, data.weight)))
+        rows = data.training_rows(estimator).with_copies()
+        return FittedEstimator(estimator.fit(rows.columns, rows.target, **sample_weight(estimator, rows.weight)))
     except Exception as error:
         if not isinstance(error, ValueError) and type(error).__name__ not in LIBRARY_ERRORS:
             raise
@@ -163,8 +168,7 @@ def fit_estimator(
 
 
 def _boosting_fit(spec: EstimatorSpec, estimator: Any, data: FittedFeatures, rounds: int | None, n_threads: int) -> BoostingFit:
-    training = WeightedRows(as_fitted(estimator, data.columns), data.target, data.weight)
-    validation = None
+    training, validation = data.training_rows(estimator), None
     if data.validation is not None and spec.early_stopping_rounds and rounds is None:
         columns, target = data.validation
         validation = WeightedRows(as_fitted(estimator, columns), target, data.validation_weight)

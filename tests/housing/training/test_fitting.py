@@ -419,6 +419,7 @@ def test_columns_that_only_boosted_trees_receive_are_rounded_once(towns: Table) 
     np.testing.assert_array_equal(fitted.columns, exact.columns.astype(np.float32))
     assert fitted.validation is not None and exact.validation is not None
     np.testing.assert_array_equal(fitted.validation[0], exact.validation[0].astype(np.float32))
-    features = fitted.features
-    assert features.applicability is not None and len(fitted.columns) == 600  # the second time without the local columns
-    np.testing.assert_array_equal(fitted.columns[300:], features.mask_local(fitted.columns[:300]))
+    rows_twice = fitted.training_rows(boosted[0].create_estimator()).with_copies()
+    assert fitted.features.applicability is not None and len(rows_twice.columns) == len(rows_twice.target) == 600
+    np.testing.assert_array_equal(rows_twice.columns[:300], fitted.columns)
+    np.testing.assert_array_equal(rows_twice.columns[300:], fitted.features.mask_local(fitted.columns))
