@@ -348,17 +348,18 @@ def _as_objects(values: Sequence[bytes]) -> NDArray[np.object_]:
 
 
 def _row_bytes(schema: Schema, matrix: Matrix, texts: Texts) -> list[bytes]:
-    """Return the bytes of each row, equal for equal rows. Of levels and texts it takes the words: codes depend on the table."""
-    learned = [index for index, column in enumerate(schema.features) if column.is_learned]
-    numbers = np.delete(matrix[:, : len(schema.features)], [*learned, *schema.texts.names], axis=1)
+    """Return the bytes of each row, equal for equal rows. Of levels and texts it takes the words: codes depend on the table.
+
+    Words come in the order of the columns, so that a column has the same bytes as a learned category and as a text.
+    """
+    written = [index for index, column in enumerate(schema.features) if column.is_learned or column.is_free_text]
+    numbers = np.delete(matrix[:, : len(schema.features)], written, axis=1)
     canonical = np.ascontiguousarray(np.where(np.isnan(numbers), np.nan, numbers) + 0.0, dtype="<f8")  # one NaN, one zero
     rows = [row.tobytes() for row in canonical]
-    for index in learned:
+    for index in written:
         column = schema.features[index]
-        levels = [_text_bytes(column.decode(code)) for code in matrix[:, index].tolist()]
-        rows = [row + level for row, level in zip(rows, levels, strict=True)]
-    for values in texts.values():
-        rows = [row + _text_bytes(value) for row, value in zip(rows, values, strict=True)]
+        words = texts[column.name] if column.is_free_text else [column.decode(code) for code in matrix[:, index].tolist()]
+        rows = [row + _text_bytes(word) for row, word in zip(rows, words, strict=True)]
     return rows
 
 

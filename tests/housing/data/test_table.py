@@ -1,18 +1,20 @@
 """Reading a table: types, digits, fingerprint, and violations reported by row, column and value."""
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from housing.core.errors import ConfigError, HousingError, TableError
 from housing.data.reading import BATCH_ROWS
 from housing.data.settings import TableSettings, parse_schema
-from housing.data.table import Table, read_table
+from housing.data.table import Table, read_table, validate_frame
 from housing.schema.table_schema import Schema
-from tests.support.tables import TABLES, config, rentals_frame
+from tests.support.tables import TABLES, config, rentals_frame, train
 
 RENTALS = Schema.from_dict(yaml.safe_load((TABLES / "data" / "rentals.yaml").read_text(encoding="utf-8")))
 
@@ -119,3 +121,23 @@ def test_a_misspelt_key_of_a_table_is_refused_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="unknown key 'slice_colums'. Did you mean 'slice_columns'"):
         parse_schema(config("train", "data=rentals", "+data.slice_colums=[area]").data)
     assert parse_schema(config("train", "data=rentals", "+data.rows=5").data).name == "rentals"
+
+
+def test_a_row_has_the_same_key_whether_its_words_are_categories_or_texts() -> None:
+    frame = pd.DataFrame(
+        {"make": ["audi", "fiat", None], "size": [1.0, 2.0, 3.0], "model": ["a b", "c", "d"], "price": [5.0, 6.0, 7.0]}
+    )
+    category, text = {"type": "category", "categories": "auto", "nullable": True}, {"type": "text", "nullable": True}
+    keys = []
+    for make, model in itertools.product((category, text), repeat=2):
+        columns = {"make": make, "size": {"type": "float"}, "model": model, "price": {"type": "float", "role": "target"}}
+        table = validate_frame(Schema.from_dict({"name": "cars", "columns": columns}), frame, digest="")
+        keys.append(table.keys.tolist())
+    assert keys == [keys[0]] * 4 and len(set(keys[0])) == 3
+
+
+def test_a_sweep_over_the_type_of_a_column_scores_the_same_rows(home: Path) -> None:
+    types = ("{type: text, categories: null}", "{type: category, categories: auto}")
+    outcomes = [train(home, "experiment=compare", "model=linear", f"++data.columns.quarter={declared}") for declared in types]
+    assert outcomes[0].scored_rows == outcomes[1].scored_rows
+    assert outcomes[0].run_id != outcomes[1].run_id
