@@ -55,8 +55,8 @@ class Progress:
         if result is not None:
             metrics = result.metrics
             seconds = "reused" if result.reused else f"fitted in {metrics['fit_seconds']:.1f} s"
-            score, cost = f"{self.metric} {metrics[self.metric]:.4f}", f"{metrics['latency_us']:.0f} microseconds per row"
-            self.report(f"{self._n_done:>4}  {result.candidate.name:<20}  {score}   {cost}   {seconds}   {self._best}")
+            score = f"{self.metric} {metrics[self.metric]:.4f}"
+            self.report(f"{self._n_done:>4}  {result.candidate.name:<20}  {score}   {seconds}   {self._best}")
 
     def _render(self) -> RenderableType:
         left = max(0, int(self._ends_at - time.monotonic()))

@@ -23,8 +23,8 @@ from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.training.encoding_choice import choose_encoding
 from housing.training.ensemble_selection import select_ensemble
-from housing.training.estimators import AUTO, LOG, NONE
-from housing.training.fitting import FitSettings
+from housing.training.estimators import NONE
+from housing.training.fitting import FitSettings, transforms_to_fit
 from housing.training.metrics import as_loss
 from housing.training.out_of_fold import make_folds
 from housing.training.ranking_metric import RankingMetric
@@ -59,7 +59,7 @@ def search(cfg: DictConfig, job: Job) -> DictConfig:
     if settings.missing:
         tags[tracking_tags.MISSING_LIBRARIES] = ", ".join(settings.missing)
     with store.runs.start(cfg.experiment_name, f"auto {cfg.minutes:g} minutes", tags) as run:
-        runs = CandidateRuns(store, run.id, table, parts, folds, metric)
+        runs = CandidateRuns(store, run.id, table, parts, folds, metric, settings.max_relative_rmse)
         with Progress(metric.name, settings.seconds) as progress:
             progress.report_missing(settings.missing)
             state = _Search(settings, runs, progress)
@@ -94,14 +94,16 @@ class _Search:
 
         The first that finishes decides the transform of the target.
         """
-        transforms, candidates = self._transforms(), self._with_encoding(candidates)
+        settings = FitSettings.from_config(candidates[0].config(self.base, self.base["target"]["transform"]))
+        transforms = transforms_to_fit(settings, self.runs.table, self.runs.rows)
+        candidates = self._with_encoding(candidates)
         for candidate in islice(chain(candidates, self._draw(candidates)), self.settings.max_candidates):
             finished = [result for transform in transforms if (result := self._fit(candidate, transform)) is not None]
             result = min(finished, key=lambda result: self._loss(result.predicted), default=None)
             if result is not None:
                 transforms = [result.transform]
                 self.results.append(result)
-                self._select()
+                self._select_and_measure()
             self.progress.end(result, self.best.scores.get(self.runs.metric.name), len(self.best.votes))
 
     def _draw(self, candidates: list[Candidate]) -> Iterator[Candidate]:
@@ -112,13 +114,6 @@ class _Search:
                 if self.is_over:  # an earlier search fitted them in this order, so it has no further ones to reuse
                     return
                 yield candidate.draw(number, self.base["seed"])
-
-    def _transforms(self) -> list[str]:
-        transform: str = self.base["target"]["transform"]
-        if transform != AUTO:
-            return [transform]
-        rows = np.concatenate([self.runs.parts.train, self.runs.parts.valid])
-        return [NONE, LOG] if self.runs.table.target[rows].min() > 0 else [NONE]
 
     def _with_encoding(self, candidates: list[Candidate]) -> list[Candidate]:
         """Choose the encoding of categories with many levels by the first candidate, and set it for all."""
@@ -137,10 +132,10 @@ class _Search:
         """Return the result of a candidate, or None if it failed or did not fit into the time."""
         self.progress.start(candidate.name)
         shortest_fold = min((result.metrics["fit_seconds"] for result in self.results), default=0.0) / self.settings.n_folds
+        best = min(self.results, key=lambda result: result.metrics["rmse"], default=None)
+        cfg = candidate.config(self.base, transform)
         try:
-            return self.runs.run_or_reuse(
-                candidate, candidate.config(self.base, transform), shortest_fold, self.budget, self.progress.show
-            )
+            return self.runs.run_or_reuse(candidate, cfg, best, shortest_fold, self.budget, self.progress.show)
         except StoreError:
             raise
         except TimeOver as error:
@@ -148,9 +143,12 @@ class _Search:
             self.problems.append(f"{candidate.name}: {error}")
             return None
         except (HousingError, TrialPruned) as error:
-            self.problems.append(f"{candidate.name}: {error}")
-            self.progress.report(self.problems[-1])
+            self._report_problem(candidate, error)
             return None
+
+    def _report_problem(self, candidate: Candidate, error: Exception) -> None:
+        self.problems.append(f"{candidate.name}: {error}")
+        self.progress.report(self.problems[-1])
 
     def _loss(self, predicted: Vector) -> float:
         name = self.runs.metric.name
@@ -160,22 +158,49 @@ class _Search:
         table, rows = self.runs.table, self.runs.rows
         return self.runs.metric.score(predicted, table.target[rows], table.weight_of(rows))
 
+    def _select_and_measure(self) -> None:
+        """Update the best ensemble. The cost of a candidate is measured when it is selected for the first time."""
+        self._select()
+        while unmeasured := [result for result, _ in self.best.votes if not result.is_measured]:
+            for result in unmeasured:
+                self._measure(result)
+            self._select()
+        # A forest can have hundreds of megabytes, and is rarely selected later if it is not at once.
+        self.results = [replace(result, last=None) for result in self.results]
+
+    def _measure(self, result: CandidateResult) -> None:
+        """Replace a result by one with its cost, or remove it if its model cannot be exported."""
+        index = next(index for index, other in enumerate(self.results) if other is result)
+        try:
+            self.results[index] = self.runs.measure_cost(result)
+        except StoreError:
+            raise
+        except HousingError as error:
+            self._report_problem(result.candidate, error)
+            del self.results[index]
+
     def _select(self) -> None:
         """Update the best ensemble, and reserve the time of its fits."""
-        predictions = np.stack([result.predicted for result in self.results])
-        costs = np.array([self._costs(result) for result in self.results])
+        lowest = min((result.metrics["rmse"] for result in self.results), default=0.0)
+        close = [result for result in self.results if result.metrics["rmse"] <= self.settings.max_relative_rmse * lowest]
+        self.best, self.budget.reserved = SelectedEnsemble(), 0.0
+        if not close:
+            return
+        predictions = np.stack([result.predicted for result in close])
+        costs = np.array([self._costs(result) for result in close])
         settings = self.settings
         limits = np.array([settings.max_row_microseconds, settings.max_bytes, FINAL_SHARE * settings.seconds])
         weights = select_ensemble(predictions, self._loss, costs, limits)
         if weights.any():
-            votes = [(result, int(weight)) for result, weight in zip(self.results, weights, strict=True) if weight]
+            votes = [(result, int(weight)) for result, weight in zip(close, weights, strict=True) if weight]
             self.best = SelectedEnsemble(votes, self._scores(np.average(predictions, axis=0, weights=weights)))
             self.budget.reserved = float(costs[weights > 0, -1].sum())
 
     def _costs(self, result: CandidateResult) -> tuple[float, float, float]:
+        """Return what a candidate adds to the limited quantities. What is not measured counts as nothing until it is."""
         return (
-            result.metrics["latency_us"],
-            result.metrics["model_bytes"],
+            result.metrics.get("latency_us", 0.0),
+            result.metrics.get("model_bytes", 0.0),
             result.seconds_of_final_fits(self.settings.n_folds),
         )
 
@@ -193,11 +218,12 @@ class _Search:
                 f" {self.problems[0]}"
             )
         if not self.best.votes:
-            fastest = min(result.metrics["latency_us"] for result in self.results)
-            smallest = min(result.metrics["model_bytes"] for result in self.results)
+            measured = [result.metrics for result in self.results if result.is_measured]
+            fastest = min(metrics["latency_us"] for metrics in measured)
+            smallest = min(metrics["model_bytes"] for metrics in measured)
             raise ConfigError(
                 f"No candidate is within max_row_microseconds={self.settings.max_row_microseconds:g} and max_bundle_megabytes="
-                f"{self.settings.max_bytes / MEGABYTE:g}: the fastest of {len(self.results)} needs {fastest:.0f} microseconds"
+                f"{self.settings.max_bytes / MEGABYTE:g}: the fastest of {len(measured)} needs {fastest:.0f} microseconds"
                 f" per row, and the smallest has {smallest / MEGABYTE:.2f} MB. Raise the limits."
             )
         members = {result.candidate.name: result.member(weight) for result, weight in self.best.votes}

@@ -8,12 +8,20 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from housing.core.errors import ConfigError
-from housing.core.validators import POSITIVE, integer
+from housing.core.validators import AT_LEAST_ONE, POSITIVE, integer
 from housing.data.table import Table
 from housing.estimators.arguments import check_estimator, missing_library
 
 # Keys of conf/experiment/auto.yaml that direct the search. The run of the ensemble has no use for them.
-SEARCH_KEYS = ("minutes", "max_row_microseconds", "max_bundle_megabytes", "max_candidates", "folds", "candidates")
+SEARCH_KEYS = (
+    "minutes",
+    "max_row_microseconds",
+    "max_bundle_megabytes",
+    "max_candidates",
+    "max_relative_rmse",
+    "folds",
+    "candidates",
+)
 MEGABYTE = 1e6
 
 
@@ -73,6 +81,8 @@ class SearchSettings:
         Largest number of candidates, with those that are drawn.
     max_row_microseconds, max_bytes
         Limits of the ensemble: the time to predict one row, and the size of its models.
+    max_relative_rmse
+        A candidate is left out if its own RMSE is above this multiple of the lowest: on unusual rows it may err without limit.
     base
         The resolved config without the keys of the search. A candidate changes its model, its features and its transform.
     missing
@@ -83,6 +93,7 @@ class SearchSettings:
     max_candidates: int
     max_row_microseconds: float
     max_bytes: float
+    max_relative_rmse: float
     n_folds: int
     candidates: tuple[Candidate, ...]
     base: dict[str, Any]
@@ -99,6 +110,7 @@ class SearchSettings:
         """
         for name in ("minutes", "max_row_microseconds", "max_bundle_megabytes"):
             POSITIVE.validate(name, cfg[name])
+        AT_LEAST_ONE.validate("max_relative_rmse", cfg.max_relative_rmse)
         integer(2).validate("folds", cfg.folds)
         integer(1).validate("max_candidates", cfg.max_candidates)
         declared = {str(name): node for name, node in cfg.candidates.items() if node is not None}
@@ -116,6 +128,7 @@ class SearchSettings:
             max_candidates=cfg.max_candidates,
             max_row_microseconds=cfg.max_row_microseconds,
             max_bytes=MEGABYTE * cfg.max_bundle_megabytes,
+            max_relative_rmse=cfg.max_relative_rmse,
             n_folds=cfg.folds,
             candidates=candidates,
             base=base,

@@ -1,8 +1,9 @@
 """Fitting of a model: its features, its estimators and early stopping."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from housing.core.validators import AT_LEAST_ONE, BOOLEAN, NON_NEGATIVE, choice,
 from housing.data.split import Rows
 from housing.data.table import Table, weight_column
 from housing.data.units import HELD_OUT_SHARE, Units
+from housing.estimators.boosting import precision_of
 from housing.estimators.specs import EstimatorSpec, estimator_specs
 from housing.features.applicability import ApplicabilityDomain
 from housing.schema.column import Vector
@@ -32,6 +34,7 @@ from housing.training.estimators import (
     fit_features,
     require_weighted_fit,
 )
+from housing.training.feature_cache import FeatureCache
 from housing.training.member_selection import MemberSelection, select_members
 from housing.training.metrics import score
 from housing.training.teacher import Teacher
@@ -117,13 +120,15 @@ def fit(
     first: Model | None = None,
     on_round: OnRound = no_op,
     units: Units | None = None,
+    cache: FeatureCache | None = None,
 ) -> Model:
     """Fit a model on some rows of a table.
 
     Early stopping, the selection of members and the transform of the target use the `validation` rows. Without them, every tenth
     training row is held out, or whole `units` if there are any. If there is a `first` fit, its boosting rounds, its members with
     their weights and its transform are taken, and no row is held out. With a teacher, the targets of training rows are those that
-    it teaches; validation rows keep their own.
+    it teaches; validation rows keep their own. Features that the `cache` has are not fitted again. With a teacher it is not used,
+    because it keeps the targets too.
 
     Raises
     ------
@@ -137,12 +142,12 @@ def fit(
         held_out = np.arange(len(rows)) % HELD_OUT_SHARE == 0 if units is None else units.hold_out(rows)
         validation, rows = rows[held_out], rows[~held_out]
     if settings.teacher is not None:
-        table = settings.teacher.teach(table, rows, units)
+        table, cache = settings.teacher.teach(table, rows, units), None
     known = rows if validation is None else np.concatenate([rows, validation])
     settings = replace(settings, specs=_specs_to_fit(settings.specs, len(known), first))
-    transforms = _transforms(settings if first is None else replace(settings, transform=first.transform), table, known)
+    transforms = transforms_to_fit(settings if first is None else replace(settings, transform=first.transform), table, known)
     with threadpool_limits(settings.n_threads or None):
-        data = _prepare(settings, table, rows, validation)
+        data = _prepare(settings, table, rows, validation, cache)
         models = [_fit_model(settings, data, transform, first, on_round) for transform in transforms]
     rmse = {} if settings.transform != AUTO or validation is None else _rmse_by_transform(models, table, validation)
     best = min(models, key=lambda model: rmse.get(model.transform, 0.0))
@@ -157,7 +162,7 @@ def _specs_to_fit(specs: tuple[EstimatorSpec, ...], n_rows: int, first: Model | 
     return tuple(replace(spec, weight=weights[spec.name]) for spec in specs if spec.name in weights)
 
 
-def _transforms(settings: FitSettings, table: Table, rows: Rows) -> list[str]:
+def transforms_to_fit(settings: FitSettings, table: Table, rows: Rows) -> list[str]:
     """Return the transforms of the target to fit. Raises ConfigError if a logarithm is required and does not exist."""
     too_low = rows[table.target[rows] <= 0]
     if settings.transform == LOG and too_low.size:
@@ -196,17 +201,27 @@ class _FitData:
     applicability: ApplicabilityDomain | None
 
 
-def _prepare(settings: FitSettings, table: Table, rows: Rows, validation: Rows | None) -> _FitData:
+def _prepare(settings: FitSettings, table: Table, rows: Rows, validation: Rows | None, cache: FeatureCache | None) -> _FitData:
     """Fit the features and the area of applicability, which do not depend on the transform of the target."""
     features: dict[str, FittedFeatures] = {}
     for spec in settings.specs:
         if spec.features_key not in features:
             shared = [other for other in settings.specs if other.features_key == spec.features_key]
-            features[spec.features_key] = fit_features(shared, len(features), table, rows, validation)
+            features[spec.features_key] = _fit_or_reuse_features(shared, len(features), table, rows, validation, cache)
     applicability = ApplicabilityDomain.from_config(table.schema, settings.applicability)
     if applicability is not None:
         applicability.fit(table.matrix[rows])
     return _FitData(table, validation, features, applicability)
+
+
+def _fit_or_reuse_features(
+    specs: Sequence[EstimatorSpec], index: int, table: Table, rows: Rows, validation: Rows | None, cache: FeatureCache | None
+) -> FittedFeatures:
+    fit_anew = partial(fit_features, specs, index, table, rows, validation)
+    if cache is None:
+        return fit_anew()
+    key = f"{specs[0].features_key} {precision_of(spec.create_estimator() for spec in specs).__name__}"
+    return replace(cache.get_or_fit(key, rows, validation, fit_anew), index=index)
 
 
 def _fit_model(settings: FitSettings, data: _FitData, transform: str, first: Model | None, on_round: OnRound) -> Model:

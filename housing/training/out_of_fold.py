@@ -1,22 +1,42 @@
 """Out-of-fold predictions: each row predicted by a model that was not fitted on it, with early stopping on the fold."""
 
+import math
+import os
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from housing.core.errors import ConfigError
+from housing.core.errors import ConfigError, TrialPruned
 from housing.data.split import Rows, Split
 from housing.data.table import Table
 from housing.schema.column import Vector
 from housing.training.callbacks import OnRound, no_op
 from housing.training.cross_validation import ExpandingWindow
 from housing.training.estimators import Model
+from housing.training.feature_cache import FeatureCache
 from housing.training.fitting import FitSettings, fit
 
 Fold = tuple[Rows, Rows]  # the rows of a fit, and those that it predicts
-OnFoldFitted = Callable[[int, float], None]  # number of fitted folds, and the seconds that they took so far
+
+
+@dataclass(frozen=True)
+class FittedFold:
+    """The model of a fold, its predictions of the fold's rows, and the duration of the fit."""
+
+    index: int
+    model: Model
+    predicted: Vector
+    seconds: float
+
+
+# Receives the fitted folds so far, and the seconds that the other folds will take.
+OnFoldFitted = Callable[[list[FittedFold], float], None]
 
 
 @dataclass(frozen=True)
@@ -32,9 +52,9 @@ class OutOfFold:
     rounds
         Mean of the boosting rounds that early stopping chose, by estimator name.
     fit_seconds
-        Duration of all fits.
+        Sum of the durations of the fits. Fits that run side by side count in full.
     last
-        The model that was fitted last.
+        The model of the last fold.
     """
 
     rows: Rows
@@ -75,21 +95,64 @@ def predict_out_of_fold(
     table: Table,
     parts: Split,
     folds: list[Fold],
-    on_fold: OnFoldFitted = no_op,
+    on_folds: OnFoldFitted = no_op,
     on_round: OnRound = no_op,
+    cache: FeatureCache | None = None,
 ) -> OutOfFold:
-    """Fit once for each fold, and predict its rows. Test rows are not used.
+    """Fit once for each fold, side by side on the cores, and predict the rows of the folds. Test rows are not used.
 
-    Early stopping looks at the rows of the fold, so scores of boosted models are slightly too good. `on_fold` and `on_round` may
-    raise an exception to stop.
+    Early stopping looks at the rows of the fold, so scores of boosted models are slightly too good. `on_folds` and `on_round` may
+    raise an exception to stop all fits. `on_round` is called in the threads of the fits.
     """
-    predicted, models, start = [], [], time.perf_counter()
-    for number, (fit_rows, fold) in enumerate(folds, start=1):
-        model = fit(settings, table, fit_rows, fold, on_round=on_round, units=parts.units)
-        models.append(model)
-        predicted.append(model.predict(table.matrix[fold]))
-        on_fold(number, time.perf_counter() - start)
+    n_workers, n_threads = _workers(len(folds), settings.n_threads)
+    settings = replace(settings, n_threads=n_threads)
+
+    def fit_fold(index: int, on_round: OnRound) -> FittedFold:
+        start, (fit_rows, fold) = time.perf_counter(), folds[index]
+        model = fit(settings, table, fit_rows, fold, on_round=on_round, units=parts.units, cache=cache)
+        predicted = model.predict(table.matrix[fold])
+        return FittedFold(index, model, predicted, time.perf_counter() - start)
+
+    fitted: list[FittedFold] = []
+    with _stoppable_fits(fit_fold, len(folds), n_workers, on_round) as futures:
+        for future in as_completed(futures):
+            fitted.append(future.result())
+            n_started = min(len(folds), max(len(fitted), n_workers))
+            mean_seconds = float(np.mean([fitted_fold.seconds for fitted_fold in fitted]))
+            on_folds(fitted, mean_seconds * math.ceil((len(folds) - n_started) / n_workers))
+    fitted.sort(key=lambda fitted_fold: fitted_fold.index)
     rows = np.concatenate([fold for _, fold in folds])
-    order = np.argsort(rows)
+    order, models = np.argsort(rows), [fitted_fold.model for fitted_fold in fitted]
     rounds = {name: round(float(np.mean([model.best_rounds[name] for model in models]))) for name in models[0].best_rounds}
-    return OutOfFold(rows[order], np.concatenate(predicted)[order], rounds, time.perf_counter() - start, models[-1])
+    predicted = np.concatenate([fitted_fold.predicted for fitted_fold in fitted])[order]
+    return OutOfFold(rows[order], predicted, rounds, sum(fitted_fold.seconds for fitted_fold in fitted), models[-1])
+
+
+def _workers(n_folds: int, n_threads: int) -> tuple[int, int]:
+    """Return how many folds are fitted side by side, and the threads of each fit. Fits that share no work need not wait."""
+    n_cores = n_threads or len(os.sched_getaffinity(0))
+    n_workers = min(n_folds, n_cores)
+    return n_workers, n_cores // n_workers
+
+
+@contextmanager
+def _stoppable_fits(
+    fit_fold: Callable[[int, OnRound], FittedFold], n_folds: int, n_workers: int, on_round: OnRound
+) -> Iterator[list[Future[FittedFold]]]:
+    """Fit folds in threads during a block. At its end, fits that still run stop at their next report of a boosting round."""
+    is_over = threading.Event()
+
+    def report_or_stop(name: str, done: int, rounds: int, value: float | None) -> None:
+        if is_over.is_set():
+            raise TrialPruned("Stopped, because another fold was.")
+        on_round(name, done, rounds, value)
+
+    # A fit limits OpenMP in its own thread, but BLAS in the whole process: without this limit, that of the last fit would stay.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_workers) as pool:
+        futures = [pool.submit(fit_fold, index, report_or_stop) for index in range(n_folds)]
+        try:
+            yield futures
+        finally:
+            is_over.set()
+            for future in futures:
+                future.cancel()

@@ -2,7 +2,7 @@
 
     scripts/bench [NAME ...]      without a name: all of them
     scripts/bench anytable FOLDER FILE=TARGET ...      tables of your own, instead of the tutorial's; also for `tables`
-    scripts/bench automl FOLDER FILE=TARGET ...      the same; MINUTES=5 changes the time of each program (default 1)
+    scripts/bench automl FOLDER FILE=TARGET ...      the same, beside PEERS=flaml,mljar (default all), in MINUTES=5 (default 1)
     scripts/bench encodings FOLDER TABLE ...      tables of your own (FOLDER/data/TABLE.yaml), instead of a generated one
     scripts/bench texts FOLDER TABLE=COLUMN ...      tables of your own with a text, instead of a generated one
     scripts/bench intervals FOLDER FILE=TARGET ...      tables of your own, instead of California

@@ -27,6 +27,8 @@ from tests.support.peer_environments import peer_python
 
 MINUTES = float(os.environ.get("MINUTES", "1"))
 ENVIRONMENTS = {"autogluon": "autogluon", "flaml": "automl", "mljar": "automl"}  # the lock of each library
+PEERS = os.environ.get("PEERS", ",".join(ENVIRONMENTS)).split(",")  # the libraries to compare with
+AUTO = "auto"
 GRACE = 5.0  # a library is stopped after this many times its minutes
 N_CALLS = 50  # predictions of one row that are timed
 MEGABYTE = 1e6
@@ -41,13 +43,17 @@ def print_automl(arguments: Sequence[str] = ()) -> None:
     arguments
         A folder, and FILE=TARGET for each file in it. Without any, the table of the tutorial.
     """
+    if unknown := [library for library in PEERS if library not in ENVIRONMENTS]:
+        sys.exit(f"error: PEERS must name libraries among {', '.join(ENVIRONMENTS)} (got {unknown[0]!r})")
     print(f"| {HEADINGS} |\n|---|---:|---|---:|---:|---:|---:|---:|")
-    for file, target in parse_tables("automl", arguments):
+    for number, (file, target) in enumerate(parse_tables("automl", arguments)):
+        # The order alternates, so that a load of the machine that grows or falls favours no program.
+        programs = [AUTO, *PEERS] if number % 2 == 0 else [*PEERS, AUTO]
         with tempfile.TemporaryDirectory() as home:
-            _print_table(file, target, Path(home))
+            _print_table(file, target, Path(home), programs)
 
 
-def _print_table(file: Path, target: str, home: Path) -> None:
+def _print_table(file: Path, target: str, home: Path, programs: Sequence[str]) -> None:
     declaration, _, _ = describe(file, target, home)
     cfg = _config(home, declaration.stem)
     table = load(cfg.data)
@@ -55,12 +61,15 @@ def _print_table(file: Path, target: str, home: Path) -> None:
     rows = np.union1d(parts.train, parts.valid)
     _frame(table, rows).to_parquet(home / "train.parquet")
     _frame(table, parts.test).to_parquet(home / "test.parquet")
-    results = {"auto": _run_auto(home, declaration.stem, table, parts)}
-    results |= {library: result for library in ENVIRONMENTS if (result := _run_peer(library, home)) is not None}
+    results = {}
+    for program in programs:
+        result = _run_auto(home, declaration.stem, table, parts) if program == AUTO else _run_peer(program, home)
+        if result is not None:
+            results[program] = result
     for program, result in sorted(results.items(), key=lambda item: item[1]["rmse"]):
         cells = (
             f"{result['rmse']:.5g}",
-            f"{result['rmse'] / results['auto']['rmse']:.3f}",
+            f"{result['rmse'] / results[AUTO]['rmse']:.3f}" if AUTO in results else "",
             f"{result['megabytes']:.1f}",
             f"{result['milliseconds']:.3g}",
             f"{result['seconds']:.0f}",
@@ -83,9 +92,14 @@ def _frame(table: Table, rows: Rows) -> pd.DataFrame:
     return pd.DataFrame({**columns, table.schema.target.name: table.target[rows]})
 
 
-def _run_auto(home: Path, name: str, table: Table, parts: Split) -> Mapping[str, float]:
+def _run_auto(home: Path, name: str, table: Table, parts: Split) -> Mapping[str, float] | None:
+    """Return the figures of the search, or None if it fails, as if no candidate is finished within the time."""
     options = ("experiment=auto", f"minutes={MINUTES}", "figures=false", f"data={name}")
-    seconds, _ = run("-m", "housing.train", f"--config-dir={home}/my", *options, home=str(home))
+    try:
+        seconds, _ = run("-m", "housing.train", f"--config-dir={home}/my", *options, home=str(home))
+    except SystemExit as error:
+        print(error, file=sys.stderr)
+        return None
     (folder,) = home.glob("mlartifacts/*/models/*/artifacts/data/bundle")
     bundle = Bundle.read(folder)
     matrix = table.encoded_as(bundle.schema).matrix[parts.test]

@@ -34,6 +34,8 @@ AUTO = (
     "folds=2",
     "minutes=1",
     "max_candidates=2",
+    "target.min_skewness=null",
+    "max_relative_rmse=10",
 )
 SEARCH_PATH = f"hydra.searchpath=[file://{TABLES}]"
 FEW_ROUNDS = "candidates.boosted.model.estimator.n_estimators=60"
@@ -113,6 +115,35 @@ def test_the_first_candidate_decides_the_transform_and_a_set_one_is_kept(home: P
     assert searched(home, "target.transform=log").target.transform == "log"
 
 
+def test_the_logarithm_is_tried_for_a_skewed_target_alone(home: Path) -> None:
+    searched(home, "target.min_skewness=50", "max_candidates=1", names=("boosted",))
+    assert [run_.data.tags["housing.target_transform"] for run_ in runs(home, "candidate")] == ["none"]
+
+
+MEAN = "candidates.ridge.model.estimator.ridge.alpha=1000000000"  # a ridge regression that predicts the mean
+
+
+def test_a_candidate_that_is_much_worse_than_the_best_one_is_stopped(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cfg = searched(home, MEAN, "max_relative_rmse=1.1", "target.transform=none")
+    assert list(cfg.model.members) == ["boosted"]
+    assert re.search(r"ridge: Stopped: its RMSE after [12] of 2 folds is \d+\.\d\d times that of boosted", capfd.readouterr().out)
+    assert [run_.info.status for run_ in runs(home, "candidate")] == ["FINISHED", "KILLED"]
+
+
+def test_a_member_has_a_limited_error_also_if_an_earlier_search_had_no_limit(home: Path) -> None:
+    searched(home, MEAN, "target.transform=none")
+    cfg = searched(home, MEAN, "target.transform=none", "max_relative_rmse=1.1")
+    assert list(cfg.model.members) == ["boosted"] and len(runs(home, "candidate")) == 2
+
+
+def test_the_cost_of_a_candidate_is_measured_when_it_is_selected(home: Path) -> None:
+    overrides = (MEAN, "target.transform=none")
+    assert list(searched(home, *overrides).model.members) == ["boosted"]
+    assert ["model_bytes" in run_.data.metrics for run_ in runs(home, "candidate")] == [True, False]
+    assert list(searched(home, *overrides, names=("ridge",)).model.members) == ["ridge"]  # it is not fitted again on all folds
+    assert ["model_bytes" in run_.data.metrics for run_ in runs(home, "candidate")] == [True, True]
+
+
 @pytest.mark.long
 def test_a_killed_search_goes_on_with_the_finished_candidates(home: Path) -> None:
     slow = ("candidates.extra_trees.model.estimator.n_estimators=20000", "candidates.extra_trees.model.estimator.n_jobs=1")
@@ -169,7 +200,7 @@ def test_a_search_without_a_result_says_what_to_change(home: Path, overrides: st
 def test_a_fit_ends_with_the_time(home: Path) -> None:
     boosted = "candidates.boosted.model"
     endless = (f"{boosted}.early_stopping=null", f"{boosted}.estimator.n_estimators=100000000", "target.transform=none")
-    with pytest.raises(ConfigError, match="No candidate finished .* boosted: Stopped: the time ended in fold 1 of 2"):
+    with pytest.raises(ConfigError, match="No candidate finished .* boosted: Stopped: the time ended after 0 of 2 folds"):
         searched(home, *endless, "minutes=0.02", names=("boosted",))
     (stopped,) = runs(home, "candidate")
     assert stopped.info.status == "KILLED"
