@@ -14,12 +14,14 @@ def predict(cfg: DictConfig) -> str:
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
     from housing.bundle.bundle import Bundle
     from housing.data.batch_prediction import PredictionSettings, predict_file
+    from housing.runs.progress_bar import row_progress
     from housing.tracking import store
 
     settings = PredictionSettings.from_config(cfg)  # a missing override fails before the store is opened
     with store.connect(cfg.mlflow).artifacts.bundle(cfg.source) as folder:
         bundle = Bundle.read(folder)
-    predicted = predict_file(bundle, settings)
+    with row_progress() as show_rows:
+        predicted = predict_file(bundle, settings, show_rows)
     skipped = f"\n{predicted.n_skipped:,} rows skipped, listed in {settings.skipped_file}" if predicted.n_skipped else ""
     return f"{predicted.n_predicted:,} rows predicted by {cfg.source}, written to {cfg.out}{skipped}"
 

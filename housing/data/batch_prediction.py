@@ -1,6 +1,6 @@
 """Batch prediction: the rows of a file with their predictions, a batch at a time, so that memory does not grow with the file."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,12 +104,12 @@ class _Batch:
     skipped: list[_SkippedRow]
 
 
-def predict_file(bundle: Bundle, settings: PredictionSettings) -> PredictedFile:
+def predict_file(bundle: Bundle, settings: PredictionSettings, on_rows: Callable[[int], None] = lambda _: None) -> PredictedFile:
     """Write the rows of a file with their predictions atomically.
 
     Adds the column `<target>_predicted`, with `coverage` also `<target>_lower` and `<target>_upper`, and with `quantiles` such as
     `<target>_quantile_0.1` for each level. Other columns are copied as they are. Skipped rows are listed in a file beside the
-    predictions, with line and reason.
+    predictions, with line and reason. `on_rows` receives the number of predicted rows after each batch.
 
     Raises
     ------
@@ -124,9 +124,15 @@ def predict_file(bundle: Bundle, settings: PredictionSettings) -> PredictedFile:
     result = PredictedFile()
     skipped_file = _open_skipped_file(settings.skipped_file) if settings.skips_bad_rows else nullcontext()
     with skipped_file as skipped, atomic_write(settings.out) as partial:
-        frames = _predict_batches(bundle, settings, result, skipped)
+        frames = _report(_predict_batches(bundle, settings, result, skipped), result, on_rows)
         write_frames(frames, partial, settings.read, settings.out.suffix)
     return result
+
+
+def _report(frames: Iterable[pd.DataFrame], result: PredictedFile, on_rows: Callable[[int], None]) -> Iterator[pd.DataFrame]:
+    for frame in frames:
+        yield frame
+        on_rows(result.n_predicted)  # the frame is written
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""Progress bar of a single run's boosting rounds."""
+"""Progress on a terminal: the boosting rounds of a single run, and the rows of a batch prediction."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from housing.command_line.console import create_console
 from housing.core.printable import printable
@@ -35,3 +35,16 @@ def boosting_progress(enabled: bool) -> Iterator[OnRound]:
             progress.update(tasks[member], completed=done, total=total, score=text)
 
         yield show
+
+
+@contextmanager
+def row_progress() -> Iterator[Callable[[int], None]]:
+    """Show the number of rows that are done until the block ends, if the output is a terminal."""
+    console = create_console()
+    if not console.is_terminal:
+        yield no_op
+        return
+    columns = (TextColumn("{task.completed:,.0f} rows predicted"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)  # a file's rows are known at its end
+        yield lambda n_rows: progress.update(task, completed=n_rows)

@@ -45,7 +45,9 @@ def test_a_file_of_several_batches_gets_the_predictions_of_the_whole_table(
 ) -> None:
     frame = new_rows()
     settings = PredictionSettings(write(frame, tmp_path / name), tmp_path / out, coverage=0.9)
-    assert predict_file(bundle, settings).n_predicted == N_ROWS
+    reported: list[int] = []
+    assert predict_file(bundle, settings, reported.append).n_predicted == N_ROWS
+    assert reported == [BATCH_ROWS, 2 * BATCH_ROWS, N_ROWS]
     written = read(tmp_path / out)
     assert written.note.tolist() == frame.note.tolist() and written.area.tolist() == frame.area.tolist()
     expected = bundle.predict_interval(bundle.schema.encode_frame(frame), 0.9)
