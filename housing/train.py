@@ -5,27 +5,41 @@ python -m housing.train -m model=linear,decision_tree,xgboost
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
 from housing.sweeps import lifecycle
 
+if TYPE_CHECKING:
+    from housing.runs.outcome import Outcome
+    from housing.runs.run import Job
+
+
+def fit(cfg: DictConfig, job: "Job") -> "Outcome":
+    """Run a job: fit what its config describes, or what a search with its config selects."""
+    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
+    from housing.runs.run import run
+
+    if "candidates" in cfg:
+        from housing.automl.search import search
+
+        cfg = search(cfg, job)
+    return run(cfg, job)
+
 
 @command("train")
 def main(cfg: DictConfig) -> float:
     """Run one job and return its metric, such that lower is better, as a sweep of another sweeper minimizes it."""
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
-    from housing.runs import export, printing, run
+    from housing.runs import export, printing
+    from housing.runs.run import Job
     from housing.training.metrics import as_loss
 
     lifecycle.exit_if_terminated()
-    job = run.Job.from_hydra()
-    if "candidates" in cfg:
-        from housing.automl.search import search
-
-        cfg = search(cfg, job)
-    outcome = run.run(cfg, job)
+    job = Job.from_hydra()
+    outcome = fit(cfg, job)
     if job.is_standalone:
         printing.show_outcome(outcome, cfg)
     if cfg.export is not None:

@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 PROJECT = Path(__file__).resolve().parents[2]
+HOME_VARIABLE = "HOUSING_HOME"  # environment variable: the folder of data, store and outputs
 COMMIT_TAG = "mlflow.source.git.commit"  # the name is defined by MLflow
 LIBRARIES = ("numpy", "scikit-learn", "xgboost-cpu" if sys.platform != "darwin" else "xgboost")
 
@@ -22,7 +23,7 @@ OPTIONAL_LIBRARIES = ("catboost", "lightgbm")  # the extra `boosters`
 
 def project_home() -> Path:
     """Return the folder of data, store and outputs: $HOUSING_HOME, or the project if the variable is empty or unset."""
-    return Path(os.environ.get("HOUSING_HOME") or PROJECT).absolute()
+    return Path(os.environ.get(HOME_VARIABLE) or PROJECT).absolute()
 
 
 @functools.lru_cache

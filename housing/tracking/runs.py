@@ -1,6 +1,7 @@
 """Runs: open, log to, close and find them."""
 
 import logging
+import math
 import sys
 import time
 import traceback
@@ -48,13 +49,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as the store has it."""
+    """A run as the store has it. `seconds` is its duration, NaN until it ends."""
 
     run: "Run"
     status: str
+    params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
     started_at: datetime
+    seconds: float
 
     @property
     def id(self) -> str:
@@ -230,8 +233,16 @@ class Runs:
         return Run(self._client, self._heartbeat, run.info.run_id, run.info.experiment_id)
 
     def _record(self, run: MlflowRun) -> RunRecord:
-        started_at = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
-        return RunRecord(self._run(run), run.info.status, run.data.metrics, run.data.tags, started_at)
+        started_at, ended_at = run.info.start_time, run.info.end_time
+        return RunRecord(
+            run=self._run(run),
+            status=run.info.status,
+            params=run.data.params,
+            metrics=run.data.metrics,
+            tags=run.data.tags,
+            started_at=datetime.fromtimestamp(started_at / 1000, UTC),
+            seconds=math.nan if ended_at is None else (ended_at - started_at) / 1000,
+        )
 
 
 def _conditions(tags: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Python interface of the project, for notebooks and scripts: the work of the commands, with objects as results."""

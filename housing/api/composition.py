@@ -1,0 +1,95 @@
+"""Composition of a command's config in a Python process that is not that command."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from housing.command_line.arguments import Arguments
+from housing.command_line.config_errors import COMPOSITION_ERRORS, config_errors, describe_composition_error
+from housing.core.config import CONF
+from housing.core.environment import HOME_VARIABLE
+from housing.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every command of a project is given.
+
+    Attributes
+    ----------
+    folder
+        The folder of data, store and outputs.
+    config_dir
+        A folder with config files of one's own, as --config-dir names it, or None.
+    overrides
+        Overrides of every command, such as "data=rentals".
+    """
+
+    folder: Path
+    config_dir: Path | None
+    overrides: tuple[str, ...]
+
+    def words(self, overrides: Sequence[str]) -> list[str]:
+        """Return the command line of a command, without its name."""
+        flags = [] if self.config_dir is None else [f"--config-dir={self.config_dir}"]
+        return [*flags, *self.overrides, *overrides]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a process that runs a command."""
+        return {**os.environ, HOME_VARIABLE: str(self.folder)}
+
+    @contextmanager
+    def composed(self, command: str, *overrides: str) -> Iterator[DictConfig]:
+        """Compose the config of a command, which works in the project's folder until the block ends.
+
+        Raises
+        ------
+        ConfigError
+            If an override or a config file is wrong, with the message of the command.
+        """
+        with self._as_home():
+            cfg = self._compose(command, overrides)
+            HydraConfig.instance().set_config(cfg)
+            try:
+                task = cfg.copy()
+                OmegaConf.set_struct(task, False)
+                del task["hydra"]
+                OmegaConf.set_struct(task, True)
+                with config_errors(task):
+                    yield task
+            finally:
+                HydraConfig.instance().cfg = None
+
+    def _compose(self, command: str, overrides: Sequence[str]) -> DictConfig:
+        arguments = Arguments.parse(command, self.words(overrides))
+        flags = [word for word in (*self.overrides, *overrides) if word.startswith("-")]
+        if flags:
+            raise ConfigError(f"Expected overrides such as model=xgboost, without flags (got {flags[0]}).")
+        if self.config_dir is not None and not self.config_dir.is_dir():
+            raise ConfigError(f"config_dir {self.config_dir} is no folder. Expected a folder with config files, such as data/NAME.yaml.")
+        search_path = [] if self.config_dir is None else [f"hydra.searchpath=[file://{self.config_dir}]"]
+        try:
+            with initialize_config_dir(CONF, version_base="1.3"):
+                return cast(DictConfig, compose(command, [*search_path, *arguments.overrides], return_hydra_config=True))
+        except COMPOSITION_ERRORS as error:
+            raise ConfigError(describe_composition_error(error, arguments)) from error
+
+    @contextmanager
+    def _as_home(self) -> Iterator[None]:
+        """Make the folder the home of this process, and afterwards what was the home before."""
+        before = os.environ.get(HOME_VARIABLE)
+        os.environ[HOME_VARIABLE] = str(self.folder)
+        try:
+            yield
+        finally:
+            os.environ.pop(HOME_VARIABLE)
+            if before is not None:
+                os.environ[HOME_VARIABLE] = before

@@ -1,0 +1,244 @@
+"""A project in Python: the work of the commands on one folder of data, store and outputs."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from housing.api.composition import Context
+from housing.api.model import Model, Rows
+from housing.api.results import FittedRun, PromotionResult, SweepResult
+from housing.bundle.bundle import Bundle
+from housing.command_line.next_command import next_command
+from housing.core.config import CONF
+from housing.core.environment import PROJECT, project_home
+from housing.core.errors import HousingError
+from housing.core.http import NO_PROXY_OPENER
+from housing.description.description import DescriptionSettings, describe
+from housing.promotion.decision_log import list_decisions
+from housing.promotion.promotion import promote
+from housing.promotion.rolling_back import rollback
+from housing.reports.report import write_report
+from housing.runs.outcome import OUTCOME_FILE, Outcome
+from housing.runs.run import Job
+from housing.tracking import store as tracking
+from housing.tracking import tags
+from housing.train import fit
+
+N_RUNS = 1000  # newest runs in a table of runs, unless another number is asked for
+UNUSED_FILES = ("file=none", "out=none")  # housing.predict requires them
+READY_SECONDS = 120.0  # in which a server has to be ready
+POLL_SECONDS = 0.1
+
+
+class Project:
+    """Experiments, models and decisions in one folder.
+
+    Each method does what the command of its name does, with the same overrides, run keys, records and errors. A method works on
+    the process's environment and config while it runs, so call one at a time.
+    """
+
+    def __init__(self, folder: str | Path | None = None, *overrides: str, config_dir: str | Path | None = None) -> None:
+        """Open a project.
+
+        Parameters
+        ----------
+        folder
+            The folder of data, store and outputs. None: $HOUSING_HOME, or the folder of the installation.
+        overrides
+            Overrides of all methods, such as "data=rentals".
+        config_dir
+            A folder with config files of one's own, as the commands' --config-dir.
+        """
+        home = project_home() if folder is None else Path(folder).absolute()
+        self._context = Context(home, None if config_dir is None else Path(config_dir).absolute(), overrides)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of data, store and outputs."""
+        return self._context.folder
+
+    def describe(self, file: str | Path, target: str | None = None, *overrides: str) -> str:
+        """Write the YAML of a file's table and a page about it, and return what misleads. Without a target, list the columns."""
+        words = [f"file={Path(file).absolute()}", *([] if target is None else [f"target={target}"]), *overrides]
+        with self._context.composed("describe", *words) as cfg:
+            return describe(DescriptionSettings.from_config(cfg, self._context.config_dir or Path(CONF)), next_command)
+
+    def train(self, *overrides: str) -> FittedRun:
+        """Fit one model, or return the equal run that is finished already. `experiment=auto` searches first."""
+        with self._context.composed("train", *overrides) as cfg:
+            folder = Path(cfg.paths.outputs) / "runs" / _timestamp()
+            return FittedRun(fit(cfg, Job([*self._context.overrides, *overrides], folder)))
+
+    def sweep(self, *overrides: str) -> SweepResult:
+        """Fit a model for each combination of values, such as "model=linear,xgboost", in a process of its own.
+
+        Its output is printed. The same call again goes on where an interrupted sweep has ended: finished jobs are reused.
+
+        Raises
+        ------
+        HousingError
+            If no job has started; the output says why.
+        """
+        with self._context.composed("train", *_without_sweeps(overrides)) as cfg:
+            folder, metric = Path(cfg.paths.outputs) / "sweeps" / _timestamp(), str(cfg.metric)
+        words = [*self._context.words(overrides), f"hydra.sweep.dir='{folder}'"]
+        code = self._run_command("train", "-m", *words)
+        jobs = sorted(folder.glob(f"*/{OUTCOME_FILE}"), key=lambda path: (len(path.parent.name), path.parent.name))
+        outcomes = [outcome for path in jobs if (outcome := Outcome.read(path.parent)) is not None]
+        if not outcomes:
+            raise HousingError(f"The sweep ended with exit code {code} before a job started. Its output says why.")
+        return SweepResult(metric, outcomes)
+
+    def runs(self, *overrides: str, limit: int = N_RUNS) -> pd.DataFrame:
+        """Return the newest runs of the table, one row each: state, parameters, metrics, tags, start and duration in seconds.
+
+        Columns of parameters, metrics and tags begin with `params.`, `metrics.` and `tags.`.
+        """
+        with self._context.composed("train", *overrides) as cfg:
+            records = tracking.connect(cfg.mlflow).runs.find_latest(cfg.experiment_name, {tags.RUN_TYPE: "run"}, limit)
+        return pd.DataFrame(
+            {
+                "run_id": record.id,
+                "status": record.status,
+                "started_at": record.started_at,
+                "seconds": record.seconds,
+                **{f"{kind}.{name}": value for kind in ("params", "metrics", "tags") for name, value in getattr(record, kind).items()},
+            }
+            for record in records
+        )
+
+    def compare(self, *run_ids: str) -> pd.DataFrame:
+        """Return what differs between runs: a row for each parameter and metric, a column for each run.
+
+        Raises
+        ------
+        StoreError
+            If the store has no run of an id.
+        """
+        with self._context.composed("train") as cfg:
+            runs = tracking.connect(cfg.mlflow).runs
+            values = {run_id: {**(record := runs.get(run_id)).params, **record.metrics} for run_id in run_ids}
+        frame = pd.DataFrame(values)
+        return frame[frame.astype(str).nunique(axis=1) > 1]
+
+    def report(self, *run_ids: str) -> Path:
+        """Write an HTML page about a run, or about several side by side, and return its path."""
+        with self._context.composed("report", f"run_id=[{','.join(run_ids)}]") as cfg:
+            return write_report(cfg)
+
+    def promote(self, *overrides: str) -> PromotionResult:
+        """Move an alias to the best run, or to `run_id=ID`, if it is significantly better on the test rows."""
+        with self._context.composed("promote", *overrides) as cfg:
+            return PromotionResult(promote(cfg))
+
+    def rollback(self, *overrides: str) -> PromotionResult:
+        """Move an alias back to the version that served before."""
+        with self._context.composed("rollback", *overrides) as cfg:
+            return PromotionResult(rollback(cfg))
+
+    def history(self, *overrides: str) -> pd.DataFrame:
+        """Return the decisions, newest first."""
+        with self._context.composed("history", *overrides) as cfg:
+            decisions = list_decisions(tracking.connect(cfg.mlflow), cfg.decisions_experiment, cfg.alias, cfg.limit)
+        return pd.DataFrame(map(asdict, decisions))
+
+    def load(self, source: str | None = None) -> Model:
+        """Load a model by MLflow's address. None: the one at the alias staging of the project's table."""
+        with self._context.composed("predict", *([] if source is None else [f"source='{source}'"]), *UNUSED_FILES) as cfg:
+            with tracking.connect(cfg.mlflow).artifacts.bundle(cfg.source) as folder:
+                bundle, address = Bundle.read(folder), str(cfg.source)
+        with self._context.composed("serve") as cfg:
+            return Model(address, bundle, cfg.serve.explain_max_exact_columns, cfg.serve.explain_samples)
+
+    def predict(self, rows: Rows, *, interval: float | None = None, quantiles: Sequence[float] = ()) -> pd.DataFrame:
+        """Predict rows with the model at the alias staging. See `Model.predict`."""
+        return self.load().predict(rows, interval=interval, quantiles=quantiles)
+
+    @contextmanager
+    def serve(self, *overrides: str) -> Iterator[str]:
+        """Run the server during a block, and yield its URL once it is ready. Without `serve.port=`, it gets a free port.
+
+        Raises
+        ------
+        HousingError
+            If the server ends or is not ready in time, with the last lines of its output.
+        """
+        with self._context.composed("serve", f"serve.port={_free_port()}", *overrides) as cfg:
+            url, log = f"http://{cfg.serve.host}:{cfg.serve.port}", Path(cfg.paths.outputs) / "serve.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        words = [*self._context.words(overrides), f"serve.port={url.rpartition(':')[2]}"]
+        with log.open("wb") as output, self._start("serve", words, stdout=output) as process:
+            try:
+                _wait_until_ready(url, process, log)
+                yield url
+            finally:
+                process.terminate()
+
+    def _run_command(self, name: str, *words: str) -> int:
+        """Run a command in a process of its own, print its output line by line, and return its exit code."""
+        with self._start(name, words, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    print(line.decode(errors="replace"), end="")
+            except KeyboardInterrupt:  # a notebook interrupts its own process alone
+                process.send_signal(signal.SIGINT)
+                raise
+        return process.returncode
+
+    def _start(self, name: str, words: Sequence[str], stdout: Any) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-m", f"housing.{name}", *words],
+            cwd=PROJECT,
+            env=self._context.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _without_sweeps(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides with one value each."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+
+
+def _timestamp() -> str:
+    """Return the name of a folder, as conf/train.yaml names those of the command."""
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while not _is_ready(url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            reason = "ended" if process.poll() is not None else f"was not ready within {READY_SECONDS:g} s"
+            last_lines = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
+            raise HousingError(f"The server {reason}. Its output ({log}) ends with:\n{last_lines}")
+        time.sleep(POLL_SECONDS)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with NO_PROXY_OPENER.open(f"{url}/readyz", timeout=5):
+            return True
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False

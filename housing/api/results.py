@@ -1,0 +1,117 @@
+"""Results of the work of commands, shown as tables in a notebook."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import pandas as pd
+
+from housing.promotion.decision import Decision
+from housing.runs.outcome import Outcome
+from housing.sweeps.ranking import best_outcomes
+from housing.training.metrics import as_loss
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """A finished run.
+
+    Attributes
+    ----------
+    outcome
+        What the run's folder holds: id, scores, costs, duration.
+    """
+
+    outcome: Outcome
+
+    @property
+    def id(self) -> str:
+        """MLflow's id of the run."""
+        return str(self.outcome.run_id)
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Scores on the validation rows, and costs."""
+        return self.outcome.metrics
+
+    @property
+    def reused(self) -> bool:
+        """Whether an equal run was finished already, so that nothing was fitted."""
+        return self.outcome.reused
+
+    def _repr_html_(self) -> str:
+        state = "reused" if self.reused else "fitted"
+        return f"<p>run <b>{escape(self.id)}</b> {state}: {escape(self.outcome.describe())}</p>{_as_html(self.metrics)}"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The jobs of a sweep.
+
+    Attributes
+    ----------
+    metric
+        The metric that ranks them.
+    outcomes
+        One for each job that started, in the order of the sweep.
+    """
+
+    metric: str
+    outcomes: Sequence[Outcome]
+
+    @property
+    def best(self) -> FittedRun:
+        """The run with the best metric. Raises ValueError if no job finished, or if jobs were scored on different rows."""
+        best = best_outcomes(list(self.outcomes), self.metric)
+        if len(best) != 1:
+            raise ValueError(f"Expected one best run (got {len(best)}): jobs that were scored on different rows have no common rank.")
+        return FittedRun(best[0])
+
+    @property
+    def leaderboard(self) -> pd.DataFrame:
+        """One row for each job, the best first: overrides, status, metrics, run id, error."""
+        rows = [
+            {"job": outcome.describe(), "status": outcome.status, **outcome.metrics, "run_id": outcome.run_id, "error": outcome.error}
+            for outcome in self.outcomes
+        ]
+        frame = pd.DataFrame(rows)
+        if self.metric not in frame:
+            return frame
+        loss = frame[self.metric].map(lambda value: as_loss(self.metric, value))
+        return frame.loc[loss.sort_values(kind="stable").index].reset_index(drop=True)
+
+    def _repr_html_(self) -> str:
+        return str(self.leaderboard.to_html(index=False, float_format="{:.4f}".format, na_rep=""))
+
+
+@dataclass(frozen=True)
+class PromotionResult:
+    """A decision about an alias.
+
+    Attributes
+    ----------
+    decision
+        The verdict with all that led to it.
+    """
+
+    decision: Decision
+
+    @property
+    def verdict(self) -> str:
+        """PROMOTE, HOLD, REJECT or ROLLBACK."""
+        return self.decision.verdict
+
+    @property
+    def version(self) -> str | None:
+        """The version at the alias after the decision."""
+        return self.decision.version
+
+    def _repr_html_(self) -> str:
+        reasons = "".join(f"<li>{escape(reason)}</li>" for reason in self.decision.reasons)
+        scores = pd.DataFrame({"challenger": self.decision.challenger_metrics, self.decision.champion: self.decision.champion_metrics})
+        moved = f"alias {escape(self.decision.alias)} is at version {escape(str(self.version))}"
+        return f"<p><b>{self.verdict}</b>: {moved}</p><ul>{reasons}</ul>{scores.to_html(float_format='{:.4f}'.format)}"
+
+
+def _as_html(metrics: Mapping[str, float]) -> str:
+    return str(pd.DataFrame([dict(metrics)]).to_html(index=False, float_format="{:.4g}".format))
