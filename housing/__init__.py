@@ -28,6 +28,8 @@ def __getattr__(name: str) -> Any:
 
 def load(source: str | None = None) -> "Model":
     """Load a model from the store of the present project. See `housing.api.project.Project.load`."""
-    from housing.api.project import Project  # pylint: disable=import-outside-toplevel
+    # pylint: disable=import-outside-toplevel
+    from housing.api.project import Project
+    from housing.core.environment import project_home
 
-    return Project().load(source)
+    return Project(project_home()).load(source)

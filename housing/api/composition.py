@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +19,7 @@ from housing.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Context:
-    """What every command of a project is given.
+    """The context of a project's commands: their folder, config files and common overrides.
 
     Attributes
     ----------
@@ -74,11 +73,13 @@ class Context:
         if flags:
             raise ConfigError(f"Expected overrides such as model=xgboost, without flags (got {flags[0]}).")
         if self.config_dir is not None and not self.config_dir.is_dir():
-            raise ConfigError(f"config_dir {self.config_dir} is no folder. Expected a folder with config files, such as data/NAME.yaml.")
+            raise ConfigError(
+                f"config_dir {self.config_dir} is no folder. Expected a folder with config files, such as data/NAME.yaml."
+            )
         search_path = [] if self.config_dir is None else [f"hydra.searchpath=[file://{self.config_dir}]"]
         try:
             with initialize_config_dir(CONF, version_base="1.3"):
-                return cast(DictConfig, compose(command, [*search_path, *arguments.overrides], return_hydra_config=True))
+                return compose(command, [*search_path, *arguments.overrides], return_hydra_config=True)
         except COMPOSITION_ERRORS as error:
             raise ConfigError(describe_composition_error(error, arguments)) from error
 

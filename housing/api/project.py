@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.error
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -22,7 +22,7 @@ from housing.api.results import FittedRun, PromotionResult, SweepResult
 from housing.bundle.bundle import Bundle
 from housing.command_line.next_command import next_command
 from housing.core.config import CONF
-from housing.core.environment import PROJECT, project_home
+from housing.core.environment import PROJECT
 from housing.core.errors import HousingError
 from housing.core.http import NO_PROXY_OPENER
 from housing.description.description import DescriptionSettings, describe
@@ -34,6 +34,7 @@ from housing.runs.outcome import OUTCOME_FILE, Outcome
 from housing.runs.run import Job
 from housing.tracking import store as tracking
 from housing.tracking import tags
+from housing.tracking.runs import RunRecord
 from housing.train import fit
 
 N_RUNS = 1000  # newest runs in a table of runs, unless another number is asked for
@@ -49,27 +50,26 @@ class Project:
     the process's environment and config while it runs, so call one at a time.
     """
 
-    def __init__(self, folder: str | Path | None = None, *overrides: str, config_dir: str | Path | None = None) -> None:
+    def __init__(self, folder: str | Path, *overrides: str, config_dir: str | Path | None = None) -> None:
         """Open a project.
 
         Parameters
         ----------
         folder
-            The folder of data, store and outputs. None: $HOUSING_HOME, or the folder of the installation.
+            The folder of data, store and outputs, as $HOUSING_HOME of the commands.
         overrides
             Overrides of all methods, such as "data=rentals".
         config_dir
             A folder with config files of one's own, as the commands' --config-dir.
         """
-        home = project_home() if folder is None else Path(folder).absolute()
-        self._context = Context(home, None if config_dir is None else Path(config_dir).absolute(), overrides)
+        self._context = Context(Path(folder).absolute(), None if config_dir is None else Path(config_dir).absolute(), overrides)
 
     @property
     def folder(self) -> Path:
         """The folder of data, store and outputs."""
         return self._context.folder
 
-    def describe(self, file: str | Path, target: str | None = None, *overrides: str) -> str:
+    def describe(self, file: str | Path, *overrides: str, target: str | None = None) -> str:
         """Write the YAML of a file's table and a page about it, and return what misleads. Without a target, list the columns."""
         words = [f"file={Path(file).absolute()}", *([] if target is None else [f"target={target}"]), *overrides]
         with self._context.composed("describe", *words) as cfg:
@@ -108,16 +108,7 @@ class Project:
         """
         with self._context.composed("train", *overrides) as cfg:
             records = tracking.connect(cfg.mlflow).runs.find_latest(cfg.experiment_name, {tags.RUN_TYPE: "run"}, limit)
-        return pd.DataFrame(
-            {
-                "run_id": record.id,
-                "status": record.status,
-                "started_at": record.started_at,
-                "seconds": record.seconds,
-                **{f"{kind}.{name}": value for kind in ("params", "metrics", "tags") for name, value in getattr(record, kind).items()},
-            }
-            for record in records
-        )
+        return pd.DataFrame(map(_run_row, records))
 
     def compare(self, *run_ids: str) -> pd.DataFrame:
         """Return what differs between runs: a row for each parameter and metric, a column for each run.
@@ -156,9 +147,12 @@ class Project:
 
     def load(self, source: str | None = None) -> Model:
         """Load a model by MLflow's address. None: the one at the alias staging of the project's table."""
-        with self._context.composed("predict", *([] if source is None else [f"source='{source}'"]), *UNUSED_FILES) as cfg:
-            with tracking.connect(cfg.mlflow).artifacts.bundle(cfg.source) as folder:
-                bundle, address = Bundle.read(folder), str(cfg.source)
+        words = [*UNUSED_FILES, *([] if source is None else [f"source='{source}'"])]
+        with (
+            self._context.composed("predict", *words) as cfg,
+            tracking.connect(cfg.mlflow).artifacts.bundle(cfg.source) as folder,
+        ):
+            bundle, address = Bundle.read(folder), str(cfg.source)
         with self._context.composed("serve") as cfg:
             return Model(address, bundle, cfg.serve.explain_max_exact_columns, cfg.serve.explain_samples)
 
@@ -207,6 +201,12 @@ class Project:
             stdout=stdout,
             stderr=subprocess.STDOUT,
         )
+
+
+def _run_row(record: RunRecord) -> dict[str, Any]:
+    kinds: dict[str, Mapping[str, Any]] = {"params": record.params, "metrics": record.metrics, "tags": record.tags}
+    values = {f"{kind}.{name}": value for kind, of_kind in kinds.items() for name, value in of_kind.items()}
+    return {"run_id": record.id, "status": record.status, "started_at": record.started_at, "seconds": record.seconds, **values}
 
 
 def _without_sweeps(overrides: Sequence[str]) -> list[str]:

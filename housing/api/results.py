@@ -64,14 +64,22 @@ class SweepResult:
         """The run with the best metric. Raises ValueError if no job finished, or if jobs were scored on different rows."""
         best = best_outcomes(list(self.outcomes), self.metric)
         if len(best) != 1:
-            raise ValueError(f"Expected one best run (got {len(best)}): jobs that were scored on different rows have no common rank.")
+            raise ValueError(
+                f"Expected one best run (got {len(best)}): jobs that were scored on different rows have no common rank."
+            )
         return FittedRun(best[0])
 
     @property
     def leaderboard(self) -> pd.DataFrame:
         """One row for each job, the best first: overrides, status, metrics, run id, error."""
         rows = [
-            {"job": outcome.describe(), "status": outcome.status, **outcome.metrics, "run_id": outcome.run_id, "error": outcome.error}
+            {
+                "job": outcome.describe(),
+                "status": outcome.status,
+                **outcome.metrics,
+                "run_id": outcome.run_id,
+                "error": outcome.error,
+            }
             for outcome in self.outcomes
         ]
         frame = pd.DataFrame(rows)
@@ -108,7 +116,8 @@ class PromotionResult:
 
     def _repr_html_(self) -> str:
         reasons = "".join(f"<li>{escape(reason)}</li>" for reason in self.decision.reasons)
-        scores = pd.DataFrame({"challenger": self.decision.challenger_metrics, self.decision.champion: self.decision.champion_metrics})
+        champion = self.decision.champion
+        scores = pd.DataFrame({"challenger": self.decision.challenger_metrics, champion: self.decision.champion_metrics})
         moved = f"alias {escape(self.decision.alias)} is at version {escape(str(self.version))}"
         return f"<p><b>{self.verdict}</b>: {moved}</p><ul>{reasons}</ul>{scores.to_html(float_format='{:.4f}'.format)}"
 
