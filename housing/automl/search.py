@@ -19,6 +19,7 @@ from housing.data import table as tables
 from housing.data.split import split
 from housing.runs.run import ALLOWED, Job, run_tags
 from housing.schema.column import Vector
+from housing.streaming.settings import StreamSettings
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.training.encoding_choice import choose_encoding
@@ -48,6 +49,10 @@ def search(cfg: DictConfig, job: Job) -> DictConfig:
     settings, metric = SearchSettings.from_config(cfg), RankingMetric.from_config(cfg)
     store = tracking_store.connect(cfg.mlflow)
     store.runs.close_dead(cfg.experiment_name)
+    if StreamSettings.from_config(cfg.engine) is not None:
+        raise ConfigError(
+            "engine=stream cannot search for the best ensemble. Use model=xgboost, or engine=memory with max_rows=N."
+        )
     table = tables.load(cfg.data, cfg.max_rows)
     parts = split(table, cfg.split)
     rows = np.union1d(parts.train, parts.valid)

@@ -16,8 +16,8 @@ from housing.core.files import short_path
 
 CONFIG_DIR_PROVIDER = "command-line"  # Hydra's name for the source of --config-dir
 # Groups and options that decide which table, rows and store a command works on.
-CONTEXT_GROUPS = ("data", "split", "mlflow")
-CONTEXT_BRANCHES = ("data", "paths", "mlflow", "split", "serve", "read")
+CONTEXT_GROUPS = ("data", "split", "mlflow", "engine")
+CONTEXT_BRANCHES = ("data", "paths", "mlflow", "split", "engine", "serve", "read")
 CONTEXT_OPTIONS = ("experiment_name", "max_rows", "registered_model", "decisions_experiment", "page", "name")
 
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from housing.core.errors import DiskFullError
 
@@ -65,3 +66,40 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_write_unnamed(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that has no name until the block succeeds, and then replaces `path`. Even a killed process leaves nothing.
+
+    On a file system without unnamed files, this is `atomic_write`.
+
+    Raises
+    ------
+    DiskFullError
+        If the disk is full.
+    """
+    descriptor = _open_unnamed(path.parent)
+    if descriptor is None:
+        with atomic_write(path) as partial, partial.open("wb") as file:
+            yield file
+        return
+    with os.fdopen(descriptor, "wb") as file:
+        yield file
+        file.flush()
+        with atomic_write(path) as partial:
+            partial.unlink()
+            # src_dir_fd has no effect on an absolute path, but only with it does Python follow the link
+            os.link(f"/proc/self/fd/{descriptor}", partial, src_dir_fd=descriptor, follow_symlinks=True)
+
+
+def _open_unnamed(folder: Path) -> int | None:
+    """Open a file without a name, or return None if the file system or the system has no such files."""
+    if not hasattr(os, "O_TMPFILE"):
+        return None
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_WRONLY, NEW_FILE_MODE)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+            return None
+        raise

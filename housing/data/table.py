@@ -24,8 +24,8 @@ from housing.data.reading import BATCH_ROWS, Cells, TextTable, read_batches
 from housing.data.settings import TableSettings
 from housing.data.text_fitting import fit_projection
 from housing.data.typed_files import PARQUET, parquet_columns
-from housing.schema.column import MAX_INTEGER, MISSING, Column, Matrix, Value, Vector
-from housing.schema.declaration import NUMERIC_ROLES
+from housing.data.violations import ViolationLog
+from housing.schema.column import MAX_INTEGER, Column, Matrix, Value, Vector
 from housing.schema.table_schema import Schema
 from housing.schema.text_columns import NO_TEXTS, Texts
 from housing.schema.written_numbers import PLAIN_INTEGER, PLAIN_NUMBER, parse_written_number
@@ -96,6 +96,10 @@ class Table:
         taken = Table(self.schema, self.matrix[rows], self.target[rows], keys, "", self.weight_of(rows))
         return replace(taken, times=times, identifiers=identifiers, texts=self.texts_of(rows))
 
+    def bounded(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return as many of some rows as fit into memory with all their columns: here all of them."""
+        return rows
+
     def texts_of(self, rows: NDArray[np.intp] | slice) -> dict[str, NDArray[np.object_]]:
         """Return the texts of some rows by column."""
         return {name: values[rows] for name, values in self.texts.items()}
@@ -110,7 +114,7 @@ class Table:
         for start in range(0, len(self), BATCH_ROWS):
             rows = slice(start, start + BATCH_ROWS)
             keys = None if self.stored_keys is None else self.stored_keys[rows].tolist()
-            yield _row_bytes(self.schema, self.matrix[rows], self.texts_of(rows)) if keys is None else keys
+            yield row_bytes(self.schema, self.matrix[rows], self.texts_of(rows)) if keys is None else keys
 
     def weight_of(self, rows: NDArray[np.intp]) -> Vector | None:
         """Return the weights of some rows, or None if all rows count alike."""
@@ -145,7 +149,7 @@ class Table:
         matrix = self.matrix[:, : len(schema.features)].copy()
         for index, (before, after) in enumerate(zip(self.schema.features, schema.features, strict=True)):
             if after.is_learned:
-                codes = np.array([*map(after.encode, before.categories), after.unseen_code, math.nan])
+                codes = level_codes(before, after)
                 is_missing = np.isnan(matrix[:, index])
                 matrix[:, index] = codes[np.where(is_missing, len(codes) - 1, matrix[:, index]).astype(np.intp)]
         return replace(self, schema=schema, matrix=schema.texts.add(matrix, self.texts, schema.projections))
@@ -162,11 +166,16 @@ class Table:
 
     def row_keys(self) -> list[bytes]:
         """Return a value for each row that is equal for rows with equal values in every column."""
-        values = _row_bytes(self.schema, self.matrix, self.texts)
+        values = row_bytes(self.schema, self.matrix, self.texts)
         return [
             key + row + target.tobytes()
             for key, row, target in zip(self.keys, values, self.target.astype("<f8") + 0.0, strict=True)
         ]
+
+
+def level_codes(before: Column, after: Column) -> Vector:
+    """Return the new code of each level, of unseen and of missing values of a column whose levels are learned anew."""
+    return np.array([*map(after.encode, before.categories), after.unseen_code, math.nan])
 
 
 def load(data: DictConfig, max_rows: int | None = None) -> Table:
@@ -186,11 +195,16 @@ def read_table(settings: TableSettings, max_rows: int | None = None) -> Table:
     """
     if max_rows is not None and max_rows < 1:
         raise ConfigError(f"max_rows must be 1 or more, or null (got {max_rows})")
-    path = settings.path
-    if not path.is_file():
-        raise HousingError(f"{path} does not exist. Get it with: {next_command('fetch', table=settings.name)}")
+    path = require_file(settings)
     table = _read_table(path, sha256(path), json.dumps(settings.schema.to_dict()), settings.read)
     return table if max_rows is None else table.head(max_rows)
+
+
+def require_file(settings: TableSettings) -> Path:
+    """Return the path of a table's file. Raises HousingError if it does not exist."""
+    if not settings.path.is_file():
+        raise HousingError(f"{settings.path} does not exist. Get it with: {next_command('fetch', table=settings.name)}")
+    return settings.path
 
 
 @lru_cache(maxsize=4)  # the jobs of a sweep share one process and one table
@@ -212,6 +226,42 @@ def _read_prepared(path: Path) -> tuple[pd.DataFrame, str]:
         ) from error
 
 
+@dataclass(frozen=True)
+class CheckedRows:
+    """Rows of a table whose values are checked.
+
+    Attributes
+    ----------
+    matrix
+        The encoded features, shape (rows, features).
+    labelled
+        The indices of the rows that have a target.
+    target
+        Of the labelled rows.
+    """
+
+    matrix: Matrix
+    labelled: NDArray[np.intp]
+    target: Vector
+    violations: list[Violation]
+
+
+def check_rows(schema: Schema, frame: pd.DataFrame) -> CheckedRows:
+    """Check the values of all columns but the ignored ones, and encode features and target."""
+    matrix, violations = schema.encode_features(frame)
+    labelled = labelled_rows(schema, frame)
+    target, reasons = schema.target.encode_series(frame[schema.target.name].iloc[labelled])
+    violations += [Violation(int(labelled[row]), schema.target.name, reason) for row, reason in reasons]
+    for column in checked_columns(schema):
+        violations += _find_violations(column, frame[column.name])
+    return CheckedRows(matrix, labelled, target, violations)
+
+
+def checked_columns(schema: Schema) -> list[Column]:
+    """Return the columns that are neither feature nor target and whose values are checked."""
+    return [column for column in schema.unused if column.role != "ignore"]
+
+
 def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
     """Convert a frame to a table. Rows without a target are dropped, which is logged.
 
@@ -222,26 +272,22 @@ def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
     """
     schema.require_table_columns(list(frame.columns))
     schema = learn_levels(
-        schema, {column.name: _exact_values(frame[column.name]) for column in schema.features if column.is_learned}
+        schema, {column.name: exact_values(frame[column.name]) for column in schema.features if column.is_learned}
     )
-    checked = [column for column in schema.unused if column.role != "ignore"]
-    matrix, violations = schema.encode_features(frame)
-    labelled = labelled_rows(schema, frame)
-    target, reasons = schema.target.encode_series(frame[schema.target.name].iloc[labelled])
-    violations += [Violation(int(labelled[row]), schema.target.name, reason) for row, reason in reasons]
-    violations += [violation for column in checked for violation in _find_violations(column, frame[column.name])]
-    if violations:
-        others = [violation for violation in violations if violation.reason != MISSING]
-        raise schema.violated([*_missing_by_column(schema, violations, len(frame)), *others], len(violations))
-    _report_unlabelled(schema, len(frame), len(labelled))
+    checked = check_rows(schema, frame)
+    violations = ViolationLog()
+    violations.add(checked.violations)
+    violations.raise_if_any(schema, len(frame))
+    report_unlabelled(schema, len(frame), len(checked.labelled))
+    matrix, labelled = checked.matrix, checked.labelled
     matrix = matrix if len(labelled) == len(matrix) else matrix[labelled]
-    names = [*(column.name for column in checked), *schema.texts.names.values()]  # the matrix has the others
+    names = [*(column.name for column in checked_columns(schema)), *schema.texts.names.values()]  # the matrix has the others
     frame = frame[names].iloc[labelled]
-    column = weight_column(schema)
-    weight = None if column is None else frame[column.name].to_numpy(dtype=np.float64)
-    keys = [_exact_values(frame[column.name]) for column in schema.columns if column.role == "key"]
-    table = make_table(schema, matrix, target, list(zip(*keys, strict=True)), digest, schema.texts.from_frame(frame))
-    return replace(table, weight=weight, times=_times(schema, frame), identifiers=_identifiers(schema, frame))
+    keys = [exact_values(frame[column.name]) for column in schema.columns if column.role == "key"]
+    table = make_table(schema, matrix, checked.target, list(zip(*keys, strict=True)), digest, schema.texts.from_frame(frame))
+    return replace(
+        table, weight=read_weights(schema, frame), times=encode_times(schema, frame), identifiers=_identifiers(schema, frame)
+    )
 
 
 def weight_column(schema: Schema) -> Column | None:
@@ -249,33 +295,26 @@ def weight_column(schema: Schema) -> Column | None:
     return next((column for column in schema.columns if column.role == "weight"), None)
 
 
-def _missing_by_column(schema: Schema, violations: Sequence[Violation], n_rows: int) -> Iterator[Violation]:
-    """Yield one violation for each column with missing values: their number, and the attribute that allows them."""
-    for column in schema.columns:
-        rows = [violation.row for violation in violations if violation.field == column.name and violation.reason == MISSING]
-        if rows:
-            can_be_nullable = column.role not in NUMERIC_ROLES
-            advice = (
-                "If they may be, add to the column: nullable: true" if can_be_nullable else f"The role {column.role} needs all."
-            )
-            yield Violation(
-                None, column.name, f"{len(rows):,} of {n_rows:,} values are missing, the first in row {rows[0]}. {advice}"
-            )
+def read_weights(schema: Schema, frame: pd.DataFrame) -> Vector | None:
+    """Return the weights of validated rows, or None if all rows count alike."""
+    column = weight_column(schema)
+    return None if column is None else frame[column.name].to_numpy(dtype=np.float64)
 
 
-def _times(schema: Schema, frame: pd.DataFrame) -> Vector | None:
+def encode_times(schema: Schema, frame: pd.DataFrame) -> Vector | None:
+    """Return the encoded values of the column with the role time, or None without such a column."""
     columns = [column for column in schema.columns if column.role == "time"]
     return columns[0].encode_series(frame[columns[0].name])[0] if columns else None
 
 
 def _identifiers(schema: Schema, frame: pd.DataFrame) -> dict[str, NDArray[np.object_]]:
     columns = [column for column in schema.columns if column.is_identifier]
-    return {column.name: _identifier_bytes(column, _exact_values(frame[column.name])) for column in columns}
+    return {column.name: _identifier_bytes(column, exact_values(frame[column.name])) for column in columns}
 
 
 def _identifier_bytes(column: Column, values: Sequence[Value]) -> NDArray[np.object_]:
     identifiers = np.empty(len(values), dtype=np.object_)
-    identifiers[:] = [None if value is None else _key_bytes(column, value) for value in values]
+    identifiers[:] = [None if value is None else key_bytes(column, value) for value in values]
     return identifiers
 
 
@@ -284,7 +323,8 @@ def labelled_rows(schema: Schema, frame: pd.DataFrame) -> NDArray[np.intp]:
     return np.flatnonzero(frame[schema.target.name].notna().to_numpy())
 
 
-def _report_unlabelled(schema: Schema, n_rows: int, n_labelled: int) -> None:
+def report_unlabelled(schema: Schema, n_rows: int, n_labelled: int) -> None:
+    """Log how many rows have no target. Raises TableError if no row has one."""
     if not n_labelled:
         raise TableError(f"Table {schema.name} has no rows" + (f" with a {schema.target.name}" if n_rows else ""), [])
     if n_labelled < n_rows:
@@ -298,13 +338,14 @@ def learn_levels(schema: Schema, values: Mapping[str, Iterable[Value]]) -> Schem
     return schema.with_levels(counts) if counts else schema
 
 
-def _exact_values(series: Any) -> list[Value]:
+def exact_values(series: Any) -> list[Value]:
+    """Return the values of a pandas column as Python objects, None for a missing one."""
     values: list[Value] = series.to_numpy(dtype=object, na_value=None).tolist()
     return values
 
 
 def _find_violations(column: Column, series: Any) -> list[Violation]:
-    reasons = ((row, column.validate(value)) for row, value in enumerate(_exact_values(series)))
+    reasons = ((row, column.validate(value)) for row, value in enumerate(exact_values(series)))
     return [Violation(row, column.name, reason) for row, reason in reasons if reason is not None]
 
 
@@ -335,9 +376,9 @@ def make_table(
     key_columns = [column for column in schema.columns if column.role == "key"]
     keys = None
     if key_columns:
-        keys = _as_objects([b"".join(map(_key_bytes, key_columns, row)) for row in key_values])
+        keys = _as_objects([b"".join(map(key_bytes, key_columns, row)) for row in key_values])
     elif any(column.is_learned for column in schema.features):  # keys name the levels, whose codes in the matrix can change
-        keys = _as_objects(_row_bytes(schema, matrix, values))
+        keys = _as_objects(row_bytes(schema, matrix, values))
     return Table(schema, schema.texts.add(matrix, values, schema.projections), target, keys, digest, texts=values)
 
 
@@ -347,7 +388,7 @@ def _as_objects(values: Sequence[bytes]) -> NDArray[np.object_]:
     return objects
 
 
-def _row_bytes(schema: Schema, matrix: Matrix, texts: Texts) -> list[bytes]:
+def row_bytes(schema: Schema, matrix: Matrix, texts: Texts) -> list[bytes]:
     """Return the bytes of each row, equal for equal rows. Of levels and texts it takes the words: codes depend on the table.
 
     Words come in the order of the columns, so that a column has the same bytes as a learned category and as a text.
@@ -368,7 +409,7 @@ def _text_bytes(value: Value) -> bytes:
     return TEXT_TAG + (-1 if value is None else len(text)).to_bytes(8, "little", signed=True) + text
 
 
-def _key_bytes(column: Column, value: Value) -> bytes:
+def key_bytes(column: Column, value: Value) -> bytes:
     """Return a key's value as bytes: those of its float64 if that is exact, so that splits by key stay as they were."""
     if (column.type == "text" or column.is_learned) and value is not None:
         return _text_bytes(value)
@@ -385,25 +426,34 @@ def read_frame(path: Path, schema: Schema, options: ReadOptions = PLAIN, suffix:
     TableError
         As `reading.read_batches`, and if a cell cannot be parsed as its column's type.
     """
+    batches = list(read_typed_batches(path, schema, options, suffix))
+    names = list(batches[0])
+    return pd.DataFrame({name: _concatenate([batch.pop(name) for batch in batches]) for name in names}, copy=False)
+
+
+def read_typed_batches(
+    path: Path, schema: Schema, options: ReadOptions = PLAIN, suffix: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield batches of rows as `read_frame` returns them, at least one. Errors are raised after the last row."""
     columns = [column for column in schema.columns if column.role != "ignore"]
-    batches: list[dict[str, Any]] = []
     violations: list[Violation] = []
     for number, text in enumerate(read_batches(path, options, suffix)):
         try:
-            batches.append(parse_columns(text, schema, columns, path))
+            parsed = parse_columns(text, schema, columns, path)
         except TableError as error:
             violations += [replace(item, row=number * BATCH_ROWS + cast(int, item.row)) for item in error.violations]
+        if not violations:
+            yield parsed
     if violations:
-        raise _unparsable(path, schema, violations)
-    names = list(batches[0])
-    return pd.DataFrame({name: _concatenate([batch.pop(name) for batch in batches]) for name in names}, copy=False)
+        raise unparsable(path, schema, violations)
 
 
 def _concatenate(parts: Sequence[Any]) -> Any:
     return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else pd.concat(parts, ignore_index=True)
 
 
-def _unparsable(path: Path, schema: Schema, violations: Sequence[Violation]) -> TableError:
+def unparsable(path: Path, schema: Schema, violations: Sequence[Violation]) -> TableError:
+    """Return the error that lists cells that the types of their columns cannot hold."""
     return TableError(f"{path} violates the schema of table {schema.name} (rows count from 0):", violations)
 
 
@@ -418,15 +468,15 @@ def parse_columns(text: TextTable, schema: Schema, columns: Sequence[Column], pa
             parsed[name] = pd.Series(cells, dtype="str")
             continue
         column = declared[name]
-        parsed[name], invalid_rows = _parse_column(column, cells, text.options)
+        parsed[name], invalid_rows = parse_column(column, cells, text.options)
         violations += [Violation(row, name, str(parse_cell(column, cells[row], text.options)[1])) for row in invalid_rows]
     if violations:
         violations.sort(key=lambda violation: violation.row or 0)
-        raise _unparsable(path, schema, violations)
+        raise unparsable(path, schema, violations)
     return parsed
 
 
-def _parse_column(column: Column, cells: Cells, options: ReadOptions) -> tuple[Any, list[int]]:
+def parse_column(column: Column, cells: Cells, options: ReadOptions) -> tuple[Any, list[int]]:
     """Return the values of a column, and the rows of the cells that its type cannot hold."""
     numbers = _try_parse_numbers(column, cells, options)
     if numbers is not None:

@@ -1,9 +1,9 @@
 """Writing of tables: CSV, compressed or not, or Parquet, by the ending of the file."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 
@@ -33,7 +33,7 @@ def write_frames(frames: Iterable[pd.DataFrame], path: Path, options: ReadOption
     if suffix.lower() == EXCEL:
         raise HousingError("Tables are written as CSV or Parquet only. Choose a path that ends in .csv or .parquet.")
     if suffix.lower() == PARQUET:
-        _write_parquet(frames, path)
+        write_parquet(frames, path)
         return
     has_header = options.header != "none"
     # pylint: disable-next=contextmanager-generator-missing-cleanup
@@ -50,16 +50,18 @@ def _append_csv(frame: pd.DataFrame, text: io.TextIOWrapper, options: ReadOption
         raise HousingError(f"The table cannot be written in {options.encoding}: {error}") from error
 
 
-def _write_parquet(frames: Iterable[pd.DataFrame], path: Path) -> None:
+def write_parquet(frames: Iterable[pd.DataFrame], file: Path | IO[bytes], metadata: Mapping[str, str] | None = None) -> None:
+    """Write frames as one Parquet file, with further metadata. Only the rows of one row group are in memory."""
     import pyarrow  # pylint: disable=import-outside-toplevel  # 0.2 s that other tables do not need
     from pyarrow import parquet  # pylint: disable=import-outside-toplevel
 
     row_groups = _row_groups(pyarrow.Table.from_pandas(frame, preserve_index=False) for frame in frames)
     first = next(row_groups)
-    with parquet.ParquetWriter(path, first.schema) as writer:
-        writer.write_table(first)
+    schema = first.schema.with_metadata({**(first.schema.metadata or {}), **(metadata or {})})
+    with parquet.ParquetWriter(file, schema) as writer:
+        writer.write_table(first.cast(schema))
         for rows in row_groups:
-            writer.write_table(rows)
+            writer.write_table(rows.cast(schema))
 
 
 def _row_groups(tables: Iterable[Any]) -> Iterator[Any]:

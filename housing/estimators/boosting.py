@@ -115,6 +115,13 @@ def fit_boosting(
     """
     boosting = boosting_of(estimator)
     assert boosting is not None
+    boosting.fit(estimator, data, report_rounds(estimator, rounds, on_round))
+
+
+def report_rounds(estimator: Any, rounds: int | None, on_round: Callable[[int, int, float | None], None]) -> Report:
+    """Set the number of rounds of an estimator, if it is given, and return what reports its rounds to `on_round`."""
+    boosting = boosting_of(estimator)
+    assert boosting is not None
     if rounds is not None:
         estimator.set_params(**{boosting.rounds_parameter: rounds})
     n_rounds = estimator.get_params().get(boosting.rounds_parameter) or boosting.default_rounds
@@ -123,7 +130,7 @@ def fit_boosting(
         if done % REPORT_EVERY == 0:
             on_round(done, n_rounds, score)
 
-    boosting.fit(estimator, data, report)
+    return report
 
 
 def _fit_xgboost(estimator: Any, data: BoostingFit, report: Report) -> None:

@@ -19,6 +19,7 @@ from housing.evaluation.results import DistanceBand, Evaluation, HarderSplitResu
 from housing.evaluation.slices import SliceSettings, compute_rmse, make_slices, quintiles, score_slices, select, slice_columns
 from housing.features.spatial_index import SpatialIndex
 from housing.schema.column import Vector
+from housing.streaming.streamed_table import StreamedTable
 from housing.training import estimators, fitting
 from housing.training.encoding_choice import choose_encoding
 from housing.training.fitting import FitSettings
@@ -74,6 +75,9 @@ def evaluate(settings: EvaluationSettings, run_cfg: DictConfig, table: Table, pa
 def _evaluate_harder_splits(
     splits: Mapping[str, DictConfig], run_cfg: DictConfig, table: Table, parts: Split, skipped: list[str]
 ) -> list[HarderSplitResult]:
+    if isinstance(table, StreamedTable):
+        skipped.append(f"{' and '.join(splits)} splits: engine=stream does not divide a table by group or location")
+        return []
     if table.schema.coordinates() is None and not any(column.role == "group" for column in table.schema.columns):
         lacks = f"table {table.schema.name} has no coordinates, and no column with the role group"
         skipped.append(f"{' and '.join(splits)} splits: {lacks}")

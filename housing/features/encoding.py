@@ -52,6 +52,7 @@ class Encoder:
     ) -> None:
         if nan_handling not in NAN_HANDLING:
             raise ConfigError(f"model.nan_handling must be {' or '.join(NAN_HANDLING)} (got {nan_handling!r}).")
+        self.schema = schema
         columns = [(index, schema.features[index]) for index in visible]
         self.impute = nan_handling == "impute"
         texts = [(index, column) for index, column in columns if column.is_free_text]

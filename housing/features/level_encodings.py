@@ -6,6 +6,7 @@ Micci-Barreca, "A Preprocessing Scheme for High-Cardinality Categorical Attribut
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
 from housing.schema.column import Matrix, Vector
@@ -67,15 +68,17 @@ class CategoryEncoding:
 
         A single row gets the numbers that it has itself.
         """
+        fold_of, values = self.fold_values(codes, target, weight, n_levels)
+        return np.asarray(values[fold_of, positions(codes, np.array(n_levels))])
+
+    def fold_values(
+        self, codes: Vector, target: Vector, weight: Vector, n_levels: int
+    ) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+        """Return the fold of each row, and by fold the numbers of levels in the others, shape (folds, n_levels + 2, suffixes)."""
         folds = min(FOLDS, len(target))
-        fold_of = np.random.default_rng(SEED).permutation(len(target)) % folds
-        index = positions(codes, np.array(n_levels))
-        encoded = self.level_values(codes, target, weight, n_levels)[index]
-        for fold in range(folds if folds > 1 else 0):
-            is_held_out, others = fold_of == fold, fold_of != fold
-            values = self.level_values(codes[others], target[others], weight[others], n_levels)
-            encoded[is_held_out] = values[index[is_held_out]]
-        return encoded
+        fold_of = (np.random.default_rng(SEED).permutation(len(target)) % folds).astype(np.int8)
+        fitted = [fold_of != fold for fold in range(folds)] if folds > 1 else [np.ones(len(target), dtype=bool)]
+        return fold_of, np.stack([self.level_values(codes[rows], target[rows], weight[rows], n_levels) for rows in fitted])
 
 
 def positions(codes: Matrix, n_levels: Vector) -> Matrix:

@@ -39,7 +39,7 @@ def promote(cfg: DictConfig) -> Decision:
     settings = PromotionSettings.from_config(cfg)
     alias, store = settings.alias, tracking.connect(cfg.mlflow)
     with decision_log.exclusive(alias, store):
-        test_set = TestSet.load(cfg.data, cfg.split, cfg.max_rows)
+        test_set = TestSet.load(cfg)
         challenger = find_challenger(settings.challenger, alias, store, test_set)
         run_tags = {**test_set.tags(), tags.RUN_TYPE: "decision", tags.CHALLENGER: challenger.run.id}
         with store.runs.start(alias.experiment, f"{alias.name} {challenger.run.id[:8]}", run_tags) as record:

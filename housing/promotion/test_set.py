@@ -6,13 +6,13 @@ from typing import Self
 import numpy as np
 from omegaconf import DictConfig
 
-from housing.data import table as tables
 from housing.data.settings import parse_schema
 from housing.data.split import Split, SplitSettings, split
 from housing.data.table import Table
 from housing.data.units import Units
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
+from housing.streaming.loading import load
 from housing.tracking import tags
 from housing.tracking.artifacts import Artifacts
 from housing.tracking.runs import RunRecord
@@ -27,10 +27,10 @@ class TestSet:
     split: DictConfig
 
     @classmethod
-    def load(cls, data: DictConfig, split_cfg: DictConfig, max_rows: int | None) -> Self:
-        """Load the table of the config `data` and split it."""
-        table = tables.load(data, max_rows)
-        return cls(table, split(table, split_cfg), split_cfg)
+    def load(cls, cfg: DictConfig) -> Self:
+        """Load the table of a command's config and split it."""
+        table = load(cfg)
+        return cls(table, split(table, cfg.split), cfg.split)
 
     def __len__(self) -> int:
         """Return the number of test rows."""

@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from housing.bundle.bundle import Bundle
 from housing.command_line.next_command import next_command
 from housing.core.errors import HousingError, StoreError
-from housing.data import table as data
 from housing.data.split import Split, split
 from housing.data.table import Table
 from housing.estimators.specs import estimator_specs
@@ -23,6 +22,7 @@ from housing.evaluation.slices import SliceMask, SliceSettings, compute_rmse, ma
 from housing.runs.past_run import PastRun
 from housing.runs.run import HOLDOUT
 from housing.schema.column import Matrix, Vector
+from housing.streaming.loading import load
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
@@ -136,7 +136,7 @@ def read(cfg: DictConfig, store: Store, run_id: str, label: str = "") -> RunData
         )
     past_run.cfg.data.path = str(past_run.locate_table(Path(cfg.data.path), Path(cfg.paths.data)))
     cfg = _with_data(cfg, past_run.cfg)
-    table = data.load(past_run.cfg.data, past_run.cfg.max_rows)
+    table = load(past_run.cfg)
     parts = split(table, past_run.cfg.split)
     with store.artifacts.bundle(f"models:/{past_run.run.tags[tags.MODEL_ID]}") as folder:
         bundle = Bundle.read(folder)

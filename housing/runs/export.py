@@ -7,9 +7,9 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from housing.core.files import atomic_write
-from housing.data import table
 from housing.runs.outcome import Outcome
 from housing.runs.run import HOLDOUT
+from housing.streaming.loading import load
 from housing.tracking import store
 from housing.training.holdout import HoldoutPredictions
 
@@ -28,7 +28,7 @@ def export(cfg: DictConfig, outcome: Outcome, folder: Path) -> None:
     """
     with store.connect(cfg.mlflow).artifacts.directory(str(outcome.run_id), HOLDOUT) as directory:
         holdout = HoldoutPredictions.read(directory)
-    scored = table.load(cfg.data, cfg.max_rows).take(holdout.rows)
+    scored = load(cfg).take(holdout.rows)
     columns = {"actual": scored.target, "predicted": holdout.predicted}
     with atomic_write(folder / PREDICTIONS_FILE) as partial:
         pd.DataFrame(columns if scored.weight is None else {**columns, "weight": scored.weight}).to_csv(partial, index=False)

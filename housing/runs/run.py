@@ -1,5 +1,6 @@
 """One tracked run: fits and scores what a config describes, and logs bundle and scores to MLflow."""
 
+import logging
 import os
 import shutil
 import socket
@@ -21,7 +22,6 @@ from housing.core.errors import JobSkipped, StoreError, TrialPruned
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
 from housing.core.validators import BOOLEAN, POSITIVE, choice, integer, optional, validate
-from housing.data import table as tables
 from housing.data.split import Split, split
 from housing.data.table import Table
 from housing.plots import run_figures
@@ -30,6 +30,9 @@ from housing.runs.outcome import Outcome
 from housing.runs.pruning import Trial
 from housing.runs.run_key import EXCLUDED_FROM_KEY, provenance, run_key
 from housing.schema.table_schema import Schema
+from housing.streaming.loading import load
+from housing.streaming.settings import STREAM, StreamSettings
+from housing.streaming.streamed_table import StreamedTable
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.tracking.runs import Run, RunRecord
@@ -38,6 +41,7 @@ from housing.training.build import BuildSettings, build, describe_weights
 from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import as_loss
 from housing.training.ranking_metric import RankingMetric
+from housing.training.stream_requirements import require_streamable
 
 # Too long for MLflow's table of runs. The logged config.yaml has them.
 UNLOGGED_PARAMS = ("data.columns", "data.landmarks", "data.derived_products", "data.source")
@@ -45,6 +49,8 @@ BUNDLE, CONFIG, FIGURES, HOLDOUT = "bundle", "config", "figures", "holdout"  # f
 STOP_FILE = "stop"  # in a sweep's folder: the reason to start no further job
 MAX_REASON = 1000  # characters
 INTERRUPTED = "Interrupted. Run the same command again to continue."
+
+log = logging.getLogger(__name__)
 
 ALLOWED = {
     "seed": integer(0, 2**32 - 1),
@@ -144,8 +150,10 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
         store.runs.close_dead(cfg.experiment_name)
     try:
         validate(cfg, ALLOWED)
+        if StreamSettings.from_config(cfg.get("engine")) is not None:
+            require_streamable(cfg)
         metric = RankingMetric.from_config(cfg)
-        table = tables.load(cfg.data, cfg.max_rows)
+        table = load(cfg)
         parts = split(table, cfg.split)
         metric.check(table.target[np.concatenate([parts.train, parts.valid])])
         key = run_key(resolved, table, parts)
@@ -158,6 +166,7 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
         if existing is not None:
             return _reused_outcome(started, existing)
         tags |= {**tracking_tags.key_tag(key), tracking_tags.DATA: table.fingerprint, tracking_tags.SPLIT: parts.fingerprint()}
+        tags |= _engine_tags(table, parts)
         tags[tracking_tags.COLUMNS] = table.schema.interface_hash()
         if parts.fitted_until is not None:
             tags[tracking_tags.FITTED_UNTIL] = repr(parts.fitted_until)
@@ -168,6 +177,18 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
             tracked_run.log(params=loggable_params(resolved))
             metrics = _fit_and_log(cfg, job, table, parts, started, tracked_run)
     return replace(started, status="FINISHED", metrics=metrics, seconds=time.time() - started.started_at)
+
+
+def _engine_tags(table: Table, parts: Split) -> dict[str, str]:
+    """Return tags of a run that reads its table in chunks, and log what it computes on a part of the validation rows."""
+    if not isinstance(table, StreamedTable):
+        return {}
+    n_rows, n_valid = len(table.bounded(parts.valid)), len(parts.valid)
+    if n_rows == n_valid:
+        return {tracking_tags.ENGINE: STREAM}
+    sample = f"{n_rows:,} of {n_valid:,} validation rows"
+    log.info("engine=stream: intervals, figures and the check of the exported model use %s. Scores use all of them.", sample)
+    return {tracking_tags.ENGINE: STREAM, tracking_tags.SAMPLE: sample}
 
 
 def _reused_outcome(started: Outcome, existing: RunRecord) -> Outcome:

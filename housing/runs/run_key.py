@@ -12,6 +12,7 @@ from housing.core.environment import COMMIT_TAG, PROJECT, commit, libraries, opt
 from housing.core.files import sha256
 from housing.data.split import Split
 from housing.data.table import Table
+from housing.streaming.settings import MEMORY
 from housing.tracking import tags
 
 # Config keys that do not change the model: paths, tracking, threads, and what is stored or shown.
@@ -33,6 +34,7 @@ EXCLUDED_FROM_KEY = (
 CODE_PATHS = (
     "schema",
     "features",
+    "streaming",
     "bundle",
     "estimators",
     "training",
@@ -48,6 +50,8 @@ SOURCE_SUFFIXES = (".py", ".c")
 def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
     """Return the hash of everything that decides a run's result: config, data, split, code, libraries and tag format."""
     config = {name: _without_threads(value) for name, value in resolved.items() if name not in EXCLUDED_FROM_KEY}
+    if config.get("engine", {}).get("name") == MEMORY:
+        del config["engine"]  # runs of a config without engines have the same key
     config["data"] = {name: value for name, value in config["data"].items() if name not in ("path", "slice_columns")}
     key_parts = {
         "config": config,

@@ -23,12 +23,12 @@ from housing.core.errors import ConfigError, HousingError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock, store_file
 from housing.core.printable import show
-from housing.data import table as tables
 from housing.data.split import split
 from housing.runs.outcome import Outcome
 from housing.runs.pruning import SEARCH_FILE, resume_trial
 from housing.runs.run import STOP_FILE
 from housing.runs.run_key import run_key
+from housing.streaming.loading import load
 from housing.sweeps.sweep import COMPLETED, Sweep
 from housing.training.metrics import COST_METRICS, SCORES, as_loss
 
@@ -107,7 +107,7 @@ def _base_run_key(cfg: DictConfig) -> str:
     """Return the run key of the config that the search varies."""
     names = [str(name) for name in cfg if name != "hydra"]
     resolved: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, names), resolve=True)
-    table = tables.load(cfg.data, cfg.max_rows)
+    table = load(cfg)
     return run_key(resolved, table, split(table, cfg.split))
 
 

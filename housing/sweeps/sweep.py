@@ -24,12 +24,12 @@ from housing.core.errors import HousingError, StoreError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
 from housing.core.printable import show
-from housing.data import table as tables
 from housing.data.settings import parse_schema
 from housing.data.split import split
 from housing.plots import run_figures
 from housing.runs.outcome import OUTCOME_FILE, Outcome
 from housing.runs.run import BUNDLE, FIGURES, HOLDOUT, log_bundle, write_stop_file
+from housing.streaming.loading import load
 from housing.sweeps import leaderboard, printing
 from housing.sweeps.live_view import LiveView
 from housing.sweeps.ranking import Ranking, best_outcomes
@@ -220,7 +220,7 @@ class Sweep(Callback):
             log_bundle(record.run, folder, bundle.schema)
         if self.settings.figures:
             cfg = self.store.artifacts.read_config(record.id)
-            table = tables.load(cfg.data, cfg.max_rows)
+            table = load(cfg)
             holdout = HoldoutPredictions.read(folder / HOLDOUT)
             record.run.log_directory(run_figures.draw(bundle, holdout, table, split(table, cfg.split), folder / FIGURES), FIGURES)
 

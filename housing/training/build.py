@@ -97,6 +97,8 @@ def build(
     """
     fit_rows = np.sort(np.concatenate([parts.train, parts.valid])) if settings.refit else parts.train
     table = table.learn(fit_rows)
+    checked = table.bounded(np.arange(len(parts.valid)))  # positions among the validation rows
+    check_rows = parts.valid[checked]
     if settings.interval is not None:
         settings.interval.require_weighted_fit(weight_column(table.schema))
     scores, encoding = {}, choose_encoding(settings.fit, table, parts, settings.metric)
@@ -105,26 +107,27 @@ def build(
     model = fit(encoding.settings, table, parts.train, parts.valid, on_round=on_round, units=parts.units)
     _report_transform(settings.fit, model)
     _report_selection(model.selection)
-    first, valid_matrix = model, table.matrix[parts.valid]
-    predicted = model.predict(valid_matrix)
+    first, predicted = model, model.predict(table.matrix[parts.valid])
     metrics = scores or settings.metric.score(predicted, table.target[parts.valid], table.weight_of(parts.valid))
     metrics["fit_seconds"] = model.fit_seconds
     distillation = _compare_with_teacher(settings, table, parts, predicted)
     metrics |= {} if distillation is None else distillation.metrics
     interval, calibration = None, None
     if settings.interval is not None:
-        interval, calibration = fit_interval(settings.interval, encoding.settings, model, table, parts, fit_rows)
+        known = replace(parts, valid=check_rows)
+        interval, calibration = fit_interval(settings.interval, encoding.settings, model, table, known, fit_rows)
     if settings.refit:
         model = first = first.without_features()
         model = fit(encoding.settings, table, fit_rows, first=first, on_round=on_round, units=parts.units)
         metrics["refit_seconds"] = model.fit_seconds
-    on_fit(HoldoutPredictions(parts.valid, predicted, calibration, export_boosters(model)))
-    bundle = build_bundle(model, table, fit_rows, parts.valid, settings.parity_tolerance)
+    on_fit(HoldoutPredictions(check_rows, predicted[checked], calibration, export_boosters(model)))
+    bundle = build_bundle(model, table, fit_rows, check_rows, settings.parity_tolerance)
     bundle.interval = interval
     _describe_rows(settings, bundle, table.matrix[fit_rows], predicted)
-    candidates = table.take(parts.valid[_is_accepted(table.schema, valid_matrix)])
+    check_matrix = table.matrix[check_rows][:]  # in memory, if the table is not
+    candidates = table.take(check_rows[_is_accepted(table.schema, check_matrix)])
     bundle.select_golden_rows(candidates.matrix, settings.n_golden_rows, candidates.texts)
-    metrics |= measure_cost(bundle, valid_matrix)
+    metrics |= measure_cost(bundle, check_matrix)
     bundle.card = model_card(settings, table, parts, run_id, metrics, encoding, first, distillation)
     return bundle, metrics
 
@@ -177,7 +180,7 @@ def build_bundle(model: Model, table: Table, fit_rows: Rows, check_rows: Rows, p
     """
     ensemble, target = model.ensemble, table.target[fit_rows]
     tolerance = parity_tolerance * _target_scale(target if ensemble.transform is None else np.log(target))
-    columns = [features.transform(table.matrix[check_rows]) for features in ensemble.features]
+    columns = [features.transform(table.matrix[check_rows][:]) for features in ensemble.features]
     members = [_export_member(member, columns[member.features], tolerance) for member in ensemble.members]
     return Bundle(
         Ensemble(table.schema, ensemble.features, members, ensemble.applicability, ensemble.transform),

@@ -19,12 +19,15 @@ from housing.estimators.boosting import (
     boosting_of,
     fit_boosting,
     precision_of,
+    report_rounds,
 )
 from housing.estimators.specs import EstimatorSpec
 from housing.estimators.tree_export import booster_bytes
 from housing.features.encoding import in_precision
 from housing.features.pipeline import Features
 from housing.schema.column import Column, Matrix, Vector
+from housing.streaming.column_chunks import ColumnChunks, fit_in_chunks
+from housing.streaming.streamed_table import StreamedTable
 from housing.training.callbacks import OnRound
 from housing.training.member_selection import MemberSelection
 
@@ -127,6 +130,8 @@ class FittedFeatures:
 def fit_features(specs: Sequence[EstimatorSpec], index: int, table: Table, rows: Rows, validation: Rows | None) -> FittedFeatures:
     """Fit the features that estimators share."""
     features = Features(table.schema, specs[0].features, specs[0].nan_handling)
+    if isinstance(table, StreamedTable):
+        return _fit_streamed_features(features, index, table, rows, validation)
     precision = precision_of(spec.create_estimator() for spec in specs)
     target, weight = table.target[rows], table.weight_of(rows)
     columns = features.fit_transform(table.matrix[rows], target, weight, precision)
@@ -135,6 +140,19 @@ def fit_features(specs: Sequence[EstimatorSpec], index: int, table: Table, rows:
         return FittedFeatures(features, index, columns, target, weight, masked, None, None)
     validation_set = in_precision(features.transform(table.matrix[validation]), precision), table.target[validation]
     return FittedFeatures(features, index, columns, target, weight, masked, validation_set, table.weight_of(validation))
+
+
+def _fit_streamed_features(
+    features: Features, index: int, table: StreamedTable, rows: Rows, validation: Rows | None
+) -> FittedFeatures:
+    """Fit features on rows that stay on disk, and so do their columns."""
+    target, weight, chunk_rows = table.target[rows], table.weight_of(rows), table.settings.chunk_rows
+    columns: Any = fit_in_chunks(features, table.matrix[rows], target, weight, chunk_rows)
+    if validation is None:
+        return FittedFeatures(features, index, columns, target, weight, None, None)
+    validation_columns: Any = ColumnChunks(features, table.matrix[validation], chunk_rows)
+    validation_set = validation_columns, table.target[validation]
+    return FittedFeatures(features, index, columns, target, weight, validation_set, table.weight_of(validation))
 
 
 def fit_estimator(
@@ -149,6 +167,10 @@ def fit_estimator(
     """
     estimator = spec.create_estimator()
     try:
+        columns: object = data.columns
+        if isinstance(columns, ColumnChunks):
+            _fit_on_chunks(spec, estimator, data, rounds, on_round)
+            return FittedEstimator(estimator)
         if boosting_of(estimator) is not None:
             settings = _boosting_fit(spec, estimator, data, rounds, n_threads)
             fit_boosting(estimator, settings, rounds, partial(on_round, spec.name))
@@ -165,6 +187,20 @@ def fit_estimator(
             raise
         reason = " ".join(str(error).split())
         raise TargetError(f"model.estimator of {spec.name} cannot be fitted: {reason}") from error
+
+
+def _fit_on_chunks(spec: EstimatorSpec, estimator: Any, data: FittedFeatures, rounds: int | None, on_round: OnRound) -> None:
+    # pylint: disable=import-outside-toplevel  # XGBoost takes seconds to import
+    from housing.estimators.round_reporter import RoundReporter
+    from housing.estimators.xgboost_chunks import ChunkedRows, fit_on_chunks, require_histogram_xgboost
+
+    require_histogram_xgboost(spec.name, estimator)
+    validation = None
+    if data.validation is not None and spec.early_stopping_rounds and rounds is None:
+        validation = ChunkedRows(*data.validation, data.validation_weight)
+    report = report_rounds(estimator, rounds, partial(on_round, spec.name))
+    training = ChunkedRows(data.columns, data.target, data.weight)
+    fit_on_chunks(estimator, training, validation, spec.early_stopping_rounds or 0, RoundReporter(report))
 
 
 def _boosting_fit(spec: EstimatorSpec, estimator: Any, data: FittedFeatures, rounds: int | None, n_threads: int) -> BoostingFit:

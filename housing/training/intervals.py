@@ -153,7 +153,7 @@ def _require_rows(n_folds: int, parts: Split) -> None:
 
 
 def _predict_held_out(model: Model, table: Table, parts: Split, rows: Rows) -> HeldOut:
-    predicted, columns = model.ensemble.predict_with_columns(table.matrix[rows])
+    predicted, columns = model.ensemble.predict_with_columns(table.matrix[rows][:])
     is_relative = model.ensemble.transform is not None
     error = signed_error(predicted, table.target[rows], is_relative=is_relative)
     inputs = append_prediction(columns, predicted)

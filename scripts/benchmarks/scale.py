@@ -23,7 +23,7 @@ def print_scale() -> None:
         with tempfile.TemporaryDirectory() as home:
             make_home(home)
             for name, command in _commands(rows, Path(home)).items():
-                cpu, peak = _measure(command, home)
+                cpu, peak = measure_command(command, home)
                 first_rows, first_peak = smallest.setdefault(name, (rows, peak))
                 growth = f"{1e6 * (peak - first_peak) / (rows - first_rows):.0f}" if rows > first_rows else ""
                 print(f"| {rows:,} | {name} | {cpu:.1f} | {peak:.0f} | {growth} |", flush=True)
@@ -34,7 +34,7 @@ def _commands(rows: int, home: Path) -> dict[str, tuple[str, ...]]:
     data = ("data=synthetic", f"data.rows={rows}")
     new = [("data=synthetic", f"data.rows={N_NEW_ROWS}", f"data.seed={seed}") for seed in (1, 2)]
     for overrides in (data, *new):
-        _measure(("-m", "housing.fetch", *overrides), str(home))
+        measure_command(("-m", "housing.fetch", *overrides), str(home))
     table = home / "data" / f"synthetic-{rows}-0.csv"
     first_rows, second_rows = (home / "data" / f"synthetic-{N_NEW_ROWS}-{seed}.csv" for seed in (1, 2))
     return {
@@ -47,7 +47,7 @@ def _commands(rows: int, home: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _measure(command: tuple[str, ...], home: str) -> tuple[float, float]:
+def measure_command(command: tuple[str, ...], home: str) -> tuple[float, float]:
     """Run Python; return its processor seconds and peak memory in MB."""
     environ = project_environment(HOUSING_HOME=home, OMP_NUM_THREADS="1")
     with tempfile.TemporaryFile() as output:

@@ -1,0 +1,1 @@
+"""The engine `stream`: tables larger than memory, which are read in chunks."""

@@ -1,0 +1,120 @@
+"""Column chunks: the columns that an estimator receives, computed chunk by chunk whenever they are needed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from housing.core.errors import ConfigError
+from housing.features.encoding import in_precision
+from housing.features.landmarks import LandmarkDistances
+from housing.features.level_encodings import positions
+from housing.features.pipeline import Features
+from housing.features.ratios import Ratios
+from housing.features.rotation import Rotation
+from housing.schema.column import Matrix, Vector
+
+ROW_BLOCKS = (Rotation, LandmarkDistances, Ratios)  # their columns depend on the row alone, apart from means of columns
+
+
+@dataclass(frozen=True)
+class OutOfFoldLevels:
+    """The numbers of a category's levels, which depend on targets, so that a training row gets those of the other folds.
+
+    Attributes
+    ----------
+    index
+        The category's index in the matrix.
+    n_levels
+        The number of its levels.
+    fold_of
+        The fold of each training row, shape (rows,).
+    values
+        Shape (folds, n_levels + 2, numbers of a level).
+    """
+
+    index: int
+    n_levels: int
+    fold_of: NDArray[np.int8]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnChunks:
+    """Columns of rows on disk, in float32, which boosted trees compute with.
+
+    Attributes
+    ----------
+    matrix
+        The rows: a `DiskMatrix`, or an array if they are few.
+    chunk_rows
+        The number of rows of a chunk.
+    columns
+        The selected columns of the features, or None for all.
+    out_of_fold
+        Of training rows: their columns that depend on targets. They are the last ones of the features.
+    """
+
+    features: Features
+    matrix: Any
+    chunk_rows: int
+    columns: list[int] | None = None
+    out_of_fold: list[OutOfFoldLevels] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the chunks."""
+        for start in range(0, len(self.matrix), self.chunk_rows):
+            rows = slice(start, min(start + self.chunk_rows, len(self.matrix)))
+            matrix = self.matrix[rows]
+            columns = self.features.transform(matrix)
+            levels = [self._levels(matrix, rows, of_column) for of_column in self.out_of_fold]
+            if levels:
+                columns[:, columns.shape[1] - sum(part.shape[1] for part in levels) :] = np.concatenate(levels, axis=1)
+            yield in_precision(columns if self.columns is None else columns[:, self.columns], np.float32)
+
+    def __getitem__(self, key: tuple[slice, list[int]]) -> Self:
+        """Return the same rows with some columns only: `chunks[:, columns]`."""
+        rows, columns = key
+        assert rows == slice(None) and self.columns is None
+        return replace(self, columns=columns)
+
+    @staticmethod
+    def _levels(matrix: Matrix, rows: slice, levels: OutOfFoldLevels) -> NDArray[np.float64]:
+        codes = positions(matrix[:, levels.index], np.array(levels.n_levels))
+        return np.asarray(levels.values[levels.fold_of[rows], codes])
+
+
+def fit_in_chunks(features: Features, matrix: Any, target: Vector, weight: Vector | None, chunk_rows: int) -> ColumnChunks:
+    """Fit features on training rows, one column at a time, and return their columns.
+
+    Raises
+    ------
+    ConfigError
+        If the features need all columns of the training rows at once.
+    """
+    require_row_features(features)
+    for block in features.blocks.values():
+        block.fit(matrix, target)
+    encoder, weight = features.encoder, np.ones(len(target)) if weight is None else weight
+    out_of_fold = []
+    for index in encoder.many_levels:
+        codes, n_levels = matrix[:, index], len(encoder.schema.features[index].categories)
+        encoder.arrays[f"level_values_{index}"] = encoder.encoding.level_values(codes, target, weight, n_levels)
+        out_of_fold.append(OutOfFoldLevels(index, n_levels, *encoder.encoding.fold_values(codes, target, weight, n_levels)))
+    return ColumnChunks(features, matrix, chunk_rows, out_of_fold=out_of_fold)
+
+
+def require_row_features(features: Features) -> None:
+    """Raise ConfigError if features need more of the training rows than one column at a time."""
+    for label, block in features.blocks.items():
+        if not isinstance(block, ROW_BLOCKS):
+            raise ConfigError(
+                f"engine=stream has no feature block {label}, which needs all training rows in memory."
+                " Use features=none, static or landmarks, or engine=memory."
+            )
+    if features.encoder.impute:
+        raise ConfigError("engine=stream needs model.nan_handling=native (got impute), which XGBoost supports.")
+    if features.applicability is not None:
+        raise ConfigError("engine=stream needs features.applicability=null: it needs all training rows in memory.")

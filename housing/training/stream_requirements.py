@@ -1,0 +1,29 @@
+"""What a run needs so that its table can be read in chunks. It is checked before the table is read, which takes minutes."""
+
+from omegaconf import DictConfig
+
+from housing.core.errors import ConfigError
+from housing.data.settings import parse_schema
+from housing.estimators.specs import estimator_specs
+from housing.features.pipeline import Features
+from housing.streaming.column_chunks import require_row_features
+from housing.training.intervals import OUT_OF_FOLD, VALIDATION
+
+
+def require_streamable(cfg: DictConfig) -> None:
+    """Raise ConfigError, with the alternative, if a run needs all columns of its training rows at once."""
+    # pylint: disable-next=import-outside-toplevel  # XGBoost takes seconds to import
+    from housing.estimators.xgboost_chunks import require_histogram_xgboost
+
+    schema = parse_schema(cfg.data)
+    for spec in estimator_specs(cfg):
+        require_histogram_xgboost(spec.name, spec.create_estimator())
+        require_row_features(Features(schema, spec.features, spec.nan_handling))
+    for key, unset in (("applicability", "null"), ("select_members", "false")):
+        value = cfg.model.get(key)
+        if value:
+            raise ConfigError(f"engine=stream needs model.{key}={unset} (got {value}). Use model=xgboost, or engine=memory.")
+    if cfg.interval.estimator is not None and cfg.interval.held_out == OUT_OF_FOLD:
+        raise ConfigError(
+            f"engine=stream needs interval.held_out={VALIDATION} (got {OUT_OF_FOLD}). Use interval=scaled, or engine=memory."
+        )
