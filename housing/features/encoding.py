@@ -52,7 +52,6 @@ class Encoder:
     ) -> None:
         if nan_handling not in NAN_HANDLING:
             raise ConfigError(f"model.nan_handling must be {' or '.join(NAN_HANDLING)} (got {nan_handling!r}).")
-        self.schema = schema
         columns = [(index, schema.features[index]) for index in visible]
         self.impute = nan_handling == "impute"
         texts = [(index, column) for index, column in columns if column.is_free_text]
@@ -114,6 +113,10 @@ class Encoder:
             values = [self.arrays[f"level_values_{column}"] for column in self.many_levels]
             parts += [of_column[index[:, position]] for position, of_column in enumerate(values)]
         return np.concatenate(parts, axis=1)
+
+    def n_levels(self, index: int) -> int:
+        """Return the number of levels of a category with many levels, by its index among the features."""
+        return int(self._n_levels[self.many_levels.index(index)])
 
     def _date_parts(self, matrix: Matrix) -> list[Matrix]:
         return [date_parts(matrix[:, index], date_format) for index, date_format in self.dates]

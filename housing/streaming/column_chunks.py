@@ -100,7 +100,7 @@ def fit_in_chunks(features: Features, matrix: Any, target: Vector, weight: Vecto
     encoder, weight = features.encoder, np.ones(len(target)) if weight is None else weight
     out_of_fold = []
     for index in encoder.many_levels:
-        codes, n_levels = matrix[:, index], len(encoder.schema.features[index].categories)
+        codes, n_levels = matrix[:, index], encoder.n_levels(index)
         encoder.arrays[f"level_values_{index}"] = encoder.encoding.level_values(codes, target, weight, n_levels)
         out_of_fold.append(OutOfFoldLevels(index, n_levels, *encoder.encoding.fold_values(codes, target, weight, n_levels)))
     return ColumnChunks(features, matrix, chunk_rows, out_of_fold=out_of_fold)

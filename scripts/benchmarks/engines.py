@@ -46,7 +46,7 @@ def _print_engine(home: Path, engine: str, size: str) -> None:
             "housing.promote",
             flags,
             *table,
-            f"metrics_files=[{out}/metrics.json]",
+            judged,
             "gate.smoke_test_seconds=null",
         ),
         "predict": ("-m", "housing.predict", flags, "data=generated", f"file={home}/generated.parquet", f"out={out}/all.parquet"),
