@@ -1,4 +1,4 @@
-"""What a run needs so that its table can be read in chunks. It is checked before the table is read, which takes minutes."""
+"""Requirements of runs whose table is read in chunks. They are checked before the table is read, which takes minutes."""
 
 from omegaconf import DictConfig
 
