@@ -19,10 +19,9 @@ def require_streamable(cfg: DictConfig) -> None:
     for spec in estimator_specs(cfg):
         require_histogram_xgboost(spec.name, spec.create_estimator())
         require_row_features(Features(schema, spec.features, spec.nan_handling))
-    for key, unset in (("applicability", "null"), ("select_members", "false")):
-        value = cfg.model.get(key)
-        if value:
-            raise ConfigError(f"engine=stream needs model.{key}={unset} (got {value}). Use model=xgboost, or engine=memory.")
+    for key, unset in (("applicability", "null"), ("select_members", "false"), ("teacher", "null")):
+        if cfg.model.get(key):
+            raise ConfigError(f"engine=stream needs model.{key}={unset}. Use model=xgboost, or engine=memory.")
     if cfg.interval.estimator is not None and cfg.interval.held_out == OUT_OF_FOLD:
         raise ConfigError(
             f"engine=stream needs interval.held_out={VALIDATION} (got {OUT_OF_FOLD}). Use interval=scaled, or engine=memory."
