@@ -149,10 +149,10 @@ def _fit_streamed_features(
     target, weight, chunk_rows = table.target[rows], table.weight_of(rows), table.settings.chunk_rows
     columns: Any = fit_in_chunks(features, table.matrix[rows], target, weight, chunk_rows)
     if validation is None:
-        return FittedFeatures(features, index, columns, target, weight, None, None)
+        return FittedFeatures(features, index, columns, target, weight, None, None, None)
     validation_columns: Any = ColumnChunks(features, table.matrix[validation], chunk_rows)
     validation_set = validation_columns, table.target[validation]
-    return FittedFeatures(features, index, columns, target, weight, validation_set, table.weight_of(validation))
+    return FittedFeatures(features, index, columns, target, weight, None, validation_set, table.weight_of(validation))
 
 
 def fit_estimator(
