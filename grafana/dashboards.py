@@ -25,9 +25,9 @@ from grafana.panels import (
 )
 
 ALERTS = alerts.read_alerts()
-P99_LATENCY = 'max(route:housing_request_seconds:p99{route=~"/predict|/invocations|/v2/.*/infer"})'
+P99_LATENCY = 'max(route:housing_request_seconds:p99{route=~"(/models/.*)?/(predict|invocations)|/v2/.*/infer"})'
 LATENCY_BUCKETS = (
-    'sum by (le) (rate(housing_request_seconds_bucket{route=~"/predict|/invocations|/v2/.*/infer",'
+    'sum by (le) (rate(housing_request_seconds_bucket{route=~"(/models/.*)?/(predict|invocations)|/v2/.*/infer",'
     ' instance=~"$instance"}[$__rate_interval]))'
 )
 LIVE_RMSE_RATIO = "version:housing_live_rmse:ratio_to_promoted"
@@ -162,7 +162,7 @@ def _versions(board: dashboard.Dashboard) -> dashboard.Dashboard:
             )
         )
         .with_panel(stat_panel(age, 'max(version:housing_model:age_seconds{version=~"$version"})'))
-        .with_panel(stat_panel(validation, f"max(housing_model_validation_rmse and on (instance, version) {info} == 1)"))
+        .with_panel(stat_panel(validation, f"max(housing_model_validation_rmse and on (instance, name, version) {info} == 1)"))
         .with_panel(stat_panel(rejected, "sum(housing_version_rejected)"))
     )
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from housing.command_line.command import command
 from housing.core.errors import ConfigError
+from housing.core.model_list import split_name
 from housing.core.printable import show
 from housing.serving.supervisor import require_free_port, require_writable_folder, server_environment, supervise
 from housing.tracking.aliases import require_declared_alias
@@ -19,6 +20,7 @@ ROUTES = {
     "": "try the model in a browser",
     "docs": "API documentation",
     "predict": "POST a row",
+    "models": "the served models, each at /models/NAME",
     "model": "the served model",
     "readyz": "readiness check",
     "metrics": "Prometheus metrics",
@@ -28,22 +30,37 @@ ROUTES = {
 @command("serve")
 def main(cfg: DictConfig) -> None:
     """Serve until interrupted, or until gunicorn exits."""
-    require_declared_alias(cfg.serve.alias, cfg.aliases, "serve.alias")
     if cfg.serve.shadow:
         require_declared_alias(cfg.serve.shadow, cfg.aliases, "serve.shadow")
+        if cfg.serve.models:
+            raise ConfigError(
+                f"serve.shadow must be empty with serve.models (got {cfg.serve.shadow}): it follows a single model."
+            )
         if cfg.serve.shadow == cfg.serve.alias:
             raise ConfigError(f"serve.shadow must be another alias than serve.alias (got {cfg.serve.shadow} for both).")
     environ = server_environment(cfg.serve)
     settings = Settings.from_environment(environ)
+    names = _read_names(settings)
+    for name in names:
+        require_declared_alias(split_name(name)[1], cfg.aliases, "serve.models" if settings.models else "serve.alias")
     os.umask(0o077)  # the prediction log holds the data of clients
     require_writable_folder("serve.release_dir", settings.release_dir)
     require_writable_folder("serve.log_dir", settings.log_dir)
     for port in filter(None, (settings.port, settings.metrics_port)):
         require_free_port(settings.host, port)
-    show(f"Serving {settings.model} at alias {settings.alias}. Press Ctrl-C to stop.\n")
+    what = f"{len(names)} models, first {names[0]}" if settings.models else f"{settings.model} at alias {settings.alias}"
+    show(f"Serving {what}. Press Ctrl-C to stop.\n")
     for route, meaning in ROUTES.items():
         show(f"  http://{settings.url_host}:{settings.port}/{route:8} {meaning}")
     sys.exit(supervise(environ))
+
+
+def _read_names(settings: Settings) -> list[str]:
+    """Return the names of the served models. Raise ConfigError if they cannot be read."""
+    try:
+        return list(settings.list_models().folders)
+    except OSError as error:
+        raise ConfigError(f"Cannot read the list of models {settings.models} (serve.models): {error.strerror}.") from error
 
 
 if __name__ == "__main__":

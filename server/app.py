@@ -19,7 +19,7 @@ from server.inference_protocol.inference import INFER_ROUTE, InferenceApi
 from server.inference_protocol.routes import inference_blueprint
 from server.metrics.model_metrics import ModelMetrics
 from server.metrics.request_metrics import StageHistogram
-from server.models.current_model import CurrentModel
+from server.models.served_models import ServedModels
 from server.prediction_log.request_id import make_id_generator
 from server.prediction_log.rotating_file import FEEDBACK, PREDICTIONS, RotatingFile
 from server.prediction_log.writer import FileHandler, PredictionLog
@@ -43,14 +43,15 @@ def create_app() -> Application:
         EXPLAIN_SAMPLES=settings.explain_samples,
     )
     worker, metrics = worker_id.acquire_worker_id(settings.log_dir), Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    current_model = CurrentModel(settings.release_dir, settings.poll_seconds, partial(ModelMetrics, metrics, worker))
+    new_metrics = partial(ModelMetrics, metrics, worker)
+    models = ServedModels(settings.list_models(), settings.poll_seconds, new_metrics, settings.max_memory_mb)
     access = Access.from_settings(settings.keys_file, settings.rate_limit)
     log = PredictionLog(FileHandler(_log_file(settings, PREDICTIONS, worker)), settings.log_queue)
     observe_stages = StageHistogram(metrics, worker).observe
-    api = PredictionApi(current_model, access, settings.max_rows, make_id_generator(worker), log.write, observe_stages)
+    api = PredictionApi(models, access, settings.max_rows, make_id_generator(worker), log.write, observe_stages)
     feedback_file = _log_file(settings, FEEDBACK, worker)
-    app.extensions |= {"current_model": current_model, "access": access, "feedback": feedback_file}
-    install_metrics(app, current_model, (*FAST_ROUTES, INFER_ROUTE))  # first, so that it also counts rejected requests
+    app.extensions |= {"models": models, "access": access, "feedback": feedback_file}
+    install_metrics(app, models, (*FAST_ROUTES, INFER_ROUTE))  # first, so that it also counts rejected requests
     for blueprint in (api_blueprint, explanation_blueprint, feedback, inference_blueprint, pages_blueprint):
         app.register_blueprint(blueprint)
     register_error_handlers(app)

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from server.metrics import mmap_files
 from server.metrics.mmap_files import series_key
+from server.metrics.model_metrics import version_labels
 
 MAX_VERSIONS = 8  # that have totals of their own; labels of all others are counted as OTHER
 OTHER = "other"
@@ -58,14 +59,23 @@ COUNTS = {
 DAMAGED_DATABASES = "housing_feedback_damaged_databases_total", "Damaged databases that were set aside and still exist."
 
 
-def track_version(totals: Mapping[str, ErrorTotals], version: str) -> dict[str, ErrorTotals]:
-    """Return the totals with `version` as the most recent of at most MAX_VERSIONS versions.
+def totals_key(origin: Mapping[str, Any]) -> str:
+    """Return the key of the totals for a release or an entry of the log: the version, after the model's name if it has one."""
+    version: str = origin["version"]
+    return f"{origin['name']}:{version}" if "name" in origin else version
+
+
+def track_version(totals: Mapping[str, ErrorTotals], key: str) -> dict[str, ErrorTotals]:
+    """Return the totals with a version as the most recent of at most MAX_VERSIONS versions of its model.
 
     The totals of the oldest version are dropped, and its later labels are counted as OTHER, so that no published sum decreases.
     """
-    recent = {name: value for name, value in totals.items() if name not in (OTHER, version)}
-    recent[version] = totals.get(version, ErrorTotals())
-    return {OTHER: totals.get(OTHER, ErrorTotals()), **dict(list(recent.items())[-MAX_VERSIONS:])}
+    recent = {known: value for known, value in totals.items() if known not in (OTHER, key)}
+    recent[key] = totals.get(key, ErrorTotals())
+    of_model = [known for known in recent if known.rpartition(":")[0] == key.rpartition(":")[0]]
+    for oldest in of_model[:-MAX_VERSIONS]:
+        del recent[oldest]
+    return {OTHER: totals.get(OTHER, ErrorTotals()), **recent}
 
 
 def publish(directory: Path, totals: Mapping[str, ErrorTotals], counts: Mapping[str, int], damaged_databases: int) -> None:
@@ -78,5 +88,6 @@ def _series(totals: Mapping[str, ErrorTotals], counts: Mapping[str, int], damage
         yield series_key(name, description, {}), float(counts[count])
     yield series_key(*DAMAGED_DATABASES, {}), float(damaged_databases)
     for name, (field, description) in SERIES.items():
-        for version, sums in totals.items():
-            yield series_key(name, description, {"version": version}), float(getattr(sums, field))
+        for key, sums in totals.items():
+            model, _, version = key.rpartition(":")
+            yield series_key(name, description, version_labels(version, model)), float(getattr(sums, field))

@@ -10,6 +10,7 @@ import os
 import sqlite3
 import time
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from housing.core.errors import ConfigError
 from housing.core.locks import file_lock
 from housing.core.printable import configure_logging
 from housing.feedback import database, error_totals
@@ -49,11 +51,10 @@ class Joiner:
     """Reads new feedback, matches it with predictions, and publishes the totals, one step after the other."""
 
     def __init__(self, settings: Settings, metrics_dir: Path) -> None:
-        self._log_dir, self._release_dir, self._metrics_dir = settings.log_dir, settings.release_dir, metrics_dir
+        self._log_dir, self._models, self._metrics_dir = settings.log_dir, settings.list_models(), metrics_dir
         self._timeout = settings.feedback_timeout_seconds
-        self._joined = RotatingFile(
-            settings.log_dir, JOINED, settings.log_max_bytes, settings.log_backups, settings.log_retention_days
-        )
+        self._limits = settings.log_max_bytes, settings.log_backups, settings.log_retention_days
+        self._joined: dict[str, RotatingFile] = {}
         self._database = self._open_database()
         self._published: Published | None = None
         self._is_catching_up = True  # totals that are still being rebuilt would look like a reset of the counters
@@ -119,7 +120,7 @@ class Joiner:
         waiting: dict[str, list[Label]] = defaultdict(list)
         for label in sorted(labels, key=lambda label: label.time):
             waiting[label.request_id].append(label)
-        joined: list[bytes] = []
+        joined: dict[str, list[bytes]] = defaultdict(list)
         for path, request_ids in candidate_files(self._log_dir, list(waiting), self._timeout).items():
             for request_id, entry in scan(path, request_ids):
                 labels_of_request = waiting.pop(request_id, [])
@@ -128,9 +129,10 @@ class Joiner:
                     self._database.increase(MALFORMED, 1)
                     self._database.increase(UNMATCHED, len(labels_of_request))
                 else:
-                    joined += self._count(path, entry, labels_of_request, totals)
-        if joined:
-            self._joined.append_durably(b"".join(joined))
+                    joined[entry.get("name", "")] += self._count(path, entry, labels_of_request, totals)
+        for name, lines in joined.items():
+            if lines:
+                self._joined_file(name).append_durably(b"".join(lines))
         unmatched = list(chain.from_iterable(waiting.values()))
         deadline = time.time() - self._timeout
         pending = [label for label in unmatched if label.time > deadline]
@@ -138,10 +140,17 @@ class Joiner:
         self._database.increase(UNMATCHED, len(unmatched) - len(pending))
         self._database.set_totals(totals)
 
+    def _joined_file(self, name: str) -> RotatingFile:
+        """Return the file of joined rows. A model with a name has a folder of its own, since its columns are its own."""
+        if name not in self._joined:
+            self._joined[name] = RotatingFile(self._log_dir / name, JOINED, *self._limits)
+        return self._joined[name]
+
     def _count(self, path: Path, entry: Entry, labels: list[Label], totals: dict[str, ErrorTotals]) -> list[bytes]:
         """Add the labels of one request to the totals, and return its joined rows as lines."""
         joined: list[bytes] = []
-        version = entry["version"] if entry["version"] in totals else OTHER
+        key = error_totals.totals_key(entry)
+        version = key if key in totals else OTHER
         for label in labels:
             if label.row >= len(entry["predictions"]):
                 self._database.increase(UNMATCHED, 1)
@@ -159,16 +168,19 @@ class Joiner:
         return joined
 
     def _with_served_versions(self, totals: dict[str, ErrorTotals]) -> dict[str, ErrorTotals]:
-        """Add the served version at 0, before its first label: Prometheus sees no increase in a series that begins above 0.
+        """Add each served version at 0, before its first label: Prometheus sees no increase in a series that begins above 0.
 
-        A new database gets the previous version as well, whose feedback it may read again.
+        A new database gets the previous versions as well, whose feedback it may read again.
         """
-        release = releases.current_release(self._release_dir)
-        if release is None:
-            return {OTHER: ErrorTotals(), **totals}
-        known = releases.list_releases(self._release_dir).values() if not totals else ()
-        for info in (*known, releases.release_info(release)):
-            totals = error_totals.track_version(totals, info["version"])
+        with suppress(OSError, ConfigError):  # the puller reports it
+            self._models.refresh()
+        is_new, totals = not totals, {OTHER: ErrorTotals(), **totals}
+        for folder in self._models.folders.values():
+            release = releases.current_release(folder)
+            if release is not None:
+                known = releases.list_releases(folder).values() if is_new else ()
+                for info in (*known, releases.release_info(release)):
+                    totals = error_totals.track_version(totals, error_totals.totals_key(info))
         return totals
 
 

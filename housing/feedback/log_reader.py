@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from housing.core.model_list import NAME_PATTERN
 from housing.core.printable import show
 from server.prediction_log.index import ID_SLICE
 from server.prediction_log.rotating_file import JOINED, PREDICTIONS, iter_lines, list_files
@@ -34,6 +35,8 @@ def parse_entry(line: bytes) -> Entry:
     entry = orjson.loads(line)
     if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in FIELDS.items()):
         raise ValueError("A field is missing or has another type.")
+    if "name" in entry and not (isinstance(entry["name"], str) and NAME_PATTERN.fullmatch(entry["name"])):
+        raise ValueError("The name of the model is invalid.")
     width, height = len(entry["columns"]), len(entry["rows"])
     if not all(isinstance(row, list) and len(row) == width for row in entry["rows"]):
         raise ValueError("A row does not have one value per column.")
@@ -51,11 +54,13 @@ class LogFilter:
     until: float = float("inf")
     version: str | None = None
     id: str | None = None
+    name: str | None = None
 
     def matches(self, entry: Entry) -> bool:
         """Return whether an entry is selected."""
         is_in_time = self.since <= entry["time"] < self.until
-        return is_in_time and self.version in (None, entry["version"]) and self.id in (None, entry["id"])
+        is_of_model = self.version in (None, entry["version"]) and self.name in (None, entry.get("name"))
+        return is_in_time and is_of_model and self.id in (None, entry["id"])
 
 
 def read_entries(folder: Path, log_filter: LogFilter) -> tuple[list[Entry], int]:
@@ -152,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--since", type=_parse_time, default=float("-inf"), help="ISO 8601; UTC if it has no time zone")
     command.add_argument("--until", type=_parse_time, default=float("inf"), help="ISO 8601, exclusive")
     command.add_argument("--version", help="model version")
+    command.add_argument("--name", help="name of the model, if the server has several (serve.models)")
     command.add_argument("--id", help="request ID")
     command.add_argument("--out", type=Path, help="Parquet file to write, with one row per prediction")
     options = parser.parse_args(arguments)
@@ -161,7 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--out {options.out}: the folder {options.out.parent} does not exist")
     if options.out is not None and options.out.suffix != ".parquet":
         parser.error(f"--out must end with .parquet (got {options.out})")
-    entries, malformed = read_entries(options.folder, LogFilter(options.since, options.until, options.version, options.id))
+    log_filter = LogFilter(options.since, options.until, options.version, options.id, options.name)
+    entries, malformed = read_entries(options.folder, log_filter)
     if options.out is not None:
         write_parquet(entries, options.out)
     else:

@@ -1,4 +1,4 @@
-"""The puller: a process that follows the alias and publishes each new version once it is verified.
+"""The puller: a process that follows the alias of each served model and publishes each new version once it is verified.
 
 Workers read only releases on disk, so an MLflow store that is slow, wrong or unavailable affects no request.
 """
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import mlflow
@@ -22,14 +23,16 @@ from prometheus_client import Counter, Gauge
 
 from housing.bundle.bundle import Bundle
 from housing.bundle.mlflow_model import bundle_directory
-from housing.core.errors import BundleError, StoreError
+from housing.core.errors import BundleError, ConfigError, StoreError
 from housing.core.locks import store_file, store_lock
+from housing.core.model_list import NAME_PATTERN, ModelList, split_name
 from housing.core.printable import configure_logging, hide_password
 from housing.serving import publishing
 from housing.serving.verification import verify
 from server.core import releases
 from server.core.settings import Settings
 from server.metrics import mmap_files
+from server.metrics.model_metrics import files_mark
 
 RELEASE_NAME = re.compile(r"[0-9]+-[0-9a-zA-Z]+")
 NICENESS = 19  # of the puller of a candidate, whose verification must not take time from callers
@@ -39,38 +42,55 @@ NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 log = logging.getLogger("puller")
 
 
-class Puller:
-    """Follows the alias. A version that fails verification is not retried until the alias has moved."""
+class PullerMetrics:
+    """Metrics of a puller. If the server has several models, whether a version is rejected is known by model."""
 
-    def __init__(self, settings: Settings, metrics_prefix: str = "housing") -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, prefix: str = "housing") -> None:
+        self.published = Counter(f"{prefix}_versions_published_total", "Versions verified and published to the workers.")
+        self.rejected = Counter(f"{prefix}_versions_rejected_total", "Versions that could not be downloaded or verified.")
+        help_text = "Whether the version at the alias could not be downloaded or verified."
+        labels = ("name",) if settings.models else ()
+        self._is_rejected = Gauge(f"{prefix}_version_rejected", help_text, labels, multiprocess_mode="mostrecent")
+
+    def set_rejected(self, name: str, value: float) -> None:
+        """Set whether the version of a model is rejected."""
+        (self._is_rejected.labels(name) if name else self._is_rejected).set(value)
+
+
+@dataclass
+class MessageLog:
+    """Logs messages, but none that is like the one before."""
+
+    last: str = ""
+
+    def show(self, message: str) -> None:
+        """Log a message unless it is empty or known."""
+        if message and message != self.last:
+            log.info("%s", message)
+            self.last = message
+
+
+class Puller:
+    """Follows an alias. A version that fails verification is not retried until the alias has moved."""
+
+    def __init__(self, settings: Settings, metrics: PullerMetrics, name: str = "") -> None:
+        """Take the settings, with model and alias. `name` is that of the model if the server has several."""
+        self._settings, self._metrics, self._name = settings, metrics, name
         self._failed_release = ""
         self._backoff, self._retry_at = 0.0, 0.0
-        self._last_message = ""
-        self._published_total = Counter(
-            f"{metrics_prefix}_versions_published_total", "Versions verified and published to the workers."
-        )
-        self._rejected_total = Counter(
-            f"{metrics_prefix}_versions_rejected_total", "Versions that could not be downloaded or verified."
-        )
-        help_text = "Whether the version at the alias could not be downloaded or verified."
-        self._is_rejected = Gauge(f"{metrics_prefix}_version_rejected", help_text, multiprocess_mode="mostrecent")
-
-    def run(self) -> None:
-        """Follow the alias forever. Log each failure once; the current version stays."""
+        self._messages = MessageLog()
         with suppress(OSError):  # poll_once meets the same error and reports it
-            remove_damaged(self._settings.release_dir)
-        while True:
-            try:
-                message = self.poll_once()
-            except StoreError as error:
-                message = f"{error} The current version stays."
-            except Exception as error:  # pylint: disable=broad-exception-caught  # no store and no bundle may end this process
-                message = f"Version rejected; the current version stays: {type(error).__name__}: {error}"
-            if message and message != self._last_message:
-                log.info("%s", message)
-                self._last_message = message
-            time.sleep(self._settings.poll_seconds)
+            remove_damaged(settings.release_dir)
+
+    def step(self) -> None:
+        """Look at the alias once. Log each failure once; the current version stays. Raises StoreError."""
+        try:
+            self._messages.show(self.poll_once())
+        except StoreError:
+            raise
+        except Exception as error:  # pylint: disable=broad-exception-caught  # no bundle may end this process
+            label = f"of {self._name} " if self._name else ""
+            self._messages.show(f"Version {label}rejected; the current version stays: {type(error).__name__}: {error}")
 
     def poll_once(self) -> str:
         """Publish the version at the alias unless it is current. Return a log message, or "" if nothing changed.
@@ -95,33 +115,82 @@ class Puller:
         message = ""
         if releases.current_release(settings.release_dir) != settings.release_dir / name:
             try:
-                _publish(settings, version, name)
+                _publish(settings, version, name, self._name)
             except Exception as error:
                 self._record_failure(name, is_final=isinstance(error, BundleError))
                 raise
-            self._published_total.inc()
-            message = f"Published {settings.model} version {version.version}"
+            self._metrics.published.inc()
+            message = f"Published {self._name or settings.model} version {version.version}"
         self._clear_failure()
         return message
 
     def _clear_failure(self) -> None:
         """Forget the failed release: it is published now, or the alias has moved."""
         self._failed_release, self._backoff = "", 0.0
-        self._is_rejected.set(0.0)
+        self._metrics.set_rejected(self._name, 0.0)
 
     def _record_failure(self, name: str, is_final: bool) -> None:
         """Count a failed release once, however often it is retried, and schedule the next attempt."""
         if name != self._failed_release:
-            self._rejected_total.inc()
+            self._metrics.rejected.inc()
             self._backoff = 0.0
         pause = math.inf if is_final else min(max(2.0 * self._backoff, self._settings.poll_seconds), MAX_BACKOFF)
         if pause not in (self._backoff, math.inf):
             log.info("Retrying %s every %g s" if pause == MAX_BACKOFF else "Retrying %s in %g s", name, pause)
         self._failed_release, self._backoff, self._retry_at = name, pause, time.monotonic() + pause
-        self._is_rejected.set(1.0)
+        self._metrics.set_rejected(self._name, 1.0)
 
 
-def _publish(settings: Settings, version: ModelVersion, name: str) -> None:
+@dataclass
+class Pullers:
+    """Follows the alias of each listed model, one after the other."""
+
+    settings: Settings
+    metrics: PullerMetrics
+    models: ModelList
+    pullers: dict[str, Puller] = field(default_factory=dict)
+    messages: MessageLog = field(default_factory=MessageLog)
+
+    def run(self) -> None:
+        """Follow the list and all aliases forever."""
+        while True:
+            self.step()
+            time.sleep(self.settings.poll_seconds)
+
+    def step(self) -> None:
+        """Follow the list, and look at each alias once, but not at the others if the store is unavailable."""
+        try:
+            self.models.refresh()
+            self._remove_unlisted()
+        except (OSError, ConfigError) as error:
+            self.messages.show(f"The served models stay as they are: {error}")
+        for name, folder in self.models.folders.items():
+            if name not in self.pullers:
+                model, alias = split_name(name)
+                settings = replace(self.settings, model=model, alias=alias, release_dir=folder)
+                self.pullers[name] = Puller(settings, self.metrics, name if self.settings.models else "")
+        try:
+            for puller in self.pullers.values():
+                puller.step()
+        except StoreError as error:
+            self.messages.show(f"{error} The current version stays.")
+
+    def _remove_unlisted(self) -> None:
+        """Remove what this server has of models that are no longer listed, from this list or an earlier one."""
+        if not self.settings.models or not self.settings.release_dir.exists():
+            return
+        for folder in releases.release_dirs(self.settings.release_dir):
+            name = folder.name
+            if NAME_PATTERN.fullmatch(name) and name not in self.models.folders:
+                shutil.rmtree(folder)
+                for path in Path(os.environ[mmap_files.METRICS_DIR_VARIABLE]).glob(f"*{files_mark(name)}*.db"):
+                    path.unlink(missing_ok=True)
+                if self.pullers.pop(name, None):
+                    self.metrics.set_rejected(name, 0.0)
+                log.info("Removed %s", name)
+
+
+def _publish(settings: Settings, version: ModelVersion, name: str, served_name: str) -> None:
     """Download, verify and publish a version. Raises BundleError if it is invalid, and the store's own errors."""
     if not RELEASE_NAME.fullmatch(name):
         raise BundleError(f"Version {version.version} has the run ID {version.run_id!r}, which is not an MLflow run ID.")
@@ -133,7 +202,7 @@ def _publish(settings: Settings, version: ModelVersion, name: str) -> None:
         compatible_with = current / releases.BUNDLE if current and settings.forbid_breaking_columns else None
         verify(bundle, compatible_with, settings.verify_memory_mb, settings.verify_seconds, settings.max_rows)
         info = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
-        publishing.publish(settings.release_dir, name, bundle, info)
+        publishing.publish(settings.release_dir, name, bundle, {**info, "name": served_name} if served_name else info)
 
 
 def remove_damaged(folder: Path) -> None:
@@ -181,7 +250,7 @@ def main() -> None:
     mmap_files.use_process_name(name.replace(" ", "-"))
     mlflow.set_tracking_uri(settings.tracking_uri)
     with suppress(KeyboardInterrupt):  # Ctrl-C in a terminal
-        Puller(settings, prefix).run()
+        Pullers(settings, PullerMetrics(settings, prefix), settings.list_models()).run()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ PRIVATE_SETTINGS = {
     "metrics_port": 0,
     "workers": 1,
     "drain_seconds": 0,
+    "models": "",
+    "max_memory_mb": 0,
     "keys_file": "",
     "rate_limit": 0,
 }

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from housing.core import model_list
 from housing.core.environment import PROJECT
 from housing.core.errors import ConfigError
 from server.core.settings import ENV_PREFIX
@@ -27,7 +28,15 @@ Sidecars = Mapping[str, tuple[list[str], Mapping[str, str]]]  # arguments and en
 
 def server_environment(serve: Mapping[str, object]) -> dict[str, str]:
     """Return the environment of the server's processes: this process's variables and the settings of `serve`."""
-    return {**os.environ, **{ENV_PREFIX + str(name).upper(): str(value) for name, value in serve.items()}}
+    values = {name: _models_text(value) if name == "models" else str(value) for name, value in serve.items()}
+    return {**os.environ, **{ENV_PREFIX + str(name).upper(): value for name, value in values.items()}}
+
+
+def _models_text(models: object) -> str:
+    """Return `serve.models` as text: a list with commas, and a file with its whole path, since the processes run elsewhere."""
+    if isinstance(models, str):
+        return os.path.abspath(models) if models.endswith(model_list.FILE_SUFFIXES) else models
+    return ",".join(map(str, models)) if isinstance(models, Iterable) else str(models)
 
 
 def supervise(environ: Mapping[str, str]) -> int:

@@ -28,6 +28,7 @@ from scripts.benchmarks import (
     footprint,
     inference_protocol,
     intervals,
+    many_models,
     models,
     predictions,
     quality,
@@ -56,6 +57,12 @@ def protocol() -> None:
     """Print requests per second of the Open Inference Protocol and of MLServer, and of binary bodies. Needs wrk."""
     _require("wrk")
     inference_protocol.print_protocol()
+
+
+def several_models() -> None:
+    """Print memory, latency and failed requests of one worker with 100 models. Needs wrk."""
+    _require("wrk")
+    many_models.print_many_models()
 
 
 def attacks() -> None:
@@ -114,6 +121,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "server": footprint.print_footprint,
     "serving": serving,
     "protocol": protocol,
+    "many_models": several_models,
     "attacks": attacks,
     "endurance": endurance,
     "metrics": metrics,

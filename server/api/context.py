@@ -11,15 +11,17 @@ from server.models.current_model import Model
 from server.validation import request_body
 from server.validation.request_body import JSON, Rows
 
+MODEL_NAME = "housing.model"  # in the environ: the name of the model, if the path has it
+
 
 def json_response(body: object, status: int = HTTPStatus.OK) -> Response:
     """Return a body as a JSON response."""
     return Response(json.dumps(body, allow_nan=False), status=status, mimetype="application/json")
 
 
-def require_model() -> Model:
-    """Return the current model. Raises RequestError (503), with the reason, if there is none."""
-    return prediction.require_model(current_app.extensions["current_model"])
+def require_model(name: str = "") -> Model:
+    """Return the current model of the name in the path, or the first one. Raises RequestError if there is none."""
+    return prediction.require_model(current_app.extensions["models"], name or request.environ.get(MODEL_NAME, ""))
 
 
 def parse_row(model: Model) -> Vector:

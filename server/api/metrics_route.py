@@ -12,33 +12,29 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
 
-from housing.core.errors import BundleError
 from server.metrics.request_metrics import PRESET_STATUSES, _request_histogram, observe_request
-from server.models.current_model import CurrentModel
+from server.models.served_models import ServedModels
 
 MAX_READS = 5  # attempts, since a metric file may be removed during a read
-INFO_LABELS = ("version", "run_id", "data", "alias", "model")
+INFO_LABELS = ("version", "run_id", "data", "alias", "model", "name")
 
 log = logging.getLogger(__name__)
 
 
 class ModelInfoCollector(Collector):
-    """Collects readiness and the current version from the answering worker, never from old metric files."""
+    """Collects readiness and the current versions from the answering worker, never from old metric files."""
 
-    def __init__(self, current_model: CurrentModel) -> None:
-        self._current_model = current_model
+    def __init__(self, models: ServedModels) -> None:
+        self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        """Yield whether there is a model, and its version and origin."""
+        """Yield whether there is a model, and the version and origin of each model in memory."""
         info = GaugeMetricFamily("housing_model_info", "The current version, its origin and its data.", labels=INFO_LABELS)
-        try:
-            model = self._current_model.get()
+        for model in self._models.in_memory():
             card, release = model.bundle.card, model.release
             values = (release["version"], card["run_id"], card["data"]["fingerprint"], release["alias"], release["model"])
-            info.add_metric(values, 1.0)
-        except BundleError:
-            pass  # housing_ready reports it
-        yield GaugeMetricFamily("housing_ready", "Whether a model is available.", value=float(bool(info.samples)))
+            info.add_metric((*values, model.name) if model.name else values, 1.0)  # the last label only if it has a value
+        yield GaugeMetricFamily("housing_ready", "Whether a model is available.", value=float(self._models.is_ready))
         yield info
 
 
@@ -56,7 +52,7 @@ class _Exporter(GunicornInternalPrometheusMetrics):  # type: ignore[misc]  # the
         raise RuntimeError(f"The metric files changed during each of {MAX_READS} reads.")
 
 
-def install_metrics(app: Flask, current_model: CurrentModel, fast_routes: Sequence[str]) -> None:
+def install_metrics(app: Flask, models: ServedModels, fast_routes: Sequence[str]) -> None:
     """Time every request that the fast routes do not count themselves, and serve /metrics."""
     for route in fast_routes:
         for status in PRESET_STATUSES:
@@ -73,5 +69,5 @@ def install_metrics(app: Flask, current_model: CurrentModel, fast_routes: Sequen
         return response
 
     registry = CollectorRegistry()
-    registry.register(ModelInfoCollector(current_model))
+    registry.register(ModelInfoCollector(models))
     _Exporter(app, export_defaults=False, registry=registry)

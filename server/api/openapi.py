@@ -26,14 +26,15 @@ STATIC_FILE = Path(__file__).with_name("openapi.yaml")
 JSON_TYPES = {"float": "number", "int": "integer", "bool": "boolean"}
 AUTH_ERRORS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 SECURITY_SCHEME = "key"
+ROUTES_OF_A_MODEL = ("/predict", "/invocations", "/model", "/explain", "/curves", "/examples", "/feedback", "/openapi.json")
 MODEL_PATHS = [f"{INFERENCE_ROUTES}/models/{{name}}{version}" for version in ("", "/versions/{version}")]
 INFER_PATHS = [f"{path}/infer" for path in MODEL_PATHS]
 PROTECTED_ROUTES = {*prediction.FAST_ROUTES, *RIGHTS, *MODEL_PATHS, *INFER_PATHS}
 MODEL_INFO: Spec = {"model": {"type": "string"}, "version": {"type": "string"}}  # part of most responses
 
 
-def build_document(model: Model, max_rows: int, needs_key: bool, inference_example: Spec) -> Spec:
-    """Return the document for a model, with at most `max_rows` rows per request."""
+def build_document(model: Model, max_rows: int, needs_key: bool, inference_example: Spec, root: str = "") -> Spec:
+    """Return the document for a model, with at most `max_rows` rows per request. `root` is the path of a model with a name."""
     schema, interval = model.bundle.schema, model.bundle.interval
     spec = APISpec(
         title=f"Predictions of {schema.target.name} ({schema.name})",
@@ -58,7 +59,11 @@ def build_document(model: Model, max_rows: int, needs_key: bool, inference_examp
         **dict.fromkeys(INFER_PATHS, inference_example),
         "/feedback": {"request_id": "0193f5c2a1b3-01-0000002a", "row": 0, "value": 1},
     }
+    if root:
+        spec.options["servers"] = [{"url": root}]
     for path, operations in static["paths"].items():
+        if root and path not in ROUTES_OF_A_MODEL:
+            continue
         for operation in operations.values():
             statuses = [*operation.pop("errors", []), *(AUTH_ERRORS if needs_key and path in PROTECTED_ROUTES else [])]
             operation["responses"] = {**operation["responses"], **_error_responses(path, statuses)}  # operations share responses

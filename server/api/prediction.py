@@ -17,7 +17,8 @@ from server.api.auth import PREDICT, Access
 from server.api.spread import INTERVAL, LOWER, POINT, QUANTILES, UPPER, Spread, parse_query
 from server.core.errors import RequestError, error_content, log_failure
 from server.metrics.request_metrics import STAGES, observe_request
-from server.models.current_model import CurrentModel, Model
+from server.models.current_model import Model
+from server.models.served_models import NotInMemory, ServedModels
 from server.validation import request_body
 from server.validation.request_body import CSV, JSON, Rows
 
@@ -38,6 +39,8 @@ class PredictionRequest(NamedTuple):
     body: bytes
     path: str = ""  # if the route has variable parts
     header_length: str = ""  # bytes of the JSON part of a body with binary tensors
+    name: str = ""  # of the model, if the path has it
+    may_load: bool = True  # a model that is not in memory
 
 
 class PredictionResponse(NamedTuple):
@@ -85,14 +88,14 @@ class PredictionApi:
 
     def __init__(
         self,
-        current_model: CurrentModel,
+        models: ServedModels,
         access: Access,
         max_rows: int,
         next_id: Callable[[], str],
         write_log: Callable[[dict[str, Any]], None],
         observe_stages: Callable[[Sequence[float]], None],
     ) -> None:
-        self._current_model, self._access, self._max_rows = current_model, access, max_rows
+        self._models, self._access, self._max_rows = models, access, max_rows
         self._next_id, self._write_log, self._observe_stages = next_id, write_log, observe_stages
 
     def handle(self, request: PredictionRequest) -> PredictionResponse:
@@ -100,17 +103,22 @@ class PredictionApi:
         return self.handle_with(self._answer, request)
 
     def handle_with(self, answer: Answer, request: PredictionRequest) -> PredictionResponse:
-        """Authorize a request, have it answered, and count it. Errors are answered, too."""
-        start = time.perf_counter()
+        """Authorize a request, have it answered, and count it. Errors are answered, too, but NotInMemory is raised."""
+        start, name = time.perf_counter(), ""
         try:
             self._access.check(request.key, PREDICT)
-            response = answer(request, require_model(self._current_model), StageTimer(start))
+            model = require_model(self._models, request.name, request.may_load)
+            if request.name:
+                name = model.name
+            response = answer(request, model, StageTimer(start))
+        except NotInMemory:
+            raise
         except RequestError as error:
             response = _error_response(request.path, error)
         except Exception as error:  # pylint: disable=broad-exception-caught  # no request may end a worker
             content_type, body = error_content(request.path, 500, log_failure(error))
             response = PredictionResponse(500, response_headers(content_type), body)
-        observe_request(request.route, response.status, time.perf_counter() - start)
+        observe_request(request.route, response.status, time.perf_counter() - start, name)
         return response
 
     def reject(self, route: str, path: str, error: RequestError) -> PredictionResponse:
@@ -189,6 +197,7 @@ class PredictionApi:
                 "id": request_id,
                 "time": time.time(),
                 "route": route,
+                **({"name": model.name} if model.name else {}),
                 **model.info,
                 "run_id": model.bundle.card["run_id"],
                 "latency_ms": round(1000 * (time.perf_counter() - start), 3),
@@ -199,10 +208,10 @@ class PredictionApi:
         )
 
 
-def require_model(current_model: CurrentModel) -> Model:
-    """Return the current model. Raises RequestError (503), with the reason, if there is none."""
+def require_model(models: ServedModels, name: str = "", may_load: bool = True) -> Model:
+    """Return the current model of a name, or the first one. Raises RequestError if there is no such name or no model (503)."""
     try:
-        return current_model.get()
+        return models.get(name, may_load)
     except BundleError as error:
         raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
 

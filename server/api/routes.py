@@ -6,7 +6,7 @@ from flask import Blueprint, Response, current_app, request
 
 from server.api import prediction
 from server.api.auth import FEEDBACK, METRICS, PREDICT, Access, bearer_token
-from server.api.context import json_response, require_model
+from server.api.context import MODEL_NAME, json_response, require_model
 from server.core import shutdown
 from server.core.errors import RequestError
 from server.models.current_model import Model
@@ -14,7 +14,8 @@ from server.models.current_model import Model
 api_blueprint = Blueprint("api", __name__)
 
 # The right that a key needs for each route. The other routes need no key, except the fast ones, which check it themselves.
-RIGHTS = {**dict.fromkeys(("/model", "/explain", "/curves", "/examples"), PREDICT), "/feedback": FEEDBACK, "/metrics": METRICS}
+MODEL_ROUTES = ("/model", "/models", "/explain", "/curves", "/examples")
+RIGHTS = {**dict.fromkeys(MODEL_ROUTES, PREDICT), "/feedback": FEEDBACK, "/metrics": METRICS}
 
 # Browsers may load files of this server and inline images for a page, and nothing else.
 CONTENT_SECURITY_POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -27,11 +28,13 @@ SECURITY_HEADERS = {
 
 @api_blueprint.before_app_request
 def authorize() -> None:
-    """Reject a request whose key lacks the right for its route."""
+    """Reject a request whose key lacks the right for its route, or that names a model that is not served."""
     access: Access = current_app.extensions["access"]
     right = RIGHTS.get(request.path)
     if right is not None:
         access.check(bearer_token(request.headers.get("Authorization")), right)
+    if MODEL_NAME in request.environ:
+        current_app.extensions["models"].find(request.environ[MODEL_NAME])
 
 
 @api_blueprint.after_app_request
@@ -54,11 +57,11 @@ def readyz() -> Response:
     return json_response({"status": "ready", "version": require_ready().info["version"]})
 
 
-def require_ready() -> Model:
+def require_ready(name: str = "") -> Model:
     """Return the current model. Raises RequestError (503) if there is none or the server is shutting down."""
     if shutdown.is_shutting_down():
         raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "The server is shutting down.")
-    return require_model()
+    return require_model(name)
 
 
 @api_blueprint.get("/ping")
@@ -81,6 +84,12 @@ def model_info() -> Response:
     model = require_model()
     details = {"card": model.bundle.card, "schema": model.bundle.schema.to_dict(), "example": model.example}
     return json_response({**model.release, **details})
+
+
+@api_blueprint.get("/models")
+def list_models() -> Response:
+    """Return the served models, each with its version and whether this worker has it in memory."""
+    return json_response({"models": current_app.extensions["models"].describe()})
 
 
 # The fast path answers these. Flask knows them without a view, so that it answers other methods with 405.

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self, get_args, get_type_hints
 import yaml
 
 from housing.core.errors import ConfigError
+from housing.core.model_list import ModelList
 from housing.core.validators import BOOLEAN, NON_NEGATIVE, POSITIVE, Validator, integer
 
 ENV_PREFIX = "HOUSING_"
@@ -37,6 +38,8 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
 
     model: str
     alias: str
+    models: str
+    max_memory_mb: Annotated[int, integer(0)]
     tracking_uri: str
     release_dir: Path
     shadow: str
@@ -66,6 +69,10 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     log_backups: Annotated[int, integer(0)]
     log_retention_days: Annotated[int, integer(0)]
     feedback_timeout_seconds: Annotated[float, NON_NEGATIVE]
+
+    def list_models(self) -> ModelList:
+        """Return the list of served models, with their release folders."""
+        return ModelList(self.models, f"{self.model}@{self.alias}", self.release_dir)
 
     @property
     def url_host(self) -> str:

@@ -27,7 +27,7 @@ from server.api.prediction import (
 )
 from server.api.spread import INTERVAL, LOWER, QUANTILES, UPPER, Spread, read_spread
 from server.core.errors import RequestError, raise_unprocessable
-from server.inference_protocol.metadata import BASE_VALUE, CONTRIBUTIONS, output_names, require_served
+from server.inference_protocol.metadata import BASE_VALUE, CONTRIBUTIONS, output_names, require_version
 from server.inference_protocol.tensors import (
     BinaryData,
     Tensor,
@@ -56,6 +56,7 @@ Explain = Callable[[Model, Vector], Explanation]
 class InferenceRequest:
     """A request: tensors, the spread of predictions, and whether each requested output is binary."""
 
+    name: str
     id: str | None
     spread: Spread
     tensors: list[Tensor]
@@ -78,7 +79,7 @@ class InferenceApi:
         return self._predictions.handle_with(self._answer, request)
 
     def _answer(self, request: PredictionRequest, model: Model, timer: StageTimer) -> PredictionResponse:
-        _require_model_of_path(request.path, model)
+        _require_version_of_path(request, model)
         if request.query:
             raise_unprocessable("This route takes no query. Send interval or quantiles in the parameters of the request.")
         parsed = parse_request(request, model)
@@ -108,10 +109,10 @@ class InferenceApi:
         return {CONTRIBUTIONS: contributions, BASE_VALUE: np.array([explanation.base_value for explanation in explanations])}
 
 
-def _require_model_of_path(path: str, model: Model) -> None:
-    match = INFER_PATH.fullmatch(path)
+def _require_version_of_path(request: PredictionRequest, model: Model) -> None:
+    match = INFER_PATH.fullmatch(request.path)
     assert match is not None  # the fast path has matched it
-    require_served(model, match[1], match[2])
+    require_version(model, request.name, match[2])
 
 
 def parse_request(request: PredictionRequest, model: Model) -> InferenceRequest:
@@ -123,12 +124,12 @@ def parse_request(request: PredictionRequest, model: Model) -> InferenceRequest:
     request_id = body.get("id")
     if request_id is not None and not (isinstance(request_id, str) and request_id.isprintable()):
         raise_unprocessable(f'"id" must be a printable text (got {request_id!r:.80}).')
-    if body.get("model_name", model.info["model"]) != model.info["model"]:
+    if body.get("model_name", request.name) != request.name:
         raise_unprocessable(f'"model_name" differs from the path (got {body["model_name"]!r:.80}).')
     parameters = read_parameters(body.get("parameters"), REQUEST_PARAMETERS, "the request")
     spread = read_spread(parameters)
     outputs = _read_outputs(body.get("outputs"), _read_flag(parameters, BINARY_OUTPUT), spread, model)
-    return InferenceRequest(request_id, spread, read_tensors(body["inputs"], BinaryData(binary)), outputs)
+    return InferenceRequest(request.name, request_id, spread, read_tensors(body["inputs"], BinaryData(binary)), outputs)
 
 
 def _split_body(request: PredictionRequest) -> tuple[bytes, bytes]:
@@ -214,7 +215,7 @@ def _write_response(
         else:
             outputs.append({**output, "data": array.reshape(-1)})
     body = {
-        "model_name": model.info["model"],
+        "model_name": request.name,
         "model_version": model.info["version"],
         "id": request_id if request.id is None else request.id,
         "parameters": {"request_id": request_id, **result.spread.parameters},

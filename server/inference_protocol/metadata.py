@@ -14,13 +14,12 @@ DATATYPES = {"float": "FP64", "int": "INT64", "bool": "BOOL"}  # in which values
 ANY_NUMBER = -1  # of rows
 
 
-def require_served(model: Model, name: str, version: str | None) -> None:
-    """Raise RequestError (404) unless the model has this name and, if it is given, this version."""
-    info = model.info
-    if name != info["model"] or version not in (None, info["version"]):
-        wanted = f"{name!r:.80}" if version is None else f"{name!r:.80} with version {version!r:.80}"
-        served = f"This server serves {info['model']!r}, version {info['version']}."
-        raise RequestError(HTTPStatus.NOT_FOUND, f"There is no model {wanted}. {served}")
+def require_version(model: Model, name: str, version: str | None) -> None:
+    """Raise RequestError (404) unless this version of the model is served, or none is requested."""
+    served = model.info["version"]
+    if version not in (None, served):
+        detail = f"There is no model {name!r} with version {version!r:.80}. This server serves version {served}."
+        raise RequestError(HTTPStatus.NOT_FOUND, detail)
 
 
 def output_names(model: Model) -> tuple[str, ...]:
@@ -29,12 +28,12 @@ def output_names(model: Model) -> tuple[str, ...]:
     return (PREDICTIONS, *spread, CONTRIBUTIONS, BASE_VALUE)
 
 
-def describe_model(model: Model) -> dict[str, Any]:
+def describe_model(model: Model, name: str) -> dict[str, Any]:
     """Return the metadata of a model."""
     features = model.bundle.schema.features
     widths = {CONTRIBUTIONS: [len(features)], QUANTILES: [ANY_NUMBER]}
     return {
-        "name": model.info["model"],
+        "name": name,
         "versions": [model.info["version"]],
         "platform": "housing",
         "inputs": [{"name": column.name, "datatype": _datatype(column), "shape": [ANY_NUMBER]} for column in features],

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, current_app, request
 from server.api.auth import PREDICT, Access, bearer_token
 from server.api.context import json_response, require_model
 from server.api.routes import require_ready
-from server.inference_protocol.metadata import describe_model, require_served
+from server.inference_protocol.metadata import describe_model, require_version
 
 EXTENSIONS = ("binary_tensor_data",)
 inference_blueprint = Blueprint("inference", __name__, url_prefix="/v2")
@@ -39,18 +39,17 @@ def ready() -> Response:
 @inference_blueprint.get("/models/<name>/ready")
 @inference_blueprint.get("/models/<name>/versions/<model_version>/ready")
 def model_ready(name: str, model_version: str | None = None) -> Response:
-    """Answer 200 if the model is the one that is served and the server is ready."""
-    model = require_ready()
-    require_served(model, name, model_version)
+    """Answer 200 if the model is served and the server is ready."""
+    require_version(require_ready(name), name, model_version)
     return json_response({"name": name, "ready": True})
 
 
 @inference_blueprint.get("/models/<name>")
 @inference_blueprint.get("/models/<name>/versions/<model_version>")
 def model_metadata(name: str, model_version: str | None = None) -> Response:
-    """Return the inputs and outputs of the model."""
+    """Return the inputs and outputs of a model."""
     access: Access = current_app.extensions["access"]
     access.check(bearer_token(request.headers.get("Authorization")), PREDICT)
-    model = require_model()
-    require_served(model, name, model_version)
-    return json_response(describe_model(model))
+    model = require_model(name)
+    require_version(model, name, model_version)
+    return json_response(describe_model(model, name))

@@ -34,16 +34,16 @@ assert UNCOUNTED == ROWS  # the number of rows needs no counting
 class ModelMetrics:
     """Counters of one version in one worker. Once constructed, all series exist, at 0 or at the values of a predecessor."""
 
-    def __init__(self, metrics: Path, worker_id: int, folder: Path, bundle: Bundle, version: str) -> None:
-        """Open the counters of the release in `folder`; remove those of releases that no longer exist."""
+    def __init__(self, metrics: Path, worker_id: int, folder: Path, bundle: Bundle, version: str, name: str = "") -> None:
+        """Open the counters of the release in `folder`; remove those of its releases that no longer exist.
+
+        `name` is that of the model if the server has several.
+        """
         self._binning = Binning(bundle.schema, bundle.reference, len(COUNTERS))
-        _remove_stale_files(metrics, folder, version)
-        mmap_files.write_series(
-            metrics / f"gauge_max_all{VERSION_MARK}{folder.name}.db", _constant_values(self._binning, bundle, version)
-        )
-        self._counters = MmapCounters(
-            metrics / f"counter_{worker_id}{VERSION_MARK}{folder.name}.db", _counter_keys(self._binning, version)
-        )
+        _remove_stale_files(metrics, folder, version, name)
+        labels, file = version_labels(version, name), f"{files_mark(name)}{folder.name}.db"
+        mmap_files.write_series(metrics / f"gauge_max_all{file}", _constant_values(self._binning, bundle, labels))
+        self._counters = MmapCounters(metrics / f"counter_{worker_id}{file}", _counter_keys(self._binning, labels))
 
     def add(self, matrix: Matrix, predictions: Vector, lower: Vector | None = None, upper: Vector | None = None) -> None:
         """Count predicted rows, and the bounds of their intervals if there are any."""
@@ -57,40 +57,48 @@ class ModelMetrics:
             self._counters.add(with_widths)
 
 
-def _counter_keys(binning: Binning, version: str) -> list[str]:
-    version_labels = {"version": version}
-    first = [series_key(name, description, version_labels) for name, description in COUNTERS.items()]
-    ranged = [series_key(*OUT_OF_RANGE, {**version_labels, "column": name}) for name in binning.numeric_columns]
-    return [*first, *(_bin_key(bin_, "total", "Values", version_labels) for bin_ in binning.bins), *ranged]
+def version_labels(version: str, name: str) -> dict[str, str]:
+    """Return the labels of a version, with the name of its model if the server has several."""
+    return {"name": name, "version": version} if name else {"version": version}
 
 
-def _constant_values(binning: Binning, bundle: Bundle, version: str) -> dict[str, float]:
-    version_labels, card = {"version": version}, bundle.card
+def files_mark(name: str) -> str:
+    """Return what stands in the names of a model's files before the name of the release."""
+    return f"{VERSION_MARK}{name}~" if name else VERSION_MARK
+
+
+def _counter_keys(binning: Binning, labels: Mapping[str, str]) -> list[str]:
+    first = [series_key(name, description, labels) for name, description in COUNTERS.items()]
+    ranged = [series_key(*OUT_OF_RANGE, {**labels, "column": name}) for name in binning.numeric_columns]
+    return [*first, *(_bin_key(bin_, "total", "Values", labels) for bin_ in binning.bins), *ranged]
+
+
+def _constant_values(binning: Binning, bundle: Bundle, labels: Mapping[str, str]) -> dict[str, float]:
+    card = bundle.card
     return {
-        series_key(*CREATED, version_labels): datetime.fromisoformat(card["created"]).timestamp(),
-        series_key(*RMSE, version_labels): card["metrics"]["rmse"],
-        **{_bin_key(bin_, "share", "Share of training rows", version_labels): bin_.share for bin_ in binning.bins},
+        series_key(*CREATED, labels): datetime.fromisoformat(card["created"]).timestamp(),
+        series_key(*RMSE, labels): card["metrics"]["rmse"],
+        **{_bin_key(bin_, "share", "Share of training rows", labels): bin_.share for bin_ in binning.bins},
     }
 
 
-def _bin_key(bin_: Bin, kind: str, subject: str, version_labels: Mapping[str, str]) -> str:
+def _bin_key(bin_: Bin, kind: str, subject: str, labels: Mapping[str, str]) -> str:
     if bin_.column is None:
-        return series_key(
-            f"housing_prediction_bin_{kind}", f"{subject} by bin of the prediction.", {**version_labels, "bin": bin_.name}
-        )
-    labels = {**version_labels, "column": bin_.column, "bin": bin_.name}
-    return series_key(f"housing_column_bin_{kind}", f"{subject} by bin of each column.", labels)
+        return series_key(f"housing_prediction_bin_{kind}", f"{subject} by bin of the prediction.", {**labels, "bin": bin_.name})
+    bin_labels = {**labels, "column": bin_.column, "bin": bin_.name}
+    return series_key(f"housing_column_bin_{kind}", f"{subject} by bin of each column.", bin_labels)
 
 
-def _remove_stale_files(metrics: Path, folder: Path, version: str) -> None:
+def _remove_stale_files(metrics: Path, folder: Path, version: str, name: str) -> None:
     """Remove the files of all releases except this one and those published beside it.
 
     A new store numbers its versions from 1 again. Two models cannot share series, so another release of the same version goes.
     """
     current = {
         folder.name,
-        *(name for name, origin in releases.list_releases(folder.parent).items() if origin["version"] != version),
+        *(release for release, origin in releases.list_releases(folder.parent).items() if origin["version"] != version),
     }
-    for path in metrics.glob(f"*{VERSION_MARK}*.db"):
-        if path.stem.partition(VERSION_MARK)[2] not in current:
+    mark = files_mark(name)
+    for path in metrics.glob(f"*{mark}*.db"):
+        if path.stem.partition(mark)[2] not in current:
             path.unlink(missing_ok=True)  # another worker may remove it at the same time

@@ -21,14 +21,19 @@ PRESET_STATUSES = (200, 422, 500, 503)  # series of the fast routes that start a
 REQUEST_SECONDS = Histogram("housing_request_seconds", "Time to answer a request.", ("route", "status"), buckets=BUCKETS)
 
 
-def observe_request(route: str, status: int, seconds: float) -> None:
-    """Count a request and its duration."""
-    _request_histogram(route, status).observe(seconds)
+def observe_request(route: str, status: int, seconds: float, name: str = "") -> None:
+    """Count a request and its duration. The name is that of the model if the server has several and the path has it."""
+    _request_histogram(route, status, name).observe(seconds)
 
 
 @cache  # a lookup of labels takes longer than counting, and there are few
-def _request_histogram(route: str, status: int) -> Histogram:
-    return REQUEST_SECONDS.labels(route, str(status))
+def _request_histogram(route: str, status: int, name: str = "") -> Histogram:
+    if not name:
+        return REQUEST_SECONDS.labels(route, str(status))
+    path = route.replace("<name>", name) if "<name>" in route else f"/models/{name}{route}"
+    for preset in PRESET_STATUSES:  # with the first request of a model
+        REQUEST_SECONDS.labels(path, str(preset))
+    return REQUEST_SECONDS.labels(path, str(status))
 
 
 class StageHistogram:

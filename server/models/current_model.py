@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,12 +19,14 @@ from server.core import releases
 from server.metrics.model_metrics import ModelMetrics
 from server.validation.rows import RowValidator
 
-MetricsFactory = Callable[[Path, Bundle, str], ModelMetrics]
+MetricsFactory = Callable[[Path, Bundle, str, str], ModelMetrics]
 NO_MODEL = "No model is available yet. Promote one with: python -m housing.promote"
 UNREADABLE_FOLDER = "No model is available: the release folder cannot be read. See the server log."
+SWITCH_SECONDS = 0.0002  # for which requests wait for Python's lock while a model is loaded; Python's default is 25 times as long
 DAMAGED_RELEASE = "No model is available: the published release is damaged. See the server log."
 
 log = logging.getLogger(__name__)
+_loading = threading.Lock()  # one model at a time: loading needs more memory than the model
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,12 @@ class Model:
         return {"model": self.release["model"], "version": self.release["version"]}
 
     @property
+    def name(self) -> str:
+        """The name under which this server serves the model, or "" if it serves no other."""
+        name: str = self.release.get("name", "")
+        return name
+
+    @property
     def example(self) -> Record:
         """A valid request row: the golden row with the median prediction."""
         rows: list[Record] = self.bundle.golden["rows"]
@@ -53,33 +62,65 @@ class Model:
 
     @classmethod
     def read(cls, folder: Path, metrics_factory: MetricsFactory) -> "Model":
-        """Load a release. Raises BundleError if it is damaged."""
+        """Load a release, while other threads go on. Raises BundleError if it is damaged."""
+        with _loading:
+            before = sys.getswitchinterval()
+            sys.setswitchinterval(SWITCH_SECONDS)
+            try:
+                return cls._read(folder, metrics_factory)
+            finally:
+                sys.setswitchinterval(before)
+
+    @classmethod
+    def _read(cls, folder: Path, metrics_factory: MetricsFactory) -> "Model":
         bundle, release = Bundle.read(folder / releases.BUNDLE), releases.release_info(folder)
-        return cls(bundle, release, RowValidator(bundle.schema), metrics_factory(folder, bundle, release["version"]))
+        metrics = metrics_factory(folder, bundle, release["version"], release.get("name", ""))
+        return cls(bundle, release, RowValidator(bundle.schema), metrics)
 
 
 class CurrentModel:
-    """Holds the current model. A thread watches for new releases and loads each before it drops the old one."""
+    """Holds the current model of a release folder. A new release is loaded before the old one is dropped."""
 
-    def __init__(self, folder: Path, poll_seconds: float, metrics_factory: MetricsFactory) -> None:
-        self._folder, self._poll_seconds, self._metrics_factory = folder, poll_seconds, metrics_factory
+    def __init__(self, folder: Path, metrics_factory: MetricsFactory) -> None:
+        self._folder, self._metrics_factory = folder, metrics_factory
+        self.last_used = 0.0
+        self.is_unloaded = False  # to save memory: it is loaded again when a request needs it
         self._last_release: tuple[Path, int] | None = None
         self._model: Model | None = None
         self._unavailable_reason = NO_MODEL
         self._last_error = ""
         self._lock = threading.Lock()
-        self._reload_if_new()
-        threading.Thread(target=self._poll_forever, name="model reload", daemon=True).start()
+
+    @property
+    def model(self) -> Model | None:
+        """The current model, or None if it is not in memory."""
+        return self._model
+
+    @property
+    def version(self) -> str | None:
+        """The version of the published release, or None if there is none."""
+        try:
+            release = releases.current_release(self._folder)
+            return None if release is None else str(releases.release_info(release)["version"])
+        except OSError:
+            return None
 
     def get(self) -> Model:
         """Return the current model. Raises BundleError, with the reason, if there is none."""
         if self._model is None:
-            self._reload_if_new()  # another worker may have reported readiness already
-        if self._model is None:
+            self.reload_if_new()  # another worker may have reported readiness already
+        model = self._model
+        if model is None:
             raise BundleError(self._unavailable_reason)
-        return self._model
+        self.last_used = time.monotonic()
+        return model
 
-    def _reload_if_new(self) -> None:
+    def unload(self) -> None:
+        """Drop the model from memory until a request needs it."""
+        with self._lock:
+            self._model, self._last_release, self.is_unloaded = None, None, True
+
+    def reload_if_new(self) -> None:
         """Load the published release unless it is the last one that was tried."""
         with self._lock:
             try:
@@ -95,19 +136,14 @@ class CurrentModel:
                 self._last_error = ""
                 return
             try:
-                self._model = Model.read(release, self._metrics_factory)
-                _trim_memory()
+                self._model, self.is_unloaded = Model.read(release, self._metrics_factory), False
+                trim_memory()
             except Exception as error:  # pylint: disable=broad-exception-caught  # a bad release must not stop the current model
                 self._unavailable_reason = DAMAGED_RELEASE
                 self._log_once(f"Rejected release {release.name}; the current model stays: {type(error).__name__}: {error}")
                 if isinstance(error.__cause__ or error, OSError):  # a BundleError may wrap one
                     return  # retry: the disk may recover, or file descriptors become free
             self._last_release = release_id
-
-    def _poll_forever(self) -> None:
-        while True:
-            time.sleep(self._poll_seconds)
-            self._reload_if_new()
 
     def _log_once(self, message: str) -> None:
         """Log an error unless it is the last one: the folder is read every second."""
@@ -116,7 +152,7 @@ class CurrentModel:
         self._last_error = message
 
 
-def _trim_memory() -> None:
+def trim_memory() -> None:
     """Return freed memory to the system. glibc would keep what loading needed, a tenth of a worker's size."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     if trim is not None:

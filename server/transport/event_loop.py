@@ -20,7 +20,9 @@ from gunicorn.http.errors import ParseException
 
 from server.core.errors import RequestError
 from server.core.settings import Settings
+from server.models.served_models import NotInMemory
 from server.transport.connection import READ, Connection, Connections
+from server.transport.fast_path import IN_EVENT_LOOP, Environ
 from server.transport.metrics_port import METRICS_ROUTE
 from server.transport.request_reader import CompleteRequest, RequestReader
 from server.transport.responder import Responder, Response, plain_error
@@ -147,7 +149,19 @@ class EventLoop:
             if isinstance(request, CompleteRequest):
                 self._dispatch(conn, request)
             else:
-                self._send(conn, self._responder.answer_fast(request, conn))
+                self._answer_fast(conn, request)
+
+    def _answer_fast(self, conn: Connection, environ: Environ) -> None:
+        """Answer a small request at once, or in a thread if its model has to be loaded."""
+        environ[IN_EVENT_LOOP] = True
+        try:
+            response = self._responder.answer_fast(environ, conn)
+        except NotInMemory:
+            del environ[IN_EVENT_LOOP]
+            environ["wsgi.input"].seek(0)
+            self._submit(conn, partial(self._responder.answer_fast, environ, conn))
+        else:
+            self._send(conn, response)
 
     def _await_rest(self, conn: Connection) -> None:
         if conn.phase is not self._connections.reading:
@@ -159,21 +173,26 @@ class EventLoop:
 
     def _dispatch(self, conn: Connection, request: CompleteRequest) -> None:
         """Answer a health check at once, and any other request in a thread."""
-        path, connections = request.head.path, self._connections
-        if path in HEALTH_ROUTES:
-            self._send(conn, self._responder.answer(request, conn))
-            return
-        is_scrape = path == METRICS_ROUTE  # has a thread of its own, so that scrapes never wait for predictions
+        answer = partial(self._responder.answer, request, conn)
+        if request.head.path in HEALTH_ROUTES:
+            self._send(conn, answer())
+        else:
+            self._submit(conn, answer, request)
+
+    def _submit(self, conn: Connection, answer: Callable[[], Response], request: CompleteRequest | None = None) -> None:
+        """Pass a request to a thread: any request, or by default a small one of a fast route."""
+        head, connections = request and request.head, self._connections
+        is_scrape = head and head.path == METRICS_ROUTE  # has a thread of its own, so that scrapes never wait for predictions
         phase, pool = (connections.scraping, self._metrics_pool) if is_scrape else (connections.working, self._app_pool)
         if len(phase.connections) >= MAX_QUEUED_PER_THREAD * self._worker.cfg.threads:
-            self._reject(conn, unavailable("All threads are busy."), request.head)
+            self._reject(conn, unavailable("All threads are busy."), head)
             return
         connections.enter(conn, phase)
-        self._connections.hold(conn, len(request.body))
-        pool.submit(self._answer_in_thread, conn, request)
+        connections.hold(conn, len(request.body) if request else 0)
+        pool.submit(self._answer_in_thread, conn, answer)
 
-    def _answer_in_thread(self, conn: Connection, request: CompleteRequest) -> None:
-        self._responses.append((conn, self._responder.answer(request, conn)))
+    def _answer_in_thread(self, conn: Connection, answer: Callable[[], Response]) -> None:
+        self._responses.append((conn, answer()))
         with suppress(BlockingIOError):  # the pipe is full, so the loop wakes up anyway
             os.write(self._wake_up, b"\0")
 

@@ -1,12 +1,14 @@
 """The fast path: answers the fast routes in front of Flask, which costs more than a prediction of one row."""
 
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
 from server.api.auth import bearer_token
+from server.api.context import MODEL_NAME
 from server.api.prediction import FAST_ROUTES, PredictionApi, PredictionRequest, PredictionResponse
 from server.core.errors import RequestError
 from server.inference_protocol.inference import INFER_PATH, INFER_ROUTE, InferenceApi
@@ -14,6 +16,10 @@ from server.inference_protocol.inference import INFER_PATH, INFER_ROUTE, Inferen
 STATUS_LINES = {int(status): f"{int(status)} {status.phrase}" for status in HTTPStatus}
 PLAIN, GZIP = "identity", "gzip"  # content codings of a body
 UNKNOWN = "unknown"  # the label of other routes
+MODEL_ROUTES = r"/(?:predict|invocations|model|explain|curves|examples|feedback|openapi\.json|docs(?:/.*)?|static/.*)?"
+MODEL_PATH = re.compile(rf"/models/([^/]+)({MODEL_ROUTES})")
+ALL_FAST_ROUTES = (*FAST_ROUTES, INFER_ROUTE)
+IN_EVENT_LOOP = "housing.in_event_loop"  # in the environ: whether nothing may take long
 REJECTION = "housing.rejection"  # in the environ: the RequestError for which the worker did not wait for the body
 
 Environ = dict[str, Any]
@@ -30,24 +36,26 @@ class FastPath:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
         path = environ["PATH_INFO"]
-        route = path if path in FAST_ROUTES else INFER_ROUTE if INFER_PATH.fullmatch(path) else UNKNOWN
+        name, route = ("", path) if path in FAST_ROUTES else _name_and_route(path)
         try:
             _require_acceptable(environ)
             body = self._read_body(environ)
         except RequestError as error:
-            return _respond(self._api.reject(route, path, error), start_response)
-        if route == UNKNOWN or environ["REQUEST_METHOD"] != "POST":
+            return _respond(self._api.reject(route if route in ALL_FAST_ROUTES else UNKNOWN, path, error), start_response)
+        if route not in ALL_FAST_ROUTES or environ["REQUEST_METHOD"] != "POST":
             environ.pop("HTTP_TRANSFER_ENCODING", None)
+            if name and route != INFER_ROUTE:
+                environ |= {MODEL_NAME: name, "SCRIPT_NAME": f"/models/{name}", "PATH_INFO": route}
             return self._fallback_app(
                 {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}, start_response
             )
         key = bearer_token(environ.get("HTTP_AUTHORIZATION"))
         content_type, query = environ.get("CONTENT_TYPE", ""), environ.get("QUERY_STRING", "")
-        if route == INFER_ROUTE:
-            header_length = environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH", "")
-            inference_request = PredictionRequest(route, content_type, query, key, body, path, header_length)
-            return _respond(self._inference_api.handle(inference_request), start_response)
-        return _respond(self._api.handle(PredictionRequest(route, content_type, query, key, body)), start_response)
+        header_length = environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH", "") if route == INFER_ROUTE else ""
+        may_load = IN_EVENT_LOOP not in environ
+        request = PredictionRequest(route, content_type, query, key, body, path, header_length, name, may_load)
+        api = self._inference_api if route == INFER_ROUTE else self._api
+        return _respond(api.handle(request), start_response)
 
     def _read_body(self, environ: Environ) -> bytes:
         """Read the whole body. The project's worker has it in memory; gunicorn's own workers read it from the socket."""
@@ -63,6 +71,14 @@ class FastPath:
         if length.isdecimal() and len(body) < int(length):
             raise body_incomplete(len(body), length)
         return _expand(body, self._max_body) if environ.pop("HTTP_CONTENT_ENCODING", PLAIN).lower() == GZIP else body
+
+
+def _name_and_route(path: str) -> tuple[str, str]:
+    """Return the name of the model in a path, and the route; no name if the path has none."""
+    if match := INFER_PATH.fullmatch(path):
+        return match[1], INFER_ROUTE
+    match = MODEL_PATH.fullmatch(path)
+    return (match[1], match[2]) if match else ("", UNKNOWN)
 
 
 def _expand(body: bytes, max_body: int) -> bytes:

@@ -8,6 +8,7 @@ import re
 from functools import lru_cache
 
 from server.api.prediction import FAST_ROUTES
+from server.core.errors import INFERENCE_ROUTES
 from server.inference_protocol.metadata import BASE_VALUE, CONTRIBUTIONS
 from server.transport.fast_path import Environ
 
@@ -15,7 +16,9 @@ MAX_REQUEST_BYTES = 16_384
 MAX_HEAD_BYTES = 4000
 HEADER_END = b"\r\n\r\n"
 
-FAST_PATHS = "|".join((*FAST_ROUTES, r"/v2/models/[\w.-]+(?:/versions/[\w.-]+)?/infer"))  # names without escapes
+NAME = r"[\w.@-]+"  # without escapes
+NAMED_PATHS = rf"/models/{NAME}(?:{'|'.join(FAST_ROUTES)})", rf"{INFERENCE_ROUTES}/models/{NAME}(?:/versions/[\w.-]+)?/infer"
+FAST_PATHS = "|".join((*FAST_ROUTES, *NAMED_PATHS))
 # An inference request with one of these may have a name such as "contributions", whose values take too long for the event loop.
 SLOW_MARKS = (CONTRIBUTIONS.encode(), BASE_VALUE.encode(), b"\\")
 
@@ -53,7 +56,7 @@ def parse_request(data: bytes) -> Environ | None:
     if len(data) < total:
         raise IncompleteRequest(total)
     body = data[end + len(HEADER_END) :]
-    if head[1] not in FAST_ROUTES and _may_be_slow(body, fields.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH", "")):
+    if head[1].startswith(INFERENCE_ROUTES) and _may_be_slow(body, fields.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH", "")):
         return None
     return {
         "REQUEST_METHOD": "POST",

@@ -42,7 +42,10 @@ class Responder:
         return self._worker.alive and self._worker.max_keepalived > 0 and not shutdown.is_shutting_down()
 
     def answer_fast(self, environ: Environ, conn: Connection) -> Response:
-        """Answer a request of a fast route without gunicorn's Response, which takes as long as the prediction."""
+        """Answer a request of a fast route without gunicorn's Response, which takes as long as the prediction.
+
+        Raises NotInMemory in the event loop if the model must be loaded first.
+        """
         keep = self.keeps_open() and environ.get("HTTP_CONNECTION") != "close"
         lines: list[str] = []
 

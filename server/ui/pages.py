@@ -4,7 +4,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import flask_swagger_ui
-from flask import Blueprint, Response, abort, current_app, render_template, send_from_directory
+from flask import Blueprint, Response, abort, current_app, render_template, request, send_from_directory
 
 from housing.bundle.bundle import GOLDEN_COVERAGE, Bundle
 from server.api.auth import Access
@@ -48,7 +48,8 @@ def openapi() -> Response:
     """Return the OpenAPI document of the current model."""
     access: Access = current_app.extensions["access"]
     model, needs_key = require_model(), not access.allows_anonymous
-    return json_response(build_document(model, current_app.config["MAX_ROWS"], needs_key, example_request(model)))
+    example, root = example_request(model), request.script_root
+    return json_response(build_document(model, current_app.config["MAX_ROWS"], needs_key, example, root))
 
 
 @pages_blueprint.get("/docs")

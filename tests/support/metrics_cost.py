@@ -27,12 +27,12 @@ from server.api.auth import Access
 from server.metrics import mmap_files
 from server.metrics.model_metrics import ModelMetrics
 from server.metrics.request_metrics import StageHistogram, observe_request
-from server.models.current_model import CurrentModel
+from server.models.served_models import ServedModels
 from server.prediction_log.request_id import make_id_generator
 from server.prediction_log.rotating_file import PREDICTIONS, RotatingFile
 from server.prediction_log.writer import LOGGER_NAME, FileHandler, PredictionLog
 from tests.support.commands import fresh_command
-from tests.support.server import Server, scraped, serving
+from tests.support.server import Server, model_list, scraped, serving
 from tests.support.waiting import wait_for
 
 REQUESTS = {1: 500, 1000: 10}  # repetitions per timing, by rows
@@ -112,12 +112,13 @@ def cost(home: Path, folder: Path, bodies: dict[int, bytes], rounds: int) -> Non
 def measure(home: Path, folder: Path, body: bytes, requests: int, rounds: int) -> dict[tuple[bool, bool], list[float]]:
     """Return the microseconds per request in each turn, by (with metrics, with log). The first turn is a warm-up."""
     metrics = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    listed = model_list(folder, "housing-california")
     with_counters = (
-        CurrentModel(folder, POLL_SECONDS, partial(ModelMetrics, metrics, 0)),
+        ServedModels(listed, POLL_SECONDS, partial(ModelMetrics, metrics, 0)),
         StageHistogram(metrics, 0).observe,
         observe_request,
     )
-    without_counters = CurrentModel(folder, POLL_SECONDS, NoOp), no_op, no_op  # type: ignore[arg-type]
+    without_counters = ServedModels(listed, POLL_SECONDS, NoOp), no_op, no_op  # type: ignore[arg-type]
     durations_: dict[tuple[bool, bool], list[float]] = {}
     for _ in range(TURNS * rounds + 1):
         for with_metrics, with_log in ((False, False), (True, False), (False, True), (True, True)):

@@ -18,7 +18,10 @@ from typing import Any
 import pytest
 
 from housing.core.environment import PROJECT
+from housing.core.model_list import ModelList
 from housing.promotion.promotion import promote
+from housing.serving.supervisor import server_environment
+from server.core.settings import Settings
 from tests.support.tables import TABLES, config, orders_frame, rentals_frame, towns_frame, train
 from tests.support.waiting import SECONDS, wait_for
 
@@ -138,6 +141,12 @@ def serving(home_: Path, *overrides: str, environment: Mapping[str, str] | None 
     finally:
         process.terminate()
         process.wait(SECONDS)
+
+
+def model_list(folder: Path, model: str = "m") -> ModelList:
+    """Return the list of a server of one model, at alias staging, with its release folder."""
+    overrides = (f"serve.release_dir={folder}", f"serve.model={model}")
+    return Settings.from_environment(server_environment(config("serve", *overrides).serve)).list_models()
 
 
 @contextmanager

@@ -37,6 +37,11 @@ def registered(home_: Path) -> Settings:
     return settings
 
 
+def new_puller(settings: Settings) -> puller.Puller:
+    """Return a puller that follows the alias of the settings."""
+    return puller.Puller(settings, puller.PullerMetrics(settings))
+
+
 def store() -> tracking.Store:
     """Return the store of this test's home."""
     return tracking.connect(config("train", "data=rentals").mlflow)
@@ -44,7 +49,7 @@ def store() -> tracking.Store:
 
 def test_a_damaged_current_version_does_not_block_the_next(home: Path, registry: CollectorRegistry) -> None:
     settings = registered(home)
-    follows = puller.Puller(settings)
+    follows = new_puller(settings)
     store().registry.set_alias("housing-rentals", "staging", "1")
     assert follows.poll_once() == "Published housing-rentals version 1"
     (card,) = home.rglob("serving/**/card.json")
@@ -68,7 +73,7 @@ def test_what_is_no_store_is_reported_without_its_password(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     overrides = ("data=rentals", f"mlflow.tracking_uri={uri.format(home=home)}")
-    follows = puller.Puller(Settings.from_environment(server_environment(config("serve", *overrides).serve)))
+    follows = new_puller(Settings.from_environment(server_environment(config("serve", *overrides).serve)))
     with pytest.raises(StoreError, match=rf"^Could not read the MLflow store .*{reason}") as raised:
         follows.poll_once()
     assert "secret" not in str(raised.value)
@@ -79,7 +84,7 @@ def test_a_failed_download_is_retried_with_backoff_and_counted_once(
     home: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "puller")
-    follows = puller.Puller(registered(home))
+    follows = new_puller(registered(home))
     store().registry.set_alias("housing-rentals", "staging", "1")
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     for pause in ("0.3", "0.6"):

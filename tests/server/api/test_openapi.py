@@ -18,7 +18,8 @@ from tests.support.waiting import wait_for
 POSTED = {"/predict": 200, "/invocations": 200, "/explain": 200, "/curves": 200, "/feedback": 202}
 MODEL_PATHS = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
 POSTED |= {f"{path}/infer": 200 for path in MODEL_PATHS}
-READ = {"/model", "/examples", "/healthz", "/readyz", "/ping", "/health", "/version", "/metrics", "/openapi.json", "/docs", "/"}
+READ = {"/model", "/models", "/examples", "/healthz", "/readyz", "/ping", "/health", "/version", "/metrics"}
+READ |= {"/openapi.json", "/docs", "/"}
 READ |= {"/v2", "/v2/health/live", "/v2/health/ready", *MODEL_PATHS, *(f"{path}/ready" for path in MODEL_PATHS)}
 # CSV is described as text, and most texts are no table; a body that is too long gets a status of its own.
 # /invocations takes more than it describes: MLflow's server ignores other keys and reads texts as numbers.

@@ -196,8 +196,10 @@ def test_an_invalid_request_is_refused(rentals_server: Server, body: Any, status
 
 def test_other_names_versions_methods_and_types_are_refused(rentals_server: Server) -> None:
     body = {"inputs": INPUTS}
-    for route in ("/v2/models/other/infer", "/v2/models/housing-rentals/versions/2/infer", "/v2/models/a%20b/infer"):
-        assert_refused(infer(rentals_server, body, route), 404, "This server serves 'housing-rentals', version 1.")
+    for route in ("/v2/models/other/infer", "/v2/models/a%20b/infer"):
+        assert_refused(infer(rentals_server, body, route), 404, "GET /models lists the models of this server.")
+    answer = infer(rentals_server, body, "/v2/models/housing-rentals/versions/2/infer")
+    assert_refused(answer, 404, "There is no model 'housing-rentals' with version '2'. This server serves version 1.")
     for route in ("/v2/models/other", "/v2/models/other/ready", "/v2/models/housing-rentals/versions/2/ready"):
         assert_refused(rentals_server.ask(route), 404, "There is no model")
     assert_refused(rentals_server.ask("/v2/other"), 404, "There is no route")

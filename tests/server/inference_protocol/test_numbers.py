@@ -16,8 +16,9 @@ from server.api.auth import Access
 from server.api.prediction import PredictionApi, PredictionRequest, PredictionResponse
 from server.inference_protocol.inference import INFER_ROUTE, InferenceApi
 from server.metrics.model_metrics import ModelMetrics
-from server.models.current_model import CurrentModel
+from server.models.served_models import ServedModels
 from server.validation.request_body import JSON
+from tests.support.server import model_list
 from tests.support.tables import config, rentals_frame
 
 NUMBERS = ["area", "rooms", "built"]  # built is nullable
@@ -49,7 +50,7 @@ def api(bundle: Bundle, log: list[dict[str, Any]], tmp_path_factory: pytest.Temp
     publishing.publish(
         folder / "releases", "1-run", folder / "bundle", {"model": "numbers", "version": "1", "alias": "a", "mlflow": "3"}
     )
-    current = CurrentModel(folder / "releases", 1e9, partial(ModelMetrics, folder, 0))
+    current = ServedModels(model_list(folder / "releases", "numbers"), 1e9, partial(ModelMetrics, folder, 0))
     predictions = PredictionApi(current, Access([], 0), 10, lambda: "id", log.append, lambda _: None)
     return InferenceApi(predictions, lambda *_: pytest.fail("nobody requested an explanation"))
 
@@ -58,7 +59,7 @@ def infer(api: InferenceApi, inputs: list[dict[str, Any]], raw: bytes = b"") -> 
     """Send inputs, of which some may be binary."""
     head = json.dumps({"inputs": inputs}).encode()
     length = str(len(head)) if raw else ""
-    return api.handle(PredictionRequest(INFER_ROUTE, JSON, "", None, head + raw, "/v2/models/numbers/infer", length))
+    return api.handle(PredictionRequest(INFER_ROUTE, JSON, "", None, head + raw, "/v2/models/numbers/infer", length, "numbers"))
 
 
 def with_null(values: np.ndarray) -> list[Any]:

@@ -14,7 +14,8 @@ from housing.serving import publishing
 from server.api.explanation import explanation_blueprint
 from server.core import releases
 from server.metrics.model_metrics import ModelMetrics
-from server.models.current_model import CurrentModel
+from server.models.served_models import ServedModels
+from tests.support.server import model_list
 from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
 
@@ -22,14 +23,14 @@ from tests.support.waiting import wait_for
 def test_a_failing_version_keeps_the_current_model_and_the_next_is_loaded(
     bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def counts_of(folder: Path, bundle_: Bundle, version: str) -> ModelMetrics:
+    def counts_of(folder: Path, bundle_: Bundle, version: str, name: str) -> ModelMetrics:
         if version == "2":
             raise TypeError("only numbers are counted")
-        return ModelMetrics(tmp_path, 0, folder, bundle_, version)
+        return ModelMetrics(tmp_path, 0, folder, bundle_, version, name)
 
     publish = partial(_publish, bundle, tmp_path)
     publish("1")
-    in_use = CurrentModel(tmp_path / "published", 0.05, counts_of)
+    in_use = ServedModels(model_list(tmp_path / "published"), 0.05, counts_of)
     publish("2")
     wait_for(lambda: "TypeError: only numbers are counted" in caplog.text, "version 2 fails")
     assert in_use.get().release["version"] == "1"
@@ -41,10 +42,11 @@ def test_a_temporarily_unreadable_version_is_loaded_later(
     bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _publish(bundle, tmp_path, "1")
+    listed = model_list(tmp_path / "published")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # as where a worker has as many connections as it may have files
     try:
-        in_use = CurrentModel(tmp_path / "published", 60, partial(ModelMetrics, tmp_path, 0))
+        in_use = ServedModels(listed, 60, partial(ModelMetrics, tmp_path, 0))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert "Too many open files" in caplog.text
@@ -61,7 +63,7 @@ def test_an_unreadable_link_is_logged_once_and_a_model_that_is_published_later_i
         link.touch()
     else:
         link.mkdir()
-    in_use = CurrentModel(link.parent, 0.01, partial(ModelMetrics, tmp_path, 0))
+    in_use = ServedModels(model_list(link.parent), 0.01, partial(ModelMetrics, tmp_path, 0))
     for _ in range(5):
         with pytest.raises(BundleError, match="release folder cannot be read"):
             in_use.get()
@@ -79,7 +81,7 @@ def test_republishing_a_version_repairs_its_damaged_copy(bundle: Bundle, tmp_pat
         _publish(bundle, tmp_path, version)
     (tmp_path / "published" / "1" / releases.BUNDLE / "card.json").write_text("damaged", encoding="utf-8")
     publishing.publish(tmp_path / "published", "1", tmp_path / "1", {"model": "m", "version": "1"})
-    in_use = CurrentModel(tmp_path / "published", 60, partial(ModelMetrics, tmp_path, 0))
+    in_use = ServedModels(model_list(tmp_path / "published"), 60, partial(ModelMetrics, tmp_path, 0))
     assert in_use.get().release["version"] == "1"
 
 
@@ -97,7 +99,7 @@ def test_batches_are_no_larger_than_the_verified_size(
     _publish(bundle, tmp_path, "1")
     app = Flask(__name__)
     app.config.update(EXPLAIN_MAX_EXACT_COLUMNS=10, EXPLAIN_SAMPLES=4096)
-    app.extensions["current_model"] = CurrentModel(tmp_path / "published", 60, partial(ModelMetrics, tmp_path, 0))
+    app.extensions["models"] = ServedModels(model_list(tmp_path / "published"), 60, partial(ModelMetrics, tmp_path, 0))
     app.register_blueprint(explanation_blueprint)
     answers, largest = [], []
     for most in (10_000, 50):
