@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,14 @@ TASK = {
 }
 
 
-def run_client(environment: str, program: str, server: Server, task_: Mapping[str, Any] = TASK) -> dict[str, Any]:
+def run_client(environment: str, program: str, server: Server, **changes: str) -> dict[str, Any]:
     """Run a program of inference_clients and return its answers."""
     try:
         python = peer_python(environment)
     except subprocess.CalledProcessError as error:
         pytest.skip(f"the client could not be installed: {error}")
     file = Path(inference_clients.__file__).with_name(f"{program}.py")
-    task = json.dumps({"url": server.url, **task_})
+    task = json.dumps({"url": server.url, **TASK, **changes})
     done = subprocess.run([python, str(file)], input=task, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answers: dict[str, Any] = json.loads(done.stdout)

@@ -15,7 +15,7 @@ from housing.feedback.log_reader import LogFilter, read_entries, read_joined_row
 from housing.serving.supervisor import server_environment
 from housing.tracking import store as tracking
 from server.core.settings import Settings
-from tests.server.inference_protocol.test_clients import FLATS, TASK, run_client
+from tests.server.inference_protocol.test_clients import FLATS, run_client
 from tests.support.server import Server, assert_problem, scraped, serving
 from tests.support.tables import FLAT, config, rentals_frame, towns_frame, train
 from tests.support.waiting import wait_for
@@ -133,7 +133,7 @@ def test_the_open_inference_protocol_knows_each_name(server: Server) -> None:
 
 @pytest.mark.long  # the first run installs the client
 def test_tritonclient_reaches_a_model_at_an_alias(server: Server) -> None:
-    answers = run_client("mlserver", "triton", server, {**TASK, "model": OTHER_ALIAS, "version": "2"})
+    answers = run_client("mlserver", "triton", server, model=OTHER_ALIAS, version="2")
     body = json.dumps({"instances": FLATS}).encode()
     expected = server.ask(f"/models/{OTHER_ALIAS}/predict", body).json["predictions"]
     assert answers["columns, binary True"] == expected
@@ -209,7 +209,7 @@ def test_a_watched_file_loads_and_unloads_models(models_home: Path, tmp_path: Pa
         wait_for(lambda: not (releases / TOWNS).exists(), "the release of the removed model is removed")
         wait_for(lambda: not any(TOWNS in key for key in scraped(server) if "rows_total" in key), "its series end")
         file.write_text("no list", encoding="utf-8")
-        wait_for(lambda: "must be a list of at least one MODEL@ALIAS" in server.log.read_text(), "the error is logged")
+        wait_for(lambda: "must be a list of at least one MODEL@ALIAS" in server.log.read_text("utf-8"), "the error is logged")
         assert list(listed(server)) == [FIRST, OTHER_ALIAS]
         write(OTHER_ALIAS, TOWNS)
         wait_for(lambda: server.predict(FLAT).json.get("version") == "2", "another model is the first")
