@@ -25,6 +25,7 @@ from housing.core.config import CONF
 from housing.core.environment import PROJECT
 from housing.core.errors import HousingError
 from housing.core.http import NO_PROXY_OPENER
+from housing.core.printable import show
 from housing.description.description import DescriptionSettings, describe
 from housing.promotion.decision_log import list_decisions
 from housing.promotion.promotion import promote
@@ -186,7 +187,7 @@ class Project:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
-                    print(line.decode(errors="replace"), end="")
+                    show(line.decode(errors="replace").rstrip("\n"))
             except KeyboardInterrupt:  # a notebook interrupts its own process alone
                 process.send_signal(signal.SIGINT)
                 raise

@@ -37,14 +37,17 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     Raises
     ------
     ValueError
-        For an array that needs pickle, which could run code.
+        If the file is no such archive, or for an array that needs pickle, which could run code.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as loaded, path.open("rb") as file:
-        for name in loaded.files:
-            entry = archive.getinfo(f"{name}.npy")
-            mapped = None if entry.file_size < MIN_MAPPED_BYTES else _map(file, entry)
-            arrays[name] = loaded[name] if mapped is None else mapped
+    try:
+        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as loaded, path.open("rb") as file:
+            for name in loaded.files:
+                entry = archive.getinfo(f"{name}.npy")
+                mapped = None if entry.file_size < MIN_MAPPED_BYTES else _map(file, entry)
+                arrays[name] = loaded[name] if mapped is None else mapped
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path.name} is no archive of arrays: {error}") from error
     return arrays
 
 

@@ -187,9 +187,14 @@ def test_damaged_lines_are_counted_and_rotated_files_are_read(traffic: Traffic, 
     assert result.errors.labels == 0  # this folder has no feedback
 
 
+def before_last_request(traffic: Traffic) -> str:
+    """Return a moment between the last request and the one before, in whole microseconds as `since` reads it."""
+    times = sorted(entry["time"] for entry in lines(log_dir(traffic.home), PREDICTIONS))
+    return datetime.fromtimestamp((times[-2] + times[-1]) / 2, UTC).isoformat(timespec="microseconds")
+
+
 def test_only_requests_of_the_period_are_replayed(traffic: Traffic) -> None:
-    entries = sorted(lines(log_dir(traffic.home), PREDICTIONS), key=lambda entry: entry["time"])
-    moment = datetime.fromtimestamp(entries[-1]["time"], UTC).isoformat()
+    moment = before_last_request(traffic)
     result = traffic.replay("linear", f"since={moment}")
     assert (result.log.entries, result.rows, result.errors.labels) == (1, 200, 0)
     assert traffic.replay("linear", f"until={moment}").rows == N_LABELS
@@ -198,8 +203,7 @@ def test_only_requests_of_the_period_are_replayed(traffic: Traffic) -> None:
 
 
 def test_command_prints_a_summary_and_logs_to_the_candidates_run(traffic: Traffic) -> None:
-    entries = sorted(lines(log_dir(traffic.home), PREDICTIONS), key=lambda entry: entry["time"])
-    moment = datetime.fromtimestamp(entries[-1]["time"], UTC).isoformat()
+    moment = before_last_request(traffic)
     store = tracking.connect(config("replay", "data=rentals").mlflow)
     arguments = (f"--config-dir={TABLES}", "data=rentals", f"run_id={traffic.runs['linear']}")
     for rows, period in ((330, ()), (200, (f"since={moment}",))):
