@@ -16,6 +16,8 @@ from tests.support import code_blocks
 from tests.support.commands import command
 from tests.support.tables import RENTALS_DATA, rentals_frame
 
+pytestmark = pytest.mark.long
+
 PAGE = PROJECT / "docs" / "how-to" / "use-from-python.md"
 ROW = {"area": 50.0, "rooms": 2, "furnished": True, "quarter": "hills", "built": 1950}
 

@@ -25,6 +25,8 @@ from housing.training.fitting import FitSettings, fit
 from tests.support.commands import command
 from tests.support.tables import RENTALS_DATA, config, goods_frame, towns_frame
 
+pytestmark = pytest.mark.long
+
 TREES = ("model.estimator.n_estimators=40", "figures=false")
 CHUNKS = ("engine=stream", "engine.chunk_rows=1000")
 N_ROWS = 20_000  # of which the training rows stay on disk

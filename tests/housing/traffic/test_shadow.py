@@ -24,6 +24,8 @@ from tests.support.server import Server, children, promoted, scraped, serving
 from tests.support.tables import FLAT, TABLES, config, train
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 MODEL = "housing-rentals"
 Areas = list[float]
 

@@ -20,6 +20,8 @@ from tests.support.server import Server, assert_problem, scraped, serving
 from tests.support.tables import FLAT, config, rentals_frame, towns_frame, train
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 FIRST, OTHER_ALIAS, TOWNS = "housing-rentals@staging", "housing-rentals@production", "housing-towns@staging"
 NAMES = (FIRST, OTHER_ALIAS, TOWNS)
 BODY = json.dumps(FLAT).encode()
