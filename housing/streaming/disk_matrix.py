@@ -60,7 +60,7 @@ class ColumnFile:
     def read(self, column: int, start: int, stop: int) -> Vector:
         """Return the numbers of a column in the rows from `start` to before `stop`."""
         numbers = np.empty(stop - start, dtype=NUMBER)
-        if not len(numbers):
+        if not numbers.size:
             return numbers
         content, position = numbers.data.cast("B"), self._position(column, start)
         while content:
@@ -146,7 +146,7 @@ class DiskMatrix:
         return self._recode(numbers, self.codes[column]) if column in self.codes else numbers
 
     def _read_block(self, column: int, rows: Rows) -> Vector:
-        if not len(rows):
+        if not rows.size:
             return np.empty(0)
         first, last = int(rows.min()), int(rows.max())
         if last - first >= MAX_SPREAD * len(rows):

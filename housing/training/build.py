@@ -101,21 +101,22 @@ def build(
     check_rows = parts.valid[checked]
     if settings.interval is not None:
         settings.interval.require_weighted_fit(weight_column(table.schema))
-    scores, encoding = {}, choose_encoding(settings.fit, table, parts, settings.metric)
+    metrics, encoding = {}, choose_encoding(settings.fit, table, parts, settings.metric)
     if settings.cross_validation is not None:
-        scores = cross_validate(settings.cross_validation, encoding.settings, settings.metric, table, parts, on_fold)
+        metrics = cross_validate(settings.cross_validation, encoding.settings, settings.metric, table, parts, on_fold)
     model = fit(encoding.settings, table, parts.train, parts.valid, on_round=on_round, units=parts.units)
     _report_transform(settings.fit, model)
     _report_selection(model.selection)
     first, predicted = model, model.predict(table.matrix[parts.valid])
-    metrics = scores or settings.metric.score(predicted, table.target[parts.valid], table.weight_of(parts.valid))
+    metrics = metrics or settings.metric.score(predicted, table.target[parts.valid], table.weight_of(parts.valid))
     metrics["fit_seconds"] = model.fit_seconds
     distillation = _compare_with_teacher(settings, table, parts, predicted)
     metrics |= {} if distillation is None else distillation.metrics
     interval, calibration = None, None
     if settings.interval is not None:
-        known = replace(parts, valid=check_rows)
-        interval, calibration = fit_interval(settings.interval, encoding.settings, model, table, known, fit_rows)
+        interval, calibration = fit_interval(
+            settings.interval, encoding.settings, model, table, replace(parts, valid=check_rows), fit_rows
+        )
     if settings.refit:
         model = first = first.without_features()
         model = fit(encoding.settings, table, fit_rows, first=first, on_round=on_round, units=parts.units)
@@ -125,8 +126,7 @@ def build(
     bundle.interval = interval
     _describe_rows(settings, bundle, table.matrix[fit_rows], predicted)
     check_matrix = table.matrix[check_rows][:]  # in memory, if the table is not
-    candidates = table.take(check_rows[_is_accepted(table.schema, check_matrix)])
-    bundle.select_golden_rows(candidates.matrix, settings.n_golden_rows, candidates.texts)
+    _select_golden_rows(settings, bundle, table.take(check_rows[_is_accepted(table.schema, check_matrix)]))
     metrics |= measure_cost(bundle, check_matrix)
     bundle.card = model_card(settings, table, parts, run_id, metrics, encoding, first, distillation)
     return bundle, metrics
@@ -137,6 +137,10 @@ def _describe_rows(settings: BuildSettings, bundle: Bundle, matrix: Matrix, pred
     # A model predicts its own training rows too well: compared with those, the predictions of new rows would seem to drift.
     bundle.reference = histogram_reference(bundle.schema, matrix, predicted)
     bundle.background = matrix[select_background(bundle.schema, matrix, settings.n_background_rows, settings.seed)]
+
+
+def _select_golden_rows(settings: BuildSettings, bundle: Bundle, candidates: Table) -> None:
+    bundle.select_golden_rows(candidates.matrix, settings.n_golden_rows, candidates.texts)
 
 
 def _compare_with_teacher(settings: BuildSettings, table: Table, parts: Split, predicted: Vector) -> Distillation | None:

@@ -24,6 +24,7 @@ ROW = {"area": 50.0, "rooms": 2, "furnished": True, "quarter": "hills", "built":
 
 @pytest.fixture
 def project(home: Path) -> Project:
+    """A project with the table rentals, without runs."""
     return Project(home, "data=rentals", config_dir=PROJECT / "tests" / "tables")
 
 
@@ -113,6 +114,7 @@ def test_two_projects_of_one_process_do_not_mix(promoted_project: Project, tmp_p
 
 @pytest.fixture
 def promoted_project(project: Project) -> Project:
+    """The project with a linear model at staging."""
     project.train("model=linear")
     assert project.promote("gate.min_rows=50").verdict == "PROMOTE"
     return project
