@@ -13,20 +13,16 @@ from housing.command_line.command import command
 from housing.sweeps import lifecycle
 
 if TYPE_CHECKING:
-    from housing.runs.outcome import Outcome
     from housing.runs.run import Job
 
 
-def fit(cfg: DictConfig, job: "Job") -> "Outcome":
-    """Run a job: fit what its config describes, or what a search with its config selects."""
-    # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
-    from housing.runs.run import run
+def search_if_asked(cfg: DictConfig, job: "Job") -> DictConfig:
+    """Return the config of the run: that of the ensemble which a search selects if the config has candidates, or else itself."""
+    if "candidates" not in cfg:
+        return cfg
+    from housing.automl.search import search  # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
 
-    if "candidates" in cfg:
-        from housing.automl.search import search
-
-        cfg = search(cfg, job)
-    return run(cfg, job)
+    return search(cfg, job)
 
 
 @command("train")
@@ -34,12 +30,13 @@ def main(cfg: DictConfig) -> float:
     """Run one job and return its metric, such that lower is better, as a sweep of another sweeper minimizes it."""
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
     from housing.runs import export, printing
-    from housing.runs.run import Job
+    from housing.runs.run import Job, run
     from housing.training.metrics import as_loss
 
     lifecycle.exit_if_terminated()
     job = Job.from_hydra()
-    outcome = fit(cfg, job)
+    cfg = search_if_asked(cfg, job)
+    outcome = run(cfg, job)
     if job.is_standalone:
         printing.show_outcome(outcome, cfg)
     if cfg.export is not None:

@@ -32,11 +32,11 @@ from housing.promotion.promotion import promote
 from housing.promotion.rolling_back import rollback
 from housing.reports.report import write_report
 from housing.runs.outcome import OUTCOME_FILE, Outcome
-from housing.runs.run import Job
+from housing.runs.run import Job, run
 from housing.tracking import store as tracking
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
-from housing.train import fit
+from housing.train import search_if_asked
 
 N_RUNS = 1000  # newest runs in a table of runs, unless another number is asked for
 UNUSED_FILES = ("file=none", "out=none")  # housing.predict requires them
@@ -80,7 +80,8 @@ class Project:
         """Fit one model, or return the equal run that is finished already. `experiment=auto` searches first."""
         with self._context.composed("train", *overrides) as cfg:
             folder = Path(cfg.paths.outputs) / "runs" / _timestamp()
-            return FittedRun(fit(cfg, Job([*self._context.overrides, *overrides], folder)))
+            job = Job([*self._context.overrides, *overrides], folder)
+            return FittedRun(run(search_if_asked(cfg, job), job))
 
     def sweep(self, *overrides: str) -> SweepResult:
         """Fit a model for each combination of values, such as "model=linear,xgboost", in a process of its own.
