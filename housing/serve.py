@@ -14,6 +14,7 @@ from housing.core.model_list import split_name
 from housing.core.printable import show
 from housing.serving.supervisor import require_free_port, require_writable_folder, server_environment, supervise
 from housing.tracking.aliases import require_declared_alias
+from housing.tracking.local_addresses import LocalAddresses
 from server.core.settings import Settings
 
 ROUTES = {
@@ -49,10 +50,18 @@ def main(cfg: DictConfig) -> None:
     for port in filter(None, (settings.port, settings.metrics_port)):
         require_free_port(settings.host, port)
     what = f"{len(names)} models, first {names[0]}" if settings.models else f"{settings.model} at alias {settings.alias}"
+    _follow_moved_store(cfg)
     show(f"Serving {what}. Press Ctrl-C to stop.\n")
     for route, meaning in ROUTES.items():
         show(f"  http://{settings.url_host}:{settings.port}/{route:8} {meaning}")
     sys.exit(supervise(environ))
+
+
+def _follow_moved_store(cfg: DictConfig) -> None:
+    """Rewrite the addresses of a store that was copied or moved: the puller downloads by them."""
+    addresses = LocalAddresses.of_store(cfg.serve.tracking_uri, cfg.mlflow.artifacts)
+    if addresses is not None and addresses.database.is_file() and (message := addresses.follow()):
+        show(f"{message}\n")
 
 
 def _read_names(settings: Settings) -> list[str]:

@@ -234,8 +234,12 @@ def _require_allowed_host(uri: str, timeout: float) -> None:
 
 
 def artifacts(settings: CheckSettings) -> str:
-    """Check that artifacts can be written, read and deleted."""
-    location = _connect(settings).artifacts.check_storage(settings.table_name)
+    """Check that artifacts can be written, read and deleted, and that those of a local store are in the project."""
+    connected = _connect(settings)
+    location = connected.artifacts.check_storage(settings.table_name)
+    outside = connected.client.addresses.outside() if connected.client.addresses else []
+    if outside:
+        raise CheckFailed("; ".join(outside), "move these artifacts into the project, or delete the experiment")
     return f"wrote, read and deleted a file in {location}"
 
 

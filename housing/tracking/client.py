@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from housing.core.errors import StoreError
 from housing.core.locks import LockTimeout, require_url_path, store_lock
 from housing.core.printable import hide_password
+from housing.tracking.local_addresses import LocalAddresses
 
 MAX_WAIT_SECONDS = 10.0  # between two tries
 
@@ -36,6 +37,8 @@ class Client:
         Addresses of the store, of the artifacts of new experiments (None: the store decides), and of MLflow's pages.
     name
         The address of the store without a password, for messages.
+    addresses
+        The addresses of the artifacts, if both the store and the artifacts are files of this machine, or None.
     """
 
     def __init__(self, uri: str, artifact_root: str | None, ui: str, retry_seconds: float) -> None:
@@ -48,11 +51,14 @@ class Client:
         self.uri, self.artifact_root, self.ui, self._retry_seconds = uri, artifact_root, ui, retry_seconds
         self.name = hide_password(uri)
         mlflow.set_tracking_uri(uri)
+        self.addresses = LocalAddresses.of_store(uri, artifact_root)
         self._experiment_ids: dict[str, str] = {}
         try:
             with self.translate_errors(), store_lock(uri):  # MLflow creates the store in its client's constructor
                 self.api = cast(MlflowClient, _RetryingClient(self.call_with_retry(MlflowClient, uri), self))
                 self.api.search_experiments(max_results=1)
+                if self.addresses and (message := self.addresses.follow()):
+                    log.warning(message)
         except (SQLAlchemyError, ImportError, OSError) as error:  # another file, no database, no driver, or no folder
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             raise StoreError(
@@ -91,7 +97,10 @@ class Client:
         name = str(name)  # experiment_name=123 on a command line is a number
         if name not in self._experiment_ids:
             with self.translate_errors(), store_lock(self.uri):
-                self._experiment_ids[name] = self._find_or_create(name)
+                experiment_id = self._find_or_create(name)
+            if self.addresses:
+                self.addresses.require_inside(experiment_id)
+            self._experiment_ids[name] = experiment_id
         return self._experiment_ids[name]
 
     def _find_or_create(self, name: str) -> str:

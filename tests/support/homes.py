@@ -5,5 +5,5 @@ from pathlib import Path
 
 
 def copy_home(source: Path, directory: Path) -> None:
-    """Copy a home without artifacts: the copied store refers to those of its source."""
-    shutil.copytree(source, directory, ignore=shutil.ignore_patterns("mlartifacts", "outputs"), dirs_exist_ok=True)
+    """Copy a home with its artifacts, which the copied store refers to once it is opened."""
+    shutil.copytree(source, directory, ignore=shutil.ignore_patterns("outputs"), dirs_exist_ok=True)
