@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, open_dict
 
 from housing.command_line.arguments import Arguments
 from housing.command_line.config_errors import COMPOSITION_ERRORS, config_errors, describe_composition_error
@@ -59,9 +59,8 @@ class Context:
             HydraConfig.instance().set_config(cfg)
             try:
                 task = cfg.copy()
-                OmegaConf.set_struct(task, False)
-                del task["hydra"]
-                OmegaConf.set_struct(task, True)
+                with open_dict(task):
+                    del task["hydra"]
                 with config_errors(task):
                     yield task
             finally:

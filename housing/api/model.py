@@ -65,9 +65,11 @@ class Model:
         """
         frame = _as_frame(rows)
         matrix = self.bundle.schema.encode_frame(frame)
-        columns: dict[str, Any] = {"prediction": self.bundle.predict(matrix)}
-        if interval is not None:
-            _, columns["lower"], columns["upper"] = self.bundle.predict_interval(matrix, interval)
+        columns: dict[str, Any] = {}
+        if interval is None:
+            columns["prediction"] = self.bundle.predict(matrix)
+        else:
+            columns["prediction"], columns["lower"], columns["upper"] = self.bundle.predict_interval(matrix, interval)
         if quantiles:
             levels = sorted(quantiles)
             _, *values = self.bundle.predict_quantiles(matrix, levels)
@@ -104,5 +106,5 @@ def _as_frame(rows: Rows) -> pd.DataFrame:
         return rows
     records = [rows] if isinstance(rows, Mapping) else list(rows)
     if not all(isinstance(record, Mapping) for record in records):
-        raise ConfigError(f"Expected rows as a DataFrame, a dict or a list of dicts (got {type(rows).__name__}).")
+        raise ConfigError(f"Expected rows as a DataFrame, a dict or a list of dicts (got {rows!r:.200}).")
     return pd.DataFrame.from_records([dict(record) for record in records])

@@ -1,11 +1,8 @@
 """A project in Python: the work of the commands on one folder of data, store and outputs."""
 
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,15 +21,15 @@ from housing.command_line.next_command import next_command
 from housing.core.config import CONF
 from housing.core.environment import PROJECT
 from housing.core.errors import HousingError
-from housing.core.http import NO_PROXY_OPENER
 from housing.core.printable import show
 from housing.description.description import DescriptionSettings, describe
 from housing.promotion.decision_log import list_decisions
 from housing.promotion.promotion import promote
 from housing.promotion.rolling_back import rollback
 from housing.reports.report import write_report
-from housing.runs.outcome import OUTCOME_FILE, Outcome
 from housing.runs.run import Job, run
+from housing.serving.readiness import free_port, last_lines, wait_until_ready
+from housing.sweeps.sweep import read_outcomes
 from housing.tracking import store as tracking
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
@@ -41,7 +38,6 @@ from housing.train import search_if_asked
 N_RUNS = 1000  # newest runs in a table of runs, unless another number is asked for
 UNUSED_FILES = ("file=none", "out=none")  # housing.predict requires them
 READY_SECONDS = 120.0  # in which a server has to be ready
-POLL_SECONDS = 0.1
 
 
 class Project:
@@ -97,8 +93,7 @@ class Project:
             folder, metric = Path(cfg.paths.outputs) / "sweeps" / _timestamp(), str(cfg.metric)
         words = [*self._context.words(overrides), f"hydra.sweep.dir='{folder}'"]
         code = self._run_command("train", "-m", *words)
-        jobs = sorted(folder.glob(f"*/{OUTCOME_FILE}"), key=lambda path: (len(path.parent.name), path.parent.name))
-        outcomes = [outcome for path in jobs if (outcome := Outcome.read(path.parent)) is not None]
+        outcomes = read_outcomes(folder)
         if not outcomes:
             raise HousingError(f"The sweep ended with exit code {code} before a job started. Its output says why.")
         return SweepResult(metric, outcomes)
@@ -171,13 +166,14 @@ class Project:
         HousingError
             If the server ends or is not ready in time, with the last lines of its output.
         """
-        with self._context.composed("serve", f"serve.port={_free_port()}", *overrides) as cfg:
+        with self._context.composed("serve", f"serve.port={free_port()}", *overrides) as cfg:
             url, log = f"http://{cfg.serve.host}:{cfg.serve.port}", Path(cfg.paths.outputs) / "serve.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         words = [*self._context.words(overrides), f"serve.port={url.rpartition(':')[2]}"]
         with log.open("wb") as output, self._start("serve", words, stdout=output) as process:
             try:
-                _wait_until_ready(url, process, log)
+                if not wait_until_ready(url, process, READY_SECONDS):
+                    raise HousingError(f"The server is not ready. Its output ({log}) ends with:\n{last_lines(log, 10)}")
                 yield url
             finally:
                 process.terminate()
@@ -220,27 +216,3 @@ def _without_sweeps(overrides: Sequence[str]) -> list[str]:
 def _timestamp() -> str:
     """Return the name of a folder, as conf/train.yaml names those of the command."""
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while not _is_ready(url):
-        if process.poll() is not None or time.monotonic() > deadline:
-            reason = "ended" if process.poll() is not None else f"was not ready within {READY_SECONDS:g} s"
-            last_lines = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
-            raise HousingError(f"The server {reason}. Its output ({log}) ends with:\n{last_lines}")
-        time.sleep(POLL_SECONDS)
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with NO_PROXY_OPENER.open(f"{url}/readyz", timeout=5):
-            return True
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False

@@ -223,6 +223,7 @@ class _Search:
                 f" {self.problems[0]}"
             )
         if not self.best.votes:
+            self._require_time_for_final_fits()
             measured = [result.metrics for result in self.results if result.is_measured]
             fastest = min(metrics["latency_us"] for metrics in measured)
             smallest = min(metrics["model_bytes"] for metrics in measured)
@@ -235,6 +236,15 @@ class _Search:
         transform = self.best.votes[0][0].transform
         model = {"name": "auto", "applicability": None, "members": members}
         return {**self.base, "model": model, "target": {**self.base["target"], "transform": transform}}
+
+    def _require_time_for_final_fits(self) -> None:
+        minutes, limit = self.settings.seconds / 60, FINAL_SHARE * self.settings.seconds
+        quickest = min(result.seconds_of_final_fits(self.settings.n_folds) for result in self.results)
+        if quickest > limit:
+            raise ConfigError(
+                f"No candidate is within minutes={minutes:g}: the final fits may take {limit:.3g} s, and those of the quickest of"
+                f" {len(self.results)} take {quickest:.3g} s. Use more minutes, or max_rows=N."
+            )
 
 
 def _with_method(features: dict[str, Any], method: str) -> dict[str, Any]:

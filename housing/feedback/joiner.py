@@ -21,6 +21,7 @@ import orjson
 from housing.core.errors import ConfigError
 from housing.core.locks import file_lock
 from housing.core.printable import configure_logging
+from housing.core.step_loop import repeat_forever
 from housing.feedback import database, error_totals
 from housing.feedback.database import FeedbackDatabase
 from housing.feedback.error_totals import DUPLICATES, MALFORMED, OTHER, UNMATCHED, ErrorTotals
@@ -28,11 +29,11 @@ from housing.feedback.label import Label, parse_labels
 from housing.feedback.log_reader import Entry, scan
 from server.core import releases
 from server.core.settings import Settings
+from server.metrics import mmap_files
 from server.prediction_log.index import candidate_files
 from server.prediction_log.rotating_file import FEEDBACK, JOINED, PREDICTIONS, RotatingFile, iter_lines, list_files
 
 LOCK_FILE = "joiner.lock"
-MIN_PAUSE_SECONDS = 0.5  # between two steps
 REST_RATIO = 4  # the pause is at least so many times the duration of a step: at most a fifth of a core
 MAX_PENDING = 10_000  # labels held in memory; later ones stay in their file until there is room
 
@@ -196,21 +197,6 @@ def _joined_row(entry: Entry, label: Label) -> dict[str, Any]:
     }
 
 
-def _join_forever(settings: Settings) -> None:
-    joiner = Joiner(settings, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-    last_error = ""
-    while True:
-        started, error_message = time.monotonic(), ""
-        try:
-            joiner.step()
-        except (OSError, sqlite3.Error) as error:  # such as a full disk: the next step tries again
-            error_message = f"feedback is not counted at present: {error}"
-        if error_message and error_message != last_error:
-            log.error("%s", error_message)
-        last_error = error_message
-        time.sleep(max(MIN_PAUSE_SECONDS, REST_RATIO * (time.monotonic() - started)))
-
-
 def main() -> None:
     """Join the feedback of the log directory that the environment names, until this process is stopped."""
     configure_logging("joiner: %(message)s")
@@ -218,7 +204,8 @@ def main() -> None:
     waiting_message = f"another joiner works in {settings.log_dir}; waiting until it ends"
     try:
         with file_lock(settings.log_dir / LOCK_FILE, waiting_message=waiting_message):  # the joined rows have one writer
-            _join_forever(settings)
+            joiner = Joiner(settings, Path(os.environ[mmap_files.METRICS_DIR_VARIABLE]))
+            repeat_forever(joiner.step, REST_RATIO, (OSError, sqlite3.Error), "feedback is not counted at present", log)
     except KeyboardInterrupt:
         pass  # Ctrl-C in a terminal
 

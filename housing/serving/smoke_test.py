@@ -1,11 +1,9 @@
 """The smoke test of a promotion: a real server with the candidate bundle must predict its golden rows."""
 
 import json
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -20,12 +18,11 @@ from housing.core.errors import BundleError, SmokeTestTimeout
 from housing.core.http import NO_PROXY_OPENER
 from housing.schema.column import Vector
 from housing.serving import publishing
+from housing.serving.readiness import REQUEST_TIMEOUT_SECONDS, free_port, last_lines, wait_until_ready
 from housing.serving.supervisor import GUNICORN, Process, server_environment
 
 # Stops the server when this process exits, even by SIGKILL: its standard input then reaches its end.
 TIED_SCRIPT = 'exec 3<&0; "$@" & server=$!; { read -r _; kill $server; } <&3 2>/dev/null & wait $server'
-POLL_SECONDS = 0.1
-REQUEST_TIMEOUT_SECONDS = 10
 PRIVATE_SETTINGS = {
     "host": "127.0.0.1",
     "metrics_port": 0,
@@ -52,14 +49,14 @@ def run_smoke_test(serve: Mapping[str, object], bundle: Bundle, folder: Path, ti
         info = {"model": "smoke-test", "version": "0", "alias": ""}
         publishing.publish(Path(scratch) / "published", "smoke-test", folder, info)
         with _running_server(serve, Path(scratch)) as (url, process, log):
-            _wait_until_ready(url, process, log, timeout)
+            _require_ready(url, process, log, timeout)
             bundle.verify_predictions(_predict_golden_rows(url, bundle, log))
 
 
 @contextmanager
 def _running_server(serve: Mapping[str, object], directory: Path) -> Iterator[tuple[str, Process, Path]]:
     """Serve the release in `directory` on a free local port. Yield the URL, the process and the log file."""
-    port, log, metrics = _free_port(), directory / "log", directory / "metrics"
+    port, log, metrics = free_port(), directory / "log", directory / "metrics"
     metrics.mkdir()
     folders = {"release_dir": directory / "published", "log_dir": directory / "predictions"}
     settings = server_environment({**serve, **PRIVATE_SETTINGS, **folders, "port": port})
@@ -72,31 +69,15 @@ def _running_server(serve: Mapping[str, object], directory: Path) -> Iterator[tu
         yield f"http://127.0.0.1:{port}", process, log  # on exit, Popen closes standard input and waits
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _wait_until_ready(url: str, process: Process, log: Path, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while not _is_ready(url):
-        if process.poll() is not None:
-            raise BundleError(f"The smoke test failed: the server did not start. Its last log line: {_last_log_line(log)}")
-        if time.monotonic() > deadline:
-            raise SmokeTestTimeout(
-                f"The smoke test timed out: the server was not ready within {timeout:g} s. The model was not judged."
-                f" Run the same command again, or raise gate.smoke_test_seconds. Its last log line: {_last_log_line(log)}"
-            )
-        time.sleep(POLL_SECONDS)
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with NO_PROXY_OPENER.open(f"{url}/readyz", timeout=REQUEST_TIMEOUT_SECONDS):
-            return True
-    except OSError:
-        return False
+def _require_ready(url: str, process: Process, log: Path, timeout: float) -> None:
+    if wait_until_ready(url, process, timeout):
+        return
+    if process.poll() is not None:
+        raise BundleError(f"The smoke test failed: the server did not start. Its last log line: {last_lines(log)}")
+    raise SmokeTestTimeout(
+        f"The smoke test timed out: the server was not ready within {timeout:g} s. The model was not judged."
+        f" Run the same command again, or raise gate.smoke_test_seconds. Its last log line: {last_lines(log)}"
+    )
 
 
 def _predict_golden_rows(url: str, bundle: Bundle, log: Path) -> Vector:
@@ -110,10 +91,5 @@ def _predict_golden_rows(url: str, bundle: Bundle, log: Path) -> Vector:
         raise BundleError(f"The smoke test failed: the server rejected the golden rows ({error.code}): {reason}") from error
     except OSError as error:
         raise BundleError(
-            f"The smoke test failed: no response for the golden rows ({error}). Its last log line: {_last_log_line(log)}"
+            f"The smoke test failed: no response for the golden rows ({error}). Its last log line: {last_lines(log)}"
         ) from error
-
-
-def _last_log_line(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "(the log is empty)"

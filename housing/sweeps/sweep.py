@@ -160,14 +160,9 @@ class Sweep(Callback):
             raise
         return complete
 
-    def outcomes(self) -> list[Outcome]:
-        """Return the outcomes of all jobs that started, in order. A job that ended without a result is LOST."""
-        jobs = sorted((path.parent for path in self.folder.glob(f"*/{OUTCOME_FILE}")), key=lambda job: (len(job.name), job.name))
-        return [_read_outcome(job) for job in jobs]
-
     def _finalize(self) -> bool:
         """Publish the results and return whether every expected job completed."""
-        outcomes, expected = self.outcomes(), self.live_view.total_jobs
+        outcomes, expected = read_outcomes(self.folder), self.live_view.total_jobs
         self._write_jobs(outcomes)
         if outcomes:  # none if Hydra refused the command line
             self._publish_leaderboard(outcomes)
@@ -237,6 +232,12 @@ class Sweep(Callback):
 
 def _print_error(error: str) -> None:
     print(f"error: {error}\nFix the problem and run the same command again; finished jobs are reused.", file=sys.stderr)
+
+
+def read_outcomes(folder: Path) -> list[Outcome]:
+    """Return the outcomes of all jobs in a sweep's folder that started, in order. A job that ended without a result is LOST."""
+    jobs = sorted((path.parent for path in folder.glob(f"*/{OUTCOME_FILE}")), key=lambda job: (len(job.name), job.name))
+    return [_read_outcome(job) for job in jobs]
 
 
 def _read_outcome(job: Path) -> Outcome:

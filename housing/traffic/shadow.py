@@ -6,7 +6,6 @@ alias `serve.shadow` to a release directory of its own, which this process reads
 
 import logging
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError
 from housing.core.locks import file_lock
 from housing.core.printable import configure_logging
+from housing.core.step_loop import repeat_forever
 from housing.feedback.log_reader import LogFilter, parse_joined_row
 from housing.traffic.candidate import Candidate, CandidateCounts
 from housing.traffic.labelled_rows import predict_joined_rows
@@ -28,7 +28,6 @@ from server.prediction_log.rotating_file import JOINED, PREDICTIONS, iter_lines,
 
 LOCK_FILE = "shadow.lock"
 NICENESS = 19  # the lowest priority: workers come first
-MIN_PAUSE_SECONDS = 0.5  # between two steps
 REST_RATIO = 1  # the pause is at least as long as a step: at most half of a core
 STEP_BYTES = 4_000_000  # read in a step, of each kind of file; a longer step would delay what Prometheus sees
 
@@ -129,21 +128,6 @@ class Shadow:
         return sum(max(size - self._state.offsets.get(name, 0), 0) for name, size in self._sizes().items())
 
 
-def _follow_forever(settings: Settings) -> None:
-    shadow = Shadow(settings, Path(os.environ[mmap_files.METRICS_DIR_VARIABLE]))
-    last_error = ""
-    while True:
-        started, error_message = time.monotonic(), ""
-        try:
-            shadow.step()
-        except OSError as error:  # such as a full disk: the next step tries again
-            error_message = f"rows are not predicted at present: {error}"
-        if error_message and error_message != last_error:
-            log.error("%s", error_message)
-        last_error = error_message
-        time.sleep(max(MIN_PAUSE_SECONDS, REST_RATIO * (time.monotonic() - started)))
-
-
 def main() -> None:
     """Follow the log directory that the environment names, until this process is stopped."""
     configure_logging("shadow: %(message)s")
@@ -153,7 +137,8 @@ def main() -> None:
     waiting_message = f"another shadow works in {settings.log_dir}; waiting until it ends"
     try:
         with file_lock(settings.log_dir / LOCK_FILE, waiting_message=waiting_message):  # the state has one writer
-            _follow_forever(settings)
+            shadow = Shadow(settings, Path(os.environ[mmap_files.METRICS_DIR_VARIABLE]))
+            repeat_forever(shadow.step, REST_RATIO, (OSError,), "rows are not predicted at present", log)
     except KeyboardInterrupt:
         pass  # Ctrl-C in a terminal
 

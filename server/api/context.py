@@ -11,6 +11,8 @@ from server.models.current_model import Model
 from server.validation import request_body
 from server.validation.request_body import JSON, Rows
 
+# also below /models/NAME
+ROUTES_OF_A_MODEL = ("/predict", "/invocations", "/model", "/explain", "/curves", "/examples", "/feedback", "/openapi.json")
 MODEL_NAME = "housing.model"  # in the environ: the name of the model, if the path has it
 
 

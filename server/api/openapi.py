@@ -13,6 +13,7 @@ from housing.explanation.shapley import EXACT, SAMPLED
 from housing.schema.column import MAX_LISTED_LEVELS, Column
 from housing.schema.table_schema import Schema
 from server.api import prediction
+from server.api.context import ROUTES_OF_A_MODEL
 from server.api.routes import RIGHTS
 from server.api.spread import INTERVAL, QUANTILES
 from server.core.errors import INFERENCE_ROUTES, PROBLEM_MEDIA_TYPE
@@ -26,7 +27,6 @@ STATIC_FILE = Path(__file__).with_name("openapi.yaml")
 JSON_TYPES = {"float": "number", "int": "integer", "bool": "boolean"}
 AUTH_ERRORS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 SECURITY_SCHEME = "key"
-ROUTES_OF_A_MODEL = ("/predict", "/invocations", "/model", "/explain", "/curves", "/examples", "/feedback", "/openapi.json")
 MODEL_PATHS = [f"{INFERENCE_ROUTES}/models/{{name}}{version}" for version in ("", "/versions/{version}")]
 INFER_PATHS = [f"{path}/infer" for path in MODEL_PATHS]
 PROTECTED_ROUTES = {*prediction.FAST_ROUTES, *RIGHTS, *MODEL_PATHS, *INFER_PATHS}

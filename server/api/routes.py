@@ -14,8 +14,8 @@ from server.models.current_model import Model
 api_blueprint = Blueprint("api", __name__)
 
 # The right that a key needs for each route. The other routes need no key, except the fast ones, which check it themselves.
-MODEL_ROUTES = ("/model", "/models", "/explain", "/curves", "/examples")
-RIGHTS = {**dict.fromkeys(MODEL_ROUTES, PREDICT), "/feedback": FEEDBACK, "/metrics": METRICS}
+READING_ROUTES = ("/model", "/models", "/explain", "/curves", "/examples")
+RIGHTS = {**dict.fromkeys(READING_ROUTES, PREDICT), "/feedback": FEEDBACK, "/metrics": METRICS}
 
 # Browsers may load files of this server and inline images for a page, and nothing else.
 CONTENT_SECURITY_POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from server.api.auth import bearer_token
-from server.api.context import MODEL_NAME
+from server.api.context import MODEL_NAME, ROUTES_OF_A_MODEL
 from server.api.prediction import FAST_ROUTES, PredictionApi, PredictionRequest, PredictionResponse
 from server.core.errors import RequestError
 from server.inference_protocol.inference import INFER_PATH, INFER_ROUTE, InferenceApi
@@ -16,8 +16,8 @@ from server.inference_protocol.inference import INFER_PATH, INFER_ROUTE, Inferen
 STATUS_LINES = {int(status): f"{int(status)} {status.phrase}" for status in HTTPStatus}
 PLAIN, GZIP = "identity", "gzip"  # content codings of a body
 UNKNOWN = "unknown"  # the label of other routes
-MODEL_ROUTES = r"/(?:predict|invocations|model|explain|curves|examples|feedback|openapi\.json|docs(?:/.*)?|static/.*)?"
-MODEL_PATH = re.compile(rf"/models/([^/]+)({MODEL_ROUTES})")
+PAGES = ("/", "/docs(?:/.*)?", "/static/.*")
+MODEL_PATH = re.compile(rf"/models/([^/]+)({'|'.join((*map(re.escape, ROUTES_OF_A_MODEL), *PAGES))})")
 ALL_FAST_ROUTES = (*FAST_ROUTES, INFER_ROUTE)
 IN_EVENT_LOOP = "housing.in_event_loop"  # in the environ: whether nothing may take long
 REJECTION = "housing.rejection"  # in the environ: the RequestError for which the worker did not wait for the body

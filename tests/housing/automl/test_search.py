@@ -22,6 +22,7 @@ from housing.runs.run import Job, run
 from housing.tracking import store as tracking_store
 from housing.tracking.store import Store
 from tests.support.commands import command, user_error
+from tests.support.slow_ridge import SlowRidge
 from tests.support.tables import TABLES, config
 from tests.support.waiting import wait_for
 
@@ -195,6 +196,14 @@ def test_a_library_that_is_not_installed_is_announced(home: Path, capfd: pytest.
 def test_a_search_without_a_result_says_what_to_change(home: Path, overrides: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         searched(home, overrides)
+
+
+@pytest.mark.long
+def test_candidates_whose_final_fits_take_too_long_end_the_search_with_a_message(home: Path) -> None:
+    ridge = "candidates.ridge.model.estimator.ridge"
+    slow = [f"{ridge}._target_={SlowRidge.__module__}.{SlowRidge.__qualname__}", f"+{ridge}.seconds=2"]
+    with pytest.raises(ConfigError, match=r"No candidate is within minutes=0\.1: the final fits may take 3 s, and those of"):
+        searched(home, "minutes=0.1", *slow, names=("ridge",))
 
 
 def test_a_fit_ends_with_the_time(home: Path) -> None:
