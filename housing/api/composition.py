@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 
 from housing.command_line.arguments import Arguments
 from housing.command_line.config_errors import COMPOSITION_ERRORS, config_errors, describe_composition_error
+from housing.command_line.project_overrides import add_project_overrides
 from housing.core.config import CONF
 from housing.core.environment import HOME_VARIABLE
 from housing.core.errors import ConfigError
@@ -67,7 +68,7 @@ class Context:
                 HydraConfig.instance().cfg = None
 
     def _compose(self, command: str, overrides: Sequence[str]) -> DictConfig:
-        arguments = Arguments.parse(command, self.words(overrides))
+        arguments = Arguments.parse(command, add_project_overrides(command, self.words(overrides)))
         flags = [word for word in (*self.overrides, *overrides) if word.startswith("-")]
         if flags:
             raise ConfigError(f"Expected overrides such as model=xgboost, without flags (got {flags[0]}).")

@@ -19,7 +19,7 @@ from housing.api.results import FittedRun, PromotionResult, SweepResult
 from housing.bundle.bundle import Bundle
 from housing.command_line.next_command import next_command
 from housing.core.config import CONF
-from housing.core.environment import PROJECT
+from housing.core.environment import PROJECT, own_config_folder
 from housing.core.errors import HousingError
 from housing.core.printable import show
 from housing.description.description import DescriptionSettings, describe
@@ -70,7 +70,9 @@ class Project:
         """Write the YAML of a file's table and a page about it, and return what misleads. Without a target, list the columns."""
         words = [f"file={Path(file).absolute()}", *([] if target is None else [f"target={target}"]), *overrides]
         with self._context.composed("describe", *words) as cfg:
-            return describe(DescriptionSettings.from_config(cfg, self._context.config_dir or Path(CONF)), next_command)
+            return describe(
+                DescriptionSettings.from_config(cfg, self._context.config_dir or own_config_folder() or Path(CONF)), next_command
+            )
 
     def train(self, *overrides: str) -> FittedRun:
         """Fit one model, or return the equal run that is finished already. `experiment=auto` searches first."""

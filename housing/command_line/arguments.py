@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from housing.command_line import help as help_text
 from housing.core.config import CONF
+from housing.core.environment import own_config_folder
 
 # Hydra's flags, as --hydra-help prints them, without and with a value.
 SWITCHES = (
@@ -77,7 +78,7 @@ class Arguments:
     @property
     def config_folders(self) -> list[Path]:
         """The folders of config files, in the order in which Hydra searches them."""
-        return [Path(folder) for folder in (self.config_dir, CONF) if folder is not None]
+        return [Path(folder) for folder in (own_config_folder(), CONF, self.config_dir) if folder is not None]
 
     def for_hydra(self, words: Sequence[str]) -> list[str]:
         """Return the words as Hydra needs them: in a sweep over a group's options, a value of the group is a choice of one.

@@ -20,6 +20,7 @@ from housing.command_line.config_errors import (
     describe_composition_error,
     describe_unknown_flag,
 )
+from housing.command_line.project_overrides import add_project_overrides
 from housing.core.config import CONF
 from housing.core.errors import HousingError
 from housing.core.printable import escape_stderr, show
@@ -76,6 +77,10 @@ class _Composition:
 
     def run(self, run_hydra: Callable[[], Any]) -> Any:
         """Start Hydra, and exit with a message if it cannot compose the config."""
+        try:
+            sys.argv[1:] = add_project_overrides(self.command_name, sys.argv[1:])
+        except HousingError as error:
+            sys.exit(f"error: {error}")
         arguments = Arguments.parse(self.command_name, sys.argv[1:])
         if arguments.unknown_flags:
             sys.exit(f"error: {describe_unknown_flag(arguments)}")

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from housing.core.config import CONF
-from housing.core.environment import PROJECT
+from housing.core.environment import PACKAGE, own_config_folder
 
 WIDTH = 80
 INDENT = 28  # the column in which descriptions start
@@ -50,13 +50,9 @@ class Group:
 
     @property
     def choices(self) -> list[str]:
-        """Return the names of the files in the group's folder."""
-        return sorted(path.stem for path in self.folder.glob("*.yaml"))
-
-    @property
-    def folder(self) -> Path:
-        """Return the group's folder."""
-        return Path(CONF) / self.name.partition("@")[0]
+        """Return the names of the files in the group's folders: the package's and that of the project of one's own."""
+        folders = [folder / self.name.partition("@")[0] for folder in (Path(CONF), own_config_folder()) if folder is not None]
+        return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def is_requested(arguments: Sequence[str]) -> bool:
 
 def command_names() -> list[str]:
     """Return the names of all commands: the modules of the package housing that have a config file."""
-    return sorted(path.stem for path in (PROJECT / "housing").glob("*.py") if (Path(CONF) / f"{path.stem}.yaml").is_file())
+    return sorted(path.stem for path in PACKAGE.glob("*.py") if (Path(CONF) / f"{path.stem}.yaml").is_file())
 
 
 def render(name: str) -> str:
@@ -118,7 +114,7 @@ def keys(name: str) -> dict[str, str]:
 
 def purpose(name: str) -> str:
     """Return what a command does: the first paragraph of its module's docstring."""
-    source = (PROJECT / "housing" / f"{name}.py").read_text(encoding="utf-8")
+    source = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
     paragraph = " ".join((ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0].split())
     return paragraph[:1].upper() + paragraph[1:]
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from housing.command_line import help as help_text
 from housing.core.config import CONF, read_yaml
+from housing.core.environment import own_config_folder
 from housing.core.files import short_path
 
 CONFIG_DIR_PROVIDER = "command-line"  # Hydra's name for the source of --config-dir
@@ -58,9 +59,10 @@ def _flags(hydra: DictConfig) -> Iterator[str]:
 
 
 def config_folder() -> Path:
-    """Return the folder of config files that the present command line names with --config-dir, or the project's own."""
+    """Return the folder for config files of one's own: that of --config-dir, or that of the project, or that of the clone."""
     sources = HydraConfig.get().runtime.config_sources
-    return next((Path(source.path) for source in sources if source.provider == CONFIG_DIR_PROVIDER), Path(CONF))
+    folder = next((Path(source.path) for source in sources if source.provider == CONFIG_DIR_PROVIDER), None)
+    return folder or own_config_folder() or Path(CONF)
 
 
 def _context(name: str, hydra: DictConfig) -> dict[str, str]:

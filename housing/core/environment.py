@@ -1,4 +1,4 @@
-"""Environment of a run: project folder, home folder, Git commit and versions of libraries."""
+"""Environment of a run: folders of the project, its home, Git commit and versions of libraries."""
 
 import functools
 import os
@@ -13,7 +13,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Otherwise MLflow sends usage statistics to its makers, from a thread in each process of a sweep.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-PROJECT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+PROJECT = PACKAGE.parent  # the clone, or the folder of installed packages
+IS_INSTALLED = (PACKAGE / "conf").is_dir()  # setup.py puts the config files there when it builds a wheel
+CONFIG_FOLDER = (PACKAGE if IS_INSTALLED else PROJECT) / "conf"
+MARKER = "housing.yaml"  # a folder with this file is a project of one's own
+OWN_CONFIG_PROVIDER = "project"  # Hydra's name for the source of its config files
 HOME_VARIABLE = "HOUSING_HOME"  # environment variable: the folder of data, store and outputs
 COMMIT_TAG = "mlflow.source.git.commit"  # the name is defined by MLflow
 LIBRARIES = ("numpy", "scikit-learn", "xgboost-cpu" if sys.platform != "darwin" else "xgboost")
@@ -21,9 +26,27 @@ LIBRARIES = ("numpy", "scikit-learn", "xgboost-cpu" if sys.platform != "darwin" 
 OPTIONAL_LIBRARIES = ("catboost", "lightgbm")  # the extra `boosters`
 
 
+def own_project() -> Path | None:
+    """Return the project of one's own: $HOUSING_HOME or the nearest folder upwards from here that has a file MARKER, or None."""
+    here = Path.cwd()
+    folders = [Path(os.environ.get(HOME_VARIABLE) or here).absolute(), here, *here.parents]
+    return next((folder for folder in folders if (folder / MARKER).is_file()), None)
+
+
+def own_config_folder() -> Path | None:
+    """Return the folder for config files of the project of one's own, which need not exist, or None outside of a project."""
+    project = own_project()
+    return None if project is None else project / "conf"
+
+
+def project_folder() -> Path:
+    """Return the project of one's own, or else the clone, or else the working directory."""
+    return own_project() or (Path.cwd() if IS_INSTALLED else PROJECT)
+
+
 def project_home() -> Path:
     """Return the folder of data, store and outputs: $HOUSING_HOME, or the project if the variable is empty or unset."""
-    return Path(os.environ.get(HOME_VARIABLE) or PROJECT).absolute()
+    return Path(os.environ.get(HOME_VARIABLE) or project_folder()).absolute()
 
 
 @functools.lru_cache
@@ -37,10 +60,14 @@ def optional_libraries(config: str) -> dict[str, str]:
     return {name: version(name) for name in OPTIONAL_LIBRARIES if f"{name}." in config and find_spec(name) is not None}
 
 
-@functools.lru_cache
 def commit() -> tuple[str, bool]:
     """Return the Git commit, and whether files differ from it; ("unknown", False) if the project is not a Git repository."""
-    git = ["git", "-C", str(PROJECT)]
+    return _commit(project_folder())
+
+
+@functools.lru_cache
+def _commit(folder: Path) -> tuple[str, bool]:
+    git = ["git", "-C", str(folder)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout

@@ -6,7 +6,7 @@ import sys
 
 from hydra.core.hydra_config import HydraConfig
 
-from housing.core.environment import PROJECT
+from housing.core.environment import project_folder
 from housing.core.printable import show
 
 SHARED_OVERRIDES = re.compile(r"\+*(data|mlflow|paths|experiment_name)[.=]|hydra\.searchpath=")
@@ -22,7 +22,7 @@ def run_command(module: str, *arguments: str) -> None:
     directories = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
     command = [module, *directories, *arguments, *matching_overrides(SHARED_OVERRIDES)]  # options must precede overrides
     show(f"\n$ python -m {' '.join(command)}")
-    with subprocess.Popen([sys.executable, "-m", *command], cwd=PROJECT) as process:
+    with subprocess.Popen([sys.executable, "-m", *command], cwd=project_folder()) as process:
         try:
             process.wait()
         except BaseException:  # interrupted: the subcommand closes its runs

@@ -4,11 +4,11 @@ import functools
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from housing.core.environment import COMMIT_TAG, PROJECT, commit, libraries, optional_libraries
+from housing.core.environment import COMMIT_TAG, CONFIG_FOLDER, PACKAGE, commit, libraries, optional_libraries, own_project
 from housing.core.files import sha256
 from housing.data.split import Split
 from housing.data.table import Table
@@ -62,7 +62,28 @@ def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
         "teacher_files": _teacher_files(config["model"].get("teacher")),
         "tag_format": tags.FORMAT,
     }
+    if own_modules := _own_modules(config):
+        key_parts["own_modules"] = own_modules
     return hashlib.sha256(json.dumps(key_parts, sort_keys=True).encode()).hexdigest()
+
+
+def _own_modules(config: Mapping[str, Any]) -> str | None:
+    """Return the hash of the modules of the project of one's own if the config names one of them, or else None."""
+    project = own_project()
+    if project is None:
+        return None
+    packages = [path.parent for path in sorted(project.glob("*/__init__.py"))]
+    files = [*sorted(project.glob("*.py")), *(file for package in packages for file in sorted(package.rglob("*.py")))]
+    names = {path.stem for path in files if path.parent == project} | {package.name for package in packages}
+    return _hash(files, project) if any(target.partition(".")[0] in names for target in _targets(config)) else None
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Yield each `_target_` of a config."""
+    if isinstance(node, Mapping) and isinstance(node.get("_target_"), str):
+        yield node["_target_"]
+    for item in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
+        yield from _targets(item)
 
 
 def _teacher_files(node: Any) -> dict[str, str]:
@@ -87,7 +108,7 @@ def retraining_key(fingerprint: str, table_config: Mapping[str, Any], sweep: Seq
     """
     parts: dict[str, Any] = {"data": fingerprint, "sweep": list(sweep), "code": _code_hash(), "libraries": libraries()}
     parts["table"] = {name: value for name, value in table_config.items() if name != "path"}
-    parts["config"] = _hash(sorted((PROJECT / "conf").rglob("*.yaml")), PROJECT)
+    parts["config"] = _hash(sorted(CONFIG_FOLDER.rglob("*.yaml")), CONFIG_FOLDER.parent)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -125,7 +146,7 @@ def code_files(package: Path) -> list[Path]:
 
 @functools.lru_cache
 def _code_hash() -> str:
-    return code_hash(PROJECT / "housing")
+    return code_hash(PACKAGE)
 
 
 def _hash(files: Iterable[Path], root: Path) -> str:

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Self, get_args, get_type_hints
 
 import yaml
 
+from housing.core.environment import CONFIG_FOLDER
 from housing.core.errors import ConfigError
 from housing.core.model_list import ModelList
 from housing.core.validators import BOOLEAN, NON_NEGATIVE, POSITIVE, Validator, integer
 
 ENV_PREFIX = "HOUSING_"
-DEFAULTS_FILE = Path(__file__).resolve().parents[2] / "conf" / "serve.yaml"
+DEFAULTS_FILE = CONFIG_FOLDER / "serve.yaml"
 ORIGIN_PATTERN = re.compile(r"https?://[\w.-]+(:\d+)?|https?://\[[\da-f:]+\](:\d+)?", re.ASCII | re.IGNORECASE)
 
 

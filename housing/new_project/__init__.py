@@ -1,0 +1,1 @@
+"""Projects of one's own: the template of `housing new`."""
