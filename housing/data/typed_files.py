@@ -27,7 +27,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Iterator[NumberedRow]:
     from pyarrow import parquet  # pylint: disable=import-outside-toplevel
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:  # by default all row groups that were read stay in memory
             yield 1, list(file.schema_arrow.names)
             number = 2
             for batch in file.iter_batches(BATCH_ROWS):

@@ -41,7 +41,7 @@ def read_parquet_frames(
         If the file is no Parquet, or a value cannot have the type of its column.
     """
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:  # by default all row groups that were read stay in memory
             header = list(file.schema_arrow.names)
             if options.header == "none" or options.skip_rows or options.strip or len(set(header)) < len(header):
                 for batch in read_typed_batches(path, schema, options):  # these options need whole rows of text
