@@ -1,6 +1,8 @@
 """Fits of XGBoost on rows and their masked copies, which are made chunk by chunk, so that the rows are in memory once."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,14 +12,15 @@ if TYPE_CHECKING:
     from housing.estimators.boosting import WeightedRows
 
 CHUNK = 50_000  # rows
+MAX_ROWS_IN_MEMORY = 100_000  # the bins of more rows are on disk: in memory, those of 76 columns take 600 bytes a row
 KEPT_PARAMETERS = ("objective", "booster", "base_score")  # which an estimator takes from a model that it loads
 
 
 class _Chunks(xgboost.DataIter):
     """All rows, then all of them again with the masked columns missing."""
 
-    def __init__(self, rows: "WeightedRows") -> None:
-        super().__init__(release_data=True)
+    def __init__(self, rows: "WeightedRows", cache_prefix: str | None = None) -> None:
+        super().__init__(release_data=True, cache_prefix=cache_prefix, on_host=False)
         self._rows = rows
         self._start = 0
 
@@ -56,8 +59,21 @@ def can_fit(estimator: Any) -> bool:
 def fit(estimator: Any, rows: "WeightedRows", validation: "WeightedRows | None") -> None:
     """Fit an estimator as its `fit` does with all rows in one array: the model is the same to the last bit."""
     parameters = estimator.get_params()
+    with tempfile.TemporaryDirectory() as folder:
+        estimator.load_model(_train(estimator, parameters, rows, validation, Path(folder)))
+    estimator.set_params(**{name: parameters[name] for name in KEPT_PARAMETERS})
+
+
+def _train(
+    estimator: Any, parameters: Mapping[str, Any], rows: "WeightedRows", validation: "WeightedRows | None", folder: Path
+) -> bytearray:
+    """Return the fitted model. The folder is free of files in use when this function returns."""
     options = {"nthread": parameters["n_jobs"], "max_bin": parameters["max_bin"], "missing": parameters["missing"]}
-    training = xgboost.QuantileDMatrix(_Chunks(rows), **options)
+    training: xgboost.DMatrix
+    if len(rows.columns) > MAX_ROWS_IN_MEMORY:
+        training = xgboost.ExtMemQuantileDMatrix(_Chunks(rows, str(folder / "bins")), **options)
+    else:
+        training = xgboost.QuantileDMatrix(_Chunks(rows), **options)
     watched = []
     if validation is not None:
         known = {"label": validation.target, "weight": validation.weight, "ref": training}
@@ -73,5 +89,4 @@ def fit(estimator: Any, rows: "WeightedRows", validation: "WeightedRows | None")
             callbacks=parameters["callbacks"],
             verbose_eval=False,
         )
-    estimator.load_model(booster.save_raw("ubj"))
-    estimator.set_params(**{name: parameters[name] for name in KEPT_PARAMETERS})
+    return booster.save_raw("ubj")

@@ -1,6 +1,7 @@
 """Encoding: the last step before an estimator, from columns with categories and gaps to plain numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from housing.schema.column import Column, Matrix, Vector
 from housing.schema.table_schema import Schema
 
 NAN_HANDLING = ("impute", "native")
-CHUNK = 8000  # rows that are encoded at once, so that float64 columns of all rows are never in memory beside those of float32
+CHUNK = 8192  # rows that are encoded at once, so that float64 columns of all rows are never in memory beside those of float32
 
 
 class Encoder:
@@ -80,28 +81,31 @@ class Encoder:
         self,
         matrix: Matrix,
         target: Vector,
-        derived: Sequence[NDArray[Any]],
+        derived: Callable[[slice], list[Matrix]],
         weight: Vector | None = None,
         precision: type[np.floating[Any]] = np.float64,
     ) -> NDArray[Any]:
         """Fit on training rows, and return their encoded columns in a precision, shape (rows, names).
 
-        Learn the medians of numbers and derived columns, 0 for a column without any value, and the numbers of levels.
+        Learn the medians of numbers and derived columns, 0 for a column without any value, and the numbers of levels. `derived`
+        returns the derived columns of a slice of the rows.
         """
         weight = np.ones(len(target)) if weight is None else weight
         if self.impute:
-            columns = np.hstack([matrix[:, self.numbers], *self._date_parts(matrix), *derived])
+            whole = derived(slice(None))
+            derived = partial(_select, whole)
+            columns = np.hstack([matrix[:, self.numbers], *self._date_parts(matrix), *whole])
             self.arrays["medians"] = np.array([weighted_median(column, weight) for column in columns.T])
         encoded = []
         for index, n_levels in zip(self.many_levels, self._n_levels.tolist(), strict=True):
             self.arrays[f"level_values_{index}"] = self.encoding.level_values(matrix[:, index], target, weight, n_levels)
             encoded.append(self.encoding.out_of_fold_values(matrix[:, index], target, weight, n_levels))
         if precision is np.float64:  # in one piece: the order in memory decides how the sums of linear models are rounded
-            return np.concatenate([*self._parts(matrix, derived), *encoded], axis=1)
+            return np.concatenate([*self._parts(matrix, derived(slice(None))), *encoded], axis=1)
         columns = np.empty((len(matrix), len(self.names)), dtype=precision)
         for start in range(0, len(matrix), CHUNK):
             rows = slice(start, start + CHUNK)
-            parts = [*self._parts(matrix[rows], [block[rows] for block in derived]), *(values[rows] for values in encoded)]
+            parts = [*self._parts(matrix[rows], derived(rows)), *(values[rows] for values in encoded)]
             columns[rows] = in_precision(np.concatenate(parts, axis=1), precision)
         return columns
 
@@ -132,6 +136,10 @@ class Encoder:
             values = matrix[:, self._level_columns]
             parts.append(((values == self._level_codes) | (np.isnan(values) & self._is_missing_level)).astype(np.float64))
         return parts
+
+
+def _select(blocks: Sequence[Matrix], rows: slice) -> list[Matrix]:
+    return [block[rows] for block in blocks]
 
 
 def in_precision(columns: NDArray[Any], precision: type[np.floating[Any]]) -> NDArray[Any]:

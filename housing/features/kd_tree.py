@@ -111,7 +111,7 @@ class KdTree:
             distances, indices = self._tree.query(points, k=np.arange(1, count + 2))
         else:
             distances, indices = self._search(points, [0, 1], [1.0, 1.0], count + 1)
-        is_self = indices == np.arange(self._count)[part, None]
+        is_self = indices == np.arange(*part.indices(self._count))[:, None]
         is_self[~is_self.any(axis=1), -1] = True  # if more points coincide than are returned, drop any one of them
         return distances[~is_self].reshape(-1, count), indices[~is_self].reshape(-1, count)
 

@@ -121,17 +121,29 @@ class NearestNeighbours:
 
     def fit_transform(self, matrix: Matrix, target: Vector, _weight: Vector | None = None) -> Matrix:
         """Fit, and return the leave-one-out columns of the training rows, shape (rows, names)."""
+        return self.fit_leave_one_out(matrix, target)(slice(None))
+
+    def fit_leave_one_out(self, matrix: Matrix, target: Vector) -> Callable[[slice], Matrix]:
+        """Fit, and return what computes the leave-one-out columns of a slice of the training rows, shape (rows, names)."""
         self.fit(matrix, target)
-        if self.index is None:
-            return np.empty((len(matrix), 0))
         index = self.index
-        return self._in_chunks(matrix, lambda part: index.nearest_leave_one_out(self.n_neighbours, part))
+        if index is None:
+            return lambda rows: np.empty((len(matrix[rows]), 0))
+
+        def derive(rows: slice) -> Matrix:
+            first = rows.start or 0
+            return self._in_chunks(
+                matrix[rows],
+                lambda part: index.nearest_leave_one_out(self.n_neighbours, slice(first + part.start, first + part.stop)),
+            )
+
+        return derive
 
     def _in_chunks(self, matrix: Matrix, nearest: Callable[[slice], tuple[Matrix, Indices]]) -> Matrix:
         derived = np.empty((len(matrix), len(self.names)))
         derive = self._derive if compiled.kernels is None else self._derive_compiled
         for start in range(0, len(matrix), CHUNK):
-            part = slice(start, start + CHUNK)
+            part = slice(start, min(start + CHUNK, len(matrix)))
             derive(matrix[part], *nearest(part), derived[part])
         return derived
 

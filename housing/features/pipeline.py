@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
 from housing.features.applicability import ApplicabilityDomain
-from housing.features.encoding import Encoder, in_precision
+from housing.features.encoding import CHUNK, Encoder, in_precision
 from housing.features.gaussian_process import LocalGaussianProcess
 from housing.features.landmarks import LandmarkDistances
 from housing.features.level_encodings import CategoryEncoding
@@ -143,16 +143,12 @@ class Features:
     ) -> NDArray[Any]:
         """Fit on training rows and return their columns, shape (rows, names); columns from targets are out of fold.
 
-        With the precision float32, each block's columns are rounded as soon as they are there, which halves the peak of memory.
+        With the precision float32, the columns are computed and rounded a chunk of rows at a time.
         """
-        is_rounded = not self.encoder.impute  # medians are those of the exact columns
-        derived = []
-        for block in self.blocks.values():
-            columns = _fit_transform(block, matrix, target, weight)
-            derived.append(in_precision(columns, precision) if is_rounded else columns)
+        fitted = [_fit_block(block, matrix, target, weight) for block in self.blocks.values()]
         if self.applicability is not None:
             self.applicability.fit(matrix)
-        return self.encoder.fit_transform(matrix, target, derived, weight, precision)
+        return self.encoder.fit_transform(matrix, target, lambda rows: [of_rows(rows) for of_rows in fitted], weight, precision)
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Return the columns of new rows, shape (rows, names)."""
@@ -161,6 +157,16 @@ class Features:
             is_far = self.applicability.is_outside(matrix)
             if is_far.any():
                 columns[is_far] = self.mask_local(columns[is_far])
+        return columns
+
+    def transform_in_precision(self, matrix: Matrix, precision: type[np.floating[Any]]) -> NDArray[Any]:
+        """Return the columns of new rows in a precision. Those in float32 are computed a chunk of rows at a time."""
+        if precision is np.float64:
+            return self.transform(matrix)
+        columns = np.empty((len(matrix), len(self.names)), dtype=precision)
+        for start in range(0, len(matrix), CHUNK):
+            rows = slice(start, start + CHUNK)
+            columns[rows] = in_precision(self.transform(matrix[rows]), precision)
         return columns
 
     def mask_local(self, columns: Matrix) -> Matrix:
@@ -229,10 +235,15 @@ def _validate_names(schema: Schema, names: Sequence[str]) -> None:
         raise ConfigError(f"Two blocks create column {duplicates[0]}. Change the parameters of one of them, or remove it.")
 
 
-def _fit_transform(block: Block, matrix: Matrix, target: Vector, weight: Vector | None) -> Matrix:
+def _fit_block(block: Block, matrix: Matrix, target: Vector, weight: Vector | None) -> Callable[[slice], Matrix]:
+    """Fit a block, and return what computes its columns of a slice of the training rows."""
+    if isinstance(block, NearestNeighbours):  # so many columns that those of all rows take several times the memory of the table
+        return block.fit_leave_one_out(matrix, target)
     if isinstance(block, UsesTargets):
-        return block.fit_transform(matrix, target, weight)
-    return block.fit(matrix, target).transform(matrix)
+        columns = block.fit_transform(matrix, target, weight)
+        return lambda rows: columns[rows]
+    block.fit(matrix, target)
+    return lambda rows: block.transform(matrix[rows])
 
 
 def _make_block(schema: Schema, label: str, config: Mapping[str, Any]) -> Block:

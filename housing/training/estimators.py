@@ -23,7 +23,6 @@ from housing.estimators.boosting import (
 )
 from housing.estimators.specs import EstimatorSpec
 from housing.estimators.tree_export import booster_bytes
-from housing.features.encoding import in_precision
 from housing.features.pipeline import Features
 from housing.schema.column import Column, Matrix, Vector
 from housing.streaming.column_chunks import ColumnChunks, fit_in_chunks
@@ -138,7 +137,7 @@ def fit_features(specs: Sequence[EstimatorSpec], index: int, table: Table, rows:
     masked = None if features.applicability is None else features.local_columns
     if validation is None:
         return FittedFeatures(features, index, columns, target, weight, masked, None, None)
-    validation_set = in_precision(features.transform(table.matrix[validation]), precision), table.target[validation]
+    validation_set = features.transform_in_precision(table.matrix[validation], precision), table.target[validation]
     return FittedFeatures(features, index, columns, target, weight, masked, validation_set, table.weight_of(validation))
 
 

@@ -20,6 +20,7 @@ from housing.data.units import HELD_OUT_SHARE, Units
 from housing.estimators.boosting import precision_of
 from housing.estimators.specs import EstimatorSpec, estimator_specs
 from housing.features.applicability import ApplicabilityDomain
+from housing.features.pipeline import Features
 from housing.schema.column import Vector
 from housing.training.callbacks import OnRound, no_op
 from housing.training.estimators import (
@@ -147,8 +148,7 @@ def fit(
     settings = replace(settings, specs=_specs_to_fit(settings.specs, len(known), first))
     transforms = transforms_to_fit(settings if first is None else replace(settings, transform=first.transform), table, known)
     with threadpool_limits(settings.n_threads or None):
-        data = _prepare(settings, table, rows, validation, cache)
-        models = [_fit_model(settings, data, transform, first, on_round) for transform in transforms]
+        models = _fit_models(settings, _FitData(table, rows, validation, first, cache), transforms, on_round)
     rmse = {} if settings.transform != AUTO or validation is None else _rmse_by_transform(models, table, validation)
     best = min(models, key=lambda model: rmse.get(model.transform, 0.0))
     return replace(best, fit_seconds=time.perf_counter() - start, rmse_by_transform=rmse)
@@ -187,69 +187,94 @@ def _skewness(values: Vector) -> float:
 
 @dataclass(frozen=True)
 class _FitData:
-    """The data that fits of a target and of its logarithm share.
-
-    Attributes
-    ----------
-    features
-        Fitted features by key. Estimators that can share features do.
-    """
+    """Arguments of `fit` that fits of the target and of its logarithm share."""
 
     table: Table
+    rows: Rows
     validation: Rows | None
-    features: Mapping[str, FittedFeatures]
-    applicability: ApplicabilityDomain | None
+    first: Model | None
+    cache: FeatureCache | None
 
 
-def _prepare(settings: FitSettings, table: Table, rows: Rows, validation: Rows | None, cache: FeatureCache | None) -> _FitData:
-    """Fit the features and the area of applicability, which do not depend on the transform of the target."""
-    features: dict[str, FittedFeatures] = {}
-    for spec in settings.specs:
-        if spec.features_key not in features:
-            shared = [other for other in settings.specs if other.features_key == spec.features_key]
-            features[spec.features_key] = _fit_or_reuse_features(shared, len(features), table, rows, validation, cache)
-    applicability = ApplicabilityDomain.from_config(table.schema, settings.applicability)
+@dataclass(frozen=True)
+class _FittedMember:
+    """A member, its boosting rounds if early stopping chose them, and its predictions of validation rows if they are needed."""
+
+    member: Member
+    rounds: int | None
+    held_out: Vector | None
+
+
+def _fit_models(settings: FitSettings, data: _FitData, transforms: Sequence[str], on_round: OnRound) -> list[Model]:
+    """Fit a model of the target for each transform."""
+    features: list[Features] = []
+    fitted: dict[str, dict[str, _FittedMember]] = {transform: {} for transform in transforms}
+    for key in dict.fromkeys(spec.features_key for spec in settings.specs):
+        shared = replace(settings, specs=tuple(spec for spec in settings.specs if spec.features_key == key))
+        features.append(_fit_members(shared, data, len(features), fitted, on_round))
+    applicability = ApplicabilityDomain.from_config(data.table.schema, settings.applicability)
     if applicability is not None:
-        applicability.fit(table.matrix[rows])
-    return _FitData(table, validation, features, applicability)
+        applicability.fit(data.table.matrix[data.rows])
+    models = []
+    for transform, members in fitted.items():
+        ordered = [members[spec.name] for spec in settings.specs]
+        ensemble = Ensemble(data.table.schema, features, [member.member for member in ordered], applicability)
+        models.append(_assemble(settings, data, transform, ensemble, ordered))
+    return models
 
 
-def _fit_or_reuse_features(
-    specs: Sequence[EstimatorSpec], index: int, table: Table, rows: Rows, validation: Rows | None, cache: FeatureCache | None
-) -> FittedFeatures:
-    fit_anew = partial(fit_features, specs, index, table, rows, validation)
-    if cache is None:
+def _fit_members(
+    settings: FitSettings, data: _FitData, index: int, fitted: dict[str, dict[str, _FittedMember]], on_round: OnRound
+) -> Features:
+    """Fit the features at an index and the estimators that share them, for each transform. Return the features.
+
+    The columns of all rows take more memory than all else, so they are in memory during this call only.
+    """
+    columns = _fit_or_reuse_features(settings.specs, index, data)
+    for transform, members in fitted.items():
+        rows = columns.with_log_target() if transform == LOG else columns
+        members |= {spec.name: _fit_member(settings, spec, rows, data.first, on_round) for spec in settings.specs}
+    return columns.features
+
+
+def _fit_or_reuse_features(specs: Sequence[EstimatorSpec], index: int, data: _FitData) -> FittedFeatures:
+    fit_anew = partial(fit_features, specs, index, data.table, data.rows, data.validation)
+    if data.cache is None:
         return fit_anew()
     key = f"{specs[0].features_key} {precision_of(spec.create_estimator() for spec in specs).__name__}"
-    return replace(cache.get_or_fit(key, rows, validation, fit_anew), index=index)
+    return replace(data.cache.get_or_fit(key, data.rows, data.validation, fit_anew), index=index)
 
 
-def _fit_model(settings: FitSettings, data: _FitData, transform: str, first: Model | None, on_round: OnRound) -> Model:
-    """Fit the estimators on the target, or on its logarithm."""
-    members, rounds_by_name, held_out = [], {}, []
-    selects = settings.select_members and first is None
-    rounds: Mapping[str, int] = {} if first is None else first.best_rounds
-    for spec in settings.specs:
-        fitted = data.features[spec.features_key]
-        columns = None if spec.visible_blocks is None else fitted.features.visible_columns(spec.visible_blocks)
-        rows = (fitted.with_log_target() if transform == LOG else fitted).select(columns)
-        estimator = fit_estimator(spec, rows, rounds.get(spec.name), settings.n_threads, on_round)
-        if spec.early_stopping_rounds:
-            rounds_by_name[spec.name] = best_rounds(estimator)
-        members.append(Member(estimator, fitted.index, spec.region, columns, spec.weight))
-        if selects and rows.validation is not None:
-            held_out.append(estimator.predict(rows.validation[0]))
-    pipelines = [fitted.features for fitted in data.features.values()]
-    ensemble = Ensemble(data.table.schema, pipelines, members, data.applicability)
+def _fit_member(
+    settings: FitSettings, spec: EstimatorSpec, rows: FittedFeatures, first: Model | None, on_round: OnRound
+) -> _FittedMember:
+    columns = None if spec.visible_blocks is None else rows.features.visible_columns(spec.visible_blocks)
+    rows = rows.select(columns)
+    rounds = None if first is None else first.best_rounds.get(spec.name)
+    estimator = fit_estimator(spec, rows, rounds, settings.n_threads, on_round)
+    is_compared = settings.select_members and first is None and rows.validation is not None
+    return _FittedMember(
+        Member(estimator, rows.index, spec.region, columns, spec.weight),
+        best_rounds(estimator) if spec.early_stopping_rounds else None,
+        estimator.predict(rows.validation[0]) if is_compared and rows.validation is not None else None,
+    )
+
+
+def _assemble(
+    settings: FitSettings, data: _FitData, transform: str, ensemble: Ensemble, members: Sequence[_FittedMember]
+) -> Model:
+    """Return the model of an ensemble, of whose members only the best are kept if the settings say so."""
+    rounds = {spec.name: member.rounds for spec, member in zip(settings.specs, members, strict=True) if member.rounds is not None}
     selection = MemberSelection({spec.name: spec.weight for spec in settings.specs})
+    held_out = [member.held_out for member in members if member.held_out is not None]
     if held_out and data.validation is not None:
         scored = data.table.take(data.validation)
         ensemble, selection = select_members(
             ensemble, list(selection.weights), np.stack(held_out), scored, settings.max_relative_rmse, log_target=transform == LOG
         )
     if transform == LOG:
-        ensemble.transform = _fit_transform(ensemble, data) if first is None else first.ensemble.transform
-    return Model(ensemble, 0.0, selection, rounds_by_name)
+        ensemble.transform = _fit_transform(ensemble, data) if data.first is None else data.first.ensemble.transform
+    return Model(ensemble, 0.0, selection, rounds)
 
 
 def _fit_transform(ensemble: Ensemble, data: _FitData) -> LogTransform:

@@ -9,6 +9,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from housing.bundle.conformal import Calibration, Interval, append_prediction, signed_error
+from housing.bundle.ensemble import CHUNK
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
 from housing.data.split import Rows, Split
@@ -153,10 +154,14 @@ def _require_rows(n_folds: int, parts: Split) -> None:
 
 
 def _predict_held_out(model: Model, table: Table, parts: Split, rows: Rows) -> HeldOut:
-    predicted, columns = model.ensemble.predict_with_columns(table.matrix[rows][:])
+    matrix = table.matrix[rows][:]  # in memory, if the table is not
+    inputs = np.empty((len(matrix), len(model.ensemble.features[0].names) + 1))
+    for start in range(0, len(matrix), CHUNK):
+        part = slice(start, start + CHUNK)
+        predicted, columns = model.ensemble.predict_with_columns(matrix[part])
+        inputs[part] = append_prediction(columns, predicted)
     is_relative = model.ensemble.transform is not None
-    error = signed_error(predicted, table.target[rows], is_relative=is_relative)
-    inputs = append_prediction(columns, predicted)
+    error = signed_error(inputs[:, -1], table.target[rows], is_relative=is_relative)
     return HeldOut(rows, inputs, error, is_relative, table.weight_of(rows), parts.units_of(rows))
 
 

@@ -1,5 +1,7 @@
 """Rows and their masked copies: XGBoost fits the same model, to the last bit, as on one array of all rows."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,8 @@ import xgboost
 
 from housing.estimators import masked_copies
 from housing.estimators.boosting import BoostingFit, WeightedRows, fit_boosting
+
+PARAMETERS = [{}, {"subsample": 0.7, "colsample_bynode": 0.5, "max_bin": 32, "eval_metric": "mae"}]
 
 
 def fitted(copies: bool, weighted: bool, validated: bool, **parameters: Any) -> xgboost.XGBRegressor:
@@ -28,7 +32,7 @@ def fitted(copies: bool, weighted: bool, validated: bool, **parameters: Any) -> 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("validated", [False, True])
-@pytest.mark.parametrize("parameters", [{}, {"subsample": 0.7, "colsample_bynode": 0.5, "max_bin": 32, "eval_metric": "mae"}])
+@pytest.mark.parametrize("parameters", PARAMETERS)
 def test_chunks_give_the_bits_of_one_array(
     weighted: bool, validated: bool, parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -37,6 +41,20 @@ def test_chunks_give_the_bits_of_one_array(
     assert chunked.get_booster().save_raw("ubj") == whole.get_booster().save_raw("ubj")
     assert chunked.get_params() == whole.get_params()
     assert not validated or 0 < chunked.best_iteration == whole.best_iteration < 39
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS)
+def test_bins_on_disk_give_the_same_bits_and_leave_no_file(
+    parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(masked_copies, "CHUNK", 300)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    in_memory = fitted(True, True, True, **parameters)
+    monkeypatch.setattr(masked_copies, "MAX_ROWS_IN_MEMORY", 1_000)
+    on_disk = fitted(True, True, True, **parameters)
+    assert on_disk.get_booster().save_raw("ubj") == in_memory.get_booster().save_raw("ubj")
+    assert on_disk.get_params() == in_memory.get_params()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
