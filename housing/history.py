@@ -6,6 +6,7 @@ python -m housing.history
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.command_line.output import Result
 from housing.core.validators import integer
 from housing.tracking.aliases import require_declared_alias
 
@@ -13,7 +14,7 @@ MAX_LIMIT = 50_000  # of one request to MLflow
 
 
 @command("history")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> Result:
     """Print the latest decisions, newest first."""
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
     from housing.promotion import decision_log, printing
@@ -23,7 +24,9 @@ def main(cfg: DictConfig) -> None:
     if cfg.alias is not None:
         require_declared_alias(cfg.alias, cfg.aliases)
     store = tracking.connect(cfg.mlflow)
-    printing.show_history(decision_log.list_decisions(store, cfg.decisions_experiment, cfg.alias, cfg.limit), cfg.tsv)
+    decisions = decision_log.list_decisions(store, cfg.decisions_experiment, cfg.alias, cfg.limit)
+    printing.show_history(decisions, cfg.tsv)
+    return Result(decision_log.History(decisions))
 
 
 if __name__ == "__main__":

@@ -3,17 +3,23 @@
 python -m housing.predict file=rows.csv out=predictions.csv
 """
 
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.command_line.output import Result
 from housing.core.printable import show
 
+if TYPE_CHECKING:
+    from housing.data.batch_prediction import Predictions
 
-def predict(cfg: DictConfig) -> str:
-    """Load the model from MLflow, predict the rows, and return their number and that of the skipped rows as text."""
+
+def predict(cfg: DictConfig) -> "Predictions":
+    """Load the model from MLflow, and predict the rows."""
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
     from housing.bundle.bundle import Bundle
-    from housing.data.batch_prediction import PredictionSettings, predict_file
+    from housing.data.batch_prediction import Predictions, PredictionSettings, predict_file
     from housing.runs.progress_bar import row_progress
     from housing.tracking import store
 
@@ -22,14 +28,16 @@ def predict(cfg: DictConfig) -> str:
         bundle = Bundle.read(folder)
     with row_progress() as show_rows:
         predicted = predict_file(bundle, settings, show_rows)
-    skipped = f"\n{predicted.n_skipped:,} rows skipped, listed in {settings.skipped_file}" if predicted.n_skipped else ""
-    return f"{predicted.n_predicted:,} rows predicted by {cfg.source}, written to {cfg.out}{skipped}"
+    skipped_file = settings.skipped_file if predicted.n_skipped else None
+    return Predictions(cfg.source, predicted.n_predicted, settings.out, predicted.n_skipped, skipped_file)
 
 
 @command("predict")
-def main(cfg: DictConfig) -> None:
-    """Predict the rows, and print their number."""
-    show(predict(cfg))
+def main(cfg: DictConfig) -> Result:
+    """Predict the rows, and print their number and that of the skipped rows."""
+    predictions = predict(cfg)
+    show(str(predictions))
+    return Result(predictions)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,16 @@
 python -m housing.promote data=california
 """
 
-import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.command_line.output import Result
 
 
 @command("promote")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> Result:
     """Promote and print the decision. REJECT exits with code 1, unless the decision is written to a file (`out`)."""
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
     from housing.promotion import printing
@@ -23,8 +23,7 @@ def main(cfg: DictConfig) -> None:
     printing.show_decision(decision, cfg.registered_model)
     if cfg.out is not None:
         write_decision(decision, Path(cfg.out))
-    elif decision.verdict == REJECT:
-        sys.exit(1)
+    return Result(decision, exit_code=int(decision.verdict == REJECT and cfg.out is None))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,14 @@
 python -m housing.rollback
 """
 
-import sys
-
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.command_line.output import Result
 
 
 @command("rollback")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> Result:
     """Roll back and print the decision. Exit with code 1 if the server (`serve.url`) does not serve the version in time."""
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
     from housing.promotion import printing
@@ -19,8 +18,7 @@ def main(cfg: DictConfig) -> None:
 
     decision = rollback(cfg)
     printing.show_decision(decision, cfg.registered_model)
-    if cfg.serve.url is not None and not decision.served_at:
-        sys.exit(1)
+    return Result(decision, exit_code=int(cfg.serve.url is not None and not decision.served_at))
 
 
 if __name__ == "__main__":

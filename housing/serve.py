@@ -4,11 +4,12 @@ python -m housing.serve serve.port=9000
 """
 
 import os
-import sys
+from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.command_line.output import Result, write_result
 from housing.core.errors import ConfigError
 from housing.core.model_list import split_name
 from housing.core.printable import show
@@ -28,8 +29,25 @@ ROUTES = {
 }
 
 
+@dataclass(frozen=True)
+class StartedServer:
+    """A server that is being started.
+
+    Attributes
+    ----------
+    models
+        The served models, each as NAME@ALIAS.
+    routes
+        The meaning of its main routes.
+    """
+
+    url: str
+    models: list[str]
+    routes: dict[str, str]
+
+
 @command("serve")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> Result:
     """Serve until interrupted, or until gunicorn exits."""
     if cfg.serve.shadow:
         require_declared_alias(cfg.serve.shadow, cfg.aliases, "serve.shadow")
@@ -52,9 +70,11 @@ def main(cfg: DictConfig) -> None:
     what = f"{len(names)} models, first {names[0]}" if settings.models else f"{settings.model} at alias {settings.alias}"
     _follow_moved_store(cfg)
     show(f"Serving {what}. Press Ctrl-C to stop.\n")
+    started = StartedServer(f"http://{settings.url_host}:{settings.port}", names, ROUTES)
     for route, meaning in ROUTES.items():
-        show(f"  http://{settings.url_host}:{settings.port}/{route:8} {meaning}")
-    sys.exit(supervise(environ))
+        show(f"  {started.url}/{route:8} {meaning}")
+    write_result(started)
+    return Result(started, exit_code=supervise(environ))
 
 
 def _follow_moved_store(cfg: DictConfig) -> None:

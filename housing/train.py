@@ -3,13 +3,13 @@
 python -m housing.train -m model=linear,decision_tree,xgboost
 """
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from housing.command_line.command import command
+from housing.command_line.output import Result
 from housing.sweeps import lifecycle
 
 if TYPE_CHECKING:
@@ -25,11 +25,12 @@ def search_if_asked(cfg: DictConfig, job: "Job") -> DictConfig:
     return search(cfg, job)
 
 
-@command("train")
-def main(cfg: DictConfig) -> float:
-    """Run one job and return its metric, such that lower is better, as a sweep of another sweeper minimizes it."""
+@command("train", lifecycle.run_and_exit)
+def main(cfg: DictConfig) -> Result:
+    """Run one job. Its objective is its metric, such that lower is better, as a sweep of another sweeper minimizes it."""
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
     from housing.runs import export, printing
+    from housing.runs.outcome import TrainingResult
     from housing.runs.run import Job, run
     from housing.training.metrics import as_loss
 
@@ -41,13 +42,10 @@ def main(cfg: DictConfig) -> float:
         printing.show_outcome(outcome, cfg)
     if cfg.export is not None:
         export.export(cfg, outcome, Path(cfg.export))
-    return as_loss(cfg.metric, outcome.metrics[cfg.metric]) if cfg.metric in outcome.metrics else float("inf")
-
-
-def cli() -> None:
-    """Run the command and exit with its code, after its sweep is closed."""
-    sys.exit(lifecycle.run_and_close(main))
+    trained = TrainingResult(cfg.metric, str(job.folder), [outcome], best_run_id=outcome.run_id)
+    loss = as_loss(cfg.metric, outcome.metrics[cfg.metric]) if cfg.metric in outcome.metrics else float("inf")
+    return Result(trained, objective=loss)
 
 
 if __name__ == "__main__":
-    cli()
+    main()

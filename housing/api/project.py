@@ -27,8 +27,10 @@ from housing.promotion.decision_log import list_decisions
 from housing.promotion.promotion import promote
 from housing.promotion.rolling_back import rollback
 from housing.reports.report import write_report
+from housing.runs.outcome import TrainingResult
 from housing.runs.run import Job, run
 from housing.serving.readiness import free_port, last_lines, wait_until_ready
+from housing.sweeps.ranking import best_run_id
 from housing.sweeps.sweep import read_outcomes
 from housing.tracking import store as tracking
 from housing.tracking import tags
@@ -70,9 +72,8 @@ class Project:
         """Write the YAML of a file's table and a page about it, and return what misleads. Without a target, list the columns."""
         words = [f"file={Path(file).absolute()}", *([] if target is None else [f"target={target}"]), *overrides]
         with self._context.composed("describe", *words) as cfg:
-            return describe(
-                DescriptionSettings.from_config(cfg, self._context.config_dir or own_config_folder() or Path(CONF)), next_command
-            )
+            folder = self._context.config_dir or own_config_folder() or Path(CONF)
+            return describe(DescriptionSettings.from_config(cfg, folder), next_command).text
 
     def train(self, *overrides: str) -> FittedRun:
         """Fit one model, or return the equal run that is finished already. `experiment=auto` searches first."""
@@ -98,7 +99,7 @@ class Project:
         outcomes = read_outcomes(folder)
         if not outcomes:
             raise HousingError(f"The sweep ended with exit code {code} before a job started. Its output says why.")
-        return SweepResult(metric, outcomes)
+        return SweepResult(TrainingResult(metric, str(folder), outcomes, best_run_id(outcomes, metric)))
 
     def runs(self, *overrides: str, limit: int = N_RUNS) -> pd.DataFrame:
         """Return the newest runs of the table, one row each: state, parameters, metrics, tags, start and duration in seconds.

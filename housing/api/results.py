@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import pandas as pd
 
+from housing.command_line.output import to_json_value
 from housing.promotion.decision import Decision
-from housing.runs.outcome import Outcome
+from housing.runs.outcome import Outcome, TrainingResult
 from housing.sweeps.ranking import best_outcomes
 from housing.training.metrics import as_loss
 
@@ -39,6 +41,10 @@ class FittedRun:
         """Whether an equal run was finished already, so that nothing was fitted."""
         return self.outcome.reused
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run as JSON values, as in `jobs` of `housing.train output=json`."""
+        return dict(to_json_value(self.outcome))
+
     def _repr_html_(self) -> str:
         state = "reused" if self.reused else "fitted"
         return f"<p>run <b>{escape(self.id)}</b> {state}: {escape(self.outcome.describe())}</p>{_as_html(self.metrics)}"
@@ -50,19 +56,26 @@ class SweepResult:
 
     Attributes
     ----------
-    metric
-        The metric that ranks them.
-    outcomes
-        One for each job that started, in the order of the sweep.
+    training
+        The metric that ranks them, and one outcome for each job that started, in the order of the sweep.
     """
 
-    metric: str
-    outcomes: Sequence[Outcome]
+    training: TrainingResult
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks the jobs."""
+        return self.training.metric
+
+    @property
+    def outcomes(self) -> Sequence[Outcome]:
+        """One for each job that started, in the order of the sweep."""
+        return self.training.jobs
 
     @property
     def best(self) -> FittedRun:
         """The run with the best metric. Raises ValueError if no job finished, or if jobs were scored on different rows."""
-        best = best_outcomes(list(self.outcomes), self.metric)
+        best = best_outcomes(self.training.jobs, self.metric)
         if len(best) != 1:
             raise ValueError(
                 f"Expected one best run (got {len(best)}): jobs that were scored on different rows have no common rank."
@@ -87,6 +100,10 @@ class SweepResult:
             return frame
         loss = frame[self.metric].map(lambda value: as_loss(self.metric, value))
         return frame.loc[loss.sort_values(kind="stable").index].reset_index(drop=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the jobs as JSON values, as `housing.train output=json` does."""
+        return dict(to_json_value(self.training))
 
     def _repr_html_(self) -> str:
         return str(self.leaderboard.to_html(index=False, float_format="{:.4f}".format, na_rep=""))
@@ -113,6 +130,10 @@ class PromotionResult:
     def version(self) -> str | None:
         """The version at the alias after the decision."""
         return self.decision.version
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the decision as JSON values, as the result of `housing.promote output=json`."""
+        return dict(to_json_value(self.decision))
 
     def _repr_html_(self) -> str:
         reasons = "".join(f"<li>{escape(reason)}</li>" for reason in self.decision.reasons)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,13 @@ def create_console() -> Console:
 def clipped_line(text: str, style: str) -> Text:
     """Return one line that is cut off at the width of the terminal."""
     return Text(printable(text), style=style, overflow="ellipsis", no_wrap=True)
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file that a command has written."""
+
+    path: Path
 
 
 def show_file(path: Path) -> None:

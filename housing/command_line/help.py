@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from housing.command_line import output
 from housing.core.config import CONF
 from housing.core.environment import PACKAGE, own_config_folder
 
@@ -38,6 +39,9 @@ class Option:
     description: str
     is_branch: bool = False
     is_target_argument: bool = False  # an argument of the class or function that `_target_` names
+
+
+OUTPUT = Option(output.OPTION, output.TEXT, output.DESCRIPTION)  # of every command; no part of its config
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def render(name: str) -> str:
         else:
             shared += _qualified(parent)
         groups += read(config_path(parent)).groups
+    shared.append(OUTPUT)
     if file.is_sweepable:
         groups += [Group(plugin, BASIC, description) for plugin, description in PLUGINS.items()]
     own_names = {option.name for option in file.options}
@@ -104,7 +109,7 @@ def render(name: str) -> str:
 
 def keys(name: str) -> dict[str, str]:
     """Return the options and groups of a command by name, with their defaults."""
-    defaults: dict[str, str] = {}
+    defaults = {OUTPUT.name: OUTPUT.default}
     for config in (name, *_ancestors(read(config_path(name)))):
         items: list[Option | Group] = [*_qualified(config), *read(config_path(config)).groups]
         for item in items:

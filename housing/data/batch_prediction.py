@@ -73,6 +73,29 @@ class PredictedFile:
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """A file of predictions.
+
+    Attributes
+    ----------
+    source
+        MLflow's address of the model.
+    skipped_file
+        The file that lists the skipped rows, or None if no row was skipped.
+    """
+
+    source: str
+    rows: int
+    out: Path
+    skipped: int
+    skipped_file: Path | None
+
+    def __str__(self) -> str:
+        skipped = f"\n{self.skipped:,} rows skipped, listed in {self.skipped_file}" if self.skipped else ""
+        return f"{self.rows:,} rows predicted by {self.source}, written to {self.out}{skipped}"
+
+
+@dataclass(frozen=True)
 class _SkippedRow:
     """A row without a prediction. `line` is its first line in the file."""
 

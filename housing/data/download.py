@@ -1,6 +1,8 @@
 """Download of a table: from DVC's cache or remote, or else from its public source."""
 
+from dataclasses import dataclass
 from http.client import HTTPException
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from housing.core.errors import DataVersionError, DownloadError, HousingError
@@ -16,8 +18,37 @@ if TYPE_CHECKING:
 EX_UNAVAILABLE = 69  # exit code of sysexits.h for a service that is unavailable
 
 
-def fetch_table(table: TableSettings) -> str:
-    """Download the table unless its file is up to date, and return its location, rows and fingerprint as text.
+@dataclass(frozen=True)
+class FetchedTable:
+    """A table's file.
+
+    Attributes
+    ----------
+    state
+        Where the file comes from, or "is up to date".
+    fingerprint
+        Its SHA-256 checksum.
+    published_fingerprint
+        The checksum that the table's YAML pins, or None.
+    """
+
+    table: str
+    path: Path
+    state: str
+    rows: int
+    fingerprint: str
+    published_fingerprint: str | None
+
+    def __str__(self) -> str:
+        note = ""
+        if self.published_fingerprint is not None:
+            is_published = self.fingerprint == self.published_fingerprint
+            note = "  (as published)" if is_published else f"  (modified; published: {self.published_fingerprint})"
+        return f"table {self.table}: {self.path} {self.state}\nrows {self.rows:,}\nfingerprint {self.fingerprint}{note}"
+
+
+def fetch_table(table: TableSettings) -> FetchedTable:
+    """Download the table unless its file is up to date, and return its location, rows and fingerprint.
 
     A table under DVC is pulled. If DVC does not have it, the public source is used, provided that it serves the same version.
     The file is written atomically.
@@ -102,12 +133,6 @@ def _write(frame: "pd.DataFrame", table: TableSettings, version: dvc.Version | N
             )
 
 
-def describe_file(table: TableSettings, state: str) -> str:
-    """Return the table's location, row count and fingerprint, and whether the fingerprint is the pinned one."""
-    fingerprint = sha256(table.path)
-    note = ""
-    if table.fingerprint is not None:
-        note = "  (as published)" if fingerprint == table.fingerprint else f"  (modified; published: {table.fingerprint})"
-    return (
-        f"table {table.name}: {table.path} {state}\nrows {count_rows(table.path, table.read):,}\nfingerprint {fingerprint}{note}"
-    )
+def describe_file(table: TableSettings, state: str) -> FetchedTable:
+    """Return the table's location, row count and fingerprint."""
+    return FetchedTable(table.name, table.path, state, count_rows(table.path, table.read), sha256(table.path), table.fingerprint)

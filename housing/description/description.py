@@ -72,8 +72,42 @@ class DescriptionSettings:
         return self.folder / "data" / f"{self.name}.yaml"
 
 
-def describe(settings: DescriptionSettings, next_command: Callable[..., str]) -> str:
-    """Write the declaration and the page of a file, and return what was found as text.
+@dataclass(frozen=True)
+class DescribedFile:
+    """Facts about a file, and the files that were written about it.
+
+    Attributes
+    ----------
+    columns
+        The names of its columns.
+    target
+        The column to predict; None if none was chosen, so that nothing is written.
+    warnings
+        What misleads, one sentence each.
+    declaration, page
+        The files that were written.
+    split
+        The proposed split, or None for the default one.
+    next_command
+        The command that uses the declaration, or chooses a target.
+    text
+        All this for people.
+    """
+
+    file: Path
+    rows: int
+    columns: list[str]
+    target: str | None
+    warnings: list[str]
+    declaration: Path | None
+    page: Path | None
+    split: str | None
+    next_command: str
+    text: str
+
+
+def describe(settings: DescriptionSettings, next_command: Callable[..., str]) -> DescribedFile:
+    """Write the declaration and the page of a file, and return what was found.
 
     Without a target, only the columns are listed: a target is never guessed.
 
@@ -98,15 +132,25 @@ def describe(settings: DescriptionSettings, next_command: Callable[..., str]) ->
     command = next_command("train", f"data={settings.name}", *([] if proposal is None else [f"split={proposal.split}", *by]))
     write_description(settings.page, described, settings.declaration, command)
     warnings = [*described.findings, *(warning for column in described.decisions.columns for warning in column.warnings)]
-    return "\n".join(
-        [
-            f"{settings.file}: {profile.n_rows:,} rows, {len(profile.columns)} columns",
-            *(f"  ! {warning}" for warning in warnings),
-            f"declaration  {settings.declaration}",
-            f"page         {settings.page}",
-            *([] if proposal is None else [f"split        {proposal.split}, since {proposal.reason}"]),
-            f"next         {command}",
-        ]
+    lines = [
+        f"{settings.file}: {profile.n_rows:,} rows, {len(profile.columns)} columns",
+        *(f"  ! {warning}" for warning in warnings),
+        f"declaration  {settings.declaration}",
+        f"page         {settings.page}",
+        *([] if proposal is None else [f"split        {proposal.split}, since {proposal.reason}"]),
+        f"next         {command}",
+    ]
+    return DescribedFile(
+        file=settings.file,
+        rows=profile.n_rows,
+        columns=[column.name for column in profile.columns],
+        target=described.target,
+        warnings=warnings,
+        declaration=settings.declaration,
+        page=settings.page,
+        split=None if proposal is None else proposal.split,
+        next_command=command,
+        text="\n".join(lines),
     )
 
 
@@ -149,20 +193,32 @@ def _write_declaration(settings: DescriptionSettings, sniffed: Sniffed, describe
         partial.write_text(text, encoding="utf-8")
 
 
-def _list_columns(profile: FileProfile, sniffed: Sniffed, settings: DescriptionSettings, next_command: Callable[..., str]) -> str:
+def _list_columns(
+    profile: FileProfile, sniffed: Sniffed, settings: DescriptionSettings, next_command: Callable[..., str]
+) -> DescribedFile:
     """Return the columns with their types, and the command that names one of them as the target."""
     choices = [(shlex.quote(f"target={_quoted(column.name)}"), _summary(column)) for column in profile.columns]
     width = min(max(len(override) for override, _ in choices), MAX_OVERRIDE_WIDTH)
     command = next_command("describe", f"file={_quoted(str(settings.file))}")
     options = ", ".join(f"{key} {getattr(sniffed.options, key)!r}" for key in sniffed.evidence)
-    return "\n".join(
-        [
-            f"{settings.file}: {profile.n_rows:,} rows, {len(profile.columns)} columns{f', {options}' if options else ''}",
-            *(f"  ! {warning}" for warning in sniffed.warnings),
-            *(f"  {override:{width}}  {summary}" for override, summary in choices),
-            "Choose the column to predict, a number, and add its target= to the command:",
-            f"  {command} target=...",
-        ]
+    lines = [
+        f"{settings.file}: {profile.n_rows:,} rows, {len(profile.columns)} columns{f', {options}' if options else ''}",
+        *(f"  ! {warning}" for warning in sniffed.warnings),
+        *(f"  {override:{width}}  {summary}" for override, summary in choices),
+        "Choose the column to predict, a number, and add its target= to the command:",
+        f"  {command} target=...",
+    ]
+    return DescribedFile(
+        file=settings.file,
+        rows=profile.n_rows,
+        columns=[column.name for column in profile.columns],
+        target=None,
+        warnings=list(sniffed.warnings),
+        declaration=None,
+        page=None,
+        split=None,
+        next_command=f"{command} target=...",
+        text="\n".join(lines),
     )
 
 

@@ -24,7 +24,7 @@ from housing.data.settings import TableSettings
 from housing.data.table import Table, read_frame, validate_frame
 from housing.data.typed_files import EXCEL, PARQUET
 from housing.ingestion import printing
-from housing.ingestion.drift import DriftSettings, measure_drift
+from housing.ingestion.drift import Drift, DriftSettings, measure_drift
 from housing.ingestion.feedback_rows import JoinedRow, parse_joined_rows
 from housing.ingestion.new_rows import BadRow, NewRows
 from housing.ingestion.table_index import TableIndex, hash_keys, hash_rows
@@ -78,8 +78,39 @@ class IngestionSettings:
         )
 
 
-def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Iterable[JoinedRow]]) -> int:
-    """Append new rows to the table atomically, save it as a version if it is under DVC, and return the number of rows added.
+@dataclass(frozen=True)
+class IngestedRows:
+    """The new rows of an ingestion.
+
+    Attributes
+    ----------
+    origin
+        The file or the log folder that they come from.
+    table
+        The file of the table.
+    read
+        Rows that were read.
+    added
+        Rows that were appended to the table.
+    duplicates
+        Rows that the table had already, or that occur twice.
+    rejected
+        Rows that do not fit the table. They are set aside.
+    drift
+        The drift of each column, if rows were added.
+    """
+
+    origin: Path
+    table: Path
+    read: int
+    added: int
+    duplicates: int
+    rejected: int
+    drift: list[Drift]
+
+
+def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Iterable[JoinedRow]]) -> IngestedRows:
+    """Append new rows to the table atomically, save it as a version if it is under DVC, and return how many were added.
 
     Prints rejected rows, duplicates, and the drift of the added rows. `read_joined_rows` reads a server's log folder.
 
@@ -100,6 +131,7 @@ def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Itera
         indices = _find_unknown_rows(index, new_rows.table)
         added = new_rows.table.take(indices)
         _report_duplicates(index, len(new_rows.table), added)
+        drifts: list[Drift] = []
         if len(added):
             drifts = measure_drift(index.reference, index.encode(added), settings.drift.significance)
             printing.show_drift(drifts, len(added), index.n_rows, settings.drift)
@@ -114,7 +146,8 @@ def ingest(settings: IngestionSettings, read_joined_rows: Callable[[Path], Itera
             _save_version(path, name)
         elif version is None and len(added):
             show(f"The table is not under DVC. To keep its versions: dvc add {shlex.quote(str(path))}")
-    return len(added)
+    n_fitting = len(new_rows.table)
+    return IngestedRows(origin, path, len(new_rows), len(added), n_fitting - len(added), len(new_rows.bad_rows), drifts)
 
 
 def _require_appendable(table: TableSettings) -> None:

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
@@ -47,7 +47,7 @@ class CheckSkipped(Exception):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of a check: PASSED, SKIPPED or FAILED, and a hint on how to fix it."""
+    """The result of a check: passed, skipped or failed, and a hint on how to fix it."""
 
     state: str
     message: str
@@ -57,6 +57,14 @@ class CheckResult:
     def failed(self) -> bool:
         """Whether something must be fixed."""
         return self.state == FAILED
+
+
+@dataclass(frozen=True)
+class HealthReport:
+    """The results of all checks by name, and the names of those that failed."""
+
+    checks: Mapping[str, CheckResult]
+    failed: list[str]
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,22 @@ from collections.abc import Iterable
 
 from housing.command_line.console import create_console
 from housing.core.printable import show
-from housing.operations.health_checks import PASSED, SKIPPED, CheckResult
+from housing.operations.health_checks import PASSED, SKIPPED, CheckResult, HealthReport
 
 MARKS = {PASSED: ("ok", ""), SKIPPED: ("-", "dim")}
 FAILED_MARK = ("FAILED", "bold red")
 
 
-def show_checks(results: Iterable[tuple[str, CheckResult]]) -> str | None:
-    """Print each result as it arrives. Return a sentence that names the failed checks, or None if all passed."""
-    failed = []
+def show_checks(results: Iterable[tuple[str, CheckResult]]) -> HealthReport:
+    """Print each result as it arrives, and return all of them."""
+    checks: dict[str, CheckResult] = {}
     for name, result in results:
         _show_check(name, result)
-        if result.failed:
-            failed.append(name)
-    if failed:
-        return f"{len(failed)} check{'s' if len(failed) > 1 else ''} failed: {', '.join(failed)}"
-    show("All checks passed.")
-    return None
+        checks[name] = result
+    failed = [name for name, result in checks.items() if result.failed]
+    if not failed:
+        show("All checks passed.")
+    return HealthReport(checks, failed)
 
 
 def _show_check(name: str, result: CheckResult) -> None:

@@ -107,7 +107,7 @@ def retrain(cfg: DictConfig) -> RetrainingSummary:
 
 
 def _retrain(settings: RetrainSettings) -> RetrainingSummary:
-    show(fetch_table(TableSettings.from_config(settings.data)))
+    show(str(fetch_table(TableSettings.from_config(settings.data))))
     table = tables.load(settings.data)
     store = tracking.connect(settings.mlflow)
     key = compute_key(settings, table.fingerprint)

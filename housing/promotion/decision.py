@@ -2,11 +2,9 @@
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from housing.evaluation.paired_test import PairedDifference
-    from housing.evaluation.results import Evaluation
+from housing.evaluation.paired_test import PairedDifference
+from housing.evaluation.results import Evaluation
 
 PROMOTE, HOLD, REJECT, ROLLBACK = "PROMOTE", "HOLD", "REJECT", "ROLLBACK"
 
@@ -50,7 +48,7 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # one record of
     challenger_metrics: dict[str, float] = field(default_factory=dict)
     champion_metrics: dict[str, float] = field(default_factory=dict)
     test_rows: int = 0
-    difference: "PairedDifference | None" = None
+    difference: PairedDifference | None = None
     checks: list[Check] = field(default_factory=list)
     verdict: str = HOLD
     reasons: list[str] = field(default_factory=list)
@@ -58,7 +56,7 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # one record of
     force_reason: str = ""
     version: str | None = None
     served_at: str = ""
-    evaluation: "Evaluation | None" = None
+    evaluation: Evaluation | None = None
 
     @property
     def moves(self) -> bool:

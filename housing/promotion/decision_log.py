@@ -34,6 +34,13 @@ class DecisionRecord:
     metrics: dict[str, float]
 
 
+@dataclass(frozen=True)
+class History:
+    """Past decisions, newest first."""
+
+    decisions: list[DecisionRecord]
+
+
 @contextmanager
 def exclusive(alias: AliasSettings, store: Store) -> Iterator[None]:
     """Hold the lock under which this machine decides about a registered model, and close interrupted decisions."""

@@ -69,6 +69,34 @@ class Outcome:  # pylint: disable=too-many-instance-attributes  # the record of 
             return None
 
 
+@dataclass(frozen=True)
+class TrainingResult:
+    """A run, or the jobs of a sweep.
+
+    Attributes
+    ----------
+    metric
+        The metric that ranks runs.
+    folder
+        The folder of the run or of the sweep.
+    jobs
+        The run alone, or each job that started, in the order of the sweep.
+    best_run_id
+        The run with the best metric; None if no job finished, or if jobs were scored on different rows.
+    sweep_run_id
+        MLflow's run of the sweep; None for a run of its own.
+    leaderboard
+        The page about the sweep.
+    """
+
+    metric: str
+    folder: str
+    jobs: list[Outcome]
+    best_run_id: str | None
+    sweep_run_id: str | None = None
+    leaderboard: Path | None = None
+
+
 def _shorten(override: str) -> str:
     """Shorten an override to the last part of its name, and a number to four digits."""
     name, _, value = override.partition("=")

@@ -7,11 +7,17 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
+from housing.command_line.output import Document
 from housing.core.config import SWEEP_RUN
 
 _received: list[int] = []  # signals that ask this process to end
+
+
+def run_and_exit(main: Callable[[], Any]) -> NoReturn:
+    """Run the train command and exit with its code, after its sweep is closed."""
+    sys.exit(run_and_close(main))
 
 
 def run_and_close(main: Callable[[], Any]) -> int:
@@ -53,9 +59,12 @@ def _close_sweep(interrupted: bool) -> int:
     """Close the sweep of this process and return its exit code."""
     from housing.sweeps.sweep import Sweep
 
-    if Sweep.current is None or Sweep.current.close(interrupted):
+    if Sweep.current is None:
         return 0
-    return 1
+    is_complete = Sweep.current.close(interrupted)
+    if Document.current is not None:
+        Document.current.result = Sweep.current.result()
+    return int(not is_complete)
 
 
 def _handle_sigterm(number: int, _frame: FrameType | None) -> None:

@@ -181,6 +181,12 @@ def best_outcomes(outcomes: list[Outcome], metric: str) -> list[Outcome]:
     return list(best.values())
 
 
+def best_run_id(outcomes: list[Outcome], metric: str) -> str | None:
+    """Return the run with the best metric, or None if none finished, or if they were scored on different rows."""
+    best = best_outcomes(outcomes, metric)
+    return best[0].run_id if len(best) == 1 else None
+
+
 def _loss(outcome: Outcome, metric: str) -> float:
     return as_loss(metric, outcome.metrics[metric])
 

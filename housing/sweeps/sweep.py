@@ -27,12 +27,12 @@ from housing.core.printable import show
 from housing.data.settings import parse_schema
 from housing.data.split import split
 from housing.plots import run_figures
-from housing.runs.outcome import OUTCOME_FILE, Outcome
+from housing.runs.outcome import OUTCOME_FILE, Outcome, TrainingResult
 from housing.runs.run import BUNDLE, FIGURES, HOLDOUT, log_bundle, write_stop_file
 from housing.streaming.loading import load
 from housing.sweeps import leaderboard, printing
 from housing.sweeps.live_view import LiveView
-from housing.sweeps.ranking import Ranking, best_outcomes
+from housing.sweeps.ranking import Ranking, best_outcomes, best_run_id
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.tracking.runs import Run
@@ -159,6 +159,18 @@ class Sweep(Callback):
             self.run.close("FAILED")
             raise
         return complete
+
+    def result(self) -> TrainingResult:
+        """Return the jobs and the best run, for programs."""
+        outcomes, page = read_outcomes(self.folder), self.folder / leaderboard.PAGE_FILE
+        return TrainingResult(
+            metric=self.metric,
+            folder=str(self.folder),
+            jobs=outcomes,
+            best_run_id=best_run_id(outcomes, self.metric),
+            sweep_run_id=self.run.id,
+            leaderboard=page if page.is_file() else None,
+        )
 
     def _finalize(self) -> bool:
         """Publish the results and return whether every expected job completed."""

@@ -2,8 +2,18 @@
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from housing.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class VersionAtAlias:
+    """The version of a registered model at an alias; None if the alias is unset."""
+
+    registered_model: str
+    alias: str
+    version: str | None
 
 
 def require_declared_alias(name: str, aliases: Mapping[str, str | None], key: str = "alias") -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from housing.traffic.candidate import CandidateCounts
@@ -10,6 +11,14 @@ from housing.traffic.errors import ErrorComparison
 from housing.traffic.logged_rows import LogCounts
 
 QUANTILES = (0.5, 0.9, 0.99)  # of the absolute differences
+
+
+@dataclass(frozen=True)
+class ReplayDocument:
+    """A replay for programs: its page, and its numbers by name."""
+
+    page: Path
+    numbers: dict[str, Any]
 
 
 @dataclass(frozen=True)

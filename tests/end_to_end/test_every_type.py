@@ -151,8 +151,8 @@ def test_feedback_becomes_rows_of_the_table_in_its_own_notation(shop: Shop, monk
     wait_for(lambda: sum(row["id"] == answer.id for row in read_joined_rows(shop.log)) == len(NEW), "the labels are joined")
     monkeypatch.setenv("HOUSING_HOME", str(shop.home))
     settings = IngestionSettings.from_config(config("ingest", "data=goods", "source=feedback"))
-    assert ingest(settings, read_joined_rows) == len(NEW)
-    assert ingest(settings, read_joined_rows) == 0
+    assert ingest(settings, read_joined_rows).added == len(NEW)
+    assert ingest(settings, read_joined_rows).added == 0
     frame = data.read_frame(shop.home / "new.csv", settings.table.schema, settings.table.read)
     table = data.load(config("train", "data=goods").data)
     added = table.schema.encode_frame(frame)

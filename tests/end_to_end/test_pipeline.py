@@ -31,7 +31,7 @@ MODELS = ("linear", "decision_tree", "xgboost")
 def prepare_rentals(out: Path) -> str:
     """Write the prepared rentals."""
     cfg = config("prepare", "data=rentals", f"out={out}")
-    return prepare(TableSettings.from_config(cfg.data), SplitSettings.from_config(cfg.split), Path(cfg.out))
+    return str(prepare(TableSettings.from_config(cfg.data), SplitSettings.from_config(cfg.split), Path(cfg.out)))
 
 
 def test_a_prepared_table_equals_its_source(home: Path) -> None:

@@ -56,11 +56,11 @@ def main() -> None:
     patch = pytest.MonkeyPatch()
     if role == "reads":
         patch.setattr(Bundle, "read", before(Bundle.read, read))
-        train.cli()
+        train.main()
     patch.setattr(sweep.Sweep, "close", before(sweep.Sweep.close, close))
     patch.setattr(sweep, "machine_lock", before(machine_lock, (steps / "removing").touch))
     with marked(steps / "ended"):
-        train.cli()
+        train.main()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ SYNTHETIC = ("data=synthetic", "data.rows=50")
 
 def fetch(*overrides: str) -> str:
     """Fetch a table in this process."""
-    return fetch_table(TableSettings.from_config(config("fetch", *overrides).data))
+    return str(fetch_table(TableSettings.from_config(config("fetch", *overrides).data)))
 
 
 def test_a_synthetic_table_depends_on_its_seed_alone(home: Path) -> None:

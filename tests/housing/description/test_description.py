@@ -46,7 +46,7 @@ def described(tmp_path: Path, columns: Mapping[str, Any], **options: Any) -> tup
     if "y" not in frame:
         frame["y"] = (3 * NOISE + RANDOM.normal(size=ROWS)).round(3)
     frame.to_csv(tmp_path / "t.csv", index=False, **options)
-    out = describe(settings(tmp_path / "t.csv", overwrite=True), next_command)
+    out = describe(settings(tmp_path / "t.csv", overwrite=True), next_command).text
     text = (tmp_path / "data" / "t.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text), text, out
 
@@ -208,21 +208,21 @@ def test_duplicates_and_a_capped_or_skewed_target_are_found(tmp_path: Path) -> N
     frame.iloc[10] = frame.iloc[3]
     frame["a"] = np.where(frame.index == 20, frame.a[4], frame.a)
     frame.to_csv(tmp_path / "t.csv", index=False)
-    out = describe(settings(tmp_path / "t.csv"), next_command)
+    out = describe(settings(tmp_path / "t.csv"), next_command).text
     assert "1 of 600 rows are duplicates of an earlier row" in out
     assert "2 of 600 rows have the features of an earlier row" in out
     assert re.search(r"'y' looks capped: .* % of the rows have the highest value, 3\.", out)
     frame.assign(y=np.exp(2 * random.normal(size=600))).to_csv(tmp_path / "t.csv", index=False)
-    out = describe(settings(tmp_path / "t.csv", overwrite=True), next_command)
+    out = describe(settings(tmp_path / "t.csv", overwrite=True), next_command).text
     assert "'y' is heavily skewed" in out and "Train with target.transform=auto" in out
     frame.assign(y=np.exp(2 * random.normal(size=600)) - 1).to_csv(tmp_path / "t.csv", index=False)
-    out = describe(settings(tmp_path / "t.csv", overwrite=True), next_command)
+    out = describe(settings(tmp_path / "t.csv", overwrite=True), next_command).text
     assert "'y' is heavily skewed" in out and "target.transform" not in out
 
 
 def test_rows_of_another_length_and_without_a_target_are_counted(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b,y\n1,2,3\n1,2\n4,5,\n7,8,9\n" + "1.5,2,3\n2.5,4,1\n" * 30, encoding="utf-8")
-    out = describe(settings(tmp_path / "t.csv"), next_command)
+    out = describe(settings(tmp_path / "t.csv"), next_command).text
     assert "1 rows do not have 3 cells (line 3 has 2). Training refuses the file" in out
     assert "1 of 63 rows have no 'y', the target" in out
 
@@ -250,7 +250,7 @@ def test_each_guess_stands_beside_its_evidence(tmp_path: Path) -> None:
 
 def test_without_a_target_the_columns_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('"Price (EUR)",kind\n1.5,a\n,b\n', encoding="utf-8")
-    out = describe(settings(tmp_path / "t.csv", target=None), next_command)
+    out = describe(settings(tmp_path / "t.csv", target=None), next_command).text
     assert re.search(r"""'target="Price \(EUR\)"' +number, 1.5 to 1.5, 1 missing""", out)
     assert "target=kind" in out and "text, such as 'a', 'b'" in out
     assert "add its target= to the command:\n  python -m housing.describe file=" in out
@@ -385,7 +385,7 @@ def test_one_pair_of_equal_rows_is_no_reason_against_a_key(tmp_path: Path) -> No
     n_rows = 200
     frame = pd.DataFrame({"id": range(n_rows), "x": [*range(n_rows - 1), 0], "y": RANDOM.normal(size=n_rows)})
     frame.to_csv(tmp_path / "t.csv", index=False)
-    out = describe(settings(tmp_path / "t.csv"), next_command)
+    out = describe(settings(tmp_path / "t.csv"), next_command).text
     assert yaml.safe_load((tmp_path / "data" / "t.yaml").read_text(encoding="utf-8"))["columns"]["id"]["role"] == "key"
     assert "the default split=hash does that too, since 'id' is the key" in out
 

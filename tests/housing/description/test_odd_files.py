@@ -42,7 +42,7 @@ def describe_file(path: Path, target: str = "y", **read: Any) -> Described:
     """Describe a file, and read it with the unedited declaration."""
     folder = path.parent
     settings = DescriptionSettings(path, target, "t", folder, folder / "t.html", folder / "data", read=read)
-    out = describe(settings, lambda name, *overrides: " ".join([f"housing.{name}", *overrides]))
+    out = describe(settings, lambda name, *overrides: " ".join([f"housing.{name}", *overrides])).text
     declared = yaml.safe_load((folder / "data" / "t.yaml").read_text(encoding="utf-8"))
     table = read_table(TableSettings.from_config(OmegaConf.create({**declared, "path": str(path)})))
     return Described(declared, out, len(table), table.matrix[0].tolist())

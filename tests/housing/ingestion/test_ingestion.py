@@ -44,7 +44,7 @@ def write_file(home: Path, *lines: str, header: str = HEADER) -> Path:
 
 def ingest_rentals(*overrides: str) -> int:
     """Run the ingestion of the rentals in this process."""
-    return ingest(IngestionSettings.from_config(config("ingest", "data=rentals", *overrides)), read_joined_rows)
+    return ingest(IngestionSettings.from_config(config("ingest", "data=rentals", *overrides)), read_joined_rows).added
 
 
 def ingest_file(file: Path, *overrides: str) -> int:
@@ -274,7 +274,7 @@ def test_an_ingest_saves_a_new_version_and_the_previous_one_stays_available(vers
     assert after is not None and after.matches(table_path(versioned))
     dvc(versioned, "push", "--quiet")
     git(versioned, "checkout", "--quiet", "data/rentals.csv.dvc")
-    assert "pulled by DVC" in fetch_table(TableSettings.from_config(config("fetch", "data=rentals").data))
+    assert "pulled by DVC" in fetch_table(TableSettings.from_config(config("fetch", "data=rentals").data)).state
     assert table_path(versioned).read_bytes() == before
 
 

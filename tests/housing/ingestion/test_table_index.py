@@ -19,7 +19,7 @@ def ingest_rows(home: Path, seed: int, *overrides: str, n_rows: int = 30) -> int
     """Add rows to the rentals."""
     rentals_frame(n_rows, seed).to_csv(home / "new.csv", index=False)
     cfg = config("ingest", "data=rentals", f"file={home / 'new.csv'}", *overrides)
-    return ingest(IngestionSettings.from_config(cfg), lambda _: [])
+    return ingest(IngestionSettings.from_config(cfg), lambda _: []).added
 
 
 def index_of(home: Path) -> Path:

@@ -455,7 +455,7 @@ def test_the_promoted_model_predicts_a_file(home: Path) -> None:
     frame = rentals_frame(50, seed=3)
     frame.to_csv(home / "rows.csv", index=False)
     cfg = config("predict", "data=rentals", f"file={home}/rows.csv", f"out={home}/out.csv", "source=models:/housing-rentals/1")
-    assert predict(cfg) == f"50 rows predicted by models:/housing-rentals/1, written to {home}/out.csv"
+    assert str(predict(cfg)) == f"50 rows predicted by models:/housing-rentals/1, written to {home}/out.csv"
     predicted = pd.read_csv(home / "out.csv")
     assert score(predicted.rent_predicted.to_numpy(), frame.rent.to_numpy(), None)["rmse"] < 60
     assert (home / "out.csv").read_text().startswith("area,rooms,furnished,quarter,built,rent,rent_predicted\n")

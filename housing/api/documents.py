@@ -1,0 +1,44 @@
+"""Documents of output=json: the type of each command's result."""
+
+from typing import Any
+
+from housing.command_line.console import WrittenFile
+from housing.command_line.json_schema import document_schema
+from housing.data.batch_prediction import Predictions
+from housing.data.download import FetchedTable
+from housing.data.preparation import PreparedTable
+from housing.description.description import DescribedFile
+from housing.ingestion.ingestion import IngestedRows
+from housing.operations.health_checks import HealthReport
+from housing.operations.retraining_summary import RetrainingSummary
+from housing.promotion.decision import Decision
+from housing.promotion.decision_log import History
+from housing.runs.comparison import Reproduction
+from housing.runs.outcome import TrainingResult
+from housing.serve import StartedServer
+from housing.tracking.aliases import VersionAtAlias
+from housing.traffic.result import ReplayDocument
+
+RESULTS: dict[str, type] = {
+    "alias": VersionAtAlias,
+    "describe": DescribedFile,
+    "doctor": HealthReport,
+    "fetch": FetchedTable,
+    "history": History,
+    "ingest": IngestedRows,
+    "predict": Predictions,
+    "prepare": PreparedTable,
+    "promote": Decision,
+    "replay": ReplayDocument,
+    "report": WrittenFile,
+    "reproduce": Reproduction,
+    "retrain": RetrainingSummary,
+    "rollback": Decision,
+    "serve": StartedServer,
+    "train": TrainingResult,
+}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of each command's document."""
+    return {command: document_schema(command, result) for command, result in RESULTS.items()}
