@@ -1,6 +1,5 @@
 """Hydra configuration: its folder, its resolver of the home folder, instantiation of nodes, and YAML."""
 
-import sys
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from housing.core.environment import CONFIG_FOLDER, own_project, project_home
+from housing.core.environment import CONFIG_FOLDER, project_home
 from housing.core.errors import HousingError, TargetError
+from housing.core.own_project import make_own_modules_importable
 
 CONF = str(CONFIG_FOLDER)
 SWEEP_RUN = "HOUSING_SWEEP_RUN"  # environment variable of a sweep's jobs: the ID of their parent run
@@ -29,20 +29,13 @@ def instantiate(node: DictConfig, *arguments: Any) -> Any:
     HousingError, OSError, HTTPException
         As raised by the target itself, without Hydra's wrapper.
     """
-    _make_own_modules_importable()
+    make_own_modules_importable()  # a `_target_` may name one of them
     try:
         return hydra_instantiate(node, *arguments)
     except InstantiationException as error:
         if isinstance(error.__cause__, HousingError | OSError | HTTPException):
             raise error.__cause__ from None
         raise TargetError(str(error)) from error
-
-
-def _make_own_modules_importable() -> None:
-    """Put the folder of the project of one's own on Python's path: a `_target_` may name a module in it."""
-    project = own_project()
-    if project is not None and str(project) not in sys.path:
-        sys.path.insert(0, str(project))
 
 
 def read_yaml(path: Path) -> Any:

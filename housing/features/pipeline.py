@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
+from housing.core.own_project import import_own_block
 from housing.features.applicability import ApplicabilityDomain
 from housing.features.encoding import CHUNK, Encoder, in_precision
 from housing.features.gaussian_process import LocalGaussianProcess
@@ -61,7 +62,7 @@ class UsesTargets(Block, Protocol):
         """
 
 
-# A closed list: a bundle can name these classes and no others.
+# A closed list: a bundle can name these classes, those that housing.yaml of a project declares, and no others.
 BLOCKS: dict[str, Callable[..., Block]] = {
     "rotation": Rotation,
     "distance": LandmarkDistances,
@@ -249,9 +250,12 @@ def _fit_block(block: Block, matrix: Matrix, target: Vector, weight: Vector | No
 def _make_block(schema: Schema, label: str, config: Mapping[str, Any]) -> Block:
     parameters = {key: value for key, value in config.items() if key != "block"}
     name = config.get("block", label)
-    if name not in BLOCKS:
-        raise ConfigError(f"Unknown block {name!r}. Blocks: {', '.join(BLOCKS)}.")
+    block: Callable[..., Block] | None = BLOCKS.get(name) or import_own_block(name)
+    if block is None:
+        raise ConfigError(
+            f"Unknown block {name!r}. Blocks: {', '.join(BLOCKS)}, and feature_blocks in the project's housing.yaml."
+        )
     try:
-        return BLOCKS[name](schema, **parameters)
+        return block(schema, **parameters)
     except TypeError as error:
         raise ConfigError(f"Block {name}: {error}") from error

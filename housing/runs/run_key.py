@@ -10,6 +10,7 @@ from typing import Any
 
 from housing.core.environment import COMMIT_TAG, CONFIG_FOLDER, PACKAGE, commit, libraries, optional_libraries, own_project
 from housing.core.files import sha256
+from housing.core.own_project import ProjectFile
 from housing.data.split import Split
 from housing.data.table import Table
 from housing.streaming.settings import MEMORY
@@ -75,7 +76,9 @@ def _own_modules(config: Mapping[str, Any]) -> str | None:
     packages = [path.parent for path in sorted(project.glob("*/__init__.py"))]
     files = [*sorted(project.glob("*.py")), *(file for package in packages for file in sorted(package.rglob("*.py")))]
     names = {path.stem for path in files if path.parent == project} | {package.name for package in packages}
-    return _hash(files, project) if any(target.partition(".")[0] in names for target in _targets(config)) else None
+    own_blocks = ProjectFile.read().feature_blocks
+    used = {target.partition(".")[0] for target in _targets(config)} & names or {*_block_names(config)} & own_blocks.keys()
+    return _hash(files, project) if used else None
 
 
 def _targets(node: Any) -> Iterator[str]:
@@ -84,6 +87,14 @@ def _targets(node: Any) -> Iterator[str]:
         yield node["_target_"]
     for item in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
         yield from _targets(item)
+
+
+def _block_names(node: Any) -> Iterator[str]:
+    """Yield the name of each block of features that a config uses, in the features of the run and in those of its members."""
+    if isinstance(node, Mapping) and isinstance(node.get("blocks"), Mapping):
+        yield from (block.get("block", label) for label, block in node["blocks"].items() if isinstance(block, Mapping))
+    for item in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
+        yield from _block_names(item)
 
 
 def _teacher_files(node: Any) -> dict[str, str]:

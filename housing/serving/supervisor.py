@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from housing.core import model_list
-from housing.core.environment import PROJECT
+from housing.core.environment import HOME_VARIABLE, PROJECT, own_project
 from housing.core.errors import ConfigError
 from server.core.settings import ENV_PREFIX
 
@@ -29,7 +29,9 @@ Sidecars = Mapping[str, tuple[list[str], Mapping[str, str]]]  # arguments and en
 def server_environment(serve: Mapping[str, object]) -> dict[str, str]:
     """Return the environment of the server's processes: this process's variables and the settings of `serve`."""
     values = {name: _models_text(value) if name == "models" else str(value) for name, value in serve.items()}
-    return {**os.environ, **{ENV_PREFIX + str(name).upper(): value for name, value in values.items()}}
+    project = own_project()  # its feature blocks; the processes run in another folder
+    home = {} if project is None else {HOME_VARIABLE: str(project)}
+    return {**os.environ, **home, **{ENV_PREFIX + str(name).upper(): value for name, value in values.items()}}
 
 
 def _models_text(models: object) -> str:

@@ -1,0 +1,139 @@
+"""A wheel in an environment without a clone: a new project, from its table to predictions, from another working directory."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from housing.core.environment import PROJECT
+
+pytestmark = pytest.mark.long
+
+SOURCES = ("conf", "housing", "hydra_plugins", "server", "setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+MODULE = """
+import numpy as np
+from sklearn.tree import DecisionTreeRegressor
+
+
+def small_tree(max_depth: int, random_state: int = 0) -> DecisionTreeRegressor:
+    return DecisionTreeRegressor(max_depth=max_depth, random_state=random_state)
+
+
+def worst_error(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    return float(np.max(np.abs(y_true - y_pred)))
+"""
+MODEL = """
+name: small_tree
+nan_handling: impute
+estimator:
+  _target_: own.small_tree
+  max_depth: 3
+"""
+FEATURES = """
+defaults:
+  - none
+  - _self_
+name: logs
+blocks:
+  log: {columns: [area]}
+"""
+BLOCK = """
+import numpy as np
+
+
+class Logarithms:
+    is_local = False
+
+    def __init__(self, schema, columns):
+        self.input_columns = [schema.index(name) for name in columns]
+        self.names = [f"log_{name}" for name in columns]
+        self.arrays = {}
+
+    def fit(self, matrix, target):
+        return self
+
+    def transform(self, matrix):
+        return np.log(matrix[:, self.input_columns])
+"""
+METRIC = """
+worst_error:
+  _target_: own.worst_error
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with the wheel, which sees the libraries of this environment, but not the clone."""
+    folder = tmp_path_factory.mktemp("wheel")
+    (folder / "source").mkdir()
+    for source in (PROJECT / name for name in SOURCES):
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("*.so", "__pycache__")
+            shutil.copytree(source, folder / "source" / source.name, ignore=ignored)
+        else:
+            shutil.copy(source, folder / "source")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(folder / "source")]
+    subprocess.run(build, check=True)
+    venv.create(folder / "venv", symlinks=True)
+    (packages,) = (folder / "venv" / "lib").glob("*/site-packages")
+    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([*pip, f"--python={folder}/venv/bin/python", "install", "--no-deps", str(wheel)], check=True)
+    return folder / "venv" / "bin"
+
+
+@pytest.fixture
+def run(environment: Path, tmp_path: Path) -> Callable[..., str]:
+    """Run a program of the environment in a folder below the test's own, and return what it prints."""
+    environ = {name: value for name, value in os.environ.items() if name not in ("HOUSING_HOME", "PYTHONPATH")}
+
+    def run_in(folder: str, program: str, *arguments: str) -> str:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        command = [str(environment / program), *arguments]
+        done = subprocess.run(command, cwd=tmp_path / folder, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run_in
+
+
+def test_from_an_empty_folder_to_predictions(run: Callable[..., str], environment: Path, tmp_path: Path) -> None:
+    compiled = "import housing, housing.bundle.tree_walker, housing.features.spatial_kernels; print(housing.__file__)"
+    assert run(".", "python", "-c", compiled).startswith(str(environment.parent))
+    assert "train      Fit one model" in run(".", "housing")
+
+    run(".", "housing", "new", "flats")
+    project = tmp_path / "flats"
+    shutil.copy(PROJECT / "docs" / "tutorials" / "rentals.csv", project / "data")
+    assert "conf/data/rentals.yaml" in run("flats/notebooks", "housing", "describe", "file=../data/rentals.csv", "target=rent")
+    marker = project / "housing.yaml"
+    marker.write_text("overrides: [data=rentals, features=logs]\nfeature_blocks: {log: blocks.Logarithms}\n", encoding="utf-8")
+    (project / "blocks.py").write_text(BLOCK, encoding="utf-8")
+
+    (project / "own.py").write_text(MODULE, encoding="utf-8")
+    for name, text in (("model/small_tree", MODEL), ("features/logs", FEATURES), ("metric_functions/worst_error", METRIC)):
+        (project / "conf" / name).parent.mkdir()
+        (project / "conf" / f"{name}.yaml").write_text(text, encoding="utf-8")
+    sweep = ["-m", "model=linear,small_tree", "metric_functions=worst_error", "metric=worst_error", "hydra/launcher=processes"]
+    assert "worst_error" in run("flats/notebooks", "housing", "train", *sweep, "figures=false")
+    one = ["train", "model=small_tree", "figures=false"]
+    assert ": fitted" in run("flats/notebooks", "housing", *one)
+    assert ": fitted" not in run("flats", "python", "-m", "housing.train", *one[1:])
+    (project / "own.py").write_text(f"{MODULE}\n# changed\n", encoding="utf-8")
+    assert ": fitted" in run("flats/notebooks", "housing", *one)
+
+    assert "staging is version 1" in run("flats/notebooks", "housing", "promote", "gate.min_rows=90")
+    run("flats/notebooks", "housing", "predict", "file=../data/rentals.csv", "out=predicted.csv")
+    assert len((project / "notebooks" / "predicted.csv").read_text(encoding="utf-8").splitlines()) == 601
+    code = "from housing import Project; print(Project('..').load().features)"
+    assert run("flats/notebooks", "python", "-c", code) == "['area', 'rooms', 'furnished', 'quarter', 'built']\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"flats"}
+    assert "passed" in run("flats", "python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert "+overrides: []" in run("flats/notebooks", "housing", "new", "--update")
