@@ -176,7 +176,8 @@ class Project:
         with log.open("wb") as output, self._start("serve", words, stdout=output) as process:
             try:
                 if not wait_until_ready(url, process, READY_SECONDS):
-                    raise HousingError(f"The server is not ready. Its output ({log}) ends with:\n{last_lines(log, 10)}")
+                    reason = f"was not ready within {READY_SECONDS:g} s" if process.poll() is None else "ended"
+                    raise HousingError(f"The server {reason}. Its output ({log}) ends with:\n{last_lines(log, 10)}")
                 yield url
             finally:
                 process.terminate()
