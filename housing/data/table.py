@@ -212,7 +212,9 @@ def _read_table(path: Path, digest: str, schema_json: str, options: ReadOptions)
     schema = Schema.from_dict(json.loads(schema_json))
     if path.suffix == PARQUET and SPLIT_COLUMN in parquet_columns(path):
         return validate_frame(schema, *_read_prepared(path))
-    return validate_frame(schema, read_frame(path, schema, options), digest)
+    if any(column.is_learned for column in schema.features):  # levels are those of all rows
+        return validate_frame(schema, read_frame(path, schema, options), digest)
+    return _validate_frames(schema, map(pd.DataFrame, read_typed_batches(path, schema, options)), digest)
 
 
 def _read_prepared(path: Path) -> tuple[pd.DataFrame, str]:
@@ -274,20 +276,43 @@ def validate_frame(schema: Schema, frame: pd.DataFrame, digest: str) -> Table:
     schema = learn_levels(
         schema, {column.name: exact_values(frame[column.name]) for column in schema.features if column.is_learned}
     )
-    checked = check_rows(schema, frame)
-    violations = ViolationLog()
-    violations.add(checked.violations)
-    violations.raise_if_any(schema, len(frame))
-    report_unlabelled(schema, len(frame), len(checked.labelled))
-    matrix, labelled = checked.matrix, checked.labelled
-    matrix = matrix if len(labelled) == len(matrix) else matrix[labelled]
+    return _validate_frames(schema, [frame], digest)
+
+
+def _validate_frames(schema: Schema, frames: Iterable[pd.DataFrame], digest: str) -> Table:
+    """Convert frames of consecutive rows to a table, as `validate_frame`. The levels of the schema are learned already."""
     names = [*(column.name for column in checked_columns(schema)), *schema.texts.names.values()]  # the matrix has the others
-    frame = frame[names].iloc[labelled]
+    matrix, violations, n_rows = np.empty((0, len(schema.features))), ViolationLog(), 0
+    targets: list[Vector] = []
+    others: list[pd.DataFrame] = []
+    for frame in frames:
+        schema.require_table_columns(list(frame.columns))
+        checked = check_rows(schema, frame)
+        violations.add(checked.violations, n_rows)
+        n_rows += len(frame)
+        are_all = len(checked.labelled) == len(frame)
+        matrix = _append_rows(matrix, checked.matrix if are_all else checked.matrix[checked.labelled])
+        targets.append(checked.target)
+        others.append(frame[names].iloc[checked.labelled])
+    violations.raise_if_any(schema, n_rows)
+    report_unlabelled(schema, n_rows, len(matrix))
+    frame = others[0] if len(others) == 1 else pd.concat(others, ignore_index=True)
     keys = [exact_values(frame[column.name]) for column in schema.columns if column.role == "key"]
-    table = make_table(schema, matrix, checked.target, list(zip(*keys, strict=True)), digest, schema.texts.from_frame(frame))
+    target = np.concatenate(targets)
+    table = make_table(schema, matrix, target, list(zip(*keys, strict=True)), digest, schema.texts.from_frame(frame))
     return replace(
         table, weight=read_weights(schema, frame), times=encode_times(schema, frame), identifiers=_identifiers(schema, frame)
     )
+
+
+def _append_rows(matrix: Matrix, rows: Matrix) -> Matrix:
+    """Return the rows of both. The matrix grows in place: the pages of a large one move, and no row is in memory twice."""
+    if matrix.shape[0] == 0:
+        return rows
+    n_rows = len(matrix)
+    matrix.resize((n_rows + len(rows), matrix.shape[1]), refcheck=False)
+    matrix[n_rows:] = rows
+    return matrix
 
 
 def weight_column(schema: Schema) -> Column | None:

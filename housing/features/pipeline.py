@@ -163,7 +163,7 @@ class Features:
     def transform_in_precision(self, matrix: Matrix, precision: type[np.floating[Any]]) -> NDArray[Any]:
         """Return the columns of new rows in a precision. Those in float32 are computed a chunk of rows at a time."""
         if precision is np.float64:
-            return self.transform(matrix)
+            return self.transform(matrix[:])
         columns = np.empty((len(matrix), len(self.names)), dtype=precision)
         for start in range(0, len(matrix), CHUNK):
             rows = slice(start, start + CHUNK)

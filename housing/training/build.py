@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from housing.bundle.bundle import Bundle
 from housing.bundle.ensemble import Ensemble, Member
 from housing.core.environment import commit, libraries
+from housing.data.selected_rows import select_rows
 from housing.data.split import Rows, Split
 from housing.data.table import Table, weight_column
 from housing.estimators.onnx_export import export_and_verify
@@ -124,7 +125,7 @@ def build(
     on_fit(HoldoutPredictions(check_rows, predicted[checked], calibration, export_boosters(model)))
     bundle = build_bundle(model, table, fit_rows, check_rows, settings.parity_tolerance)
     bundle.interval = interval
-    _describe_rows(settings, bundle, table.matrix[fit_rows], predicted)
+    _describe_rows(settings, bundle, select_rows(table.matrix, fit_rows), predicted)
     check_matrix = table.matrix[check_rows][:]  # in memory, if the table is not
     _select_golden_rows(settings, bundle, table.take(check_rows[_is_accepted(table.schema, check_matrix)]))
     metrics |= measure_cost(bundle, check_matrix)

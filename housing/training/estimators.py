@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from housing.bundle.ensemble import Ensemble
 from housing.core.errors import ConfigError, TargetError
+from housing.data.selected_rows import select_rows
 from housing.data.split import Rows
 from housing.data.table import Table
 from housing.estimators.boosting import (
@@ -133,11 +134,11 @@ def fit_features(specs: Sequence[EstimatorSpec], index: int, table: Table, rows:
         return _fit_streamed_features(features, index, table, rows, validation)
     precision = precision_of(spec.create_estimator() for spec in specs)
     target, weight = table.target[rows], table.weight_of(rows)
-    columns = features.fit_transform(table.matrix[rows], target, weight, precision)
+    columns = features.fit_transform(select_rows(table.matrix, rows), target, weight, precision)
     masked = None if features.applicability is None else features.local_columns
     if validation is None:
         return FittedFeatures(features, index, columns, target, weight, masked, None, None)
-    validation_set = features.transform_in_precision(table.matrix[validation], precision), table.target[validation]
+    validation_set = features.transform_in_precision(select_rows(table.matrix, validation), precision), table.target[validation]
     return FittedFeatures(features, index, columns, target, weight, masked, validation_set, table.weight_of(validation))
 
 
