@@ -21,6 +21,7 @@ MARKER = "housing.yaml"  # a folder with this file is a project of one's own
 OWN_CONFIG_PROVIDER = "project"  # Hydra's name for the source of its config files
 HOME_VARIABLE = "HOUSING_HOME"  # environment variable: the folder of data, store and outputs
 COMMIT_TAG = "mlflow.source.git.commit"  # the name is defined by MLflow
+MAX_DIFF = 200_000  # characters of the changes that are not committed, as a run keeps them
 LIBRARIES = ("numpy", "scikit-learn", "xgboost-cpu" if sys.platform != "darwin" else "xgboost")
 
 OPTIONAL_LIBRARIES = ("catboost", "lightgbm")  # the extra `boosters`
@@ -74,3 +75,21 @@ def _commit(folder: Path) -> tuple[str, bool]:
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
     return head, bool(status)
+
+
+def uncommitted_changes() -> str:
+    """Return what differs from the Git commit as a diff, shortened if it is long; "" if nothing does."""
+    return _uncommitted_changes(project_folder()) if commit()[1] else ""
+
+
+@functools.lru_cache
+def _uncommitted_changes(folder: Path) -> str:
+    git = ["git", "-C", str(folder)]
+    try:
+        untracked = subprocess.run([*git, "ls-files", "--others", "--exclude-standard"], capture_output=True, check=True).stdout
+        diff = subprocess.run([*git, "diff", "HEAD"], capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    names = "".join(f"# untracked: {name}\n" for name in untracked.decode(errors="replace").splitlines())
+    text = names + diff.decode(errors="replace")
+    return text if len(text) <= MAX_DIFF else f"{text[:MAX_DIFF]}\n# shortened to {MAX_DIFF:,} of {len(text):,} characters\n"

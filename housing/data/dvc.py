@@ -1,5 +1,6 @@
 """Data versions: DVC's cache and remote, used through its command line, and the `.dvc` file that git tracks."""
 
+import functools
 import hashlib
 import json
 import subprocess
@@ -59,6 +60,22 @@ def tracked_version(table: Path) -> Version | None:
             f"{path} names no version of {table.name} ({type(error).__name__}: {error})."
             f" Restore it from git, or write it again: dvc add {table}"
         ) from error
+
+
+def present_version(table: Path) -> str | None:
+    """Return the MD5 checksum of a table's file if it is the version that git names, else None."""
+    version = tracked_version(table)
+    if version is None or not table.is_file():
+        return None
+    status = table.stat()
+    return version.md5 if status.st_size == version.size and _md5(table, status.st_mtime_ns) == version.md5 else None
+
+
+@functools.lru_cache
+def _md5(path: Path, _modified: int) -> str:
+    """Return the MD5 checksum of a file, computed once until the file is modified."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, functools.partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def pull(table: Path) -> None:

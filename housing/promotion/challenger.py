@@ -194,7 +194,7 @@ def _refit(run: RunRecord, store: Store, test_set: TestSet) -> None:
         directory = Path(name)
         bundle.write(directory / BUNDLE)
         holdouts[0].write(directory / HOLDOUT)
-        log_bundle(run.run, directory, test_set.table.schema)
+        log_bundle(run.run, directory, bundle)
     run.run.log(tags={"housing.refitted": "true"})
 
 

@@ -9,6 +9,7 @@ from housing.core.locks import machine_lock
 from housing.promotion.decision import PROMOTE, ROLLBACK, Decision
 from housing.promotion.server_status import wait_for_version
 from housing.promotion.settings import AliasSettings
+from housing.promotion.version_text import describe_move
 from housing.tracking import tags
 from housing.tracking.runs import Run, RunRecord
 from housing.tracking.store import Store
@@ -84,6 +85,7 @@ def apply_decision(alias: AliasSettings, store: Store, record: Run, decision: De
     if decision.verdict == PROMOTE:
         store.registry.tag_version(alias.registered_model, version, f"{tags.DECISION}.{alias.name}", decision.to_json())
     store.registry.move_alias(alias.registered_model, alias.name, decision.previous_version, version)
+    store.registry.append_description(alias.registered_model, version, describe_move(decision))
 
 
 def wait_for_server(alias: AliasSettings, store: Store, record: Run, decision: Decision) -> None:

@@ -10,7 +10,7 @@ from housing.core.errors import BundleError, SmokeTestTimeout, UntrustedConfigEr
 from housing.core.files import atomic_write
 from housing.evaluation.evaluate import evaluate
 from housing.evaluation.slices import make_slices, select
-from housing.promotion import decision_log, gate
+from housing.promotion import decision_log, gate, version_text
 from housing.promotion.challenger import Challenger, find_challenger, open_bundle, require_same_columns
 from housing.promotion.champion import Champion, find_champion
 from housing.promotion.decision import HOLD, PROMOTE, REJECT, Check, Decision
@@ -44,27 +44,34 @@ def promote(cfg: DictConfig) -> Decision:
         run_tags = {**test_set.tags(), tags.RUN_TYPE: "decision", tags.CHALLENGER: challenger.run.id}
         with store.runs.start(alias.experiment, f"{alias.name} {challenger.run.id[:8]}", run_tags) as record:
             decision = decide(settings, store, test_set, challenger)
-            _apply(alias, store, record, challenger, decision)
+            _apply(alias, store, record, test_set, challenger, decision)
         if decision.moves:
             decision_log.wait_for_server(alias, store, record, decision)
     return decision
 
 
-def _apply(alias: AliasSettings, store: Store, record: Run, challenger: Challenger, decision: Decision) -> None:
+def _apply(
+    alias: AliasSettings, store: Store, record: Run, test_set: TestSet, challenger: Challenger, decision: Decision
+) -> None:
     if decision.evaluation is not None:
         record.log_text(tags.EVALUATION_FILE, decision.evaluation.to_json())
         record.log(metrics=decision.evaluation.metrics(), tags={tags.EVALUATED: FULL})
     if decision.moves:
-        decision.version = challenger.version or _get_or_register(alias, store, decision.run_id)
+        decision.version = challenger.version or _get_or_register(alias, store, test_set, decision.run_id)
         decision_log.apply_decision(alias, store, record, decision)
     else:
         decision_log.save_decision(record, decision)
 
 
-def _get_or_register(alias: AliasSettings, store: Store, run_id: str) -> str:
+def _get_or_register(alias: AliasSettings, store: Store, test_set: TestSet, run_id: str) -> str:
     """Return the version of a run's bundle. It already has one after a promotion that was interrupted."""
     model = alias.registered_model
-    return store.registry.version_of_run(model, run_id) or store.registry.register(model, run_id)
+    version = store.registry.version_of_run(model, run_id)
+    if version is None:
+        schema, run = test_set.table.schema, store.runs.get(run_id)  # with the tag of a bundle that promotion has fitted again
+        texts = version_text.describe_model(schema.name, schema.target), version_text.describe_version(run, schema.target)
+        version = store.registry.register(model, run_id, *texts)
+    return version
 
 
 def decide(settings: PromotionSettings, store: Store, test_set: TestSet, challenger: Challenger) -> Decision:

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,11 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from housing.bundle.bundle import Bundle
 from housing.core.config import SWEEP_RUN, to_yaml
-from housing.core.environment import commit
+from housing.core.environment import commit, uncommitted_changes
 from housing.core.errors import JobSkipped, StoreError, TrialPruned
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
 from housing.core.validators import BOOLEAN, POSITIVE, choice, integer, optional, validate
+from housing.data.dvc import present_version
 from housing.data.split import Split, split
 from housing.data.table import Table
 from housing.plots import run_figures
@@ -29,12 +31,12 @@ from housing.runs import progress_bar
 from housing.runs.outcome import Outcome
 from housing.runs.pruning import Trial
 from housing.runs.run_key import EXCLUDED_FROM_KEY, provenance, run_key
-from housing.schema.table_schema import Schema
 from housing.streaming.loading import load
 from housing.streaming.settings import STREAM, StreamSettings
 from housing.streaming.streamed_table import StreamedTable
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
+from housing.tracking.lineage import DatasetVersion
 from housing.tracking.runs import Run, RunRecord
 from housing.tracking.store import Store
 from housing.training.build import BuildSettings, build, describe_weights
@@ -46,6 +48,7 @@ from housing.training.stream_requirements import require_streamable
 # Too long for MLflow's table of runs. The logged config.yaml has them.
 UNLOGGED_PARAMS = ("data.columns", "data.landmarks", "data.derived_products", "data.source")
 BUNDLE, CONFIG, FIGURES, HOLDOUT = "bundle", "config", "figures", "holdout"  # folders in a job's folder
+CHANGES_FILE = "uncommitted.diff"  # what differs from the commit of the run
 STOP_FILE = "stop"  # in a sweep's folder: the reason to start no further job
 MAX_REASON = 1000  # characters
 INTERRUPTED = "Interrupted. Run the same command again to continue."
@@ -174,9 +177,32 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
             started = replace(started, run_id=tracked_run.id, link=tracked_run.link)
             started.write(job.folder)
             tracked_run.log_directory(_write_config(resolved, job), CONFIG)  # first, so that a failed run has its config
-            tracked_run.log(params=loggable_params(resolved))
-            metrics = _fit_and_log(cfg, job, table, parts, started, tracked_run)
+            dataset = _dataset_version(cfg, table, parts)
+            with ThreadPoolExecutor(1) as background:  # transactions wait for the disk, which the fit need not
+                logged = background.submit(_log_inputs, tracked_run, loggable_params(resolved), dataset)
+                metrics = _fit_and_log(cfg, job, table, parts, started, tracked_run)
+                logged.result()
     return replace(started, status="FINISHED", metrics=metrics, seconds=time.time() - started.started_at)
+
+
+def _log_inputs(tracked_run: Run, params: Mapping[str, Any], dataset: DatasetVersion) -> None:
+    tracked_run.log(params=params)
+    tracked_run.log_dataset(dataset)
+
+
+def _dataset_version(cfg: DictConfig, table: Table, parts: Split) -> DatasetVersion:
+    rows = {"train": len(parts.train), "valid": len(parts.valid), "test": len(parts.test)}
+    path = Path(cfg.data.path)
+    return DatasetVersion(
+        name=cfg.data.name,
+        fingerprint=table.fingerprint,
+        path=str(path),
+        dvc_version=present_version(path),
+        split=cfg.split["_target_"].rpartition(".")[2],
+        split_fingerprint=parts.fingerprint(),
+        rows=rows,
+        schema=table.schema,
+    )
 
 
 def _engine_tags(table: Table, parts: Split) -> dict[str, str]:
@@ -226,7 +252,7 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started:
     bundle.write(job.folder / BUNDLE)
     tracked_run.log(metrics=metrics, tags=_choice_tags(bundle))
     if job.is_standalone or cfg.log_model == "all":
-        log_bundle(tracked_run, job.folder, table.schema)
+        log_bundle(tracked_run, job.folder, bundle)
     if job.is_standalone and cfg.figures:
         holdout = HoldoutPredictions.read(job.folder / HOLDOUT)
         tracked_run.log_directory(run_figures.draw(bundle, holdout, table, parts, job.folder / FIGURES), FIGURES)
@@ -250,9 +276,9 @@ def _choice_tags(bundle: Bundle) -> dict[str, str]:
     return tags
 
 
-def log_bundle(tracked_run: Run, folder: Path, schema: Schema) -> None:
-    """Log the bundle and the held-out predictions in a job's folder."""
-    tracked_run.log_bundle(folder / BUNDLE, schema)
+def log_bundle(tracked_run: Run, folder: Path, bundle: Bundle) -> None:
+    """Log the bundle and the held-out predictions in a job's folder, with golden rows as examples of what the model takes."""
+    tracked_run.log_bundle(folder / BUNDLE, bundle.schema, bundle.golden["rows"])
     tracked_run.log_directory(folder / HOLDOUT, HOLDOUT)
 
 
@@ -261,6 +287,8 @@ def _write_config(resolved: Mapping[str, Any], job: Job) -> Path:
     folder.mkdir(parents=True)
     for name, content in (("config.yaml", resolved), ("overrides.yaml", job.overrides)):
         (folder / name).write_text(to_yaml(content), encoding="utf-8")
+    if changes := uncommitted_changes():
+        (folder / CHANGES_FILE).write_text(changes, encoding="utf-8")
     return folder
 
 

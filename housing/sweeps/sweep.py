@@ -224,7 +224,7 @@ class Sweep(Callback):
             return  # whoever can write to the store can change the tag, so the folder has to name the run, too
         bundle = Bundle.read(folder / BUNDLE)
         if tracking_tags.MODEL_ID not in record.tags:
-            log_bundle(record.run, folder, bundle.schema)
+            log_bundle(record.run, folder, bundle)
         if self.settings.figures:
             cfg = self.store.artifacts.read_config(record.id)
             table = load(cfg)

@@ -14,16 +14,18 @@ class Registry:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def register(self, name: str, run_id: str) -> str:
-        """Create a version of a run's bundle and return its number."""
+    def register(self, name: str, run_id: str, model_description: str = "", description: str = "") -> str:
+        """Create a version of a run's bundle and return its number. The first version of a model creates the model."""
         try:
-            self._client.api.create_registered_model(name)
+            self._client.api.create_registered_model(name, description=model_description)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         model_id = self._model_id(run_id)
         with self._client.translate_errors():
-            created = self._client.api.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+            created = self._client.api.create_model_version(
+                name, f"models:/{model_id}", run_id, model_id=model_id, description=description
+            )
         return str(created.version)
 
     def version_at(self, name: str, alias: str) -> str | None:
@@ -53,6 +55,12 @@ class Registry:
         """Set a tag of a version."""
         with self._client.translate_errors():
             self._client.api.set_model_version_tag(name, version, tag, value)
+
+    def append_description(self, name: str, version: str, line: str) -> None:
+        """Add a line to the description of a version."""
+        with self._client.translate_errors():
+            present = self._client.api.get_model_version(name, version).description or ""
+            self._client.api.update_model_version(name, version, f"{present}\n\n{line}".strip())
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point an alias at a version."""

@@ -5,7 +5,6 @@ import math
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,19 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec
-from mlflow.types import Schema as MlflowSchema
+from mlflow.models import Model
 
 from housing.core import processes
 from housing.core.errors import TrialPruned
 from housing.schema.table_schema import Schema
 from housing.tracking.client import Client
 from housing.tracking.heartbeat import Heartbeat
+from housing.tracking.lineage import BundleFlavor, DatasetVersion, Rows, signature_of
 from housing.tracking.not_found import run_not_found
 from housing.tracking.tags import (
     ARTIFACT,
@@ -127,23 +124,29 @@ class Run:
         """Log all files of a directory."""
         self.client.api.log_artifacts(self.id, str(directory), name)
 
-    def log_bundle(self, directory: Path, schema: Schema) -> None:
-        """Log a bundle as a model that `mlflow.pyfunc.load_model` can load where this project is installed."""
+    def log_dataset(self, version: DatasetVersion) -> None:
+        """Log the dataset that the run uses."""
+        self.client.api.log_inputs(self.id, [version.to_input()])
+
+    def log_bundle(self, directory: Path, schema: Schema, example: Rows) -> None:
+        """Log a bundle as a model that `mlflow.pyfunc.load_model` can load where this project is installed.
+
+        `example` has rows that the model takes.
+        """
         api = self.client.api
         model = api.create_logged_model(self.experiment_id, ARTIFACT, source_run_id=self.id)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*input example")  # the golden rows are the examples
-            self.client.call_with_retry(
-                Model.log,
-                artifact_path=None,
-                flavor=mlflow.pyfunc,
-                run_id=self.id,
-                model_id=model.model_id,
-                loader_module=LOADER_MODULE,
-                data_path=str(directory),
-                signature=_signature(schema),
-                pip_requirements=[f"{name}=={version(name)}" for name in ("numpy", "onnxruntime")],
-            )
+        self.client.call_with_retry(
+            Model.log,
+            artifact_path=None,
+            flavor=BundleFlavor(),
+            run_id=self.id,
+            model_id=model.model_id,
+            example=example,
+            loader_module=LOADER_MODULE,
+            data_path=str(directory),
+            signature=signature_of(schema),
+            pip_requirements=[f"{name}=={version(name)}" for name in ("numpy", "onnxruntime")],
+        )
         api.set_tag(self.id, MODEL_ID, model.model_id)
 
 
@@ -247,11 +250,6 @@ class Runs:
 
 def _conditions(tags: Mapping[str, str]) -> list[str]:
     return [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
-
-
-def _signature(schema: Schema) -> ModelSignature:
-    inputs: Any = [ColSpec(kind, name, required) for name, kind, required in schema.signature()]
-    return ModelSignature(inputs=MlflowSchema(inputs), outputs=MlflowSchema([ColSpec("double")]))
 
 
 def _truncate(value: str) -> str:
