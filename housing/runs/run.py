@@ -271,7 +271,7 @@ def _choice_tags(bundle: Bundle) -> dict[str, str]:
     if bundle.card["distillation"] is not None:
         tags[tracking_tags.TEACHER] = bundle.card["distillation"]["teacher"]
     members = bundle.card["members"]
-    if members["validation_rmse"]:
+    if members["held_out_rmse"]:
         tags[tracking_tags.MEMBERS] = describe_weights(members["weights"])
     return tags
 

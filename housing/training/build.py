@@ -166,7 +166,8 @@ def _report_selection(selection: MemberSelection) -> None:
     """Log which members a fit selected, and the RMSE of each candidate."""
     if selection.held_out_rmse:
         candidates = ", ".join(f"{name} {rmse:.6g}" for name, rmse in selection.held_out_rmse.items())
-        log.info("Members, selected by RMSE on the validation rows: %s (%s).", describe_weights(selection.weights), candidates)
+        weights = describe_weights(selection.weights)
+        log.info("Members, selected by RMSE on %s held-out rows: %s (%s).", f"{selection.n_rows:,}", weights, candidates)
 
 
 def describe_weights(weights: Mapping[str, float]) -> str:
@@ -232,7 +233,7 @@ def model_card(
         "run_id": run_id,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "encoding": {"method": encoding.method, settings.metric.name: round_metrics(encoding.scores)},
-        "members": {"weights": first.selection.weights, "validation_rmse": round_metrics(first.selection.held_out_rmse)},
+        "members": {"weights": first.selection.weights, "held_out_rmse": round_metrics(first.selection.held_out_rmse)},
         "metrics": round_metrics(metrics),
         "distillation": None if distillation is None else distillation.to_card(),
         "target": {"transform": first.transform, "validation_rmse": round_metrics(first.rmse_by_transform)},

@@ -54,7 +54,7 @@ class Model:
     Attributes
     ----------
     best_rounds
-        Boosting rounds at which early stopping ended, by estimator name.
+        Boosting rounds at which early stopping ended, by estimator name; their mean if there are several folds.
     rmse_by_transform
         RMSE on the validation rows of the models that `target.transform=auto` fitted, by transform; otherwise empty.
     selection

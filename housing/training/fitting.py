@@ -1,5 +1,6 @@
 """Fitting of a model: its features, its estimators and early stopping."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from housing.bundle.ensemble import Ensemble, Member
 from housing.bundle.log_transform import LogTransform
 from housing.core.errors import ConfigError
-from housing.core.validators import AT_LEAST_ONE, BOOLEAN, NON_NEGATIVE, choice, optional
+from housing.core.validators import AT_LEAST_ONE, BOOLEAN, NON_NEGATIVE, choice, integer, optional
 from housing.data.split import Rows
 from housing.data.table import Table, weight_column
 from housing.data.units import HELD_OUT_SHARE, Units
@@ -36,6 +37,7 @@ from housing.training.estimators import (
     require_weighted_fit,
 )
 from housing.training.feature_cache import FeatureCache
+from housing.training.folds import selection_folds
 from housing.training.member_selection import MemberSelection, select_members
 from housing.training.metrics import score
 from housing.training.teacher import Teacher
@@ -59,6 +61,10 @@ class FitSettings:
         Whether to keep only the estimators, with weights, whose weighted mean has the lowest RMSE on held-out rows.
     max_relative_rmse
         With `select_members`, an estimator is left out if its own RMSE is above this multiple of the lowest; None: never.
+    selection_folds
+        With `select_members`, the number of folds whose out-of-fold predictions decide; 1: only the validation rows.
+    selection_folds_max_rows
+        With more rows than this, the validation rows alone decide.
     teacher
         The model whose predictions are fitted instead of the targets of the training rows, or None.
     """
@@ -70,6 +76,8 @@ class FitSettings:
     min_skewness: float | None = None
     select_members: bool = False
     max_relative_rmse: float | None = None
+    selection_folds: int = 1
+    selection_folds_max_rows: int = 0
     teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +99,9 @@ class FitSettings:
         BOOLEAN.validate("model.select_members", selects)
         limit = cfg.model.get("max_relative_rmse")
         optional(AT_LEAST_ONE).validate("model.max_relative_rmse", limit)
+        n_folds, max_rows = cfg.model.get("selection_folds", 1), cfg.model.get("selection_folds_max_rows", 0)
+        integer(1).validate("model.selection_folds", n_folds)
+        integer(0).validate("model.selection_folds_max_rows", max_rows)
         return cls(
             specs=tuple(estimator_specs(cfg)),
             applicability=applicability,
@@ -99,6 +110,8 @@ class FitSettings:
             min_skewness=min_skewness,
             select_members=selects,
             max_relative_rmse=limit,
+            selection_folds=n_folds,
+            selection_folds_max_rows=max_rows,
             teacher=Teacher.from_config(cfg.model),
         )
 
@@ -126,10 +139,15 @@ def fit(
     """Fit a model on some rows of a table.
 
     Early stopping, the selection of members and the transform of the target use the `validation` rows. Without them, every tenth
-    training row is held out, or whole `units` if there are any. If there is a `first` fit, its boosting rounds, its members with
-    their weights and its transform are taken, and no row is held out. With a teacher, the targets of training rows are those that
-    it teaches; validation rows keep their own. Features that the `cache` has are not fitted again. With a teacher it is not used,
-    because it keeps the targets too.
+    training row is held out, or whole `units` if there are any.
+
+    With `selection_folds`, the validation rows are the first fold, and the training rows are divided into the others. The out-
+    of-fold predictions of all rows then select the members, among those that are close to the best on the validation rows, and
+    boosting rounds are the mean of the folds. The returned model is that of the first fold.
+
+    If there is a `first` fit, its boosting rounds, its members with their weights and its transform are taken, and no row is
+    held out. With a teacher, the targets of training rows are those that it teaches; validation rows keep their own. Features
+    that the `cache` has are not fitted again. With a teacher it is not used, because it keeps the targets too.
 
     Raises
     ------
@@ -148,9 +166,12 @@ def fit(
     settings = replace(settings, specs=_specs_to_fit(settings.specs, len(known), first))
     transforms = transforms_to_fit(settings if first is None else replace(settings, transform=first.transform), table, known)
     with threadpool_limits(settings.n_threads or None):
-        models = _fit_models(settings, _FitData(table, rows, validation, first, cache), transforms, on_round)
-    rmse = {} if settings.transform != AUTO or validation is None else _rmse_by_transform(models, table, validation)
-    best = min(models, key=lambda model: rmse.get(model.transform, 0.0))
+        fitted = _fit_candidates(settings, _FitData(table, rows, validation, first, cache), transforms, on_round)
+        models = [_assemble(settings, [candidates], transform) for transform, candidates in fitted.items()]
+        rmse = {} if settings.transform != AUTO or validation is None else _rmse_by_transform(models, table, validation)
+        best = min(models, key=lambda model: rmse.get(model.transform, 0.0))
+        if best.selection.held_out_rmse:
+            best = _select_on_folds(settings, best, fitted[best.transform], units, on_round)
     return replace(best, fit_seconds=time.perf_counter() - start, rmse_by_transform=rmse)
 
 
@@ -205,8 +226,24 @@ class _FittedMember:
     held_out: Vector | None
 
 
-def _fit_models(settings: FitSettings, data: _FitData, transforms: Sequence[str], on_round: OnRound) -> list[Model]:
-    """Fit a model of the target for each transform."""
+@dataclass(frozen=True)
+class _Candidates:
+    """The fitted members among which a model selects, and the ensemble of all."""
+
+    data: _FitData
+    members: Sequence[_FittedMember]
+    ensemble: Ensemble
+
+    def take(self, indices: Sequence[int]) -> Self:
+        """Return some of the candidates."""
+        members = [self.members[index] for index in indices]
+        return replace(self, members=members, ensemble=replace(self.ensemble, members=[member.member for member in members]))
+
+
+def _fit_candidates(
+    settings: FitSettings, data: _FitData, transforms: Sequence[str], on_round: OnRound
+) -> dict[str, _Candidates]:
+    """Fit the members on the target of each transform."""
     features: list[Features] = []
     fitted: dict[str, dict[str, _FittedMember]] = {transform: {} for transform in transforms}
     for key in dict.fromkeys(spec.features_key for spec in settings.specs):
@@ -215,12 +252,12 @@ def _fit_models(settings: FitSettings, data: _FitData, transforms: Sequence[str]
     applicability = ApplicabilityDomain.from_config(data.table.schema, settings.applicability)
     if applicability is not None:
         applicability.fit(data.table.matrix[data.rows])
-    models = []
+    candidates = {}
     for transform, members in fitted.items():
         ordered = [members[spec.name] for spec in settings.specs]
         ensemble = Ensemble(data.table.schema, features, [member.member for member in ordered], applicability)
-        models.append(_assemble(settings, data, transform, ensemble, ordered))
-    return models
+        candidates[transform] = _Candidates(data, ordered, ensemble)
+    return candidates
 
 
 def _fit_members(
@@ -260,19 +297,41 @@ def _fit_member(
     )
 
 
-def _assemble(
-    settings: FitSettings, data: _FitData, transform: str, ensemble: Ensemble, members: Sequence[_FittedMember]
-) -> Model:
-    """Return the model of an ensemble, of whose members only the best are kept if the settings say so."""
-    rounds = {spec.name: member.rounds for spec, member in zip(settings.specs, members, strict=True) if member.rounds is not None}
-    selection = MemberSelection({spec.name: spec.weight for spec in settings.specs})
-    held_out = [member.held_out for member in members if member.held_out is not None]
-    if held_out and data.validation is not None:
-        scored = data.table.take(data.validation)
-        ensemble, selection = select_members(
-            ensemble, list(selection.weights), np.stack(held_out), scored, settings.max_relative_rmse, log_target=transform == LOG
+def _select_on_folds(settings: FitSettings, best: Model, fitted: _Candidates, units: Units | None, on_round: OnRound) -> Model:
+    """Select the members again, among those close to the best on the validation rows, by the predictions of all rows."""
+    data, rmse = fitted.data, best.selection.held_out_rmse
+    assert data.validation is not None  # nothing was selected without
+    n_rows = len(data.rows) + len(data.validation)
+    n_folds = 1 if n_rows > settings.selection_folds_max_rows or settings.teacher is not None else settings.selection_folds
+    folds = selection_folds(n_folds, data.rows, data.validation, units)
+    limit = min(rmse.values()) * (math.inf if settings.max_relative_rmse is None else settings.max_relative_rmse)
+    close = [index for index, spec in enumerate(settings.specs) if rmse[spec.name] <= limit]
+    settings = replace(settings, specs=tuple(settings.specs[index] for index in close))
+    others = [
+        _fit_candidates(settings, replace(data, rows=rows, validation=fold), [best.transform], on_round)[best.transform]
+        for rows, fold in folds
+    ]
+    return _assemble(settings, [fitted.take(close), *others], best.transform) if others else best
+
+
+def _assemble(settings: FitSettings, folds: Sequence[_Candidates], transform: str) -> Model:
+    """Return the model of the first fold. If the settings say so, only the members are kept that are best on all folds."""
+    data, ensemble = folds[0].data, folds[0].ensemble
+    selection, rounds = MemberSelection({spec.name: spec.weight for spec in settings.specs}), {}
+    for spec, *members in zip(settings.specs, *(fold.members for fold in folds), strict=True):
+        if members[0].rounds is not None:
+            rounds[spec.name] = round(float(np.mean([member.rounds for member in members])))
+    predictions = [[member.held_out for member in fold.members if member.held_out is not None] for fold in folds]
+    held_out = [fold.data.validation for fold in folds if fold.data.validation is not None]
+    if held_out and predictions[0]:
+        scored, predicted = (
+            data.table.take(np.concatenate(held_out)),
+            np.concatenate([np.stack(of_fold) for of_fold in predictions], axis=1),
         )
-    if transform == LOG:
+        ensemble, selection = select_members(
+            ensemble, list(selection.weights), predicted, scored, settings.max_relative_rmse, log_target=transform == LOG
+        )
+    elif transform == LOG:
         ensemble.transform = _fit_transform(ensemble, data) if data.first is None else data.first.ensemble.transform
     return Model(ensemble, 0.0, selection, rounds)
 

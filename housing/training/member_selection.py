@@ -24,10 +24,13 @@ class MemberSelection:
         The weight of each selected member by its name.
     held_out_rmse
         RMSE of each candidate on the held-out rows, in the target's unit, by its name. Empty if nothing was selected.
+    n_rows
+        The number of held-out rows.
     """
 
     weights: dict[str, float]
     held_out_rmse: dict[str, float] = field(default_factory=dict)
+    n_rows: int = 0
 
 
 def select_members(
@@ -67,12 +70,15 @@ def select_members(
         replace(member, weight=weights[name]) for name, member in zip(names, ensemble.members, strict=True) if name in weights
     ]
     used = sorted({member.features for member in members})
+    mean = np.average(predictions, axis=0, weights=counts)
     selected = replace(
         ensemble,
         features=[ensemble.features[index] for index in used],
         members=[replace(member, features=used.index(member.features)) for member in members],
+        transform=LogTransform.fit(mean, held_out.target, held_out.weight) if log_target else None,
     )
-    return selected, MemberSelection(weights, dict(zip(names, own.tolist(), strict=True)))
+    own_rmse = dict(zip(names, own.tolist(), strict=True))
+    return selected, MemberSelection(weights, own_rmse, len(held_out))
 
 
 def _rmse_of(held_out: Table, *, log_target: bool) -> Callable[[Vector], float]:

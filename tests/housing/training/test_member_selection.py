@@ -11,6 +11,7 @@ import pytest
 from housing.core.errors import ConfigError
 from housing.data.split import Split, split
 from housing.data.table import Table
+from housing.data.units import Units
 from housing.runs.reproduction import reproduce
 from housing.schema.table_schema import Schema
 from housing.tracking import store as tracking_store
@@ -28,10 +29,11 @@ SMALL = (
     "features.encoding.method=target_mean",
     *(
         f"model.members.{name}.model.estimator.{value}"
-        for name in ("boosted", "encoded", "cautious")
+        for name in ("boosted", "encoded", "shallow")
         for value in ("n_estimators=30", "learning_rate=0.2")
     ),
     "model.members.extra_trees.model.estimator.n_estimators=5",
+    "model.selection_folds=1",
 )
 ROWS = 400
 
@@ -64,7 +66,7 @@ def test_steps_are_left_to_trees_and_the_mean_is_at_least_as_good_as_each_candid
     table = make_table(lambda a, b, noise: np.where(a > 0, 10.0, 0.0) * np.where(b > 0, 1.0, -1.0) + noise)
     model, parts = fit_default(table)
     weights, rmse = model.selection.weights, model.selection.held_out_rmse
-    assert "linear" not in weights and set(rmse) == {"boosted", "encoded", "cautious", "extra_trees", "linear"}
+    assert "linear" not in weights and set(rmse) == {"boosted", "encoded", "shallow", "extra_trees", "linear"}
     error = model.predict(table.matrix[parts.valid]) - table.target[parts.valid]
     assert np.sqrt(np.mean(error**2)) <= min(rmse.values())
     assert [member.weight for member in model.ensemble.members] == list(weights.values())
@@ -77,6 +79,37 @@ def test_a_candidate_that_is_far_from_the_best_is_left_out_even_if_it_would_lowe
     assert len(near.weights) > 1 and near.held_out_rmse == far.held_out_rmse
     with pytest.raises(ConfigError, match=r"model.max_relative_rmse must be a number, at least 1, or null \(got 0.9\)"):
         fit_default(table, "model.max_relative_rmse=0.9")
+
+
+def test_small_tables_select_by_the_out_of_fold_predictions_of_all_rows() -> None:
+    table = make_table(lambda a, b, noise: np.exp(np.where(a > 0, 2.0, 0.0) + b + 0.1 * noise))
+    model, parts = fit_default(table, "model.selection_folds=3")
+    n_rows = len(parts.train) + len(parts.valid)
+    assert model.selection.n_rows == n_rows
+    assert set(model.selection.held_out_rmse) < {"boosted", "encoded", "shallow", "extra_trees", "linear"}  # the close ones
+    assert model.best_rounds != {name: fit_default(table)[0].best_rounds[name] for name in model.best_rounds}  # means of folds
+    at_limit, above = (
+        fit_default(table, "model.selection_folds=3", f"model.selection_folds_max_rows={n_rows - more}") for more in (0, 1)
+    )
+    assert at_limit[0].selection == model.selection
+    assert above[0].selection.n_rows == len(parts.valid)
+
+
+def test_selection_folds_divide_whole_units_and_never_rows_that_are_ordered_in_time() -> None:
+    random = np.random.default_rng(0)
+    of_row = np.arange(ROWS) // 20
+    level = random.normal(size=ROWS // 20)[of_row]  # of each unit, which its other rows would give away
+    table = make_table(lambda a, b, noise: level + 0.1 * noise)
+    table.matrix[:, 0] = of_row
+    cfg = config("train", *SMALL, "model.selection_folds=3")
+    settings, is_valid = FitSettings.from_config(cfg), of_row % 5 == 0
+    rows = np.flatnonzero(~is_valid), np.flatnonzero(is_valid)
+    by_row, by_unit, in_time = (
+        fit(settings, table, *rows, units=units).selection
+        for units in (None, Units("units", of_row), Units("units", of_row, of_row.astype(float)))
+    )
+    assert min(by_row.held_out_rmse.values()) < 0.8 * min(by_unit.held_out_rmse.values())
+    assert (by_row.n_rows, by_unit.n_rows, in_time.n_rows) == (ROWS, ROWS, is_valid.sum())
 
 
 def test_a_later_fit_takes_the_members_and_weights_of_the_first() -> None:
@@ -116,9 +149,9 @@ def test_the_bundle_of_the_default_model_predicts_like_its_members(caplog: pytes
     with caplog.at_level(logging.INFO):
         bundle, metrics = build(BuildSettings.from_config(cfg), table, parts, run_id="none")
     members = bundle.card["members"]
-    assert sum(members["weights"].values()) >= 1 and set(members["weights"]) <= set(members["validation_rmse"])
-    assert "Members, selected by RMSE on the validation rows: " in caplog.text
-    assert metrics["rmse"] <= min(members["validation_rmse"].values()) * 1.001
+    assert sum(members["weights"].values()) >= 1 and set(members["weights"]) <= set(members["held_out_rmse"])
+    assert f"Members, selected by RMSE on {len(parts.valid)} held-out rows: " in caplog.text
+    assert metrics["rmse"] <= min(members["held_out_rmse"].values()) * 1.001
     error = bundle.predict(table.matrix[parts.test]) - table.target[parts.test]
     assert np.sqrt(np.mean(error**2)) < 1.5
 
