@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from housing.bundle import onnx_reader
 from housing.bundle.quick_scorer import add_tests
+from housing.core.environment import SETUP_COMMAND
 from housing.schema.column import Matrix, Vector
 
 try:
@@ -125,7 +126,8 @@ class Trees:
 def _warn_not_compiled() -> None:
     log.warning(
         "The extension housing.bundle.tree_walker is not compiled. ONNX Runtime runs the trees, which needs more time and memory."
-        " Install a C compiler and run scripts/setup again."
+        " Install a C compiler, then: %s",
+        SETUP_COMMAND,
     )
 
 

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 PROJECT = PACKAGE.parent  # the clone, or the folder of installed packages
 IS_INSTALLED = (PACKAGE / "conf").is_dir()  # setup.py puts the config files there when it builds a wheel
 CONFIG_FOLDER = (PACKAGE if IS_INSTALLED else PROJECT) / "conf"
+SETUP_COMMAND = "pip install --force-reinstall 'housing[data,train]'" if IS_INSTALLED else "./scripts/setup"
 MARKER = "housing.yaml"  # a folder with this file is a project of one's own
 OWN_CONFIG_PROVIDER = "project"  # Hydra's name for the source of its config files
 HOME_VARIABLE = "HOUSING_HOME"  # environment variable: the folder of data, store and outputs

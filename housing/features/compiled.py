@@ -7,6 +7,8 @@ import functools
 import logging
 from typing import Any
 
+from housing.core.environment import SETUP_COMMAND
+
 try:
     from housing.features import spatial_kernels  # type: ignore[attr-defined]
 except ImportError:
@@ -23,5 +25,6 @@ def warn_not_compiled() -> None:
     """Log once that the extension is missing."""
     log.warning(
         "The extension housing.features.spatial_kernels is not compiled, or by an older version. numpy and scipy compute the"
-        " spatial features, which takes more time. Install a C compiler and run scripts/setup again."
+        " spatial features, which takes more time. Install a C compiler, then: %s",
+        SETUP_COMMAND,
     )

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from housing.bundle.bundle import Bundle
 from housing.command_line.next_command import next_command
-from housing.core.environment import project_home
+from housing.core.environment import IS_INSTALLED, SETUP_COMMAND, project_home
 from housing.core.errors import HousingError
 from housing.core.files import exposed_secret, sha256
 from housing.core.http import NO_PROXY_OPENER
@@ -29,7 +29,7 @@ from housing.tracking.store import Store
 
 EXTRAS = ("train", "data")  # the extras of setup.cfg that the commands need
 PASSED, SKIPPED, FAILED = "passed", "skipped", "failed"
-SERVE_COMMAND = "./scripts/serve"
+SERVE_COMMAND = "housing serve" if IS_INSTALLED else "./scripts/serve"
 PROMETHEUS_COMMAND = "prometheus --config.file=prometheus/prometheus.yml"
 
 
@@ -142,7 +142,7 @@ def packages(_settings: CheckSettings) -> str:
         if not _is_satisfied(requirement)
     ]
     if wrong:
-        raise CheckFailed(", ".join(wrong), "./scripts/setup")
+        raise CheckFailed(", ".join(wrong), SETUP_COMMAND)
     return f"{len(needed)} packages satisfy setup.cfg"
 
 
