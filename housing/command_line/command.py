@@ -25,6 +25,7 @@ from housing.command_line.config_errors import (
 from housing.command_line.project_overrides import add_project_overrides
 from housing.core.config import CONF
 from housing.core.errors import ConfigError, HousingError
+from housing.core.own_project import make_own_modules_importable
 from housing.core.printable import escape_stderr, show
 
 INFORMATION_FLAGS = (*help_text.FLAGS, "--hydra-help", "--cfg", "-c", "--info", "-i")  # print something and do nothing else
@@ -94,6 +95,7 @@ class _Composition:
 
     def run(self, run_hydra: Callable[[], Any]) -> Any:
         """Start Hydra, and exit with a message if it cannot compose the config."""
+        make_own_modules_importable()  # Hydra looks for plugins along Python's path
         try:
             sys.argv[1:] = add_project_overrides(self.command_name, sys.argv[1:])
         except HousingError as error:

@@ -18,7 +18,12 @@ pytestmark = pytest.mark.long
 SOURCES = ("conf", "housing", "hydra_plugins", "server", "setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 MODULE = """
 import numpy as np
+from housing.data.split import random_split
 from sklearn.tree import DecisionTreeRegressor
+
+
+def halves(table):
+    return random_split(table, test=0.5, valid=0.5, seeds=[1, 2])
 
 
 def small_tree(max_depth: int, random_state: int = 0) -> DecisionTreeRegressor:
@@ -60,6 +65,15 @@ class Logarithms:
 
     def transform(self, matrix):
         return np.log(matrix[:, self.input_columns])
+"""
+LAUNCHER = """
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+
+class Announced(BasicLauncher):
+    def launch(self, job_overrides, initial_job_idx):
+        print("launched by the project")
+        return super().launch(job_overrides, initial_job_idx)
 """
 METRIC = """
 worst_error:
@@ -118,8 +132,14 @@ def test_from_an_empty_folder_to_predictions(run: Callable[..., str], environmen
     (project / "blocks.py").write_text(BLOCK, encoding="utf-8")
 
     (project / "own.py").write_text(MODULE, encoding="utf-8")
-    for name, text in (("model/small_tree", MODEL), ("features/logs", FEATURES), ("metric_functions/worst_error", METRIC)):
-        (project / "conf" / name).parent.mkdir()
+    for name, text in (
+        ("model/small_tree", MODEL),
+        ("features/logs", FEATURES),
+        ("metric_functions/worst_error", METRIC),
+        ("split/halves", "_target_: own.halves"),
+        ("hydra/launcher/announced", "_target_: hydra_plugins.own.Announced"),
+    ):
+        (project / "conf" / name).parent.mkdir(parents=True)
         (project / "conf" / f"{name}.yaml").write_text(text, encoding="utf-8")
     sweep = ["-m", "model=linear,small_tree", "metric_functions=worst_error", "metric=worst_error", "hydra/launcher=processes"]
     assert "worst_error" in run("flats/notebooks", "housing", "train", *sweep, "figures=false")
@@ -128,6 +148,12 @@ def test_from_an_empty_folder_to_predictions(run: Callable[..., str], environmen
     assert ": fitted" not in run("flats", "python", "-m", "housing.train", *one[1:])
     (project / "own.py").write_text(f"{MODULE}\n# changed\n", encoding="utf-8")
     assert ": fitted" in run("flats/notebooks", "housing", *one)
+    (project / "hydra_plugins" / "own").mkdir(parents=True)
+    (project / "hydra_plugins" / "own" / "__init__.py").write_text(LAUNCHER, encoding="utf-8")
+    launched = run(
+        "flats/notebooks", "housing", "train", "-m", "hydra/launcher=announced", "split=halves", "model=linear", "figures=false"
+    )
+    assert "launched by the project" in launched and "fitted in" in launched
 
     assert "staging is version 1" in run("flats/notebooks", "housing", "promote", "gate.min_rows=90")
     run("flats/notebooks", "housing", "predict", "file=../data/rentals.csv", "out=predicted.csv")
