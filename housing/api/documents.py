@@ -13,6 +13,7 @@ from housing.operations.health_checks import HealthReport
 from housing.operations.retraining_summary import RetrainingSummary
 from housing.promotion.decision import Decision
 from housing.promotion.decision_log import History
+from housing.reports.card import WrittenCard
 from housing.runs.comparison import Reproduction
 from housing.runs.outcome import TrainingResult
 from housing.serve import StartedServer
@@ -21,6 +22,7 @@ from housing.traffic.result import ReplayDocument
 
 RESULTS: dict[str, type] = {
     "alias": VersionAtAlias,
+    "card": WrittenCard,
     "describe": DescribedFile,
     "doctor": HealthReport,
     "fetch": FetchedTable,

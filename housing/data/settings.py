@@ -27,6 +27,12 @@ TABLE_KEYS = (
     "slice_columns",
     "landmarks",
     "derived_products",
+    "card",
+)
+# Keys of `card`, for the model card: each a text or a list of texts.
+CARD_KEYS = (
+    *("intended_use", "users", "out_of_scope", "groups", "risks", "human_oversight", "limitations"),
+    *("owner", "contact", "license"),
 )
 MAPPING = (dict, "a mapping: lines of NAME: VALUE")
 KEY_TYPES = {
@@ -34,6 +40,7 @@ KEY_TYPES = {
     "slice_columns": (list, "a list of column names, such as [area]"),
     "landmarks": MAPPING,
     "derived_products": MAPPING,
+    "card": MAPPING,
 }
 INTERPOLATION = "${"  # a stored config must have none, so a table that has one as text could not be promoted
 
@@ -138,6 +145,11 @@ def _check_types(declared: Mapping[str, Any]) -> None:
         value = declared.get(key)
         if value is not None and not isinstance(value, expected):
             raise ConfigError(f"Table {declared.get('name')}: {key} must be {description} (got {value!r}).")
+    for key in declared.get("card") or {}:
+        if key not in CARD_KEYS:
+            nearest = difflib.get_close_matches(str(key), CARD_KEYS, n=1)
+            hint = f" Did you mean {nearest[0]}?" if nearest else f" Expected {', '.join(CARD_KEYS)}."
+            raise ConfigError(f"Table {declared.get('name')}: card has an unknown key {key!r}.{hint}")
     for text in re.findall(rf'[^"]*{re.escape(INTERPOLATION)}[^"]*', json.dumps(declared, default=str, ensure_ascii=False)):
         raise ConfigError(
             f"Table {declared.get('name')}: text in its config must not contain {INTERPOLATION} (got {text!r}). Write it in"

@@ -140,7 +140,7 @@ def read(cfg: DictConfig, store: Store, run_id: str, label: str = "") -> RunData
     parts = split(table, past_run.cfg.split)
     with store.artifacts.bundle(f"models:/{past_run.run.tags[tags.MODEL_ID]}") as folder:
         bundle = Bundle.read(folder)
-    decision, evaluation = _latest_decision(cfg, store, past_run)
+    decision, evaluation = latest_decision(cfg, store, past_run)
     if cfg.evaluate == "full" and evaluation is None:
         evaluation = evaluate(EvaluationSettings.from_config(cfg), past_run.cfg, table, parts, bundle)
     name = label or f"{past_run.cfg.model.name} on features {past_run.cfg.features.name}"
@@ -158,7 +158,7 @@ def _read_holdout(store: Store, run_id: str) -> HoldoutPredictions:
         ) from error
 
 
-def _latest_decision(cfg: DictConfig, store: Store, past_run: PastRun) -> tuple[RunRecord | None, Evaluation | None]:
+def latest_decision(cfg: DictConfig, store: Store, past_run: PastRun) -> tuple[RunRecord | None, Evaluation | None]:
     """Return the latest decision about a run, and the full evaluation of the latest decision that has one."""
     about = {tags.CHALLENGER: past_run.run.id}
     latest = store.runs.find_first(cfg.decisions_experiment, about, "attributes.start_time DESC")

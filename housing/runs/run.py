@@ -46,7 +46,7 @@ from housing.training.ranking_metric import RankingMetric
 from housing.training.stream_requirements import require_streamable
 
 # Too long for MLflow's table of runs. The logged config.yaml has them.
-UNLOGGED_PARAMS = ("data.columns", "data.landmarks", "data.derived_products", "data.source")
+UNLOGGED_PARAMS = ("data.columns", "data.landmarks", "data.derived_products", "data.source", "data.card")
 BUNDLE, CONFIG, FIGURES, HOLDOUT = "bundle", "config", "figures", "holdout"  # folders in a job's folder
 CHANGES_FILE = "uncommitted.diff"  # what differs from the commit of the run
 STOP_FILE = "stop"  # in a sweep's folder: the reason to start no further job

@@ -53,7 +53,7 @@ def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
     config = {name: _without_threads(value) for name, value in resolved.items() if name not in EXCLUDED_FROM_KEY}
     if config.get("engine", {}).get("name") == MEMORY:
         del config["engine"]  # runs of a config without engines have the same key
-    config["data"] = {name: value for name, value in config["data"].items() if name not in ("path", "slice_columns")}
+    config["data"] = {name: value for name, value in config["data"].items() if name not in ("path", "slice_columns", "card")}
     key_parts = {
         "config": config,
         "data": table.fingerprint,

@@ -63,6 +63,7 @@ def run_id(own_home: Path) -> str:
         ("prepare", (*RENTALS, "out={home}/out.parquet"), "table", "rentals"),
         ("promote", (*RENTALS, "run_id={run}", "gate.smoke_test_seconds=null"), "verdict", "HOLD"),
         ("report", (*RENTALS, "run_id={run}"), "path", None),
+        ("card", RENTALS, "html", None),
         ("reproduce", (*RENTALS, "run_id={run}"), "is_equal", True),
         ("rollback", RENTALS, None, None),  # an error: there is nothing to roll back to
         ("replay", (*RENTALS, "run_id={run}"), None, None),  # an error: no log
