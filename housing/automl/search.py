@@ -60,6 +60,11 @@ def search(cfg: DictConfig, job: Job) -> DictConfig:
     table = table.learn(rows)
     folds = make_folds(parts, settings.n_folds, cfg.seed, cfg.split.get("gap", 0.0))
     candidates = [candidate for candidate in settings.candidates if candidate.suits(table, len(rows))]
+    if not candidates:
+        raise ConfigError(
+            f"experiment=auto needs a candidate for {len(rows):,} training and validation rows (got none): max_rows or"
+            f" needs_coordinates leaves out {', '.join(candidate.name for candidate in settings.candidates)}."
+        )
     tags = {**run_tags(cfg, job), tracking_tags.RUN_TYPE: SEARCH}
     if settings.missing:
         tags[tracking_tags.MISSING_LIBRARIES] = ", ".join(settings.missing)

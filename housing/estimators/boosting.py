@@ -91,7 +91,7 @@ class Boosting:
 def boosting_of(estimator: Any) -> Boosting | None:
     """Return how an estimator fits boosting rounds, or None if it has no rounds that early stopping could choose."""
     library = type(estimator).__module__.split(".")[0]
-    return BOOSTING.get(type(estimator).__name__ if library == "sklearn" else library)
+    return BOOSTING.get(type(estimator).__name__ if library in ("sklearn", "housing") else library)
 
 
 def as_fitted(estimator: Any, columns: NDArray[Any]) -> Any:
@@ -226,7 +226,11 @@ def _fit_histogram(estimator: Any, data: BoostingFit, _: Report) -> None:
     del estimator._predictors[best:]  # scikit-learn keeps later rounds  # pylint: disable=protected-access
 
 
-# By library, or by class of scikit-learn.
+def _fit_neural(estimator: Any, data: BoostingFit, report: Report) -> None:
+    estimator.fit_cycles(data.training.with_copies(), data.validation, data.patience, report)
+
+
+# By library, or by class of scikit-learn and of this project.
 BOOSTING = {
     "xgboost": Boosting(
         "n_estimators", 100, _fit_xgboost, lambda fitted: int(getattr(fitted, "best_iteration", fitted.n_estimators - 1)) + 1
@@ -234,4 +238,5 @@ BOOSTING = {
     "lightgbm": Boosting("n_estimators", 100, _fit_lightgbm, lambda fitted: int(fitted.best_iteration_ or fitted.n_estimators_)),
     "catboost": Boosting("iterations", 1000, _fit_catboost, _catboost_rounds),
     "HistGradientBoostingRegressor": Boosting("max_iter", 100, _fit_histogram, lambda fitted: int(fitted.n_iter_)),
+    "NeuralRegressor": Boosting("epochs", 255, _fit_neural, lambda fitted: int(fitted.best_epochs_)),
 }

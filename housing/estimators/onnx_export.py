@@ -10,6 +10,7 @@ from housing.bundle.onnx_model import OnnxModel, OnnxRuntimeModel, require_equal
 from housing.core.errors import BundleError, ConfigError, HousingError
 from housing.estimators.boosting import as_fitted
 from housing.estimators.distance_export import converters
+from housing.estimators.neural_export import neural_to_onnx
 from housing.estimators.tree_export import forest_to_onnx, histogram_boosting_to_onnx, lightgbm_to_onnx, xgboost_to_onnx
 from housing.schema.column import Matrix
 
@@ -92,6 +93,7 @@ CONVERTERS = {
     "xgboost": _xgboost_to_onnx,
     "lightgbm": lightgbm_to_onnx,
     "catboost": _catboost_to_onnx,
+    "housing": neural_to_onnx,
 }
 
 

@@ -6,6 +6,7 @@ It runs in an environment of its own, without this project. The last column of b
 # pylint: disable=import-outside-toplevel,import-error  # each library is installed in one environment only
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+N_THREADS = len(os.sched_getaffinity(0))
 N_CALLS = 20  # predictions of one row that are timed
 MEGABYTE = 1e6
 
@@ -50,7 +52,7 @@ def _fit_autogluon(train: pd.DataFrame, models: Path, seconds: float) -> Predict
     from autogluon.tabular import TabularPredictor
 
     predictor = TabularPredictor(train.columns[-1], "regression", "rmse", path=str(models), verbosity=0)
-    predictor.fit(train, presets="best_quality", time_limit=seconds, num_gpus=0)
+    predictor.fit(train, presets="best_quality", time_limit=seconds, num_cpus=N_THREADS, num_gpus=0)
     predictor.persist()
     predict: Predict = predictor.predict
     return predict
@@ -62,7 +64,16 @@ def _fit_flaml(train: pd.DataFrame, models: Path, seconds: float) -> Predict:
     from flaml import AutoML
 
     automl = AutoML()
-    automl.fit(train.iloc[:, :-1], train.iloc[:, -1], task="regression", metric="rmse", time_budget=seconds, verbose=0)
+    automl.fit(
+        train.iloc[:, :-1],
+        train.iloc[:, -1],
+        task="regression",
+        metric="rmse",
+        time_budget=seconds,
+        ensemble=True,
+        n_jobs=N_THREADS,
+        verbose=0,
+    )
     models.mkdir()
     (models / "model.pickle").write_bytes(pickle.dumps(automl.model))
     predict: Predict = automl.predict
@@ -78,6 +89,7 @@ def _fit_mljar(train: pd.DataFrame, models: Path, seconds: float) -> Predict:
         ml_task="regression",
         total_time_limit=int(seconds),
         eval_metric="rmse",
+        n_jobs=N_THREADS,
         verbose=0,
     )
     automl.fit(train.iloc[:, :-1], train.iloc[:, -1])

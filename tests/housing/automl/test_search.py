@@ -198,6 +198,11 @@ def test_a_search_without_a_result_says_what_to_change(home: Path, overrides: st
         searched(home, overrides)
 
 
+def test_candidates_that_do_not_suit_the_table_are_named(home: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs a candidate for \d+ training and validation rows .* leaves out ridge[.]"):
+        searched(home, "+candidates.ridge.max_rows=10", names=("ridge",))
+
+
 @pytest.mark.long
 def test_candidates_whose_final_fits_take_too_long_end_the_search_with_a_message(home: Path) -> None:
     ridge = "candidates.ridge.model.estimator.ridge"

@@ -52,7 +52,7 @@ BOOSTERS = {"catboost": "iterations", "lightgbm": "n_estimators", "hist_gradient
 FAST = {"linear": (), "decision_tree": (), "xgboost": ("model.estimator.n_estimators=20", "model.estimator.learning_rate=0.2")}
 
 
-@pytest.mark.parametrize("model", [*MODELS, *BOOSTERS, "ridge", "knn", "svr"])
+@pytest.mark.parametrize("model", [*MODELS, *BOOSTERS, "ridge", "knn", "svr", "neural"])
 def test_the_exported_model_predicts_like_the_estimator_on_all_rows(rentals: Table, model: str) -> None:
     require_library(model)
     cfg = config("train", "data=rentals", "features=none", f"model={model}")
