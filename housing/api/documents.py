@@ -1,5 +1,6 @@
 """Documents of output=json: the type of each command's result."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from housing.command_line.console import WrittenFile
@@ -20,6 +21,21 @@ from housing.serve import StartedServer
 from housing.tracking.aliases import VersionAtAlias
 from housing.traffic.result import ReplayDocument
 
+
+@dataclass(frozen=True)
+class ServedTools:
+    """The tools that housing.mcp serves to an agent.
+
+    Attributes
+    ----------
+    rights
+        What the agent may do besides reading.
+    """
+
+    rights: list[str]
+    tools: list[str]
+
+
 RESULTS: dict[str, type] = {
     "alias": VersionAtAlias,
     "card": WrittenCard,
@@ -28,6 +44,7 @@ RESULTS: dict[str, type] = {
     "fetch": FetchedTable,
     "history": History,
     "ingest": IngestedRows,
+    "mcp": ServedTools,
     "predict": Predictions,
     "prepare": PreparedTable,
     "promote": Decision,

@@ -23,7 +23,7 @@ from housing.core.environment import PROJECT, own_config_folder
 from housing.core.errors import HousingError
 from housing.core.printable import show
 from housing.description.description import DescriptionSettings, describe
-from housing.promotion.decision_log import list_decisions
+from housing.promotion.decision_log import list_decisions, read_decision
 from housing.promotion.promotion import promote
 from housing.promotion.rolling_back import rollback
 from housing.reports.report import write_report
@@ -144,6 +144,11 @@ class Project:
         with self._context.composed("history", *overrides) as cfg:
             decisions = list_decisions(tracking.connect(cfg.mlflow), cfg.decisions_experiment, cfg.alias, cfg.limit)
         return pd.DataFrame(map(asdict, decisions))
+
+    def decision(self, alias: str | None = None, run_id: str | None = None) -> dict[str, Any]:
+        """Return the newest decision, about an alias or about a run if one is given: verdict, reasons, checks and scores."""
+        with self._context.composed("history") as cfg:
+            return read_decision(tracking.connect(cfg.mlflow), cfg.decisions_experiment, alias, run_id)
 
     def load(self, source: str | None = None) -> Model:
         """Load a model by MLflow's address. None: the one at the alias staging of the project's table."""

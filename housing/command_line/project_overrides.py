@@ -21,7 +21,7 @@ def add_project_overrides(command: str, words: Sequence[str]) -> list[str]:
     """
     given = Arguments.parse(command, words).overrides
     keys = {_key(word) for word in given}
-    added = [word for word in _read() if _key(word) not in keys and _accepts(command, word)]
+    added = [word for word in _read() if _key(word) not in keys and accepts(command, word)]
     position = list(words).index(given[0]) if given else len(words)  # Hydra takes no flag between overrides
     return [*words[:position], *added, *words[position:]]
 
@@ -29,12 +29,13 @@ def add_project_overrides(command: str, words: Sequence[str]) -> list[str]:
 def _read() -> list[str]:
     overrides = ProjectFile.read().overrides
     for word in overrides:
-        if not any(_accepts(command, word) for command in help_text.command_names()):
+        if not any(accepts(command, word) for command in help_text.command_names()):
             raise ConfigError(f"No command accepts {word}, an override in {MARKER}. Expected one such as data=rentals.")
     return overrides
 
 
-def _accepts(command: str, word: str) -> bool:
+def accepts(command: str, word: str) -> bool:
+    """Return whether a command has the option or the group that an override sets."""
     keys = help_text.keys(command)
     branches = {key.partition(".")[0] for key in keys}
     return _key(word) in keys or _key(word).partition(".")[0] in branches

@@ -12,12 +12,14 @@ HEARTBEAT_SECONDS = 60.0  # interval between two heartbeats
 HEARTBEAT_TIMEOUT = timedelta(minutes=5)  # a process on another machine is dead without a heartbeat for this long
 
 
-def process_tags() -> dict[str, str]:
-    """Return the tags that identify this process: host, heartbeat, and process ID with start time and PID namespace.
+def process_tags(pid: int | None = None) -> dict[str, str]:
+    """Return the tags that identify a process of this machine, by default the present one.
 
-    The start time and the namespace distinguish it from another process that has the same process ID.
+    They are the host, a heartbeat, and the process ID with start time and PID namespace. The start time and the namespace
+    distinguish it from another process that has the same process ID.
     """
-    return {HOST: socket.gethostname(), PROCESS: f"{os.getpid()} {_start_time(os.getpid())} {_pid_namespace()}", HEARTBEAT: now()}
+    pid = os.getpid() if pid is None else pid
+    return {HOST: socket.gethostname(), PROCESS: f"{pid} {_start_time(pid)} {_pid_namespace()}", HEARTBEAT: now()}
 
 
 def now() -> str:

@@ -340,7 +340,7 @@ def _configured_url(url: str | None, key: str) -> str:
 def _fetch_text(url: str, route: str, settings: CheckSettings, hint: str) -> str:
     key = settings.server_key if settings.server_url is not None and url == settings.server_url.rstrip("/") else ""
     try:
-        return _http_get(url + route, settings.timeout_seconds, key)
+        return http_get(url + route, settings.timeout_seconds, key)
     except urllib.error.HTTPError as error:
         body = error.read().decode(errors="replace")[:300]
         is_denied = error.code in (401, 403)
@@ -364,7 +364,8 @@ def _fetch_json(fields: Sequence[str], url: str, route: str, settings: CheckSett
     return value
 
 
-def _http_get(url: str, timeout: float, key: str = "") -> str:
+def http_get(url: str, timeout: float, key: str = "") -> str:
+    """Return the body of an answer. Raises OSError if there is none, or ValueError if the address is wrong."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
     with NO_PROXY_OPENER.open(request, timeout=timeout) as response:
         body: bytes = response.read()

@@ -1,10 +1,14 @@
 """The decision log: one MLflow run for each decision, and the moves of the alias that follow from them."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from housing.command_line.next_command import next_command
+from housing.core.errors import HousingError
 from housing.core.locks import machine_lock
 from housing.promotion.decision import PROMOTE, ROLLBACK, Decision
 from housing.promotion.server_status import wait_for_version
@@ -104,6 +108,24 @@ def list_decisions(store: Store, experiment: str, alias: str | None = None, limi
     """Return the decisions about an alias, or about all aliases, newest first."""
     wanted_tags = {tags.RUN_TYPE: "decision"} | ({tags.ALIAS: alias} if alias else {})
     return [_to_record(run) for run in store.runs.find_latest(experiment, wanted_tags, limit)]
+
+
+def read_decision(store: Store, experiment: str, alias: str | None = None, run_id: str | None = None) -> dict[str, Any]:
+    """Return the newest finished decision, about an alias or about a run if one is given, with all that led to it.
+
+    Raises
+    ------
+    HousingError
+        If there is no such decision.
+    """
+    conditions = {tags.ALIAS: alias, tags.CHALLENGER: run_id}
+    wanted_tags = {tags.RUN_TYPE: "decision"} | {name: value for name, value in conditions.items() if value is not None}
+    decisions = [run for run in store.runs.find_latest(experiment, wanted_tags, HISTORY_LIMIT) if run.status == "FINISHED"]
+    if not decisions:
+        about = "".join(f" about {value}" for value in (alias, run_id) if value is not None)
+        raise HousingError(f"The decision log has no finished decision{about}. Decide with: {next_command('promote')}")
+    decision: dict[str, Any] = json.loads(store.artifacts.read_text(decisions[0].id, DECISION_FILE))
+    return decision
 
 
 def _to_record(run: RunRecord) -> DecisionRecord:

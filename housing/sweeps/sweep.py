@@ -247,7 +247,12 @@ def _print_error(error: str) -> None:
 
 
 def read_outcomes(folder: Path) -> list[Outcome]:
-    """Return the outcomes of all jobs in a sweep's folder that started, in order. A job that ended without a result is LOST."""
+    """Return the outcomes of all jobs of a sweep that has ended, in order. A job that ended without a result is LOST."""
+    return [_as_ended(outcome) for outcome in read_running_outcomes(folder)]
+
+
+def read_running_outcomes(folder: Path) -> list[Outcome]:
+    """Return the outcomes of all jobs in a sweep's folder that started, in order."""
     jobs = sorted((path.parent for path in folder.glob(f"*/{OUTCOME_FILE}")), key=lambda job: (len(job.name), job.name))
     return [_read_outcome(job) for job in jobs]
 
@@ -255,5 +260,8 @@ def read_outcomes(folder: Path) -> list[Outcome]:
 def _read_outcome(job: Path) -> Outcome:
     outcome = Outcome.read(job)
     assert outcome is not None, job
-    outcome = replace(outcome, job=int(job.name) if job.name.isdecimal() else None)
+    return replace(outcome, job=int(job.name) if job.name.isdecimal() else None)
+
+
+def _as_ended(outcome: Outcome) -> Outcome:
     return outcome if outcome.status != "RUNNING" else replace(outcome, status="LOST", error=tracking_tags.CRASH_MESSAGE)

@@ -1,0 +1,108 @@
+"""The MCP server: registers the tools that the rights allow, and serves them on standard input and output."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from functools import partial, wraps
+from typing import Any
+
+import anyio
+from anyio.to_thread import run_sync
+from hydra.core.global_hydra import GlobalHydra
+from mcp.server.fastmcp import FastMCP
+from mcp.server.fastmcp.exceptions import ToolError
+from mcp.server.fastmcp.prompts import Prompt
+from mcp.types import ToolAnnotations
+
+from housing.agent.prompt import INSTRUCTIONS, experiment_loop
+from housing.agent.reading import Document, ReadingTools
+from housing.agent.settings import AgentSettings
+from housing.agent.trainings import Trainings
+from housing.agent.writing import PromotionTools, TrainingTools
+from housing.api.documents import ServedTools
+from housing.core.errors import HousingError
+from housing.core.printable import printable
+
+STDIN, STDOUT, STDERR = 0, 1, 2  # file descriptors
+
+log = logging.getLogger(__name__)
+
+
+def list_tools(settings: AgentSettings) -> ServedTools:
+    """Return the names of the tools that the rights allow."""
+    reading, writing = _tools(settings)
+    return ServedTools(sorted(settings.rights), [tool.__name__ for tool in (*reading, *writing)])
+
+
+def serve(settings: AgentSettings) -> None:
+    """Serve the tools until the client closes standard input."""
+    GlobalHydra.instance().clear()  # Hydra has composed this command's config; the tools compose those of other commands
+    _reserve_streams()
+    server = FastMCP("housing", instructions=INSTRUCTIONS, log_level="WARNING")
+    lock = anyio.Lock()  # Project works on the environment of the process, so one tool runs at a time
+    for tools, is_reading in zip(_tools(settings), (True, False), strict=True):
+        for tool in tools:
+            annotations = ToolAnnotations(readOnlyHint=is_reading, openWorldHint=False)
+            server.add_tool(_as_task(tool, lock), annotations=annotations)
+    server.add_prompt(Prompt.from_function(experiment_loop))
+    server.run()
+
+
+def _tools(settings: AgentSettings) -> tuple[Sequence[Callable[..., Document]], Sequence[Callable[..., Document]]]:
+    """Return the tools that read, and those that write and are allowed."""
+    trainings = Trainings(settings.context)
+    reading = ReadingTools(settings, trainings)
+    training = TrainingTools(settings, trainings, reading).functions if "train" in settings.rights else []
+    promotion = PromotionTools(settings).functions if "promote" in settings.rights else []
+    return reading.functions, [*training, *promotion]
+
+
+def _reserve_streams() -> None:
+    """Keep standard input and output for the protocol.
+
+    Whatever else is printed goes to stderr, and nothing else can read the input. This holds for subprocesses and compiled
+    libraries too, since the file descriptors themselves are redirected.
+    """
+    sys.stdout.flush()
+    protocol_in, protocol_out = os.dup(STDIN), os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, STDIN)
+    os.close(nothing)
+    sys.stdin = open(protocol_in, encoding="utf-8")  # noqa: SIM115  # pylint: disable=consider-using-with  # until the process ends
+    sys.stdout = open(protocol_out, "w", encoding="utf-8")  # noqa: SIM115  # pylint: disable=consider-using-with
+
+
+def _as_task(tool: Callable[..., Document], lock: anyio.Lock) -> Callable[..., Any]:
+    """Return a tool that runs in a thread, so that the server answers pings meanwhile."""
+
+    @wraps(tool)
+    async def run(*args: Any, **arguments: Any) -> Document:
+        async with lock:
+            return await run_sync(partial(_call, tool, *args, **arguments))
+
+    return run
+
+
+def _call(tool: Callable[..., Document], *args: Any, **arguments: Any) -> Document:
+    """Call a tool, and return its result or raise its error with escaped control characters."""
+    try:
+        with redirect_stdout(sys.stderr):
+            document: Document = _escape(tool(*args, **arguments))
+            return document
+    except HousingError as error:
+        raise ToolError(printable(str(error))) from error
+    except Exception as error:
+        log.exception("Tool %s failed", tool.__name__)
+        raise ToolError(printable(f"{type(error).__name__}: {error}")) from error
+
+
+def _escape(value: Any) -> Any:
+    """Return a JSON value whose texts are printable: they come from tables, stores and requests."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(name): _escape(member) for name, member in value.items()}
+    return [_escape(member) for member in value] if isinstance(value, list) else value

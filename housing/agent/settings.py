@@ -1,0 +1,73 @@
+"""Settings of the tools: the project, the rights of an agent, and the server whose drift is read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from housing.agent.overrides import table_override
+from housing.api.composition import Context
+from housing.api.project import Project
+from housing.command_line.next_command import CONFIG_DIR_PROVIDER
+from housing.command_line.project_overrides import accepts
+from housing.core.environment import project_home
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """Settings of `conf/mcp.yaml`.
+
+    Attributes
+    ----------
+    folder
+        The folder of data, store and outputs.
+    config_dir
+        The value of --config-dir, or None.
+    overrides
+        Overrides of the command line that every command shares, such as "data=rentals".
+    rights
+        "train", "promote", both or neither.
+    """
+
+    folder: Path
+    config_dir: Path | None
+    overrides: Sequence[str]
+    rights: frozenset[str]
+    server_url: str
+    server_key: str
+    timeout_seconds: float
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig) -> Self:
+        """Read the settings of `housing.mcp`, while Hydra runs it."""
+        hydra = HydraConfig.get()
+        own = ("rights", "server_url", "server_key", "timeout_seconds")
+        shared = [word for word in hydra.overrides.task if word.partition("=")[0].lstrip("+") not in own]
+        folders = [Path(source.path) for source in hydra.runtime.config_sources if source.provider == CONFIG_DIR_PROVIDER]
+        return cls(
+            folder=project_home(),
+            config_dir=folders[0].absolute() if folders else None,
+            overrides=shared,
+            rights=frozenset(cfg.rights),
+            server_url=str(cfg.server_url).rstrip("/"),
+            server_key=cfg.server_key,
+            timeout_seconds=cfg.timeout_seconds,
+        )
+
+    @property
+    def context(self) -> Context:
+        """The context in which the commands' configs are composed."""
+        return Context(self.folder, self.config_dir, tuple(self.overrides))
+
+    @property
+    def context_of_describe(self) -> Context:
+        """The context of housing.describe, which works on a file instead of a declared table."""
+        shared = (word for word in self.overrides if accepts("describe", word))
+        return Context(self.folder, self.config_dir, tuple(shared))
+
+    def project(self, table: str | None = None) -> Project:
+        """Return the project, with another table than that of the command line if one is named."""
+        return Project(self.folder, *self.overrides, *table_override(table), config_dir=self.config_dir)
