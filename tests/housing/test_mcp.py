@@ -24,7 +24,7 @@ from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import CallToolResult, TextContent
 
-pytestmark = pytest.mark.xdist_group("mcp")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("mcp")]
 
 OVERRIDES = "overrides: [data=rentals, features=none, figures=false, refit=false, interval=none, gate.smoke_test_seconds=null]\n"
 WRITING = {"declare_table", "start_training", "stop_training", "promote", "rollback"}
@@ -111,7 +111,6 @@ def decisions(agent: Agent, runs: dict[str, str]) -> list[dict[str, Any]]:
     return [agent.ask("promote", run_id=runs[model]) for model in ("decision_tree", "linear", "decision_tree")]
 
 
-@pytest.mark.long
 def test_describe_the_table(agent: Agent) -> None:
     described = agent.ask("describe_table")
     assert described["table"]["columns"]["rent"]["role"] == "target"
@@ -119,7 +118,6 @@ def test_describe_the_table(agent: Agent) -> None:
     assert "lienar" not in agent.ask("list_options")["help"]
 
 
-@pytest.mark.long
 def test_declare_a_new_table(agent: Agent) -> None:
     rentals_frame(100).rename(columns={"quarter": f"quarter{ESCAPE}"}).to_csv(agent.home / "data" / "flats.csv", index=False)
     described = agent.ask("describe_file", file="data/flats.csv")
@@ -130,7 +128,6 @@ def test_declare_a_new_table(agent: Agent) -> None:
     assert "must be in the folder of the project" in agent.error("describe_file", file="/etc/passwd")
 
 
-@pytest.mark.long
 def test_start_and_follow_a_sweep(agent: Agent, sweep: dict[str, Any]) -> None:
     assert (sweep["state"], sweep["document"]["exit_code"]) == ("ended", 0), sweep
     assert [job["status"] for job in sweep["document"]["result"]["jobs"]] == ["FINISHED", "FINISHED"]
@@ -138,7 +135,6 @@ def test_start_and_follow_a_sweep(agent: Agent, sweep: dict[str, Any]) -> None:
     assert "no training 'none'" in agent.error("follow_training", training_id="none")
 
 
-@pytest.mark.long
 def test_list_and_compare_runs(agent: Agent, runs: dict[str, str]) -> None:
     listed = {run["run_id"]: run for run in agent.ask("list_runs")["runs"]}
     assert set(runs.values()) <= set(listed)
@@ -147,7 +143,6 @@ def test_list_and_compare_runs(agent: Agent, runs: dict[str, str]) -> None:
     assert "nonsense" in agent.error("compare_runs", run_ids=["nonsense"])
 
 
-@pytest.mark.long
 def test_promote_and_say_why_a_run_was_rejected(agent: Agent, runs: dict[str, str], decisions: list[dict[str, Any]]) -> None:
     assert [(decision["verdict"], decision["version"]) for decision in decisions] == [
         ("PROMOTE", "1"),
@@ -162,7 +157,6 @@ def test_promote_and_say_why_a_run_was_rejected(agent: Agent, runs: dict[str, st
     assert "no finished decision about nonsense" in agent.error("explain_decision", run_id="nonsense")
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("decisions")
 def test_predict_and_explain_rows(agent: Agent) -> None:
     predicted = agent.ask("predict", rows=[FLAT, {**FLAT, "built": None}])
@@ -173,7 +167,6 @@ def test_predict_and_explain_rows(agent: Agent) -> None:
     assert "row 0, area: Not a number: 'much\\x1b'" in agent.error("predict", rows=[{**FLAT, "area": "much\x1b"}])
 
 
-@pytest.mark.long
 def test_read_drift(agent: Agent, rentals_server: Server) -> None:
     rows = [{**FLAT, "area": 149.0}] * 200
     assert rentals_server.predict({"instances": rows}).status == 200
@@ -187,7 +180,6 @@ def test_read_drift(agent: Agent, rentals_server: Server) -> None:
     assert set(drift()) == {*FLAT, None}
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("decisions")
 def test_roll_back(agent: Agent) -> None:
     back = agent.ask("rollback", reason="prices are off, it's odd")
@@ -195,7 +187,6 @@ def test_roll_back(agent: Agent) -> None:
     assert "it’s odd" in agent.ask("list_decisions", limit=1)["decisions"][0]["reason"]
 
 
-@pytest.mark.long
 def test_stop_a_training(agent: Agent) -> None:
     words = ["model=xgboost", "model.estimator.n_estimators=20000", "model.estimator.learning_rate=0.001,0.002"]
     training = agent.ask("start_training", overrides=words)
@@ -205,7 +196,6 @@ def test_stop_a_training(agent: Agent) -> None:
     wait_for(lambda: agent.ask("follow_training", training_id=training["id"])["state"] != "running", "the training has ended")
 
 
-@pytest.mark.long
 def test_wrong_and_forbidden_overrides_start_nothing(agent: Agent) -> None:
     n_trainings = len(agent.ask("list_trainings")["trainings"])
     assert "Did you mean model=linear" in agent.error("start_training", overrides=["model=lienar"])
@@ -225,7 +215,6 @@ def test_wrong_and_forbidden_overrides_start_nothing(agent: Agent) -> None:
     assert len(agent.ask("list_trainings")["trainings"]) == n_trainings
 
 
-@pytest.mark.long
 def test_the_prompt_names_tools_that_exist(agent: Agent) -> None:
     names = {tool.name for tool in agent.portal.call(agent.session.list_tools).tools}
     prompt = agent.portal.call(agent.session.get_prompt, "experiment_loop", {"goal": "half of the error"})

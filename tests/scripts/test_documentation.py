@@ -24,8 +24,7 @@ def test_reference_pages_are_up_to_date(rentals_server: Server) -> None:
 
 
 def test_an_outdated_page_is_named_with_the_command_that_writes_it(rentals_server: Server, tmp_path: Path) -> None:
-    for page in PAGES.glob("*.md"):
-        shutil.copy(page, tmp_path)
+    shutil.copytree(PAGES, tmp_path, dirs_exist_ok=True)
     with (tmp_path / "metrics.md").open("a", encoding="utf-8") as file:
         file.write("one more line\n")
     process = documentation("--check", "--url", rentals_server.url, "--out", str(tmp_path))
