@@ -95,7 +95,8 @@ class ReadingTools:
 
         Without `run_id`, explain the newest decision. A run that failed has no decision: list_runs returns its error.
         """
-        return self._settings.project(table).decision(alias=alias, run_id=run_id)
+        about = {name: plain(name, value) for name, value in (("alias", alias), ("run_id", run_id)) if value is not None}
+        return self._settings.project(table).decision(**about)
 
     def predict(
         self,

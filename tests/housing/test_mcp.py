@@ -154,6 +154,7 @@ def test_promote_and_say_why_a_run_was_rejected(agent: Agent, runs: dict[str, st
     assert why["difference"]["lower"] > 0
     assert agent.ask("explain_decision", run_id=runs["linear"])["verdict"] == "PROMOTE"
     assert [decision["verdict"] for decision in agent.ask("list_decisions", limit=3)["decisions"]][-1] == "PROMOTE"
+    assert "run_id must be letters" in agent.error("explain_decision", run_id="x' or tags.y = '1")
     assert "no finished decision about nonsense" in agent.error("explain_decision", run_id="nonsense")
 
 
