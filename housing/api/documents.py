@@ -10,6 +10,7 @@ from housing.data.download import FetchedTable
 from housing.data.preparation import PreparedTable
 from housing.description.description import DescribedFile
 from housing.ingestion.ingestion import IngestedRows
+from housing.operations.cleaning import Cleaned
 from housing.operations.health_checks import HealthReport
 from housing.operations.retraining_summary import RetrainingSummary
 from housing.promotion.decision import Decision
@@ -39,6 +40,7 @@ class ServedTools:
 RESULTS: dict[str, type] = {
     "alias": VersionAtAlias,
     "card": WrittenCard,
+    "clean": Cleaned,
     "describe": DescribedFile,
     "doctor": HealthReport,
     "fetch": FetchedTable,

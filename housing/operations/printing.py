@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from housing.command_line.console import create_console
 from housing.core.printable import show
+from housing.operations.cleaning import Cleaned
 from housing.operations.health_checks import PASSED, SKIPPED, CheckResult, HealthReport
 
 MARKS = {PASSED: ("ok", ""), SKIPPED: ("-", "dim")}
@@ -20,6 +21,19 @@ def show_checks(results: Iterable[tuple[str, CheckResult]]) -> HealthReport:
     if not failed:
         show("All checks passed.")
     return HealthReport(checks, failed)
+
+
+def show_cleaning(cleaned: Cleaned, removing_command: str) -> None:
+    """Print disk use by kind, and what was removed, or would be by a command."""
+    for kind, size in cleaned.disk_use.items():
+        show(f"{size / 1e6:>12,.1f} MB  {kind}")
+    verb = "would be removed" if cleaned.is_dry_run else "removed"
+    show(f"{len(cleaned.runs):,} runs {verb}, {cleaned.kept_runs:,} kept")
+    show(f"{len(cleaned.folders):,} folders of runs and sweeps {verb}: {cleaned.freed / 1e6:,.1f} MB")
+    if cleaned.is_dry_run:
+        show(f"Nothing was removed. To remove it: {removing_command}")
+    elif cleaned.runs:
+        show("Runs are hidden, and `mlflow runs restore` brings them back, until `mlflow gc` removes them with their bundles.")
 
 
 def _show_check(name: str, result: CheckResult) -> None:

@@ -51,6 +51,17 @@ class Registry:
         except MlflowException as error:
             raise StoreError(f"The MLflow store {self._client.name} has no version {version} of {name}.") from error
 
+    def runs_of_versions(self) -> set[str]:
+        """Return the ids of the runs of all versions of all registered models."""
+        run_ids, token = set[str](), None
+        with self._client.translate_errors():
+            while True:
+                page = self._client.api.search_model_versions(max_results=1000, page_token=token)
+                run_ids |= {str(version.run_id) for version in page}
+                token = page.token
+                if not token:
+                    return run_ids
+
     def tag_version(self, name: str, version: str, tag: str, value: str) -> None:
         """Set a tag of a version."""
         with self._client.translate_errors():

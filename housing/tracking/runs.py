@@ -124,9 +124,9 @@ class Run:
         """Log all files of a directory."""
         self.client.api.log_artifacts(self.id, str(directory), name)
 
-    def log_dataset(self, version: DatasetVersion) -> None:
+    def log_dataset(self, dataset: DatasetVersion) -> None:
         """Log the dataset that the run uses."""
-        self.client.api.log_inputs(self.id, [version.to_input()])
+        self.client.api.log_inputs(self.id, [dataset.to_input()])
 
     def log_bundle(self, directory: Path, schema: Schema, example: Rows) -> None:
         """Log a bundle as a model that `mlflow.pyfunc.load_model` can load where this project is installed.
@@ -211,6 +211,11 @@ class Runs:
             raise run_not_found(self._client, run_id) from error
         require_current_format(run_id, run.data.tags)
         return self._record(run)
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run as MLflow does: it is hidden, and can be restored until MLflow's garbage collection."""
+        with self._client.translate_errors():
+            self._client.api.delete_run(run_id)
 
     def find_finished(self, experiment: str, key: str) -> RunRecord | None:
         """Return the newest finished run with this run key."""
