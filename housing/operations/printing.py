@@ -33,7 +33,7 @@ def show_cleaning(cleaned: Cleaned, removing_command: str) -> None:
     if cleaned.is_dry_run:
         show(f"Nothing was removed. To remove it: {removing_command}")
     elif cleaned.runs:
-        show("Runs are hidden, and `mlflow runs restore` brings them back, until `mlflow gc` removes them with their bundles.")
+        show("Runs are hidden, and `mlflow runs restore` brings them back, until `mlflow gc` removes them. Bundles stay.")
 
 
 def _show_check(name: str, result: CheckResult) -> None:
