@@ -83,14 +83,21 @@ def agent(agent_home: Path, rentals_server: Server) -> Iterator[Agent]:
     words = ["-m", "housing.mcp", "rights=[train,promote]", f"server_url={rentals_server.url}"]
     environment = {**os.environ, "HOUSING_HOME": str(agent_home)}
     parameters = StdioServerParameters(command=sys.executable, args=words, env=environment, cwd=PROJECT)
+    noise: list[Exception] = []
+
+    async def keep_noise(message: object) -> None:
+        if isinstance(message, Exception):  # a line of standard output that is no message of the protocol
+            noise.append(message)
+
     with (
         (agent_home / "mcp.log").open("w", encoding="utf-8") as log,
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(stdio_client(parameters, errlog=log)) as streams,
-        portal.wrap_async_context_manager(ClientSession(*streams)) as session,
+        portal.wrap_async_context_manager(ClientSession(streams[0], streams[1], message_handler=keep_noise)) as session,
     ):
         portal.call(session.initialize)
         yield Agent(portal, session, agent_home)
+    assert not noise
 
 
 @pytest.fixture(scope="module")
