@@ -37,6 +37,7 @@ from scripts.benchmarks import (
     sweeps,
     tables,
     texts,
+    thirds,
 )
 from scripts.benchmarks import serving as serving_peers
 from scripts.benchmarks.processes import PYTHON, ROUNDS, project_environment
@@ -101,6 +102,7 @@ def retrain() -> None:
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "quality": quality.print_quality,
     "tables": tables.print_tables,
+    "thirds": thirds.print_thirds,
     "anytable": any_table.print_journeys,
     "automl": automl.print_automl,
     "splits": splits.print_splits,

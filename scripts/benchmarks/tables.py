@@ -78,24 +78,26 @@ def _cells(runs: Sequence[Measurement], ratios: Sequence[float], times_catboost:
 
 def _measure_table(config: Path, name: str) -> tuple[int, list[dict[str, Measurement]]]:
     """Return the number of rows, and for each split the measurement of each model."""
-    runs, table = [], load(_config(config, name).data)
+    runs, table = [], load(table_config(config, name).data)
     table = table.take(np.sort(np.random.default_rng(0).permutation(len(table))[:MAX_ROWS]))
     for number in range(N_SPLITS):
         options = (f"split.salt=s{number}", "n_threads=1")
-        parts = split(table, _config(config, name, *options).split)
+        parts = split(table, table_config(config, name, *options).split)
         measured = _measure_libraries(table, parts)
         for preset, overrides in PRESETS.items():
-            measured[preset] = _measure_preset(_config(config, name, *options, *overrides), table, parts)
+            measured[preset] = measure_preset(table_config(config, name, *options, *overrides), table, parts)
         runs.append(measured)
     return len(table), runs
 
 
-def _config(folder: Path, table: str, *overrides: str) -> DictConfig:
+def table_config(folder: Path, table: str, *overrides: str) -> DictConfig:
+    """Compose the config of housing.train for a table that is declared in a folder."""
     with initialize_config_dir(CONF, version_base="1.3"):
         return compose("train", [f"hydra.searchpath=[file://{folder}]", f"data={table}", *overrides])
 
 
-def _measure_preset(cfg: DictConfig, table: Table, parts: Split) -> Measurement:
+def measure_preset(cfg: DictConfig, table: Table, parts: Split) -> Measurement:
+    """Fit the model of a config, and measure it on the test rows."""
     start = time.process_time()
     bundle, metrics = build(BuildSettings.from_config(cfg), table, parts, run_id="none")
     seconds = time.process_time() - start
