@@ -137,7 +137,7 @@ def shrink(node: Any) -> None:
             shrink(None if OmegaConf.is_missing(node, name) else node[name])
 
 
-WITHOUT_TREES = ("model=knn", "model=linear", "model=ridge", "model=svr")
+WITHOUT_TREES = ("model=knn", "model=linear", "model=neural", "model=ridge", "model=svr")
 NEEDS_TEACHER = "model=distilled"  # without the teacher, it is model=xgboost
 ALL_PRESETS = [f"{group}={path.stem}" for group in ("model", "experiment") for path in sorted(Path(CONF, group).glob("*.yaml"))]
 PRESETS = [preset for preset in ALL_PRESETS if preset != NEEDS_TEACHER]
