@@ -57,7 +57,7 @@ class ReadingTools:
     def describe_file(self, file: str) -> Document:
         """Describe a CSV, Parquet or Excel file in the folder of the project: rows, and the content of each column."""
         path = self.own_file(file)
-        with self._settings.context_of_describe.composed("describe", f"file='{path}'") as cfg:
+        with self._settings.context.composed("describe", f"file='{path}'") as cfg:
             return dict(to_json_value(describe(DescriptionSettings.from_config(cfg, Path(CONF)), next_command)))
 
     def list_options(self, command: str = "train") -> Document:

@@ -12,7 +12,6 @@ from housing.agent.overrides import table_override
 from housing.api.composition import Context
 from housing.api.project import Project
 from housing.command_line.next_command import CONFIG_DIR_PROVIDER
-from housing.command_line.project_overrides import accepts
 from housing.core.environment import project_home
 
 
@@ -61,12 +60,6 @@ class AgentSettings:
     def context(self) -> Context:
         """The context in which the commands' configs are composed."""
         return Context(self.folder, self.config_dir, tuple(self.overrides))
-
-    @property
-    def context_of_describe(self) -> Context:
-        """The context of housing.describe, which works on a file instead of a declared table."""
-        shared = (word for word in self.overrides if accepts("describe", word))
-        return Context(self.folder, self.config_dir, tuple(shared))
 
     def project(self, table: str | None = None) -> Project:
         """Return the project, with another table than that of the command line if one is named."""

@@ -76,12 +76,12 @@ class Trainings:
         name, started_at = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f"), datetime.now().astimezone()
         folder = outputs / ("sweeps" if swept else "runs") / name
         flags = ["-m"] if swept else []
-        directory = f"hydra.{'sweep' if swept else 'run'}.dir='{folder}'"
+        words = [*self._context.words("train", overrides), f"hydra.{'sweep' if swept else 'run'}.dir='{folder}'", "output=json"]
         own_folder = self._folder() / name
         own_folder.mkdir(parents=True)
         with (own_folder / DOCUMENT_FILE).open("wb") as document, (own_folder / LOG_FILE).open("wb") as log:
             process = subprocess.Popen(  # pylint: disable=consider-using-with  # it lasts
-                [sys.executable, "-m", "housing.train", *flags, *self._context.words(overrides), directory, "output=json"],
+                [sys.executable, "-m", "housing.train", *flags, *words],
                 cwd=PROJECT,
                 env=self._context.environment,
                 stdin=subprocess.DEVNULL,

@@ -34,7 +34,7 @@ class TrainingTools:
         chosen = [] if name is None else [f"name={plain('name', name)}"]
         words = [f"file='{path}'", f"target='{target}'", *chosen]
         require_allowed(words)
-        with self._settings.context_of_describe.composed("describe", *words) as cfg:
+        with self._settings.context.composed("describe", *words) as cfg:
             folder = self._settings.config_dir or own_config_folder() or Path(CONF)
             return dict(to_json_value(describe(DescriptionSettings.from_config(cfg, folder), next_command)))
 

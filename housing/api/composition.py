@@ -10,12 +10,15 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
+from housing.command_line import help as help_text
 from housing.command_line.arguments import Arguments
 from housing.command_line.config_errors import COMPOSITION_ERRORS, config_errors, describe_composition_error
-from housing.command_line.project_overrides import add_project_overrides
+from housing.command_line.project_overrides import accepts, add_project_overrides
 from housing.core.config import CONF
 from housing.core.environment import HOME_VARIABLE
 from housing.core.errors import ConfigError
+
+TERMINAL_VARIABLES = ("CLICOLOR_FORCE", "FORCE_COLOR")  # a notebook's kernel sets them, and Rich takes a pipe for a terminal then
 
 
 @dataclass(frozen=True)
@@ -29,22 +32,30 @@ class Context:
     config_dir
         A folder with config files of one's own, as --config-dir names it, or None.
     overrides
-        Overrides of every command, such as "data=rentals".
+        Overrides of every command that accepts them, such as "data=rentals".
     """
 
     folder: Path
     config_dir: Path | None
     overrides: tuple[str, ...]
 
-    def words(self, overrides: Sequence[str]) -> list[str]:
+    def words(self, command: str, overrides: Sequence[str]) -> list[str]:
         """Return the command line of a command, without its name."""
         flags = [] if self.config_dir is None else [f"--config-dir={self.config_dir}"]
-        return [*flags, *self.overrides, *overrides]
+        return [*flags, *self.common_overrides(command), *overrides]
+
+    def common_overrides(self, command: str) -> list[str]:
+        """Return the common overrides without those that other commands accept, and this one does not.
+
+        An override that no command accepts stays, so that each command refuses it with a hint.
+        """
+        return [word for word in self.overrides if accepts(command, word) or not _is_known(word)]
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of a process that runs a command."""
-        return {**os.environ, HOME_VARIABLE: str(self.folder)}
+        """The environment of a process that runs a command, whose output is no terminal, although a notebook says so."""
+        inherited = {name: value for name, value in os.environ.items() if name not in TERMINAL_VARIABLES}
+        return {**inherited, HOME_VARIABLE: str(self.folder)}
 
     @contextmanager
     def composed(self, command: str, *overrides: str) -> Iterator[DictConfig]:
@@ -68,7 +79,7 @@ class Context:
                 HydraConfig.instance().cfg = None
 
     def _compose(self, command: str, overrides: Sequence[str]) -> DictConfig:
-        arguments = Arguments.parse(command, add_project_overrides(command, self.words(overrides)))
+        arguments = Arguments.parse(command, add_project_overrides(command, self.words(command, overrides)))
         flags = [word for word in (*self.overrides, *overrides) if word.startswith("-")]
         if flags:
             raise ConfigError(f"Expected overrides such as model=xgboost, without flags (got {flags[0]}).")
@@ -94,3 +105,7 @@ class Context:
             os.environ.pop(HOME_VARIABLE)
             if before is not None:
                 os.environ[HOME_VARIABLE] = before
+
+
+def _is_known(word: str) -> bool:
+    return any(accepts(command, word) for command in help_text.command_names())

@@ -57,7 +57,7 @@ class Project:
         folder
             The folder of data, store and outputs, as $HOUSING_HOME of the commands.
         overrides
-            Overrides of all methods, such as "data=rentals".
+            Overrides of all methods, such as "data=rentals". A method whose command has no such option or group ignores it.
         config_dir
             A folder with config files of one's own, as the commands' --config-dir.
         """
@@ -79,7 +79,7 @@ class Project:
         """Fit one model, or return the equal run that is finished already. `experiment=auto` searches first."""
         with self._context.composed("train", *overrides) as cfg:
             folder = Path(cfg.paths.outputs) / "runs" / _timestamp()
-            job = Job([*self._context.overrides, *overrides], folder)
+            job = Job([*self._context.common_overrides("train"), *overrides], folder)
             return FittedRun(run(search_if_asked(cfg, job), job))
 
     def sweep(self, *overrides: str) -> SweepResult:
@@ -94,7 +94,7 @@ class Project:
         """
         with self._context.composed("train", *_without_sweeps(overrides)) as cfg:
             folder, metric = Path(cfg.paths.outputs) / "sweeps" / _timestamp(), str(cfg.metric)
-        words = [*self._context.words(overrides), f"hydra.sweep.dir='{folder}'"]
+        words = [*self._context.words("train", overrides), f"hydra.sweep.dir='{folder}'"]
         code = self._run_command("train", "-m", *words)
         outcomes = read_outcomes(folder)
         if not outcomes:
@@ -177,7 +177,7 @@ class Project:
         with self._context.composed("serve", f"serve.port={free_port()}", *overrides) as cfg:
             url, log = f"http://{cfg.serve.host}:{cfg.serve.port}", Path(cfg.paths.outputs) / "serve.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        words = [*self._context.words(overrides), f"serve.port={url.rpartition(':')[2]}"]
+        words = [*self._context.words("serve", overrides), f"serve.port={url.rpartition(':')[2]}"]
         with log.open("wb") as output, self._start("serve", words, stdout=output) as process:
             try:
                 if not wait_until_ready(url, process, READY_SECONDS):

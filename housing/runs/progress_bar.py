@@ -1,5 +1,6 @@
-"""Progress on a terminal: the boosting rounds of a single run, and the rows of a batch prediction."""
+"""Progress on a terminal or in a notebook: the boosting rounds of a single run, and the rows of a batch prediction."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,8 +15,12 @@ REFRESH_SECONDS = 0.25
 
 @contextmanager
 def boosting_progress(enabled: bool) -> Iterator[OnRound]:
-    """Show the rounds of boosting as a progress bar until the block ends, if enabled and the output is a terminal."""
+    """Show the rounds of boosting until the block ends, if enabled and the output is a terminal or a notebook."""
     console = create_console()
+    if enabled and console.is_jupyter:
+        with _notebook_line() as show_round:
+            yield show_round
+        return
     if not (enabled and console.is_terminal):
         yield no_op
         return
@@ -31,10 +36,34 @@ def boosting_progress(enabled: bool) -> Iterator[OnRound]:
         def show(member: str, done: int, total: int, score: float | None) -> None:
             if member not in tasks:
                 tasks[member] = progress.add_task(printable(member), total=total, score="")
-            text = "" if score is None else f"validation {score:.4f}"
-            progress.update(tasks[member], completed=done, total=total, score=text)
+            progress.update(tasks[member], completed=done, total=total, score=_describe_score(score))
 
         yield show
+
+
+@contextmanager
+def _notebook_line() -> Iterator[OnRound]:
+    """Show the rounds in a line of a cell's output that is written again and again, and cleared when the block ends.
+
+    Rich's bar requires ipywidgets in a notebook.
+    """
+    shown_at, width = 0.0, 0
+
+    def show(member: str, done: int, total: int, score: float | None) -> None:
+        nonlocal shown_at, width
+        if time.monotonic() - shown_at >= REFRESH_SECONDS:
+            line = f"{printable(member)}: round {done} of {total}  {_describe_score(score)}".rstrip()
+            print(f"\r{line:<{width}}", end="", flush=True)
+            shown_at, width = time.monotonic(), max(width, len(line))
+
+    try:
+        yield show
+    finally:
+        print(f"\r{'':<{width}}\r" if width else "", end="", flush=True)
+
+
+def _describe_score(score: float | None) -> str:
+    return "" if score is None else f"validation {score:.4f}"
 
 
 @contextmanager
