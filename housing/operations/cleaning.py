@@ -1,6 +1,6 @@
 """Clean-up by policy: runs and folders that are old, not among the best, and needed by no version, decision or sweep.
 
-Runs are deleted as MLflow deletes them: hidden, and restored by `mlflow runs restore` until `mlflow gc` removes them for good.
+Runs and their bundles are deleted as MLflow deletes them: hidden, until `mlflow gc` removes them for good.
 """
 
 import shutil
@@ -68,20 +68,20 @@ def clean(cfg: DictConfig) -> Cleaned:
     records = store.runs.find_latest(cfg.experiment_name, {tags.RUN_TYPE: "run"}, MAX_RUNS)
     needed = _needed_runs(cfg, store) | _best_runs(records, cfg.metric, cfg.keep_best)
     removable = [
-        record.id for record in records if record.id not in needed and record.status != RUNNING and record.started_at < oldest
+        record for record in records if record.id not in needed and record.status != RUNNING and record.started_at < oldest
     ]
     folders = [*_old_folders(Path(cfg.paths.outputs), oldest.timestamp())]
     cleaned = Cleaned(
         disk_use=_disk_use(cfg),
-        runs=removable,
+        runs=[record.id for record in removable],
         kept_runs=len(records) - len(removable),
         folders=folders,
         freed=sum(map(_size, folders)),
         is_dry_run=cfg.dry_run,
     )
     if not cfg.dry_run:
-        for run_id in removable:
-            store.runs.delete(run_id)
+        for record in removable:
+            store.runs.delete(record)
         for folder in folders:
             shutil.rmtree(folder)
     return cleaned

@@ -33,7 +33,7 @@ def show_cleaning(cleaned: Cleaned, removing_command: str) -> None:
     if cleaned.is_dry_run:
         show(f"Nothing was removed. To remove it: {removing_command}")
     elif cleaned.runs:
-        show("Runs are hidden, and `mlflow runs restore` brings them back, until `mlflow gc` removes them. Bundles stay.")
+        show("`mlflow gc` removes runs and bundles for good. Until then `mlflow runs restore` restores runs, without bundles.")
 
 
 def _show_check(name: str, result: CheckResult) -> None:

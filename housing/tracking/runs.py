@@ -212,10 +212,19 @@ class Runs:
         require_current_format(run_id, run.data.tags)
         return self._record(run)
 
-    def delete(self, run_id: str) -> None:
-        """Delete a run as MLflow does: it is hidden, and can be restored until MLflow's garbage collection."""
+    def delete(self, record: RunRecord) -> None:
+        """Delete a run and its bundles as MLflow does: they are hidden until MLflow's garbage collection removes them.
+
+        Until then, the run can be restored. MLflow restores no bundles, so the run then names none, and promotion fits it again.
+        """
+        api = self._client.api
         with self._client.translate_errors():
-            self._client.api.delete_run(run_id)
+            bundles = api.search_logged_models([record.run.experiment_id], f"source_run_id = '{record.id}'")
+            if MODEL_ID in record.tags:
+                api.delete_tag(record.id, MODEL_ID)
+            for bundle in bundles:
+                api.delete_logged_model(bundle.model_id)
+            api.delete_run(record.id)  # last: after an interruption, the next clean-up finds the run
 
     def find_finished(self, experiment: str, key: str) -> RunRecord | None:
         """Return the newest finished run with this run key."""
