@@ -101,13 +101,38 @@ class Project:
             raise HousingError(f"The sweep ended with exit code {code} before a job started. Its output says why.")
         return SweepResult(TrainingResult(metric, str(folder), outcomes, best_run_id(outcomes, metric)))
 
-    def runs(self, *overrides: str, limit: int = N_RUNS) -> pd.DataFrame:
+    def search(self, space: str, *overrides: str, n_trials: int | None = None) -> SweepResult:
+        """Sweep over values that Optuna chooses from a search space, such as "xgboost" for conf/search/xgboost.yaml.
+
+        The same call again goes on, with more trials if `n_trials` is larger. None: as many as the config says.
+
+        Raises
+        ------
+        HousingError
+            If no trial has started; the output says why.
+        """
+        trials = [] if n_trials is None else [f"hydra.sweeper.n_trials={n_trials}"]
+        return self.sweep(f"search={space}", *overrides, *trials)
+
+    def runs(self, *overrides: str, where: str = "", limit: int = N_RUNS) -> pd.DataFrame:
         """Return the newest runs of the table, one row each: state, parameters, metrics, tags, start and duration in seconds.
 
         Columns of parameters, metrics and tags begin with `params.`, `metrics.` and `tags.`.
+
+        Parameters
+        ----------
+        where
+            A condition in MLflow's filter language, such as "metrics.rmse < 20 and params.`model.name` = 'linear'".
+        limit
+            The largest number of rows.
+
+        Raises
+        ------
+        StoreError
+            If `where` is no such condition.
         """
         with self._context.composed("train", *overrides) as cfg:
-            records = tracking.connect(cfg.mlflow).runs.find_latest(cfg.experiment_name, {tags.RUN_TYPE: "run"}, limit)
+            records = tracking.connect(cfg.mlflow).runs.find_latest(cfg.experiment_name, {tags.RUN_TYPE: "run"}, limit, where)
         return pd.DataFrame(map(_run_row, records))
 
     def compare(self, *run_ids: str) -> pd.DataFrame:
@@ -164,6 +189,10 @@ class Project:
     def predict(self, rows: Rows, *, interval: float | None = None, quantiles: Sequence[float] = ()) -> pd.DataFrame:
         """Predict rows with the model at the alias staging. See `Model.predict`."""
         return self.load().predict(rows, interval=interval, quantiles=quantiles)
+
+    def explain(self, row: Mapping[str, Any]) -> pd.Series:
+        """Explain the prediction of one row by the model at the alias staging. See `Model.explain`."""
+        return self.load().explain(row)
 
     @contextmanager
     def serve(self, *overrides: str) -> Iterator[str]:

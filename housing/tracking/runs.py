@@ -235,9 +235,10 @@ class Runs:
         records = self._search(experiment, ["attributes.status = 'FINISHED'", *_conditions(tags)], order, 1)
         return records[0] if records else None
 
-    def find_latest(self, experiment: str, tags: Mapping[str, str], limit: int) -> list[RunRecord]:
-        """Return the newest runs with these tags, in any state."""
-        return self._search(experiment, _conditions(tags), "attributes.start_time DESC", limit)
+    def find_latest(self, experiment: str, tags: Mapping[str, str], limit: int, condition: str = "") -> list[RunRecord]:
+        """Return the newest runs with these tags, in any state, that meet a condition in MLflow's filter language."""
+        conditions = [*_conditions(tags), *([condition] if condition else [])]
+        return self._search(experiment, conditions, "attributes.start_time DESC", limit)
 
     def _search(self, experiment: str, conditions: list[str], order: str, limit: int) -> list[RunRecord]:
         with self._client.translate_errors():

@@ -50,7 +50,9 @@ def test_the_story_of_a_project(project: Project) -> None:
     assert project.history().verdict.to_list() == ["PROMOTE"]
     assert project.report(sweep.best.id).read_text(encoding="utf-8").startswith("<!doctype html>")
 
-    assert project.train("model=xgboost").id != sweep.best.id
+    [trial] = project.search("decision_tree", n_trials=1).outcomes
+    assert project.runs(where="params.`model.name` = 'linear'").run_id.to_list() == [sweep.best.id]
+    assert trial.run_id == project.runs(where=f"metrics.rmse > {sweep.best.metrics['rmse']}", limit=1).run_id[0]
     forced = project.promote(f"run_id={project.runs().run_id[0]}", "gate.min_rows=50", "force=true", "force_reason=test")
     assert (forced.verdict, forced.version) == ("PROMOTE", "2")
     returned = project.rollback()
@@ -80,7 +82,7 @@ def test_a_model_takes_frames_dicts_and_lists(promoted_project: Project, monkeyp
 
 def test_an_explanation_adds_up(promoted_project: Project) -> None:
     model = promoted_project.load()
-    values = model.explain(ROW)
+    values = promoted_project.explain(ROW)
     base = model.bundle.predict(model.bundle.background).mean()
     assert values.sum() + base == pytest.approx(model.predict(ROW).prediction[0])
     assert values.abs().is_monotonic_decreasing and set(values.index) == set(ROW)
@@ -100,6 +102,8 @@ def test_errors_are_those_of_the_commands(promoted_project: Project) -> None:
         project.predict([1, 2])  # type: ignore[list-item]
     with pytest.raises(StoreError, match="nonsense"):
         project.compare("nonsense")
+    with pytest.raises(StoreError, match="Invalid clause"):
+        project.runs(where="rmse is small")
     with pytest.raises(HousingError, match="Its output says why"):
         project.sweep("model=linear", "max_rows=range(5,5)")
     with pytest.raises(HousingError, match="The server ended"), project.serve("serve.rate_limit=-1"):
