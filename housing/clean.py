@@ -1,4 +1,4 @@
-"""Remove old runs and folders that no alias, decision or rollback needs, and print disk use by kind.
+"""Remove old runs that no alias, decision or rollback needs, with their folders, and print disk use by kind.
 
 python -m housing.clean keep_best=20 keep_days=90
 """

@@ -1,4 +1,6 @@
-"""Clean-up by policy: runs and folders that are old, not among the best, and needed by no version, decision or sweep.
+"""Clean-up by policy: runs that are old, not among the best, and needed by no version, decision or sweep, and their folders.
+
+A folder goes with the run that its `outcome.json` names. All other folders stay, whoever made them.
 
 Runs and their bundles are deleted as MLflow deletes them: hidden, until `mlflow gc` removes them for good.
 """
@@ -13,7 +15,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from housing.core.environment import project_home
+from housing.core.errors import ConfigError
 from housing.core.validators import BOOLEAN, integer, validate
+from housing.runs.outcome import OUTCOME_FILE, Outcome
 from housing.tracking import store as tracking
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
@@ -38,9 +42,11 @@ class Cleaned:
     kept_runs
         The number of runs that are kept.
     folders
-        Folders of runs and sweeps that are removed, or would be.
+        Folders of these runs, also those in the folders of sweeps, that are removed, or would be.
     freed
         Bytes of these folders.
+    left_folders
+        The number of old folders that stay because they name no run of this table in the store.
     is_dry_run
         Whether nothing was removed.
     """
@@ -50,6 +56,7 @@ class Cleaned:
     kept_runs: int
     folders: list[Path]
     freed: int
+    left_folders: int
     is_dry_run: bool
 
 
@@ -59,31 +66,34 @@ def clean(cfg: DictConfig) -> Cleaned:
     Raises
     ------
     ConfigError
-        If a setting is out of range.
+        If a setting is out of range, or no finished run has the metric that ranks runs.
     StoreError
         If the store is unavailable.
     """
     validate(cfg, VALIDATORS)
     store, oldest = tracking.connect(cfg.mlflow), datetime.now(UTC) - timedelta(days=cfg.keep_days)
     records = store.runs.find_latest(cfg.experiment_name, {tags.RUN_TYPE: "run"}, MAX_RUNS)
-    needed = _needed_runs(cfg, store) | _best_runs(records, cfg.metric, cfg.keep_best)
+    needed = _needed_runs(cfg, store) | _best_runs(records, cfg)
     removable = [
         record for record in records if record.id not in needed and record.status != RUNNING and record.started_at < oldest
     ]
-    folders = [*_old_folders(Path(cfg.paths.outputs), oldest.timestamp())]
+    run_ids = {folder: _run_of(folder) for folder in _old_folders(Path(cfg.paths.outputs), oldest.timestamp())}
+    known, removed = {record.id for record in records}, {record.id for record in removable}
+    folders = [folder for folder, run_id in run_ids.items() if run_id in removed]
     cleaned = Cleaned(
         disk_use=_disk_use(cfg),
         runs=[record.id for record in removable],
         kept_runs=len(records) - len(removable),
         folders=folders,
         freed=sum(map(_size, folders)),
+        left_folders=sum(run_id not in known for run_id in run_ids.values()),
         is_dry_run=cfg.dry_run,
     )
     if not cfg.dry_run:
+        for folder in folders:  # first: a folder whose run is deleted is never found again
+            shutil.rmtree(folder)
         for record in removable:
             store.runs.delete(record)
-        for folder in folders:
-            shutil.rmtree(folder)
     return cleaned
 
 
@@ -95,18 +105,46 @@ def _needed_runs(cfg: DictConfig, store: Store) -> set[str]:
     return store.registry.runs_of_versions() | judged | {sweep.tags.get(tags.BEST_RUN, "") for sweep in sweeps}
 
 
-def _best_runs(records: list[RunRecord], metric: str, count: int) -> set[str]:
-    scored = [record for record in records if record.status == "FINISHED" and metric in record.metrics]
-    return {record.id for record in sorted(scored, key=lambda record: as_loss(metric, record.metrics[metric]))[:count]}
+def _best_runs(records: list[RunRecord], cfg: DictConfig) -> set[str]:
+    """Return the ids of the `keep_best` best finished runs. Raises ConfigError if the metric ranks none of the finished runs."""
+    finished = [record for record in records if record.status == "FINISHED"]
+    scored = [record for record in finished if cfg.metric in record.metrics]
+    if finished and not scored and cfg.keep_best:
+        raise ConfigError(
+            f"metric={cfg.metric}: no run of experiment {cfg.experiment_name} has this metric, so keep_best would keep none."
+            f" Use one of {', '.join(sorted({name for record in finished for name in record.metrics}))}."
+        )
+    ranked = sorted(scored, key=lambda record: as_loss(cfg.metric, record.metrics[cfg.metric]))
+    return {record.id for record in ranked[: cfg.keep_best]}
 
 
 def _old_folders(outputs: Path, oldest: float) -> Iterator[Path]:
-    """Yield the folders of runs and sweeps in which nothing was written since a time, in seconds since 1970."""
-    for folder in (*outputs.glob("runs/*"), *outputs.glob("sweeps/*")):
-        if folder.is_dir() and not folder.is_symlink():
-            newest = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
-            if newest < min(oldest, time.time()):
-                yield folder
+    """Yield the folders of runs and jobs in which nothing was written since a time, in seconds since 1970."""
+    for folder in _folders(outputs):
+        newest = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+        if newest < min(oldest, time.time()):
+            yield folder
+
+
+def _folders(outputs: Path) -> Iterator[Path]:
+    """Yield each folder below `runs`, each job's folder below `sweeps`, and each folder below `sweeps` that has no job."""
+    yield from filter(_is_folder, outputs.glob("runs/*"))
+    for sweep in filter(_is_folder, outputs.glob("sweeps/*")):
+        jobs = [path.parent for path in sweep.glob(f"*/{OUTCOME_FILE}") if _is_folder(path.parent)]
+        yield from jobs or [sweep]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _run_of(folder: Path) -> str | None:
+    """Return the id of the run that a folder belongs to, or None if it is not the folder of a run."""
+    try:
+        outcome = Outcome.read(folder)
+    except (OSError, ValueError, TypeError):  # no file that this version of the project wrote
+        return None
+    return None if outcome is None else str(outcome.run_id)
 
 
 def _disk_use(cfg: DictConfig) -> dict[str, int]:

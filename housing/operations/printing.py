@@ -29,7 +29,9 @@ def show_cleaning(cleaned: Cleaned, removing_command: str) -> None:
         show(f"{size / 1e6:>12,.1f} MB  {kind}")
     verb = "would be removed" if cleaned.is_dry_run else "removed"
     show(f"{len(cleaned.runs):,} runs {verb}, {cleaned.kept_runs:,} kept")
-    show(f"{len(cleaned.folders):,} folders of runs and sweeps {verb}: {cleaned.freed / 1e6:,.1f} MB")
+    show(f"{len(cleaned.folders):,} folders of these runs {verb}: {cleaned.freed / 1e6:,.1f} MB")
+    if cleaned.left_folders:
+        show(f"{cleaned.left_folders:,} old folders stay: they name no run of this table in the store")
     if cleaned.is_dry_run:
         show(f"Nothing was removed. To remove it: {removing_command}")
     elif cleaned.runs:
