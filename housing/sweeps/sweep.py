@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -85,6 +86,7 @@ class Sweep(Callback):
 
     current: ClassVar[Self | None] = None
 
+    config: DictConfig
     settings: SweepSettings
     metric: str
     store: Store
@@ -123,6 +125,7 @@ class Sweep(Callback):
         os.environ[SWEEP_RUN] = self.run.id
         self.live_view = LiveView(self.folder, self.metric)
         self.live_view.start()
+        self.config = config
         Sweep.current = self
 
     def set_job_count(self, count: int, common_overrides: Collection[str] = ()) -> None:
@@ -226,6 +229,7 @@ class Sweep(Callback):
         if tracking_tags.MODEL_ID not in record.tags:
             log_bundle(record.run, folder, bundle)
         if self.settings.figures:
+            HydraConfig.instance().set_config(self.config)  # its folders say which functions a stored config may name
             cfg = self.store.artifacts.read_config(record.id)
             table = load(cfg)
             holdout = HoldoutPredictions.read(folder / HOLDOUT)

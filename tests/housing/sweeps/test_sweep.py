@@ -59,6 +59,18 @@ def test_a_sweep_lists_its_jobs_in_order_keeps_the_best_and_is_reused(home: Path
     assert len(list((home / "outputs" / "sweeps").iterdir())) == 2
 
 
+def test_the_best_run_of_a_sweep_with_a_metric_of_ones_own_has_its_figures(home: Path) -> None:
+    (home / "my" / "metric_functions").mkdir(parents=True)
+    (home / "my" / "metric_functions" / "worst.yaml").write_text("worst: {_target_: sklearn.metrics.max_error}\n")
+    folders = (f"--config-dir={home}/my", f"hydra.searchpath=[file://{TABLES}]")
+    own = ("metric_functions=worst", "metric=worst", "model=linear")
+    result = command(home, "housing.train", "-m", *folders, *QUICK[1:], *own)
+    assert result.code == 0, result.out + result.err
+    (job,) = listed(home)
+    api = tracking_store.connect(config("train", "data=rentals").mlflow).client.api
+    assert api.list_artifacts(job["run_id"], "figures")
+
+
 def test_a_failed_job_is_reported_and_the_others_continue(home: Path) -> None:
     result = command(home, "housing.train", "-m", *QUICK, "model=decision_tree", "model.estimator.max_depth=2,-1,3")
     assert result.code == 1, result.out + result.err
