@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from housing.command_line import help as help_text
-from housing.command_line.arguments import Arguments
+from housing.command_line.arguments import Arguments, search_path_override
 from housing.command_line.config_errors import COMPOSITION_ERRORS, config_errors, describe_composition_error
 from housing.command_line.project_overrides import accepts, add_project_overrides
 from housing.core.config import CONF
@@ -87,7 +87,7 @@ class Context:
             raise ConfigError(
                 f"config_dir {self.config_dir} is no folder. Expected a folder with config files, such as data/NAME.yaml."
             )
-        search_path = [] if self.config_dir is None else [f"hydra.searchpath=[file://{self.config_dir}]"]
+        search_path = [] if self.config_dir is None else [search_path_override(self.config_dir)]
         try:
             with initialize_config_dir(CONF, version_base="1.3"):
                 return compose(command, [*search_path, *arguments.overrides], return_hydra_config=True)

@@ -101,7 +101,7 @@ class Arguments:
     def keys(self) -> list[str]:
         """Return the keys and groups that the command line could set, with the options that it chooses."""
         keys = dict.fromkeys(help_text.keys(self.command))
-        search_path = [] if self.config_dir is None else [f'hydra.searchpath=["file://{Path(self.config_dir).absolute()}"]']
+        search_path = [] if self.config_dir is None else [search_path_override(Path(self.config_dir))]
         for options in islice(product(*self.option_lines()), MAX_COMPOSITIONS):
             try:
                 with initialize_config_dir(CONF, version_base="1.3"):
@@ -131,6 +131,12 @@ class Arguments:
                 yield parser.parse_override(word)
             except HydraException:
                 continue
+
+
+def search_path_override(folder: Path) -> str:
+    """Return the override that makes Hydra look for config files in a folder, whatever characters its path has."""
+    path = str(folder.absolute()).replace('"', '\\"')
+    return f'hydra.searchpath=["file://{path}"]'
 
 
 def _as_choice(word: str) -> str:

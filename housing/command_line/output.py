@@ -109,6 +109,8 @@ def one_document(command: str) -> Iterator[None]:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         if isinstance(error.code, str) and document.failure is None:
             document.failure = Failure("HousingError", error.code.removeprefix(ERROR_PREFIX))
+        elif code and document.failure is None and document.result is None:  # argparse prints what it refuses, and exits
+            document.failure = Failure("SystemExit", f"The command ended with exit code {code}. Its output on stderr says why.")
         raise
     except KeyboardInterrupt:
         code, document.failure = 128 + signal.SIGINT, Failure("KeyboardInterrupt", "Interrupted.")

@@ -91,6 +91,12 @@ def test_an_error_of_the_command_line_is_a_document_too(own_home: Path) -> None:
         assert f"error: {error['message']}" in result.err
 
 
+def test_flags_between_overrides_end_with_a_document_too(own_home: Path) -> None:
+    result = command(own_home, "housing.alias", "data=rentals", "--config-dir=my", "alias=staging", "output=json")
+    assert (result.code, document(result)["error"]["type"]) == (2, "SystemExit")
+    assert "unrecognized arguments" in result.err
+
+
 def test_the_violations_of_a_table_are_listed(own_home: Path) -> None:
     rows = rentals_frame(3, seed=4).assign(area="much")
     rows.to_csv(own_home / "wrong.csv", index=False)

@@ -1,6 +1,7 @@
 """The Python interface: the same work, records and errors as the commands, and objects that a notebook shows."""
 
 import json
+import shutil
 import urllib.request
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def test_errors_are_those_of_the_commands(promoted_project: Project) -> None:
 
 
 def test_two_projects_of_one_process_do_not_mix(promoted_project: Project, tmp_path: Path) -> None:
-    other = Project(tmp_path / "other", "data=rentals", config_dir=PROJECT / "tests" / "tables")
+    folder = shutil.copytree(PROJECT / "tests" / "tables", tmp_path / "Übung, [1] = #2")
+    other = Project(tmp_path / "other", "data=rentals", config_dir=folder)
     assert other.runs().empty
     assert len(promoted_project.runs()) == 1
 
