@@ -5,7 +5,7 @@ python -m housing.mcp rights=[train,promote]
 
 from importlib.util import find_spec
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from housing.command_line.command import command
 from housing.command_line.output import Document, Result
@@ -20,9 +20,8 @@ def main(cfg: DictConfig) -> Result:
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
     if find_spec("mcp") is None:
         raise ConfigError("housing.mcp needs the package mcp. Install it: pip install 'housing[mcp]'")
-    unknown = [right for right in cfg.rights if right not in RIGHTS]
-    if unknown:
-        raise ConfigError(f"rights must be a list of {' and '.join(RIGHTS)} (got {unknown[0]!r}).")
+    if not isinstance(cfg.rights, ListConfig) or any(right not in RIGHTS for right in cfg.rights):
+        raise ConfigError(f"rights must be a list of {' and '.join(RIGHTS)}, such as rights=[train] (got {cfg.rights}).")
     from housing.agent.server import list_tools, serve
     from housing.agent.settings import AgentSettings
 

@@ -1,13 +1,14 @@
 """Tools that read: they change no run, alias or file of the project."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from housing.agent.overrides import plain, require_allowed, table_override
+from housing.agent.overrides import plain, quoted, table_override
 from housing.agent.settings import AgentSettings
 from housing.agent.trainings import Trainings
 from housing.command_line import help as help_text
@@ -57,7 +58,7 @@ class ReadingTools:
     def describe_file(self, file: str) -> Document:
         """Describe a CSV, Parquet or Excel file in the folder of the project: rows, and the content of each column."""
         path = self.own_file(file)
-        with self._settings.context.composed("describe", f"file='{path}'") as cfg:
+        with self._settings.context.composed("describe", quoted("file", str(path))) as cfg:
             return dict(to_json_value(describe(DescriptionSettings.from_config(cfg, Path(CONF)), next_command)))
 
     def list_options(self, command: str = "train") -> Document:
@@ -80,6 +81,7 @@ class ReadingTools:
 
     def compare_runs(self, run_ids: list[str]) -> Document:
         """Compare runs: the value of each parameter and metric that is not the same in all of them, by run id."""
+        integer(2, MAX_RUNS).validate("The number of run_ids", len(run_ids))
         frame = self._settings.project().compare(*(plain("run_ids", run_id) for run_id in run_ids))
         return {"differences": json.loads(frame.to_json(orient="index"))}
 
@@ -112,7 +114,7 @@ class ReadingTools:
         MLflow's address of a model, such as models:/NAME@production or models:/NAME/3. Without it, the model at the alias
         staging predicts.
         """
-        integer(1, MAX_ROWS).validate("rows", len(rows))
+        integer(1, MAX_ROWS).validate("The number of rows", len(rows))
         model = self._settings.project(table).load(_address(source))
         frame = model.predict(rows, interval=interval, quantiles=quantiles or ())
         unit = model.bundle.schema.target.unit_label
@@ -154,13 +156,12 @@ class ReadingTools:
         path = (self._settings.folder / file).resolve()
         if not path.is_relative_to(self._settings.folder.resolve()):
             raise ConfigError(f"file must be in the folder of the project, such as data/houses.csv (got {file!r}).")
-        require_allowed([f"file={path}"])
         return path
 
 
 def _address(source: str | None) -> str | None:
-    if source is not None:
-        require_allowed([f"source={source}"])
+    if source is not None and not re.fullmatch(r"models:/[\w.@/-]+", source):
+        raise ConfigError(f"source must be MLflow's address of a model, such as models:/NAME@staging (got {source!r}).")
     return source
 
 

@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from mcp.server.fastmcp import FastMCP
 from mcp.server.fastmcp.exceptions import ToolError
 from mcp.server.fastmcp.prompts import Prompt
+from mcp.server.fastmcp.tools import Tool
 from mcp.types import ToolAnnotations
 
 from housing.agent.prompt import INSTRUCTIONS, experiment_loop
@@ -39,15 +40,20 @@ def list_tools(settings: AgentSettings) -> ServedTools:
 def serve(settings: AgentSettings) -> None:
     """Serve the tools until the client closes standard input."""
     GlobalHydra.instance().clear()  # Hydra has composed this command's config; the tools compose those of other commands
-    _reserve_streams()
-    server = FastMCP("housing", instructions=INSTRUCTIONS, log_level="WARNING")
     lock = anyio.Lock()  # Project works on the environment of the process, so one tool runs at a time
-    for tools, is_reading in zip(_tools(settings), (True, False), strict=True):
-        for tool in tools:
-            annotations = ToolAnnotations(readOnlyHint=is_reading, openWorldHint=False)
-            server.add_tool(_as_task(tool, lock), annotations=annotations)
+    tools = [
+        _served_tool(_as_task(tool, lock), ToolAnnotations(readOnlyHint=is_reading, openWorldHint=False))
+        for functions, is_reading in zip(_tools(settings), (True, False), strict=True)
+        for tool in functions
+    ]
+    server = FastMCP("housing", instructions=INSTRUCTIONS, log_level="WARNING", tools=tools)
     server.add_prompt(Prompt.from_function(experiment_loop))
-    server.run()
+    stdin, stdout = sys.stdin, sys.stdout
+    _reserve_streams()
+    try:
+        server.run()
+    finally:
+        sys.stdin, sys.stdout = stdin, stdout  # the library has closed those of the protocol
 
 
 def _tools(settings: AgentSettings) -> tuple[Sequence[Callable[..., Document]], Sequence[Callable[..., Document]]]:
@@ -73,6 +79,16 @@ def _reserve_streams() -> None:
     os.close(nothing)
     sys.stdin = open(protocol_in, encoding="utf-8")  # noqa: SIM115  # pylint: disable=consider-using-with  # until the process ends
     sys.stdout = open(protocol_out, "w", encoding="utf-8")  # noqa: SIM115  # pylint: disable=consider-using-with
+
+
+def _served_tool(function: Callable[..., Any], annotations: ToolAnnotations) -> Tool:
+    """Return a tool that refuses arguments that its function does not have. The library would ignore them."""
+    tool = Tool.from_function(function, annotations=annotations)
+    arguments = tool.fn_metadata.arg_model
+    arguments.model_config["extra"] = "forbid"
+    arguments.model_rebuild(force=True)
+    tool.parameters = arguments.model_json_schema(by_alias=True)
+    return tool
 
 
 def _as_task(tool: Callable[..., Document], lock: anyio.Lock) -> Callable[..., Any]:

@@ -12,13 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
+from housing.agent.overrides import parse_overrides
 from housing.api.composition import Context
 from housing.command_line.output import to_json_value
 from housing.core.environment import PROJECT
-from housing.core.errors import ConfigError, HousingError
+from housing.core.errors import HousingError
 from housing.core.files import atomic_write
 from housing.core.processes import PROCESS, is_dead, process_tags
 from housing.runs.outcome import Outcome
@@ -167,8 +165,4 @@ def _read_jobs(training: Training) -> Sequence[Outcome]:
 
 def _swept(overrides: Sequence[str]) -> Sequence[str]:
     """Return the overrides with several values, such as model=linear,xgboost."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(f"Expected overrides such as model=linear,xgboost (got {list(overrides)}): {error}") from error
-    return [str(override.input_line) for override in parsed if override.is_sweep_override()]
+    return [str(override.input_line) for override in parse_overrides(overrides) if override.is_sweep_override()]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from housing.agent.overrides import plain, require_allowed
+from housing.agent.overrides import plain, quoted, require_allowed
 from housing.agent.reading import Document, ReadingTools
 from housing.agent.settings import AgentSettings
 from housing.agent.trainings import Trainings
@@ -32,8 +32,7 @@ class TrainingTools:
         """
         path = self._reading.own_file(file)
         chosen = [] if name is None else [f"name={plain('name', name)}"]
-        words = [f"file='{path}'", f"target='{target}'", *chosen]
-        require_allowed(words)
+        words = [quoted("file", str(path)), quoted("target", target), *chosen]
         with self._settings.context.composed("describe", *words) as cfg:
             folder = self._settings.config_dir or own_config_folder() or Path(CONF)
             return dict(to_json_value(describe(DescriptionSettings.from_config(cfg, folder), next_command)))
@@ -43,7 +42,8 @@ class TrainingTools:
 
         An override with several values makes a sweep over all combinations: ["model=linear,xgboost", "features=none,geo"].
         Overrides with one value each fit one model. ["experiment=auto"] searches for the best model within a time limit.
-        list_options describes the overrides. Equal runs that are finished are reused, not fitted again.
+        list_options describes the overrides. Only KEY=VALUE is allowed, without dictionaries, and not every key: the error lists
+        the allowed ones. Equal runs that are finished are reused, not fitted again.
         """
         require_allowed(overrides)
         return self._trainings.start(overrides)
@@ -77,7 +77,5 @@ class PromotionTools:
         """Move an alias back to the version that served before. The reason is kept in the decision log."""
         words = [f"alias={plain('alias', alias)}"]
         if reason is not None:
-            text = reason.replace("\\", " ").replace("'", "’")
-            words.append(f"reason='{text}'")
-        require_allowed(words)
+            words.append(quoted("reason", reason.replace("\\", " ").replace("'", "’")))
         return self._settings.project(table).rollback(*words).to_dict()

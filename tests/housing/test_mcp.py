@@ -147,7 +147,9 @@ def test_list_and_compare_runs(agent: Agent, runs: dict[str, str]) -> None:
     assert set(runs.values()) <= set(listed)
     differences = agent.ask("compare_runs", run_ids=list(runs.values()))["differences"]
     assert differences["rmse"] == {run_id: listed[run_id]["metrics"]["rmse"] for run_id in runs.values()}
-    assert "nonsense" in agent.error("compare_runs", run_ids=["nonsense"])
+    assert "nonsense" in agent.error("compare_runs", run_ids=["nonsense", *runs.values()])
+    assert "number of run_ids must be a whole number from 2 to 200 (got 0)" in agent.error("compare_runs", run_ids=[])
+    assert "limt" in agent.error("list_runs", limt=1)
 
 
 def test_promote_and_say_why_a_run_was_rejected(agent: Agent, runs: dict[str, str], decisions: list[dict[str, Any]]) -> None:
@@ -172,6 +174,7 @@ def test_predict_and_explain_rows(agent: Agent) -> None:
     explained = agent.ask("explain", row=FLAT)
     assert explained["prediction"] == pytest.approx(predicted["predictions"][0]["prediction"])
     assert set(explained["shapley_values"]) == set(FLAT)
+    assert "number of rows must be a whole number from 1 to 1000 (got 0)" in agent.error("predict", rows=[])
     assert "row 0, area: Not a number: 'much\\x1b'" in agent.error("predict", rows=[{**FLAT, "area": "much\x1b"}])
 
 
@@ -207,19 +210,12 @@ def test_stop_a_training(agent: Agent) -> None:
 def test_wrong_and_forbidden_overrides_start_nothing(agent: Agent) -> None:
     n_trainings = len(agent.ask("list_trainings")["trainings"])
     assert "Did you mean model=linear" in agent.error("start_training", overrides=["model=lienar"])
-    for word in (
-        "model.estimator._target_=os.system",
-        "experiment_name=${oc.env:HOME}",
-        "hydra.sweep.dir=/tmp",
-        "+paths.outputs=/tmp",
-        "mlflow=server",
-        "data.path=/etc/passwd",
-        "export=/tmp",
-        "--config-dir=/tmp",
-    ):
-        assert "An agent may not" in (message := agent.error("start_training", overrides=[word])) or "without flags" in message
+    assert "may not set data.path" in agent.error("start_training", overrides=["model=linear", "data.path=/etc/passwd"])
     assert "table must be letters" in agent.error("list_runs", table="rentals,towns")
-    assert "may not write ${" in agent.error("predict", rows=[FLAT], source="models:/${oc.env:HOME}@staging")
+    for source in ("models:/${oc.env:HOME}@staging", "/etc", "https://example.org/model"):
+        assert "source must be MLflow's address" in agent.error("predict", rows=[FLAT], source=source)
+    for target in ("${oc.env:HOME}", "rent',overwrite='true"):
+        assert "in target" in agent.error("declare_table", file="data/rentals.csv", target=target)
     assert len(agent.ask("list_trainings")["trainings"]) == n_trainings
 
 
@@ -239,4 +235,10 @@ def test_without_a_right_no_tool_writes(agent_home: Path) -> None:
     ]
     assert not WRITING & set(listed[0])
     assert set(listed[1]) == {*listed[0], *WRITING}
-    assert "(got 'delete')" in user_error(command(agent_home, "housing.mcp", "rights=[delete]"))
+    assert "(got ['train', 'delete'])" in user_error(command(agent_home, "housing.mcp", "rights=[train,delete]"))
+    assert "(got train)" in user_error(command(agent_home, "housing.mcp", "rights=train"))
+
+
+def test_the_end_of_standard_input_is_a_normal_end(agent_home: Path) -> None:
+    result = command(agent_home, "housing.mcp")
+    assert (result.code, result.out, result.err) == (0, "", "")
