@@ -28,6 +28,10 @@ class DiskFullError(HousingError, OSError):
     """A file could not be written because the disk is full, or a quota or size limit is reached. The old file is unchanged."""
 
 
+class WriteError(HousingError, OSError):
+    """A file cannot be written at its place: no permission, a read-only file system, or a path that cannot be a folder."""
+
+
 class LockError(HousingError):
     """A lock file or its directory cannot be used, for example because another user owns it."""
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from housing.core.errors import DiskFullError
+from housing.core.errors import DiskFullError, HousingError, WriteError
 
 NEW_FILE_MODE = 0o644
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,10 +45,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
     ------
     DiskFullError
         If the disk is full.
+    WriteError
+        If no file can be created in the folder of `path`.
     """
     target = path.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
     os.close(handle)
     partial = Path(name)
     try:
@@ -60,12 +65,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial.replace(target)
     except OSError as error:
         if error.errno in DISK_FULL:
-            raise DiskFullError(
-                f"Could not write {path}: {error.strerror}. Free some space and run the command again."
-            ) from error
+            raise write_error(path, error) from error
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_error(path: Path, error: OSError) -> HousingError:
+    """Return the error, for a user, that a file or folder could not be written."""
+    reason = f"Could not write {path}: {error.strerror}."
+    if error.errno in DISK_FULL:
+        return DiskFullError(f"{reason} Free some space and run the command again.")
+    return WriteError(f"{reason} Choose another path, or make its folder writable for this user.")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from housing.core.environment import MARKER, own_project
 from housing.core.errors import ConfigError
+from housing.core.files import write_error
 
 TEMPLATE = Path(__file__).parent / "template"
 # Files by their place in the template, whose names have no leading dot: tools would read them there.
@@ -24,11 +25,20 @@ def create_project(folder: Path) -> None:
     ------
     ConfigError
         If the folder exists and is not empty.
+    WriteError
+        If the folder cannot be made.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(
             f"{folder} exists already. Choose another name, or see what is new in the template: housing new --update"
         )
+    try:
+        _write_project(folder)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def _write_project(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".housing-") as scratch:
         for name, text in _files(folder.name):

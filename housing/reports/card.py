@@ -22,6 +22,7 @@ from housing.reports.markdown import to_markdown
 from housing.reports.page import TEMPLATE, HtmlTable, Page, Section
 from housing.reports.run_data import latest_decision
 from housing.runs.past_run import PastRun
+from housing.schema.column import Column
 from housing.tracking import store as tracking
 from housing.tracking import tags
 from housing.tracking.aliases import require_declared_alias
@@ -94,7 +95,7 @@ def write_card(cfg: DictConfig) -> WrittenCard:
     """
     if cfg.run_id is not None and cfg.version is not None:
         raise ConfigError(f"Expected run_id or version, not both (got run_id={cfg.run_id} and version={cfg.version}).")
-    data = _read(cfg, tracking.connect(cfg.mlflow))
+    data = _read(cfg, tracking.connect(cfg.mlflow, create=False))
     page = build_card(data)
     name = data.subject.replace(" ", "-")
     path = Path(cfg.out or Path(cfg.paths.outputs) / CARDS / f"{data.table}-{name}.html")
@@ -139,15 +140,20 @@ def _subject(cfg: DictConfig, store: Store) -> tuple[str, str]:
     return f"version {version}", store.registry.run_of_version(cfg.registered_model, version)
 
 
-def build_card(data: CardData) -> Page:
-    """Return the card as a page."""
-    target = data.bundle.schema.target
+def introduction(target: Column, description: str) -> str:
+    """Return the first paragraph of a card, of a target and a table's description, which may be empty."""
     unit = f" in {target.unit_label}" if target.unit_label else ""
-    intro = (
-        f"This model predicts {target.name}{unit}. {data.description}. The sections are those of Mitchell et al. (2019) and of"
+    sentence = f" {description.rstrip('.')}." if description else ""
+    return (
+        f"This model predicts {target.name}{unit}.{sentence} The sections are those of Mitchell et al. (2019) and of"
         " Annex IV of the EU AI Act (Regulation 2024/1689). Statements about use and limits come from the YAML of the table, all"
         " figures from the run. What is not known is said to be unknown."
     )
+
+
+def build_card(data: CardData) -> Page:
+    """Return the card as a page."""
+    intro = introduction(data.bundle.schema.target, data.description)
     page = Page(
         f"Model card: {data.table}, {data.subject}", intro, {f"run {data.run.id}": data.run.run.link}, dict(_details(data))
     )

@@ -5,6 +5,9 @@ from collections.abc import Collection
 
 from omegaconf import DictConfig
 
+from housing.command_line.next_command import next_command
+from housing.core.errors import StoreError
+from housing.core.locks import store_file
 from housing.tracking.artifacts import Artifacts
 from housing.tracking.client import Client
 from housing.tracking.registry import Registry
@@ -39,12 +42,20 @@ def _connect(
     return Store(tracking_uri, artifact_root, ui, retry_seconds, trusted_targets)
 
 
-def connect(cfg: DictConfig) -> Store:
+def connect(cfg: DictConfig, *, create: bool = True) -> Store:
     """Return the store that the config group `mlflow` names, one object for each process.
+
+    An SQLite store that does not exist is created, unless `create` is False, as for commands that only read.
 
     Raises
     ------
     StoreError
-        If it is unavailable.
+        If it is unavailable, or does not exist and is not to be created.
     """
+    file = None if create else store_file(cfg.tracking_uri)
+    if file is not None and not file.is_file():
+        raise StoreError(
+            f"There is no MLflow store at {file.absolute()}. Run this command in the folder of a project that has one,"
+            f" or train a model first: {next_command('train')}"
+        )
     return _connect(cfg.tracking_uri, cfg.artifacts, cfg.ui, cfg.retry_seconds, tuple(cfg.trusted_targets))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from housing.core.errors import DiskFullError
+from housing.core.errors import DiskFullError, WriteError
 from housing.core.files import atomic_write
 
 
@@ -53,6 +53,13 @@ def test_the_target_of_a_symbolic_link_is_replaced(tmp_path: Path, relative: boo
     assert link.is_symlink() and not target.is_symlink()
     assert (target.read_text(encoding="utf-8"), mode(target)) == ("new", 0o644 if old is None else 0o640)
     assert list(tmp_path.glob(".*")) == list(target.parent.glob(".*")) == []
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file.txt").touch()
+    path = tmp_path / "file.txt" / "below" / "page.html"
+    with pytest.raises(WriteError, match=f"Could not write {path}: Not a directory. Choose another path"):
+        write(path, "new")
 
 
 def test_an_error_leaves_the_old_file_and_no_temporary_file(tmp_path: Path) -> None:

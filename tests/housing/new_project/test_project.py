@@ -6,7 +6,7 @@ import pytest
 
 from housing.command_line.project_overrides import add_project_overrides
 from housing.core.environment import own_config_folder, own_project, project_home
-from housing.core.errors import ConfigError
+from housing.core.errors import ConfigError, WriteError
 from housing.new_project.project import create_project, template_differences
 from tests.support.tables import config
 
@@ -42,6 +42,12 @@ def test_a_folder_with_files_is_left_alone(project: Path) -> None:
         create_project(project)
     assert sorted(project.rglob("*")) == before
     assert [path.name for path in project.parent.iterdir()] == ["flats"]
+
+
+def test_a_project_that_cannot_be_made_is_one_sentence_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=f"Could not write {tmp_path}/file/flats: File exists."):
+        create_project(tmp_path / "file" / "flats")
 
 
 def test_the_nearest_project_upwards_is_the_home(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from housing.core.errors import ConfigError
+from housing.core.errors import ConfigError, StoreError
 from housing.operations.cleaning import clean
 from housing.runs.outcome import Outcome
 from housing.tracking import store as tracking
@@ -46,6 +46,16 @@ def write_folder(folder: Path, run_id: str | None = None, days: float = 100) -> 
     for path in (*folder.iterdir(), folder):
         os.utime(path, (time.time() - days * DAY,) * 2)
     return folder
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_home_without_a_store_is_refused_and_nothing_is_created(
+    exists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOUSING_HOME", str(tmp_path if exists else tmp_path / "none"))
+    with pytest.raises(StoreError, match=r"There is no MLflow store at .*mlflow\.db.* train a model first: python"):
+        clean(config("clean"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_old_runs_and_folders_go_and_what_is_needed_stays(served_home: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from housing.core.errors import ConfigError
 from housing.data.settings import CARD_KEYS, parse_schema
 from housing.promotion.promotion import promote
-from housing.reports.card import write_card
+from housing.reports.card import introduction, write_card
 from tests.support.tables import config
 
 DECLARED = '+data.card={intended_use: "Rent | of *flats*", limitations: [one, two]}'
@@ -26,6 +26,12 @@ def test_a_card_has_all_sections_declared_statements_and_figures_of_the_run(serv
         assert "PROMOTE at staging, from version none to 1" in text and "linear on features none" in text
     assert "Rent | of *flats*" in html and r"Rent \| of \*flats\*" in markdown
     assert card.html.parent == served_home / "outputs" / "cards"
+
+
+@pytest.mark.parametrize(("description", "sentence"), [("", ""), ("Flats to rent", " Flats to rent."), ("Flats.", " Flats.")])
+def test_a_card_begins_with_target_and_description(description: str, sentence: str) -> None:
+    target = parse_schema(config("card", "data=rentals").data).target
+    assert re.match(rf"This model predicts rent in [^.]+\.{sentence} The sections", introduction(target, description))
 
 
 @pytest.mark.long
