@@ -5,6 +5,7 @@ A folder goes with the run that its `outcome.json` names. All other folders stay
 Runs and their bundles are deleted as MLflow deletes them: hidden, until `mlflow gc` removes them for good.
 """
 
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -108,7 +109,7 @@ def _needed_runs(cfg: DictConfig, store: Store) -> set[str]:
 def _best_runs(records: list[RunRecord], cfg: DictConfig) -> set[str]:
     """Return the ids of the `keep_best` best finished runs. Raises ConfigError if the metric ranks none of the finished runs."""
     finished = [record for record in records if record.status == "FINISHED"]
-    scored = [record for record in finished if cfg.metric in record.metrics]
+    scored = [record for record in finished if not math.isnan(record.metrics.get(cfg.metric, math.nan))]  # NaN has no order
     if finished and not scored and cfg.keep_best:
         raise ConfigError(
             f"metric={cfg.metric}: no run of experiment {cfg.experiment_name} has this metric, so keep_best would keep none."

@@ -1,5 +1,6 @@
 """The clean-up: old runs and folders go, what a version, a decision or the policy needs stays, and a dry run removes nothing."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_old_runs_and_folders_go_and_what_is_needed_stays(served_home: Path) -> 
     store.client.api.create_model_version("housing-rentals", f"models:/{kept_bundle}")
     with store.runs.start("rentals-decisions", "test", {tags.RUN_TYPE: "decision", tags.CHALLENGER: judged}):
         pass
-    best, worse, failed, young = (log_run(store, *run) for run in ((100, 1.0), (100, 2.0), (100, None), (80, 3.0)))
+    best, worse, failed, young = (log_run(store, *run) for run in ((100, 1.0), (100, 2.0), (100, None), (80, math.nan)))
     bundle = log_bundle(store, worse)
     runs, sweep = served_home / "outputs" / "runs", served_home / "outputs" / "sweeps" / "swept"
     gone = {write_folder(runs / "old", worse), write_folder(sweep / "1", failed)}
