@@ -24,6 +24,7 @@ from housing.serving.readiness import last_lines
 from housing.sweeps.sweep import read_running_outcomes
 
 FOLDER = "agent"  # below paths.outputs: one folder for each training
+SEARCH_GROUPS = ("search", "hydra/sweeper")
 TRAINING_FILE, DOCUMENT_FILE, LOG_FILE = "training.json", "document.json", "output.log"
 RUNNING, ENDED, LOST = "running", "ended", "lost"
 
@@ -65,16 +66,20 @@ class Trainings:
         HousingError
             If another training is running.
         """
-        swept = _swept(overrides)
+        swept, is_sweep = _swept(overrides), _is_sweep(overrides)
         with self._context.composed("train", *(word for word in overrides if word not in swept)) as cfg:
             outputs = Path(cfg.paths.outputs)
         running = [training.id for training in self._read_all() if self._state(training) == RUNNING]
         if running:
             raise HousingError(f"Training {running[0]} is still running. Wait until it has ended, or stop it.")
         name, started_at = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f"), datetime.now().astimezone()
-        folder = outputs / ("sweeps" if swept else "runs") / name
-        flags = ["-m"] if swept else []
-        words = [*self._context.words("train", overrides), f"hydra.{'sweep' if swept else 'run'}.dir='{folder}'", "output=json"]
+        folder = outputs / ("sweeps" if is_sweep else "runs") / name
+        flags = ["-m"] if is_sweep else []
+        words = [
+            *self._context.words("train", overrides),
+            f"hydra.{'sweep' if is_sweep else 'run'}.dir='{folder}'",
+            "output=json",
+        ]
         own_folder = self._folder() / name
         own_folder.mkdir(parents=True)
         with (own_folder / DOCUMENT_FILE).open("wb") as document, (own_folder / LOG_FILE).open("wb") as log:
@@ -89,7 +94,7 @@ class Trainings:
             )
         self._children.append(process)
         tags = process_tags(process.pid)
-        training = Training(name, list(overrides), bool(swept), started_at.isoformat(), str(folder), tags)
+        training = Training(name, list(overrides), is_sweep, started_at.isoformat(), str(folder), tags)
         with atomic_write(own_folder / TRAINING_FILE) as partial:
             partial.write_text(json.dumps(asdict(training), indent=2) + "\n", encoding="utf-8")
         return self.follow(name, n_lines=1)
@@ -161,6 +166,11 @@ def _read_jobs(training: Training) -> Sequence[Outcome]:
         return read_running_outcomes(folder)
     outcome = Outcome.read(folder)
     return [] if outcome is None else [outcome]
+
+
+def _is_sweep(overrides: Sequence[str]) -> bool:
+    """Return whether there are several values, or a config of a search that draws them."""
+    return any(override.is_sweep_override() or override.key_or_group in SEARCH_GROUPS for override in parse_overrides(overrides))
 
 
 def _swept(overrides: Sequence[str]) -> Sequence[str]:

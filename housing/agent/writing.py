@@ -41,7 +41,8 @@ class TrainingTools:
         """Start a training in the background and return its id at once. follow_training returns its state.
 
         An override with several values makes a sweep over all combinations: ["model=linear,xgboost", "features=none,geo"].
-        Overrides with one value each fit one model. ["experiment=auto"] searches for the best model within a time limit.
+        Overrides with one value each fit one model. ["experiment=auto"] searches for the best model within a time limit, and
+        ["search=xgboost"] for the best arguments of a model.
         list_options describes the overrides. Only KEY=VALUE is allowed, without dictionaries, and not every key: the error lists
         the allowed ones. Equal runs that are finished are reused, not fitted again.
         """

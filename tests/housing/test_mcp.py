@@ -198,11 +198,11 @@ def test_roll_back(agent: Agent) -> None:
     assert "it’s odd" in agent.ask("list_decisions", limit=1)["decisions"][0]["reason"]
 
 
-def test_stop_a_training(agent: Agent) -> None:
-    words = ["model=xgboost", "model.estimator.n_estimators=20000", "model.estimator.learning_rate=0.001,0.002"]
-    training = agent.ask("start_training", overrides=words)
+def test_stop_a_search(agent: Agent) -> None:
+    training = agent.ask("start_training", overrides=["search=xgboost"])
     assert training["state"] == "running"
     assert f"Training {training['id']} is still running" in agent.error("start_training", overrides=["model=linear"])
+    wait_for(lambda: len(agent.ask("follow_training", training_id=training["id"])["jobs"]) > 1, "a second trial has started")
     agent.ask("stop_training", training_id=training["id"])
     wait_for(lambda: agent.ask("follow_training", training_id=training["id"])["state"] != "running", "the training has ended")
 
