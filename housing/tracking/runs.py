@@ -126,7 +126,11 @@ class Run:
 
     def log_dataset(self, dataset: DatasetVersion) -> None:
         """Log the dataset that the run uses."""
-        self.client.api.log_inputs(self.id, [dataset.to_input()])
+        inputs = [dataset.to_input()]
+        try:
+            self.client.api.log_inputs(self.id, inputs)
+        except MlflowException:  # another process has added the same dataset in between: the second call finds it
+            self.client.api.log_inputs(self.id, inputs)
 
     def log_bundle(self, directory: Path, schema: Schema, example: Rows) -> None:
         """Log a bundle as a model that `mlflow.pyfunc.load_model` can load where this project is installed.

@@ -1,14 +1,19 @@
 """What MLflow's pages show of a run and of a version: the dataset, example rows, a description, and changes without a commit."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import mlflow
 import pytest
 
 from housing.core.environment import MARKER, MAX_DIFF, uncommitted_changes
 from housing.core.files import sha256
+from housing.data.table import Table
 from housing.promotion.rolling_back import rollback
 from housing.tracking import store
+from housing.tracking.lineage import DatasetVersion
+from housing.tracking.runs import Run
 from tests.support.commands import git
 from tests.support.tables import config, rentals_frame
 
@@ -30,6 +35,24 @@ def test_a_run_names_its_dataset_and_its_model_has_rows_that_it_predicts(served_
     example = model.input_example
     assert list(example) == ["area", "rooms", "furnished", "quarter", "built"]
     assert len(model.predict(example.astype({"rooms": float, "built": float}))) == len(example) > 1
+
+
+@pytest.mark.usefixtures("home")
+def test_runs_that_add_the_same_dataset_at_once_all_have_it(rentals: Table) -> None:
+    tracking = store.connect(config("train", "data=rentals").mlflow)
+    runs = [tracking.runs.open("rentals", f"run {number}", {}) for number in range(8)]
+    together = Barrier(len(runs))
+
+    def log_together(run: Run, name: str) -> None:
+        dataset = DatasetVersion(name, rentals.fingerprint, "rentals.csv", None, "split", "0", {"train": 1}, rentals.schema)
+        together.wait(timeout=60)
+        run.log_dataset(dataset)
+
+    for name in ("first", "second", "third"):
+        with ThreadPoolExecutor(len(runs)) as threads:
+            assert list(threads.map(log_together, runs, [name] * len(runs))) == [None] * len(runs)
+    inputs = [tracking.client.api.get_run(run.id).inputs for run in runs]
+    assert [len(used.dataset_inputs) for used in inputs if used is not None] == [3] * len(runs)
 
 
 def test_a_version_says_what_it_is_how_good_and_since_when(served_home: Path) -> None:
