@@ -37,6 +37,11 @@ def show(text: str) -> None:
     print(printable(text), flush=True)
 
 
+def show_over(text: str) -> None:
+    """Print a text that can be foreign over the current line, without a new one."""
+    print(f"\r{printable(text)}", end="", flush=True)
+
+
 class PrintableFormatter(logging.Formatter):
     """Format log messages and tracebacks with escaped control characters, and indent their lines after the first."""
 

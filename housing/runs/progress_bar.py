@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from housing.command_line.console import create_console
-from housing.core.printable import printable
+from housing.core.printable import printable, show_over
 from housing.training.callbacks import OnRound, no_op
 
 REFRESH_SECONDS = 0.25
@@ -52,14 +52,16 @@ def _notebook_line() -> Iterator[OnRound]:
     def show(member: str, done: int, total: int, score: float | None) -> None:
         nonlocal shown_at, width
         if time.monotonic() - shown_at >= REFRESH_SECONDS:
-            line = f"{printable(member)}: round {done} of {total}  {_describe_score(score)}".rstrip()
-            print(f"\r{line:<{width}}", end="", flush=True)
+            line = f"{member}: round {done} of {total}  {_describe_score(score)}".rstrip()
+            show_over(f"{line:<{width}}")
             shown_at, width = time.monotonic(), max(width, len(line))
 
     try:
         yield show
     finally:
-        print(f"\r{'':<{width}}\r" if width else "", end="", flush=True)
+        if width:
+            show_over(" " * width)
+            show_over("")
 
 
 def _describe_score(score: float | None) -> str:
