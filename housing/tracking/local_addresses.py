@@ -129,11 +129,11 @@ class LocalAddresses:
     def _rewrite(self, connection: sqlite3.Connection, number: int, location: str) -> None:
         names = {"old": location, "new": self._new(location).as_uri(), "id": number}
         for table, column in ADDRESSES:
-            connection.execute(
-                f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1)"
-                f" WHERE substr({column}, 1, length(:old) + 1) = :old || '/'",
-                names,
+            update = (
+                f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1)"  # nosec B608  # names of ADDRESSES
+                f" WHERE substr({column}, 1, length(:old) + 1) = :old || '/'"
             )
+            connection.execute(update, names)
         connection.execute("UPDATE experiments SET artifact_location = :new WHERE experiment_id = :id", names)
 
     def _new(self, location: str) -> Path:
