@@ -14,7 +14,6 @@ from housing.agent.trainings import Trainings
 from housing.command_line import help as help_text
 from housing.command_line.next_command import next_command
 from housing.command_line.output import to_json_value
-from housing.core.config import CONF
 from housing.core.errors import ConfigError
 from housing.core.validators import integer
 from housing.description.description import DescriptionSettings, describe
@@ -57,9 +56,7 @@ class ReadingTools:
 
     def describe_file(self, file: str) -> Document:
         """Describe a CSV, Parquet or Excel file in the folder of the project: rows, and the content of each column."""
-        path = self.own_file(file)
-        with self._settings.context.composed("describe", quoted("file", str(path))) as cfg:
-            return dict(to_json_value(describe(DescriptionSettings.from_config(cfg, Path(CONF)), next_command)))
+        return self.describe_own_file(file)
 
     def list_options(self, command: str = "train") -> Document:
         """List what a command of the project can be told: options with defaults, config groups with choices, examples.
@@ -151,12 +148,14 @@ class ReadingTools:
         integer(1, MAX_LINES).validate("n_lines", n_lines)
         return self._trainings.follow(training_id, n_lines)
 
-    def own_file(self, file: str) -> Path:
-        """Return the path of a file in the project's folder. Raise ConfigError if it is elsewhere."""
-        path = (self._settings.folder / file).resolve()
-        if not path.is_relative_to(self._settings.folder.resolve()):
+    def describe_own_file(self, file: str, *overrides: str) -> Document:
+        """Return the document of housing.describe for a file in the project's folder. Raise ConfigError if it is elsewhere."""
+        context = self._settings.context
+        path = (context.folder / file).resolve()
+        if not path.is_relative_to(context.folder.resolve()):
             raise ConfigError(f"file must be in the folder of the project, such as data/houses.csv (got {file!r}).")
-        return path
+        with context.composed("describe", quoted("file", str(path)), *overrides) as cfg:
+            return dict(to_json_value(describe(DescriptionSettings.from_config(cfg, context.config_folder), next_command)))
 
 
 def _address(source: str | None) -> str | None:

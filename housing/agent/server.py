@@ -60,7 +60,7 @@ def _tools(settings: AgentSettings) -> tuple[Sequence[Callable[..., Document]], 
     """Return the tools that read, and those that write and are allowed."""
     trainings = Trainings(settings.context)
     reading = ReadingTools(settings, trainings)
-    training = TrainingTools(settings, trainings, reading).functions if "train" in settings.rights else []
+    training = TrainingTools(trainings, reading).functions if "train" in settings.rights else []
     promotion = PromotionTools(settings).functions if "promote" in settings.rights else []
     return reading.functions, [*training, *promotion]
 

@@ -1,6 +1,5 @@
 """Settings of the tools: the project, the rights of an agent, and the server whose drift is read."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -21,19 +20,13 @@ class AgentSettings:
 
     Attributes
     ----------
-    folder
-        The folder of data, store and outputs.
-    config_dir
-        The value of --config-dir, or None.
-    overrides
-        Overrides of the command line that every command shares, such as "data=rentals".
+    context
+        The project, in which the configs of commands are composed.
     rights
         "train", "promote", both or neither.
     """
 
-    folder: Path
-    config_dir: Path | None
-    overrides: Sequence[str]
+    context: Context
     rights: frozenset[str]
     server_url: str
     server_key: str
@@ -47,20 +40,14 @@ class AgentSettings:
         shared = [word for word in hydra.overrides.task if word.partition("=")[0].lstrip("+") not in own]
         folders = [Path(source.path) for source in hydra.runtime.config_sources if source.provider == CONFIG_DIR_PROVIDER]
         return cls(
-            folder=project_home(),
-            config_dir=folders[0].absolute() if folders else None,
-            overrides=shared,
+            context=Context(project_home(), folders[0].absolute() if folders else None, tuple(shared)),
             rights=frozenset(cfg.rights),
             server_url=str(cfg.server_url).rstrip("/"),
             server_key=cfg.server_key,
             timeout_seconds=cfg.timeout_seconds,
         )
 
-    @property
-    def context(self) -> Context:
-        """The context in which the commands' configs are composed."""
-        return Context(self.folder, self.config_dir, tuple(self.overrides))
-
     def project(self, table: str | None = None) -> Project:
         """Return the project, with another table than that of the command line if one is named."""
-        return Project(self.folder, *self.overrides, *table_override(table), config_dir=self.config_dir)
+        context = self.context
+        return Project(context.folder, *context.overrides, *table_override(table), config_dir=context.config_dir)

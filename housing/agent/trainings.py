@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from housing.api.composition import Context
 from housing.command_line.output import to_json_value
 from housing.core.environment import PROJECT
 from housing.core.errors import HousingError
-from housing.core.files import atomic_write
+from housing.core.files import atomic_write, timestamp
 from housing.core.processes import PROCESS, is_dead, process_tags
 from housing.runs.outcome import Outcome
 from housing.serving.readiness import last_lines
@@ -72,19 +73,23 @@ class Trainings:
         running = [training.id for training in self._read_all() if self._state(training) == RUNNING]
         if running:
             raise HousingError(f"Training {running[0]} is still running. Wait until it has ended, or stop it.")
-        name, started_at = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f"), datetime.now().astimezone()
+        name, started_at = timestamp(), datetime.now().astimezone().isoformat()
         folder = outputs / ("sweeps" if is_sweep else "runs") / name
         flags = ["-m"] if is_sweep else []
-        words = [
-            *self._context.words("train", overrides),
-            f"hydra.{'sweep' if is_sweep else 'run'}.dir='{folder}'",
-            "output=json",
-        ]
-        own_folder = self._folder() / name
-        own_folder.mkdir(parents=True)
-        with (own_folder / DOCUMENT_FILE).open("wb") as document, (own_folder / LOG_FILE).open("wb") as log:
+        target = f"hydra.{'sweep' if is_sweep else 'run'}.dir='{folder}'"
+        process = self._start_process(name, [*flags, *self._context.words("train", overrides), target, "output=json"])
+        training = Training(name, list(overrides), is_sweep, started_at, str(folder), process)
+        with atomic_write(self._folder / name / TRAINING_FILE) as partial:
+            partial.write_text(json.dumps(asdict(training), indent=2) + "\n", encoding="utf-8")
+        return self.follow(name, n_lines=1)
+
+    def _start_process(self, name: str, words: Sequence[str]) -> dict[str, str]:
+        """Start housing.train with its document and its log in the folder of a training. Return tags that identify it."""
+        folder = self._folder / name
+        folder.mkdir(parents=True)
+        with (folder / DOCUMENT_FILE).open("wb") as document, (folder / LOG_FILE).open("wb") as log:
             process = subprocess.Popen(  # pylint: disable=consider-using-with  # it lasts
-                [sys.executable, "-m", "housing.train", *flags, *words],
+                [sys.executable, "-m", "housing.train", *words],
                 cwd=PROJECT,
                 env=self._context.environment,
                 stdin=subprocess.DEVNULL,
@@ -93,11 +98,7 @@ class Trainings:
                 start_new_session=True,  # it goes on when the client ends the server
             )
         self._children.append(process)
-        tags = process_tags(process.pid)
-        training = Training(name, list(overrides), is_sweep, started_at.isoformat(), str(folder), tags)
-        with atomic_write(own_folder / TRAINING_FILE) as partial:
-            partial.write_text(json.dumps(asdict(training), indent=2) + "\n", encoding="utf-8")
-        return self.follow(name, n_lines=1)
+        return process_tags(process.pid)
 
     def follow(self, training_id: str, n_lines: int) -> dict[str, Any]:
         """Return the state of a training, its jobs so far, the last lines of its output, and its document once it has ended.
@@ -113,7 +114,7 @@ class Trainings:
         return {
             **self._describe(training, state),
             "jobs": to_json_value(jobs),
-            "last_lines": last_lines(self._folder() / training.id / LOG_FILE, n_lines),
+            "last_lines": last_lines(self._folder / training.id / LOG_FILE, n_lines),
             "document": self._document(training),
         }
 
@@ -140,22 +141,24 @@ class Trainings:
     def _document(self, training: Training) -> Mapping[str, Any] | None:
         """Return the document of output=json, or None before it is written."""
         try:
-            document: dict[str, Any] = json.loads((self._folder() / training.id / DOCUMENT_FILE).read_text(encoding="utf-8"))
+            document: dict[str, Any] = json.loads((self._folder / training.id / DOCUMENT_FILE).read_text(encoding="utf-8"))
         except ValueError:
             return None
         return document
 
     def _read(self, training_id: str) -> Training:
-        path = self._folder() / training_id / TRAINING_FILE
+        path = self._folder / training_id / TRAINING_FILE
         if not re.fullmatch(r"[\w-]+", training_id) or not path.is_file():
             raise HousingError(f"There is no training {training_id!r}. list_trainings returns their ids.")
         return Training(**json.loads(path.read_text(encoding="utf-8")))
 
     def _read_all(self) -> Sequence[Training]:
-        paths = sorted(self._folder().glob(f"*/{TRAINING_FILE}"), reverse=True)
+        paths = sorted(self._folder.glob(f"*/{TRAINING_FILE}"), reverse=True)
         return [Training(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
 
+    @cached_property
     def _folder(self) -> Path:
+        """The folder of all trainings."""
         with self._context.composed("train") as cfg:
             return Path(cfg.paths.outputs) / FOLDER
 

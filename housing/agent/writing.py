@@ -1,24 +1,18 @@
 """Tools that write: they start trainings and move aliases, if the config gives the right."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from housing.agent.overrides import plain, quoted, require_allowed
 from housing.agent.reading import Document, ReadingTools
 from housing.agent.settings import AgentSettings
 from housing.agent.trainings import Trainings
-from housing.command_line.next_command import next_command
-from housing.command_line.output import to_json_value
-from housing.core.config import CONF
-from housing.core.environment import own_config_folder
-from housing.description.description import DescriptionSettings, describe
 
 
 class TrainingTools:
     """Tools of the right `train`."""
 
-    def __init__(self, settings: AgentSettings, trainings: Trainings, reading: ReadingTools) -> None:
-        self._settings, self._trainings, self._reading = settings, trainings, reading
+    def __init__(self, trainings: Trainings, reading: ReadingTools) -> None:
+        self._trainings, self._reading = trainings, reading
 
     @property
     def functions(self) -> list[Callable[..., Document]]:
@@ -30,12 +24,8 @@ class TrainingTools:
 
         This writes conf/data/NAME.yaml and a page. Afterwards, the override data=NAME chooses the table. Read the warnings.
         """
-        path = self._reading.own_file(file)
         chosen = [] if name is None else [f"name={plain('name', name)}"]
-        words = [quoted("file", str(path)), quoted("target", target), *chosen]
-        with self._settings.context.composed("describe", *words) as cfg:
-            folder = self._settings.config_dir or own_config_folder() or Path(CONF)
-            return dict(to_json_value(describe(DescriptionSettings.from_config(cfg, folder), next_command)))
+        return self._reading.describe_own_file(file, quoted("target", target), *chosen)
 
     def start_training(self, overrides: list[str]) -> Document:
         """Start a training in the background and return its id at once. follow_training returns its state.

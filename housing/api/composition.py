@@ -15,7 +15,7 @@ from housing.command_line.arguments import Arguments, search_path_override
 from housing.command_line.config_errors import COMPOSITION_ERRORS, config_errors, describe_composition_error
 from housing.command_line.project_overrides import accepts, add_project_overrides
 from housing.core.config import CONF
-from housing.core.environment import HOME_VARIABLE
+from housing.core.environment import HOME_VARIABLE, own_config_folder
 from housing.core.errors import ConfigError
 
 TERMINAL_VARIABLES = ("CLICOLOR_FORCE", "FORCE_COLOR")  # a notebook's kernel sets them, and Rich takes a pipe for a terminal then
@@ -50,6 +50,14 @@ class Context:
         An override that no command accepts stays, so that each command refuses it with a hint.
         """
         return [word for word in self.overrides if accepts(command, word) or not _is_known(word)]
+
+    @property
+    def config_folder(self) -> Path:
+        """The folder for config files of one's own: config_dir, or that of the project of one's own, or the package's.
+
+        Read it while a config is composed: the project's folder is the home then.
+        """
+        return self.config_dir or own_config_folder() or Path(CONF)
 
     @property
     def environment(self) -> dict[str, str]:

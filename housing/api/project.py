@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from housing.api.model import Model, Rows
 from housing.api.results import FittedRun, PromotionResult, SweepResult
 from housing.bundle.bundle import Bundle
 from housing.command_line.next_command import next_command
-from housing.core.config import CONF
-from housing.core.environment import PROJECT, own_config_folder
+from housing.core.environment import PROJECT
 from housing.core.errors import HousingError
+from housing.core.files import timestamp
 from housing.core.printable import show
 from housing.description.description import DescriptionSettings, describe
 from housing.promotion.decision_log import list_decisions, read_decision
@@ -72,13 +71,12 @@ class Project:
         """Write the YAML of a file's table and a page about it, and return what misleads. Without a target, list the columns."""
         words = [f"file={Path(file).absolute()}", *([] if target is None else [f"target={target}"]), *overrides]
         with self._context.composed("describe", *words) as cfg:
-            folder = self._context.config_dir or own_config_folder() or Path(CONF)
-            return describe(DescriptionSettings.from_config(cfg, folder), next_command).text
+            return describe(DescriptionSettings.from_config(cfg, self._context.config_folder), next_command).text
 
     def train(self, *overrides: str) -> FittedRun:
         """Fit one model, or return the equal run that is finished already. `experiment=auto` searches first."""
         with self._context.composed("train", *overrides) as cfg:
-            folder = Path(cfg.paths.outputs) / "runs" / _timestamp()
+            folder = Path(cfg.paths.outputs) / "runs" / timestamp()
             job = Job([*self._context.common_overrides("train"), *overrides], folder)
             return FittedRun(run(search_if_asked(cfg, job), job))
 
@@ -93,7 +91,7 @@ class Project:
             If no job has started; the output says why.
         """
         with self._context.composed("train", *_without_sweeps(overrides)) as cfg:
-            folder, metric = Path(cfg.paths.outputs) / "sweeps" / _timestamp(), str(cfg.metric)
+            folder, metric = Path(cfg.paths.outputs) / "sweeps" / timestamp(), str(cfg.metric)
         words = [*self._context.words("train", overrides), f"hydra.sweep.dir='{folder}'"]
         code = self._run_command("train", "-m", *words)
         outcomes = read_outcomes(folder)
@@ -249,8 +247,3 @@ def _without_sweeps(overrides: Sequence[str]) -> list[str]:
     """Return the overrides with one value each."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return [str(override.input_line) for override in parsed if not override.is_sweep_override()]
-
-
-def _timestamp() -> str:
-    """Return the name of a folder, as conf/train.yaml names those of the command."""
-    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")

@@ -7,6 +7,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -77,6 +78,11 @@ def write_error(path: Path, error: OSError) -> HousingError:
     if error.errno in DISK_FULL:
         return DiskFullError(f"{reason} Free some space and run the command again.")
     return WriteError(f"{reason} Choose another path, or make its folder writable for this user.")
+
+
+def timestamp() -> str:
+    """Return the present time as the name of a folder, as conf/train.yaml names those of runs and sweeps."""
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
 
 
 @contextmanager

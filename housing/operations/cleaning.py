@@ -7,7 +7,6 @@ Runs and their bundles are deleted as MLflow deletes them: hidden, until `mlflow
 
 import math
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from omegaconf import DictConfig
 
 from housing.core.environment import project_home
 from housing.core.errors import ConfigError
+from housing.core.locks import store_file
 from housing.core.validators import BOOLEAN, integer, validate
 from housing.runs.outcome import OUTCOME_FILE, Outcome
 from housing.tracking import store as tracking
@@ -123,7 +123,7 @@ def _old_folders(outputs: Path, oldest: float) -> Iterator[Path]:
     """Yield the folders of runs and jobs in which nothing was written since a time, in seconds since 1970."""
     for folder in _folders(outputs):
         newest = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
-        if newest < min(oldest, time.time()):
+        if newest < oldest:
             yield folder
 
 
@@ -149,24 +149,25 @@ def _run_of(folder: Path) -> str | None:
 
 
 def _disk_use(cfg: DictConfig) -> dict[str, int]:
-    """Return the bytes of each kind of files of this project."""
+    """Return the bytes of each kind of files of this project; 0 for a store or artifacts on a server."""
     outputs, serving, data = (Path(cfg.paths[name]) for name in ("outputs", "serving", "data"))
-    home = project_home()
-    logs = [*serving.glob("*.log")]
+    logs, artifacts = [*serving.glob("*.log")], cfg.mlflow.artifacts
     return {
         "folders of runs": _size(outputs / "runs"),
         "folders of sweeps": _size(outputs / "sweeps"),
         "other outputs": _size(outputs) - _size(outputs / "runs") - _size(outputs / "sweeps"),
-        "store": _size(home / "mlflow.db"),
-        "artifacts and bundles": _size(home / "mlartifacts"),
+        "store": _size(store_file(cfg.mlflow.tracking_uri)),
+        "artifacts and bundles": _size(None if artifacts is None else Path(artifacts)),
         "releases of servers": _size(serving) - sum(map(_size, logs)),
         "prediction logs": sum(map(_size, logs)),
         "tables": _size(data),
-        "cache of DVC": _size(home / ".dvc" / "cache"),
+        "cache of DVC": _size(project_home() / ".dvc" / "cache"),
     }
 
 
-def _size(path: Path) -> int:
-    """Return the bytes of a file or of all files in a folder, 0 if it does not exist. Links are not followed."""
+def _size(path: Path | None) -> int:
+    """Return the bytes of a file or of all files in a folder, 0 if there is none. Links are not followed."""
+    if path is None:
+        return 0
     paths = [path, *path.rglob("*")] if path.is_dir() else [path]
     return sum(item.lstat().st_size for item in paths if item.is_file() and not item.is_symlink())

@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
+from housing.command_line.next_command import next_command
 from housing.core.errors import ConfigError, HousingError, StoreError
 from housing.core.files import atomic_write
 from housing.data.settings import CARD_KEYS
@@ -136,7 +137,7 @@ def _subject(cfg: DictConfig, store: Store) -> tuple[str, str]:
         require_declared_alias(cfg.alias, cfg.aliases)
         version = store.registry.version_at(cfg.registered_model, cfg.alias)
     if version is None:
-        raise StoreError(f"{cfg.registered_model} has no version at {cfg.alias}. Promote one with: python -m housing.promote")
+        raise StoreError(f"{cfg.registered_model} has no version at {cfg.alias}. Promote one with: {next_command('promote')}")
     return f"version {version}", store.registry.run_of_version(cfg.registered_model, version)
 
 
@@ -212,7 +213,7 @@ def _development(data: CardData) -> Section:
         ("rows", ", ".join(f"{count:,} {part}" for part, count in card["rows"].items())),
         ("fitted on", str(card["fitted_on"])),
         ("target", f"transform {card['target']['transform']}"),
-        ("intervals", "conformal, on validation rows" if data.bundle.interval is not None else "none"),
+        ("intervals", "conformal" if data.bundle.interval is not None else "none"),
         ("libraries", libraries),
         ("command", f"housing.train {data.run.tags.get('housing.overrides', UNKNOWN)}"),
         ("fit time", f"{data.run.metrics['fit_seconds']:.1f} s on {data.run.tags.get('housing.host', UNKNOWN)}"),

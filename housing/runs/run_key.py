@@ -77,24 +77,25 @@ def _own_modules(config: Mapping[str, Any]) -> str | None:
     files = [*sorted(project.glob("*.py")), *(file for package in packages for file in sorted(package.rglob("*.py")))]
     names = {path.stem for path in files if path.parent == project} | {package.name for package in packages}
     own_blocks = ProjectFile.read().feature_blocks
-    used = {target.partition(".")[0] for target in _targets(config)} & names or {*_block_names(config)} & own_blocks.keys()
-    return _hash(files, project) if used else None
+    mappings = list(_mappings(config))
+    used_modules = {str(mapping.get("_target_")).partition(".")[0] for mapping in mappings} & names
+    used_blocks = {name for mapping in mappings for name in _block_names(mapping.get("blocks"))} & own_blocks.keys()
+    return _hash(files, project) if used_modules or used_blocks else None
 
 
-def _targets(node: Any) -> Iterator[str]:
-    """Yield each `_target_` of a config."""
-    if isinstance(node, Mapping) and isinstance(node.get("_target_"), str):
-        yield node["_target_"]
+def _mappings(node: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield each mapping of a config, however deep."""
+    if isinstance(node, Mapping):
+        yield node
     for item in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
-        yield from _targets(item)
+        yield from _mappings(item)
 
 
-def _block_names(node: Any) -> Iterator[str]:
-    """Yield the name of each block of features that a config uses, in the features of the run and in those of its members."""
-    if isinstance(node, Mapping) and isinstance(node.get("blocks"), Mapping):
-        yield from (block.get("block", label) for label, block in node["blocks"].items() if isinstance(block, Mapping))
-    for item in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
-        yield from _block_names(item)
+def _block_names(blocks: Any) -> Iterator[str]:
+    """Yield the name of each block of features in the value of a key `blocks`."""
+    for label, block in blocks.items() if isinstance(blocks, Mapping) else ():
+        if isinstance(block, Mapping):
+            yield block.get("block", label)
 
 
 def _teacher_files(node: Any) -> dict[str, str]:
