@@ -50,7 +50,7 @@ class Client:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it also raises
         self.uri, self.artifact_root, self.ui, self._retry_seconds = uri, artifact_root, ui, retry_seconds
         self.name = hide_password(uri)
-        mlflow.set_tracking_uri(uri)
+        self.make_current()
         self.addresses = LocalAddresses.of_store(uri, artifact_root)
         self._experiment_ids: dict[str, str] = {}
         try:
@@ -65,6 +65,10 @@ class Client:
                 f"Could not open the MLflow store {self.name}: {reason}. Set mlflow.tracking_uri to an MLflow store, such as"
                 " sqlite:////folder/mlflow.db or http://127.0.0.1:5000."
             ) from error
+
+    def make_current(self) -> None:
+        """Make this store the one of the process: MLflow looks for models:/ and runs:/ in the store that was set last."""
+        mlflow.set_tracking_uri(self.uri)
 
     def call_with_retry(self, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Call MLflow, and repeat the call while the store is unavailable. Raises StoreError when the time is up."""

@@ -58,4 +58,6 @@ def connect(cfg: DictConfig, *, create: bool = True) -> Store:
             f"There is no MLflow store at {file.absolute()}. Run this command in the folder of a project that has one,"
             f" or train a model first: {next_command('train')}"
         )
-    return _connect(cfg.tracking_uri, cfg.artifacts, cfg.ui, cfg.retry_seconds, tuple(cfg.trusted_targets))
+    store = _connect(cfg.tracking_uri, cfg.artifacts, cfg.ui, cfg.retry_seconds, tuple(cfg.trusted_targets))
+    store.client.make_current()
+    return store

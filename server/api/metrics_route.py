@@ -1,17 +1,21 @@
 """The metrics route: `GET /metrics` sums the metrics of all workers for Prometheus."""
 
 import logging
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
 
+from server.metrics.mmap_files import METRICS_DIR_VARIABLE
 from server.metrics.request_metrics import PRESET_STATUSES, _request_histogram, observe_request
 from server.models.served_models import ServedModels
 
@@ -36,6 +40,15 @@ class ModelInfoCollector(Collector):
             info.add_metric((*values, model.name) if model.name else values, 1.0)  # the last label only if it has a value
         yield GaugeMetricFamily("housing_ready", "Whether a model is available.", value=float(self._models.is_ready))
         yield info
+
+
+class _MetricFiles(MultiProcessCollector):
+    """Reads the metric files of all processes, without those that a process has created and not given a size yet."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the sums of all files."""
+        files = [str(file) for file in Path(os.environ[METRICS_DIR_VARIABLE]).glob("*.db") if file.stat().st_size]
+        return self.merge(files)  # type: ignore[no-untyped-call]
 
 
 class _Exporter(GunicornInternalPrometheusMetrics):  # type: ignore[misc]  # the exporter has no types
@@ -70,4 +83,5 @@ def install_metrics(app: Flask, models: ServedModels, fast_routes: Sequence[str]
 
     registry = CollectorRegistry()
     registry.register(ModelInfoCollector(models))
-    _Exporter(app, export_defaults=False, registry=registry)
+    _MetricFiles(registry)  # type: ignore[no-untyped-call]
+    _Exporter(app, export_defaults=False).registry = registry  # its own would fail at a file without a size

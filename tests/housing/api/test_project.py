@@ -116,6 +116,7 @@ def test_two_projects_of_one_process_do_not_mix(promoted_project: Project, tmp_p
     other = Project(tmp_path / "other", "data=rentals", config_dir=folder)
     assert other.runs().empty
     assert len(promoted_project.runs()) == 1
+    assert len(promoted_project.predict(ROW)) == 1  # the model is in the store of this project
 
 
 @pytest.fixture

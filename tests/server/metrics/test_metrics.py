@@ -331,6 +331,16 @@ def test_both_formats_of_prometheus_have_all_metrics(server: Server) -> None:
     assert names[0] == names[1] >= {"housing_rows_total", "housing_column_bin_share", "housing_model_info"}
 
 
+def test_a_file_that_a_process_has_just_created_is_left_out(server: Server) -> None:
+    before = scraped(server)
+    file = metrics_dir(server) / "counter_new.db"
+    file.touch()
+    try:
+        assert scraped(server).keys() == before.keys()
+    finally:
+        file.unlink()
+
+
 def test_only_current_versions_have_files_and_a_reused_version_number_starts_at_0(bundle: Bundle, tmp_path: Path) -> None:
     bundle.write(tmp_path / "bundle")
     version_files = []
