@@ -48,6 +48,10 @@ class StoreError(HousingError):
     """The MLflow store is unavailable, or does not contain the requested entity."""
 
 
+class ClusterError(HousingError):
+    """A Dask cluster is unavailable: its scheduler does not answer, it has no worker, or it was lost."""
+
+
 class BundleError(HousingError):
     """A bundle is damaged, incomplete or of another format."""
 

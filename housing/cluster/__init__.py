@@ -1,0 +1,1 @@
+"""Work on several machines: a connection to a Dask cluster."""
