@@ -6,22 +6,23 @@ from pathlib import Path
 
 from flask import Flask
 
+from housing.server_files.request_id import make_id_generator
+from housing.server_files.rotating_file import FEEDBACK, PREDICTIONS, RotatingFile
 from server.api.auth import Access
 from server.api.explanation import explain_row, explanation_blueprint
 from server.api.feedback import feedback
 from server.api.metrics_route import install_metrics
-from server.api.prediction import FAST_ROUTES, PredictionApi
+from server.api.prediction import FAST_ROUTES, PredictionApi, Reader
 from server.api.routes import api_blueprint
+from server.api.row_reader import RowReader
 from server.core import worker_id
 from server.core.errors import register_error_handlers
 from server.core.settings import Settings
-from server.inference_protocol.inference import INFER_ROUTE, InferenceApi
+from server.inference_protocol.inference import INFER_ROUTE, TensorReader
 from server.inference_protocol.routes import inference_blueprint
 from server.metrics.model_metrics import ModelMetrics
 from server.metrics.request_metrics import StageHistogram
 from server.models.served_models import ServedModels
-from server.prediction_log.request_id import make_id_generator
-from server.prediction_log.rotating_file import FEEDBACK, PREDICTIONS, RotatingFile
 from server.prediction_log.writer import FileHandler, PredictionLog
 from server.transport.cors import CorsMiddleware
 from server.transport.fast_path import Application, FastPath
@@ -48,14 +49,16 @@ def create_app() -> Application:
     access = Access.from_settings(settings.keys_file, settings.rate_limit)
     log = PredictionLog(FileHandler(_log_file(settings, PREDICTIONS, worker)), settings.log_queue)
     observe_stages = StageHistogram(metrics, worker).observe
-    api = PredictionApi(models, access, settings.max_rows, make_id_generator(worker), log.write, observe_stages)
+    tensor_reader = TensorReader(settings.max_rows, partial(explain_row, app.config))
+    readers: dict[str, Reader] = {**dict.fromkeys(FAST_ROUTES, RowReader(settings.max_rows)), INFER_ROUTE: tensor_reader}
+    api = PredictionApi(models, access, readers, make_id_generator(worker), log.write, observe_stages)
     feedback_file = _log_file(settings, FEEDBACK, worker)
     app.extensions |= {"models": models, "access": access, "feedback": feedback_file}
-    install_metrics(app, models, (*FAST_ROUTES, INFER_ROUTE))  # first, so that it also counts rejected requests
+    install_metrics(app, models, readers)  # first, so that it also counts rejected requests
     for blueprint in (api_blueprint, explanation_blueprint, feedback, inference_blueprint, pages_blueprint):
         app.register_blueprint(blueprint)
     register_error_handlers(app)
-    application: Application = FastPath(app, api, InferenceApi(api, partial(explain_row, app.config)), settings.max_body)
+    application: Application = FastPath(app, api, settings.max_body)
     if settings.cors_origins:
         application = CorsMiddleware(application, settings.cors_origins.split(","))
     return MetricsPortGuard(application, settings.metrics_port) if settings.metrics_port else application

@@ -17,11 +17,11 @@ from gunicorn import version_info
 
 from housing.core.files import exposed_secret
 from housing.core.printable import configure_logging
+from housing.server_files import metric_files
 from server.api import auth
 from server.api.auth import Access
 from server.core import handover, shutdown, worker_id
 from server.core.settings import Settings
-from server.metrics import mmap_files
 from server.transport.worker_class import choose
 
 OPEN_SERVER_WARNING = """
@@ -133,7 +133,7 @@ def _install_reload_handler(server: Any) -> None:
 
 def post_fork(_server: Any, _worker: Any) -> None:
     """Name a worker's metric files after its id, which its successor takes over, before the first metric is created."""
-    mmap_files.use_process_name(str(worker_id.acquire_worker_id(_settings.log_dir)))
+    metric_files.use_process_name(str(worker_id.acquire_worker_id(_settings.log_dir)))
 
 
 def pre_request(worker: Any, _request: Any) -> None:

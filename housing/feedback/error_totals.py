@@ -5,8 +5,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from server.metrics import mmap_files
-from server.metrics.mmap_files import series_key
+from housing.server_files import metric_files
+from housing.server_files.metric_files import series_key
 from server.metrics.model_metrics import version_labels
 
 MAX_VERSIONS = 8  # that have totals of their own; labels of all others are counted as OTHER
@@ -80,7 +80,7 @@ def track_version(totals: Mapping[str, ErrorTotals], key: str) -> dict[str, Erro
 
 def publish(directory: Path, totals: Mapping[str, ErrorTotals], counts: Mapping[str, int], damaged_databases: int) -> None:
     """Write the metrics file, which the next scrape reads."""
-    mmap_files.write_series(directory / METRICS_FILE, dict(_series(totals, counts, damaged_databases)))
+    metric_files.write_series(directory / METRICS_FILE, dict(_series(totals, counts, damaged_databases)))
 
 
 def _series(totals: Mapping[str, ErrorTotals], counts: Mapping[str, int], damaged_databases: int) -> Iterator[tuple[str, float]]:

@@ -27,11 +27,10 @@ from housing.feedback.database import FeedbackDatabase
 from housing.feedback.error_totals import DUPLICATES, MALFORMED, OTHER, UNMATCHED, ErrorTotals
 from housing.feedback.label import Label, parse_labels
 from housing.feedback.log_reader import Entry, scan
-from server.core import releases
+from housing.server_files import metric_files, releases
+from housing.server_files.log_index import candidate_files
+from housing.server_files.rotating_file import FEEDBACK, JOINED, PREDICTIONS, RotatingFile, iter_lines, list_files
 from server.core.settings import Settings
-from server.metrics import mmap_files
-from server.prediction_log.index import candidate_files
-from server.prediction_log.rotating_file import FEEDBACK, JOINED, PREDICTIONS, RotatingFile, iter_lines, list_files
 
 LOCK_FILE = "joiner.lock"
 REST_RATIO = 4  # the pause is at least so many times the duration of a step: at most a fifth of a core
@@ -204,7 +203,7 @@ def main() -> None:
     waiting_message = f"another joiner works in {settings.log_dir}; waiting until it ends"
     try:
         with file_lock(settings.log_dir / LOCK_FILE, waiting_message=waiting_message):  # the joined rows have one writer
-            joiner = Joiner(settings, Path(os.environ[mmap_files.METRICS_DIR_VARIABLE]))
+            joiner = Joiner(settings, Path(os.environ[metric_files.METRICS_DIR_VARIABLE]))
             repeat_forever(joiner.step, REST_RATIO, (OSError, sqlite3.Error), "feedback is not counted at present", log)
     except KeyboardInterrupt:
         pass  # Ctrl-C in a terminal

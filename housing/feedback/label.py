@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from server.prediction_log.request_id import REQUEST_ID_PATTERN
+from housing.server_files.request_id import REQUEST_ID_PATTERN
 
 MAX_ROW = 2**31  # the database holds no larger integers than 64 bits
 

@@ -13,8 +13,8 @@ import orjson
 
 from housing.core.model_list import NAME_PATTERN
 from housing.core.printable import show
-from server.prediction_log.index import ID_SLICE
-from server.prediction_log.rotating_file import JOINED, PREDICTIONS, iter_lines, list_files
+from housing.server_files.log_index import ID_SLICE
+from housing.server_files.rotating_file import JOINED, PREDICTIONS, iter_lines, list_files
 
 Entry = dict[str, Any]
 FIELDS: dict[str, type | tuple[type, ...]] = {

@@ -1,4 +1,4 @@
-"""Publication: makes a verified bundle the current release, which the workers read (`server.core.releases`)."""
+"""Publication: makes a verified bundle the current release, which the workers read (`housing.server_files.releases`)."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from server.core import releases
+from housing.server_files import releases
 
 
 def publish(folder: Path, name: str, bundle: Path, info: Mapping[str, str]) -> None:

@@ -27,11 +27,10 @@ from housing.core.errors import BundleError, ConfigError, StoreError
 from housing.core.locks import store_file, store_lock
 from housing.core.model_list import NAME_PATTERN, ModelList, split_name
 from housing.core.printable import configure_logging, hide_password
+from housing.server_files import metric_files, releases
 from housing.serving import publishing
 from housing.serving.verification import verify
-from server.core import releases
 from server.core.settings import Settings
-from server.metrics import mmap_files
 from server.metrics.model_metrics import files_mark
 
 RELEASE_NAME = re.compile(r"[0-9]+-[0-9a-zA-Z]+")
@@ -183,7 +182,7 @@ class Pullers:
             name = folder.name
             if NAME_PATTERN.fullmatch(name) and name not in self.models.folders:
                 shutil.rmtree(folder)
-                for path in Path(os.environ[mmap_files.METRICS_DIR_VARIABLE]).glob(f"*{files_mark(name)}*.db"):
+                for path in Path(os.environ[metric_files.METRICS_DIR_VARIABLE]).glob(f"*{files_mark(name)}*.db"):
                     path.unlink(missing_ok=True)
                 if self.pullers.pop(name, None):
                     self.metrics.set_rejected(name, 0.0)
@@ -247,7 +246,7 @@ def main() -> None:
     log.setLevel(logging.INFO)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would repeat at each poll what the puller reports once
     settings = Settings.from_environment()
-    mmap_files.use_process_name(name.replace(" ", "-"))
+    metric_files.use_process_name(name.replace(" ", "-"))
     mlflow.set_tracking_uri(settings.tracking_uri)
     with suppress(KeyboardInterrupt):  # Ctrl-C in a terminal
         Pullers(settings, PullerMetrics(settings, prefix), settings.list_models()).run()

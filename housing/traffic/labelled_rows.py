@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from housing.data.units import Units
 from housing.feedback.log_reader import Entry, LogFilter, read_joined_rows
 from housing.schema.column import Matrix, Vector
+from housing.server_files.request_id import parse_request_id
 from housing.traffic.candidate import Candidate
 from housing.traffic.logged_rows import Batch, Batcher
-from server.prediction_log.request_id import parse_request_id
 
 UNITS = "independent groups of labels"
 ID_TYPE, MAX_ROW = "S24", 2**31  # a request ID has 24 characters

@@ -9,7 +9,7 @@ import numpy as np
 
 from housing.feedback.log_reader import Entry, LogFilter, parse_entry
 from housing.schema.column import Vector
-from server.prediction_log.rotating_file import PREDICTIONS, list_files, started_at
+from housing.server_files.rotating_file import PREDICTIONS, list_files, started_at
 
 BATCH_ROWS = 8192
 MAX_GROUPS = 256  # versions and orders of columns in memory at once: a batch ends when there are more

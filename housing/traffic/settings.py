@@ -11,9 +11,9 @@ from housing.core.errors import ConfigError, HousingError
 from housing.core.validators import Validator, choice, integer
 from housing.evaluation.paired_test import MIN_UNITS, ComparisonSettings
 from housing.feedback.log_reader import LogFilter
+from housing.server_files.rotating_file import PREDICTIONS, list_files
 from housing.tracking.aliases import require_declared_alias
 from housing.traffic.errors import N_RESAMPLES, SEED
-from server.prediction_log.rotating_file import PREDICTIONS, list_files
 
 SELECTORS = ("version", "alias", "run_id")
 CONFIDENCE = Validator(

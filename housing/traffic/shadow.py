@@ -17,14 +17,13 @@ from housing.core.locks import file_lock
 from housing.core.printable import configure_logging
 from housing.core.step_loop import repeat_forever
 from housing.feedback.log_reader import LogFilter, parse_joined_row
+from housing.server_files import metric_files, releases
+from housing.server_files.rotating_file import JOINED, PREDICTIONS, iter_lines, list_files
 from housing.traffic.candidate import Candidate, CandidateCounts
 from housing.traffic.labelled_rows import predict_joined_rows
 from housing.traffic.logged_rows import LogCounts, make_batches
 from housing.traffic.shadow_state import ShadowState, Totals
-from server.core import releases
 from server.core.settings import Settings
-from server.metrics import mmap_files
-from server.prediction_log.rotating_file import JOINED, PREDICTIONS, iter_lines, list_files
 
 LOCK_FILE = "shadow.lock"
 NICENESS = 19  # the lowest priority: workers come first
@@ -132,12 +131,12 @@ def main() -> None:
     """Follow the log directory that the environment names, until this process is stopped."""
     configure_logging("shadow: %(message)s")
     os.nice(NICENESS)
-    mmap_files.use_process_name("shadow")
+    metric_files.use_process_name("shadow")
     settings = Settings.from_environment()
     waiting_message = f"another shadow works in {settings.log_dir}; waiting until it ends"
     try:
         with file_lock(settings.log_dir / LOCK_FILE, waiting_message=waiting_message):  # the state has one writer
-            shadow = Shadow(settings, Path(os.environ[mmap_files.METRICS_DIR_VARIABLE]))
+            shadow = Shadow(settings, Path(os.environ[metric_files.METRICS_DIR_VARIABLE]))
             repeat_forever(shadow.step, REST_RATIO, (OSError,), "rows are not predicted at present", log)
     except KeyboardInterrupt:
         pass  # Ctrl-C in a terminal

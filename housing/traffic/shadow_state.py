@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Self
 
 from housing.core.files import atomic_write
-from server.metrics import mmap_files
-from server.metrics.mmap_files import series_key
+from housing.server_files import metric_files
+from housing.server_files.metric_files import series_key
 
 STATE_FILE = "shadow.json"  # in the log directory
 METRICS_FILE = "counter_shadow-totals.db"  # beside the files of the workers
@@ -92,8 +92,8 @@ class ShadowState:
 
     def publish(self, metrics_dir: Path, unread: int) -> None:
         """Write the metrics files, which the next scrape reads."""
-        mmap_files.write_series(metrics_dir / METRICS_FILE, dict(self._series()))
-        mmap_files.write_series(metrics_dir / LAG_FILE, {series_key(*UNREAD_BYTES, {}): float(unread)})
+        metric_files.write_series(metrics_dir / METRICS_FILE, dict(self._series()))
+        metric_files.write_series(metrics_dir / LAG_FILE, {series_key(*UNREAD_BYTES, {}): float(unread)})
 
     def _series(self) -> Iterator[tuple[str, float]]:
         yield series_key(*MALFORMED_LINES, {}), float(self.malformed)

@@ -11,11 +11,11 @@ from prometheus_client import Counter
 
 from housing.core.errors import Violation
 from housing.schema.column import Column
+from housing.server_files import request_id
+from housing.server_files.log_index import find_unknown_ids
+from housing.server_files.rotating_file import RotatingFile
 from server.api.context import json_response, require_model
 from server.core.errors import RequestError, raise_unprocessable
-from server.prediction_log import request_id
-from server.prediction_log.index import find_unknown_ids
-from server.prediction_log.rotating_file import RotatingFile
 from server.validation import request_body
 from server.validation.request_body import JSON
 from server.validation.rows import MAX_ERRORS, validation_error

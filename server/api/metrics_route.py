@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
 
-from server.metrics.mmap_files import METRICS_DIR_VARIABLE
+from housing.server_files.metric_files import METRICS_DIR_VARIABLE
 from server.metrics.request_metrics import PRESET_STATUSES, _request_histogram, observe_request
 from server.models.served_models import ServedModels
 
@@ -65,7 +65,7 @@ class _Exporter(GunicornInternalPrometheusMetrics):  # type: ignore[misc]  # the
         raise RuntimeError(f"The metric files changed during each of {MAX_READS} reads.")
 
 
-def install_metrics(app: Flask, models: ServedModels, fast_routes: Sequence[str]) -> None:
+def install_metrics(app: Flask, models: ServedModels, fast_routes: Iterable[str]) -> None:
     """Time every request that the fast routes do not count themselves, and serve /metrics."""
     for route in fast_routes:
         for status in PRESET_STATUSES:

@@ -1,26 +1,22 @@
-"""The prediction API: turns a request of `/predict` or `/invocations` into a response.
+"""The prediction API: authorizes, answers, records and counts the requests of each fast route in the same way.
 
-Requests of other protocols are authorized, recorded and counted here, too, so that all behave the same.
+A reader of each route turns a request into a matrix, and knows how to write the answer.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
-
-import orjson
 
 from housing.core.errors import BundleError, ConfigError
 from housing.schema.column import Matrix
 from server.api.auth import PREDICT, Access
-from server.api.spread import INTERVAL, LOWER, POINT, QUANTILES, UPPER, Spread, parse_query
+from server.api.spread import INTERVAL, LOWER, POINT, QUANTILES, UPPER, Spread
 from server.core.errors import RequestError, error_content, log_failure
 from server.metrics.request_metrics import STAGES, observe_request
 from server.models.current_model import Model
 from server.models.served_models import NotInMemory, ServedModels
-from server.validation import request_body
-from server.validation.request_body import CSV, JSON, Rows
+from server.validation.request_body import Rows
 
 FAST_ROUTES = PREDICT_ROUTE, SCORING_ROUTE = ("/predict", "/invocations")
 PARSE_STAGE, VALIDATE_STAGE, PREDICT_STAGE, SERIALISE_STAGE = range(len(STAGES))
@@ -40,6 +36,7 @@ class PredictionRequest(NamedTuple):
     path: str = ""  # if the route has variable parts
     header_length: str = ""  # bytes of the JSON part of a body with binary tensors
     name: str = ""  # of the model, if the path has it
+    version: str | None = None  # if the path has it
     may_load: bool = True  # a model that is not in memory
 
 
@@ -51,8 +48,7 @@ class PredictionResponse(NamedTuple):
     body: bytes
 
 
-@dataclass(frozen=True)
-class PredictionResult:
+class PredictionResult(NamedTuple):
     """Predictions, with the bounds of intervals and a list of quantiles by level if they are requested."""
 
     values: dict[str, Any]
@@ -80,7 +76,10 @@ class StageTimer:
         self._lap_start = now
 
 
-Answer = Callable[[PredictionRequest, Model, StageTimer], PredictionResponse]
+Answer = tuple[str, bytes, tuple[tuple[str, str], ...]]  # media type, body, and headers beside the usual ones
+Write = Callable[[str, PredictionResult], Answer]  # takes the ID of the request
+ParsedRequest = tuple[Rows, Matrix, Spread, Write]  # the rows as sent and as a matrix; plain tuples, since this is the hot path
+Reader = Callable[[PredictionRequest, Model, StageTimer], ParsedRequest]  # raises RequestError
 
 
 class PredictionApi:
@@ -90,34 +89,31 @@ class PredictionApi:
         self,
         models: ServedModels,
         access: Access,
-        max_rows: int,
+        readers: Mapping[str, Reader],
         next_id: Callable[[], str],
         write_log: Callable[[dict[str, Any]], None],
         observe_stages: Callable[[Sequence[float]], None],
     ) -> None:
-        self._models, self._access, self._max_rows = models, access, max_rows
+        """Take the reader of each route, and the functions that make IDs, log a request and count its stages."""
+        self._models, self._access, self._readers = models, access, readers
         self._next_id, self._write_log, self._observe_stages = next_id, write_log, observe_stages
 
     def handle(self, request: PredictionRequest) -> PredictionResponse:
-        """Answer a request: authorize, parse, validate, predict, log and count."""
-        return self.handle_with(self._answer, request)
-
-    def handle_with(self, answer: Answer, request: PredictionRequest) -> PredictionResponse:
-        """Authorize a request, have it answered, and count it. Errors are answered, too, but NotInMemory is raised."""
+        """Authorize a request, answer it, and count it. Errors are answered, too, but NotInMemory is raised."""
         start, name = time.perf_counter(), ""
         try:
             self._access.check(request.key, PREDICT)
             model = require_model(self._models, request.name, request.may_load)
             if request.name:
                 name = model.name
-            response = answer(request, model, StageTimer(start))
+            response = self._answer(request, model, StageTimer(start))
         except NotInMemory:
             raise
         except RequestError as error:
             response = _error_response(request.path, error)
         except Exception as error:  # pylint: disable=broad-exception-caught  # no request may end a worker
             content_type, body = error_content(request.path, 500, log_failure(error))
-            response = PredictionResponse(500, response_headers(content_type), body)
+            response = PredictionResponse(500, _headers(content_type), body)
         observe_request(request.route, response.status, time.perf_counter() - start, name)
         return response
 
@@ -126,69 +122,18 @@ class PredictionApi:
         observe_request(route, int(error.status), 0.0)
         return _error_response(path, error)
 
-    def next_id(self) -> str:
-        """Return the ID of the next request."""
-        return self._next_id()
-
-    def require_row_limit(self, n_rows: int) -> None:
-        """Raise RequestError if a request has too many rows."""
-        if n_rows > self._max_rows:
-            detail = f"The request must have at most {self._max_rows} rows (got {n_rows})."
-            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-
-    def record(
-        self,
-        route: str,
-        request_id: str,
-        model: Model,
-        payload: Rows,
-        matrix: Matrix,
-        result: PredictionResult,
-        timer: StageTimer,
-    ) -> None:
-        """Log and count predicted rows."""
-        self._log(route, request_id, model, payload, result, timer.start)
-        model.metrics.add(matrix, result.values[PREDICTIONS], result.values.get(LOWER), result.values.get(UPPER))
-        self._observe_stages(timer.seconds)
-
     def _answer(self, request: PredictionRequest, model: Model, timer: StageTimer) -> PredictionResponse:
-        payload, matrix = self._parse_and_validate(request, model, timer)
-        result = predict(model, matrix, parse_query(request.query))
+        rows, matrix, spread, write = self._readers[request.route](request, model, timer)
+        result = _predict(model, matrix, spread)
         timer.lap(PREDICT_STAGE)
         request_id = self._next_id()
-        headers = [*response_headers("application/json"), (REQUEST_ID_HEADER, request_id)]
-        response = PredictionResponse(200, headers, _success_body(request.route, request_id, model, result))
+        content_type, body, headers = write(request_id, result)
+        response = PredictionResponse(200, [*_headers(content_type), (REQUEST_ID_HEADER, request_id), *headers], body)
         timer.lap(SERIALISE_STAGE)
-        self.record(request.route, request_id, model, payload, matrix, result, timer)
+        self._log(request.route, request_id, model, rows, result, timer.start)
+        model.metrics.add(matrix, result.values[PREDICTIONS], result.values.get(LOWER), result.values.get(UPPER))
+        self._observe_stages(timer.seconds)
         return response
-
-    def _parse_and_validate(self, request: PredictionRequest, model: Model, timer: StageTimer) -> tuple[Rows, Matrix]:
-        """Return the rows of a body, as sent and encoded."""
-        allowed = (JSON,) if request.route == PREDICT_ROUTE else (JSON, CSV)
-        if request_body.require_media_type(request.content_type, *allowed) == CSV:
-            return self._validate(request_body.parse_csv(request.body, model.bundle.schema.features), model, timer)
-        try:
-            payload = _parse(request.route, orjson.loads(request.body), model)  # ignores duplicate keys, which the count finds
-            timer.lap(PARSE_STAGE)
-            matrix = model.validator.try_encode(payload) if len(payload.rows) <= self._max_rows else None
-            timer.lap(VALIDATE_STAGE)
-            if matrix is not None and payload.has_unique_keys(request.body, len(model.validator.column_names)):
-                return payload, matrix
-        except (ValueError, RequestError):
-            pass  # the strict parser below names the error
-        # invalid JSON or values, a duplicate key, an escape within a string, or what only MLflow accepts
-        if request.route == PREDICT_ROUTE:
-            return self._validate(request_body.parse_predict(request_body.loads_strict(request.body)), model, timer)
-        features = model.bundle.schema.features
-        payload = request_body.parse_invocations(request_body.loads_mlflow(request.body), features)
-        return self._validate(request_body.conform(payload, features), model, timer)
-
-    def _validate(self, payload: Rows, model: Model, timer: StageTimer) -> tuple[Rows, Matrix]:
-        timer.lap(PARSE_STAGE)
-        self.require_row_limit(len(payload.rows))
-        matrix = model.validator.encode(payload)
-        timer.lap(VALIDATE_STAGE)
-        return model.validator.tabulate(payload), matrix
 
     def _log(self, route: str, request_id: str, model: Model, payload: Rows, result: PredictionResult, start: float) -> None:
         names = model.validator.column_names
@@ -216,13 +161,7 @@ def require_model(models: ServedModels, name: str = "", may_load: bool = True) -
         raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
 
 
-def _parse(route: str, body: Any, model: Model) -> Rows:
-    if route == PREDICT_ROUTE:
-        return request_body.parse_predict(body)
-    return request_body.parse_invocations(body, model.bundle.schema.features)
-
-
-def predict(model: Model, matrix: Matrix, spread: Spread) -> PredictionResult:
+def _predict(model: Model, matrix: Matrix, spread: Spread) -> PredictionResult:
     """Predict rows, with intervals or quantiles if requested. Raises RequestError if the model has none of that kind."""
     if spread == POINT:
         return PredictionResult({PREDICTIONS: model.bundle.predict(matrix)}, spread)
@@ -238,16 +177,11 @@ def predict(model: Model, matrix: Matrix, spread: Spread) -> PredictionResult:
     return PredictionResult(values, spread)
 
 
-def _success_body(route: str, request_id: str, model: Model, result: PredictionResult) -> bytes:
-    info = {} if route == SCORING_ROUTE else {**model.info, "request_id": request_id}
-    return orjson.dumps({**result.to_dict(), **info}, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
 def _error_response(path: str, error: RequestError) -> PredictionResponse:
     content_type, body = error_content(path, error.status, error.detail, error.problems)
-    return PredictionResponse(int(error.status), response_headers(content_type) + list(error.headers.items()), body)
+    return PredictionResponse(int(error.status), _headers(content_type) + list(error.headers.items()), body)
 
 
-def response_headers(content_type: str) -> list[tuple[str, str]]:
+def _headers(content_type: str) -> list[tuple[str, str]]:
     """Return the headers of every response, with its content type."""
     return [("Content-Type", content_type), *DEFAULT_HEADERS.items()]

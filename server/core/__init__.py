@@ -1,1 +1,1 @@
-"""Settings, errors, releases on disk, worker ids and the shutdown flag."""
+"""Settings, errors, worker ids and the shutdown flag."""

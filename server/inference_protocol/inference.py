@@ -1,8 +1,8 @@
-"""The inference routes: a request of tensors becomes rows, and predictions, bounds and Shapley values become tensors."""
+"""The reader of the inference routes: tensors become rows; predictions, bounds and Shapley values become tensors."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -12,16 +12,14 @@ from numpy.typing import NDArray
 
 from housing.explanation.shapley import Explanation
 from housing.schema.column import Matrix, Vector
-from server.api import prediction
 from server.api.prediction import (
     PARSE_STAGE,
     PREDICT_STAGE,
     PREDICTIONS,
-    SERIALISE_STAGE,
     VALIDATE_STAGE,
-    PredictionApi,
+    Answer,
+    ParsedRequest,
     PredictionRequest,
-    PredictionResponse,
     PredictionResult,
     StageTimer,
 )
@@ -39,9 +37,9 @@ from server.inference_protocol.tensors import (
 from server.models.current_model import Model
 from server.validation import request_body
 from server.validation.request_body import JSON, Rows
+from server.validation.rows import require_row_limit
 
 INFER_ROUTE = "/v2/models/<name>/infer"  # as a label; with a version, too
-INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 BINARY = "application/octet-stream"
 LENGTH_HEADER = "Inference-Header-Content-Length"
 REQUEST_KEYS = {"id", "parameters", "inputs", "outputs", "model_name"}  # KServe's client sends the last one
@@ -68,34 +66,48 @@ class InferenceRequest:
         return not self.outputs.keys().isdisjoint((CONTRIBUTIONS, BASE_VALUE))
 
 
-class InferenceApi:
-    """Answers the inference routes."""
+class TensorReader:
+    """Reads requests of at most `max_rows` rows."""
 
-    def __init__(self, predictions: PredictionApi, explain: Explain) -> None:
-        self._predictions, self._explain = predictions, explain
+    def __init__(self, max_rows: int, explain: Explain) -> None:
+        self._max_rows, self._explain = max_rows, explain
 
-    def handle(self, request: PredictionRequest) -> PredictionResponse:
-        """Answer a request, as `PredictionApi.handle` does."""
-        return self._predictions.handle_with(self._answer, request)
-
-    def _answer(self, request: PredictionRequest, model: Model, timer: StageTimer) -> PredictionResponse:
-        _require_version_of_path(request, model)
+    def __call__(self, request: PredictionRequest, model: Model, timer: StageTimer) -> ParsedRequest:
+        """Return the parsed request. Raises RequestError."""
+        require_version(model, request.name, request.version)
         if request.query:
             raise_unprocessable("This route takes no query. Send interval or quantiles in the parameters of the request.")
         parsed = parse_request(request, model)
         columns = split_columns(parsed.tensors, model.validator.column_names)
-        self._predictions.require_row_limit(parsed.tensors[0].n_rows)
+        require_row_limit(parsed.tensors[0].n_rows, self._max_rows)
         timer.lap(PARSE_STAGE)
-        payload, matrix = _encode(parsed.tensors, columns, model)
+        rows, matrix = _encode(parsed.tensors, columns, model)
         timer.lap(VALIDATE_STAGE)
-        result = prediction.predict(model, matrix, parsed.spread)
-        values = {**result.values, **self._explanations(parsed, model, matrix)}
+        return rows, matrix, parsed.spread, partial(self._write, parsed, model, matrix, timer)
+
+    def _write(
+        self,
+        request: InferenceRequest,
+        model: Model,
+        matrix: Matrix,
+        timer: StageTimer,
+        request_id: str,
+        result: PredictionResult,
+    ) -> Answer:
+        values = {**result.values, **self._explanations(request, model, matrix)}
         timer.lap(PREDICT_STAGE)
-        request_id = self._predictions.next_id()
-        response = _write_response(parsed, request_id, model, result, values)
-        timer.lap(SERIALISE_STAGE)
-        self._predictions.record(request.route, request_id, model, payload, matrix, result, timer)
-        return response
+        outputs, chunks = _write_tensors(request.outputs, values)
+        body = {
+            "model_name": request.name,
+            "model_version": model.info["version"],
+            "id": request_id if request.id is None else request.id,
+            "parameters": {"request_id": request_id, **result.spread.parameters},
+            "outputs": outputs,
+        }
+        text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        if not chunks:
+            return JSON, text, ()
+        return BINARY, b"".join((text, *chunks)), ((LENGTH_HEADER, str(len(text))),)
 
     def _explanations(self, request: InferenceRequest, model: Model, matrix: Matrix) -> dict[str, NDArray[np.float64]]:
         if not request.needs_explanations:
@@ -107,12 +119,6 @@ class InferenceApi:
         explanations = [self._explain(model, row) for row in matrix]
         contributions = np.array([explanation.values for explanation in explanations])
         return {CONTRIBUTIONS: contributions, BASE_VALUE: np.array([explanation.base_value for explanation in explanations])}
-
-
-def _require_version_of_path(request: PredictionRequest, model: Model) -> None:
-    match = INFER_PATH.fullmatch(request.path)
-    assert match is not None  # the fast path has matched it
-    require_version(model, request.name, match[2])
 
 
 def parse_request(request: PredictionRequest, model: Model) -> InferenceRequest:
@@ -202,11 +208,12 @@ def _encode(tensors: list[Tensor], columns: dict[str, Any], model: Model) -> tup
     return payload, validator.encode(payload)
 
 
-def _write_response(
-    request: InferenceRequest, request_id: str, model: Model, result: PredictionResult, values: Mapping[str, NDArray[np.float64]]
-) -> PredictionResponse:
+def _write_tensors(
+    names: Mapping[str, bool], values: Mapping[str, NDArray[np.float64]]
+) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """Return the description of each output, with its data unless it is binary, and the bytes of the binary ones."""
     outputs, chunks = [], []
-    for name, is_binary in request.outputs.items():
+    for name, is_binary in names.items():
         array = np.ascontiguousarray(np.transpose(values[name]) if name == QUANTILES else values[name], dtype="<f8")
         output = {"name": name, "datatype": "FP64", "shape": array.shape}
         if is_binary:
@@ -214,15 +221,4 @@ def _write_response(
             outputs.append({**output, "parameters": {"binary_data_size": array.nbytes}})
         else:
             outputs.append({**output, "data": array.reshape(-1)})
-    body = {
-        "model_name": request.name,
-        "model_version": model.info["version"],
-        "id": request_id if request.id is None else request.id,
-        "parameters": {"request_id": request_id, **result.spread.parameters},
-        "outputs": outputs,
-    }
-    text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    headers = [*prediction.response_headers(BINARY if chunks else JSON), (prediction.REQUEST_ID_HEADER, request_id)]
-    if chunks:
-        headers.append((LENGTH_HEADER, str(len(text))))
-    return PredictionResponse(200, headers, b"".join((text, *chunks)))
+    return outputs, chunks

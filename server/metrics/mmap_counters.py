@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from server.metrics import mmap_files
+from housing.server_files import metric_files
 
 Numbers = NDArray[np.float64] | NDArray[np.intp]
 
@@ -17,11 +17,11 @@ class MmapCounters:
 
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
         """Open the file. A series that it lacks starts at 0; other series in it stay."""
-        present = {key: number for key, number, _, _ in mmap_files.read_series(path)} if path.exists() else {}
+        present = {key: number for key, number, _, _ in metric_files.read_series(path)} if path.exists() else {}
         if not present.keys() >= set(keys):
-            mmap_files.write_series(path, dict.fromkeys(keys, 0.0) | present)
+            metric_files.write_series(path, dict.fromkeys(keys, 0.0) | present)
         # the client stores each number at a multiple of 8 bytes
-        offsets = {key: offset // 8 for key, _, _, offset in mmap_files.read_series(path)}
+        offsets = {key: offset // 8 for key, _, _, offset in metric_files.read_series(path)}
         self._values = np.asarray(np.memmap(path, np.float64, "r+"))
         self._offsets = np.array([offsets[key] for key in keys])
         self._lock = threading.Lock()

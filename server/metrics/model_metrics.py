@@ -11,10 +11,9 @@ from pathlib import Path
 from housing.bundle.bundle import Bundle
 from housing.schema.binning import UNCOUNTED, Bin, Binning
 from housing.schema.column import Matrix, Vector
-from server.core import releases
-from server.metrics import mmap_files
+from housing.server_files import metric_files, releases
+from housing.server_files.metric_files import series_key
 from server.metrics.mmap_counters import MmapCounters
-from server.metrics.mmap_files import series_key
 
 VERSION_MARK = "-version-"  # in the names of these files, before the name of the release
 
@@ -42,7 +41,7 @@ class ModelMetrics:
         self._binning = Binning(bundle.schema, bundle.reference, len(COUNTERS))
         _remove_stale_files(metrics, folder, version, name)
         labels, file = version_labels(version, name), f"{files_mark(name)}{folder.name}.db"
-        mmap_files.write_series(metrics / f"gauge_max_all{file}", _constant_values(self._binning, bundle, labels))
+        metric_files.write_series(metrics / f"gauge_max_all{file}", _constant_values(self._binning, bundle, labels))
         self._counters = MmapCounters(metrics / f"counter_{worker_id}{file}", _counter_keys(self._binning, labels))
 
     def add(self, matrix: Matrix, predictions: Vector, lower: Vector | None = None, upper: Vector | None = None) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from prometheus_client import Histogram
 from prometheus_client.utils import floatToGoString
 
+from housing.server_files.metric_files import sample_key
 from server.metrics.mmap_counters import MmapCounters
-from server.metrics.mmap_files import sample_key
 
 # Seconds, with an edge on each latency target; the default buckets start at 5 ms.
 BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0)

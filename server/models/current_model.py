@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError
 from housing.schema.column import Matrix, Record, Vector
-from server.core import releases
+from housing.server_files import releases
 from server.metrics.model_metrics import ModelMetrics
 from server.validation.rows import RowValidator
 
@@ -38,12 +39,12 @@ class Model:
     validator: RowValidator
     metrics: ModelMetrics
 
-    @property
+    @cached_property  # of each response, and of its entry in the log
     def info(self) -> dict[str, Any]:
         """The model's name and version, which each response includes."""
         return {"model": self.release["model"], "version": self.release["version"]}
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The name under which this server serves the model, or "" if it serves no other."""
         name: str = self.release.get("name", "")

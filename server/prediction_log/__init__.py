@@ -1,1 +1,1 @@
-"""The prediction log: append, rotate, find and read answered requests."""
+"""The writer of the prediction log."""

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from prometheus_client import Counter
 
-from server.prediction_log.rotating_file import RotatingFile
+from housing.server_files.rotating_file import RotatingFile
 
 LOGGER_NAME = "housing.predictions"
 FLUSH_SECONDS = 0.05  # the thread waits this long for more entries, unless a batch is full

@@ -11,13 +11,14 @@ from server.api.auth import bearer_token
 from server.api.context import MODEL_NAME, ROUTES_OF_A_MODEL
 from server.api.prediction import FAST_ROUTES, PredictionApi, PredictionRequest, PredictionResponse
 from server.core.errors import RequestError
-from server.inference_protocol.inference import INFER_PATH, INFER_ROUTE, InferenceApi
+from server.inference_protocol.inference import INFER_ROUTE
 
 STATUS_LINES = {int(status): f"{int(status)} {status.phrase}" for status in HTTPStatus}
 PLAIN, GZIP = "identity", "gzip"  # content codings of a body
 UNKNOWN = "unknown"  # the label of other routes
 PAGES = ("/", "/docs(?:/.*)?", "/static/.*")
 MODEL_PATH = re.compile(rf"/models/([^/]+)({'|'.join((*map(re.escape, ROUTES_OF_A_MODEL), *PAGES))})")
+INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 ALL_FAST_ROUTES = (*FAST_ROUTES, INFER_ROUTE)
 IN_EVENT_LOOP = "housing.in_event_loop"  # in the environ: whether nothing may take long
 REJECTION = "housing.rejection"  # in the environ: the RequestError for which the worker did not wait for the body
@@ -30,13 +31,13 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 class FastPath:
     """A WSGI application that answers the fast routes itself and passes other requests, with complete bodies, to a fallback."""
 
-    def __init__(self, fallback_app: Application, api: PredictionApi, inference_api: InferenceApi, max_body: int) -> None:
-        self._fallback_app, self._api, self._inference_api, self._max_body = fallback_app, api, inference_api, max_body
+    def __init__(self, fallback_app: Application, api: PredictionApi, max_body: int) -> None:
+        self._fallback_app, self._api, self._max_body = fallback_app, api, max_body
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
         path = environ["PATH_INFO"]
-        name, route = ("", path) if path in FAST_ROUTES else _name_and_route(path)
+        name, route, version = ("", path, None) if path in FAST_ROUTES else _split_path(path)
         try:
             _require_acceptable(environ)
             body = self._read_body(environ)
@@ -51,11 +52,9 @@ class FastPath:
             )
         key = bearer_token(environ.get("HTTP_AUTHORIZATION"))
         content_type, query = environ.get("CONTENT_TYPE", ""), environ.get("QUERY_STRING", "")
-        header_length = environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH", "") if route == INFER_ROUTE else ""
-        may_load = IN_EVENT_LOOP not in environ
-        request = PredictionRequest(route, content_type, query, key, body, path, header_length, name, may_load)
-        api = self._inference_api if route == INFER_ROUTE else self._api
-        return _respond(api.handle(request), start_response)
+        header_length, may_load = environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH", ""), IN_EVENT_LOOP not in environ
+        request = PredictionRequest(route, content_type, query, key, body, path, header_length, name, version, may_load)
+        return _respond(self._api.handle(request), start_response)
 
     def _read_body(self, environ: Environ) -> bytes:
         """Read the whole body. The project's worker has it in memory; gunicorn's own workers read it from the socket."""
@@ -73,12 +72,12 @@ class FastPath:
         return _expand(body, self._max_body) if environ.pop("HTTP_CONTENT_ENCODING", PLAIN).lower() == GZIP else body
 
 
-def _name_and_route(path: str) -> tuple[str, str]:
-    """Return the name of the model in a path, and the route; no name if the path has none."""
+def _split_path(path: str) -> tuple[str, str, str | None]:
+    """Return the name of the model in a path, or "", the route, and the version if the path has it."""
     if match := INFER_PATH.fullmatch(path):
-        return match[1], INFER_ROUTE
+        return match[1], INFER_ROUTE, match[2]
     match = MODEL_PATH.fullmatch(path)
-    return (match[1], match[2]) if match else ("", UNKNOWN)
+    return (match[1], match[2], None) if match else ("", UNKNOWN, None)
 
 
 def _expand(body: bytes, max_body: int) -> bytes:

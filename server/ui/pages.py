@@ -7,9 +7,10 @@ import flask_swagger_ui
 from flask import Blueprint, Response, abort, current_app, render_template, request, send_from_directory
 
 from housing.bundle.bundle import GOLDEN_COVERAGE, Bundle
-from server.api.auth import Access
-from server.api.context import json_response, require_model
-from server.api.openapi import build_document
+from housing.openapi.document import INFER_PATHS, MODEL_PATHS, Service, build_document
+from server.api.context import ROUTES_OF_A_MODEL, json_response, require_model
+from server.api.prediction import FAST_ROUTES
+from server.api.routes import RIGHTS
 from server.core.errors import RequestError
 from server.inference_protocol.metadata import example_request
 
@@ -46,10 +47,10 @@ def _interval_coverage(bundle: Bundle) -> float | None:
 @pages_blueprint.get("/openapi.json")
 def openapi() -> Response:
     """Return the OpenAPI document of the current model."""
-    access: Access = current_app.extensions["access"]
-    model, needs_key = require_model(), not access.allows_anonymous
-    example, root = example_request(model), request.script_root
-    return json_response(build_document(model, current_app.config["MAX_ROWS"], needs_key, example, root))
+    model, access = require_model(), current_app.extensions["access"]
+    protected = () if access.allows_anonymous else (*FAST_ROUTES, *RIGHTS, *MODEL_PATHS, *INFER_PATHS)
+    service = Service(current_app.config["MAX_ROWS"], protected, request.script_root, ROUTES_OF_A_MODEL)
+    return json_response(build_document(model.bundle, model.info, dict(model.example), example_request(model), service))
 
 
 @pages_blueprint.get("/docs")

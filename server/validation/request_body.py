@@ -11,10 +11,9 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from werkzeug.http import parse_options_header
 
@@ -32,8 +31,7 @@ MISSING_CELLS = {  # what pandas reads as missing
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # two of them are a character, such as an emoji
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """Rows as sent: lists in the order of `columns`, or objects if `columns` is None.
 
     `extra_keys` counts the keys of the body that are not keys of a row.
@@ -52,8 +50,8 @@ class Rows:
         return n_within_texts == sum(cell.count(":") for cell in cells if isinstance(cell, str))
 
 
-def parse_predict(body: Any) -> Rows:
-    """Return the rows of a `/predict` body. Raises RequestError for an unknown layout."""
+def parse_predict(body: Any, _columns: Sequence[Column] = ()) -> Rows:
+    """Return the rows of a JSON body of `/predict`, which names its columns. Raises RequestError for an unknown layout."""
     if not isinstance(body, dict):
         raise_unprocessable(
             'Request body must be a JSON object: a single row, {"instances": [...]} or {"columns": [...], "rows": [...]}.'

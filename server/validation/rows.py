@@ -214,6 +214,13 @@ def _json_types(column: Column) -> set[type]:
     return NUMERIC_TYPES if column.is_number else {bool} if column.type == "bool" else {str}
 
 
+def require_row_limit(n_rows: int, max_rows: int) -> None:
+    """Raise RequestError if a request has too many rows."""
+    if n_rows > max_rows:
+        detail = f"The request must have at most {max_rows} rows (got {n_rows})."
+        raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+
+
 def validation_error(violations: list[Violation]) -> RequestError:
     """Return the error for a body with invalid values, with the first hundred of them."""
     count = f"{len(violations)} invalid value{'s' if len(violations) > 1 else ''}."

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from housing.server_files.rotating_file import PREDICTIONS, iter_lines, list_files
 from housing.tracking import store as tracking
-from server.prediction_log.rotating_file import PREDICTIONS, iter_lines, list_files
 from tests.support.endurance import Load
 from tests.support.server import serving
 from tests.support.tables import FLAT, config, train

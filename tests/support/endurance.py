@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from housing.core.environment import PROJECT
+from housing.server_files import request_id
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.tracking.store import Store
-from server.prediction_log import request_id
 from tests.support.background_threads import running_threads
 from tests.support.commands import fresh_command
 from tests.support.server import Server, serving

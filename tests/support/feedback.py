@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from server.prediction_log.rotating_file import RotatingFile, iter_lines, list_files
+from housing.server_files.rotating_file import RotatingFile, iter_lines, list_files
 from tests.support.server import Answer, Server
 from tests.support.tables import FLAT
 

@@ -19,17 +19,18 @@ from unittest.mock import patch
 
 import numpy as np
 
+from housing.server_files import metric_files
+from housing.server_files.request_id import make_id_generator
+from housing.server_files.rotating_file import PREDICTIONS, RotatingFile
 from housing.serving import publishing
 from housing.tracking.store import Store
 from scripts.benchmarks.serving import promote_model, request_bodies
 from server.api import prediction
 from server.api.auth import Access
-from server.metrics import mmap_files
+from server.api.row_reader import RowReader
 from server.metrics.model_metrics import ModelMetrics
 from server.metrics.request_metrics import StageHistogram, observe_request
 from server.models.served_models import ServedModels
-from server.prediction_log.request_id import make_id_generator
-from server.prediction_log.rotating_file import PREDICTIONS, RotatingFile
 from server.prediction_log.writer import LOGGER_NAME, FileHandler, PredictionLog
 from tests.support.commands import fresh_command
 from tests.support.server import Server, model_list, scraped, serving
@@ -75,7 +76,7 @@ def no_op(*_: Any) -> None:
 
 def main(rounds: int) -> None:
     """Print both tables."""
-    mmap_files.use_process_name("0")
+    metric_files.use_process_name("0")
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         matrix, columns = promote_model(home)
@@ -124,7 +125,8 @@ def measure(home: Path, folder: Path, body: bytes, requests: int, rounds: int) -
         for with_metrics, with_log in ((False, False), (True, False), (False, True), (True, True)):
             in_use, stages, observer = with_counters if with_metrics else without_counters
             with log_of(home, with_log) as log, patch.object(prediction, "observe_request", observer):
-                api = prediction.PredictionApi(in_use, Access([], 0), 10_000, make_id_generator(0), log.write, stages)
+                readers = {"/predict": RowReader(10_000)}
+                api = prediction.PredictionApi(in_use, Access([], 0), readers, make_id_generator(0), log.write, stages)
                 durations_.setdefault((with_metrics, with_log), []).append(1e6 * seconds(api, log, body, requests))
     return {parts: times[1:] for parts, times in durations_.items()}
 

@@ -16,7 +16,7 @@ from grafana.prometheus_api import Prometheus
 from housing.bundle.bundle import Bundle
 from housing.schema.column import Column, Matrix, Vector
 from housing.schema.histogram import bin_counts
-from server.core import releases
+from housing.server_files import releases
 from tests.support import prometheus as prometheus_support
 from tests.support.server import Answer, Server, serving
 from tests.support.waiting import wait_for

@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from housing.core.errors import StoreError
+from housing.server_files import releases
 from housing.serving import puller
 from housing.serving.supervisor import server_environment
 from housing.tracking import store as tracking
-from server.core import releases
 from server.core.settings import Settings
 from tests.support.tables import config, train
 from tests.support.waiting import wait_for

@@ -13,10 +13,10 @@ import pytest
 
 from housing.bundle.bundle import Bundle
 from housing.core.errors import ConfigError, HousingError
+from housing.server_files.rotating_file import PREDICTIONS, list_files
 from housing.tracking import store as tracking
 from housing.traffic.replay import ARTIFACTS, replay_candidate
 from housing.traffic.result import ReplayResult
-from server.prediction_log.rotating_file import PREDICTIONS, list_files
 from tests.support.commands import command
 from tests.support.feedback import append, lines, log_dir, send_labels
 from tests.support.server import promoted, serving

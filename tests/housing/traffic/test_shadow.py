@@ -14,10 +14,10 @@ import pytest
 
 from housing.bundle.bundle import Bundle
 from housing.core.environment import PROJECT
+from housing.server_files.rotating_file import PREDICTIONS, list_files
 from housing.tracking import store as tracking
 from housing.tracking.store import Store
 from housing.traffic.shadow_state import MAX_VERSIONS, SERIES, STATE_FILE, ShadowState, Totals
-from server.prediction_log.rotating_file import PREDICTIONS, list_files
 from tests.support.commands import command, user_error
 from tests.support.feedback import log_dir, predict_areas, send_labels
 from tests.support.server import Server, children, promoted, scraped, serving

@@ -14,7 +14,7 @@ from housing.serving import publishing
 from housing.training.build import BuildSettings, build
 from server.api.auth import Access
 from server.api.prediction import PredictionApi, PredictionRequest, PredictionResponse
-from server.inference_protocol.inference import INFER_ROUTE, InferenceApi
+from server.inference_protocol.inference import INFER_ROUTE, TensorReader
 from server.metrics.model_metrics import ModelMetrics
 from server.models.served_models import ServedModels
 from server.validation.request_body import JSON
@@ -43,7 +43,7 @@ def log() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def api(bundle: Bundle, log: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> InferenceApi:
+def api(bundle: Bundle, log: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> PredictionApi:
     """Return the routes of the protocol for the model."""
     folder = tmp_path_factory.mktemp("published")
     bundle.write(folder / "bundle")
@@ -51,11 +51,11 @@ def api(bundle: Bundle, log: list[dict[str, Any]], tmp_path_factory: pytest.Temp
         folder / "releases", "1-run", folder / "bundle", {"model": "numbers", "version": "1", "alias": "a", "mlflow": "3"}
     )
     current = ServedModels(model_list(folder / "releases", "numbers"), 1e9, partial(ModelMetrics, folder, 0))
-    predictions = PredictionApi(current, Access([], 0), 10, lambda: "id", log.append, lambda _: None)
-    return InferenceApi(predictions, lambda *_: pytest.fail("nobody requested an explanation"))
+    readers = {INFER_ROUTE: TensorReader(10, lambda *_: pytest.fail("nobody requested an explanation"))}
+    return PredictionApi(current, Access([], 0), readers, lambda: "id", log.append, lambda _: None)
 
 
-def infer(api: InferenceApi, inputs: list[dict[str, Any]], raw: bytes = b"") -> PredictionResponse:
+def infer(api: PredictionApi, inputs: list[dict[str, Any]], raw: bytes = b"") -> PredictionResponse:
     """Send inputs, of which some may be binary."""
     head = json.dumps({"inputs": inputs}).encode()
     length = str(len(head)) if raw else ""
@@ -67,7 +67,7 @@ def with_null(values: np.ndarray) -> list[Any]:
     return [None if np.isnan(value) else value for value in values.ravel().tolist()]
 
 
-def test_a_matrix_and_columns_are_the_same_rows(api: InferenceApi, bundle: Bundle, log: list[dict[str, Any]]) -> None:
+def test_a_matrix_and_columns_are_the_same_rows(api: PredictionApi, bundle: Bundle, log: list[dict[str, Any]]) -> None:
     matrix = {"name": "input-0", "shape": [3, 3], "datatype": "FP64"}
     columns = [{"name": name, "shape": [3], "datatype": "FP64"} for name in NUMBERS]
     raw_matrix, raw_column = {"binary_data_size": 72}, {"binary_data_size": 24}
@@ -96,7 +96,7 @@ def test_a_matrix_and_columns_are_the_same_rows(api: InferenceApi, bundle: Bundl
     ],
 )
 def test_an_invalid_number_of_a_binary_matrix_is_named(
-    api: InferenceApi, row: int, column: int, value: float, reason: str
+    api: PredictionApi, row: int, column: int, value: float, reason: str
 ) -> None:
     rows = ROWS.copy()
     rows[row, column] = value
@@ -105,7 +105,7 @@ def test_an_invalid_number_of_a_binary_matrix_is_named(
     assert (response.status, json.loads(response.body)) == (422, {"error": f"1 invalid value.\n{reason}"})
 
 
-def test_too_many_rows_are_refused(api: InferenceApi) -> None:
+def test_too_many_rows_are_refused(api: PredictionApi) -> None:
     matrix = {"name": "x", "shape": [11, 3], "datatype": "FP64", "parameters": {"binary_data_size": 264}}
     response = infer(api, [matrix], np.ones((11, 3)).tobytes())
     assert (response.status, json.loads(response.body)["error"]) == (413, "The request must have at most 10 rows (got 11).")

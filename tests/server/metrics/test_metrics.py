@@ -29,9 +29,9 @@ from housing.data.split import split
 from housing.promotion.promotion import promote
 from housing.schema.column import Vector
 from housing.schema.histogram import bin_counts
+from housing.server_files import releases
 from housing.serving import publishing
 from housing.tracking import store as tracking
-from server.core import releases
 from server.metrics.mmap_counters import MmapCounters
 from server.metrics.model_metrics import VERSION_MARK, ModelMetrics
 from server.metrics.request_metrics import STAGES

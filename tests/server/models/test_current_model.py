@@ -10,9 +10,9 @@ from flask import Flask
 from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError
 from housing.schema.column import Matrix, Vector
+from housing.server_files import releases
 from housing.serving import publishing
 from server.api.explanation import explanation_blueprint
-from server.core import releases
 from server.metrics.model_metrics import ModelMetrics
 from server.models.served_models import ServedModels
 from tests.support.server import model_list

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from housing.core.environment import PROJECT
-from server.prediction_log.request_id import make_id_generator, parse_request_id
+from housing.server_files.request_id import make_id_generator, parse_request_id
 from tests.support.commands import CommandResult, fresh_command
 from tests.support.waiting import wait_for
 
@@ -23,8 +23,8 @@ import os, signal, sys, time
 from pathlib import Path
 from server.core import worker_id
 from server.prediction_log.writer import DROPPED, FileHandler, PredictionLog
-from server.prediction_log.request_id import make_id_generator
-from server.prediction_log.rotating_file import RotatingFile
+from housing.server_files.request_id import make_id_generator
+from housing.server_files.rotating_file import RotatingFile
 
 folder = Path(sys.argv[1])
 number = worker_id.acquire_worker_id(folder)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from server.prediction_log.request_id import parse_request_id
-from server.prediction_log.rotating_file import PREDICTIONS, list_files, started_at
+from housing.server_files.request_id import parse_request_id
+from housing.server_files.rotating_file import PREDICTIONS, list_files, started_at
 
 CHUNK_BYTES = 65536  # shorter parts of a file are read line by line
 ID_SLICE = slice(len('{"id":"'), len('{"id":"0193f5c2a1b3-01-0000002a'))  # the ID within a line

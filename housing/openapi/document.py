@@ -1,6 +1,7 @@
 """The OpenAPI document: routes and fixed schemas of openapi.yaml, with the schemas of the current model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,12 @@ from typing import Any
 import yaml
 from apispec import APISpec
 
+from housing.bundle.bundle import Bundle
 from housing.bundle.conformal import MAX_LEVELS, levels_of
 from housing.explanation.shapley import EXACT, SAMPLED
 from housing.schema.column import MAX_LISTED_LEVELS, Column
 from housing.schema.table_schema import Schema
-from server.api import prediction
-from server.api.context import ROUTES_OF_A_MODEL
-from server.api.routes import RIGHTS
-from server.api.spread import INTERVAL, QUANTILES
-from server.core.errors import INFERENCE_ROUTES, PROBLEM_MEDIA_TYPE
-from server.models.current_model import Model
-from server.prediction_log.request_id import REQUEST_ID_PATTERN
-from server.validation.request_body import JSON
+from housing.server_files.request_id import REQUEST_ID_PATTERN
 
 Spec = dict[str, Any]
 
@@ -27,53 +22,64 @@ STATIC_FILE = Path(__file__).with_name("openapi.yaml")
 JSON_TYPES = {"float": "number", "int": "integer", "bool": "boolean"}
 AUTH_ERRORS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 SECURITY_SCHEME = "key"
+JSON, PROBLEM = "application/json", "application/problem+json"
+INFERENCE_ROUTES = "/v2"  # the prefix of the Open Inference Protocol's routes, whose errors have its own form
 MODEL_PATHS = [f"{INFERENCE_ROUTES}/models/{{name}}{version}" for version in ("", "/versions/{version}")]
 INFER_PATHS = [f"{path}/infer" for path in MODEL_PATHS]
-PROTECTED_ROUTES = {*prediction.FAST_ROUTES, *RIGHTS, *MODEL_PATHS, *INFER_PATHS}
+SPREAD_ROUTES = ("/predict", "/invocations")  # take an interval and quantiles in the query
 MODEL_INFO: Spec = {"model": {"type": "string"}, "version": {"type": "string"}}  # part of most responses
 
 
-def build_document(model: Model, max_rows: int, needs_key: bool, inference_example: Spec, root: str = "") -> Spec:
-    """Return the document for a model, with at most `max_rows` rows per request. `root` is the path of a model with a name."""
-    schema, interval = model.bundle.schema, model.bundle.interval
+@dataclass(frozen=True)
+class Service:
+    """The facts of the server that the document states beside the model."""
+
+    max_rows: int  # per request
+    protected: Collection[str]  # the routes that need a key; the others never do
+    root: str = ""  # the path of a model with a name, which has only `routes_of_a_model`
+    routes_of_a_model: Collection[str] = ()
+
+
+def build_document(bundle: Bundle, info: Mapping[str, str], example: Spec, inference_example: Spec, service: Service) -> Spec:
+    """Return the document for a model. `info` has its name and version; the examples are a row and a request of tensors."""
+    schema, interval = bundle.schema, bundle.interval
     spec = APISpec(
         title=f"Predictions of {schema.target.name} ({schema.name})",
-        version=str(model.info["version"]),
+        version=info["version"],
         openapi_version="3.1.0",
         info={"description": schema.description},
     )
     static = yaml.safe_load(STATIC_FILE.read_text(encoding="utf-8"))
-    row = dict(model.example)
     max_coverage = None if interval is None else interval.max_coverage
     for name, component in {
-        **_request_schemas(schema, row, max_rows),
+        **_request_schemas(schema, example, service.max_rows),
         **_response_schemas(schema, max_coverage),
         **static["schemas"],
     }.items():
         spec.components.schema(name, component)
-    if needs_key:
+    if service.protected:
         spec.components.security_scheme(SECURITY_SCHEME, {"type": "http", "scheme": "bearer"})
     examples = {
-        **dict.fromkeys(("/predict", "/explain", "/curves"), row),
-        "/invocations": {"dataframe_records": [row]},
+        **dict.fromkeys(("/predict", "/explain", "/curves"), example),
+        "/invocations": {"dataframe_records": [example]},
         **dict.fromkeys(INFER_PATHS, inference_example),
         "/feedback": {"request_id": "0193f5c2a1b3-01-0000002a", "row": 0, "value": 1},
     }
-    if root:
-        spec.options["servers"] = [{"url": root}]
+    if service.root:
+        spec.options["servers"] = [{"url": service.root}]
     for path, operations in static["paths"].items():
-        if root and path not in ROUTES_OF_A_MODEL:
+        if service.root and path not in service.routes_of_a_model:
             continue
         for operation in operations.values():
-            statuses = [*operation.pop("errors", []), *(AUTH_ERRORS if needs_key and path in PROTECTED_ROUTES else [])]
+            statuses = [*operation.pop("errors", []), *(AUTH_ERRORS if path in service.protected else [])]
             operation["responses"] = {**operation["responses"], **_error_responses(path, statuses)}  # operations share responses
             if path in examples:
                 operation["requestBody"]["content"][JSON]["example"] = examples[path]
-            if path in prediction.FAST_ROUTES and max_coverage is not None:
+            if path in SPREAD_ROUTES and max_coverage is not None:
                 operation["parameters"] = _spread_parameters(max_coverage)
             if path.startswith(INFERENCE_ROUTES):
-                operation["parameters"] = _path_parameters(path, model)
-            if needs_key and path in PROTECTED_ROUTES:
+                operation["parameters"] = _path_parameters(path, info)
+            if path in service.protected:
                 operation["security"] = [{SECURITY_SCHEME: []}]
         spec.path(path, operations=operations)
     return dict(spec.to_dict())
@@ -180,11 +186,11 @@ def _spread_parameters(max_coverage: float) -> list[Spec]:
     lowest, highest = levels_of(max_coverage)
     levels = _array({"type": "number", "minimum": lowest, "maximum": highest}, MAX_LEVELS) | {"uniqueItems": True}
     described: dict[str, tuple[str, Spec]] = {
-        INTERVAL: (
+        "interval": (
             "coverage of the prediction interval; adds lower and upper bounds to the response",
             {"type": "number", "exclusiveMinimum": 0, "maximum": max_coverage},
         ),
-        QUANTILES: ("levels, as in 0.1,0.5,0.9; adds these quantiles to the response", levels),
+        "quantiles": ("levels, as in 0.1,0.5,0.9; adds these quantiles to the response", levels),
     }
     return [
         {"name": name, "in": "query", "explode": False, "description": description, "schema": schema}
@@ -207,8 +213,8 @@ def _ref(name: str) -> Spec:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _path_parameters(path: str, model: Model) -> list[Spec]:
-    values = {"name": model.info["model"], "version": model.info["version"]}
+def _path_parameters(path: str, info: Mapping[str, str]) -> list[Spec]:
+    values = {"name": info["model"], "version": info["version"]}
     return [
         {"name": name, "in": "path", "required": True, "description": f"{name} of the model", "schema": {"const": value}}
         for name, value in values.items()
@@ -218,5 +224,5 @@ def _path_parameters(path: str, model: Model) -> list[Spec]:
 
 def _error_responses(path: str, statuses: Sequence[int]) -> Spec:
     is_inference = path.startswith(INFERENCE_ROUTES)
-    content = {JSON: {"schema": _ref("InferenceError")}} if is_inference else {PROBLEM_MEDIA_TYPE: {"schema": _ref("Problem")}}
+    content = {JSON: {"schema": _ref("InferenceError")}} if is_inference else {PROBLEM: {"schema": _ref("Problem")}}
     return {str(int(status)): {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from server.prediction_log.index import find_unknown_ids
+from housing.server_files.log_index import find_unknown_ids
 from tests.support.feedback import append, entry
 
 
