@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> Result:
     from housing.tracking import store
 
     require_declared_alias(cfg.alias, cfg.aliases)
-    version = store.connect(cfg.mlflow, create=False).registry.version_at(cfg.registered_model, cfg.alias)
+    version = store.connect(cfg.mlflow).registry.version_at(cfg.registered_model, cfg.alias)
     show(version or "")
     return Result(VersionAtAlias(cfg.registered_model, cfg.alias, version))
 

@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> Result:
     integer(1, MAX_LIMIT).validate("limit", cfg.limit)
     if cfg.alias is not None:
         require_declared_alias(cfg.alias, cfg.aliases)
-    store = tracking.connect(cfg.mlflow, create=False)
+    store = tracking.connect(cfg.mlflow)
     decisions = decision_log.list_decisions(store, cfg.decisions_experiment, cfg.alias, cfg.limit)
     printing.show_history(decisions, cfg.tsv)
     return Result(decision_log.History(decisions))

@@ -47,7 +47,7 @@ def search(cfg: DictConfig, job: Job) -> DictConfig:
     """
     validate(cfg, ALLOWED)
     settings, metric = SearchSettings.from_config(cfg), RankingMetric.from_config(cfg)
-    store = tracking_store.connect(cfg.mlflow)
+    store = tracking_store.connect(cfg.mlflow, create=True)
     store.runs.close_dead(cfg.experiment_name)
     if StreamSettings.from_config(cfg.engine) is not None:
         raise ConfigError(

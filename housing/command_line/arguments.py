@@ -1,6 +1,7 @@
 """Command line of a Hydra command: its overrides, its config folders, and the keys that it could set."""
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
@@ -137,6 +138,12 @@ def search_path_override(folder: Path) -> str:
     """Return the override that makes Hydra look for config files in a folder, whatever characters its path has."""
     path = str(folder.absolute()).replace('"', '\\"')
     return f'hydra.searchpath=["file://{path}"]'
+
+
+def searched_folder(override: str) -> Path | None:
+    """Return the folder of an override that `search_path_override` returns, or None for another one."""
+    match = re.fullmatch(r'hydra\.searchpath=\["file://((?:[^"\\]|\\"|\\(?!"))*)"\]', override)
+    return None if match is None else Path(match[1].replace('\\"', '"'))
 
 
 def _as_choice(word: str) -> str:

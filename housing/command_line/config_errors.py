@@ -27,6 +27,7 @@ from housing.command_line import help as help_text
 from housing.command_line.arguments import Arguments
 from housing.command_line.config_files import AS_TEXT, describe_content, describe_fault, one_line
 from housing.command_line.next_command import next_command
+from housing.core.environment import command_words
 from housing.core.errors import ConfigError
 from housing.core.files import short_path
 
@@ -245,11 +246,11 @@ def _listed(names: Iterable[object]) -> str:
 
 
 def _help_hint(command: str) -> str:
-    return f"All options: {help_text.EXAMPLE}housing.{command} --help"
+    return f"All options: {shlex.join(command_words(command))} --help"
 
 
 def _config_hint(arguments: Arguments) -> str:
     """Return the command that prints the whole config, with the options that the command line chooses."""
     folder = [] if arguments.config_dir is None else [f"--config-dir={arguments.config_dir}"]
     options = [lines[0] for lines in arguments.option_lines()]
-    return f"All options: {shlex.join(['python', '-m', f'housing.{arguments.command}', '--cfg', 'job', *folder, *options])}"
+    return f"All options: {shlex.join([*command_words(arguments.command), '--cfg', 'job', *folder, *options])}"

@@ -11,8 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from housing.command_line import help as help_text
+from housing.command_line.arguments import searched_folder
 from housing.core.config import CONF, read_yaml
-from housing.core.environment import own_config_folder
+from housing.core.environment import command_words, own_config_folder
 from housing.core.files import short_path
 
 CONFIG_DIR_PROVIDER = "command-line"  # Hydra's name for the source of --config-dir
@@ -45,7 +46,7 @@ def next_command(name: str, *overrides: str, table: str | None = None, hydra: Di
         context["data"] = f"data={table if hydra is None else _table_choice(table, hydra)}"
     explicit = {override.partition("=")[0] for override in overrides}
     kept = [word for key, word in sorted(context.items(), key=lambda item: item[0] != "data") if key not in explicit]
-    return shlex.join(["python", "-m", f"housing.{name}", *flags, *kept, *(word for word in overrides if word not in flags)])
+    return shlex.join([*command_words(name), *flags, *kept, *(word for word in overrides if word not in flags)])
 
 
 def _flags(hydra: DictConfig) -> Iterator[str]:
@@ -55,7 +56,8 @@ def _flags(hydra: DictConfig) -> Iterator[str]:
             yield f"--config-dir={short_path(Path(source.path))}"
     for line in hydra.overrides.hydra:
         if line.lstrip("+").startswith("hydra.searchpath="):
-            yield line
+            folder = searched_folder(line)
+            yield line if folder is None else f"--config-dir={short_path(folder)}"
 
 
 def config_folder() -> Path:

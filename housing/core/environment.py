@@ -41,6 +41,11 @@ def own_config_folder() -> Path | None:
     return None if project is None else project / "conf"
 
 
+def command_words(name: str) -> list[str]:
+    """Return the words that start a command: `housing NAME` in a project of one's own, else `python -m housing.NAME`."""
+    return ["python", "-m", f"housing.{name}"] if own_project() is None else ["housing", name]
+
+
 def project_folder() -> Path:
     """Return the project of one's own, or else the clone, or else the working directory."""
     return own_project() or (Path.cwd() if IS_INSTALLED else PROJECT)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
-from housing.core.errors import ConfigError, HousingError
+from housing.core.errors import ConfigError, HousingError, WriteError
 from housing.core.files import atomic_write
 from housing.data.reading import base_name
 from housing.data.settings import TableSettings
@@ -19,7 +19,7 @@ from housing.description.declaration import path_value, to_declaration
 from housing.description.findings import count_repeated, find
 from housing.description.key_proposals import propose_key
 from housing.description.other_rows import find_other_rows
-from housing.description.page import Description, write_description
+from housing.description.page import Description, render_description
 from housing.description.profile import ColumnProfile, FileProfile, profile_file
 from housing.description.sniffing import Sniffed, sniff
 from housing.description.split_proposals import propose_split
@@ -126,11 +126,11 @@ def describe(settings: DescriptionSettings, next_command: Callable[..., str]) ->
     if settings.target is None:
         return _list_columns(profile, sniffed, settings, next_command)
     described = _describe(settings, sniffed, profile, settings.target)
-    _write_declaration(settings, sniffed, described)
     proposal = described.split
     by = [] if proposal is None or proposal.by is None else [f"split.by={_quoted(proposal.by)}"]
     command = next_command("train", f"data={settings.name}", *([] if proposal is None else [f"split={proposal.split}", *by]))
-    write_description(settings.page, described, settings.declaration, command)
+    declaration = _declare(settings, sniffed, described)
+    _write_both(settings, declaration, render_description(described, settings.declaration, command))
     warnings = [*described.findings, *(warning for column in described.decisions.columns for warning in column.warnings)]
     lines = [
         f"{settings.file}: {profile.n_rows:,} rows, {len(profile.columns)} columns",
@@ -183,14 +183,23 @@ def _describe(settings: DescriptionSettings, sniffed: Sniffed, profile: FileProf
     return Description(settings.file, target, profile, decisions, measure(profile, decisions, target), findings, split)
 
 
-def _write_declaration(settings: DescriptionSettings, sniffed: Sniffed, described: Description) -> None:
+def _declare(settings: DescriptionSettings, sniffed: Sniffed, described: Description) -> str:
+    """Return the YAML of the table, which is known to be valid."""
     source = f"{settings.file.name} ({described.profile.n_rows:,} rows, {settings.file.stat().st_size:,} bytes)"
     path = path_value(settings.file, settings.data_folder)
     text = to_declaration(settings.name, source, path, described.decisions, sniffed.evidence, described.findings)
     declared: Any = OmegaConf.create({"paths": {"data": str(settings.data_folder)}, "data": OmegaConf.create(text)})
     TableSettings.from_config(declared.data)  # raises if the declaration is invalid
-    with atomic_write(settings.declaration) as partial:
-        partial.write_text(text, encoding="utf-8")
+    return text
+
+
+def _write_both(settings: DescriptionSettings, declaration: str, page: str) -> None:
+    """Write the declaration and the page, or neither: a declaration alone would stop the next attempt."""
+    if settings.page.is_dir():
+        raise WriteError(f"Could not write {settings.page}: it is a folder. Set page= to the path of a file.")
+    with atomic_write(settings.page) as page_file, atomic_write(settings.declaration) as declaration_file:
+        page_file.write_text(page, encoding="utf-8")
+        declaration_file.write_text(declaration, encoding="utf-8")
 
 
 def _list_columns(

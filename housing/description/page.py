@@ -12,7 +12,7 @@ from housing.description.cells import MISSING_MARKS
 from housing.description.decisions import Decision, Decisions
 from housing.description.profile import MAX_LEVELS, ColumnProfile, FileProfile
 from housing.description.split_proposals import SplitProposal
-from housing.plots.html import write_page
+from housing.plots.html import render_page
 from housing.schema.column import Vector
 from housing.schema.dates import ISO_DATE, format_date
 
@@ -71,14 +71,13 @@ class Description:
     split: SplitProposal | None = None
 
 
-def write_description(path: Path, description: Description, declaration: Path, next_command: str) -> Path:
-    """Write the page, and return its path."""
+def render_description(description: Description, declaration: Path, next_command: str) -> str:
+    """Return the HTML of the page."""
     profile, decisions = description.profile, description.decisions
     cards = [_card(profile.column(column.name), column, decisions) for column in decisions.columns]
     target = next(card for card in cards if card.name == description.target)
-    return write_page(
+    return render_page(
         TEMPLATE,
-        path,
         title=f"{description.file.name}: {profile.n_rows:,} rows",
         facts=_facts(description),
         warnings=[*description.findings, *(warning for card in cards for warning in card.warnings)],

@@ -72,7 +72,7 @@ def clean(cfg: DictConfig) -> Cleaned:
         If the store is unavailable or does not exist.
     """
     validate(cfg, VALIDATORS)
-    store, oldest = tracking.connect(cfg.mlflow, create=False), datetime.now(UTC) - timedelta(days=cfg.keep_days)
+    store, oldest = tracking.connect(cfg.mlflow), datetime.now(UTC) - timedelta(days=cfg.keep_days)
     records = store.runs.find_latest(cfg.experiment_name, {tags.RUN_TYPE: "run"}, MAX_RUNS)
     needed = _needed_runs(cfg, store) | _best_runs(records, cfg)
     removable = [

@@ -109,7 +109,7 @@ def retrain(cfg: DictConfig) -> RetrainingSummary:
 def _retrain(settings: RetrainSettings) -> RetrainingSummary:
     show(str(fetch_table(TableSettings.from_config(settings.data))))
     table = tables.load(settings.data)
-    store = tracking.connect(settings.mlflow)
+    store = tracking.connect(settings.mlflow, create=True)
     key = compute_key(settings, table.fingerprint)
     sweep = _find_sweep(store, settings, {KEY_TAG: key})
     new_rows = len(table) - _rows_at_last_retraining(store, settings)

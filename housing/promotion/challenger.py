@@ -119,7 +119,7 @@ def _best_run_of_sweep(sweep: str, metric: str, store: Store) -> str:
         runs = ", ".join(str(outcome.run_id) for outcome in best)
         raise StoreError(
             f"Sweep {sweep} has no best run: its jobs were scored on {len(best)} different sets of rows. Select the best run of"
-            f" one set ({runs}): python -m housing.promote run_id=ID, with the data and split of that run."
+            f" one set ({runs}): {next_command('promote', 'run_id=ID')}, with the data and split of that run."
         )
     return str(best[0].run_id)
 

@@ -96,7 +96,7 @@ def write_card(cfg: DictConfig) -> WrittenCard:
     """
     if cfg.run_id is not None and cfg.version is not None:
         raise ConfigError(f"Expected run_id or version, not both (got run_id={cfg.run_id} and version={cfg.version}).")
-    data = _read(cfg, tracking.connect(cfg.mlflow, create=False))
+    data = _read(cfg, tracking.connect(cfg.mlflow))
     page = build_card(data)
     name = data.subject.replace(" ", "-")
     path = Path(cfg.out or Path(cfg.paths.outputs) / CARDS / f"{data.table}-{name}.html")

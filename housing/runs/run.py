@@ -102,7 +102,7 @@ def run(cfg: DictConfig, job: Job) -> Outcome:
         for name in (CONFIG, BUNDLE, FIGURES, HOLDOUT):  # left by an earlier attempt that was killed
             shutil.rmtree(job.folder / name, ignore_errors=True)
         started.write(job.folder)  # the only trace of a job that is killed
-        outcome = _run_or_reuse(cfg, job, started, tracking_store.connect(cfg.mlflow))
+        outcome = _run_or_reuse(cfg, job, started, tracking_store.connect(cfg.mlflow, create=True))
     except JobSkipped as error:
         _close_outcome(started, "SKIPPED", str(error)).write(job.folder)
         raise

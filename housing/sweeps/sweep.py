@@ -115,7 +115,7 @@ class Sweep(Callback):
                 self.settings, self.metric = SweepSettings.from_config(config), config.metric
             if next(self.folder.glob(f"*/{OUTCOME_FILE}"), None) is not None:
                 sys.exit(f"error: {self.folder} already holds a sweep. Choose another hydra.sweep.dir.")
-            self.store = tracking_store.connect(config.mlflow)
+            self.store = tracking_store.connect(config.mlflow, create=True)
             n_closed = self.store.runs.close_dead(self.settings.experiment)
             self.run = self.store.runs.open(self.settings.experiment, f"sweep {self.folder.name}", tags)
         except (HousingError, OSError) as error:  # Hydra would turn an exception into a warning and continue

@@ -42,10 +42,11 @@ def _connect(
     return Store(tracking_uri, artifact_root, ui, retry_seconds, trusted_targets)
 
 
-def connect(cfg: DictConfig, *, create: bool = True) -> Store:
+def connect(cfg: DictConfig, *, create: bool = False) -> Store:
     """Return the store that the config group `mlflow` names, one object for each process.
 
-    An SQLite store that does not exist is created, unless `create` is False, as for commands that only read.
+    An SQLite store that does not exist is created only by what fills it (`create`): a command that needs runs would otherwise
+    leave an empty store in a wrong folder.
 
     Raises
     ------

@@ -13,6 +13,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
+from housing.command_line.next_command import next_command
 from housing.core.errors import HousingError, StoreError
 from housing.data import table as data
 from housing.feedback.log_reader import LogFilter
@@ -88,7 +89,10 @@ def _find_candidate(model: str, settings: ReplaySettings, store: Store) -> tuple
     if settings.selector == "alias":
         version = store.registry.version_at(model, settings.value)
         if version is None:
-            raise StoreError(f"{model} has no version at alias {settings.value}. Promote one with: python -m housing.promote")
+            raise StoreError(
+                f"{model} has no version at alias {settings.value}. Promote one with:"
+                f" {next_command('promote', f'alias={settings.value}')}"
+            )
     return f"version {version}", store.registry.run_of_version(model, str(version)), f"models:/{model}/{version}"
 
 

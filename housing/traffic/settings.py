@@ -7,6 +7,7 @@ from typing import Self
 
 from omegaconf import DictConfig
 
+from housing.command_line.next_command import next_command
 from housing.core.errors import ConfigError, HousingError
 from housing.core.validators import Validator, choice, integer
 from housing.evaluation.paired_test import MIN_UNITS, ComparisonSettings
@@ -53,7 +54,7 @@ class ReplaySettings:
         if len(named) != 1:
             raise ConfigError(
                 f"Exactly one of version, alias and run_id must name the candidate (got {', '.join(named) or 'none'})."
-                " Example: python -m housing.replay alias=staging"
+                f" Example: {next_command('replay', 'alias=staging')}"
             )
         [(selector, value)] = named.items()
         if selector == "alias":

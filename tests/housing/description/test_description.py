@@ -13,7 +13,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from housing.core.errors import ConfigError, HousingError, TableError
+from housing.core.errors import ConfigError, HousingError, TableError, WriteError
 from housing.data.read_options import ReadOptions
 from housing.data.settings import TableSettings
 from housing.data.table import read_table
@@ -295,6 +295,16 @@ def test_the_page_shows_each_column_and_escapes_foreign_text(tmp_path: Path) -> 
     assert "<script>" not in page and "&lt;script&gt;" in page and "&lt;b&gt;" in page
     assert "prefers-color-scheme: dark" in page and page.count('class="histogram"') == 2
     assert "python -m housing.train data=t" in page
+
+
+def test_without_its_page_no_declaration_is_written(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"noise": NOISE, "y": NOISE})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "file").touch()
+    for page in (tmp_path / "file" / "t.html", tmp_path):
+        with pytest.raises(WriteError, match=f"Could not write {page}: "):
+            describe(settings(tmp_path / "t.csv", page=page), next_command)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "t.csv"]
 
 
 def test_parquet_files_are_described(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """Projects of one's own: what is written, what is refused, and which project a command works in."""
 
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
+from housing import Project
+from housing.command_line.next_command import next_command
 from housing.command_line.project_overrides import add_project_overrides
 from housing.core.environment import own_config_folder, own_project, project_home
-from housing.core.errors import ConfigError, WriteError
+from housing.core.errors import ConfigError, HousingError, WriteError
 from housing.new_project.project import create_project, template_differences
-from tests.support.tables import config
+from tests.support.tables import TABLES, config
 
 
 @pytest.fixture
@@ -34,6 +38,23 @@ def test_a_new_project_is_small_and_as_its_template(project: Path) -> None:
     assert template_differences() == ""
     (project / "dvc.yaml").unlink()
     assert "+++ dvc.yaml (template)" in template_differences()
+
+
+def test_printed_commands_are_those_of_the_installed_program(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert next_command("train", "data=flats") == "housing train data=flats"
+    with pytest.raises(ConfigError, match="All options: housing train --help"):
+        Project(project).train("foo")
+    monkeypatch.chdir(project.parent)
+    assert next_command("train", "data=flats") == "python -m housing.train data=flats"
+
+
+def test_a_hint_in_python_names_the_config_folder_as_a_command_does(project: Path) -> None:
+    own = project / 'my "conf'
+    shutil.copytree(TABLES, own)
+    with pytest.raises(HousingError) as raised:
+        Project(project, "data=rentals", config_dir=own).runs()
+    hint = str(raised.value).rpartition("train a model first: ")[2]
+    assert shlex.split(hint) == ["housing", "train", f"--config-dir={own}", "data=rentals"]
 
 
 def test_a_folder_with_files_is_left_alone(project: Path) -> None:

@@ -3,12 +3,21 @@
 import re
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from housing import Project
+from housing.core.errors import StoreError
+from housing.predict import predict
+from housing.promotion.promotion import promote
+from housing.promotion.rolling_back import rollback
+from housing.reports.report import write_report
+from housing.runs.reproduction import reproduce
+from housing.traffic.replay import replay
 from tests.support.commands import command, user_error
-from tests.support.tables import RENTALS_DATA
+from tests.support.tables import RENTALS_DATA, config
 
 RUNS = "Run ids are in the leaderboard.html of each sweep, and in MLflow: mlflow ui --backend-store-uri sqlite:////"
 
@@ -45,6 +54,33 @@ def test_a_run_or_version_that_does_not_exist_is_an_error_that_says_how_to_list_
     is_of_table = name not in ("report", "reproduce")
     error = user_error(command(home, f"housing.{name}", *(RENTALS_DATA[:2] if is_of_table else ()), *options, cwd=home))
     assert message in error
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: write_report(config("report", "run_id=x")),
+        lambda: reproduce(config("reproduce", "run_id=x")),
+        lambda: replay(config("replay", *RENTALS_DATA[1:2], "version=1", "log_dir=.")),
+        lambda: promote(config("promote", *RENTALS_DATA[1:2])),
+        lambda: rollback(config("rollback", *RENTALS_DATA[1:2])),
+        lambda: predict(config("predict", *RENTALS_DATA[1:2], "file=data/rentals.csv", "out=out.csv")),
+        lambda: Project(".").runs(),
+        lambda: Project(".").compare("x"),
+        lambda: Project(".").history(),
+        lambda: Project(".").decision(),
+        lambda: Project(".").load(),
+    ],
+)
+def test_a_folder_without_a_store_is_refused_and_gets_none(
+    call: Callable[[], object], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "mlflow.db").unlink()
+    (home / "predictions-0.jsonl").touch()
+    monkeypatch.chdir(home)
+    with pytest.raises(StoreError, match=r"^There is no MLflow store at .*/mlflow\.db\. Run this command in the folder of"):
+        call()
+    assert not (home / "mlflow.db").exists()
 
 
 def test_the_command_that_promotes_for_a_prediction_works_when_pasted(home: Path) -> None:
