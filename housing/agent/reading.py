@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,35 @@ from housing.description.description import DescriptionSettings, describe
 from housing.operations.served_drift import read_served_drift
 
 Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """A run: its parameters as texts, without those that all listed runs share, and its metrics on validation rows."""
+
+    run_id: str
+    status: str
+    started_at: str
+    seconds: float | None
+    params: dict[str, str]
+    metrics: dict[str, float]
+    error: str | None
+
+
+@dataclass(frozen=True)
+class ListedRuns:
+    """Runs, newest first."""
+
+    runs: list[ListedRun]
+
+
+@dataclass(frozen=True)
+class ComparedRuns:
+    """The values of each parameter and metric that differs, by name and run id. A missing value is null."""
+
+    differences: dict[str, dict[str, str | float | None]]
+
+
 MAX_RUNS, MAX_ROWS, MAX_LINES = 200, 1000, 200  # of one answer, which an agent has to read
 
 
@@ -30,7 +60,7 @@ class ReadingTools:
         self._settings, self._trainings = settings, trainings
 
     @property
-    def functions(self) -> list[Callable[..., Document]]:
+    def functions(self) -> list[Callable[..., object]]:
         """The tools, each named as its method."""
         return [
             *(self.describe_table, self.describe_file, self.list_options, self.list_runs, self.compare_runs),
@@ -67,20 +97,20 @@ class ReadingTools:
             raise ConfigError(f"There is no command {command}. Expected one of {', '.join(help_text.command_names())}.")
         return {"command": command, "help": help_text.render(command)}
 
-    def list_runs(self, limit: int = 20, table: str | None = None) -> Document:
+    def list_runs(self, limit: int = 20, table: str | None = None) -> ListedRuns:
         """List the newest runs of a table: state, validation metrics, the parameters in which they differ, and errors."""
         integer(1, MAX_RUNS).validate("limit", limit)
         frame = self._settings.project(table).runs(limit=limit)
         rows = json.loads(frame.to_json(orient="records", date_format="iso"))
         parameters = [str(name) for name in frame if str(name).startswith("params.")]
         constant = {name for name in parameters if len(frame) > 1 and frame[name].nunique(dropna=False) == 1}
-        return {"runs": [_run(row, constant) for row in rows]}
+        return ListedRuns([_run(row, constant) for row in rows])
 
-    def compare_runs(self, run_ids: list[str]) -> Document:
+    def compare_runs(self, run_ids: list[str]) -> ComparedRuns:
         """Compare runs: the value of each parameter and metric that is not the same in all of them, by run id."""
         integer(2, MAX_RUNS).validate("The number of run_ids", len(run_ids))
         frame = self._settings.project().compare(*(plain("run_ids", run_id) for run_id in run_ids))
-        return {"differences": json.loads(frame.to_json(orient="index"))}
+        return ComparedRuns(json.loads(frame.to_json(orient="index")))
 
     def list_decisions(self, alias: str | None = None, limit: int = 20, table: str | None = None) -> Document:
         """List the decisions about an alias, or about all, newest first: verdict, versions, who decided, reason, scores."""
@@ -164,12 +194,14 @@ def _address(source: str | None) -> str | None:
     return source
 
 
-def _run(row: dict[str, Any], omitted: set[str]) -> Document:
+def _run(row: dict[str, Any], omitted: set[str]) -> ListedRun:
     """Return a run without its missing values and without parameters that all runs share."""
-    parts: dict[str, Document] = {"params": {}, "metrics": {}}
+    params: dict[str, str] = {}
+    metrics: dict[str, float] = {}
+    parts: dict[str, dict[str, Any]] = {"params": params, "metrics": metrics}
     for name, value in row.items():
         kind, _, rest = name.partition(".")
         if kind in parts and name not in omitted and value is not None:
             parts[kind][rest] = value
     facts = {name: row[name] for name in ("run_id", "status", "started_at", "seconds")}
-    return {**facts, **parts, "error": row.get("tags.housing.error")}
+    return ListedRun(**facts, params=params, metrics=metrics, error=row.get("tags.housing.error"))

@@ -23,6 +23,7 @@ from housing.agent.settings import AgentSettings
 from housing.agent.trainings import Trainings
 from housing.agent.writing import PromotionTools, TrainingTools
 from housing.api.documents import ServedTools
+from housing.command_line.output import to_json_value
 from housing.core.errors import HousingError
 from housing.core.printable import printable
 
@@ -56,7 +57,9 @@ def serve(settings: AgentSettings) -> None:
         sys.stdin, sys.stdout = stdin, stdout  # the library has closed those of the protocol
 
 
-def _tools(settings: AgentSettings) -> tuple[Sequence[Callable[..., Document]], Sequence[Callable[..., Document]]]:
+def _tools(
+    settings: AgentSettings,
+) -> tuple[Sequence[Callable[..., object]], Sequence[Callable[..., object]]]:
     """Return the tools that read, and those that write and are allowed."""
     trainings = Trainings(settings.context)
     reading = ReadingTools(settings, trainings)
@@ -91,7 +94,7 @@ def _served_tool(function: Callable[..., Any], annotations: ToolAnnotations) -> 
     return tool
 
 
-def _as_task(tool: Callable[..., Document], lock: anyio.Lock) -> Callable[..., Any]:
+def _as_task(tool: Callable[..., object], lock: anyio.Lock) -> Callable[..., Any]:
     """Return a tool that runs in a thread, so that the server answers pings meanwhile."""
 
     @wraps(tool)
@@ -102,11 +105,11 @@ def _as_task(tool: Callable[..., Document], lock: anyio.Lock) -> Callable[..., A
     return run
 
 
-def _call(tool: Callable[..., Document], *args: Any, **arguments: Any) -> Document:
+def _call(tool: Callable[..., object], *args: Any, **arguments: Any) -> Document:
     """Call a tool, and return its result or raise its error with escaped control characters."""
     try:
         with redirect_stdout(sys.stderr):
-            document: Document = _escape(tool(*args, **arguments))
+            document: Document = _escape(to_json_value(tool(*args, **arguments)))
             return document
     except HousingError as error:
         raise ToolError(printable(str(error))) from error

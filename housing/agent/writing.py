@@ -58,8 +58,9 @@ class PromotionTools:
     def promote(self, run_id: str | None = None, alias: str = "staging", table: str | None = None) -> Document:
         """Move an alias to a run, or to the best run, if it is significantly better than the present version on the test rows.
 
-        The verdict is PROMOTE, HOLD (no significant difference) or REJECT (worse, or a check failed), with reasons. The test
-        rows are for this decision only: select models by validation metrics. It can take a minute.
+        The verdict is PROMOTE, PENDING (a person must approve it with housing.approve), HOLD (no significant difference) or
+        REJECT (worse, or a check failed), with reasons. The test rows are for this decision only: select models by validation
+        metrics. It can take a minute.
         """
         chosen = [] if run_id is None else [f"run_id={plain('run_id', run_id)}"]
         return self._settings.project(table).promote(f"alias={plain('alias', alias)}", *chosen).to_dict()

@@ -14,7 +14,7 @@ from housing.operations.cleaning import Cleaned
 from housing.operations.health_checks import HealthReport
 from housing.operations.retraining_summary import RetrainingSummary
 from housing.promotion.decision import Decision
-from housing.promotion.decision_log import History
+from housing.promotion.history import History
 from housing.reports.card import WrittenCard
 from housing.runs.comparison import Reproduction
 from housing.runs.outcome import TrainingResult
@@ -39,6 +39,7 @@ class ServedTools:
 
 RESULTS: dict[str, type] = {
     "alias": VersionAtAlias,
+    "approve": Decision,
     "card": WrittenCard,
     "clean": Cleaned,
     "describe": DescribedFile,

@@ -22,7 +22,9 @@ from housing.core.errors import HousingError
 from housing.core.files import timestamp
 from housing.core.printable import show
 from housing.description.description import DescriptionSettings, describe
-from housing.promotion.decision_log import list_decisions, read_decision
+from housing.promotion.approval import approve
+from housing.promotion.decision_log import read_decision
+from housing.promotion.history import read_history
 from housing.promotion.promotion import promote
 from housing.promotion.rolling_back import rollback
 from housing.reports.report import write_report
@@ -157,16 +159,20 @@ class Project:
         with self._context.composed("promote", *overrides) as cfg:
             return PromotionResult(promote(cfg))
 
+    def approve(self, *overrides: str) -> PromotionResult:
+        """Carry out a promotion that another person has requested, if nothing has changed since."""
+        with self._context.composed("approve", *overrides) as cfg:
+            return PromotionResult(approve(cfg))
+
     def rollback(self, *overrides: str) -> PromotionResult:
         """Move an alias back to the version that served before."""
         with self._context.composed("rollback", *overrides) as cfg:
             return PromotionResult(rollback(cfg))
 
     def history(self, *overrides: str) -> pd.DataFrame:
-        """Return the decisions, newest first."""
+        """Return the decisions, newest first. `export=FILE` also writes all of them with their evidence."""
         with self._context.composed("history", *overrides) as cfg:
-            decisions = list_decisions(tracking.connect(cfg.mlflow), cfg.decisions_experiment, cfg.alias, cfg.limit)
-        return pd.DataFrame(map(asdict, decisions))
+            return pd.DataFrame(map(asdict, read_history(cfg).decisions))
 
     def decision(self, alias: str | None = None, run_id: str | None = None) -> dict[str, Any]:
         """Return the newest decision, about an alias or about a run if one is given: verdict, reasons, checks and scores."""

@@ -123,7 +123,7 @@ class PromotionResult:
 
     @property
     def verdict(self) -> str:
-        """PROMOTE, HOLD, REJECT or ROLLBACK."""
+        """PROMOTE, PENDING, HOLD, REJECT or ROLLBACK."""
         return self.decision.verdict
 
     @property

@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Self
 
 from housing.evaluation.paired_test import PairedDifference
 from housing.evaluation.results import Evaluation
 
-PROMOTE, HOLD, REJECT, ROLLBACK = "PROMOTE", "HOLD", "REJECT", "ROLLBACK"
+PROMOTE, PENDING, HOLD, REJECT, ROLLBACK = "PROMOTE", "PENDING", "HOLD", "REJECT", "ROLLBACK"
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,15 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # one record of
     version
         The version at the alias after this decision.
     next_command
-        The command that promotes against the verdict HOLD, or "" if there is none.
+        The command that promotes against the verdict HOLD, or approves a request (PENDING), or "" if there is none.
     force_reason
         Why the alias moved against the gate's verdict, or "".
     served_at
         When the server first answered with the version, in ISO format, or "".
+    requested_version
+        The version that a second person must approve, or has approved; None if no approval is required.
+    requested_by, request
+        Of an approval: who requested it, and the id of that decision.
     evaluation
         The full evaluation, which is stored in a file of its own.
     """
@@ -56,12 +61,22 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # one record of
     force_reason: str = ""
     version: str | None = None
     served_at: str = ""
+    requested_version: str | None = None
+    requested_by: str = ""
+    request: str = ""
     evaluation: Evaluation | None = None
 
     @property
     def moves(self) -> bool:
         """Whether the alias moves."""
         return self.verdict in (PROMOTE, ROLLBACK)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` has written."""
+        content = json.loads(text)
+        difference = None if content["difference"] is None else PairedDifference(**content["difference"])
+        return cls(**{**content, "difference": difference, "checks": [Check(**check) for check in content["checks"]]})
 
     def to_json(self) -> str:
         """Return the decision without its evaluation as JSON text."""

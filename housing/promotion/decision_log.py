@@ -23,8 +23,18 @@ HISTORY_LIMIT = 10_000  # decisions that are read at most
 
 
 @dataclass(frozen=True)
-class DecisionRecord:
-    """A past decision. The alias was to move from `previous_version` to `version`; both are "" for an unset alias."""
+class DecisionRecord:  # pylint: disable=too-many-instance-attributes  # one row of the exported history
+    """A past decision. The alias was to move from `previous_version` to `version`; both are "" for an unset alias.
+
+    Attributes
+    ----------
+    decision_id, run_id
+        MLflow's ids of the decision, whose artifacts hold its evidence, and of the run that was judged.
+    requested_version, requested_by
+        The version of a request (PENDING) or of its approval, and who requested what was approved; "" otherwise.
+    table, split
+        Fingerprints of the table and of the split whose test rows judged; "" for a rollback.
+    """
 
     decided_at: datetime
     finished: bool
@@ -37,13 +47,12 @@ class DecisionRecord:
     forced: bool
     served_at: str
     metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class History:
-    """Past decisions, newest first."""
-
-    decisions: list[DecisionRecord]
+    decision_id: str = ""
+    run_id: str = ""
+    requested_version: str = ""
+    requested_by: str = ""
+    table: str = ""
+    split: str = ""
 
 
 @contextmanager
@@ -66,6 +75,8 @@ def save_decision(record: Run, decision: Decision) -> None:
             tags.REASON: "; ".join(reason.rstrip(".") for reason in decision.reasons)[:1000],
             tags.FORCED: str(bool(decision.force_reason)).lower(),
             tags.VERDICT: decision.verdict,
+            **({} if decision.requested_version is None else {tags.REQUESTED_VERSION: decision.requested_version}),
+            **({tags.REQUESTED_BY: decision.requested_by} if decision.requested_by else {}),
         },
     )
     record.log_text(DECISION_FILE, decision.to_json())
@@ -128,6 +139,11 @@ def read_decision(store: Store, experiment: str, alias: str | None = None, run_i
     return decision
 
 
+def read_record(store: Store, run: RunRecord) -> Decision:
+    """Return a logged decision, without its evaluation."""
+    return Decision.from_json(store.artifacts.read_text(run.id, DECISION_FILE))
+
+
 def _to_record(run: RunRecord) -> DecisionRecord:
     tag = run.tags.get
     return DecisionRecord(
@@ -142,6 +158,12 @@ def _to_record(run: RunRecord) -> DecisionRecord:
         forced=tag(tags.FORCED) == "true",
         served_at=tag(tags.SERVED, ""),
         metrics=run.metrics,
+        decision_id=run.id,
+        run_id=tag(tags.CHALLENGER, ""),
+        requested_version=tag(tags.REQUESTED_VERSION, ""),
+        requested_by=tag(tags.REQUESTED_BY, ""),
+        table=tag(tags.DATA, ""),
+        split=tag(tags.SPLIT, ""),
     )
 
 

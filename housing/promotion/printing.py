@@ -9,7 +9,7 @@ from housing.command_line.console import WIDE_TERMINAL, create_console
 from housing.core.printable import show
 from housing.evaluation.limitations import MIN_ROWS
 from housing.evaluation.results import Evaluation
-from housing.promotion.decision import Check, Decision
+from housing.promotion.decision import PENDING, Check, Decision
 from housing.promotion.decision_log import DecisionRecord
 
 MAX_SLICES = 5
@@ -28,7 +28,8 @@ def show_decision(decision: Decision, model: str) -> None:
     for reason in decision.reasons:
         console.print(f"- {reason}", soft_wrap=True)
     if decision.next_command:
-        console.print(f"To promote it nevertheless: {decision.next_command}", soft_wrap=True)
+        purpose = "Another person approves it with" if decision.verdict == PENDING else "To promote it nevertheless"
+        console.print(f"{purpose}: {decision.next_command}", soft_wrap=True)
     if decision.evaluation is not None:
         _show_evaluation(console, decision.evaluation)
     state = f"is version {decision.version}" if decision.version else "has no version"
@@ -106,6 +107,8 @@ def _label(decision: DecisionRecord) -> str:
 
 
 def _transition(decision: DecisionRecord) -> str:
+    if decision.verdict == PENDING:
+        return f"{decision.previous_version or 'none'} (requested: {decision.requested_version})"
     return f"{decision.previous_version or 'none'} → {decision.version or 'none'}"
 
 

@@ -13,7 +13,7 @@ from housing.evaluation.slices import make_slices, select
 from housing.promotion import decision_log, gate, version_text
 from housing.promotion.challenger import Challenger, find_challenger, open_bundle, require_same_columns
 from housing.promotion.champion import Champion, find_champion
-from housing.promotion.decision import HOLD, PROMOTE, REJECT, Check, Decision
+from housing.promotion.decision import HOLD, PENDING, PROMOTE, REJECT, Check, Decision
 from housing.promotion.settings import FULL, AliasSettings, PromotionSettings
 from housing.promotion.test_set import TestSet
 from housing.serving.smoke_test import run_smoke_test
@@ -27,7 +27,8 @@ from housing.training.metrics import measure_cost, score
 def promote(cfg: DictConfig) -> Decision:
     """Judge a run, or the version at the source alias, and move the alias to it if the gate says so.
 
-    Every decision is logged as an MLflow run of its own.
+    If the alias requires approval, the decision is only a request, PENDING, and the alias stays. Every decision is logged as an
+    MLflow run of its own.
 
     Raises
     ------
@@ -57,10 +58,24 @@ def _apply(
         record.log_text(tags.EVALUATION_FILE, decision.evaluation.to_json())
         record.log(metrics=decision.evaluation.metrics(), tags={tags.EVALUATED: FULL})
     if decision.moves:
-        decision.version = challenger.version or _get_or_register(alias, store, test_set, decision.run_id)
-        decision_log.apply_decision(alias, store, record, decision)
+        version = challenger.version or _get_or_register(alias, store, test_set, decision.run_id)
+        if alias.needs_approval:
+            _request_approval(decision, version)
+            decision_log.save_decision(record, decision)
+        else:
+            decision.version = version
+            decision_log.apply_decision(alias, store, record, decision)
     else:
         decision_log.save_decision(record, decision)
+
+
+def _request_approval(decision: Decision, version: str) -> None:
+    """Make a request of a decision to promote: the alias stays, until another person approves the version."""
+    decision.verdict, decision.requested_version = PENDING, version
+    decision.reasons.append(
+        f"{decision.alias} moves to version {version} once another person than {decision.actor} has approved it"
+    )
+    decision.next_command = next_command("approve", f"alias={decision.alias}", f"version={version}")
 
 
 def _get_or_register(alias: AliasSettings, store: Store, test_set: TestSet, run_id: str) -> str:

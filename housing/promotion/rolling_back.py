@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
 from housing.command_line.next_command import next_command
-from housing.core.errors import BundleError, StoreError
+from housing.core.errors import BundleError, ConfigError, StoreError
 from housing.promotion import decision_log
 from housing.promotion.decision import ROLLBACK, Decision
 from housing.promotion.settings import AliasSettings
@@ -18,6 +18,8 @@ def rollback(cfg: DictConfig) -> Decision:
 
     Raises
     ------
+    ConfigError
+        If the alias requires approval, and was never at the chosen version.
     StoreError
         If there is no version to return to.
     """
@@ -39,10 +41,23 @@ def _decide(alias: AliasSettings, store: Store, requested_version: str | None, r
             f"Could not roll back: {alias.registered_model} has no version at {alias.name}."
             f" Promote one first: {next_command('promote', f'alias={alias.name}')}"
         )
+    if requested_version and alias.needs_approval:
+        _require_former_version(alias, store, current, requested_version)
     versions = [requested_version] if requested_version else _candidates(alias, store, current, reasons)
     version = _first_usable(alias, store, versions, reasons)
     run_id = store.registry.run_of_version(alias.registered_model, version)
     return Decision(run_id, alias.name, alias.actor, current, verdict=ROLLBACK, reasons=reasons, version=version)
+
+
+def _require_former_version(alias: AliasSettings, store: Store, current: str, version: str) -> None:
+    """Raise ConfigError if a version was never approved: it has not been at the alias before."""
+    former = decision_log.previous_versions(decision_log.list_decisions(store, alias.experiment, alias.name), current)
+    if version not in former:
+        raise ConfigError(
+            f"{alias.name} requires approval, so it returns only to a version that was there before:"
+            f" {', '.join(former) or 'none'} (got version={version})."
+            f" Request another one with: {next_command('promote', f'alias={alias.name}')}"
+        )
 
 
 def _candidates(alias: AliasSettings, store: Store, current: str, reasons: list[str]) -> list[str]:

@@ -64,6 +64,8 @@ class AliasSettings:
         The person or job that decides.
     server
         The server that follows the alias.
+    needs_approval
+        Whether a promotion is only a request, which another person approves.
     """
 
     registered_model: str
@@ -71,6 +73,7 @@ class AliasSettings:
     experiment: str
     actor: str
     server: ServerSettings
+    needs_approval: bool = False
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> Self:
@@ -79,11 +82,13 @@ class AliasSettings:
         Raises
         ------
         ConfigError
-            If the alias is not declared.
+            If the alias, or one that requires approval, is not declared.
         """
-        require_declared_alias(str(cfg.alias), cfg.aliases)
-        actor = str(cfg.actor or getpass.getuser())
-        return cls(cfg.registered_model, str(cfg.alias), cfg.decisions_experiment, actor, ServerSettings.from_config(cfg.serve))
+        name = str(cfg.alias)
+        for alias, key in ((name, "alias"), *((str(alias), "approval_required") for alias in cfg.approval_required)):
+            require_declared_alias(alias, cfg.aliases, key)
+        actor, server = str(cfg.actor or getpass.getuser()), ServerSettings.from_config(cfg.serve)
+        return cls(cfg.registered_model, name, cfg.decisions_experiment, actor, server, name in cfg.approval_required)
 
 
 @dataclass(frozen=True)

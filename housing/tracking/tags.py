@@ -20,6 +20,10 @@ CHALLENGER, EVALUATED = "housing.challenger", "housing.evaluated"  # of a decisi
 ALIAS, VERDICT, FROM, TO, ACTOR, REASON, FORCED, SERVED = (
     f"housing.{name}" for name in ("alias", "verdict", "from", "to", "actor", "reason", "forced", "served_at")
 )
+REQUESTED_VERSION, REQUESTED_BY = (
+    "housing.requested_version",
+    "housing.requested_by",
+)  # of a decision that needs, or is, an approval
 DECISION = "housing.decision"  # of a version, followed by the alias: the decision that moved the alias, as JSON
 BEST_RUN = "housing.best_run"  # of a sweep
 EVALUATION_FILE = "evaluation.json"  # artifact of a decision

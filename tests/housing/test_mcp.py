@@ -145,6 +145,10 @@ def test_start_and_follow_a_sweep(agent: Agent, sweep: dict[str, Any]) -> None:
 def test_list_and_compare_runs(agent: Agent, runs: dict[str, str]) -> None:
     listed = {run["run_id"]: run for run in agent.ask("list_runs")["runs"]}
     assert set(runs.values()) <= set(listed)
+    tools = {tool.name: tool for tool in agent.portal.call(agent.session.list_tools).tools}
+    of_runs, of_differences = (tools[name].outputSchema or {} for name in ("list_runs", "compare_runs"))
+    assert of_runs["required"] == ["runs"] and of_differences["required"] == ["differences"]
+    assert set(of_runs["$defs"]["ListedRun"]["required"]) == set(next(iter(listed.values())))
     differences = agent.ask("compare_runs", run_ids=list(runs.values()))["differences"]
     assert differences["rmse"] == {run_id: listed[run_id]["metrics"]["rmse"] for run_id in runs.values()}
     assert "nonsense" in agent.error("compare_runs", run_ids=["nonsense", *runs.values()])

@@ -114,7 +114,8 @@ def test_errors_are_those_of_the_commands(promoted_project: Project) -> None:
 def test_two_projects_of_one_process_do_not_mix(promoted_project: Project, tmp_path: Path) -> None:
     folder = shutil.copytree(PROJECT / "tests" / "tables", tmp_path / "Übung, [1] = #2")
     other = Project(tmp_path / "other", "data=rentals", config_dir=folder)
-    assert other.runs().empty
+    with pytest.raises(StoreError, match=f"There is no MLflow store at {tmp_path}/other/mlflow.db."):
+        other.runs()
     assert len(promoted_project.runs()) == 1
     assert len(promoted_project.predict(ROW)) == 1  # the model is in the store of this project
 
