@@ -1,4 +1,4 @@
-"""The server alone: its start, the memory of a worker, the processor time of a request."""
+"""The server alone: its start, the memory of a worker, the processor time of a request, by the rows of the fitted table."""
 
 import http.client
 import json
@@ -7,6 +7,8 @@ import statistics
 import subprocess
 import tempfile
 import time
+from dataclasses import astuple, dataclass
+from pathlib import Path
 
 from housing.core.environment import PROJECT
 from scripts.benchmarks.processes import (
@@ -15,50 +17,108 @@ from scripts.benchmarks.processes import (
     children_of,
     cpu_seconds,
     make_home,
-    memory_mb,
+    newest_bundle,
     project_environment,
     run,
 )
 
 PORT = 18431
+N_WORKERS = 2  # what both have in memory is shared
 N_REQUESTS = 3000
+N_ROWS = tuple(map(int, os.environ.get("ROWS", "20000 1000000").split()))
+MODEL = (  # the default model; fewer trees than it has, since they do not depend on the rows of the table
+    "experiment=default",
+    "figures=false",
+    *(
+        f"model.members.{name}.model.estimator.{setting}"
+        for name in ("boosted", "encoded")
+        for setting in ("n_estimators=60", "learning_rate=0.2")
+    ),
+)
+LOADING = """
+import sys, time
+from pathlib import Path
+from housing.bundle.bundle import Bundle
+start = time.process_time()
+Bundle.read(Path(sys.argv[1]))
+print(time.process_time() - start)
+"""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one start of a server measured."""
+
+    start_seconds: float  # to the first response
+    load_seconds: float  # processor time to read the bundle
+    private_mb: float  # of a worker, after its requests
+    shared_mb: float
+    peak_mb: float
+    row_microseconds: float  # processor time of a request of one row
 
 
 def print_footprint() -> None:
-    """Print the start of the server, the memory of a worker, and the processor time of a request of one row."""
-    with tempfile.TemporaryDirectory() as directory:
-        home = make_home(directory)
-        run("-m", "housing.train", "figures=false", home=home)
-        run("-m", "housing.promote", home=home)
-        rounds = [_serve_once(home) for _ in range(ROUNDS)]
-    start, memory, peak, cost = (statistics.median(values) for values in zip(*rounds, strict=True))
-    print("| start to first response, s | worker's memory, MB | at its peak | processor time of one row, microseconds |")
-    print("|---:|---:|---:|---:|")
-    print(f"| {start:.1f} | {memory:.0f} | {peak:.0f} | {cost:.0f} |")
+    """Print what a server with the default model takes. ROWS="20000 1000000" changes the rows of the tables."""
+    print("| rows | bundle, MB | start to first response, s | loading, CPU s ", end="")
+    print("| a worker's own memory, MB | shared, MB | peak, MB | a row, CPU µs |")
+    print("|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for rows in N_ROWS:
+        data = ("data=synthetic", f"data.rows={rows}")
+        with tempfile.TemporaryDirectory() as directory:
+            home = make_home(directory)
+            run("-m", "housing.fetch", *data, home=home)
+            run("-m", "housing.train", *MODEL, *data, home=home)
+            run("-m", "housing.promote", *data, "gate.smoke_test_seconds=null", home=home)
+            bundle = newest_bundle(Path(home))
+            size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) / 1e6
+            rounds = [astuple(_serve_once(home, bundle, data)) for _ in range(ROUNDS)]
+        start, load, private, shared, peak, row = (statistics.median(values) for values in zip(*rounds, strict=True))
+        print(
+            f"| {rows:,} | {size:.0f} | {start:.1f} | {load:.2f} | {private:.0f} | {shared:.0f} | {peak:.0f} | {row:.0f} |",
+            flush=True,
+        )
 
 
-def _serve_once(home: str) -> tuple[float, float, float, float]:
-    """Start a server with one worker, send one row at a time over one connection, and stop it."""
+def _serve_once(home: str, bundle: Path, data: tuple[str, ...]) -> Footprint:
+    """Start a server, send one row at a time over one connection, and stop it."""
+    load_seconds = float(run("-c", LOADING, str(bundle), home=home)[1])
     start = time.perf_counter()
-    arguments = [PYTHON, "-m", "housing.serve", f"serve.port={PORT}", "serve.workers=1", "serve.poll_seconds=0.1"]
+    arguments = [
+        PYTHON,
+        "-m",
+        "housing.serve",
+        *data,
+        f"serve.port={PORT}",
+        f"serve.workers={N_WORKERS}",
+        "serve.poll_seconds=0.1",
+    ]
     environ = project_environment(HOUSING_HOME=home)
     with subprocess.Popen(arguments, env=environ, cwd=PROJECT, stdout=subprocess.DEVNULL) as process:
         first = [PYTHON, os.path.join("scripts", "first_request"), f"http://127.0.0.1:{PORT}"]
         subprocess.run(first, cwd=PROJECT, env=environ, capture_output=True, check=True)
-        started, worker = time.perf_counter() - start, _worker_of(process.pid)
+        started, workers = time.perf_counter() - start, _workers_of(process.pid)
         connection = http.client.HTTPConnection("127.0.0.1", PORT)
         connection.request("GET", "/model")
         body = json.dumps(json.load(connection.getresponse())["example"])
-        before = cpu_seconds(worker)
+        before = list(map(cpu_seconds, workers))
         for _ in range(N_REQUESTS):
             connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
             connection.getresponse().read()
-        cost = (cpu_seconds(worker) - before) / N_REQUESTS
-        memory, peak = memory_mb(worker, "VmRSS"), memory_mb(worker, "VmHWM")
+        costs = [cpu_seconds(worker) - cost for worker, cost in zip(workers, before, strict=True)]
+        cost, worker = max(zip(costs, workers, strict=True))  # one connection is answered by one worker
+        memory = _memory(worker)
         process.terminate()
-    return started, memory, peak, 1e6 * cost
+    private, shared = memory["Private_Clean"] + memory["Private_Dirty"], memory["Shared_Clean"] + memory["Shared_Dirty"]
+    return Footprint(started, load_seconds, private, shared, memory["VmHWM"], 1e6 * cost / N_REQUESTS)
 
 
-def _worker_of(pid: int) -> int:
-    """Return the gunicorn worker of housing.serve: its only grandchild."""
-    return next(workers[0] for workers in map(children_of, children_of(pid)) if workers)
+def _workers_of(pid: int) -> list[int]:
+    """Return the gunicorn workers of housing.serve: its only grandchildren."""
+    return next(workers for workers in map(children_of, children_of(pid)) if workers)
+
+
+def _memory(pid: int) -> dict[str, float]:
+    """Return the memory of a process in MB by the kernel's names of its kinds."""
+    lines = [line for name in ("status", "smaps_rollup") for line in Path(f"/proc/{pid}/{name}").read_text("utf-8").splitlines()]
+    fields = (line.partition(":") for line in lines if line.endswith(" kB"))
+    return {name: int(value.split()[0]) / 1000 for name, _, value in fields}

@@ -43,7 +43,7 @@ def make_home(directory: str) -> str:
 
 def newest_bundle(home: Path) -> Path:
     """Return the directory of the bundle that was written last."""
-    bundles = home.glob("mlartifacts/california/models/*/artifacts/data/bundle")
+    bundles = home.glob("mlartifacts/*/models/*/artifacts/data/bundle")
     return max(bundles, key=lambda path: path.stat().st_mtime)
 
 
