@@ -1,9 +1,10 @@
-"""The reader of `/predict` and `/invocations`: a body of rows, in JSON or CSV."""
+"""The reader of `/predict` and `/invocations`: a body of rows, in JSON or CSV, or an Arrow stream."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import orjson
 
 from housing.schema.column import Column, Matrix
@@ -22,14 +23,15 @@ from server.api.spread import parse_query
 from server.core.errors import RequestError
 from server.models.current_model import Model
 from server.validation import request_body
-from server.validation.request_body import CSV, JSON, Rows
+from server.validation.arrow import column_values, parse_arrow
+from server.validation.request_body import ARROW, CSV, JSON, Rows
 from server.validation.rows import require_row_limit
 
 PARSERS: dict[str, Callable[[Any, Sequence[Column]], Rows]] = {
     PREDICT_ROUTE: request_body.parse_predict,
     SCORING_ROUTE: request_body.parse_invocations,
 }
-MEDIA_TYPES = {PREDICT_ROUTE: (JSON,), SCORING_ROUTE: (JSON, CSV)}
+MEDIA_TYPES = {PREDICT_ROUTE: (JSON, ARROW), SCORING_ROUTE: (JSON, CSV, ARROW)}
 
 
 class RowReader:
@@ -46,8 +48,11 @@ class RowReader:
     def _read(self, request: PredictionRequest, model: Model, timer: StageTimer) -> tuple[Rows, Matrix]:
         """Return the rows of a body, as sent and encoded."""
         features, parse = model.bundle.schema.features, PARSERS[request.route]
-        if request_body.require_media_type(request.content_type, *MEDIA_TYPES[request.route]) == CSV:
+        media_type = request_body.require_media_type(request.content_type, *MEDIA_TYPES[request.route])
+        if media_type == CSV:
             return self._encode(request_body.parse_csv(request.body, features), model, timer)
+        if media_type == ARROW:
+            return self._read_arrow(request, model, timer)
         try:
             rows = parse(orjson.loads(request.body), features)  # ignores duplicate keys, which the count finds
             timer.lap(PARSE_STAGE)
@@ -62,6 +67,20 @@ class RowReader:
             return self._encode(parse(request_body.loads_strict(request.body), features), model, timer)
         rows = parse(request_body.loads_mlflow(request.body), features)
         return self._encode(request_body.conform(rows, features), model, timer)
+
+    def _read_arrow(self, request: PredictionRequest, model: Model, timer: StageTimer) -> tuple[Rows, Matrix]:
+        """Return the rows of a stream. Only columns that are known become lists: a column of null takes no byte of the body."""
+        table, validator = parse_arrow(request.body, self._max_rows), model.validator
+        is_lenient = request.route == SCORING_ROUTE  # other columns are ignored, as MLflow does
+        names = [name for name in table.column_names if name in validator.column_names or not is_lenient]
+        validator.require_columns(names)
+        columns = column_values(table, names)
+        timer.lap(PARSE_STAGE)
+        rows, matrix = validator.encode_columns(
+            columns, all(isinstance(values, np.ndarray) for values in columns.values()), is_lenient
+        )
+        timer.lap(VALIDATE_STAGE)
+        return rows, matrix
 
     def _encode(self, rows: Rows, model: Model, timer: StageTimer) -> tuple[Rows, Matrix]:
         timer.lap(PARSE_STAGE)

@@ -29,14 +29,13 @@ from server.inference_protocol.metadata import BASE_VALUE, CONTRIBUTIONS, output
 from server.inference_protocol.tensors import (
     BinaryData,
     Tensor,
-    list_values,
     read_parameters,
     read_tensors,
     split_columns,
 )
 from server.models.current_model import Model
 from server.validation import request_body
-from server.validation.request_body import JSON, Rows
+from server.validation.request_body import JSON
 from server.validation.rows import require_row_limit
 
 INFER_ROUTE = "/v2/models/<name>/infer"  # as a label; with a version, too
@@ -81,7 +80,7 @@ class TensorReader:
         columns = split_columns(parsed.tensors, model.validator.column_names)
         require_row_limit(parsed.tensors[0].n_rows, self._max_rows)
         timer.lap(PARSE_STAGE)
-        rows, matrix = _encode(parsed.tensors, columns, model)
+        rows, matrix = model.validator.encode_columns(columns, all(tensor.is_number for tensor in parsed.tensors))
         timer.lap(VALIDATE_STAGE)
         return rows, matrix, parsed.spread, partial(self._write, parsed, model, matrix, timer)
 
@@ -194,18 +193,6 @@ def _read_flag(parameters: Mapping[str, Any], name: str) -> bool:
     if not isinstance(flag, bool):
         raise_unprocessable(f"The parameter {name} must be true or false (got {flag!r:.80}).")
     return flag
-
-
-def _encode(tensors: list[Tensor], columns: dict[str, Any], model: Model) -> tuple[Rows, Matrix]:
-    """Return the rows, as the prediction log holds them, and their matrix."""
-    validator = model.validator
-    matrix = validator.try_encode_numbers(columns) if all(tensor.is_number for tensor in tensors) else None
-    if matrix is not None:
-        return Rows(validator.column_names, matrix, 0), matrix  # type: ignore[arg-type]  # the log writes a matrix as lists
-    by_name = {column.name: column for column in model.bundle.schema.features}
-    values = [list_values(values, by_name.get(name)) for name, values in columns.items()]
-    payload = Rows(list(columns), list(zip(*values, strict=True)), 0)
-    return payload, validator.encode(payload)
 
 
 def _write_tensors(

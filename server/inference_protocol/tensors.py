@@ -9,10 +9,9 @@ from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
-from housing.schema.column import Column
 from server.core.errors import RequestError, raise_unprocessable
+from server.validation.rows import Values
 
 INTEGERS = {f"{prefix}INT{bits}": f"<{kind}{bits // 8}" for prefix, kind in (("", "i"), ("U", "u")) for bits in (8, 16, 32, 64)}
 FLOATS = {f"FP{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)}
@@ -29,8 +28,6 @@ BINARY_SIZE = "binary_data_size"
 INPUT_PARAMETERS = {BINARY_SIZE, "content_type"}
 CONTENT_TYPES = (None, "np", "pd", "str", "datetime")  # of MLServer's codecs, those that do not change the data
 LENGTH = struct.Struct("<I")  # before each element of a binary BYTES tensor
-
-Values = list[Any] | NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -178,18 +175,6 @@ def split_columns(tensors: Sequence[Tensor], columns: Sequence[str]) -> dict[str
     if len(values) < len(tensors):
         raise_unprocessable("Two inputs have the same name.")
     return values
-
-
-def list_values(values: Values, column: Column | None) -> list[Any]:
-    """Return the values of a column as `/predict` takes them: NaN is a missing value, and 0 and 1 of a matrix are booleans."""
-    listed = (
-        values
-        if isinstance(values, list)
-        else [None if isinstance(value, float) and math.isnan(value) else value for value in values.tolist()]
-    )
-    if column is not None and column.type == "bool":
-        return [bool(value) if type(value) in (int, float) and value in (0, 1) else value for value in listed]
-    return listed
 
 
 def _raise_bad_request(detail: str) -> NoReturn:

@@ -12,9 +12,10 @@ from server.api.context import MODEL_NAME, ROUTES_OF_A_MODEL
 from server.api.prediction import FAST_ROUTES, PredictionApi, PredictionRequest, PredictionResponse
 from server.core.errors import RequestError
 from server.inference_protocol.inference import INFER_ROUTE
+from server.validation.arrow import load_pyarrow
 
 STATUS_LINES = {int(status): f"{int(status)} {status.phrase}" for status in HTTPStatus}
-PLAIN, GZIP = "identity", "gzip"  # content codings of a body
+PLAIN, GZIP, ZSTD = CODINGS = ("identity", "gzip", "zstd")  # of a body
 UNKNOWN = "unknown"  # the label of other routes
 PAGES = ("/", "/docs(?:/.*)?", "/static/.*")
 MODEL_PATH = re.compile(rf"/models/([^/]+)({'|'.join((*map(re.escape, ROUTES_OF_A_MODEL), *PAGES))})")
@@ -69,7 +70,8 @@ class FastPath:
             raise body_too_large(self._max_body)
         if length.isdecimal() and len(body) < int(length):
             raise body_incomplete(len(body), length)
-        return _expand(body, self._max_body) if environ.pop("HTTP_CONTENT_ENCODING", PLAIN).lower() == GZIP else body
+        coding = environ.pop("HTTP_CONTENT_ENCODING", PLAIN).lower()
+        return body if coding == PLAIN else _expand(body, coding, self._max_body)
 
 
 def _split_path(path: str) -> tuple[str, str, str | None]:
@@ -80,18 +82,28 @@ def _split_path(path: str) -> tuple[str, str, str | None]:
     return (match[1], match[2], None) if match else ("", UNKNOWN, None)
 
 
-def _expand(body: bytes, max_body: int) -> bytes:
-    """Return what a gzip body contains, at most `max_body` bytes. Raises RequestError."""
-    decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: with the header of gzip
+def _expand(body: bytes, coding: str, max_body: int) -> bytes:
+    """Return what a compressed body contains, at most `max_body` bytes. Raises RequestError."""
     try:
-        content = decoder.decompress(body, max_body + 1)
-    except zlib.error as error:
-        raise RequestError(HTTPStatus.BAD_REQUEST, f"The request body is not valid gzip: {error}.") from error
+        content = (_read_gzip if coding == GZIP else _read_zstd)(body, max_body + 1)
+    except (zlib.error, OSError, ValueError) as error:
+        raise RequestError(HTTPStatus.BAD_REQUEST, f"The request body is not valid {coding}: {error}.") from error
     if len(content) > max_body:
         raise body_too_large(max_body)
-    if not decoder.eof or decoder.unused_data:
-        fault = "has data after its end" if decoder.eof else "is incomplete"
-        raise RequestError(HTTPStatus.BAD_REQUEST, f"The request body is not valid gzip: it {fault}.")
+    return content
+
+
+def _read_gzip(body: bytes, limit: int) -> bytes:
+    decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: with the header of gzip
+    content = decoder.decompress(body, limit)
+    if len(content) < limit and (not decoder.eof or decoder.unused_data):
+        raise ValueError("it has data after its end" if decoder.eof else "it is incomplete")
+    return content
+
+
+def _read_zstd(body: bytes, limit: int) -> bytes:
+    arrow = load_pyarrow(f"Content-Encoding {ZSTD}")
+    content: bytes = arrow.CompressedInputStream(arrow.BufferReader(body), ZSTD).read(limit)
     return content
 
 
@@ -120,7 +132,7 @@ def _require_acceptable(environ: Environ) -> None:
         raise environ[REJECTION]
     if "HTTP_HOST" not in environ and environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
         raise RequestError(HTTPStatus.BAD_REQUEST, "The Host header is missing. HTTP/1.1 requires it.")
-    for header, known in (("Content-Encoding", (PLAIN, GZIP)), ("Transfer-Encoding", ("chunked",))):
+    for header, known in (("Content-Encoding", CODINGS), ("Transfer-Encoding", ("chunked",))):
         coding = environ.get(f"HTTP_{header.upper().replace('-', '_')}", known[0])
         if coding.lower() not in known:
             detail = f"{header} must be {' or '.join(known)} (got {coding:.40})."

@@ -11,6 +11,7 @@ from server.api.prediction import FAST_ROUTES
 from server.core.errors import INFERENCE_ROUTES
 from server.inference_protocol.metadata import BASE_VALUE, CONTRIBUTIONS
 from server.transport.fast_path import Environ
+from server.validation.request_body import ARROW
 
 MAX_REQUEST_BYTES = 16_384
 MAX_HEAD_BYTES = 4000
@@ -50,6 +51,8 @@ def parse_request(data: bytes) -> Environ | None:
     length = fields.get("CONTENT_LENGTH", "")
     total = end + len(HEADER_END) + int(length) if length.isdecimal() and len(length) < 10 else MAX_REQUEST_BYTES + 1
     if len(data) > total or total > MAX_REQUEST_BYTES:
+        return None
+    if fields.get("CONTENT_TYPE", "").startswith(ARROW):  # imports pyarrow, which takes too long for the event loop
         return None
     if "HTTP_HOST" not in fields or BODY_HEADERS & fields.keys() or len(SCHEME_HEADERS & fields.keys()) > 1:
         return None

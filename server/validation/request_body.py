@@ -20,7 +20,11 @@ from werkzeug.http import parse_options_header
 from housing.schema.column import Column
 from server.core.errors import RequestError, raise_unprocessable
 
-JSON, CSV = "application/json", "text/csv"
+JSON, CSV, ARROW = "application/json", "text/csv", "application/vnd.apache.arrow.stream"
+HINTS = {
+    CSV: " Send CSV to /invocations.",
+    "application/vnd.apache.parquet": f" Reading Parquet takes memory without a limit. Send an Arrow stream: {ARROW}.",
+}
 INVOCATION_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 MLFLOW_KEYS = {*INVOCATION_FORMATS, "params"}
 MISSING_CELLS = {  # what pandas reads as missing
@@ -228,8 +232,7 @@ def require_media_type(content_type: str, *allowed: str) -> str:
     media_type, parameters = parse_options_header(content_type)
     media_type = media_type.lower()
     if media_type not in allowed:
-        hint = " Send CSV to /invocations." if media_type == CSV else ""
-        detail = f"Content-Type must be {' or '.join(allowed)} (got {media_type or 'none'}).{hint}"
+        detail = f"Content-Type must be {' or '.join(allowed)} (got {media_type or 'none'}).{HINTS.get(media_type, '')}"
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
     charset = parameters.get("charset", "utf-8")
     if charset.lower() not in ("utf-8", "utf8"):

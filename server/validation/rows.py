@@ -1,5 +1,6 @@
 """Row validation: valid rows are checked and encoded column by column; Marshmallow names the errors of invalid rows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from itertools import chain
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from marshmallow import Schema as RowSchema
 from marshmallow import ValidationError
+from numpy.typing import NDArray
 
 from housing.core.errors import Violation
 from housing.schema.column import MISSING, Column, Matrix, Vector
@@ -16,10 +18,12 @@ from housing.schema.table_schema import Schema
 from server.core.errors import RequestError
 from server.validation.marshmallow_schema import UNKNOWN, make_row_schema
 from server.validation.rejected_values import DUPLICATE, RejectedValues
-from server.validation.request_body import Rows
+from server.validation.request_body import Rows, conform
 
 MAX_ERRORS = 100
 NUMERIC_TYPES, LIST_TYPES = {int, float}, {list, tuple}
+
+Values = list[Any] | NDArray[Any]  # of a column
 
 
 class RowValidator:
@@ -57,8 +61,21 @@ class RowValidator:
         texts = {name: [row[index] for row in rows] for index, name in self._schema.texts.names.items()}
         return self._schema.texts.add(matrix, texts, self._schema.projections)
 
-    def try_encode_numbers(self, columns: Mapping[str, Any]) -> Matrix | None:
-        """Return columns of numbers (lists with None for a missing one, or arrays) as a matrix, or None if any is invalid."""
+    def encode_columns(self, columns: Mapping[str, Values], are_numbers: bool, lenient: bool = False) -> tuple[Rows, Matrix]:
+        """Return columns as rows, as the prediction log holds them, and as a matrix. Raises RequestError, as `encode` does.
+
+        In numbers, None or NaN is a missing value. If `lenient`, the rows are read as MLflow reads them.
+        """
+        matrix = self._try_encode_numbers(columns) if are_numbers else None
+        if matrix is not None:
+            return Rows(self.column_names, matrix, 0), matrix  # type: ignore[arg-type]  # the log writes a matrix as lists
+        by_name = {column.name: column for column in self._schema.features}
+        values = [_list_values(values, by_name.get(name)) for name, values in columns.items()]
+        rows = Rows(list(columns), list(zip(*values, strict=True)), 0)
+        rows = conform(rows, self._schema.features) if lenient else rows
+        return rows, self.encode(rows)
+
+    def _try_encode_numbers(self, columns: Mapping[str, Values]) -> Matrix | None:
         if not all(column.is_number for column in self._schema.features) or columns.keys() != set(self.column_names):
             return None
         try:
@@ -170,7 +187,8 @@ class RowValidator:
         return Rows(names, [[row.get(name) for name in names] for row in payload.rows], payload.extra_keys)
 
     def _raise_errors(self, payload: Rows) -> None:
-        self._raise_column_errors(payload)
+        if payload.columns is not None:
+            self.require_columns(payload.columns)
         violations: list[Violation] = []
         for row, values in enumerate(payload.rows):
             violations += self._row_violations(row, payload.columns, values)
@@ -178,10 +196,9 @@ class RowValidator:
                 break
         self._count_and_raise(violations)
 
-    def _raise_column_errors(self, payload: Rows) -> None:
-        if payload.columns is None:
-            return
-        names = [str(name) for name in payload.columns]
+    def require_columns(self, columns: Sequence[Any]) -> None:
+        """Raise RequestError unless the names are those of a table of this schema."""
+        names = [str(name) for name in columns]
         needed = [name for name in self.column_names if name not in self._nullable]
         violations = [Violation(None, name, MISSING) for name in needed if name not in names]
         violations += [Violation(None, name, UNKNOWN) for name in names if name not in (*self.column_names, *self._unused)]
@@ -206,6 +223,18 @@ class RowValidator:
             messages: dict[str, list[str]] = error.normalized_messages()  # type: ignore[no-untyped-call]
             return [Violation(row, None if name == "_schema" else name, reasons[0]) for name, reasons in messages.items()]
         return []
+
+
+def _list_values(values: Values, column: Column | None) -> list[Any]:
+    """Return the values of a column as `/predict` takes them: NaN is a missing value, and 0 and 1 of a matrix are booleans."""
+    listed = (
+        values
+        if isinstance(values, list)
+        else [None if isinstance(value, float) and math.isnan(value) else value for value in values.tolist()]
+    )
+    if column is not None and column.type == "bool":
+        return [bool(value) if type(value) in (int, float) and value in (0, 1) else value for value in listed]
+    return listed
 
 
 def _json_types(column: Column) -> set[type]:

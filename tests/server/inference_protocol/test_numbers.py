@@ -5,6 +5,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import orjson
+import pyarrow as pa
 import pytest
 
 from housing.bundle.bundle import Bundle
@@ -13,11 +15,12 @@ from housing.data.split import split
 from housing.serving import publishing
 from housing.training.build import BuildSettings, build
 from server.api.auth import Access
-from server.api.prediction import PredictionApi, PredictionRequest, PredictionResponse
+from server.api.prediction import FAST_ROUTES, PredictionApi, PredictionRequest, PredictionResponse, Reader
+from server.api.row_reader import RowReader
 from server.inference_protocol.inference import INFER_ROUTE, TensorReader
 from server.metrics.model_metrics import ModelMetrics
 from server.models.served_models import ServedModels
-from server.validation.request_body import JSON
+from server.validation.request_body import ARROW, JSON
 from tests.support.server import model_list
 from tests.support.tables import config, rentals_frame
 
@@ -51,7 +54,8 @@ def api(bundle: Bundle, log: list[dict[str, Any]], tmp_path_factory: pytest.Temp
         folder / "releases", "1-run", folder / "bundle", {"model": "numbers", "version": "1", "alias": "a", "mlflow": "3"}
     )
     current = ServedModels(model_list(folder / "releases", "numbers"), 1e9, partial(ModelMetrics, folder, 0))
-    readers = {INFER_ROUTE: TensorReader(10, lambda *_: pytest.fail("nobody requested an explanation"))}
+    tensors = TensorReader(10, lambda *_: pytest.fail("nobody requested an explanation"))
+    readers: dict[str, Reader] = {INFER_ROUTE: tensors, **dict.fromkeys(FAST_ROUTES, RowReader(10))}
     return PredictionApi(current, Access([], 0), readers, lambda: "id", log.append, lambda _: None)
 
 
@@ -109,3 +113,18 @@ def test_too_many_rows_are_refused(api: PredictionApi) -> None:
     matrix = {"name": "x", "shape": [11, 3], "datatype": "FP64", "parameters": {"binary_data_size": 264}}
     response = infer(api, [matrix], np.ones((11, 3)).tobytes())
     assert (response.status, json.loads(response.body)["error"]) == (413, "The request must have at most 10 rows (got 11).")
+
+
+def test_a_stream_of_numbers_is_predicted_and_logged_like_json(api: PredictionApi, log: list[dict[str, Any]]) -> None:
+    columns = [pa.array(values, pa.float64(), from_pandas=True) for values in ROWS.T]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, pa.schema([(name, pa.float64()) for name in NUMBERS])) as writer:
+        writer.write_table(pa.table(columns, NUMBERS))
+    text = json.dumps({"columns": NUMBERS, "rows": [[*map(float, row[:2]), with_null(row)[2]] for row in ROWS]}).encode()
+    answers = [
+        api.handle(PredictionRequest("/predict", media_type, "", None, body))
+        for media_type, body in ((JSON, text), (ARROW, sink.getvalue().to_pybytes()))
+    ]
+    assert (answers[0].status, answers[0].body) == (200, answers[1].body)
+    plain, arrow = (json.loads(orjson.dumps(entry["rows"], option=orjson.OPT_SERIALIZE_NUMPY)) for entry in log[-2:])
+    assert plain == arrow

@@ -5,10 +5,13 @@ import http.client
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.support.raw_client import new, request
@@ -16,6 +19,8 @@ from tests.support.server import Server
 from tests.support.tables import FLAT
 
 N_BYTES = 30_000_000  # above every buffer of the system
+Compress = Callable[[bytes], bytes]
+COMPRESS: dict[str, Compress] = {"gzip": gzip.compress, "zstd": partial(pa.compress, codec="zstd", asbytes=True)}
 DETAIL = "The request body must have at most 4000000 bytes (serve.max_body)."
 NODE = f"""
 const body = "x".repeat({N_BYTES})
@@ -87,11 +92,12 @@ def tensor(name: str, value: Any) -> dict[str, Any]:
 
 
 @ROUTES
-def test_a_gzip_body_is_answered_like_its_content(rentals_server: Server, route: str) -> None:
+@pytest.mark.parametrize("coding", list(COMPRESS))
+def test_a_compressed_body_is_answered_like_its_content(rentals_server: Server, route: str, coding: str) -> None:
     body = json.dumps(rows_for(route)).encode()
     plain = rentals_server.ask(route, body)
     assert plain.status == 200
-    answer = rentals_server.ask(route, gzip.compress(body), Content_Encoding="GZIP")
+    answer = rentals_server.ask(route, COMPRESS[coding](body), Content_Encoding=coding.upper())
     assert (answer.status, without_id(answer.json)) == (200, without_id(plain.json))
 
 
@@ -101,27 +107,35 @@ def without_id(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 @ROUTES
+@pytest.mark.parametrize("coding", list(COMPRESS))
 @pytest.mark.parametrize(
-    ("body", "status", "detail"),
+    ("make", "status", "detail"),
     [
-        (b"{}", 400, "not valid gzip: "),
-        (gzip.compress(b"{}")[:-3], 400, "not valid gzip: it is incomplete"),
-        (gzip.compress(b"{}") * 2, 400, "not valid gzip: it has data after its end"),
-        (gzip.compress(b" " * N_BYTES, 9), 413, "at most"),  # a few thousand bytes are sent
+        (lambda _: b"{}", 400, "not valid {}: "),
+        (lambda pack: pack(b"{}")[:-3], 400, "not valid {}: "),
+        (lambda pack: pack(b"{}") + b"{}", 400, "not valid {}: "),
+        (lambda pack: pack(b" " * N_BYTES), 413, "at most"),  # a few thousand bytes are sent
     ],
-    ids=["plain", "incomplete", "two", "bomb"],
+    ids=["plain", "incomplete", "more", "bomb"],
 )
-def test_a_faulty_gzip_body_is_refused(rentals_server: Server, route: str, body: bytes, status: int, detail: str) -> None:
-    answer = rentals_server.ask(route, body, Content_Encoding="gzip")
+def test_a_faulty_compressed_body_is_refused(
+    rentals_server: Server,
+    route: str,
+    coding: str,
+    make: Callable[[Compress], bytes],
+    status: int,
+    detail: str,
+) -> None:
+    answer = rentals_server.ask(route, make(COMPRESS[coding]), Content_Encoding=coding)
     assert answer.status == status
-    assert detail in answer.text
+    assert detail.format(coding) in answer.text
 
 
 @ROUTES
 def test_another_compression_gets_415(rentals_server: Server, route: str) -> None:
     answer = rentals_server.ask(route, b"{}", Content_Encoding="br")
     assert answer.status == 415
-    assert "Content-Encoding must be identity or gzip (got br)" in answer.text
+    assert "Content-Encoding must be identity or gzip or zstd (got br)" in answer.text
 
 
 def test_a_compressed_transfer_gets_415(rentals_server: Server) -> None:
