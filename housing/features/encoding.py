@@ -90,12 +90,13 @@ class Encoder:
         Learn the medians of numbers and derived columns, 0 for a column without any value, and the numbers of levels. `derived`
         returns the derived columns of a slice of the rows.
         """
-        weight = np.ones(len(target)) if weight is None else weight
         if self.impute:
             whole = derived(slice(None))
             derived = partial(_select, whole)
-            columns = np.hstack([matrix[:, self.numbers], *self._date_parts(matrix), *whole])
-            self.arrays["medians"] = np.array([weighted_median(column, weight) for column in columns.T])
+            columns = np.hstack([matrix[:, self.numbers], *self._date_parts(matrix), *whole]).T
+            medians = map(median, columns) if weight is None else (weighted_median(column, weight) for column in columns)
+            self.arrays["medians"] = np.array(list(medians))
+        weight = np.ones(len(target)) if weight is None else weight
         encoded = []
         for index, n_levels in zip(self.many_levels, self._n_levels.tolist(), strict=True):
             self.arrays[f"level_values_{index}"] = self.encoding.level_values(matrix[:, index], target, weight, n_levels)

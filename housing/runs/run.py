@@ -40,6 +40,7 @@ from housing.tracking.lineage import DatasetVersion
 from housing.tracking.runs import Run, RunRecord
 from housing.tracking.store import Store
 from housing.training.build import BuildSettings, build, describe_weights
+from housing.training.estimators import AUTO
 from housing.training.holdout import HoldoutPredictions
 from housing.training.metrics import as_loss
 from housing.training.ranking_metric import RankingMetric
@@ -171,6 +172,8 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
         tags |= {**tracking_tags.key_tag(key), tracking_tags.DATA: table.fingerprint, tracking_tags.SPLIT: parts.fingerprint()}
         tags |= _engine_tags(table, parts)
         tags[tracking_tags.COLUMNS] = table.schema.interface_hash()
+        if cfg.target.transform != AUTO:
+            tags[tracking_tags.TRANSFORM] = str(cfg.target.transform)
         if parts.fitted_until is not None:
             tags[tracking_tags.FITTED_UNTIL] = repr(parts.fitted_until)
         with store.runs.start(cfg.experiment_name, name, tags) as tracked_run:
@@ -250,7 +253,7 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started:
 
         bundle, metrics = build(BuildSettings.from_config(cfg), table, parts, tracked_run.id, on_fold, on_round, on_fit)
     bundle.write(job.folder / BUNDLE)
-    tracked_run.log(metrics=metrics, tags=_choice_tags(bundle))
+    tracked_run.log(metrics=metrics, tags=_choice_tags(bundle, cfg.target.transform))
     if job.is_standalone or cfg.log_model == "all":
         log_bundle(tracked_run, job.folder, bundle)
     if job.is_standalone and cfg.figures:
@@ -262,10 +265,10 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started:
     return metrics
 
 
-def _choice_tags(bundle: Bundle) -> dict[str, str]:
-    """Return tags of what the run chose on its validation rows."""
-    method = bundle.card["encoding"]["method"]
-    tags = {tracking_tags.TRANSFORM: bundle.card["target"]["transform"]}
+def _choice_tags(bundle: Bundle, transform: str) -> dict[str, str]:
+    """Return tags of what the run chose on its validation rows. A `transform` that its config chose is a tag already."""
+    method, chosen = bundle.card["encoding"]["method"], bundle.card["target"]["transform"]
+    tags = {} if chosen == transform else {tracking_tags.TRANSFORM: chosen}
     if method is not None:
         tags[tracking_tags.ENCODING] = method
     if bundle.card["distillation"] is not None:

@@ -8,10 +8,12 @@ from housing.core.files import atomic_write
 from housing.plots.html import write_page
 from housing.runs.outcome import Outcome
 from housing.sweeps import figures as sweep_figures
+from housing.sweeps.job_table import job_table
 from housing.sweeps.ranking import Ranking
 
 CSV_FILE, PAGE_FILE = "leaderboard.csv", "leaderboard.html"
-MAX_JOBS = 200  # jobs in the page's table
+MAX_ROWS = 200  # rows of the page's table at first: a browser needs a second for 5,000
+MAX_REASONS = 50  # most frequent reasons of failures in the page
 
 
 def write(ranking: Ranking, folder: Path, figures: bool) -> list[Path]:
@@ -45,4 +47,5 @@ def _write_table(ranking: Ranking, path: Path) -> Path:
 
 def _write_page(ranking: Ranking, path: Path, figures: bool) -> Path:
     drawn = sweep_figures.draw(ranking) if figures and not ranking.group_note else []
-    return write_page(PAGE_FILE, path, ranking=ranking, figures=drawn, max_jobs=MAX_JOBS)
+    values = {"ranking": ranking, "table": job_table(ranking), "figures": drawn}
+    return write_page(PAGE_FILE, path, **values, max_rows=MAX_ROWS, max_reasons=MAX_REASONS)

@@ -49,9 +49,9 @@ def exit_if_terminated() -> None:
 
 def _require_jobs() -> None:
     """Exit with an error if Hydra made no job from a sweep's command line, which it does not report itself."""
-    from housing.sweeps.sweep import Sweep, read_outcomes
+    from housing.sweeps.sweep import Sweep, has_outcomes
 
-    if Sweep.current is not None and not read_outcomes(Sweep.current.folder):
+    if Sweep.current is not None and not has_outcomes(Sweep.current.folder):
         sys.exit("error: The sweep is empty: an override expands to no values (for example range(5,5)).")
 
 

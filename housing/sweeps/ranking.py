@@ -1,6 +1,7 @@
 """Ranking of a sweep's jobs: best first, with the varied parameters, the Pareto set and the reasons of failures."""
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -118,8 +119,8 @@ class Ranking:
         if len(self.objectives) == 1:
             return set()
         groups = ([self.outcomes[index] for index in group] for group in self.groups)
-        optimal = [member for group in groups for member in pareto_optimal(group, self.objectives)]
-        return {index for index, outcome in enumerate(self.outcomes) if any(outcome is member for member in optimal)}
+        optimal = {id(member) for group in groups for member in pareto_optimal(group, self.objectives)}
+        return {index for index, outcome in enumerate(self.outcomes) if id(outcome) in optimal}
 
     @cached_property
     def failures(self) -> list[tuple[str, str, list[int]]]:
@@ -157,18 +158,16 @@ def pareto_optimal(outcomes: Sequence[Outcome], objectives: Sequence[str]) -> li
     An outcome dominates another if it is at least as good in every objective and better in one.
     """
     scores = {
-        index: [as_loss(name, outcome.metrics[name]) for name in objectives]
+        index: tuple(as_loss(name, outcome.metrics[name]) for name in objectives)
         for index, outcome in enumerate(outcomes)
         if outcome.status == "FINISHED"
     }
-
-    def is_dominated(candidate: list[float]) -> bool:
-        return any(
-            other != candidate and all(score <= own_score for score, own_score in zip(other, candidate, strict=True))
-            for other in scores.values()
-        )
-
-    return [outcomes[index] for index, values in scores.items() if not is_dominated(values)]
+    front: list[tuple[float, ...]] = []
+    for values in sorted(set(scores.values())):  # what dominates another comes before it, so the front alone has to be compared
+        if not any(all(map(operator.le, member, values)) for member in front):
+            front.append(values)
+    optimal = set(front)
+    return [outcomes[index] for index, values in scores.items() if values in optimal]
 
 
 def best_outcomes(outcomes: list[Outcome], metric: str) -> list[Outcome]:

@@ -29,7 +29,8 @@ from housing.runs.pruning import SEARCH_FILE, resume_trial
 from housing.runs.run import STOP_FILE
 from housing.runs.run_key import run_key
 from housing.streaming.loading import load
-from housing.sweeps.sweep import COMPLETED, Sweep
+from housing.sweeps.progress import COMPLETED
+from housing.sweeps.sweep import Sweep
 from housing.training.metrics import COST_METRICS, SCORES, as_loss
 
 if TYPE_CHECKING:

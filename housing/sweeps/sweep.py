@@ -33,6 +33,7 @@ from housing.runs.run import BUNDLE, FIGURES, HOLDOUT, log_bundle, write_stop_fi
 from housing.streaming.loading import load
 from housing.sweeps import leaderboard, printing
 from housing.sweeps.live_view import LiveView
+from housing.sweeps.progress import COMPLETED, SweepProgress
 from housing.sweeps.ranking import Ranking, best_outcomes, best_run_id
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
@@ -41,7 +42,6 @@ from housing.tracking.store import Store
 from housing.training.holdout import HoldoutPredictions
 
 JOBS_FILE = "jobs.json"
-COMPLETED = ("FINISHED", "PRUNED")  # statuses of a job in a complete sweep
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class Sweep(Callback):
     metric: str
     store: Store
     run: Run
+    progress: SweepProgress
     live_view: LiveView
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,7 +114,7 @@ class Sweep(Callback):
         try:
             with config_errors(config):
                 self.settings, self.metric = SweepSettings.from_config(config), config.metric
-            if next(self.folder.glob(f"*/{OUTCOME_FILE}"), None) is not None:
+            if has_outcomes(self.folder):
                 sys.exit(f"error: {self.folder} already holds a sweep. Choose another hydra.sweep.dir.")
             self.store = tracking_store.connect(config.mlflow, create=True)
             n_closed = self.store.runs.close_dead(self.settings.experiment)
@@ -123,14 +124,15 @@ class Sweep(Callback):
         if n_closed:
             show(f"Closed {n_closed} unfinished runs of processes that no longer exist (status KILLED).")
         os.environ[SWEEP_RUN] = self.run.id
-        self.live_view = LiveView(self.folder, self.metric)
+        self.progress = SweepProgress(self.folder, self.metric)
+        self.live_view = LiveView(self.progress)
         self.live_view.start()
         self.config = config
         Sweep.current = self
 
     def set_job_count(self, count: int, common_overrides: Collection[str] = ()) -> None:
         """Set the number of jobs, and the overrides that all jobs share."""
-        self.live_view.total_jobs, self.live_view.common_overrides = count, set(common_overrides)
+        self.progress.total_jobs, self.progress.common_overrides = count, set(common_overrides)
 
     def record_crash(self, number: int, overrides: list[str], reason: str, final: bool) -> None:
         """Record in folder and store that the process of a job has died; `final` if it will not be retried."""
@@ -177,7 +179,7 @@ class Sweep(Callback):
 
     def _finalize(self) -> bool:
         """Publish the results and return whether every expected job completed."""
-        outcomes, expected = read_outcomes(self.folder), self.live_view.total_jobs
+        outcomes, expected = read_outcomes(self.folder), self.progress.total_jobs
         self._write_jobs(outcomes)
         if outcomes:  # none if Hydra refused the command line
             self._publish_leaderboard(outcomes)
@@ -248,6 +250,11 @@ class Sweep(Callback):
 
 def _print_error(error: str) -> None:
     print(f"error: {error}\nFix the problem and run the same command again; finished jobs are reused.", file=sys.stderr)
+
+
+def has_outcomes(folder: Path) -> bool:
+    """Return whether a sweep's folder has a job that started."""
+    return next(folder.glob(f"*/{OUTCOME_FILE}"), None) is not None
 
 
 def read_outcomes(folder: Path) -> list[Outcome]:

@@ -17,6 +17,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from housing.core import processes
 from housing.core.errors import TrialPruned
@@ -70,6 +71,7 @@ class Run:
     heartbeat: Heartbeat
     id: str
     experiment_id: str
+    artifact_uri: str
 
     @property
     def link(self) -> str:
@@ -121,8 +123,9 @@ class Run:
         self.client.api.log_artifact(self.id, str(path))
 
     def log_directory(self, directory: Path, name: str | None = None) -> None:
-        """Log all files of a directory."""
-        self.client.api.log_artifacts(self.id, str(directory), name)
+        """Log all files of a directory. MLflow's client would first read the whole run, to learn its address."""
+        repository = get_artifact_repository(self.artifact_uri, tracking_uri=self.client.uri)
+        self.client.call_with_retry(repository.log_artifacts, str(directory), name)
 
     def log_dataset(self, dataset: DatasetVersion) -> None:
         """Log the dataset that the run uses."""
@@ -252,7 +255,7 @@ class Runs:
         return [self._record(run) for run in runs]
 
     def _run(self, run: MlflowRun) -> Run:
-        return Run(self._client, self._heartbeat, run.info.run_id, run.info.experiment_id)
+        return Run(self._client, self._heartbeat, run.info.run_id, run.info.experiment_id, run.info.artifact_uri)
 
     def _record(self, run: MlflowRun) -> RunRecord:
         started_at, ended_at = run.info.start_time, run.info.end_time

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -165,7 +166,7 @@ def fit(
     known = rows if validation is None else np.concatenate([rows, validation])
     settings = replace(settings, specs=_specs_to_fit(settings.specs, len(known), first))
     transforms = transforms_to_fit(settings if first is None else replace(settings, transform=first.transform), table, known)
-    with threadpool_limits(settings.n_threads or None):
+    with threadpool_limits(settings.n_threads) if settings.n_threads else nullcontext():  # it looks through all loaded libraries
         fitted = _fit_candidates(settings, _FitData(table, rows, validation, first, cache), transforms, on_round)
         models = [_assemble(settings, [candidates], transform) for transform, candidates in fitted.items()]
         rmse = {} if settings.transform != AUTO or validation is None else _rmse_by_transform(models, table, validation)

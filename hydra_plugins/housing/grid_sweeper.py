@@ -4,7 +4,7 @@ Hydra composes the whole config twice for each job, which takes 0.25 s with this
 same options differ only in values. They get copies of one composition, with their values set.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import cloudpickle
@@ -37,11 +37,14 @@ class CachedGridSweeper(BasicSweeper):
         jobs = [job for batch in self.overrides or [] for job in batch]
         if self.batch_index == 0:
             assert self.hydra_context is not None and self.config is not None  # Hydra has called `setup`
-            cast(CachingConfigLoader, self.hydra_context.config_loader).require_keys(self.config, jobs)
+            cast(CachingConfigLoader, self.hydra_context.config_loader).require_valid(self.config, jobs)
         if Sweep.current is not None and self.batch_index == 0:
             Sweep.current.set_job_count(len(jobs), set.intersection(*map(set, jobs)) if len(jobs) > 1 else ())
         batch: Sequence[Sequence[str]] = super().get_job_batch()
         return batch
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Do nothing: `require_valid` has checked all jobs. Hydra would compose the config of each once more."""
 
 
 class _SilentLauncher:
@@ -64,10 +67,11 @@ class CachingConfigLoader(ConfigLoaderImpl):
     def __init__(self, config_search_path: Any) -> None:
         super().__init__(config_search_path)
         self._compositions: dict[tuple[str | None, ...], bytes] = {}
+        self._parsed: dict[str, Override] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the cache when the loader is pickled for a job's process, which composes nothing."""
-        return {**self.__dict__, "_compositions": {}}
+        """Leave out the caches when the loader is pickled for a job's process, which composes nothing."""
+        return {**self.__dict__, "_compositions": {}, "_parsed": {}}
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Return the config of one job. It equals the config that Hydra's own loader composes."""
@@ -83,36 +87,31 @@ class CachingConfigLoader(ConfigLoaderImpl):
         OmegaConf.copy_cache(from_config=master_config, to_config=config)  # all jobs share one time stamp
         return config
 
-    def require_keys(self, master_config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
-        """Raise an error if a job sets a key that its config does not have. The error names the choices without the key.
+    def require_valid(self, master_config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
+        """Raise an error if the config of a job cannot be composed. Each value is tried once, not each combination of values.
 
-        Hydra's own error suggests to add the key, which no model would read.
+        If a config does not have a key, the error names the choices without it. Hydra's own error suggests to add the key, which
+        no model would read.
         """
-        changes: dict[tuple[str, ...], set[str]] = {}
+        changes: dict[tuple[str, ...], dict[str | None, Override]] = {}
         for job in jobs:
             _, values, options = self._parse(master_config, job)
-            changes.setdefault(tuple(options), set()).update(value.key_or_group for value in values)
-        choices: dict[str, dict[bool, set[str]]] = {}
-        for choice_options, keys in changes.items():
-            config = self._compose_cached(master_config, list(choice_options))
-            for key in keys:
-                group = key.partition(".")[0]
-                choice = f"{group}={config.hydra.runtime.choices.get(group, '')}"
-                choices.setdefault(key, {True: set(), False: set()})[_has_key(config, key)].add(choice)
-        for key, by_presence in choices.items():
-            if by_presence[False]:
-                message = f"{key} does not exist for {', '.join(sorted(by_presence[False]))}"
-                if not by_presence[True]:
-                    raise ConfigCompositionException(f"{message}. Check its spelling: --cfg job prints all keys.")
-                raise ConfigCompositionException(
-                    f"{message}, only for {', '.join(sorted(by_presence[True]))}. Run a sweep of its own for each."
-                )
+            changes.setdefault(tuple(options), {}).update({value.input_line: value for value in values})
+        _require_keys(
+            (self._compose_cached(master_config, list(choices)), {change.key_or_group for change in distinct.values()})
+            for choices, distinct in changes.items()
+        )
+        for choices, distinct in changes.items():
+            self._apply_overrides_to_config(list(distinct.values()), self._compose_cached(master_config, list(choices)))
 
     def _parse(self, master_config: DictConfig, job: Sequence[str]) -> tuple[list[Override], list[Override], list[str]]:
         """Return the overrides of a job: all, those that only set a value, and the others as text."""
-        overrides = OverridesParser.create().parse_overrides([*master_config.hydra.overrides.hydra, *job])
+        lines = [*master_config.hydra.overrides.hydra, *job]
+        new = [line for line in lines if line not in self._parsed]
+        self._parsed |= zip(new, OverridesParser.create().parse_overrides(new), strict=True)
+        overrides = [self._parsed[line] for line in lines]
         values = [override for override in overrides if self._is_value(override)]
-        return overrides, values, [str(override.input_line) for override in overrides if override not in values]
+        return overrides, values, [str(override.input_line) for override in overrides if not self._is_value(override)]
 
     def _is_value(self, override: Override) -> bool:
         """Return whether an override only sets a value, as `a.b=c` does. Options, additions and Hydra's keys need composing."""
@@ -127,6 +126,24 @@ class CachingConfigLoader(ConfigLoaderImpl):
             self._compositions[tuple(options)] = cloudpickle.dumps(composed)
         copied: DictConfig = cloudpickle.loads(self._compositions[tuple(options)])  # four times as fast as deepcopy
         return copied
+
+
+def _require_keys(configs: Iterable[tuple[DictConfig, set[str]]]) -> None:
+    """Raise an error if a config does not have a key that its jobs set."""
+    choices: dict[str, dict[bool, set[str]]] = {}
+    for config, keys in configs:
+        for key in keys:
+            group = key.partition(".")[0]
+            choice = f"{group}={config.hydra.runtime.choices.get(group, '')}"
+            choices.setdefault(key, {True: set(), False: set()})[_has_key(config, key)].add(choice)
+    for key, by_presence in choices.items():
+        if by_presence[False]:
+            message = f"{key} does not exist for {', '.join(sorted(by_presence[False]))}"
+            if not by_presence[True]:
+                raise ConfigCompositionException(f"{message}. Check its spelling: --cfg job prints all keys.")
+            raise ConfigCompositionException(
+                f"{message}, only for {', '.join(sorted(by_presence[True]))}. Run a sweep of its own for each."
+            )
 
 
 def _has_key(config: DictConfig, key: str) -> bool:

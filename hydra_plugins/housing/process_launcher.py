@@ -16,12 +16,14 @@ from typing import Any
 
 import cloudpickle
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 from pebble import ProcessExpired, ProcessPool
+
+from hydra_plugins.housing.job import run_pickled_job
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -170,13 +172,7 @@ _load_shared = lru_cache(maxsize=1)(cloudpickle.loads)  # each process loads it 
 
 def _run_job(shared: bytes, job: bytes) -> tuple[int, Any]:
     """Run one job and return its status with its value or error message: not every error can be pickled."""
-    (hydra_context, task_function), config = _load_shared(shared), cloudpickle.loads(job)
-    result = run_job(
-        hydra_context=hydra_context,
-        task_function=task_function,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
+    hydra_context, task_function = _load_shared(shared)
+    result = run_pickled_job(hydra_context, task_function, job)
     value = result._return_value  # pylint: disable=protected-access  # the public attribute raises the error
     return result.status.value, value if result.status == JobStatus.COMPLETED else f"{type(value).__name__}: {value}"

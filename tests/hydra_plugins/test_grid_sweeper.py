@@ -1,16 +1,18 @@
 """The grid sweeper: a config from the cache equals the config that Hydra composes."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from housing.core.config import CONF
-from hydra_plugins.housing.grid_sweeper import CachingConfigLoader
+from hydra_plugins.housing.grid_sweeper import CachedGridSweeper, CachingConfigLoader
 from tests.support.commands import command
 from tests.support.tables import RENTALS_SWEEP
 
@@ -58,3 +60,16 @@ def test_a_key_that_some_models_of_a_sweep_lack_is_refused_with_their_names(
 ) -> None:
     result = command(home, "housing.train", *RENTALS_SWEEP, *overrides)
     assert result.code == 1 and message in result.err and "+model" not in result.err
+
+
+def test_each_value_is_tried_once_before_the_first_job_and_no_job_is_composed_twice() -> None:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        basic_loader = GlobalHydra.instance().config_loader()
+        assert isinstance(basic_loader, ConfigLoaderImpl)
+        loader = CachingConfigLoader(basic_loader.get_search_path())
+        master = basic_loader.load_configuration("train", [], RunMode.MULTIRUN)
+        jobs = [[f"seed={seed}", f"max_rows={rows}"] for seed in range(40) for rows in range(1, 40)]
+        loader.require_valid(master, jobs)
+        with pytest.raises(ConfigCompositionException, match="seed.low"):
+            loader.require_valid(master, [*jobs, ["seed.low=1"]])
+    CachedGridSweeper.validate_batch_is_legal(cast(CachedGridSweeper, None), [["seed.low=1"]])  # nothing is composed

@@ -57,10 +57,11 @@ def titles(page: str) -> list[str]:
 def test_the_page_shows_table_and_figures_and_is_self_contained(tmp_path: Path) -> None:
     rows, page = write_and_read(searched(40), tmp_path)
     assert titles(page) == ["Jobs", "rmse of each job", "Parameter importance", "Slices", "Parallel coordinates"]
-    assert not re.findall(r"""(?:src|href)=["'](?!http://x/run|#)""", page) and "<script" not in page and "url(http" not in page
+    assert not re.findall(r"""(?:src|href)=["'](?!http://x/run|#)""", page) and "url(http" not in page
+    assert re.findall("<script.*?>", page) == ['<script type="application/json" id="data">', "<script>"]
     for figure in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         assert "nan" not in ET.tostring(ET.fromstring(figure), encoding="unicode").lower()
-    assert page.count("<tr>") + page.count("<tr ") == 41
+    assert len(re.findall(r"<tr[ >]", page)) == 41
     scores = [float(row["rmse"]) for row in rows]
     assert scores == sorted(scores) and rows[0]["rank"] == "1" and float(rows[0]["model.rate"]) > 0
 
@@ -83,7 +84,7 @@ def test_failures_are_grouped_by_their_reason_and_cannot_break_the_page(tmp_path
     failed = [Outcome([f"model.depth={depth}"], "FAILED", error=reason) for depth in (20, 21)]
     killed = Outcome(["model.depth=22"], "KILLED", error="The job's process was killed by SIGKILL.")
     rows, page = write_and_read([job(0.5, depth=2), *failed, killed, job(0.4, depth=3)], tmp_path)
-    assert "<script" not in page and page.count("&lt;script&gt;alert(1)") == 1
+    assert "<script>alert" not in page and page.count("&lt;script&gt;alert(1)") == 1
     assert re.search(r"<td>2</td><td class=\"text\">FAILED</td>", page) and "SIGKILL" in page
     assert [row["status"] for row in rows] == ["FINISHED", "FINISHED", "FAILED", "FAILED", "KILLED"]
     assert [row["rank"] for row in rows] == ["1", "2", "", "", ""]
@@ -121,7 +122,7 @@ def test_a_figure_needs_enough_jobs(outcomes: list[Outcome], expected: list[str]
 def test_the_page_of_a_large_sweep_stays_small(tmp_path: Path) -> None:
     rows, page = write_and_read(searched(5000), tmp_path)
     assert len(rows) == 5000 and len(page) < 3_000_000
-    assert "The best 200 of 5000 jobs" in page
+    assert "The best 200 of 5000 jobs" in page and len(re.findall(r"<tr[ >]", page)) == 201  # a browser without scripts
 
 
 def test_the_page_names_unit_direction_and_promote_command_and_numbers_from_1(tmp_path: Path) -> None:

@@ -2,33 +2,23 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Error, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Locator, Page, Route, expect
 
 from server.api.auth import PREDICT
+from tests.support.browser import running_browser
 from tests.support.server import Answer, Server, new_key, serving
 from tests.support.waiting import wait_for
-
-CHROMIUM = shutil.which("chromium")
-QUIET = (  # Chromium itself asks its maker's hosts for this and that
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
-    *("--disable-sync", "--disable-component-update"),
-)
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Yield a real browser."""
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine: apt-get install chromium")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+    with running_browser() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
