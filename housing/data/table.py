@@ -63,7 +63,7 @@ class Table:
     times
         The encoded values of the column with the role time, shape (rows,), or None without such a column.
     identifiers
-        The exact values of each column with the role key or group as bytes, None where a value is missing, shape (rows,).
+        The exact values of each column with the role key, group or audit as bytes, None where a value is missing, shape (rows,).
     texts
         The values of each feature that is a text, None where one is missing, shape (rows,).
     """
@@ -441,6 +441,16 @@ def key_bytes(column: Column, value: Value) -> bytes:
     if isinstance(value, int | np.integer) and abs(value) > MAX_INTEGER:
         return BIG_INTEGER_TAG + int(value).to_bytes(8, "little", signed=True)
     return struct.pack("<d", column.encode(value) + 0.0)  # one zero
+
+
+def read_key(column: Column, key: bytes) -> Value:
+    """Return the value that `key_bytes` wrote."""
+    start = len(TEXT_TAG)
+    if key.startswith(TEXT_TAG):
+        return key[start + 8 :].decode()
+    if key.startswith(BIG_INTEGER_TAG):
+        return int.from_bytes(key[start:], "little", signed=True)
+    return column.decode(struct.unpack("<d", key)[0])
 
 
 def read_frame(path: Path, schema: Schema, options: ReadOptions = PLAIN, suffix: str | None = None) -> pd.DataFrame:

@@ -16,9 +16,21 @@ from housing.data.table import Table
 from housing.evaluation.bootstrap import MIN_UNITS, bootstrap_interval
 from housing.evaluation.limitations import find_limitations
 from housing.evaluation.results import DistanceBand, Evaluation, HarderSplitResult, IntervalCoverage
-from housing.evaluation.slices import SliceSettings, compute_rmse, make_slices, quintiles, score_slices, select, slice_columns
+from housing.evaluation.slices import (
+    CONFIDENCE,
+    N_RESAMPLES,
+    SliceSettings,
+    audit_columns,
+    compute_rmse,
+    make_slices,
+    quintiles,
+    score_slices,
+    select,
+    slice_columns,
+)
 from housing.features.spatial_index import SpatialIndex
 from housing.schema.column import Vector
+from housing.schema.declaration import AUDIT
 from housing.streaming.streamed_table import StreamedTable
 from housing.training import estimators, fitting
 from housing.training.encoding_choice import choose_encoding
@@ -26,7 +38,6 @@ from housing.training.fitting import FitSettings
 from housing.training.metrics import score
 from housing.training.ranking_metric import RankingMetric
 
-N_RESAMPLES, CONFIDENCE = 1000, 0.95
 NOMINAL_COVERAGE = 0.9
 BAND_STEPS = (1.0, 2.0, 5.0)  # band edges in km, times each power of ten
 MIN_BAND_ROWS = 50  # a band of fewer rows is merged with the next
@@ -57,12 +68,14 @@ def evaluate(settings: EvaluationSettings, run_cfg: DictConfig, table: Table, pa
     if interval is None:
         n_units, unit_name = (len(actual), "test rows") if units is None else (units.count(), units.name)
         skipped.append(f"interval of the RMSE: needs at least {MIN_UNITS} {unit_name} (got {n_units:,})")
+    unread = {column.name for column in table.schema.columns if column.role == AUDIT} - {c.name for c in audit_columns(table)}
+    skipped += [f"groups of {name}: engine=stream does not read the column" for name in sorted(unread)]
     evaluation = Evaluation(
         rows=len(actual),
         scores=score(predicted, actual, weight),
         rmse_lower=lower,
         rmse_upper=upper,
-        slices=score_slices(make_slices(table, parts.test, settings.slices), predicted, actual, weight),
+        slices=score_slices(make_slices(table, parts.test, settings.slices), predicted, actual, weight, units),
         harder_splits=_evaluate_harder_splits(settings.harder_splits, run_cfg, table, parts, skipped),
         coverage=_interval_coverage(settings.slices, table, parts, bundle, skipped),
         limitations=[],

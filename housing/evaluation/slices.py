@@ -1,5 +1,6 @@
 """Slices of the test rows (regions, price bands, quintiles of columns, capped rows) and the model's error in each."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -9,15 +10,20 @@ from numpy.typing import NDArray
 
 from housing.core.errors import ConfigError
 from housing.data.split import Rows
-from housing.data.table import Table
+from housing.data.table import Table, read_key
+from housing.data.units import Units
+from housing.evaluation.bootstrap import bootstrap_interval
 from housing.features.landmarks import parse_coordinates
 from housing.features.rank_correlation import rank_correlations
 from housing.features.spatial_index import project_to_km
 from housing.schema.column import Column, Matrix, Vector
+from housing.schema.declaration import AUDIT
 
 MAX_RANKED_ROWS = 1_000_000  # of a larger table, as many rows, evenly spread, choose the column to slice by
 QUINTILES = (0.2, 0.4, 0.6, 0.8)
 REGION, TARGET_BAND, CAPPED = "region", "price band", "capped"
+MAX_GROUPS = 20  # of an audit column: the groups with most rows; the others are one slice
+N_RESAMPLES, CONFIDENCE = 1000, 0.95  # of the bootstrap intervals
 QUADRANTS = ("south-west", "south-east", "north-west", "north-east")
 
 
@@ -68,6 +74,10 @@ class SliceScore:
         Mean of predicted minus actual.
     ratio
         RMSE of the slice divided by the RMSE of all rows.
+    is_group
+        Whether the slice is a group of a column with the role audit.
+    rmse_lower, rmse_upper
+        95 % bootstrap interval of the RMSE of a group; None for other slices and for too few rows.
     """
 
     kind: str
@@ -76,27 +86,41 @@ class SliceScore:
     rmse: float
     mean_error: float
     ratio: float
+    is_group: bool = False
+    rmse_lower: float | None = None
+    rmse_upper: float | None = None
 
 
 @dataclass(frozen=True)
 class SliceMask:
-    """A slice of the rows; `mask` is True for the rows that belong to it."""
+    """A slice of the rows; `mask` is True for the rows that belong to it. See `SliceScore` for `is_group`."""
 
     kind: str
     name: str
     mask: NDArray[np.bool_]
+    is_group: bool = False
 
 
-def score_slices(slices: list[SliceMask], predicted: Vector, actual: Vector, weight: Vector | None) -> list[SliceScore]:
-    """Score predictions in each slice of their rows."""
+def score_slices(
+    slices: list[SliceMask], predicted: Vector, actual: Vector, weight: Vector | None, units: Units | None = None
+) -> list[SliceScore]:
+    """Score predictions in each slice of their rows. `units` are those of the rows, or None if each row is one."""
     error = predicted - actual
     overall = compute_rmse(error, weight)
-    return [_score_slice(slice_, error[slice_.mask], select(weight, slice_.mask), overall) for slice_ in slices]
+    return [_score_slice(slice_, error, weight, units, overall) for slice_ in slices]
 
 
-def _score_slice(slice_: SliceMask, error: Vector, weight: Vector | None, overall: float) -> SliceScore:
+def _score_slice(
+    slice_: SliceMask, all_errors: Vector, all_weights: Vector | None, units: Units | None, overall: float
+) -> SliceScore:
+    error, weight = all_errors[slice_.mask], select(all_weights, slice_.mask)
     rmse, mean_error = compute_rmse(error, weight), float(np.average(error, weights=weight))
-    return SliceScore(slice_.kind, slice_.name, len(error), rmse, mean_error, rmse / overall if overall else 1.0)
+    lower, upper = None, None
+    if slice_.is_group:  # only these: an interval of all rows takes 20 s for a million of them
+        own_units = None if units is None else units.take(np.flatnonzero(slice_.mask))
+        lower, upper = bootstrap_interval(error, "rmse", CONFIDENCE, N_RESAMPLES, 0, own_units, weight) or (None, None)
+    ratio = rmse / overall if overall else 1.0
+    return SliceScore(slice_.kind, slice_.name, len(error), rmse, mean_error, ratio, slice_.is_group, lower, upper)
 
 
 def compute_rmse(error: Vector, weight: Vector | None) -> float:
@@ -110,7 +134,7 @@ def select(weight: Vector | None, rows: Any) -> Vector | None:
 
 
 def make_slices(table: Table, rows: Rows, settings: SliceSettings) -> list[SliceMask]:
-    """Slice rows by region, target band, columns and caps.
+    """Slice rows by region, target band, columns, groups of audit columns and caps.
 
     A kind that would put all rows into a single slice is omitted.
     """
@@ -120,8 +144,28 @@ def make_slices(table: Table, rows: Rows, settings: SliceSettings) -> list[Slice
         _region_slices(table, matrix, settings.landmarks),
         _quintile_slices(TARGET_BAND, actual),
         *(_column_slices(table.schema.features[column], matrix[:, column]) for column in columns),
+        *(_group_slices(column, table.identifiers[column.name][rows]) for column in audit_columns(table)),
     ]
     return [slice_ for kind in kinds if len(kind) > 1 for slice_ in kind] + _capped_slices(table.schema.target, actual)
+
+
+def audit_columns(table: Table) -> list[Column]:
+    """Return the columns with the role audit whose values the table has: engine=stream does not read them."""
+    return [column for column in table.schema.columns if column.role == AUDIT and column.name in table.identifiers]
+
+
+def _group_slices(column: Column, keys: NDArray[np.object_]) -> list[SliceMask]:
+    """Return a slice for each group, the largest first, or for each quintile of a number with many values."""
+    values = [None if key is None else read_key(column, key) for key in keys.tolist()]
+    counts = Counter(value for value in values if value is not None)
+    if column.is_number and len(counts) > MAX_GROUPS:
+        numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        return [SliceMask(column.name, name, mask, is_group=True) for name, mask in quintiles(numbers)]
+    names = {value: str(value) for value, _ in counts.most_common(MAX_GROUPS)}
+    others = f"(other, {len(counts) - len(names):,} groups)"
+    labels = np.array(["missing" if value is None else names.get(value, others) for value in values], dtype=np.object_)
+    masks = {name: labels == name for name in [*names.values(), others, "missing"]}
+    return [SliceMask(column.name, name, mask, is_group=True) for name, mask in masks.items() if mask.any()]
 
 
 def slice_columns(table: Table, settings: SliceSettings) -> list[str]:

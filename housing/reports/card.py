@@ -22,6 +22,7 @@ from housing.plots.html import write_page
 from housing.reports.markdown import to_markdown
 from housing.reports.page import TEMPLATE, HtmlTable, Page, Section
 from housing.reports.run_data import latest_decision
+from housing.reports.slice_tables import GROUPS_TEXT, group_tables, slice_table
 from housing.runs.past_run import PastRun
 from housing.schema.column import Column
 from housing.tracking import store as tracking
@@ -274,11 +275,8 @@ def _slices(data: CardData) -> Section:
     title = "Quantitative analyses by slice (Mitchell: quantitative analyses; Annex IV 3)"
     if data.evaluation is None:
         return Section(title, f"{UNKNOWN.capitalize()}: no full evaluation was made.")
-    rows = [
-        (score.kind, score.name, f"{score.rows:,}", f"{score.rmse:.4f}", f"{score.ratio:.2f}", f"{score.mean_error:+.4f}")
-        for score in data.evaluation.slices
-    ]
-    return Section(title, tables=[HtmlTable(("slice", "", "rows", "RMSE", "RMSE / all rows", "mean error"), rows, 2)])
+    groups = group_tables(data.evaluation.slices)
+    return Section(title, GROUPS_TEXT if groups else "", tables=[*groups, slice_table(data.evaluation.slices)])
 
 
 def _caveats(data: CardData) -> Section:

@@ -101,4 +101,4 @@ def prediction_differences(first: RunData, other: RunData, colour: str) -> list[
 
 def score_run_slices(run: RunData) -> list[SliceScore]:
     """Score the validation rows of a run by slice."""
-    return score_slices(run.slices, run.predictions, run.actual, run.weight)
+    return score_slices(run.slices, run.predictions, run.actual, run.weight, run.parts.units_of(run.holdout.rows))

@@ -1,7 +1,5 @@
 """The page of one run."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
@@ -12,16 +10,19 @@ from housing.evaluation.contributions import explain
 from housing.evaluation.evaluate import NOMINAL_COVERAGE
 from housing.evaluation.limitations import RULES
 from housing.evaluation.results import Evaluation
-from housing.evaluation.slices import SliceScore, compute_rmse
+from housing.evaluation.slices import compute_rmse
 from housing.reports import comparison_figures, map_figures, run_figures
 from housing.reports.comparison_page import flatten_rows
 from housing.reports.page import HtmlTable, Page, Section
 from housing.reports.run_data import RunData
+from housing.reports.slice_tables import GROUPS_TEXT, group_tables, slice_table
 from housing.tracking import tags
 from housing.training import fitting
 from housing.training.encoding_choice import choose_encoding
 from housing.training.fitting import FitSettings
 from housing.training.ranking_metric import RankingMetric
+
+FOLDED = "Show the slices as a table"
 
 N_EXPLAINED_ROWS = 1000  # test rows
 
@@ -124,20 +125,10 @@ def _slices_section(run: RunData) -> Section:
     scored = comparison_figures.score_run_slices(run)
     figure = run_figures.errors_by_slice([run.label], [scored], [run.rmse], run.rows_description)
     text = "Bands of the target: any imperfect model predicts too high in the lowest band and too low in the highest."
-    return Section("Errors by slice", text, figures=[figure], tables=[_slice_table(scored)])
-
-
-def _slice_table(scored: Sequence[SliceScore]) -> HtmlTable:
-    rows = [
-        (slice_.kind, slice_.name, f"{slice_.rows:,}", f"{slice_.rmse:.4f}", f"{slice_.ratio:.2f}", f"{slice_.mean_error:+.4f}")
-        for slice_ in scored
-    ]
-    return HtmlTable(
-        ("slice", "", "rows", "RMSE", "RMSE / all rows", "mean error"),
-        rows,
-        n_text_columns=2,
-        summary="Show the slices as a table",
-    )
+    groups = group_tables(scored)
+    if groups:
+        text = f"{text} {GROUPS_TEXT}"
+    return Section("Errors by slice", text, figures=[figure], tables=[*groups, slice_table(scored, FOLDED)])
 
 
 def _evaluation_section(evaluation: Evaluation | None, run: RunData) -> Section:
@@ -158,7 +149,8 @@ def _evaluation_section(evaluation: Evaluation | None, run: RunData) -> Section:
         f" 95 % bootstrap interval of the test RMSE: {_interval(evaluation, 4)}. {RULES}"
     )
     points = [*evaluation.limitations, *(f"Skipped: {reason}" for reason in evaluation.skipped)]
-    tables = [_splits_table(evaluation, run), *_coverage_tables(evaluation), _slice_table(evaluation.slices)]
+    tables = [_splits_table(evaluation, run), *_coverage_tables(evaluation), *group_tables(evaluation.slices)]
+    tables.append(slice_table(evaluation.slices, FOLDED))
     figures = [figure, *run_figures.errors_by_distance(evaluation, run.target_label)]
     return Section(title, text, bullets=points, tables=tables, figures=figures)
 

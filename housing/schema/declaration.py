@@ -17,7 +17,8 @@ UNORDERED_TYPES = ("category", "text")  # their codes cannot be averaged and com
 AUTO = "auto"  # in place of categories: their levels are learned
 UNSEEN = ("refuse", "missing", "other")
 FEATURE_ROLES = ("feature", "latitude", "longitude")
-IDENTIFIER_ROLES = ("key", "group")  # their values are compared, never computed with
+AUDIT = "audit"  # the role of a column by which errors are sliced, and that no model and no bundle receives
+IDENTIFIER_ROLES = ("key", "group", AUDIT)  # their values are compared, never computed with
 ROLES = (*FEATURE_ROLES, *IDENTIFIER_ROLES, "time", "weight", "ignore", "target")
 NUMERIC_ROLES = ("latitude", "longitude", "time", "weight", "target")
 TEXT_ROLES = ("feature", *IDENTIFIER_ROLES, "ignore")
@@ -49,6 +50,8 @@ def _role_faults(column: "Column") -> Iterator[str]:
         return
     if column.type == "text" and column.role not in TEXT_ROLES:
         yield f"the type text needs the role {', '.join(TEXT_ROLES[:-1])} or {TEXT_ROLES[-1]} (got {column.role})."
+    if column.role == AUDIT and column.type == "date":
+        yield "the role audit does not take the type date. Add a column with periods, such as years, with type: int or category."
     if column.role in NUMERIC_ROLES:
         if not column.is_number and (column.role, column.type) != ("time", "date"):
             yield f"the role {column.role} needs the type float or int (got {column.type})."

@@ -16,7 +16,7 @@ import numpy as np
 
 from housing.core.errors import ConfigError, TableError, Violation
 from housing.schema.column import Column, Matrix, Record, Value
-from housing.schema.declaration import AUTO, FEATURE_ROLES, TYPES
+from housing.schema.declaration import AUDIT, AUTO, FEATURE_ROLES, TYPES
 from housing.schema.histogram_bins import RESERVED_LEVELS
 from housing.schema.text_columns import NO_TEXTS, TextColumns, Texts
 from housing.schema.text_projection import TextProjection
@@ -261,6 +261,11 @@ class Schema:
         if column.is_free_text:
             return list(texts[column.name]) if column.name in texts else None
         return [column.decode(number) for number in matrix[:, index].tolist()]
+
+
+def without_audits(schema: Schema) -> Schema:
+    """Return a schema without the columns that only an evaluation reads."""
+    return replace(schema, columns=tuple(column for column in schema.columns if column.role != AUDIT))
 
 
 def _role(attributes: object) -> object:

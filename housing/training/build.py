@@ -19,7 +19,7 @@ from housing.data.table import Table, weight_column
 from housing.estimators.onnx_export import export_and_verify
 from housing.schema.column import Matrix, Vector
 from housing.schema.histogram import histogram_reference
-from housing.schema.table_schema import Schema
+from housing.schema.table_schema import Schema, without_audits
 from housing.training.background import select_background
 from housing.training.callbacks import OnFit, OnFold, OnRound, no_op
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
@@ -189,7 +189,7 @@ def build_bundle(model: Model, table: Table, fit_rows: Rows, check_rows: Rows, p
     columns = [features.transform(table.matrix[check_rows][:]) for features in ensemble.features]
     members = [_export_member(member, columns[member.features], tolerance) for member in ensemble.members]
     return Bundle(
-        Ensemble(table.schema, ensemble.features, members, ensemble.applicability, ensemble.transform),
+        Ensemble(without_audits(table.schema), ensemble.features, members, ensemble.applicability, ensemble.transform),
         reference={},
         card={},
         golden={},
