@@ -27,6 +27,7 @@ EXCLUDED_FROM_KEY = (
     "export",
     "force_rerun",
     "fail_fast",
+    "sweep",
     "trial",
     "tags",
 )

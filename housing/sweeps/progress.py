@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from housing.runs.outcome import Outcome
 from housing.training.metrics import as_loss
 
 COMPLETED = ("FINISHED", "PRUNED")  # statuses of a job in a complete sweep
+N_RECENT = 20  # jobs that ended last
 
 
 @dataclass
@@ -40,6 +41,8 @@ class SweepProgress:  # pylint: disable=too-many-instance-attributes  # one for 
         The finished job with the best metric so far.
     failures
         Why jobs did not finish, by status and reason.
+    recent
+        The jobs that ended last.
     """
 
     folder: Path
@@ -51,6 +54,7 @@ class SweepProgress:  # pylint: disable=too-many-instance-attributes  # one for 
     counts: Counter[str] = field(default_factory=Counter)
     best: Outcome | None = None
     failures: dict[tuple[str, str], Failure] = field(default_factory=dict)
+    recent: deque[Outcome] = field(default_factory=lambda: deque(maxlen=N_RECENT))
     _ended: set[str] = field(default_factory=set)
 
     @property
@@ -80,6 +84,7 @@ class SweepProgress:  # pylint: disable=too-many-instance-attributes  # one for 
     def _add(self, name: str, outcome: Outcome) -> None:
         self.running.pop(name, None)
         self._ended.add(name)
+        self.recent.appendleft(outcome)
         self.counts["reused" if outcome.reused else outcome.status.lower()] += 1
         if outcome.status not in COMPLETED:
             reason = " ".join(outcome.error.split())
@@ -107,4 +112,9 @@ class SweepProgress:  # pylint: disable=too-many-instance-attributes  # one for 
         if not fitted or not self.total_jobs:
             return ""
         seconds = (time.time() - self.started_at) / fitted * (self.total_jobs - self.n_ended)
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+        return minutes_and_seconds(seconds)
+
+
+def minutes_and_seconds(seconds: float) -> str:
+    """Return a duration as minutes and seconds: 3:07."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

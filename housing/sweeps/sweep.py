@@ -6,6 +6,7 @@ Hydra's sweepers and launchers run the jobs, in this process or in others. Each 
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,7 @@ from housing.core.errors import HousingError, StoreError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
 from housing.core.printable import show
+from housing.core.validators import BOOLEAN, integer
 from housing.data.settings import parse_schema
 from housing.data.split import split
 from housing.plots import run_figures
@@ -32,6 +34,7 @@ from housing.runs.outcome import OUTCOME_FILE, Outcome, TrainingResult
 from housing.runs.run import BUNDLE, FIGURES, HOLDOUT, log_bundle, write_stop_file
 from housing.streaming.loading import load
 from housing.sweeps import leaderboard, printing
+from housing.sweeps.live_page import ADDRESS, LivePage
 from housing.sweeps.live_view import LiveView
 from housing.sweeps.progress import COMPLETED, SweepProgress
 from housing.sweeps.ranking import Ranking, best_outcomes, best_run_id
@@ -55,12 +58,16 @@ class SweepSettings:
     objectives: list[str]
     figures: bool
     fail_fast: bool
+    live: bool  # whether to serve a page while it runs
+    port: int  # of that page; 0: a free one
     promote_overrides: list[str]  # that a promotion of its best run needs
     hydra: DictConfig
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> Self:
-        """Return the settings in a config of housing.train, which includes the node `hydra`."""
+        """Return the settings in a config of housing.train, which includes the node `hydra`. Raises ConfigError."""
+        BOOLEAN.validate("sweep.live", cfg.sweep.live)
+        integer(0, 65535).validate("sweep.port", cfg.sweep.port)
         return cls(
             folder=Path(cfg.hydra.sweep.dir),
             experiment=cfg.experiment_name,
@@ -69,6 +76,8 @@ class SweepSettings:
             objectives=list(cfg.hydra.sweeper.get("objectives") or [cfg.metric]),
             figures=cfg.figures,
             fail_fast=cfg.fail_fast,
+            live=cfg.sweep.live,
+            port=cfg.sweep.port,
             promote_overrides=[
                 *([] if cfg.max_rows is None else [f"max_rows={cfg.max_rows}"]),
                 *([] if cfg.metric == "rmse" else [f"rank_by={cfg.metric}"]),
@@ -93,6 +102,7 @@ class Sweep(Callback):
     run: Run
     progress: SweepProgress
     live_view: LiveView
+    live_page: LivePage | None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing to pickle: Hydra sends its callbacks to the jobs' processes, which have no use for the sweep."""
@@ -116,6 +126,9 @@ class Sweep(Callback):
                 self.settings, self.metric = SweepSettings.from_config(config), config.metric
             if has_outcomes(self.folder):
                 sys.exit(f"error: {self.folder} already holds a sweep. Choose another hydra.sweep.dir.")
+            self.progress = SweepProgress(self.folder, self.metric)
+            self.live_view = LiveView(self.progress)
+            self.live_page = self._open_live_page()
             self.store = tracking_store.connect(config.mlflow, create=True)
             n_closed = self.store.runs.close_dead(self.settings.experiment)
             self.run = self.store.runs.open(self.settings.experiment, f"sweep {self.folder.name}", tags)
@@ -124,11 +137,24 @@ class Sweep(Callback):
         if n_closed:
             show(f"Closed {n_closed} unfinished runs of processes that no longer exist (status KILLED).")
         os.environ[SWEEP_RUN] = self.run.id
-        self.progress = SweepProgress(self.folder, self.metric)
-        self.live_view = LiveView(self.progress)
         self.live_view.start()
+        if self.live_page is not None:
+            self.live_page.start()
+            show(_describe_live_page(self.live_page.port))
         self.config = config
         Sweep.current = self
+
+    def _open_live_page(self) -> LivePage | None:
+        """Return the page of the running sweep, or None if the config asks for none."""
+        settings = self.settings
+        if not settings.live:
+            return None
+        page = self.folder / leaderboard.PAGE_FILE
+        return LivePage(self.progress, self.live_view.lock, self._title, str(page.absolute()), settings.port)
+
+    @property
+    def _title(self) -> str:
+        return f"{self.settings.experiment}: sweep {self.folder.name}"
 
     def set_job_count(self, count: int, common_overrides: Collection[str] = ()) -> None:
         """Set the number of jobs, and the overrides that all jobs share."""
@@ -148,6 +174,8 @@ class Sweep(Callback):
     def close(self, interrupted: bool = False) -> bool:
         """Write the leaderboard, log the best run, close the sweep's run, and return whether every job completed."""
         self.live_view.stop()
+        if self.live_page is not None:
+            self.live_page.stop()
         complete = False
         try:
             try:
@@ -205,7 +233,7 @@ class Sweep(Callback):
         """Print the leaderboard, write its files, and log them with the list of jobs."""
         settings = self.settings
         ranking = Ranking(
-            title=f"{settings.experiment}: sweep {self.folder.name}",
+            title=self._title,
             outcomes=outcomes,
             objectives=settings.objectives,
             unit=settings.unit,
@@ -246,6 +274,12 @@ class Sweep(Callback):
                 shutil.rmtree(temporary)
             else:
                 temporary.unlink(missing_ok=True)
+
+
+def _describe_live_page(port: int) -> str:
+    """Return where the page of the running sweep is, also for whoever is logged in from another machine."""
+    tunnel = f"ssh -L {port}:{ADDRESS}:{port} {socket.gethostname()}"
+    return f"Page of the running sweep: http://{ADDRESS}:{port}/ (from another machine: {tunnel})"
 
 
 def _print_error(error: str) -> None:

@@ -52,8 +52,9 @@ def test_a_sweep_lists_its_jobs_in_order_keeps_the_best_and_is_reused(home: Path
         assert bool(store.client.api.list_artifacts(run_id, "figures")) == is_best
     assert not list((home / "outputs").rglob("bundle"))  # all are removed
 
-    second = command(home, *arguments)
+    second = command(home, *arguments, "sweep.live=true")  # which is no part of a run's key
     assert second.code == 0, second.out + second.err
+    assert "Page of the running sweep: http://127.0.0.1:" in second.out
     assert [(job["run_id"], job["reused"]) for job in listed(home)] == [(job["run_id"], True) for job in jobs]
     assert second.out.count("│ reused │") == 2
     assert len(list((home / "outputs" / "sweeps").iterdir())) == 2
