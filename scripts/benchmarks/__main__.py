@@ -88,6 +88,11 @@ def gate() -> None:
     _run_program("promotions")
 
 
+def canary() -> None:
+    """Print how often the canary's sequential test takes equal and worse models back, and how many true values it needs."""
+    _run_program("canary_simulation")
+
+
 def drift() -> None:
     """Print false alarms of the drift alert, the rows that a shift needs, and the accuracy of its rule. Needs Prometheus."""
     _require("prometheus", "prometheus-alertmanager")
@@ -128,6 +133,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "endurance": endurance,
     "metrics": metrics,
     "gate": gate,
+    "canary": canary,
     "drift": drift,
     "retrain": retrain,
     "models": models.print_models,
