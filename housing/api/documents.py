@@ -20,6 +20,7 @@ from housing.runs.comparison import Reproduction
 from housing.runs.outcome import TrainingResult
 from housing.serve import StartedServer
 from housing.tracking.aliases import VersionAtAlias
+from housing.traffic.canary_judge import Judgement
 from housing.traffic.result import ReplayDocument
 
 
@@ -40,6 +41,7 @@ class ServedTools:
 RESULTS: dict[str, type] = {
     "alias": VersionAtAlias,
     "approve": Decision,
+    "canary": Judgement,
     "card": WrittenCard,
     "clean": Cleaned,
     "describe": DescribedFile,

@@ -123,7 +123,7 @@ class PromotionResult:
 
     @property
     def verdict(self) -> str:
-        """PROMOTE, PENDING, HOLD, REJECT or ROLLBACK."""
+        """PROMOTE, PENDING, HOLD, REJECT, ROLLBACK, CANARY or TAKE BACK."""
         return self.decision.verdict
 
     @property

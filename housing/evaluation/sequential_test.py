@@ -23,6 +23,7 @@ from housing.schema.column import Matrix, Vector
 
 BETS = (0.05, 0.1, 0.2, 0.4)  # of the e-process, as shares of the root mean square difference: the effects that it looks for
 TIGHTEST_AT = 250  # true values at which the confidence sequence is as narrow as it can be
+WORSE, NOT_WORSE, BETTER, UNDECIDED = "worse", "not worse", "better", "undecided"
 MIN_VARIANCE = 1e-300  # of equal differences, which would divide by zero
 
 
@@ -47,6 +48,64 @@ class SequentialRules:
     take_back_alpha: float
     take_over_alpha: float
     min_units: int
+
+
+@dataclass(frozen=True)
+class SequentialResult:
+    """The claim of a sequential test.
+
+    Attributes
+    ----------
+    verdict
+        WORSE, NOT_WORSE, BETTER, or UNDECIDED.
+    after, units
+        The number of independent values after which the claim was first made (None if undecided), and that of all of them.
+    """
+
+    verdict: str
+    after: int | None
+    units: int
+
+
+def judge_errors(
+    rules: SequentialRules, challenger_error: Vector, champion_error: Vector, units: NDArray[np.intp]
+) -> SequentialResult:
+    """Judge a challenger by its errors. `units` numbers the independent values by the order of their arrival, from 0."""
+
+    def first(claims: NDArray[np.bool_]) -> float:
+        return int(np.argmax(claims)) + 1 if claims.any() else math.inf
+
+    def claims_of(losses: Vector, alpha: float, is_cautious: bool) -> NDArray[np.bool_]:
+        sums = np.bincount(units, weights=losses).astype(np.float64)  # without values, integers
+        return np.asarray(claims_above_zero(sums[None], alpha, rules.min_units, is_cautious)[0])
+
+    excess = excess_losses(challenger_error, champion_error, rules.metric)
+    beyond_margin = excess_losses(challenger_error, champion_error, rules.metric, rules.margin)
+    worse = first(claims_of(excess, rules.take_back_alpha, is_cautious=False))
+    not_worse = first(claims_of(-beyond_margin, rules.take_over_alpha, is_cautious=True))
+    n_units = int(units.max(initial=-1)) + 1
+    if min(worse, not_worse) == math.inf:
+        return SequentialResult(UNDECIDED, None, n_units)
+    if worse <= not_worse:
+        return SequentialResult(WORSE, int(worse), n_units)
+    is_better = claims_of(-excess, rules.take_over_alpha, is_cautious=True).any()
+    return SequentialResult(BETTER if is_better else NOT_WORSE, int(not_worse), n_units)
+
+
+def log_rate_evidence(events: int, trials: int, rate: float) -> float:
+    """Return the logarithm of the e-value against a probability of an event of at most `rate`, after a number of trials.
+
+    It is that of a uniform mixture over all higher probabilities (Robbins, "Statistical methods related to the law of the
+    iterated logarithm", Annals of Mathematical Statistics 41, 1970), so that it may be looked at after every trial.
+    """
+    from scipy.stats import beta  # pylint: disable=import-outside-toplevel  # takes a second to import
+
+    misses = trials - events
+    tail = float(beta.sf(rate, events + 1, misses + 1))
+    if tail <= 0.0:
+        return -math.inf
+    log_beta = math.lgamma(events + 1) + math.lgamma(misses + 1) - math.lgamma(trials + 2)
+    return log_beta + math.log(tail) - math.log1p(-rate) - events * math.log(rate) - misses * math.log1p(-rate)
 
 
 def worse_claims(rules: SequentialRules, challenger_error: Matrix, champion_error: Matrix) -> NDArray[np.bool_]:

@@ -176,9 +176,10 @@ class Joiner:
             self._models.refresh()
         is_new, totals = not totals, {OTHER: ErrorTotals(), **totals}
         for folder in self._models.folders.values():
-            release = releases.current_release(folder)
+            release, canary = releases.current_release(folder), releases.canary_release(folder)
             if release is not None:
-                known = releases.list_releases(folder).values() if is_new else ()
+                # the list of a canary's folder has the canary, and does not fail if it is over and being removed
+                known = releases.list_releases(folder).values() if is_new or canary else ()
                 for info in (*known, releases.release_info(release)):
                     totals = error_totals.track_version(totals, error_totals.totals_key(info))
         return totals

@@ -80,9 +80,14 @@ def read_entries(folder: Path, log_filter: LogFilter) -> tuple[list[Entry], int]
     return sorted(entries, key=lambda entry: (entry["time"], entry["id"])), malformed
 
 
-def read_joined_rows(folder: Path) -> Iterator[Entry]:
-    """Yield the predicted rows of a log folder whose true value is known from feedback. Skips damaged lines with a warning."""
+def read_joined_rows(folder: Path, since: float = float("-inf")) -> Iterator[Entry]:
+    """Yield the predicted rows of a log folder whose true value is known from feedback. Skips damaged lines with a warning.
+
+    Files that were last written before `since` (Unix seconds) are skipped: a true value is joined after its request.
+    """
     for path in list_files(folder, JOINED):
+        if path.stat().st_mtime < since:
+            continue
         for line in iter_lines(path):
             row = parse_joined_row(line)
             if row is None:

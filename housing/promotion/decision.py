@@ -8,6 +8,7 @@ from housing.evaluation.paired_test import PairedDifference
 from housing.evaluation.results import Evaluation
 
 PROMOTE, PENDING, HOLD, REJECT, ROLLBACK = "PROMOTE", "PENDING", "HOLD", "REJECT", "ROLLBACK"
+CANARY, TAKE_BACK = "CANARY", "TAKE BACK"  # a version begins to answer a share of the requests, and no longer does
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # one record of
     previous_version
         The version at the alias before this decision, or None if the alias was unset.
     version
-        The version at the alias after this decision.
+        The version at the alias after this decision, or the one that becomes its canary.
     next_command
         The command that promotes against the verdict HOLD, or approves a request (PENDING), or "" if there is none.
     force_reason

@@ -10,7 +10,7 @@ from typing import Any
 from housing.command_line.next_command import next_command
 from housing.core.errors import HousingError
 from housing.core.locks import machine_lock
-from housing.promotion.decision import PROMOTE, ROLLBACK, Decision
+from housing.promotion.decision import PROMOTE, ROLLBACK, TAKE_BACK, Decision
 from housing.promotion.server_status import wait_for_version
 from housing.promotion.settings import AliasSettings
 from housing.promotion.version_text import describe_move
@@ -93,13 +93,20 @@ def _metrics(decision: Decision) -> dict[str, float]:
 
 
 def apply_decision(alias: AliasSettings, store: Store, record: Run, decision: Decision) -> None:
-    """Log a decision, then move the alias. If interrupted, the alias points to either the old or the new version."""
+    """Log a decision, then move the alias. If interrupted, the alias points to either the old or the new version.
+
+    A canary beside the alias is over once the alias has moved.
+    """
     version = decision.version
     assert version is not None
+    canary = store.registry.canary_at(alias.registered_model, alias.name)
+    if canary is not None and canary.version != version:
+        decision.reasons.append(f"the canary, version {canary.version}, is over, because {alias.name} moves")
     save_decision(record, decision)
     if decision.verdict == PROMOTE:
         store.registry.tag_version(alias.registered_model, version, f"{tags.DECISION}.{alias.name}", decision.to_json())
     store.registry.move_alias(alias.registered_model, alias.name, decision.previous_version, version)
+    store.registry.end_canary(alias.registered_model, alias.name)
     store.registry.append_description(alias.registered_model, version, describe_move(decision))
 
 
@@ -201,12 +208,18 @@ def _completed_moves(newest_first: Sequence[DecisionRecord], current: str) -> li
 
 
 def find_rollback(newest_first: Sequence[DecisionRecord], version: str, current: str) -> DecisionRecord | None:
-    """Return the rollback that removed a version from an alias, or None if it last left the alias in another way."""
-    moves_away = (
-        move for move in reversed(_completed_moves(newest_first, current)) if move.previous_version == version != move.version
+    """Return the rollback that removed a version from an alias, or that took it back as a canary.
+
+    None if it last left the alias in another way.
+    """
+    moves = _completed_moves(newest_first, current)
+    departures = (
+        record
+        for record in newest_first
+        if record.previous_version == version != record.version and (record.verdict == TAKE_BACK or record in moves)
     )
-    last = next(moves_away, None)
-    return last if last is not None and last.verdict == ROLLBACK else None
+    last = next(departures, None)
+    return last if last is not None and last.verdict in (ROLLBACK, TAKE_BACK) else None
 
 
 def served_versions(decisions: Sequence[DecisionRecord]) -> set[str]:

@@ -9,7 +9,7 @@ from housing.command_line.console import WIDE_TERMINAL, create_console
 from housing.core.printable import show
 from housing.evaluation.limitations import MIN_ROWS
 from housing.evaluation.results import Evaluation
-from housing.promotion.decision import PENDING, Check, Decision
+from housing.promotion.decision import CANARY, PENDING, Check, Decision
 from housing.promotion.decision_log import DecisionRecord
 
 MAX_SLICES = 5
@@ -32,7 +32,8 @@ def show_decision(decision: Decision, model: str) -> None:
         console.print(f"{purpose}: {decision.next_command}", soft_wrap=True)
     if decision.evaluation is not None:
         _show_evaluation(console, decision.evaluation)
-    state = f"is version {decision.version}" if decision.version else "has no version"
+    version = decision.previous_version if decision.verdict == CANARY else decision.version
+    state = f"is version {version}" if version else "has no version"
     console.print(f"{decision.alias} {state} ({'moved' if decision.moves else 'unchanged'})")
 
 

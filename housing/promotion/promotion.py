@@ -10,7 +10,7 @@ from housing.core.errors import BundleError, SmokeTestTimeout, UntrustedConfigEr
 from housing.core.files import atomic_write
 from housing.evaluation.evaluate import evaluate
 from housing.evaluation.slices import make_slices, select
-from housing.promotion import decision_log, gate, version_text
+from housing.promotion import canary, decision_log, gate, version_text
 from housing.promotion.challenger import Challenger, find_challenger, open_bundle, require_same_columns
 from housing.promotion.champion import Champion, find_champion
 from housing.promotion.decision import HOLD, PENDING, PROMOTE, REJECT, Check, Decision
@@ -40,20 +40,23 @@ def promote(cfg: DictConfig) -> Decision:
     settings = PromotionSettings.from_config(cfg)
     alias, store = settings.alias, tracking.connect(cfg.mlflow)
     with decision_log.exclusive(alias, store):
+        if settings.canary_share:
+            canary.require_possible(alias, store)
         test_set = TestSet.load(cfg)
         challenger = find_challenger(settings.challenger, alias, store, test_set)
         run_tags = {**test_set.tags(), tags.RUN_TYPE: "decision", tags.CHALLENGER: challenger.run.id}
         with store.runs.start(alias.experiment, f"{alias.name} {challenger.run.id[:8]}", run_tags) as record:
             decision = decide(settings, store, test_set, challenger)
-            _apply(alias, store, record, test_set, challenger, decision)
+            _apply(settings, store, record, test_set, challenger, decision)
         if decision.moves:
             decision_log.wait_for_server(alias, store, record, decision)
     return decision
 
 
 def _apply(
-    alias: AliasSettings, store: Store, record: Run, test_set: TestSet, challenger: Challenger, decision: Decision
+    settings: PromotionSettings, store: Store, record: Run, test_set: TestSet, challenger: Challenger, decision: Decision
 ) -> None:
+    alias = settings.alias
     if decision.evaluation is not None:
         record.log_text(tags.EVALUATION_FILE, decision.evaluation.to_json())
         record.log(metrics=decision.evaluation.metrics(), tags={tags.EVALUATED: FULL})
@@ -62,6 +65,8 @@ def _apply(
         if alias.needs_approval:
             _request_approval(decision, version)
             decision_log.save_decision(record, decision)
+        elif settings.canary_share:
+            canary.start(alias, store, record, decision, version, settings.canary_share)
         else:
             decision.version = version
             decision_log.apply_decision(alias, store, record, decision)

@@ -22,6 +22,7 @@ VALIDATORS = {
     "evaluate": optional(choice(QUICK, FULL)),
     "force": BOOLEAN,
     "max_rows": optional(integer(1)),
+    "canary": Validator("a number from 0 to below 1", lambda value: FRACTION.is_valid(value) and value < 1),
     "gate.confidence": Validator("a number from 0.5 to below 1", lambda value: FRACTION.is_valid(value) and 0.5 <= value < 1),
     "gate.min_rows": integer(6),
     "gate.n_resamples": integer(1),
@@ -204,6 +205,8 @@ class PromotionSettings:
         The slices that the gate checks, and the harder splits of the full evaluation.
     is_full_evaluation
         Whether the challenger is also evaluated on harder splits.
+    canary_share
+        The share of the requests that a promoted version answers before the alias moves; 0: the alias moves at once.
     serve
         Settings of the server that the smoke test starts.
     """
@@ -214,6 +217,7 @@ class PromotionSettings:
     force_reason: str
     evaluation: EvaluationSettings
     is_full_evaluation: bool
+    canary_share: float
     serve: Mapping[str, Any]
 
     @classmethod
@@ -233,6 +237,7 @@ class PromotionSettings:
             str(cfg.force_reason) if cfg.force else "",
             EvaluationSettings.from_config(cfg),
             cfg.evaluate == FULL or (cfg.evaluate is None and cfg.aliases.get(cfg.alias) is not None),
+            float(cfg.canary),
             cfg.serve,
         )
 

@@ -5,6 +5,7 @@
 <folder>/<name>/bundle/        the verified bundle
 <folder>/<name>/release.json   its model, version and alias
 <folder>/current               a link to the current release, replaced atomically
+<folder>/canary.json           the release that answers a share of the requests, and the share; absent without a canary
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 CURRENT = "current"
+CANARY_FILE = "canary.json"
 RELEASE_FILE = "release.json"
 BUNDLE = "bundle"
 
@@ -27,8 +29,17 @@ def current_release(folder: Path) -> Path | None:
     return release if release.is_dir() else None
 
 
+def canary_release(folder: Path) -> tuple[Path, float] | None:
+    """Return the directory of the canary's release and its share of the requests, or None if there is no canary."""
+    try:
+        canary = json.loads((folder / CANARY_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return folder / canary["release"], canary["share"]
+
+
 def list_releases(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the info of the current and the previous release, by release name."""
+    """Return the info of the current release, the previous one and the canary, by release name."""
     releases = {}
     for path in release_dirs(folder):
         if path.name[0] != ".":

@@ -6,23 +6,45 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from housing.core.files import atomic_write
 from housing.server_files import releases
 
 
 def publish(folder: Path, name: str, bundle: Path, info: Mapping[str, str]) -> None:
-    """Make a verified bundle the current release. The previous release stays, older ones are removed."""
+    """Make a verified bundle the current release. The previous release and a canary stay, older ones are removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    target, previous = folder / name, releases.current_release(folder)
-    if target != previous:
+    target, previous, canary = folder / name, releases.current_release(folder), releases.canary_release(folder)
+    canary_folder = canary[0] if canary else None
+    if target not in (previous, canary_folder):
         shutil.rmtree(target, ignore_errors=True)  # left from an earlier use of this version, and possibly damaged since
         _write_release(target, bundle, info)
     for path in releases.release_dirs(folder):  # before the link moves: a worker that sees the new link counts what it finds here
-        if path not in (target, previous):
+        if path not in (target, previous, canary_folder):
             shutil.rmtree(path)
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:
         link = Path(scratch) / releases.CURRENT
         link.symlink_to(name)
         link.rename(folder / releases.CURRENT)
+
+
+def publish_canary(folder: Path, name: str, bundle: Path, info: Mapping[str, str], share: float) -> None:
+    """Make a verified bundle the release that answers a share of the requests, beside the current one."""
+    target = folder / name
+    if target != releases.current_release(folder):
+        shutil.rmtree(target, ignore_errors=True)
+        _write_release(target, bundle, info)
+    set_canary(folder, name, share)
+
+
+def set_canary(folder: Path, name: str, share: float) -> None:
+    """Make a published release the canary, with a share of the requests."""
+    with atomic_write(folder / releases.CANARY_FILE) as partial:
+        partial.write_text(json.dumps({"release": name, "share": share}) + "\n", encoding="utf-8")
+
+
+def remove_canary(folder: Path) -> None:
+    """End the canary: all requests are answered by the current release. The next publication removes its files."""
+    (folder / releases.CANARY_FILE).unlink(missing_ok=True)
 
 
 def _write_release(target: Path, bundle: Path, info: Mapping[str, str]) -> None:

@@ -23,6 +23,7 @@ from prometheus_client import Counter, Gauge
 
 from housing.bundle.bundle import Bundle
 from housing.bundle.mlflow_model import bundle_directory
+from housing.core.canary import Canary, canary_alias, canary_tag
 from housing.core.errors import BundleError, ConfigError, StoreError
 from housing.core.locks import store_file, store_lock
 from housing.core.model_list import NAME_PATTERN, ModelList, split_name
@@ -78,6 +79,7 @@ class Puller:
         self._failed_release = ""
         self._backoff, self._retry_at = 0.0, 0.0
         self._messages = MessageLog()
+        self._canary = CanaryPuller(settings, name)
         with suppress(OSError):  # poll_once meets the same error and reports it
             remove_damaged(settings.release_dir)
 
@@ -104,7 +106,7 @@ class Puller:
             If the version cannot be downloaded or stored.
         """
         settings = self._settings
-        version = _version_at_alias(settings)
+        version = _version_at_alias(settings, settings.alias)
         if version is None:
             self._clear_failure()
             return f"Waiting: {settings.model} has no version at alias {settings.alias} in {hide_password(settings.tracking_uri)}"
@@ -121,6 +123,7 @@ class Puller:
             self._metrics.published.inc()
             message = f"Published {self._name or settings.model} version {version.version}"
         self._clear_failure()
+        self._canary.follow(version)
         return message
 
     def _clear_failure(self) -> None:
@@ -138,6 +141,38 @@ class Puller:
             log.info("Retrying %s every %g s" if pause == MAX_BACKOFF else "Retrying %s in %g s", name, pause)
         self._failed_release, self._backoff, self._retry_at = name, pause, time.monotonic() + pause
         self._metrics.set_rejected(self._name, 1.0)
+
+
+class CanaryPuller:
+    """Follows the canary beside an alias. One that cannot be published is not retried until it ends: no request needs it."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings, self._name = settings, name
+        self._failed: Canary | None = None
+
+    def follow(self, current: ModelVersion) -> None:
+        """Publish the canary beside the current version, or remove one that is over. Raises StoreError."""
+        settings, folder = self._settings, self._settings.release_dir
+        version = _version_at_alias(settings, canary_alias(settings.alias))
+        tag = None if version is None else version.tags.get(canary_tag(settings.alias))
+        canary = None if version is None else Canary.parse(str(version.version), str(current.version), tag)
+        published = releases.canary_release(folder)
+        if version is None or canary is None:
+            self._failed = None
+            if published is not None:
+                publishing.remove_canary(folder)
+                log.info("The canary of %s is over", self._name or settings.model)
+            return
+        name = f"{version.version}-{version.run_id}"
+        if canary == self._failed or published == (folder / name, canary.share):
+            return
+        try:
+            _publish(settings, version, name, self._name, canary.share)
+        except Exception as error:  # pylint: disable=broad-exception-caught  # no bundle may end this process
+            self._failed = canary
+            log.error("Canary version %s rejected: %s: %s", canary.version, type(error).__name__, error)
+        else:
+            log.info("Version %s answers %g of the requests of %s", canary.version, canary.share, self._name or settings.model)
 
 
 @dataclass
@@ -189,8 +224,11 @@ class Pullers:
                 log.info("Removed %s", name)
 
 
-def _publish(settings: Settings, version: ModelVersion, name: str, served_name: str) -> None:
-    """Download, verify and publish a version. Raises BundleError if it is invalid, and the store's own errors."""
+def _publish(settings: Settings, version: ModelVersion, name: str, served_name: str, share: float = 0.0) -> None:
+    """Download, verify and publish a version, as a canary if it has a share of the requests.
+
+    Raises BundleError if it is invalid, and the store's own errors.
+    """
     if not RELEASE_NAME.fullmatch(name):
         raise BundleError(f"Version {version.version} has the run ID {version.run_id!r}, which is not an MLflow run ID.")
     remove_damaged(settings.release_dir)  # its schema could not be read for the comparison of columns
@@ -201,7 +239,11 @@ def _publish(settings: Settings, version: ModelVersion, name: str, served_name: 
         compatible_with = current / releases.BUNDLE if current and settings.forbid_breaking_columns else None
         verify(bundle, compatible_with, settings.verify_memory_mb, settings.verify_seconds, settings.max_rows)
         info = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
-        publishing.publish(settings.release_dir, name, bundle, {**info, "name": served_name} if served_name else info)
+        info = {**info, "name": served_name} if served_name else info
+        if share:
+            publishing.publish_canary(settings.release_dir, name, bundle, info, share)
+        else:
+            publishing.publish(settings.release_dir, name, bundle, info)
 
 
 def remove_damaged(folder: Path) -> None:
@@ -216,7 +258,7 @@ def remove_damaged(folder: Path) -> None:
         shutil.rmtree(current, ignore_errors=True)
 
 
-def _version_at_alias(settings: Settings) -> ModelVersion | None:
+def _version_at_alias(settings: Settings, alias: str) -> ModelVersion | None:
     file = store_file(settings.tracking_uri)
     if file is not None and not file.exists():
         return None
@@ -224,7 +266,7 @@ def _version_at_alias(settings: Settings) -> ModelVersion | None:
         with store_lock(settings.tracking_uri):
             client = MlflowClient(settings.tracking_uri)
             try:
-                return client.get_model_version_by_alias(settings.model, settings.alias)
+                return client.get_model_version_by_alias(settings.model, alias)
             except MlflowException as error:
                 if error.error_code not in NOT_FOUND_CODES:
                     raise

@@ -3,6 +3,7 @@
 from mlflow.exceptions import MlflowException
 
 from housing.command_line.next_command import next_command
+from housing.core.canary import Canary, canary_alias, canary_tag
 from housing.core.errors import StoreError
 from housing.tracking.client import Client
 from housing.tracking.tags import MODEL_ID, NOT_FOUND
@@ -36,6 +37,27 @@ class Registry:
             if error.error_code not in NOT_FOUND:
                 raise StoreError(f"The MLflow store {self._client.name} failed: {error}") from error
             return None
+
+    def canary_at(self, name: str, alias: str) -> Canary | None:
+        """Return the canary beside an alias, or None if there is none. It is over once the alias has moved."""
+        try:
+            found = self._client.api.get_model_version_by_alias(name, canary_alias(alias))
+        except MlflowException as error:
+            if error.error_code not in NOT_FOUND:
+                raise StoreError(f"The MLflow store {self._client.name} failed: {error}") from error
+            return None
+        return Canary.parse(str(found.version), self.version_at(name, alias), found.tags.get(canary_tag(alias)))
+
+    def start_canary(self, name: str, alias: str, canary: Canary) -> None:
+        """Make a version the canary beside an alias. Its own alias is set last: without it there is no canary."""
+        self.tag_version(name, canary.version, canary_tag(alias), canary.tag)
+        self.set_alias(name, canary_alias(alias), canary.version)
+
+    def end_canary(self, name: str, alias: str) -> None:
+        """End the canary beside an alias. Do nothing if there is none."""
+        if self.version_at(name, canary_alias(alias)) is not None:
+            with self._client.translate_errors():
+                self._client.api.delete_registered_model_alias(name, canary_alias(alias))
 
     def version_of_run(self, name: str, run_id: str) -> str | None:
         """Return the version that was made of a run's bundle, or None if there is none."""

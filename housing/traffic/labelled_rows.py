@@ -74,11 +74,11 @@ def hash_rows(matrix: Matrix) -> NDArray[np.int64]:
 def read_labelled_rows(folder: Path, log_filter: LogFilter, candidate: Candidate) -> tuple[LabelledRows, int]:
     """Predict the joined rows of a log folder. Return those that the candidate accepts, and the number of the others.
 
-    The filter selects by the time of the request.
+    The filter selects by the time of the request and by the version that answered it.
 
     Memory grows by some 70 bytes for each true value.
     """
-    parts = list(predict_joined_rows(read_joined_rows(folder), log_filter, candidate))
+    parts = list(predict_joined_rows(read_joined_rows(folder, log_filter.since), log_filter, candidate))
     if not parts:
         parts = [_predict(Batch("", (), [], np.empty(0)), [], candidate)]
     rows, positions = zip(*parts, strict=True)
@@ -105,7 +105,9 @@ def _batches(joined: Iterable[Entry], log_filter: LogFilter) -> Iterator[tuple[B
     for row in joined:
         if not _is_sound(row):
             log.warning("Skipped a damaged joined row: %.80r", row)
-        elif log_filter.since <= parse_request_id(row["id"])[0] < log_filter.until:
+        elif (
+            log_filter.version in (None, row["version"]) and log_filter.since <= parse_request_id(row["id"])[0] < log_filter.until
+        ):
             columns = tuple(row["columns"])
             batcher.add({**row, "columns": columns, "rows": [list(row["columns"].values())], "predictions": [row["prediction"]]})
             labels.setdefault((row["version"], columns), []).append(row)

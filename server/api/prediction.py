@@ -100,13 +100,14 @@ class PredictionApi:
 
     def handle(self, request: PredictionRequest) -> PredictionResponse:
         """Authorize a request, answer it, and count it. Errors are answered, too, but NotInMemory is raised."""
-        start, name = time.perf_counter(), ""
+        start, name, model, request_id = time.perf_counter(), "", None, self._next_id()
         try:
             self._access.check(request.key, PREDICT)
-            model = require_model(self._models, request.name, request.may_load)
+            choice = request.key or request_id if request.version is None else ""  # of the canary or the current model
+            model = require_model(self._models, request.name, request.may_load, choice)
             if request.name:
                 name = model.name
-            response = self._answer(request, model, StageTimer(start))
+            response = self._answer(request, request_id, model, StageTimer(start))
         except NotInMemory:
             raise
         except RequestError as error:
@@ -114,6 +115,9 @@ class PredictionApi:
         except Exception as error:  # pylint: disable=broad-exception-caught  # no request may end a worker
             content_type, body = error_content(request.path, 500, log_failure(error))
             response = PredictionResponse(500, _headers(content_type), body)
+            if model is not None:
+                entry = _log_entry(request.route, request_id, model, start)
+                self._write_log({**entry, "columns": (), "rows": (), PREDICTIONS: (), "failed": type(error).__name__})
         observe_request(request.route, response.status, time.perf_counter() - start, name)
         return response
 
@@ -122,11 +126,10 @@ class PredictionApi:
         observe_request(route, int(error.status), 0.0)
         return _error_response(path, error)
 
-    def _answer(self, request: PredictionRequest, model: Model, timer: StageTimer) -> PredictionResponse:
+    def _answer(self, request: PredictionRequest, request_id: str, model: Model, timer: StageTimer) -> PredictionResponse:
         rows, matrix, spread, write = self._readers[request.route](request, model, timer)
         result = _predict(model, matrix, spread)
         timer.lap(PREDICT_STAGE)
-        request_id = self._next_id()
         content_type, body, headers = write(request_id, result)
         response = PredictionResponse(200, [*_headers(content_type), (REQUEST_ID_HEADER, request_id), *headers], body)
         timer.lap(SERIALISE_STAGE)
@@ -139,13 +142,7 @@ class PredictionApi:
         names = model.validator.column_names
         self._write_log(
             {
-                "id": request_id,
-                "time": time.time(),
-                "route": route,
-                **({"name": model.name} if model.name else {}),
-                **model.info,
-                "run_id": model.bundle.card["run_id"],
-                "latency_ms": round(1000 * (time.perf_counter() - start), 3),
+                **_log_entry(route, request_id, model, start),
                 "columns": payload.columns or names,
                 "rows": payload.rows if payload.columns else [[row[column] for column in names] for row in payload.rows],
                 **result.to_dict(),
@@ -153,10 +150,23 @@ class PredictionApi:
         )
 
 
-def require_model(models: ServedModels, name: str = "", may_load: bool = True) -> Model:
-    """Return the current model of a name, or the first one. Raises RequestError if there is no such name or no model (503)."""
+def _log_entry(route: str, request_id: str, model: Model, start: float) -> dict[str, Any]:
+    """Return the origin of an answer, as the log has it."""
+    return {
+        "id": request_id,
+        "time": time.time(),
+        "route": route,
+        **({"name": model.name} if model.name else {}),
+        **model.info,
+        "run_id": model.bundle.card["run_id"],
+        "latency_ms": round(1000 * (time.perf_counter() - start), 3),
+    }
+
+
+def require_model(models: ServedModels, name: str = "", may_load: bool = True, choice: str = "") -> Model:
+    """Return the model of a name, or the first one. Raises RequestError if there is no such name or no model (503)."""
     try:
-        return models.get(name, may_load)
+        return models.get(name, may_load, choice)
     except BundleError as error:
         raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from housing.bundle.bundle import Bundle
+from housing.core.canary import is_chosen
 from housing.core.errors import BundleError
 from housing.schema.column import Matrix, Record, Vector
 from housing.server_files import releases
@@ -79,11 +80,41 @@ class Model:
         return cls(bundle, release, RowValidator(bundle.schema), metrics)
 
 
-class CurrentModel:
-    """Holds the current model of a release folder. A new release is loaded before the old one is dropped."""
+class CanaryModel:
+    """Holds the version that answers a share of the requests, if the release folder has one."""
 
     def __init__(self, folder: Path, metrics_factory: MetricsFactory) -> None:
         self._folder, self._metrics_factory = folder, metrics_factory
+        self._last_release: Path | None = None
+        self.model: Model | None = None
+        self.share = 0.0
+
+    def choose(self, choice: str) -> Model | None:
+        """Return the canary if it answers a request, given the request's API key or ID."""
+        model = self.model
+        return model if model is not None and is_chosen(model.info["version"], choice, self.share) else None
+
+    def describe(self) -> dict[str, Any] | None:
+        """Return the version of the canary and its share of the requests, or None."""
+        return None if self.model is None else {"version": self.model.info["version"], "share": self.share}
+
+    def reload_if_new(self) -> None:
+        """Load the canary unless it is the last one that was tried, and drop it once it is over. Raises OSError."""
+        release, self.share = releases.canary_release(self._folder) or (None, 0.0)
+        if release != self._last_release:
+            self.model, self._last_release = None, release
+            try:
+                self.model = None if release is None else Model.read(release, self._metrics_factory)
+            except Exception as error:  # pylint: disable=broad-exception-caught  # the current model answers all requests
+                log.error("Rejected the canary; the current model stays: %s: %s", type(error).__name__, error)
+
+
+class CurrentModel:
+    """Holds the current model of a release folder, and its canary. A new release is loaded before the old one is dropped."""
+
+    def __init__(self, folder: Path, metrics_factory: MetricsFactory) -> None:
+        self._folder, self._metrics_factory = folder, metrics_factory
+        self.canary = CanaryModel(folder, metrics_factory)
         self.last_used = 0.0
         self.is_unloaded = False  # to save memory: it is loaded again when a request needs it
         self._last_release: tuple[Path, int] | None = None
@@ -106,15 +137,19 @@ class CurrentModel:
         except OSError:
             return None
 
-    def get(self) -> Model:
-        """Return the current model. Raises BundleError, with the reason, if there is none."""
+    def get(self, choice: str = "") -> Model:
+        """Return the current model, or the canary if it answers the request of a `choice` (its API key or ID).
+
+        Raises BundleError, with the reason, if there is no current model.
+        """
         if self._model is None:
             self.reload_if_new()  # another worker may have reported readiness already
         model = self._model
         if model is None:
             raise BundleError(self._unavailable_reason)
         self.last_used = time.monotonic()
-        return model
+        canary = self.canary.choose(choice) if choice and self.canary.model else None
+        return canary or model
 
     def unload(self) -> None:
         """Drop the model from memory until a request needs it."""
@@ -122,9 +157,10 @@ class CurrentModel:
             self._model, self._last_release, self.is_unloaded = None, None, True
 
     def reload_if_new(self) -> None:
-        """Load the published release unless it is the last one that was tried."""
+        """Load the published release, and that of the canary, unless it is the last one that was tried."""
         with self._lock:
             try:
+                self.canary.reload_if_new()
                 release = releases.current_release(self._folder)
                 release_id = None if release is None else (release, release.stat().st_mtime_ns)  # a repaired one keeps its name
             except OSError as error:

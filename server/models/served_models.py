@@ -14,7 +14,7 @@ from housing.core.model_list import ModelList, split_name
 from server.core.errors import RequestError
 from server.models.current_model import CurrentModel, MetricsFactory, Model, trim_memory
 
-FIELDS = ("name", "model", "alias", "version", "in_memory")
+FIELDS = ("name", "model", "alias", "version", "canary", "in_memory")
 MAX_NAME = 80  # characters of an unknown name that are compared with the known ones
 OWN_MEMORY = Path("/proc/self/statm")  # only Linux has it
 
@@ -40,8 +40,8 @@ class ServedModels:
         self._first.reload_if_new()
         threading.Thread(target=self._poll_forever, name="model reload", daemon=True).start()
 
-    def get(self, name: str = "", may_load: bool = True) -> Model:
-        """Return the current model of a name, or the first model.
+    def get(self, name: str = "", may_load: bool = True, choice: str = "") -> Model:
+        """Return the model of a name, or the first model, that answers the request of a `choice`; without one, the current model.
 
         Raises
         ------
@@ -58,7 +58,7 @@ class ServedModels:
                 raise NotInMemory
             current.get()
             self._free_memory()
-        return current.get()
+        return current.get(choice)
 
     def find(self, name: str) -> CurrentModel:
         """Return what the server has of a name. Raises RequestError (404), which contains the nearest name."""
@@ -75,13 +75,20 @@ class ServedModels:
         return self._first.model is not None
 
     def in_memory(self) -> list[Model]:
-        """Return the models that are in memory."""
-        return [current.model for current in self._models.values() if current.model is not None]
+        """Return the models that are in memory, canaries among them."""
+        models = (model for current in self._models.values() for model in (current.model, current.canary.model))
+        return [model for model in models if model is not None]
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return name, registered model, alias and version of each model, and whether it is in memory."""
+        """Return name, registered model, alias, version and canary of each model, and whether it is in memory."""
         return [
-            dict(zip(FIELDS, (name, *split_name(name), current.version, current.model is not None), strict=True))
+            dict(
+                zip(
+                    FIELDS,
+                    (name, *split_name(name), current.version, current.canary.describe(), current.model is not None),
+                    strict=True,
+                )
+            )
             for name, current in self._models.items()
         ]
 

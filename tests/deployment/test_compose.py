@@ -43,8 +43,12 @@ def test_every_port_is_on_loopback_by_default() -> None:
 
 
 def test_only_api_and_joiner_see_the_prediction_log_and_networks_inside_have_no_way_out() -> None:
-    with_log = {name for name, service in SERVICES.items() if any(str(v).startswith("log:") for v in service.get("volumes", ()))}
-    assert with_log == {"api", "joiner"}
+    logs = {
+        name: [volume for volume in service.get("volumes", ()) if str(volume).startswith("log:")]
+        for name, service in SERVICES.items()
+    }
+    assert {name for name, volumes in logs.items() if volumes and "profiles" not in SERVICES[name]} == {"api", "joiner"}
+    assert logs["canary"] == ["log:/log:ro"] and SERVICES["canary"]["networks"] == ["inside"]
     assert [name for name, network in COMPOSE["networks"].items() if network.get("internal")] == ["data", "inside"]
 
 

@@ -118,7 +118,7 @@ STEPS = {
 }
 
 
-def _kill_after_commit(home: Path, query: str) -> None:
+def kill_after_commit(home: Path, query: str) -> None:
     """Let this process kill itself at its first commit after which the query is true."""
 
     def check(_session: Session) -> None:
@@ -132,7 +132,7 @@ def _kill_after_commit(home: Path, query: str) -> None:
 def _promote_until(home: Path, environ: dict[str, str], query: str | None) -> None:
     """Promote in this process, and kill it once the query is true."""
     if query is not None:
-        _kill_after_commit(home, query)
+        kill_after_commit(home, query)
     run_module(("housing.promote", *TABLE), environ, Path(os.devnull), Path(os.devnull))
 
 

@@ -55,6 +55,7 @@ def run_id(own_home: Path) -> str:
     ("name", "overrides", "member", "value"),
     [
         ("alias", RENTALS, "version", "1"),
+        ("canary", RENTALS, "verdict", "none"),
         ("clean", RENTALS, "is_dry_run", True),
         ("describe", ("file={home}/rows.csv", "target=rent", "--config-dir={home}/my"), "rows", 20),
         ("doctor", (*RENTALS, "serve.url=http://127.0.0.1:1"), "failed", ["server"]),

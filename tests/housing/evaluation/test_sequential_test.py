@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from housing.evaluation.sequential_test import SequentialRules, claims_above_zero, log_evidence, worse_claims
-from tests.support.canary_simulation import RULES, Scenario, enlarged, run_trials
-from tests.support.gate_simulation import SIMULATED, Errors, equal
+from tests.support.canary_simulation import RULES, enlarged, run_trials
+from tests.support.gate_simulation import SIMULATED, Errors, Scenario, equal
 
 TRIALS, HORIZON = 400, 600
 

@@ -7,7 +7,7 @@ import pytest
 
 from housing.core.errors import StoreError
 from housing.promotion.decision import Decision
-from housing.promotion.decision_log import DecisionRecord, list_decisions, previous_versions
+from housing.promotion.decision_log import DecisionRecord, find_rollback, list_decisions, previous_versions
 from housing.promotion.rolling_back import rollback
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
@@ -78,6 +78,14 @@ def test_previous_versions_follow_from_the_decision_log(
     oldest_first: list[DecisionRecord], current: str, expected: list[str]
 ) -> None:
     assert previous_versions(oldest_first[::-1], current) == expected
+
+
+def test_a_canary_that_was_taken_back_counts_as_rolled_back_until_it_is_promoted() -> None:
+    taken_back = [record("PROMOTE", "", "1"), record("CANARY", "1", "2"), record("TAKE BACK", "2", "1")]
+    assert find_rollback(taken_back[::-1], "2", "1") == taken_back[-1]
+    assert previous_versions(taken_back[::-1], "1") == []
+    promoted = [*taken_back, record("PROMOTE", "1", "2"), record("PROMOTE", "2", "3")]
+    assert find_rollback(promoted[::-1], "2", "3") is None
 
 
 def test_rollback_returns_to_the_previous_version_and_logs_a_decision(home: Path, store: Store) -> None:

@@ -85,6 +85,33 @@ def test_republishing_a_version_repairs_its_damaged_copy(bundle: Bundle, tmp_pat
     assert in_use.get().release["version"] == "1"
 
 
+def test_a_canary_answers_its_share_until_it_is_over_and_a_damaged_one_answers_nothing(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _publish(bundle, tmp_path, "1")
+    folder = tmp_path / "published"
+    in_use = ServedModels(model_list(folder), 0.05, partial(ModelMetrics, tmp_path, 0))
+
+    def answering(choice: str) -> str:
+        return str(in_use.get(choice=choice).info["version"])
+
+    publishing.publish_canary(folder, "2", tmp_path / "1", {"model": "m", "version": "2"}, 0.5)
+    wait_for(lambda: in_use.describe()[0]["canary"] == {"version": "2", "share": 0.5}, "the canary is loaded")
+    choices = [f"{number}" for number in range(100)]
+    first = [answering(choice) for choice in choices]
+    assert set(first) == {"1", "2"} and first == [answering(choice) for choice in choices]
+    assert in_use.get().info["version"] == "1"  # the routes without a choice
+    _publish(bundle, tmp_path, "3")
+    assert (folder / "2").is_dir()  # a publication keeps the canary's files
+    publishing.remove_canary(folder)
+    wait_for(lambda: {answering(choice) for choice in choices} == {"3"}, "the canary is over")
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    publishing.publish_canary(folder, "4", damaged, {"model": "m", "version": "4"}, 0.5)
+    wait_for(lambda: "Rejected the canary; the current model stays" in caplog.text, "the damaged canary is tried")
+    assert {answering(choice) for choice in choices} == {"3"}
+
+
 @pytest.mark.parametrize("route", ["/explain", "/curves"])
 def test_batches_are_no_larger_than_the_verified_size(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: str

@@ -81,6 +81,7 @@ def test_each_name_answers_with_its_own_model(server: Server) -> None:
         "model": "housing-rentals",
         "alias": "production",
         "version": "2",
+        "canary": None,
         "in_memory": True,
     }
     answers = {name: server.ask(f"/models/{name}/predict", example(server, name)).json for name in NAMES}
