@@ -2,6 +2,7 @@
 
 # pylint: disable=import-outside-toplevel  # Dask is an optional package, and its import takes a second
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ ADDRESS = Validator(
 )
 LOOPBACK = "127.0.0.1"
 GIGABYTE = 10**9  # bytes
+# the scheduler warns of each lost worker with all its keys, and a nanny of each process that takes its time to end
+LOG_LEVELS = {"distributed": "WARNING", "distributed.scheduler": "ERROR", "distributed.nanny": "ERROR"}
+LOG_LEVELS |= {"distributed.nanny.memory": "WARNING"}  # of a worker that is ended at its limit of memory
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,12 @@ class ClusterSettings:
         return cls(*(node[key] for key in validators))
 
 
+def require_dask() -> None:
+    """Raise ConfigError if Dask is not installed."""
+    if find_spec("distributed") is None:
+        raise ConfigError("Work on a Dask cluster needs the package distributed. Install it: pip install 'housing[cluster]'")
+
+
 @contextmanager
 def connected(settings: ClusterSettings) -> Iterator["Client"]:
     """Connect to a Dask cluster that has at least one worker, for the duration of the block.
@@ -70,10 +80,11 @@ def connected(settings: ClusterSettings) -> Iterator["Client"]:
     ClusterError
         If no scheduler answers in time, or it has no worker.
     """
-    if find_spec("distributed") is None:
-        raise ConfigError("Work on a Dask cluster needs the package distributed. Install it: pip install 'housing[cluster]'")
+    require_dask()
     from distributed import Client
 
+    for name, level in LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
     with ExitStack() as stack:
         address = settings.address or stack.enter_context(_embedded_cluster(settings))
         try:
@@ -91,6 +102,14 @@ def connected(settings: ClusterSettings) -> Iterator["Client"]:
                 f" code and environment: dask worker {address} --nthreads 1"
             ) from error
         yield client
+
+
+def require_cluster(settings: ClusterSettings) -> None:
+    """Raise ConfigError or ClusterError, as `connected` does, if a later connection could not work."""
+    require_dask()
+    if settings.address is not None:
+        with connected(settings):
+            return
 
 
 @contextmanager

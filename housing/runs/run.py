@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from housing.bundle.bundle import Bundle
+from housing.cluster.fit_workers import fits_on_workers
 from housing.core.config import SWEEP_RUN, to_yaml
 from housing.core.environment import commit, uncommitted_changes
 from housing.core.errors import JobSkipped, StoreError, TrialPruned
@@ -32,7 +33,7 @@ from housing.runs.outcome import Outcome
 from housing.runs.pruning import Trial
 from housing.runs.run_key import EXCLUDED_FROM_KEY, provenance, run_key
 from housing.streaming.loading import load
-from housing.streaming.settings import STREAM, StreamSettings
+from housing.streaming.settings import StreamSettings
 from housing.streaming.streamed_table import StreamedTable
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
@@ -170,7 +171,7 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
         if existing is not None:
             return _reused_outcome(started, existing)
         tags |= {**tracking_tags.key_tag(key), tracking_tags.DATA: table.fingerprint, tracking_tags.SPLIT: parts.fingerprint()}
-        tags |= _engine_tags(table, parts)
+        tags |= _engine_tags(cfg, table, parts)
         tags[tracking_tags.COLUMNS] = table.schema.interface_hash()
         if cfg.target.transform != AUTO:
             tags[tracking_tags.TRANSFORM] = str(cfg.target.transform)
@@ -208,16 +209,20 @@ def _dataset_version(cfg: DictConfig, table: Table, parts: Split) -> DatasetVers
     )
 
 
-def _engine_tags(table: Table, parts: Split) -> dict[str, str]:
+def _engine_tags(cfg: DictConfig, table: Table, parts: Split) -> dict[str, str]:
     """Return tags of a run that reads its table in chunks, and log what it computes on a part of the validation rows."""
     if not isinstance(table, StreamedTable):
         return {}
     n_rows, n_valid = len(table.bounded(parts.valid)), len(parts.valid)
     if n_rows == n_valid:
-        return {tracking_tags.ENGINE: STREAM}
+        return {tracking_tags.ENGINE: cfg.engine.name}
     sample = f"{n_rows:,} of {n_valid:,} validation rows"
-    log.info("engine=stream: intervals, figures and the check of the exported model use %s. Scores use all of them.", sample)
-    return {tracking_tags.ENGINE: STREAM, tracking_tags.SAMPLE: sample}
+    log.info(
+        "engine=%s: intervals, figures and the check of the exported model use %s. Scores use all of them.",
+        cfg.engine.name,
+        sample,
+    )
+    return {tracking_tags.ENGINE: cfg.engine.name, tracking_tags.SAMPLE: sample}
 
 
 def _reused_outcome(started: Outcome, existing: RunRecord) -> Outcome:
@@ -251,9 +256,13 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started:
         def on_fit(holdout: HoldoutPredictions) -> None:
             holdout.write(job.folder / HOLDOUT)
 
-        bundle, metrics = build(BuildSettings.from_config(cfg), table, parts, tracked_run.id, on_fold, on_round, on_fit)
+        with fits_on_workers(cfg.get("engine"), table) as (fitted_table, lost):
+            bundle, metrics = build(
+                BuildSettings.from_config(cfg), fitted_table, parts, tracked_run.id, on_fold, on_round, on_fit
+            )
     bundle.write(job.folder / BUNDLE)
-    tracked_run.log(metrics=metrics, tags=_choice_tags(bundle, cfg.target.transform))
+    lost_tag = {tracking_tags.LOST_WORKERS: ", ".join(lost)} if lost else {}
+    tracked_run.log(metrics=metrics, tags=_choice_tags(bundle, cfg.target.transform) | lost_tag)
     if job.is_standalone or cfg.log_model == "all":
         log_bundle(tracked_run, job.folder, bundle)
     if job.is_standalone and cfg.figures:

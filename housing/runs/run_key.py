@@ -39,12 +39,14 @@ CODE_PATHS = (
     "streaming",
     "bundle",
     "estimators",
+    "cluster/fit_workers.py",
     "training",
     "core/config.py",
     "data/split.py",
     "data/table.py",
     "runs/run.py",
 )
+CONNECTION_KEYS = ("address", "memory_gb", "timeout_seconds")  # of the engine `dask`: where its workers are
 THREAD_KEYS = ("n_jobs", "thread_count")
 SOURCE_SUFFIXES = (".py", ".c")
 
@@ -54,6 +56,8 @@ def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
     config = {name: _without_threads(value) for name, value in resolved.items() if name not in EXCLUDED_FROM_KEY}
     if config.get("engine", {}).get("name") == MEMORY:
         del config["engine"]  # runs of a config without engines have the same key
+    elif "engine" in config:
+        config["engine"] = {name: value for name, value in config["engine"].items() if name not in CONNECTION_KEYS}
     config["data"] = {name: value for name, value in config["data"].items() if name not in ("path", "slice_columns", "card")}
     key_parts = {
         "config": config,

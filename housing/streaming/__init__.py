@@ -1,1 +1,1 @@
-"""The engine `stream`: tables larger than memory, which are read in chunks."""
+"""The engines `stream` and `dask`: tables larger than memory, which are read in chunks."""

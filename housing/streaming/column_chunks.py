@@ -1,6 +1,6 @@
 """Column chunks: the columns that an estimator receives, computed chunk by chunk whenever they are needed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -55,6 +55,8 @@ class ColumnChunks:
         The selected columns of the features, or None for all.
     out_of_fold
         Of training rows: their columns that depend on targets. They are the last ones of the features.
+    fit
+        Fits an estimator on such chunks in the place of `housing.estimators.xgboost_chunks.fit_on_chunks`, or None.
     """
 
     features: Features
@@ -62,17 +64,32 @@ class ColumnChunks:
     chunk_rows: int
     columns: list[int] | None = None
     out_of_fold: list[OutOfFoldLevels] = field(default_factory=list)
+    fit: Callable[..., None] | None = None
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """Yield the chunks."""
+        for part in self.parts():
+            yield part.compute()
+
+    def parts(self) -> Iterator[Self]:
+        """Yield the rows of each chunk, in memory, whose columns are not computed yet."""
         for start in range(0, len(self.matrix), self.chunk_rows):
             rows = slice(start, min(start + self.chunk_rows, len(self.matrix)))
-            matrix = self.matrix[rows]
-            columns = self.features.transform(matrix)
-            levels = [self._levels(matrix, rows, of_column) for of_column in self.out_of_fold]
-            if levels:
-                columns[:, columns.shape[1] - sum(part.shape[1] for part in levels) :] = np.concatenate(levels, axis=1)
-            yield in_precision(columns if self.columns is None else columns[:, self.columns], np.float32)
+            out_of_fold = [replace(levels, fold_of=levels.fold_of[rows]) for levels in self.out_of_fold]
+            yield replace(self, matrix=self.matrix[rows], out_of_fold=out_of_fold, fit=None)
+
+    def compute(self) -> NDArray[np.float32]:
+        """Return the columns of all rows, which are in memory, shape (rows, n_columns)."""
+        columns = self.features.transform(self.matrix)
+        levels = [self._levels(self.matrix, of_column) for of_column in self.out_of_fold]
+        if levels:
+            columns[:, columns.shape[1] - sum(part.shape[1] for part in levels) :] = np.concatenate(levels, axis=1)
+        return in_precision(columns if self.columns is None else columns[:, self.columns], np.float32)
+
+    @property
+    def n_columns(self) -> int:
+        """The number of columns."""
+        return len(self.features.names if self.columns is None else self.columns)
 
     def __getitem__(self, key: tuple[slice, list[int]]) -> Self:
         """Return the same rows with some columns only: `chunks[:, columns]`."""
@@ -81,9 +98,9 @@ class ColumnChunks:
         return replace(self, columns=columns)
 
     @staticmethod
-    def _levels(matrix: Matrix, rows: slice, levels: OutOfFoldLevels) -> NDArray[np.float64]:
+    def _levels(matrix: Matrix, levels: OutOfFoldLevels) -> NDArray[np.float64]:
         codes = positions(matrix[:, levels.index], np.array(levels.n_levels))
-        return np.asarray(levels.values[levels.fold_of[rows], codes])
+        return np.asarray(levels.values[levels.fold_of, codes])
 
 
 def fit_in_chunks(features: Features, matrix: Any, target: Vector, weight: Vector | None, chunk_rows: int) -> ColumnChunks:

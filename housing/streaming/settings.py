@@ -3,15 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from housing.core.errors import ConfigError
-from housing.core.validators import integer
+from housing.core.validators import choice, integer
 
-MEMORY, STREAM = "memory", "stream"
+MEMORY, STREAM, DASK = "memory", "stream", "dask"
 
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """Settings of the engine `stream`.
+    """Settings of the engines `stream` and `dask`.
 
     Attributes
     ----------
@@ -29,8 +28,7 @@ class StreamSettings:
         """Read the settings of the config group `engine`. Return None for the engine `memory`, and for a config without one."""
         if engine is None or engine.name == MEMORY:
             return None
-        if engine.name != STREAM:
-            raise ConfigError(f"engine.name must be {MEMORY} or {STREAM} (got {engine.name!r}).")
+        choice(MEMORY, STREAM, DASK).validate("engine.name", engine.name)
         for key in ("chunk_rows", "sample_rows"):
             integer(1).validate(f"engine.{key}", engine[key])
         return cls(engine.chunk_rows, engine.sample_rows)

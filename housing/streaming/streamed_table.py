@@ -27,12 +27,15 @@ class StreamedTable(Table):
         By column: the codes by this schema of what is in the file of the matrix.
     read_keys
         Yields the keys of consecutive rows, or None for a selection of rows.
+    fit
+        Fits an estimator on column chunks over workers, or None to fit in this process.
     """
 
     settings: StreamSettings
     whole: Schema
     codes: Mapping[int, Vector]
     read_keys: Callable[[], Iterator[list[bytes]]] | None
+    fit: Callable[..., None] | None = None
 
     @property
     def disk_matrix(self) -> DiskMatrix:

@@ -147,7 +147,7 @@ def _fit_streamed_features(
 ) -> FittedFeatures:
     """Fit features on rows that stay on disk, and so do their columns."""
     target, weight, chunk_rows = table.target[rows], table.weight_of(rows), table.settings.chunk_rows
-    columns: Any = fit_in_chunks(features, table.matrix[rows], target, weight, chunk_rows)
+    columns: Any = replace(fit_in_chunks(features, table.matrix[rows], target, weight, chunk_rows), fit=table.fit)
     if validation is None:
         return FittedFeatures(features, index, columns, target, weight, None, None, None)
     validation_columns: Any = ColumnChunks(features, table.matrix[validation], chunk_rows)
@@ -169,7 +169,7 @@ def fit_estimator(
     try:
         columns: object = data.columns
         if isinstance(columns, ColumnChunks):
-            _fit_on_chunks(spec, estimator, data, rounds, on_round)
+            _fit_on_chunks(spec, estimator, data, columns, rounds, on_round)
             return FittedEstimator(estimator)
         if boosting_of(estimator) is not None:
             settings = _boosting_fit(spec, estimator, data, rounds, n_threads)
@@ -189,7 +189,9 @@ def fit_estimator(
         raise TargetError(f"model.estimator of {spec.name} cannot be fitted: {reason}") from error
 
 
-def _fit_on_chunks(spec: EstimatorSpec, estimator: Any, data: FittedFeatures, rounds: int | None, on_round: OnRound) -> None:
+def _fit_on_chunks(
+    spec: EstimatorSpec, estimator: Any, data: FittedFeatures, columns: ColumnChunks, rounds: int | None, on_round: OnRound
+) -> None:
     # pylint: disable=import-outside-toplevel  # XGBoost takes seconds to import
     from housing.estimators.round_reporter import RoundReporter
     from housing.estimators.xgboost_chunks import ChunkedRows, fit_on_chunks, require_histogram_xgboost
@@ -199,8 +201,9 @@ def _fit_on_chunks(spec: EstimatorSpec, estimator: Any, data: FittedFeatures, ro
     if data.validation is not None and spec.early_stopping_rounds and rounds is None:
         validation = ChunkedRows(*data.validation, data.validation_weight)
     report = report_rounds(estimator, rounds, partial(on_round, spec.name))
-    training = ChunkedRows(data.columns, data.target, data.weight)
-    fit_on_chunks(estimator, training, validation, spec.early_stopping_rounds or 0, RoundReporter(report))
+    training = ChunkedRows(columns, data.target, data.weight)
+    fit = columns.fit or fit_on_chunks
+    fit(estimator, training, validation, spec.early_stopping_rounds or 0, RoundReporter(report))
 
 
 def _boosting_fit(spec: EstimatorSpec, estimator: Any, data: FittedFeatures, rounds: int | None, n_threads: int) -> BoostingFit:
