@@ -1,29 +1,76 @@
-"""The Open Inference Protocol beside MLServer, and binary tensors beside JSON, under the same load in one run."""
+"""The Open Inference Protocol beside MLServer, and each form of body beside JSON, under the same load in one run."""
 
 import json
 import statistics
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
+import pyarrow as pa
 
 from housing.core.environment import PROJECT
 from housing.tracking.store import Store
 from scripts.benchmarks.processes import PYTHON, ROUNDS
-from scripts.benchmarks.serving import MODEL_URI, N_ROWS, PLAIN_TREES, Server, different_rows, free_port, promote_model, started
+from scripts.benchmarks.serving import (
+    MODEL_URI,
+    N_ROWS,
+    PLAIN_TREES,
+    Server,
+    different_rows,
+    free_port,
+    promote_model,
+    request_bodies,
+    started,
+)
 from tests.support.peer_environments import peer_python
 
 MODEL = "housing-california"
+Bodies = dict[str, tuple[bytes, dict[str, str]]]  # by form, with headers
 GOALS = {1: 40, 100: 20, 1000: 5}  # times MLServer
 
 
 def print_protocol() -> None:
-    """Print requests per second of this server and of MLServer, and of binary bodies."""
+    """Print requests per second of this server and of MLServer, and of binary bodies; then those of each form of body."""
+    _print_peers()
+    print_bodies()
+
+
+def print_bodies() -> None:
+    """Print requests per second and processor time per request of each form of body. The first one is the base of the ratios."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        home = Path(name)
+        matrix, names = promote_model(home, PLAIN_TREES)
+        tensors = stack.enter_context(_housing(home))
+        predict = urljoin(tensors.url, "/predict")
+        forms = (
+            ("/predict, JSON", predict, "columns"),
+            ("/predict, Arrow", predict, "arrow"),
+            ("/v2, binary", tensors.url, "binary"),
+        )
+        servers = [Server(title, url, form, tensors.process) for title, url, form in forms]
+        bodies = {n_rows: [_bodies(names, rows) for rows in different_rows(matrix, n_rows)] for n_rows in N_ROWS}
+        for n_rows in N_ROWS:
+            _require_equal_predictions(servers, bodies[n_rows][0])
+        _measure(servers, bodies, home)
+    print(
+        "| rows | body | bytes | requests/s | processor ms per request | JSON's time / its time |\n|---:|---|---:|---:|---:|---:|"
+    )
+    for n_rows in N_ROWS:
+        base = [seconds for _, seconds in servers[0].measured[n_rows]]
+        for server in servers:
+            rates, times = zip(*server.measured[n_rows], strict=True)
+            ratio = statistics.median(json_ / own for json_, own in zip(base, times, strict=True))
+            medians = f"{statistics.median(rates):.0f} | {statistics.median(times):.2f} | {ratio:.2f}"
+            print(f"| {n_rows} | {server.name} | {len(bodies[n_rows][0][server.body_form][0]):,} | {medians} |", flush=True)
+
+
+def _print_peers() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         home = Path(name)
         matrix, names = promote_model(home, PLAIN_TREES)
@@ -33,17 +80,22 @@ def print_protocol() -> None:
         bodies = {n_rows: [_bodies(names, rows) for rows in different_rows(matrix, n_rows)] for n_rows in N_ROWS}
         for n_rows in N_ROWS:
             _require_equal_predictions((theirs, ours, binary), bodies[n_rows][0])
-        for number in range(ROUNDS):
-            for n_rows in N_ROWS:
-                for server in (theirs, ours, binary) if number % 2 else (binary, ours, theirs):
-                    requests = [forms[server.body_form] for forms in bodies[n_rows]]
-                    server.measure([body for body, _ in requests], n_rows, home, requests[0][1])
-            print(f"round {number + 1} of {ROUNDS}", file=sys.stderr, flush=True)
+        _measure((theirs, ours, binary), bodies, home)
         _print_table(theirs, ours, binary)
 
 
-def _bodies(names: list[str], matrix: Any) -> dict[str, tuple[bytes, dict[str, str]]]:
-    """Return the JSON body and the binary body of these rows, with their headers."""
+def _measure(servers: Sequence[Server], bodies: Mapping[int, list[Bodies]], home: Path) -> None:
+    """Load the servers in turn, in alternating order."""
+    for number in range(ROUNDS):
+        for n_rows in N_ROWS:
+            for server in servers if number % 2 else reversed(servers):
+                requests = [forms[server.body_form] for forms in bodies[n_rows]]
+                server.measure([body for body, _ in requests], n_rows, home, requests[0][1])
+        print(f"round {number + 1} of {ROUNDS}", file=sys.stderr, flush=True)
+
+
+def _bodies(names: list[str], matrix: Any) -> Bodies:
+    """Return the body of these rows in each form, with its headers."""
     shape = [len(matrix)]
     columns = [
         {"name": name, "shape": shape, "datatype": "FP64", "data": values.tolist()}
@@ -53,21 +105,36 @@ def _bodies(names: list[str], matrix: Any) -> dict[str, tuple[bytes, dict[str, s
     rows = {"name": "rows", "shape": list(matrix.shape), "datatype": "FP64", "parameters": {"binary_data_size": matrix.nbytes}}
     head = json.dumps({"inputs": [rows], "parameters": {"binary_data_output": True}}, separators=(",", ":")).encode()
     length = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
-    return {"json": (text, {"Content-Type": "application/json"}), "binary": (head + matrix.tobytes(), length)}
+    return {
+        "json": (text, {"Content-Type": "application/json"}),
+        "binary": (head + matrix.tobytes(), length),
+        "columns": (request_bodies(names, matrix.tolist())["columns"], {"Content-Type": "application/json"}),
+        "arrow": (_arrow_stream(names, matrix), {"Content-Type": "application/vnd.apache.arrow.stream"}),
+    }
 
 
-def _require_equal_predictions(servers: tuple[Server, ...], bodies: dict[str, tuple[bytes, dict[str, str]]]) -> None:
+def _arrow_stream(names: list[str], matrix: Any) -> bytes:
+    table, sink = pa.table(list(matrix.T), names), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    stream: bytes = sink.getvalue().to_pybytes()
+    return stream
+
+
+def _require_equal_predictions(servers: Sequence[Server], bodies: Bodies) -> None:
     expected = None
     for server in servers:
         body, headers = bodies[server.body_form]
         with urllib.request.urlopen(urllib.request.Request(server.url, body, headers), timeout=60) as response:
             answer, length = response.read(), response.headers["Inference-Header-Content-Length"]
-        predictions = (
-            np.frombuffer(answer[int(length) :], "<f8") if length else np.array(json.loads(answer)["outputs"][0]["data"])
-        )
+        predictions = np.frombuffer(answer[int(length) :], "<f8") if length else _json_predictions(json.loads(answer))
         expected = predictions if expected is None else expected
         if not np.allclose(predictions.ravel(), expected.ravel(), atol=1e-4):
             sys.exit(f"error: {server.name} predicts other values than {servers[0].name}")
+
+
+def _json_predictions(answer: dict[str, Any]) -> Any:
+    return np.array(answer["outputs"][0]["data"] if "outputs" in answer else answer["predictions"])
 
 
 @contextmanager
