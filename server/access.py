@@ -1,9 +1,10 @@
 """API keys: create a key with rights.
 
-    python -m server.access NAME predict,metrics
+    python -m server.access NAME predict,metrics [MODEL@ALIAS,MODEL@ALIAS]
 
 prints the key once, and the line that admits it: for the file in `serve.keys_file` or for the environment variable
-HOUSING_KEYS. Store only the line; it holds a hash. Several keys can be valid at once.
+HOUSING_KEYS. Store only the line; it holds a hash. Several keys can be valid at once. A key with models gets predictions of
+these alone.
 """
 
 import hashlib
@@ -16,10 +17,10 @@ from server.api.auth import KEYS_VARIABLE, RIGHTS, ApiKey
 
 def main(arguments: Sequence[str]) -> None:
     """Create a key and print it with its line."""
-    if len(arguments) != 2 or len(arguments[0].split()) != 1:
-        sys.exit(f"usage: python -m server.access NAME RIGHTS\nRIGHTS: any of {','.join(RIGHTS)}, separated by commas")
+    if len(arguments) not in (2, 3) or not all(arguments) or len(arguments[0].split()) != 1:
+        sys.exit(f"usage: python -m server.access NAME RIGHTS [MODELS]\nRIGHTS: any of {','.join(RIGHTS)}, separated by commas")
     key = secrets.token_urlsafe(32)
-    line = f"{arguments[0]} {arguments[1]} {hashlib.sha256(key.encode()).hexdigest()}"
+    line = " ".join((*arguments[:2], hashlib.sha256(key.encode()).hexdigest(), *arguments[2:]))
     try:
         ApiKey.parse(line)
     except ValueError as error:

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Self
 
+from housing.core.model_list import NAME_PATTERN
 from server.core.errors import RequestError
 
 PREDICT, METRICS, FEEDBACK = RIGHTS = ("predict", "metrics", "feedback")
@@ -55,23 +56,26 @@ class RequestBudget:
 
 @dataclass
 class ApiKey:
-    """An API key's owner, rights and hash, and its budget of requests."""
+    """An API key's owner, rights and hash, the models for which it may ask (none: all), and its budget of requests."""
 
     name: str
     rights: frozenset[str]
     digest: bytes
+    models: frozenset[str]
     budget: RequestBudget = field(default_factory=RequestBudget, init=False, repr=False)
 
     @classmethod
     def parse(cls, line: str) -> Self:
-        """Parse `name right,right hash`. Raises ValueError, which names the owner and never the hash."""
-        name, rights, digest = (*line.split(), "", "")[:3]
-        if len(line.split()) != 3 or not set(rights.split(",")) <= set(RIGHTS) or not DIGEST_PATTERN.fullmatch(digest):
+        """Parse `name right,right hash [model,model]`. Raises ValueError, which names the owner and never the hash."""
+        name, rights, digest, models, *more = (*line.split(), "", "", "", "")
+        is_valid = set(rights.split(",")) <= set(RIGHTS) and DIGEST_PATTERN.fullmatch(digest) and not "".join(more)
+        if not is_valid or not all(map(NAME_PATTERN.fullmatch, models.split(",") if models else ())):
             owner = f"The key of {name}" if rights else "A line"  # a single word can be a key, which no log may show
             raise ValueError(
-                f"{owner} must have the form 'NAME RIGHTS HASH' with rights from {','.join(RIGHTS)}. {CREATE_KEY_HINT}"
+                f"{owner} must have the form 'NAME RIGHTS HASH' or 'NAME RIGHTS HASH MODELS' with rights from {','.join(RIGHTS)} "
+                f"and models such as housing-california@production. {CREATE_KEY_HINT}"
             )
-        return cls(name, frozenset(rights.split(",")), bytes.fromhex(digest))
+        return cls(name, frozenset(rights.split(",")), bytes.fromhex(digest), frozenset(filter(None, models.split(","))))
 
 
 _loaded: dict[str, list[ApiKey]] = {}  # by keys file; workers inherit it from gunicorn's master
@@ -116,10 +120,10 @@ class Access:
         """Whether no key is required."""
         return not self._keys
 
-    def check(self, token: str | None, right: str) -> None:
-        """Authorize a request. Raises RequestError with status 401, 403, or 429 beyond the rate limit."""
+    def check(self, token: str | None, right: str) -> ApiKey | None:
+        """Return the key of a request, if keys are required. Raises RequestError (401, 403, or 429 beyond the rate limit)."""
         if self.allows_anonymous:
-            return
+            return None
         if not token:
             raise _unauthorized("API key required. Send the header: Authorization: Bearer KEY")
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
@@ -134,6 +138,7 @@ class Access:
             seconds = math.ceil(wait)
             detail = f"Rate limit of {self._rate:g} requests per second exceeded. Retry after {seconds} s."
             raise RequestError(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(seconds)})
+        return key
 
 
 def bearer_token(authorization: str | None) -> str | None:

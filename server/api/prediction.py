@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from housing.core.errors import BundleError, ConfigError
 from housing.schema.column import Matrix
-from server.api.auth import PREDICT, Access
+from server.api.auth import PREDICT, Access, ApiKey
 from server.api.spread import INTERVAL, LOWER, POINT, QUANTILES, UPPER, Spread
 from server.core.errors import RequestError, error_content, log_failure
 from server.metrics.request_metrics import STAGES, observe_request
@@ -102,7 +102,7 @@ class PredictionApi:
         """Authorize a request, answer it, and count it. Errors are answered, too, but NotInMemory is raised."""
         start, name, model, request_id = time.perf_counter(), "", None, self._next_id()
         try:
-            self._access.check(request.key, PREDICT)
+            require_model_right(self._access.check(request.key, PREDICT), self._models, request.name)
             choice = request.key or request_id if request.version is None else ""  # of the canary or the current model
             model = require_model(self._models, request.name, request.may_load, choice)
             if request.name:
@@ -161,6 +161,12 @@ def _log_entry(route: str, request_id: str, model: Model, start: float) -> dict[
         "run_id": model.bundle.card["run_id"],
         "latency_ms": round(1000 * (time.perf_counter() - start), 3),
     }
+
+
+def require_model_right(key: ApiKey | None, models: ServedModels, name: str) -> None:
+    """Raise RequestError (403) if a key is for other models. `name` is the one in the path, or "" for the first model."""
+    if key is not None and key.models and (listed := models.listed_name(name)) not in key.models:
+        raise RequestError(HTTPStatus.FORBIDDEN, f"This API key is not for the model {listed}.")
 
 
 def require_model(models: ServedModels, name: str = "", may_load: bool = True, choice: str = "") -> Model:

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, current_app, request
 
 from server.api import prediction
 from server.api.auth import FEEDBACK, METRICS, PREDICT, Access, bearer_token
-from server.api.context import MODEL_NAME, json_response, require_model
+from server.api.context import MODEL_NAME, ROUTES_OF_A_MODEL, json_response, require_model
 from server.core import shutdown
 from server.core.errors import RequestError
 from server.models.current_model import Model
@@ -28,13 +28,15 @@ SECURITY_HEADERS = {
 
 @api_blueprint.before_app_request
 def authorize() -> None:
-    """Reject a request whose key lacks the right for its route, or that names a model that is not served."""
+    """Reject a request whose key lacks the right for its route or model, or that names a model that is not served."""
     access: Access = current_app.extensions["access"]
+    models, name = current_app.extensions["models"], request.environ.get(MODEL_NAME, "")
     right = RIGHTS.get(request.path)
-    if right is not None:
-        access.check(bearer_token(request.headers.get("Authorization")), right)
-    if MODEL_NAME in request.environ:
-        current_app.extensions["models"].find(request.environ[MODEL_NAME])
+    key = None if right is None else access.check(bearer_token(request.headers.get("Authorization")), right)
+    if name:
+        models.find(name)
+    if right == PREDICT and request.path in ROUTES_OF_A_MODEL:
+        prediction.require_model_right(key, models, name)
 
 
 @api_blueprint.after_app_request

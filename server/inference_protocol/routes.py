@@ -6,6 +6,7 @@ from flask import Blueprint, Response, current_app, request
 
 from server.api.auth import PREDICT, Access, bearer_token
 from server.api.context import json_response, require_model
+from server.api.prediction import require_model_right
 from server.api.routes import require_ready
 from server.inference_protocol.metadata import describe_model, require_version
 
@@ -49,7 +50,8 @@ def model_ready(name: str, model_version: str | None = None) -> Response:
 def model_metadata(name: str, model_version: str | None = None) -> Response:
     """Return the inputs and outputs of a model."""
     access: Access = current_app.extensions["access"]
-    access.check(bearer_token(request.headers.get("Authorization")), PREDICT)
+    key = access.check(bearer_token(request.headers.get("Authorization")), PREDICT)
+    require_model_right(key, current_app.extensions["models"], name)
     model = require_model(name)
     require_version(model, name, model_version)
     return json_response(describe_model(model, name))

@@ -69,6 +69,11 @@ class ServedModels:
         detail = f"There is no model {name!r:.{MAX_NAME}}.{hint} GET /models lists the models of this server."
         raise RequestError(HTTPStatus.NOT_FOUND, detail)
 
+    def listed_name(self, name: str = "") -> str:
+        """Return MODEL@ALIAS of a name, or of the first model. Raises RequestError (404)."""
+        current = self.find(name) if name else self._first
+        return next((listed for listed, model in self._models.items() if model is current), "")
+
     @property
     def is_ready(self) -> bool:
         """Whether the first model is in memory."""

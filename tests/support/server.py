@@ -102,10 +102,10 @@ def scraped(server: Server) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
-def new_key(name: str, rights: str) -> tuple[str, str]:
+def new_key(name: str, rights: str, *models: str) -> tuple[str, str]:
     """Create an API key as an operator does. Return the key and its line in the keys file."""
     process = subprocess.run(
-        [sys.executable, "-m", "server.access", name, rights], cwd=PROJECT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "server.access", name, rights, *models], cwd=PROJECT, capture_output=True, text=True, check=False
     )
     assert process.returncode == 0, process.stderr
     _, key, _, line = process.stdout.splitlines()

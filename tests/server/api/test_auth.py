@@ -24,6 +24,7 @@ from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
 
 BODY = json.dumps(FLAT).encode()
+MODELS_BY_NAME = {"rentals": ["housing-other@x,housing-rentals@staging"], "towns": ["housing-towns@staging"]}
 OPEN_ROUTES = {  # need no key
     *("/healthz", "/readyz", "/ping", "/health", "/version", "/", "/docs", "/openapi.json"),
     *("/v2", "/v2/health/live", "/v2/health/ready"),
@@ -33,16 +34,18 @@ OPEN_ROUTES = {  # need no key
 
 @pytest.fixture(scope="module")
 def keys() -> dict[str, tuple[str, str]]:
-    """Two keys that may predict, one of them in the file, one for metrics, and one for feedback."""
+    """Two keys that may predict, one of them in the file, one for metrics, one for feedback, and two for one model each."""
     rights_by_name = {"old": "predict", "new": "predict,metrics", "prometheus": "metrics", "surveyor": "feedback"}
-    return {name: new_key(name, rights) for name, rights in rights_by_name.items()}
+    made = {name: new_key(name, rights) for name, rights in rights_by_name.items()}
+    return made | {name: new_key(name, "predict,metrics", *models) for name, models in MODELS_BY_NAME.items()}
 
 
 @pytest.fixture(scope="module")
 def server(served_home: Path, keys: dict[str, tuple[str, str]]) -> Iterator[Server]:
     """Yield the promoted model behind keys, with metrics on a port of their own, open to the pages of one origin."""
     file = served_home / "keys"
-    file.write_text(f"# rotated each month\n{keys['old'][1]}\n{keys['prometheus'][1]}\n{keys['surveyor'][1]}\n", encoding="utf-8")
+    lines = [keys[name][1] for name in ("old", "prometheus", "surveyor", *MODELS_BY_NAME)]
+    file.write_text("\n".join(("# rotated each month", *lines, "")), encoding="utf-8")
     options = (f"serve.keys_file={file}", "serve.workers=1", "serve.cors_origins='https://a.example'", "serve.rate_limit=50")
     port = free_port()
     with serving(served_home, *options, f"serve.metrics_port={port}", environment={"HOUSING_KEYS": keys["new"][1]}) as running:
@@ -72,6 +75,24 @@ def test_a_key_has_only_the_rights_of_its_line(server: Server, keys: dict[str, t
     assert_problem(ask(server, "/model", keys["prometheus"][0]), 403, "lacks the right: predict")
     assert ask(server, "/model", keys["old"][0]).status == 200
     assert server.ask("/healthz").status == 200
+
+
+PREDICTING = ("/predict", "/invocations", "/explain", "/curves", "/model", "/examples")
+
+
+@pytest.mark.parametrize("root", ["", "/models/housing-rentals@staging", "/models/housing-rentals"])
+def test_a_key_with_models_gets_predictions_of_these_alone(server: Server, keys: dict[str, tuple[str, str]], root: str) -> None:
+    routes = {f"{root}{route}": BODY if route in PREDICTING[:4] else None for route in PREDICTING}
+    routes["/v2/models/housing-rentals"] = None
+    routes["/v2/models/housing-rentals/infer"] = b"{}"
+    for route, body in routes.items():
+        refused = ask(server, route, keys["towns"][0], body)
+        assert (refused.status, "This API key is not for the model housing-rentals@staging" in refused.text) == (403, True), (
+            refused
+        )
+        assert ask(server, route, keys["rentals"][0], body).status not in (401, 403), route
+    assert ask(server, "/models", keys["towns"][0]).status == 200
+    assert ask(server, "/models/nowhere/predict", keys["towns"][0], BODY).status == 404
 
 
 def test_feedback_needs_its_own_right(server: Server, keys: dict[str, tuple[str, str]]) -> None:
@@ -207,6 +228,8 @@ def test_the_replacement_of_a_crashed_worker_keeps_the_loaded_keys(served_home: 
         ("foo predict\n", "^The key of foo must have the form"),
         ("secret\n", "^A line must have the form"),
         (f"foo predict {'x' * 64}\n", "^The key of foo must have the form"),
+        (f"foo predict {'a' * 64} housing-rentals\n", "^The key of foo must have the form"),  # without an alias
+        (f"foo predict {'a' * 64} m@a m@b\n", "^The key of foo must have the form"),
         ("# none yet\n", "contains no API key"),
     ],
 )
@@ -247,7 +270,7 @@ def test_a_keys_file_of_another_editor_is_read_and_a_readable_one_warns(served_h
     assert f"WARNING: {file} can be read by its group and all users (mode 0644). Run: chmod 600 '{file}'" in log
 
 
-@pytest.mark.parametrize("arguments", [(), ("a",), ("a b", "predict"), ("a", "admin")])
+@pytest.mark.parametrize("arguments", [(), ("a",), ("a b", "predict"), ("a", "admin"), ("a", "predict", "")])
 def test_invalid_arguments_for_a_new_key_are_reported(arguments: tuple[str, ...]) -> None:
     process = subprocess.run(
         [sys.executable, "-m", "server.access", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False
