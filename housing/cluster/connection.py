@@ -24,6 +24,7 @@ GIGABYTE = 10**9  # bytes
 # the scheduler warns of each lost worker with all its keys, and a nanny of each process that takes its time to end
 LOG_LEVELS = {"distributed": "WARNING", "distributed.scheduler": "ERROR", "distributed.nanny": "ERROR"}
 LOG_LEVELS |= {"distributed.nanny.memory": "WARNING"}  # of a worker that is ended at its limit of memory
+LOG_LEVELS |= {"distributed.client": "CRITICAL", "distributed.utils": "CRITICAL"}  # a lost scheduler is an error of the command
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,9 @@ class _Composition:
             if not self.is_active:
                 raise
             _refuse(describe_composition_error(error, arguments))
+        except HousingError as error:  # of a launcher; one of the command itself has ended the process before
+            output.set_error(error)
+            sys.exit(f"error: {error}")
         finally:
             self.end()
 

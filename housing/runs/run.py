@@ -38,7 +38,7 @@ from housing.streaming.streamed_table import StreamedTable
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.tracking.lineage import DatasetVersion
-from housing.tracking.runs import Run, RunRecord
+from housing.tracking.runs import Run, RunRecord, closing
 from housing.tracking.store import Store
 from housing.training.build import BuildSettings, build, describe_weights
 from housing.training.estimators import AUTO
@@ -170,14 +170,17 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
         existing = None if cfg.force_rerun else store.runs.find_finished(cfg.experiment_name, key)
         if existing is not None:
             return _reused_outcome(started, existing)
-        tags |= {**tracking_tags.key_tag(key), tracking_tags.DATA: table.fingerprint, tracking_tags.SPLIT: parts.fingerprint()}
+        tags |= {tracking_tags.DATA: table.fingerprint, tracking_tags.SPLIT: parts.fingerprint()}
         tags |= _engine_tags(cfg, table, parts)
         tags[tracking_tags.COLUMNS] = table.schema.interface_hash()
         if cfg.target.transform != AUTO:
             tags[tracking_tags.TRANSFORM] = str(cfg.target.transform)
         if parts.fitted_until is not None:
             tags[tracking_tags.FITTED_UNTIL] = repr(parts.fitted_until)
-        with store.runs.start(cfg.experiment_name, name, tags) as tracked_run:
+        claimed = store.runs.claim(cfg.experiment_name, name, tags, key, reuse=not cfg.force_rerun)
+        if isinstance(claimed, RunRecord):
+            return _reused_outcome(started, claimed)
+        with closing(claimed) as tracked_run:
             started = replace(started, run_id=tracked_run.id, link=tracked_run.link)
             started.write(job.folder)
             tracked_run.log_directory(_write_config(resolved, job), CONFIG)  # first, so that a failed run has its config

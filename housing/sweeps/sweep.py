@@ -160,6 +160,11 @@ class Sweep(Callback):
         """Set the number of jobs, and the overrides that all jobs share."""
         self.progress.total_jobs, self.progress.common_overrides = count, set(common_overrides)
 
+    def is_running(self, number: int) -> bool:
+        """Return whether a job has started and not written how it ended."""
+        outcome = Outcome.read(self.folder / str(number))
+        return outcome is not None and outcome.status == "RUNNING"
+
     def record_crash(self, number: int, overrides: list[str], reason: str, final: bool) -> None:
         """Record in folder and store that the process of a job has died; `final` if it will not be retried."""
         folder = self.folder / str(number)

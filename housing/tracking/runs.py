@@ -2,6 +2,7 @@
 
 import logging
 import math
+import random
 import sys
 import time
 import traceback
@@ -21,6 +22,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from housing.core import processes
 from housing.core.errors import TrialPruned
+from housing.core.locks import store_file
 from housing.schema.table_schema import Schema
 from housing.tracking.client import Client
 from housing.tracking.heartbeat import Heartbeat
@@ -40,6 +42,9 @@ from housing.tracking.tags import (
     require_current_format,
 )
 
+CLAIM_POLL_SECONDS = 1.0  # between two looks at a run that another process has open
+MAX_CLAIMS = 100  # runs with the same key that are looked at, newest first
+WITHDRAWAL_SECONDS = (0.1, 2.0)  # bounds of the random time after which a process that withdrew tries again
 LOADER_MODULE = "housing.bundle"  # MLflow calls its `_load_pyfunc`
 
 log = logging.getLogger(__name__)
@@ -157,6 +162,23 @@ class Run:
         api.set_tag(self.id, MODEL_ID, model.model_id)
 
 
+@contextmanager
+def closing(run: Run) -> Iterator[Run]:
+    """End an open run after the block: FINISHED, FAILED with the traceback as an artifact, or KILLED if interrupted."""
+    try:
+        yield run
+    except TrialPruned as reason:
+        run.end("KILLED", str(reason))
+        raise
+    except Exception:
+        run.fail()
+        raise
+    except BaseException:
+        run.close("KILLED")
+        raise
+    run.close("FINISHED")
+
+
 class Runs:
     """The runs of a store."""
 
@@ -166,19 +188,41 @@ class Runs:
     @contextmanager
     def start(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
         """Open a run. It ends as FINISHED, as FAILED with the traceback as an artifact, or as KILLED if interrupted."""
-        run = self.open(experiment, name, tags)
-        try:
+        with closing(self.open(experiment, name, tags)) as run:
             yield run
-        except TrialPruned as reason:
-            run.end("KILLED", str(reason))
-            raise
-        except Exception:
-            run.fail()
-            raise
-        except BaseException:
-            run.close("KILLED")
-            raise
-        run.close("FINISHED")
+
+    def claim(self, experiment: str, name: str, tags: Mapping[str, str], key: str, *, reuse: bool) -> Run | RunRecord:
+        """Open the run of a key, so that no other process on any machine has it open too.
+
+        While a living process has it open, wait. With `reuse`, return the run that another process has finished meanwhile.
+
+        A store that is a server decides: this process opens its run first and searches for others then. Of two processes, the
+        one that searches later sees the run of the other and withdraws. If both withdraw, their waiting times differ. In a file,
+        whose processes are on one machine, a lock of the caller decides.
+        """
+        all_tags = {**tags, **key_tag(key)}
+        while True:
+            run = self.open(experiment, name, all_tags)
+            if store_file(self._client.uri) is not None:
+                return run
+            others = [other for other in self.find_latest(experiment, key_tag(key), MAX_CLAIMS) if other.id != run.id]
+            finished = [other for other in others if other.status == "FINISHED"]
+            if reuse and finished:
+                self._withdraw(run)
+                return finished[0]
+            if not any(map(_is_alive, others)):
+                return run
+            self._withdraw(run)
+            log.warning("Another process fits the same run. Waiting for its result.")
+            time.sleep(random.uniform(*WITHDRAWAL_SECONDS))
+            while any(map(_is_alive, self.find_latest(experiment, key_tag(key), MAX_CLAIMS))):
+                time.sleep(CLAIM_POLL_SECONDS)
+
+    def _withdraw(self, run: Run) -> None:
+        """Delete a run that was opened for nothing."""
+        self._heartbeat.stop(run.id)
+        with self._client.translate_errors():
+            self._client.api.delete_run(run.id)
 
     def open(self, experiment: str, name: str, tags: Mapping[str, str]) -> Run:
         """Open a run that the caller closes. Until then this process sends its heartbeat."""
@@ -268,6 +312,10 @@ class Runs:
             started_at=datetime.fromtimestamp(started_at / 1000, UTC),
             seconds=math.nan if ended_at is None else (ended_at - started_at) / 1000,
         )
+
+
+def _is_alive(record: RunRecord) -> bool:
+    return record.status == "RUNNING" and not processes.is_dead(record.tags)
 
 
 def _conditions(tags: Mapping[str, str]) -> list[str]:

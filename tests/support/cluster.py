@@ -172,12 +172,17 @@ class MlflowServer:
     """
 
     def __init__(
-        self, home: Path, backend: str, artifacts: str | None = None, environment: Mapping[str, str] | None = None
+        self,
+        home: Path,
+        backend: str,
+        artifacts: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         port = free_port()
-        self.address = f"http://127.0.0.1:{port}"
+        self.address = f"http://{host}:{port}"
         self._log, self._running = home / "mlflow.log", ExitStack()
-        server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
+        server = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "2"]
         self._arguments = [*server, "--backend-store-uri", backend, "--artifacts-destination"]
         self._arguments.append(artifacts or str(home / "artifacts"))
         # without jobs: they would start seven more processes that no test uses
