@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
+from housing.core.environment import PROJECT
 from housing.evaluation.bootstrap import compute_loss
 from housing.evaluation.paired_test import student_bounds
 from housing.evaluation.sequential_test import SequentialRules, not_worse_claims, worse_claims
@@ -21,7 +23,15 @@ HORIZON = 5000  # true values after which a trial ends
 BATCH_SIZE = 1_000_000  # errors in memory at once
 NEVER = HORIZON + 1
 METRICS = ("rmse", "mae")
-RULES = SequentialRules("rmse", margin=0.05, take_back_alpha=0.005, take_over_alpha=0.025, min_units=100)
+
+
+def rules(metric: str) -> SequentialRules:
+    """Return the rules of conf/canary.yaml."""
+    conf = yaml.safe_load((PROJECT / "conf" / "canary.yaml").read_text(encoding="utf-8"))["rules"]
+    return SequentialRules(metric, conf["margin"], conf["take_back_alpha"], conf["take_over_alpha"], conf["min_groups"])
+
+
+RULES = rules("rmse")
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ def _single_look(scenario: Scenario, metric: str) -> float:
 
 
 def _print_line(name: str, scenario: Scenario, metric: str) -> None:
-    ends = run_trials(scenario, SequentialRules(**{**vars(RULES), "metric": metric}))
+    ends = run_trials(scenario, rules(metric))
     soon = ends.is_taken_back & (ends.taken_back < GOAL)
     needed = np.minimum(ends.taken_back, ends.took_over)
     shares = [soon.mean(), _single_look(scenario, metric), ends.is_taken_back.mean(), ends.has_taken_over.mean()]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from housing.evaluation.sequential_test import SequentialRules, claims_above_zero, log_evidence, worse_claims
-from tests.support.canary_simulation import RULES, enlarged, run_trials
+from housing.evaluation.sequential_test import claims_above_zero, log_evidence, worse_claims
+from tests.support.canary_simulation import RULES, enlarged, rules, run_trials
 from tests.support.gate_simulation import SIMULATED, Errors, Scenario, equal
 
 TRIALS, HORIZON = 400, 600
@@ -18,7 +18,7 @@ def alike(random: np.random.Generator, shape: tuple[int, int]) -> tuple[Errors, 
 
 @pytest.mark.parametrize("metric", ["rmse", "mae"])
 def test_ten_percent_higher_errors_are_taken_back_before_500_true_values(metric: str) -> None:
-    ends = run_trials(enlarged(alike, 1.1), SequentialRules(**{**vars(RULES), "metric": metric}), TRIALS, HORIZON)
+    ends = run_trials(enlarged(alike, 1.1), rules(metric), TRIALS, HORIZON)
     assert (ends.is_taken_back & (ends.taken_back < 500)).mean() >= 0.95
     assert not ends.has_taken_over.any()
 

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,21 @@ def _judge_until(home: Path, environ: dict[str, str], query: str) -> None:
     run_module(JUDGE, environ, Path(os.devnull), Path(os.devnull))
 
 
+@contextmanager
+def following_judge(home: Path) -> Iterator[None]:
+    """Judge the canaries of staging during the block, in a process of its own."""
+    environ = {**os.environ, "HOUSING_HOME": str(home)}
+    arguments = ((*JUDGE, "follow=true"), environ, home / "judge.out", home / "judge.err")
+    process = FORKS.Process(target=run_module, args=arguments)
+    process.start()
+    try:
+        yield
+        wait_for(lambda: "TAKE BACK" in (home / "judge.out").read_text(encoding="utf-8"), "the decision is printed")
+    finally:
+        process.terminate()
+        process.join()
+
+
 def judge(home: Path, *overrides: str) -> CommandResult:
     """Judge the canary of staging."""
     judged = command(home, *JUDGE, *overrides)
@@ -83,10 +100,10 @@ def test_a_worse_canary_is_taken_back_and_a_better_one_takes_over_through_kills(
         assert "undecided" in judge(home).out
         assert send_rows(server, home, seed=1) == {"1", "2"}
         kill_judge(home, N_VERDICTS.replace("count(*)", "count(*) = 3"))
-        taken_back = judge(home).out
-        assert "TAKE BACK" in taken_back and "the canary is worse" in taken_back
-        assert (store.registry.version_at(MODEL, "staging"), store.registry.canary_at(MODEL, "staging")) == ("1", None)
-        wait_for(lambda: canary_of(server) is None, "all requests are answered by version 1")
+        with following_judge(home):
+            wait_for(lambda: canary_of(server) is None, "all requests are answered by version 1")
+        assert store.registry.version_at(MODEL, "staging") == "1"
+        assert list_decisions(store, EXPERIMENT)[0].reason.startswith("the canary is worse, after ")
         assert send_rows(server, home, seed=2) == {"1"}
 
         assert promote_rentals(worse, *FORCE).verdict == PROMOTE

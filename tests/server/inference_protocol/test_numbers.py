@@ -12,6 +12,7 @@ import pytest
 from housing.bundle.bundle import Bundle
 from housing.data import table as data
 from housing.data.split import split
+from housing.feedback.log_reader import parse_entry
 from housing.serving import publishing
 from housing.training.build import BuildSettings, build
 from server.api.auth import Access
@@ -128,3 +129,17 @@ def test_a_stream_of_numbers_is_predicted_and_logged_like_json(api: PredictionAp
     assert (answers[0].status, answers[0].body) == (200, answers[1].body)
     plain, arrow = (json.loads(orjson.dumps(entry["rows"], option=orjson.OPT_SERIALIZE_NUMPY)) for entry in log[-2:])
     assert plain == arrow
+
+
+def test_a_request_that_fails_is_logged_with_its_version_and_without_rows(
+    api: PredictionApi, log: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(row: object) -> int:
+        return api.handle(PredictionRequest(FAST_ROUTES[0], JSON, "", None, json.dumps(row).encode())).status
+
+    monkeypatch.setattr(Bundle, "predict", lambda *_: 1 / 0)
+    before = len(log)
+    assert (send({}), len(log)) == (422, before)  # the mistake of a caller
+    assert (send(dict(zip(NUMBERS, ROWS[0], strict=True))), len(log)) == (500, before + 1)
+    entry = parse_entry(orjson.dumps(log[-1]))
+    assert (entry["failed"], entry["version"], entry["rows"], entry["predictions"]) == ("ZeroDivisionError", "1", [], [])
