@@ -30,12 +30,15 @@ def current_release(folder: Path) -> Path | None:
 
 
 def canary_release(folder: Path) -> tuple[Path, float] | None:
-    """Return the directory of the canary's release and its share of the requests, or None if there is no canary."""
+    """Return the directory of the canary's release and its share of the requests, or None if there is no canary.
+
+    A damaged file counts as none: the puller then writes it again.
+    """
     try:
         canary = json.loads((folder / CANARY_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return folder / canary["release"], float(canary["share"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return folder / canary["release"], canary["share"]
 
 
 def list_releases(folder: Path) -> dict[str, dict[str, Any]]:

@@ -103,6 +103,12 @@ def test_a_canary_answers_its_share_until_it_is_over_and_a_damaged_one_answers_n
     assert in_use.get().info["version"] == "1"  # the routes without a choice
     _publish(bundle, tmp_path, "3")
     assert (folder / "2").is_dir()  # a publication keeps the canary's files
+    for text in ("", "[]", '{"release": 1, "share": 0.5}'):
+        (folder / releases.CANARY_FILE).write_text(text, encoding="utf-8")
+        assert releases.canary_release(folder) is None
+    wait_for(lambda: {answering(choice) for choice in choices} == {"3"}, "there is no canary if its file is damaged")
+    publishing.set_canary(folder, "2", 0.5)
+    wait_for(lambda: in_use.describe()[0]["canary"] is not None, "the file is whole again")
     publishing.remove_canary(folder)
     wait_for(lambda: {answering(choice) for choice in choices} == {"3"}, "the canary is over")
     damaged = tmp_path / "damaged"
