@@ -20,6 +20,7 @@ from housing.core.environment import PROJECT
 from scripts.benchmarks import (
     any_table,
     automl,
+    cleaning,
     code_size,
     columns,
     description,
@@ -137,6 +138,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "drift": drift,
     "retrain": retrain,
     "models": models.print_models,
+    "clean": cleaning.print_cleaning,
     "code": code_size.print_code_size,
 }
 

@@ -163,3 +163,27 @@ def test_from_an_empty_folder_to_predictions(run: Callable[..., str], environmen
     assert {path.name for path in tmp_path.iterdir()} == {"flats"}
     assert "passed" in run("flats", "python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert "+overrides: []" in run("flats/notebooks", "housing", "new", "--update")
+
+
+def test_a_config_file_names_a_function_of_an_installed_package(
+    run: Callable[..., str], environment: Path, tmp_path: Path
+) -> None:
+    package = tmp_path / "package"
+    (package / "flat_models").mkdir(parents=True)
+    (package / "flat_models" / "__init__.py").write_text(MODULE, encoding="utf-8")
+    (package / "pyproject.toml").write_text('[project]\nname = "flat-models"\nversion = "1.0"\n', encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", f"--python={environment}/python"]
+    subprocess.run([*pip, "install", "--no-deps", "--no-build-isolation", str(package)], check=True)
+
+    run(".", "housing", "new", "flats")
+    shutil.copy(PROJECT / "docs" / "tutorials" / "rentals.csv", tmp_path / "flats" / "data")
+    run("flats", "housing", "describe", "file=data/rentals.csv", "target=rent")
+    for name, text in (("model/small_tree", MODEL), ("metric_functions/worst_error", METRIC)):
+        (tmp_path / "flats" / "conf" / name).parent.mkdir()
+        (tmp_path / "flats" / "conf" / f"{name}.yaml").write_text(text.replace("own.", "flat_models."), encoding="utf-8")
+    words = ("data=rentals", "model=small_tree", "metric_functions=worst_error", "metric=worst_error", "figures=false")
+    assert "small_tree on features geo, data rentals: fitted" in run("flats", "housing", "train", *words)
+    assert "staging is version 1 (moved)" in run(
+        "flats", "housing", "promote", *words[:1], "gate.smoke_test_seconds=null", "gate.min_rows=20"
+    )
+    run("flats", "housing", "predict", *words[:1], "file=data/rentals.csv", "out=out.csv")
