@@ -22,3 +22,9 @@ def test_only_the_json_part_decides_whether_an_inference_request_is_fast(tensors
     assert environ is not None and environ["wsgi.input"].read() == PREDICT + tensors
     for slow in (EXPLAIN, ESCAPED):
         assert parse_request(inference_request(slow, tensors)) is None
+
+
+def test_an_arrow_stream_is_left_to_a_thread() -> None:
+    request = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    assert parse_request(request) is not None
+    assert parse_request(request.replace(b"application/json", b"application/vnd.apache.arrow.stream")) is None

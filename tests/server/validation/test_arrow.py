@@ -53,6 +53,24 @@ def number(value: int) -> bytes:
     return struct.pack("<q", value)
 
 
+def batches() -> bytes:
+    """Return a stream of many batches without rows."""
+    sink = pa.BufferOutputStream()
+    with ipc.new_stream(sink, FLATS.schema) as writer:
+        for _ in range(1001):
+            writer.write_batch(pa.RecordBatch.from_pylist([], FLATS.schema))
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def overlapping() -> bytes:
+    """Return a stream of two texts, of which the second one claims the bytes of the first one, too."""
+    body = bytearray(stream(pa.table({"first": ["x" * 1000], "second": ["y" * 9]})))
+    position = body.index(number(9))  # the length of a buffer follows its start
+    body[position - 8 : position + 8] = number(8) + number(1024)
+    return bytes(body)
+
+
 def big_endian(body: bytes) -> bytes:
     """Return a stream whose schema says that its numbers are big-endian: the field that is absent, as it has its default."""
     schema = bytearray(body)
@@ -79,6 +97,8 @@ ATTACKS = {
         413,
         "10000 rows",
     ),
+    "buffers that overlap": (overlapping(), 400, "overlap"),
+    "too many batches": (batches(), 400, "more than 1000 batches"),
     "too many rows": (stream(pa.concat_tables([FLATS] * 4000).combine_chunks()), 413, "at most 10000 rows"),
     "compressed buffers": (stream(pa.concat_tables([FLATS] * 100), "zstd"), 422, "no compressed buffers"),
     "a dictionary": (with_column("quarter", FLATS["quarter"].dictionary_encode()), 422, r"quarter.*dictionary"),
