@@ -7,7 +7,6 @@ import statistics
 import subprocess
 import tempfile
 import time
-from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from housing.core.environment import PROJECT
@@ -45,18 +44,6 @@ print(time.process_time() - start)
 """
 
 
-@dataclass(frozen=True)
-class Footprint:
-    """What one start of a server measured."""
-
-    start_seconds: float  # to the first response
-    load_seconds: float  # processor time to read the bundle
-    private_mb: float  # of a worker, after its requests
-    shared_mb: float
-    peak_mb: float
-    row_microseconds: float  # processor time of a request of one row
-
-
 def print_footprint() -> None:
     """Print what a server with the default model takes. ROWS="20000 1000000" changes the rows of the tables."""
     print("| rows | bundle, MB | start to first response, s | loading, CPU s ", end="")
@@ -71,7 +58,7 @@ def print_footprint() -> None:
             run("-m", "housing.promote", *data, "gate.smoke_test_seconds=null", home=home)
             bundle = newest_bundle(Path(home))
             size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) / 1e6
-            rounds = [astuple(_serve_once(home, bundle, data)) for _ in range(ROUNDS)]
+            rounds = [_serve_once(home, bundle, data) for _ in range(ROUNDS)]
         start, load, private, shared, peak, row = (statistics.median(values) for values in zip(*rounds, strict=True))
         print(
             f"| {rows:,} | {size:.0f} | {start:.1f} | {load:.2f} | {private:.0f} | {shared:.0f} | {peak:.0f} | {row:.0f} |",
@@ -79,8 +66,8 @@ def print_footprint() -> None:
         )
 
 
-def _serve_once(home: str, bundle: Path, data: tuple[str, ...]) -> Footprint:
-    """Start a server, send one row at a time over one connection, and stop it."""
+def _serve_once(home: str, bundle: Path, data: tuple[str, ...]) -> tuple[float, ...]:
+    """Start a server, send one row at a time over one connection, and stop it. Return the columns of the table from `start` on."""
     load_seconds = float(run("-c", LOADING, str(bundle), home=home)[1])
     start = time.perf_counter()
     arguments = [
@@ -109,7 +96,7 @@ def _serve_once(home: str, bundle: Path, data: tuple[str, ...]) -> Footprint:
         memory = _memory(worker)
         process.terminate()
     private, shared = memory["Private_Clean"] + memory["Private_Dirty"], memory["Shared_Clean"] + memory["Shared_Dirty"]
-    return Footprint(started, load_seconds, private, shared, memory["VmHWM"], 1e6 * cost / N_REQUESTS)
+    return started, load_seconds, private, shared, memory["VmHWM"], 1e6 * cost / N_REQUESTS
 
 
 def _workers_of(pid: int) -> list[int]:
