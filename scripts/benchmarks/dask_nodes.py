@@ -19,7 +19,7 @@ from tests.support.tables import rentals_frame
 
 N_JOBS = 40
 SWEEP = ("housing.train", *QUICK, "mlflow=server", "model=slow", f"model.estimator.n_estimators=range(100,{100 + N_JOBS})")
-PLACES = ("processes, 1 at a time", "processes, 2 at a time", "Dask, 1 node", "Dask, 2 nodes")
+PLACES = ("processes, 2 at a time", "Dask, 1 node", "Dask, 2 nodes")
 
 
 def main() -> None:
