@@ -22,7 +22,7 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.workers.base import Worker as BaseWorker
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.utils import JobReturn, JobStatus
-from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf  # type: ignore[import-untyped]
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf  # type: ignore[import-untyped]
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from prometheus_client import values
@@ -93,6 +93,7 @@ TESTED_BELOW = {
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeperConf",
     "hydra.core.utils.JobReturn._return_value",
     "hydra_plugins.hydra_submitit_launcher.config.BaseQueueConf",
+    "hydra_plugins.hydra_submitit_launcher.config.SlurmQueueConf",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
     "optuna.study.Study._storage",
     "prometheus_client.values.ValueClass",
@@ -281,7 +282,7 @@ def test_the_submitit_launcher_stores_its_options_and_lists_the_common_ones() ->
     assert launcher.params == {"partition": "p", "timeout_min": 3}
     assert callable(launcher)
     assert {"timeout_min", "cpus_per_task", "mem_gb", "nodes", "name"} <= set(OmegaConf.structured(BaseQueueConf))
-    assert "partition" not in OmegaConf.structured(BaseQueueConf)
+    assert "partition" not in OmegaConf.structured(BaseQueueConf) and "partition" in OmegaConf.structured(SlurmQueueConf)
 
 
 def test_submitit_returns_the_path_of_a_result_file(tmp_path: Path) -> None:

@@ -1,27 +1,42 @@
-"""Slurm launcher: runs jobs on a Slurm cluster, so that a crash fails only its own job."""
+"""Slurm launcher: runs the jobs of a sweep on a Slurm cluster, so that a crash fails only its own job.
+
+A Slurm job runs one job of the sweep, or several (`runs_per_job`), so that imports are paid once for all of them.
+"""
 
 import os
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
+from hydra_plugins.housing.process_launcher import ProcessLauncher
+
 try:
-    from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf  # type: ignore[import-untyped]
+    from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf  # type: ignore[import-untyped]
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher  # type: ignore[import-untyped]
 except ImportError:  # the extra `slurm` is not installed; Hydra imports this file at each start
     SubmititLauncher = Launcher
+else:  # submitit's own class of options takes no others
+    ConfigStore.instance().store(
+        group="hydra/launcher",
+        name="slurm_options",
+        node={**cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(SlurmQueueConf))), "runs_per_job": 1},
+        provider="housing",
+    )
 
 POLL_SECONDS = 5.0  # between calls of squeue
 RESULT_DELAY = 60.0  # seconds until a result written on a node is visible on this machine
+MAX_ARRAY_SIZE = 1001  # Slurm's default of its option MaxArraySize
 GRACE_SECONDS = 15.0  # for jobs to close their runs when the sweep is interrupted
 SQUEUE_FIELDS = ("JobArrayID", "State", "NodeList", "exit_code", "RestartCnt")  # of squeue, which lists ended jobs for a while
 FINISHED_STATES = (
@@ -57,12 +72,21 @@ TRACEBACK_RULE = 10 * "-"  # ends the traceback in submitit's errors
 UNKNOWN = _State("an unknown job")
 
 
-@dataclass
-class _SubmittedJob:
-    """A job that was submitted to Slurm."""
+class _Run(NamedTuple):
+    """A job of the sweep: a run with a number and overrides."""
 
     number: int
     overrides: list[str]
+
+
+Result = tuple[int, Any]  # of a run: its status, and its value or the text of its error
+
+
+@dataclass
+class _SubmittedJob:
+    """A job that was submitted to Slurm, with its runs."""
+
+    runs: list[_Run]
     job: Any  # submitit's job
     state: _State | None = None
     ended_at: float | None = None  # monotonic time at which Slurm reported its end
@@ -92,17 +116,51 @@ class SlurmLauncher(SubmititLauncher):  # type: ignore[misc]  # it has no types 
     Only squeue is needed, so clusters without accounting work. An interrupt cancels all submitted jobs.
     """
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(self, runs_per_job: int = 1, **params: Any) -> None:
         super().__init__(**params)
+        if not isinstance(runs_per_job, int) or runs_per_job < 1:
+            raise HydraException(f"hydra.launcher.runs_per_job must be a whole number, at least 1 (got {runs_per_job!r}).")
+        self.runs_per_job = runs_per_job
         self._active: dict[str, _SubmittedJob] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the submitted jobs when the launcher is pickled for a job."""
         return {**self.__dict__, "_active": {}}
 
+    def __call__(self, runs: Sequence[_Run], singleton_state: Any) -> list[Result]:
+        """Run the runs of one Slurm job on its node, and return their results in order.
+
+        Several runs have a process beside this one. If a run kills it, the next run gets a new one.
+        """
+        if len(runs) > 1:
+            return self._run_several(runs, singleton_state)
+        result = super().__call__(runs[0].overrides, "hydra.sweep.dir", runs[0].number, "", singleton_state)
+        value = result._return_value  # pylint: disable=protected-access  # the public attribute raises the error
+        return [(result.status.value, value if result.status == JobStatus.COMPLETED else f"{type(value).__name__}: {value}")]
+
+    def _run_several(self, runs: Sequence[_Run], singleton_state: Any) -> list[Result]:
+        from hydra.core.singleton import Singleton  # pylint: disable=import-outside-toplevel
+
+        Singleton.set_state(singleton_state)
+        launcher = ProcessLauncher(n_jobs=1, timeout_seconds=None, retries=0, memory_gb=None)
+        launcher.setup(hydra_context=self.hydra_context, task_function=self.task_function, config=self.config)
+        results = launcher.launch([run.overrides for run in runs], initial_job_idx=runs[0].number)
+        launcher.stop()
+        values = [result._return_value for result in results]  # pylint: disable=protected-access
+        return [
+            (result.status.value, str(value) if isinstance(value, HydraException) else value)
+            for result, value in zip(results, values, strict=True)
+        ]
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run jobs and return their results in order."""
-        jobs = self._submit([list(overrides) for overrides in job_overrides], initial_job_idx)
+        """Run jobs and return their results in order. More than fit into an array of Slurm are submitted one array at a time."""
+        runs = [_Run(number, list(overrides)) for number, overrides in enumerate(job_overrides, start=initial_job_idx)]
+        chunks = _split(runs, self.runs_per_job)
+        arrays = _split(chunks, _max_array_size() - 1) if len(chunks) > 1 else [chunks]
+        return [result for array in arrays for result in self._launch_array(array)]
+
+    def _launch_array(self, chunks: Sequence[Sequence[_Run]]) -> list[JobReturn]:
+        jobs = self._submit(chunks)
         self._active |= {job.id: job for job in jobs}
         try:
             _wait(jobs)
@@ -111,7 +169,7 @@ class SlurmLauncher(SubmititLauncher):  # type: ignore[misc]  # it has no types 
             raise
         for job in jobs:
             self._active.pop(job.id, None)
-        return [_collect(job) for job in jobs]
+        return [result for job in jobs for result in _collect(job)]
 
     def stop(self) -> None:
         """Cancel waiting jobs, interrupt running jobs, and kill those that do not end in time."""
@@ -126,7 +184,7 @@ class SlurmLauncher(SubmititLauncher):  # type: ignore[misc]  # it has no types 
         for job in remaining:
             _record_outcome(job, "Interrupted. Run the same command again to continue.")
 
-    def _submit(self, job_overrides: list[list[str]], first: int) -> list[_SubmittedJob]:
+    def _submit(self, chunks: Sequence[Sequence[_Run]]) -> list[_SubmittedJob]:
         import submitit  # pylint: disable=import-outside-toplevel  # Hydra imports this file at each start
         from hydra.core.singleton import Singleton  # pylint: disable=import-outside-toplevel
 
@@ -137,12 +195,20 @@ class SlurmLauncher(SubmititLauncher):  # type: ignore[misc]  # it has no types 
         )
         common = set(OmegaConf.structured(BaseQueueConf))
         executor.update_parameters(**{name if name in common else f"slurm_{name}": value for name, value in options.items()})
-        count, numbers = len(job_overrides), range(first, first + len(job_overrides))
-        tasks = (job_overrides, ["hydra.sweep.dir"] * count, numbers, [""] * count, [Singleton.get_state()] * count)
-        jobs = executor.map_array(self, *tasks)
-        return [
-            _SubmittedJob(number, overrides, job) for number, overrides, job in zip(numbers, job_overrides, jobs, strict=True)
-        ]
+        jobs = executor.map_array(self, chunks, [Singleton.get_state()] * len(chunks))
+        return [_SubmittedJob(list(chunk), job) for chunk, job in zip(chunks, jobs, strict=True)]
+
+
+def _split(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Split a list into parts of this size, of which the last may be smaller."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _max_array_size() -> int:
+    """Return the option MaxArraySize of this cluster, or Slurm's default if Slurm does not answer."""
+    done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
+    return int(found[1]) if found else MAX_ARRAY_SIZE
 
 
 def _wait(jobs: Collection[_SubmittedJob], seconds: float = float("inf")) -> None:
@@ -188,33 +254,41 @@ def _scancel(*arguments: str) -> None:
         subprocess.run(["scancel", "--quiet", *arguments], capture_output=True, check=False)
 
 
-def _collect(submitted: _SubmittedJob) -> JobReturn:
-    """Return the result of a job that has ended."""
+def _collect(submitted: _SubmittedJob) -> list[JobReturn]:
+    """Return the results of the runs of a job that has ended."""
     try:
-        result = submitted.job.result() if submitted.has_result else str(submitted.state)
+        results = submitted.job.result() if submitted.has_result else str(submitted.state)
     except RuntimeError as error:  # from submitit; only the last line of its traceback names the cause
-        result = f"Could not start: {str(error).rpartition(TRACEBACK_RULE)[0].strip().rpartition(chr(10))[2]}"
-    if isinstance(result, str):
-        _record_outcome(submitted, result, never_started=True)
-        return _job_return(submitted, JobStatus.FAILED, HydraException(f"job {submitted.number}: {result}"))
-    value = result._return_value  # pylint: disable=protected-access  # the public attribute raises the error
-    failed = result.status != JobStatus.COMPLETED
-    return _job_return(submitted, result.status, HydraException(f"{type(value).__name__}: {value}") if failed else value)
+        results = f"Could not start: {str(error).rpartition(TRACEBACK_RULE)[0].strip().rpartition(chr(10))[2]}"
+    if isinstance(results, str):
+        _record_outcome(submitted, results, never_started=True)
+        return [_job_return(run, (JobStatus.FAILED.value, results)) for run in submitted.runs]
+    for run, (status, value) in zip(submitted.runs, results, strict=True):
+        if status != JobStatus.COMPLETED.value:
+            _record_run(run, value, never_started=True)  # of a run that died in its process
+    return [_job_return(run, result) for run, result in zip(submitted.runs, results, strict=True)]
 
 
-def _job_return(submitted: _SubmittedJob, status: JobStatus, value: Any) -> JobReturn:
-    result = JobReturn(overrides=submitted.overrides, status=status)
-    result.return_value = value
-    return result
+def _job_return(run: _Run, result: Result) -> JobReturn:
+    status, value = JobStatus(result[0]), result[1]
+    returned = JobReturn(overrides=run.overrides, status=status)
+    returned.return_value = value if status == JobStatus.COMPLETED else HydraException(f"job {run.number}: {value}")
+    return returned
 
 
 def _record_outcome(submitted: _SubmittedJob, reason: str, final: bool = True, never_started: bool = False) -> None:
-    """Record the outcome of a job that could not do so itself; of a job without any outcome only if it never started."""
+    """Record the outcomes of the runs of a job. See `_record_run`."""
+    for run in submitted.runs:
+        _record_run(run, reason, final, never_started)
+
+
+def _record_run(run: _Run, reason: str, final: bool = True, never_started: bool = False) -> None:
+    """Record the outcome of a run that could not do so itself; of a run without any outcome only if it never started."""
     from housing.runs.outcome import Outcome  # pylint: disable=import-outside-toplevel  # Hydra imports this file at each start
     from housing.sweeps.sweep import Sweep  # pylint: disable=import-outside-toplevel
 
     if Sweep.current is None:
         return
-    outcome = Outcome.read(Sweep.current.folder / str(submitted.number))
+    outcome = Outcome.read(Sweep.current.folder / str(run.number))
     if outcome.status == "RUNNING" if outcome else never_started:
-        Sweep.current.record_crash(submitted.number, submitted.overrides, reason, final)
+        Sweep.current.record_crash(run.number, run.overrides, reason, final)

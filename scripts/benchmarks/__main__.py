@@ -118,7 +118,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "levels": encodings.print_row_cost,
     "texts": texts.print_texts,
     "intervals": intervals.print_intervals,
-    "sweep": sweeps.print_overhead,
+    "sweep": sweeps.print_sweeps,
     "search": sweeps.print_search,
     "kills": kills,
     "store": sweeps.print_large_store,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,30 @@ def measure(arguments: list[str], home: str) -> tuple[float, float]:
         sys.exit(f"error: {' '.join(arguments)} exited with {process.returncode}")
     own_peak = peaks.pop(process.pid, 0.0)
     return seconds, max(peaks.values(), default=own_peak)
+
+
+@dataclass(frozen=True)
+class TreeCost:
+    """The cost of a process with all its children: wall time, processor time of all of them, peak memory of the first."""
+
+    seconds: float
+    cpu_seconds: float
+    parent_mb: float
+
+
+def measure_tree(arguments: list[str], home: str) -> TreeCost:
+    """Run Python with its output in a file of the home, and return the cost. Exits if it fails."""
+    start, parent_mb = time.perf_counter(), 0.0
+    environ = project_environment(HOUSING_HOME=home)
+    with (Path(home) / "output.txt").open("wb") as output:
+        pid = subprocess.Popen([PYTHON, *arguments], env=environ, cwd=PROJECT, stdout=output, stderr=output).pid
+        while not (waited := os.wait4(pid, os.WNOHANG))[0]:
+            parent_mb = max(parent_mb, memory_mb(pid, "VmHWM"))
+            time.sleep(0.2)
+    _, status, usage = waited
+    if status:
+        sys.exit(f"error: {' '.join(arguments)} failed; its output is in {home}/output.txt")
+    return TreeCost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, parent_mb)
 
 
 def children_of(pid: int) -> list[int]:

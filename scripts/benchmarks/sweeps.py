@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from housing.core.environment import PROJECT
-from scripts.benchmarks.processes import PYTHON, ROUNDS, TABLE, make_home, measure, project_environment, run
+from scripts.benchmarks.processes import PYTHON, ROUNDS, TABLE, make_home, measure, measure_tree, project_environment, run
 from scripts.benchmarks.quality import P1
 
 SINGLE_FIT = ("refit=false", "interval=none")  # the loop beside it fits once as well
 N_JOBS, N_JOBS_OF_HYDRA = 200, 60
+N_JOBS_OF_LARGE_SWEEPS = (100, 1000)
 N_TRIALS, N_RANDOM_TRIALS = 30, 10
 BASIC_SWEEPER = "hydra.sweeper._target_=hydra._internal.core_plugins.basic_sweeper.BasicSweeper"  # composes each job anew
 
@@ -47,6 +48,12 @@ SERIAL = {  # the command that a parallel one is compared with
 }
 
 
+def print_sweeps() -> None:
+    """Print what a run costs in a sweep beside a bare loop, then what it costs in sweeps of different sizes."""
+    print_overhead()
+    print_thousands()
+
+
 def print_overhead() -> None:
     """Print the time of a run in a sweep beside a bare joblib loop of the same fits and scores, one and two at a time."""
     print(f"| {N_JOBS} decision trees, features none | s per run | above the loop | two at a time: speed-up | worker's peak MB |")
@@ -70,6 +77,26 @@ def print_overhead() -> None:
         overhead = median - medians[PARALLEL_LOOP if name.endswith("2 at a time") else LOOP]
         speed_up = f"{medians[SERIAL[name]] / median:.2f}" if name in SERIAL else ""
         print(f"| {name} | {median:.3f} | {overhead:.3f} | {speed_up} | {max(peaks[name]):.0f} |", flush=True)
+
+
+def print_thousands() -> None:
+    """Print what a job costs in sweeps of 100 and of 1,000 jobs beside their bare fit, and a resume that has nothing to do."""
+    fixed = ["model=linear", "features=none", "log_model=best", "figures=false", *SINGLE_FIT, *P1]
+    command = ["-m", "housing.train", "-m", *fixed, "hydra/launcher=processes", "hydra.launcher.n_jobs=1"]
+    print("| jobs | CPU s per job | CPU s per job of a resume | wall s | parent's peak MB | store MB | page MB |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    for n_jobs in N_JOBS_OF_LARGE_SWEEPS:
+        with tempfile.TemporaryDirectory() as directory:
+            home = make_home(directory)
+            arguments = [*command, f"seed=range(0,{n_jobs})"]
+            two, first, resumed = (measure_tree(each, home) for each in ([*command, "seed=0,1"], arguments, arguments))
+            per_job, per_reuse = ((cost.cpu_seconds - two.cpu_seconds) / (n_jobs - 2) for cost in (first, resumed))
+            page = max(Path(home).glob("outputs/sweeps/*/leaderboard.html"))
+            sizes = " | ".join(f"{path.stat().st_size / 1e6:.2f}" for path in (Path(home) / "mlflow.db", page))
+            print(
+                f"| {n_jobs} | {per_job:.3f} | {per_reuse:.3f} | {first.seconds:.0f} | {first.parent_mb:.0f} | {sizes} |",
+                flush=True,
+            )
 
 
 def print_search() -> None:

@@ -108,6 +108,21 @@ def test_a_job_killed_on_its_node_fails_alone_and_another_node_repeats_it(shared
     assert sorted(finished) == list("123456")
 
 
+def test_a_run_that_is_killed_does_not_end_the_other_runs_of_its_slurm_job(shared: Path, parts: Parts) -> None:
+    before = parts.nodes()
+    arguments = (*SWEEP, "experiment_name=several", "model=slow", "seed=1,2,3,4,5,6,7", "hydra.launcher.runs_per_job=2")
+    with started(shared, *arguments) as sweep:
+        wait_for(lambda: bool(running(shared)), "a job is running")
+        os.kill(int(running(shared)[0].worker.split()[-1]), signal.SIGKILL)
+    assert sweep.returncode == 1
+    assert Counter(job["status"] for job in jobs(shared)) == {"FINISHED": 6, "KILLED": 1}
+    [killed] = [job for job in jobs(shared) if job["status"] == "KILLED"]
+    assert "killed by SIGKILL" in killed["error"]
+    in_array = {job for job in parts.nodes() if job not in before}
+    assert len(in_array) == 4 and len({job.partition("_")[0] for job in in_array}) == 2  # MaxArraySize=4: arrays of up to 3 jobs
+    assert sorted(run.info.status for run in parts.runs("several")) == ["FINISHED"] * 6 + ["KILLED"]
+
+
 def test_a_short_outage_of_the_store_fails_no_job(shared: Path, parts: Parts) -> None:
     with started(shared, *SWEEP, "experiment_name=away", "model=slow", "seed=1,2", "mlflow.retry_seconds=180") as sweep:
         wait_for(lambda: bool(running(shared)), "a job is running")

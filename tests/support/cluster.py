@@ -43,6 +43,7 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 ReturnToService=2
+MaxArraySize=4
 KillWait=5
 PartitionName=main Nodes=ALL Default=YES State=UP
 """
