@@ -134,7 +134,9 @@ class SlurmLauncher(SubmititLauncher):  # type: ignore[misc]  # it has no types 
         """
         if len(runs) > 1:
             return self._run_several(runs, singleton_state)
-        result = super().__call__(runs[0].overrides, "hydra.sweep.dir", runs[0].number, "", singleton_state)
+        run = runs[0]
+        call = super().__call__  # pylint: disable=no-member  # of submitit's launcher
+        result = call(run.overrides, "hydra.sweep.dir", run.number, "", singleton_state)
         value = result._return_value  # pylint: disable=protected-access  # the public attribute raises the error
         return [(result.status.value, value if result.status == JobStatus.COMPLETED else f"{type(value).__name__}: {value}")]
 

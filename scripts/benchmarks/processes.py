@@ -91,7 +91,9 @@ def measure_tree(arguments: list[str], home: str) -> TreeCost:
     start, parent_mb = time.perf_counter(), 0.0
     environ = project_environment(HOUSING_HOME=home)
     with (Path(home) / "output.txt").open("wb") as output:
-        pid = subprocess.Popen([PYTHON, *arguments], env=environ, cwd=PROJECT, stdout=output, stderr=output).pid
+        streams: Any = {"stdout": output, "stderr": output}
+        process = subprocess.Popen([PYTHON, *arguments], env=environ, cwd=PROJECT, **streams)  # pylint: disable=consider-using-with
+        pid = process.pid  # only wait4 tells the processor time of this process and its children alone
         while not (waited := os.wait4(pid, os.WNOHANG))[0]:
             parent_mb = max(parent_mb, memory_mb(pid, "VmHWM"))
             time.sleep(0.2)
