@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from housing.estimators.xgboost_chunks import ChunkedRows
 
 # Memory of a worker for the rows that it holds.
-BYTES_PER_VALUE = 5  # float32, and one byte in the matrix of XGBoost
+BYTES_PER_VALUE = 6  # float32, one byte in the matrix of XGBoost, and the sketch of its quantiles
 BYTES_PER_ROW = 40  # target and weight, gradients, prediction and node
 LIBRARIES = 250e6  # bytes of a worker without rows
-MAX_MEMORY = 0.9  # of a worker's limit: Dask ends a worker above 0.95 of it
+MAX_MEMORY = 0.75  # of a worker's limit: above 0.8 of it, Dask pauses a worker, which begins no further task
 MAX_FITS = 3  # a fit is tried so often if workers are lost: later fits would lose theirs for the same reason
 RERUN = "Then run the same command again."
 

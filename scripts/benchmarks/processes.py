@@ -111,6 +111,18 @@ def children_of(pid: int) -> list[int]:
         return []
 
 
+def descendants(pid: int) -> list[int]:
+    """Return the child processes of all threads of a process, and theirs."""
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in file.read_text(encoding="utf-8").split()]
+        except OSError:  # the thread has ended
+            continue
+        found += [process for child in children for process in (child, *descendants(child))]
+    return found
+
+
 def memory_mb(pid: int, field: str) -> float:
     """Return the memory of a process: `VmRSS` at present, `VmHWM` at its peak; 0 if the process has ended."""
     try:
