@@ -67,7 +67,7 @@ def print_footprint() -> None:
 
 
 def _serve_once(home: str, bundle: Path, data: tuple[str, ...]) -> tuple[float, ...]:
-    """Start a server, send one row at a time over one connection, and stop it. Return the columns of the table from `start` on."""
+    """Start a server, send one row at a time over one connection, and stop it. Return its columns from `start` on."""
     load_seconds = float(run("-c", LOADING, str(bundle), home=home)[1])
     start = time.perf_counter()
     arguments = [
