@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable
+from http.server import ThreadingHTTPServer
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -38,7 +39,7 @@ class LivePage:
         """Open the port. Raises ConfigError if another program has it."""
         self._progress, self._lock, self._title, self._leaderboard = progress, lock, title, leaderboard
         try:
-            self._server = make_server(ADDRESS, port, self._respond, WSGIServer, _SilentHandler)
+            self._server = make_server(ADDRESS, port, self._respond, _Server, _SilentHandler)
         except (OSError, OverflowError) as error:
             raise ConfigError(f"Could not open sweep.port={port}: {error}. Set sweep.port to another port, or to 0.") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="live-page", daemon=True)
@@ -89,8 +90,14 @@ class LivePage:
             )
 
 
+class _Server(ThreadingHTTPServer, WSGIServer):
+    """Answers each connection in a thread: an idle one, as browsers open ahead, delays neither the page nor the sweep's end."""
+
+
 class _SilentHandler(WSGIRequestHandler):
     """Prints no line for each request: the terminal shows the sweep."""
+
+    timeout = 30  # seconds, after which an idle connection is closed
 
     def log_message(self, *_: Any) -> None:
         """Print nothing."""

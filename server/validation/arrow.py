@@ -73,6 +73,8 @@ def _read_table(arrow: Any, body: bytes, max_rows: int) -> Any:
 
 
 def _read_schema(arrow: Any, message: Any) -> Any:
+    if message.type != "schema":  # pyarrow checks where the header is only of kinds that it knows
+        raise _invalid("it has no schema")
     schema = arrow.ipc.read_schema(message)
     endianness = _header_field(message.metadata, ENDIANNESS)
     if endianness and message.metadata[endianness]:

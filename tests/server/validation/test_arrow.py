@@ -83,8 +83,18 @@ def big_endian(body: bytes) -> bytes:
     return bytes(schema)
 
 
+def without_kind(body: bytes) -> bytes:
+    """Return a stream whose first message is of no kind that pyarrow knows, so that it does not check where its header is."""
+    message = bytearray(body)
+    table = 8 + struct.unpack_from("<I", message, 8)[0]
+    offsets = table - struct.unpack_from("<i", message, table)[0]
+    message[table + struct.unpack_from("<H", message, offsets + 6)[0]] = 0
+    return bytes(message)
+
+
 ATTACKS = {
     "no bytes": (b"", 400, "no schema"),
+    "an unknown message": (without_kind(stream(FLATS)), 400, "no schema"),
     "JSON": (b"{}", 400, "not a valid Arrow IPC stream"),
     "a cut message": (stream(FLATS)[:-40], 400, "not a valid Arrow IPC stream"),
     "no end": (stream(FLATS)[:-8], 400, "the mark of its end"),
