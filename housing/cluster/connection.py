@@ -4,7 +4,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
@@ -106,8 +106,19 @@ def connected(settings: ClusterSettings) -> Iterator["Client"]:
 
 
 def require_cluster(settings: ClusterSettings) -> None:
-    """Raise ConfigError or ClusterError, as `connected` does, if a later connection could not work."""
+    """Raise ConfigError or ClusterError, as `connected` does, if a later connection could not work.
+
+    ConfigError is raised within a job of a Dask worker, too: the workers that the job needs may all be waiting in the same way.
+    """
     require_dask()
+    from distributed import get_worker
+
+    with suppress(ValueError):  # there is no worker
+        get_worker()
+        raise ConfigError(
+            "engine=dask cannot be used in a job of hydra/launcher=dask, since the jobs take the threads of its workers."
+            " Run the jobs one after the other: hydra/launcher=basic"
+        )
     if settings.address is not None:
         with connected(settings):
             return

@@ -69,3 +69,12 @@ def test_an_invalid_option_is_an_error(home: Path, option: str, message: str) ->
     result = command(home, *DASK, "model=linear,decision_tree", option)
     assert result.code == 1
     assert message in result.err and "Traceback" not in result.err
+
+
+@pytest.mark.long
+def test_a_fit_over_workers_is_refused_in_a_job_of_a_worker(home: Path) -> None:
+    """It would wait for workers that wait in the same way."""
+    result = command(home, *DASK, "model=xgboost", "engine=dask", "seed=1,2", "hydra.launcher.retries=0")
+    assert result.code == 1
+    assert {job["status"] for job in jobs(home)} == {"FAILED"}
+    assert "engine=dask cannot be used in a job of hydra/launcher=dask" in jobs(home)[0]["error"]
