@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
 from housing.command_line.next_command import next_command
-from housing.core.canary import Canary
+from housing.core.canary import Canary, canary_alias
 from housing.core.errors import ConfigError, StoreError
 from housing.promotion import decision_log
 from housing.promotion.decision import CANARY, PROMOTE, TAKE_BACK, Decision
@@ -50,8 +50,27 @@ def start(alias: AliasSettings, store: Store, record: Run, decision: Decision, v
     store.registry.append_description(alias.registered_model, version, line)
 
 
+def remove_ended(alias: AliasSettings, store: Store) -> None:
+    """Remove what an interrupted decision left of a canary that is over. Under the lock, since another may just begin."""
+    model = alias.registered_model
+    if store.registry.version_at(model, canary_alias(alias.name)) is None:
+        return
+    with decision_log.exclusive(alias, store):
+        if store.registry.canary_at(model, alias.name) is None:
+            store.registry.end_canary(model, alias.name)
+
+
 def take_over(alias: AliasSettings, store: Store, canary: Canary, reasons: list[str]) -> Decision:
-    """Move the alias to the canary, and log that as a promotion."""
+    """Move the alias to the canary, and log that as a promotion.
+
+    Raises ConfigError if the alias requires approval by now.
+    """
+    if alias.needs_approval:
+        end = next_command("canary", f"alias={alias.name}", "take_back=true", "reason=REASON")
+        raise ConfigError(
+            f"{alias.name} requires approval (approval_required), so version {canary.version} cannot take over as its canary."
+            f" Take it back with: {end}"
+        )
     decision = _decision(alias, store, canary, PROMOTE, reasons)
     decision.previous_version, decision.version = canary.champion, canary.version
     with _record(alias, store, decision, f"{alias.name} to {canary.version}") as record:

@@ -144,11 +144,12 @@ class Puller:
 
 
 class CanaryPuller:
-    """Follows the canary beside an alias. One that cannot be published is not retried until it ends: no request needs it."""
+    """Follows the canary beside an alias. One that fails verification is not retried until it ends; other failures are."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings, self._name = settings, name
         self._failed: Canary | None = None
+        self._messages = MessageLog()
 
     def follow(self, current: ModelVersion) -> None:
         """Publish the canary beside the current version, or remove one that is over. Raises StoreError."""
@@ -169,8 +170,8 @@ class CanaryPuller:
         try:
             _publish(settings, version, name, self._name, canary.share)
         except Exception as error:  # pylint: disable=broad-exception-caught  # no bundle may end this process
-            self._failed = canary
-            log.error("Canary version %s rejected: %s: %s", canary.version, type(error).__name__, error)
+            self._failed = canary if isinstance(error, BundleError) else None
+            self._messages.show(f"Canary version {canary.version} rejected: {type(error).__name__}: {error}")
         else:
             log.info("Version %s answers %g of the requests of %s", canary.version, canary.share, self._name or settings.model)
 

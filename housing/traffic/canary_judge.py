@@ -93,7 +93,7 @@ class CanaryJudge:
         alias, registry = self._settings.alias, self._store.registry
         canary = registry.canary_at(alias.registered_model, alias.name)
         if canary is None:
-            registry.end_canary(alias.registered_model, alias.name)  # of a decision that was interrupted
+            canary_decisions.remove_ended(alias, self._store)
             self._canary = None
             return Judgement(alias.name)
         if self._settings.take_back_reason:

@@ -7,11 +7,14 @@ import pandas as pd
 import pytest
 
 from housing import Project
+from housing.core.canary import Canary
 from housing.core.errors import ConfigError, StoreError
 from housing.promotion.approval import approve
+from housing.promotion.canary import take_over
 from housing.promotion.decision import Decision
 from housing.promotion.history import read_history
 from housing.promotion.rolling_back import rollback
+from housing.promotion.settings import AliasSettings
 from tests.support.commands import command
 from tests.support.promotions import BETTER, MODEL, TABLE, WORSE, open_store, promote_rentals
 from tests.support.tables import TABLES, config, train
@@ -94,3 +97,9 @@ def test_what_has_changed_since_the_request_must_be_requested_again(home: Path) 
     with pytest.raises(StoreError, match="the table was .* and is "):
         approve_rentals("actor=bob")
     assert open_store(home).registry.version_at(MODEL, "production") is None
+
+
+def test_a_canary_does_not_take_over_without_approval(served_home: Path) -> None:
+    alias = AliasSettings.from_config(config("promote", "data=rentals", "alias=production", NEEDED))
+    with pytest.raises(ConfigError, match="^production requires approval .* version 2 cannot take over"):
+        take_over(alias, open_store(served_home), Canary("2", "1", 0.5, 0.0), [])
