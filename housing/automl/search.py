@@ -51,7 +51,7 @@ def search(cfg: DictConfig, job: Job) -> DictConfig:
     store.runs.close_dead(cfg.experiment_name)
     if StreamSettings.from_config(cfg.engine) is not None:
         raise ConfigError(
-            "engine=stream cannot search for the best ensemble. Use model=xgboost, or engine=memory with max_rows=N."
+            "engine=stream and dask cannot search for the best ensemble. Use model=xgboost, or engine=memory with max_rows=N."
         )
     table = tables.load(cfg.data, cfg.max_rows)
     parts = split(table, cfg.split)

@@ -11,7 +11,13 @@ from typing import cast
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+    SearchPathException,
+)
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -45,6 +51,8 @@ def describe_composition_error(error: Exception, arguments: Arguments) -> str:
         return _describe_missing_option(error, arguments)
     if isinstance(error, OverrideParseException):
         return _describe_malformed(error, arguments)
+    if isinstance(error, InstantiationException) and isinstance(cause, HydraException) and cause is not error:
+        return str(cause)  # of a launcher of ours, which names the option and the value; Hydra's own message names a class
     if isinstance(error, SearchPathException) and arguments.config_dir is not None:
         return f"--config-dir={arguments.config_dir} is no folder. Expected a folder with config files, such as data/NAME.yaml."
     return _describe_message(str(error), arguments)

@@ -59,11 +59,12 @@ def require_histogram_xgboost(name: str, estimator: Any) -> None:
     """Raise ConfigError unless an estimator is an XGBoost regressor whose trees are fitted on histograms."""
     if not isinstance(estimator, xgboost.XGBRegressor):
         raise ConfigError(
-            f"engine=stream fits XGBoost only (got {name}: {type(estimator).__name__}). Use model=xgboost, or engine=memory."
+            f"engine=stream and dask fit XGBoost only (got {name}: {type(estimator).__name__})."
+            " Use model=xgboost, or engine=memory."
         )
     if estimator.tree_method not in TREE_METHODS or estimator.booster not in BOOSTERS:
         actual = f"{estimator.tree_method} and {estimator.booster}"
-        raise ConfigError(f"engine=stream needs tree_method=hist and booster=gbtree (got {actual} of {name}).")
+        raise ConfigError(f"engine=stream and dask need tree_method=hist and booster=gbtree (got {actual} of {name}).")
 
 
 def fit_on_chunks(

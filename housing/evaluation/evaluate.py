@@ -69,7 +69,7 @@ def evaluate(settings: EvaluationSettings, run_cfg: DictConfig, table: Table, pa
         n_units, unit_name = (len(actual), "test rows") if units is None else (units.count(), units.name)
         skipped.append(f"interval of the RMSE: needs at least {MIN_UNITS} {unit_name} (got {n_units:,})")
     unread = {column.name for column in table.schema.columns if column.role == AUDIT} - {c.name for c in audit_columns(table)}
-    skipped += [f"groups of {name}: engine=stream does not read the column" for name in sorted(unread)]
+    skipped += [f"groups of {name}: engine=stream and dask do not read the column" for name in sorted(unread)]
     evaluation = Evaluation(
         rows=len(actual),
         scores=score(predicted, actual, weight),
@@ -89,7 +89,7 @@ def _evaluate_harder_splits(
     splits: Mapping[str, DictConfig], run_cfg: DictConfig, table: Table, parts: Split, skipped: list[str]
 ) -> list[HarderSplitResult]:
     if isinstance(table, StreamedTable):
-        skipped.append(f"{' and '.join(splits)} splits: engine=stream does not divide a table by group or location")
+        skipped.append(f"{' and '.join(splits)} splits: engine=stream and dask do not divide a table by group or location")
         return []
     if table.schema.coordinates() is None and not any(column.role == "group" for column in table.schema.columns):
         lacks = f"table {table.schema.name} has no coordinates, and no column with the role group"

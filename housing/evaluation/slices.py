@@ -150,7 +150,7 @@ def make_slices(table: Table, rows: Rows, settings: SliceSettings) -> list[Slice
 
 
 def audit_columns(table: Table) -> list[Column]:
-    """Return the columns with the role audit whose values the table has: engine=stream does not read them."""
+    """Return the columns with the role audit whose values the table has: engine=stream and dask do not read them."""
     return [column for column in table.schema.columns if column.role == AUDIT and column.name in table.identifiers]
 
 

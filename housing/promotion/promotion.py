@@ -185,7 +185,8 @@ def _apply_force(settings: PromotionSettings, decision: Decision) -> None:
         decision.verdict, decision.force_reason = PROMOTE, settings.force_reason
     elif decision.verdict == HOLD:
         selector = [] if settings.challenger.source_alias else [f"run_id={decision.run_id}"]
-        overrides = (f"alias={decision.alias}", *selector, "force=true", "force_reason=REASON")
+        canary_share = [f"canary={settings.canary_share:g}"] if settings.canary_share else []
+        overrides = (f"alias={decision.alias}", *selector, *canary_share, "force=true", "force_reason=REASON")
         decision.next_command = next_command("promote", *overrides)
 
 

@@ -128,10 +128,10 @@ def require_row_features(features: Features) -> None:
     for label, block in features.blocks.items():
         if not isinstance(block, ROW_BLOCKS):
             raise ConfigError(
-                f"engine=stream has no feature block {label}, which needs all training rows in memory."
+                f"engine=stream and dask have no feature block {label}, which needs all training rows in memory."
                 " Use features=none, static or landmarks, or engine=memory."
             )
     if features.encoder.impute:
-        raise ConfigError("engine=stream needs model.nan_handling=native (got impute), which XGBoost supports.")
+        raise ConfigError("engine=stream and dask need model.nan_handling=native (got impute), which XGBoost supports.")
     if features.applicability is not None:
-        raise ConfigError("engine=stream needs features.applicability=null: it needs all training rows in memory.")
+        raise ConfigError("engine=stream and dask need features.applicability=null: it needs all training rows in memory.")

@@ -72,7 +72,8 @@ def _require_split(split: DictConfig) -> None:
     function = str(split["_target_"]).rpartition(".")[2]
     if function not in SPLITS:
         raise ConfigError(
-            f"engine=stream has split=hash, time, random and blocks (got {function}, which needs the keys of all rows at once)."
+            f"engine=stream and dask have split=hash, time, random and blocks (got {function}"
+            ", which needs the keys of all rows at once)."
             " Use one of these, or engine=memory."
         )
 
@@ -83,12 +84,15 @@ def read_streamed(settings: TableSettings, engine: StreamSettings, max_rows: int
     for index in settings.schema.texts.names:
         name = settings.schema.features[index].name
         raise ConfigError(
-            f"engine=stream has no features of type text (column {name}). Declare {name}: {{role: ignore}}, or use engine=memory."
+            f"engine=stream and dask have no features of type text (column {name})."
+            f" Declare {name}: {{role: ignore}}, or use engine=memory."
         )
     fingerprint = sha256(require_file(settings))
     path, options = as_parquet(settings, fingerprint)
     if SPLIT_COLUMN in parquet.read_schema(path).names:
-        raise ConfigError(f"engine=stream reads the table itself, not the prepared {path}. Set data.path to the original file.")
+        raise ConfigError(
+            f"engine=stream and dask read the table itself, not the prepared {path}. Set data.path to the original file."
+        )
     fingerprint = fingerprint if max_rows is None else f"{fingerprint}[:{max_rows}]"
     return _read_streamed(path, json.dumps(settings.schema.to_dict()), options, engine, max_rows, fingerprint)
 

@@ -90,4 +90,4 @@ class StreamedTable(Table):
 
 
 def _unavailable(need: str) -> ConfigError:
-    return ConfigError(f"engine=stream: this {need}. Use split=hash, or engine=memory.")
+    return ConfigError(f"engine=stream and dask: this {need}. Use split=hash, or engine=memory.")

@@ -9,7 +9,10 @@ import time
 from dataclasses import dataclass, field
 
 from housing.bundle.bundle import Bundle
+from housing.command_line.next_command import next_command
 from housing.core.canary import Canary
+from housing.core.errors import HousingError
+from housing.core.files import short_path
 from housing.evaluation.bootstrap import compute_score
 from housing.evaluation.sequential_test import BETTER, NOT_WORSE, UNDECIDED, judge_errors
 from housing.promotion import canary as canary_decisions
@@ -106,6 +109,11 @@ class CanaryJudge:
     def _judge(self, canary: Canary) -> tuple[CanaryFigures, str, list[str]]:
         """Return the figures, the verdict and the reasons for it."""
         settings = self._settings
+        if not settings.log_dir.is_dir():  # without it, the canary would be undecided forever
+            raise HousingError(
+                f"The log folder {short_path(settings.log_dir)} does not exist. Start the server, which creates it:"
+                f" {next_command('serve')}, or set log_dir to the log folder of the server."
+            )
         requests, (canary_bundle, champion_bundle) = self._follow(canary)
         requests.read()
         folder = settings.log_dir / self._name

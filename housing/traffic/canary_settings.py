@@ -6,6 +6,7 @@ from typing import Self
 
 from omegaconf import DictConfig, OmegaConf
 
+from housing.command_line.next_command import next_command
 from housing.core.errors import ConfigError
 from housing.core.validators import BOOLEAN, NON_NEGATIVE, POSITIVE, Validator, choice, integer, validate
 from housing.evaluation.paired_test import MIN_UNITS
@@ -71,7 +72,8 @@ class CanarySettings:
         """
         validate({name: OmegaConf.select(cfg, name) for name in VALIDATORS}, VALIDATORS)
         if bool(cfg.take_back) != bool(str(cfg.reason or "").strip()):
-            raise ConfigError('take_back=true needs a reason, and nothing else does: take_back=true reason="..."')
+            end = next_command("canary", f"alias={cfg.alias}", "take_back=true", "reason=REASON")
+            raise ConfigError(f"take_back=true needs a reason, and a reason needs take_back=true. End the canary with: {end}")
         rules = cfg.rules
         errors = SequentialRules(cfg.metric, rules.margin, rules.take_back_alpha, rules.take_over_alpha, rules.min_groups)
         requests = RequestRules(rules.failures_alpha, rules.latency_ratio, rules.latency_alpha)

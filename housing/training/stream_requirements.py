@@ -28,8 +28,9 @@ def require_streamable(cfg: DictConfig) -> None:
         require_row_features(Features(schema, spec.features, spec.nan_handling))
     for key, unset in (("applicability", "null"), ("select_members", "false"), ("teacher", "null")):
         if cfg.model.get(key):
-            raise ConfigError(f"engine=stream needs model.{key}={unset}. Use model=xgboost, or engine=memory.")
+            raise ConfigError(f"engine=stream and dask need model.{key}={unset}. Use model=xgboost, or engine=memory.")
     if cfg.interval.estimator is not None and cfg.interval.held_out == OUT_OF_FOLD:
         raise ConfigError(
-            f"engine=stream needs interval.held_out={VALIDATION} (got {OUT_OF_FOLD}). Use interval=scaled, or engine=memory."
+            f"engine=stream and dask need interval.held_out={VALIDATION} (got {OUT_OF_FOLD})."
+            " Use interval=scaled, or engine=memory."
         )

@@ -120,7 +120,7 @@ def test_workers_belong_to_the_key_of_a_run_but_the_address_does_not(towns_path:
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [
-        (("model=linear",), ConfigError, "fits XGBoost only .* Use model=xgboost, or engine=memory"),
+        (("model=linear",), ConfigError, "stream and dask fit XGBoost only .* Use model=xgboost, or engine=memory"),
         (("engine.workers=0",), ConfigError, "engine.workers must be a whole number, at least 1"),
         (
             (f"engine.address=tcp://127.0.0.1:{free_port()}", "engine.timeout_seconds=0.5"),

@@ -107,6 +107,8 @@ def test_an_equal_run_gets_the_verdict_hold(home: Path, store: Store) -> None:
     assert decision.difference is not None and decision.difference.difference == 0.0
     assert decision.reasons[-1].startswith("no significant difference: test rmse")
     assert f"alias=staging run_id={repeated.run_id} force=true force_reason=REASON" in decision.next_command
+    canary = promote_rentals(f"run_id={repeated.run_id}", "canary=0.2", "gate.smoke_test_seconds=null")
+    assert f"run_id={repeated.run_id} canary=0.2 force=true" in canary.next_command  # pasting it must not promote at once
     assert store.registry.version_at(MODEL, "staging") == "1"
 
 

@@ -97,7 +97,7 @@ def test_a_run_in_chunks_is_promoted_and_predicts_as_one_in_memory(home: Path, t
     decision = promote(config("promote", *overrides, "evaluate=full"))
     assert (decision.verdict, decision.version) == ("PROMOTE", "1")
     assert any(check.name == "coverage" and check.passed for check in decision.checks)
-    assert decision.evaluation is not None and "engine=stream" in " ".join(decision.evaluation.skipped)
+    assert decision.evaluation is not None and "engine=stream and dask do not" in " ".join(decision.evaluation.skipped)
     judged = promote(config("promote", "data=towns", f"data.path={towns_path}", f"run_id={memory.run_id}"))  # in memory
     assert judged.champion_metrics == decision.challenger_metrics
 
@@ -135,11 +135,11 @@ def test_the_engine_memory_does_not_change_the_key_of_a_run(rentals: Table) -> N
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("model=linear",), "engine=stream fits XGBoost only .* Use model=xgboost, or engine=memory"),
+        (("model=linear",), "engine=stream and dask fit XGBoost only .* Use model=xgboost, or engine=memory"),
         (("features=geo",), "no feature block neighbours, .* Use features=none, static or landmarks, or engine=memory"),
-        (("model.estimator.tree_method=exact",), "engine=stream needs tree_method=hist"),
-        (("model.nan_handling=impute",), "engine=stream needs model.nan_handling=native"),
-        (("interval=quantile",), "engine=stream needs interval.held_out=validation .* Use interval=scaled"),
+        (("model.estimator.tree_method=exact",), "engine=stream and dask need tree_method=hist"),
+        (("model.nan_handling=impute",), "engine=stream and dask need model.nan_handling=native"),
+        (("interval=quantile",), "engine=stream and dask need interval.held_out=validation .* Use interval=scaled"),
         (("model.select_members=true",), "model.select_members"),
         (("engine.chunk_rows=0",), "engine.chunk_rows must be a whole number"),
     ],

@@ -179,7 +179,7 @@ def written_bytes(pid: int) -> int:
 
 def test_what_needs_all_rows_at_once_is_refused_with_the_alternative(tmp_path: Path) -> None:
     path = write("orders", tmp_path / "orders.csv")
-    with pytest.raises(ConfigError, match=r"engine=stream has split=hash, time, random and blocks \(got split_by_group"):
+    with pytest.raises(ConfigError, match=r"stream and dask have split=hash, time, random and blocks \(got split_by_group"):
         load(table_config("orders", path, "split=grouped"))
     texts = config("train", *STREAM, "data=orders", f"data.path={path}")
     with pytest.raises(ConfigError, match=r"column remark\). Declare remark: \{role: ignore\}, or use engine=memory"):

@@ -98,6 +98,10 @@ def test_a_worse_canary_is_taken_back_and_a_better_one_takes_over_through_kills(
         wait_for(lambda: canary_of(server) == {"version": "2", "share": 0.3}, "version 2 is the canary")
         assert "is the canary of staging already" in user_error(command(home, "housing.promote", *TABLE, "canary=0.1"))
         assert "undecided" in judge(home).out
+        elsewhere = user_error(command(home, *JUDGE, "log_dir=/nowhere"))
+        assert elsewhere.startswith("The log folder /nowhere does not exist. Start the server")
+        unexplained = user_error(command(home, *JUDGE, "take_back=true"))
+        assert unexplained.endswith("data=rentals alias=staging take_back=true reason=REASON")
         assert send_rows(server, home, seed=1) == {"1", "2"}
         kill_judge(home, N_VERDICTS.replace("count(*)", "count(*) = 3"))
         with following_judge(home):
