@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -135,7 +136,7 @@ class FitWorkers:
         report: Callable[[int, float | None], None],
     ) -> Any:
         """Send the rows to the workers, and return the booster that they fit."""
-        from xgboost import dask
+        from xgboost import collective, dask
 
         from housing.estimators.round_reporter import RoundReporter
 
@@ -155,6 +156,8 @@ class FitWorkers:
             early_stopping_rounds=None if validation is None else patience,
             callbacks=[RoundReporter(partial(_log_round, topic))],
             verbose_eval=False,
+            # XGBoost would guess an address of the scheduler's machine, which may be one that workers do not reach
+            coll_cfg=collective.Config(tracker_host_ip=urlsplit(self.client.scheduler_info()["address"]).hostname),
         )["booster"]
 
     def _send(self, workers: list[str], rows: "ChunkedRows") -> dict[str, Any]:
