@@ -19,6 +19,7 @@ def predict(cfg: DictConfig) -> "Predictions":
     """Load the model from MLflow, and predict the rows."""
     # pylint: disable=import-outside-toplevel  # --help must not wait for libraries
     from housing.bundle.bundle import Bundle
+    from housing.cluster.prediction_workers import predicts_on_workers
     from housing.data.batch_prediction import Predictions, PredictionSettings, predict_file
     from housing.runs.progress_bar import row_progress
     from housing.tracking import store
@@ -26,8 +27,8 @@ def predict(cfg: DictConfig) -> "Predictions":
     settings = PredictionSettings.from_config(cfg)  # a missing override fails before the store is opened
     with store.connect(cfg.mlflow).artifacts.bundle(cfg.source) as folder:
         bundle = Bundle.read(folder)
-    with row_progress() as show_rows:
-        predicted = predict_file(bundle, settings, show_rows)
+        with predicts_on_workers(cfg.engine, folder, settings) as predictor, row_progress() as show_rows:
+            predicted = predict_file(bundle, settings, show_rows, predictor)
     skipped_file = settings.skipped_file if predicted.n_skipped else None
     return Predictions(cfg.source, predicted.n_predicted, settings.out, predicted.n_skipped, skipped_file)
 

@@ -1,1 +1,1 @@
-"""Work on several machines: a connection to a Dask cluster."""
+"""Work on a Dask cluster: the connection, the jobs of a sweep, a fit, and batch prediction."""

@@ -1,10 +1,12 @@
 """Batch prediction: the rows of a file with their predictions, a batch at a time, so that memory does not grow with the file."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -62,6 +64,24 @@ class PredictionSettings:
     def skipped_file(self) -> Path:
         """The file that lists the skipped rows, beside the predictions."""
         return self.out.with_name(f"{base_name(self.out)}.skipped.csv")
+
+
+Values = dict[str, Vector]  # predictions of a batch by the ends of their columns' names
+
+
+class Predictor(NamedTuple):
+    """Predictor of batches, in this process or on other machines.
+
+    Attributes
+    ----------
+    start
+        Begin to predict features of shape (rows, features), and return a function that waits for the predictions.
+    n_ahead
+        How many batches are started before the oldest must be complete.
+    """
+
+    start: Callable[[Matrix], Callable[[], Values]]
+    n_ahead: int
 
 
 @dataclass
@@ -127,12 +147,18 @@ class _Batch:
     skipped: list[_SkippedRow]
 
 
-def predict_file(bundle: Bundle, settings: PredictionSettings, on_rows: Callable[[int], None] = lambda _: None) -> PredictedFile:
+def predict_file(
+    bundle: Bundle,
+    settings: PredictionSettings,
+    on_rows: Callable[[int], None] = lambda _: None,
+    predictor: Predictor | None = None,
+) -> PredictedFile:
     """Write the rows of a file with their predictions atomically.
 
     Adds the column `<target>_predicted`, with `coverage` also `<target>_lower` and `<target>_upper`, and with `quantiles` such as
     `<target>_quantile_0.1` for each level. Other columns are copied as they are. Skipped rows are listed in a file beside the
-    predictions, with line and reason. `on_rows` receives the number of predicted rows after each batch.
+    predictions, with line and reason. `on_rows` receives the number of predicted rows after each batch. Without a
+    `predictor`, this process predicts.
 
     Raises
     ------
@@ -146,15 +172,17 @@ def predict_file(bundle: Bundle, settings: PredictionSettings, on_rows: Callable
         raise HousingError(f"File {settings.file} does not exist. Set file= to a file with the model's columns.")
     result = PredictedFile()
     skipped_file = _open_skipped_file(settings.skipped_file) if settings.skips_bad_rows else nullcontext()
-    with skipped_file as skipped, atomic_write(settings.out) as partial:
-        frames = _report(_predict_batches(bundle, settings, result, skipped), result, on_rows)
-        write_frames(frames, partial, settings.read, settings.out.suffix)
+    with skipped_file as skipped, atomic_write(settings.out) as partial_file:
+        batches = _read_fitting(bundle.schema, settings, result, skipped)
+        frames = _predict_batches(bundle, settings, batches, predictor or local_predictor(bundle, settings))
+        write_frames(_report(frames, result, on_rows), partial_file, settings.read, settings.out.suffix)
     return result
 
 
 def _report(frames: Iterable[pd.DataFrame], result: PredictedFile, on_rows: Callable[[int], None]) -> Iterator[pd.DataFrame]:
     for frame in frames:
         yield frame
+        result.n_predicted += len(frame)
         on_rows(result.n_predicted)  # the frame is written
 
 
@@ -166,18 +194,19 @@ def _open_skipped_file(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def _predict_batches(
-    bundle: Bundle, settings: PredictionSettings, result: PredictedFile, skipped_file: IO[str] | None
-) -> Iterator[pd.DataFrame]:
-    """Yield the rows of a file with their predictions. Count them in `result`, and list the skipped rows.
+def _read_fitting(
+    schema: Schema, settings: PredictionSettings, result: PredictedFile, skipped_file: IO[str] | None
+) -> Iterator[_Batch]:
+    """Yield the rows of a file that fit the schema. Count and list the skipped rows.
 
     After a row that does not fit and is not skipped, the rest of the file is only checked.
     """
     violations: list[Violation] = []
     first_skipped: _SkippedRow | None = None
+    is_empty = True
     texts = read_batches(settings.file, settings.read, keeps_ragged=settings.skips_bad_rows)
     for number, text in enumerate(texts):
-        batch = _make_batch(bundle.schema, text, number * BATCH_ROWS, settings.file)
+        batch = _make_batch(schema, text, number * BATCH_ROWS, settings.file)
         if skipped_file is None:
             violations += batch.violations
         elif batch.skipped:
@@ -187,12 +216,12 @@ def _predict_batches(
         if len(violations) > MAX_VIOLATIONS:
             break
         if not violations and (batch.text.rows or not batch.skipped):
-            result.n_predicted += len(batch.text.rows)
-            yield _predict_batch(bundle, batch, settings)
+            is_empty = False
+            yield batch
     if violations:
-        expected = f"the schema of table {bundle.schema.name} (rows count from 0)"
+        expected = f"the schema of table {schema.name} (rows count from 0)"
         raise TableError(f"{len(violations):,} values of {settings.file} violate {expected}:", violations)
-    if first_skipped is not None and not result.n_predicted:
+    if first_skipped is not None and is_empty:
         raise TableError(f"No row of {settings.file} fits. Line {first_skipped.line}: {first_skipped.reason}", [])
 
 
@@ -232,23 +261,43 @@ def _take(text: TextTable, rows: Sequence[int]) -> TextTable:
     return replace(text, rows=[text.rows[row] for row in rows], lines=[text.lines[row] for row in rows])
 
 
-def _predict_batch(bundle: Bundle, batch: _Batch, settings: PredictionSettings) -> pd.DataFrame:
+def _predict_batches(
+    bundle: Bundle, settings: PredictionSettings, batches: Iterable[_Batch], predictor: Predictor
+) -> Iterator[pd.DataFrame]:
+    """Yield the rows with their predictions, in order."""
+    started: deque[tuple[_Batch, Callable[[], Values]]] = deque()
+    for batch in batches:
+        started.append((batch, predictor.start(batch.matrix)))
+        if len(started) > predictor.n_ahead:
+            yield _add_predictions(bundle, settings, *started.popleft())
+    while started:
+        yield _add_predictions(bundle, settings, *started.popleft())
+
+
+def _add_predictions(
+    bundle: Bundle, settings: PredictionSettings, batch: _Batch, predictions: Callable[[], Values]
+) -> pd.DataFrame:
     """Return the rows as they are written, with predictions: text in CSV, and the model's columns as typed values in Parquet."""
     is_typed = settings.out.suffix.lower() == PARQUET
     rows = batch.frame if is_typed else pd.DataFrame(batch.text.rows, columns=batch.text.header, dtype="str")
-    predictions = _predict(bundle, batch.matrix, settings)
-    return rows.assign(**{f"{bundle.schema.target.name}_{name}": values for name, values in predictions.items()})
+    return rows.assign(**{f"{bundle.schema.target.name}_{name}": values for name, values in predictions().items()})
 
 
 def _format_skipped(skipped: Iterable[_SkippedRow]) -> str:
     return format_csv((str(row.line), row.reason, format_csv([row.cells]).rstrip("\n")) for row in skipped)
 
 
-def _predict(bundle: Bundle, matrix: Matrix, settings: PredictionSettings) -> dict[str, Vector]:
-    values: dict[str, Vector] = {}
-    if settings.coverage is not None:
-        values = dict(zip(("predicted", "lower", "upper"), bundle.predict_interval(matrix, settings.coverage), strict=True))
-    if settings.quantiles:
-        names = ("predicted", *(f"quantile_{level}" for level in settings.quantiles))
-        values |= dict(zip(names, bundle.predict_quantiles(matrix, settings.quantiles), strict=True))
+def local_predictor(bundle: Bundle, settings: PredictionSettings) -> Predictor:
+    """Return a predictor that predicts a batch in this process when its predictions are wanted."""
+    return Predictor(lambda matrix: partial(predict_matrix, bundle, matrix, settings.coverage, settings.quantiles), n_ahead=0)
+
+
+def predict_matrix(bundle: Bundle, matrix: Matrix, coverage: float | None, quantiles: Sequence[float]) -> Values:
+    """Return the predictions of rows, with an interval and quantiles if they are wanted."""
+    values: Values = {}
+    if coverage is not None:
+        values = dict(zip(("predicted", "lower", "upper"), bundle.predict_interval(matrix, coverage), strict=True))
+    if quantiles:
+        names = ("predicted", *(f"quantile_{level}" for level in quantiles))
+        values |= dict(zip(names, bundle.predict_quantiles(matrix, quantiles), strict=True))
     return values or {"predicted": bundle.predict(matrix)}
