@@ -151,10 +151,10 @@ class FitWorkers:
             self.client,
             estimator.get_xgb_params(),
             matrix,
-            estimator.get_num_boosting_rounds(),
-            evals=evaluations,
-            early_stopping_rounds=None if validation is None else patience,
+            num_boost_round=estimator.get_num_boosting_rounds(),
             callbacks=[RoundReporter(partial(_log_round, topic))],
+            evals=evaluations,
+            early_stopping_rounds=patience if evaluations else None,
             verbose_eval=False,
             # XGBoost would guess an address of the scheduler's machine, which may be one that workers do not reach
             coll_cfg=collective.Config(tracker_host_ip=urlsplit(self.client.scheduler_info()["address"]).hostname),

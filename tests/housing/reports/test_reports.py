@@ -332,6 +332,6 @@ def test_texts_of_a_table_and_a_run_are_escaped_on_every_page(home: Path) -> Non
     pages = [path.read_text(encoding="utf-8") for path in home.rglob("*.html")]
     assert len(pages) >= 3
     for page in pages:
-        assert "<script" not in page and "<img" not in page
+        assert "<script>alert" not in page and "<img" not in page  # the page of a sweep has a script of its own
         check_figures(page)
     assert any("&lt;script&gt;alert" in page for page in pages)

@@ -93,7 +93,7 @@ def test_rows_differ_and_keep_their_identity_by_their_texts() -> None:
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"type": "text", "role": "target"}, "the type text needs the role feature, key, group or ignore"),
+        ({"type": "text", "role": "target"}, "the type text needs the role feature, key, group, audit or ignore"),
         ({"type": "text", "components": 513}, "components must be a whole number, at least 1 and at most 512 .got 513"),
         ({"type": "text", "components": 2.5}, "components must be a whole number"),
         ({"type": "text", "max_length": -1}, "max_length must be a whole number, at least 1 .got -1"),

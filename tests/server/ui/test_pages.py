@@ -14,7 +14,7 @@ from tests.support.server import Answer, Server, new_key, serving
 from tests.support.waiting import wait_for
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Yield a real browser."""
     with running_browser() as running:
