@@ -189,7 +189,7 @@ def _report(frames: Iterable[pd.DataFrame], result: PredictedFile, on_rows: Call
 @contextmanager
 def _open_skipped_file(path: Path) -> Iterator[IO[str]]:
     """Open the list of skipped rows, with its header."""
-    with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as partial_file, partial_file.open("w", encoding="utf-8") as file:
         file.write(format_csv([SKIPPED_HEADER]))
         yield file
 

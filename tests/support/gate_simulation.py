@@ -4,6 +4,7 @@ A claim is false if both models have the same expected loss. Rates are those of 
 verdict needs as well, can only lower them.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -105,7 +106,7 @@ class Customers:
         of_row = np.repeat(np.arange(customers), sizes)
         shared = random.normal(size=customers)
         if self.is_skewed:  # the mean of a lognormal is exp(1/2), its variance e (e - 1)
-            shared = (np.exp(shared) - np.exp(0.5)) / np.sqrt(np.e * (np.e - 1))
+            shared = (np.exp(shared) - np.exp(0.5)) / np.sqrt(math.e * (math.e - 1))
         own = random.normal(size=len(of_row))
         return np.sqrt(self.correlation) * shared[of_row] + np.sqrt(1 - self.correlation) * own, of_row
 
