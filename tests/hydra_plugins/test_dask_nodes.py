@@ -20,12 +20,7 @@ from tests.support.commands import command
 from tests.support.tables import rentals_frame
 from tests.support.waiting import wait_for
 
-pytest.importorskip("distributed", reason="distributed is not installed: locks/cluster.txt")
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.xdist_group("dask"),
-    pytest.mark.skipif(bool(network_nodes.missing()), reason=network_nodes.missing() or "nothing is missing"),
-]
+pytestmark = [pytest.mark.cluster, *network_nodes.NEEDED]
 
 N_JOBS = 40
 FIRST = 100  # trees of the first job: long enough that a worker is killed while it fits

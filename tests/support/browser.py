@@ -21,5 +21,7 @@ def running_browser() -> Iterator[Browser]:
         pytest.skip("there is no Chromium on this machine: apt-get install chromium")
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
-        yield running
-        running.close()
+        try:
+            yield running
+        finally:
+            running.close()

@@ -10,8 +10,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
+
+import pytest
 
 from tests.support.cluster import daemon
 from tests.support.server import free_port
@@ -40,6 +43,13 @@ def missing() -> str:
         return f"no network namespace can be made: {probe.stderr.strip()}"
     _ip("netns", "delete", name)
     return ""
+
+
+NEEDED = (
+    pytest.mark.xdist_group("dask"),
+    pytest.mark.skipif(bool(missing()), reason=missing() or "nothing is missing"),
+    pytest.mark.skipif(find_spec("distributed") is None, reason="distributed is not installed: locks/cluster.txt"),
+)  # marks of tests on such nodes
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any, Self
 from sklearn.linear_model import Ridge
 
 
-class SlowRidge(Ridge):  # type: ignore[misc]
+class SlowRidge(Ridge):  # type: ignore[misc]  # pylint: disable=too-many-ancestors  # of scikit-learn
     """A ridge regression that takes `seconds` longer to fit."""
 
     def __init__(self, alpha: float = 1.0, *, seconds: float = 0.0) -> None:

@@ -8,12 +8,7 @@ import pytest
 
 from tests.support import network_nodes
 
-pytest.importorskip("distributed", reason="distributed is not installed: locks/cluster.txt")
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.xdist_group("dask"),
-    pytest.mark.skipif(bool(network_nodes.missing()), reason=network_nodes.missing() or "nothing is missing"),
-]
+pytestmark = [pytest.mark.cluster, *network_nodes.NEEDED]
 
 ROWS, COLUMNS = 2_900_000, 40
 MEMORY_GB = 0.9  # of each node; the table has 0.928 GB

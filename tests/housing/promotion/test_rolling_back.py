@@ -83,7 +83,7 @@ def test_previous_versions_follow_from_the_decision_log(
 def test_a_canary_that_was_taken_back_counts_as_rolled_back_until_it_is_promoted() -> None:
     taken_back = [record("PROMOTE", "", "1"), record("CANARY", "1", "2"), record("TAKE BACK", "2", "1")]
     assert find_rollback(taken_back[::-1], "2", "1") == taken_back[-1]
-    assert previous_versions(taken_back[::-1], "1") == []
+    assert not previous_versions(taken_back[::-1], "1")
     promoted = [*taken_back, record("PROMOTE", "1", "2"), record("PROMOTE", "2", "3")]
     assert find_rollback(promoted[::-1], "2", "3") is None
 

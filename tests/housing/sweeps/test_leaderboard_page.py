@@ -39,7 +39,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         opened.on("pageerror", lambda error: errors.append(str(error)))
         opened.goto((folder / leaderboard.PAGE_FILE).as_uri())
         yield opened
-        assert errors == [] and len(set(requests)) == 1
+        assert not errors and len(set(requests)) == 1
 
 
 def column(page: Page, position: int) -> list[str]:

@@ -8,7 +8,7 @@ from housing.sweeps.progress import SweepProgress
 
 def test_each_job_that_ends_is_counted_once(tmp_path: Path) -> None:
     progress = SweepProgress(tmp_path / "sweep", "rmse", total_jobs=12)
-    assert progress.update() == [] and progress.time_left == ""
+    assert not progress.update() and progress.time_left == ""
 
     def write(number: int, status: str, rmse: float = 0.0, error: str = "", reused: bool = False) -> None:
         folder = tmp_path / "sweep" / str(number)
@@ -26,8 +26,8 @@ def test_each_job_that_ends_is_counted_once(tmp_path: Path) -> None:
     write(3, "FAILED", error="out of\nmemory")
     write(5, "FAILED", error="out of memory")
     write(6, "PRUNED", error="worse")
-    assert len(progress.update()) == 3 and progress.update() == []
-    assert progress.running == {} and progress.n_ended == 6
+    assert len(progress.update()) == 3 and not progress.update()
+    assert not progress.running and progress.n_ended == 6
     assert progress.status_counts == "2 finished, 1 reused, 2 failed, 1 pruned"
     assert [(failure.reason, failure.n_jobs, failure.example.overrides) for failure in progress.failures.values()] == [
         ("out of memory", 2, ["seed=3"])
