@@ -45,13 +45,6 @@ def missing() -> str:
     return ""
 
 
-NEEDED = (
-    pytest.mark.xdist_group("dask"),
-    pytest.mark.skipif(bool(missing()), reason=missing() or "nothing is missing"),
-    pytest.mark.skipif(find_spec("distributed") is None, reason="distributed is not installed: locks/cluster.txt"),
-)  # marks of tests on such nodes
-
-
 @contextmanager
 def network(n_nodes: int = 2) -> Iterator[Network]:
     """Make namespaces whose network is a bridge, and remove all of them afterwards."""
@@ -78,6 +71,13 @@ def network(n_nodes: int = 2) -> Iterator[Network]:
 def _ip(*arguments: str) -> None:
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
+
+
+NEEDED = (
+    pytest.mark.xdist_group("dask"),
+    pytest.mark.skipif(bool(missing()), reason=missing() or "nothing is missing"),
+    pytest.mark.skipif(find_spec("distributed") is None, reason="distributed is not installed: locks/cluster.txt"),
+)  # marks of tests on such nodes
 
 
 @dataclass
