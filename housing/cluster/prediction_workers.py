@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from housing.streaming.settings import DASK, MEMORY
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+MAX_SENDS = 3  # of a batch whose workers are lost
 BATCHES_PER_WORKER = 2  # one that it predicts, and one that waits there
 
 
@@ -51,41 +52,65 @@ def predicts_on_workers(engine: Mapping[str, Any], folder: Path, prediction: Pre
     settings = ClusterSettings.from_config(engine, "engine")
     with connected(settings) as client:
         n_workers = len(client.nthreads())
-        [archive] = client.scatter([_pack(folder)], broadcast=True, hash=False)
-        workers = _PredictionWorkers(client, archive, prediction)
+        workers = _PredictionWorkers(client, _pack(folder), prediction)
         yield Predictor(workers.start, n_ahead=BATCHES_PER_WORKER * n_workers)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _PredictionWorkers:
     client: "Client"
-    archive: "Future"  # of the files of the bundle
+    files: bytes  # of the bundle
     settings: PredictionSettings
+
+    def __post_init__(self) -> None:
+        self._archive = self._send()
 
     def start(self, matrix: Matrix) -> Callable[[], Values]:
         """Send rows to a worker, and return a function that waits for their predictions. Raises ClusterError."""
-        arguments = self.archive, matrix, self.settings.coverage, self.settings.quantiles
-        future = self.client.submit(_predict_with, *arguments, pure=False)
+        return partial(self._wait, self._submit(matrix), matrix)
 
-        def wait() -> Values:
-            from distributed import CancelledError, KilledWorker
+    def _send(self) -> "Future":
+        """Send the files of the bundle to the workers that are there now. Others get them from these."""
+        [archive] = self.client.scatter([self.files], broadcast=True, hash=False)
+        return archive
 
-            address = self.client.scheduler.address
+    def _submit(self, matrix: Matrix) -> "Future":
+        arguments = self._archive, matrix, self.settings.coverage, self.settings.quantiles
+        return self.client.submit(_predict_with, *arguments, pure=False)
+
+    def _wait(self, future: "Future", matrix: Matrix) -> Values:
+        """Return the predictions of a batch. Dask starts it again with another worker if its own is lost."""
+        from distributed import CancelledError, KilledWorker
+
+        address = self.client.scheduler.address
+        for _ in range(MAX_SENDS):
             try:
                 values: Values = future.result()
-            except CancelledError as error:
-                raise ClusterError(
-                    f"The connection to the Dask scheduler at {address} was lost, and nothing was written."
-                    " Start it and its workers. Then run the same command again."
-                ) from error
-            except KilledWorker as error:
-                raise ClusterError(
-                    f"A batch of {len(matrix):,} rows was lost with several workers in turn, and nothing was written. Look into"
-                    f" their logs. If they ran out of memory, start larger ones: dask worker {address} --nthreads 1"
-                ) from error
-            return values
+                return values
+            except CancelledError:  # all workers that had the files are lost, or the scheduler is
+                future = self._submit_again(matrix, address)
+            except KilledWorker:
+                break
+        raise ClusterError(
+            f"A batch of {len(matrix):,} rows was lost with several workers in turn, and nothing was written. Look into"
+            f" their logs. If they ran out of memory, start larger ones: dask worker {address} --nthreads 1"
+        )
 
-        return wait
+    def _submit_again(self, matrix: Matrix, address: str) -> "Future":
+        """Send the files to the workers again, if need be, and then the rows. Raises ClusterError without the scheduler."""
+        from distributed import CancelledError
+
+        try:
+            if self.client.status == "running":
+                if self._archive.status != "finished":
+                    self._archive = self._send()
+                return self._submit(matrix)
+        except (OSError, CancelledError):
+            pass  # the scheduler is lost, as the error says
+        raise ClusterError(
+            f"The connection to the Dask scheduler at {address} was lost, and nothing was written."
+            " Start it and its workers. Then run the same command again."
+        )
 
 
 def _pack(folder: Path) -> bytes:

@@ -57,7 +57,7 @@ def connect(cfg: DictConfig, *, create: bool = False) -> Store:
     if file is not None and not file.is_file():
         raise StoreError(
             f"There is no MLflow store at {file.absolute()}. Run this command in the folder of a project that has one,"
-            f" or train a model first: {next_command('train')}"
+            f" run the pipeline again (dvc repro --force), or train a model first: {next_command('train')}"
         )
     store = _connect(cfg.tracking_uri, cfg.artifacts, cfg.ui, cfg.retry_seconds, tuple(cfg.trusted_targets))
     store.client.make_current()

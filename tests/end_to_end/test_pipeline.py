@@ -154,7 +154,7 @@ def assert_lost_store_is_reported(clone: Path) -> None:
         [sys.executable, "-m", "dvc", "repro"], cwd=clone, capture_output=True, text=True, check=False, timeout=300
     )
     assert process.returncode != 0
-    assert re.search(r"error: The MLflow store .* has no run .*\(dvc repro --force\)", process.stdout + process.stderr)
+    assert re.search(r"error: There is no MLflow store at .*\(dvc repro --force\)", process.stdout + process.stderr)
     assert repro_forced(clone)[-1] == "promote"
 
 
