@@ -3,6 +3,7 @@
 python -m housing.train -m model=linear,decision_tree,xgboost
 """
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from housing.sweeps import lifecycle
 
 if TYPE_CHECKING:
     from housing.runs.run import Job
+
+log = logging.getLogger(__name__)
 
 
 def search_if_asked(cfg: DictConfig, job: "Job") -> DictConfig:
@@ -36,6 +39,8 @@ def main(cfg: DictConfig) -> Result:
 
     lifecycle.exit_if_terminated()
     job = Job.from_hydra()
+    if job.is_standalone and cfg.sweep.live:
+        log.warning("sweep.live=true has no effect on a single run. Sweeps have -m in their command.")
     cfg = search_if_asked(cfg, job)
     outcome = run(cfg, job)
     if job.is_standalone:

@@ -20,6 +20,7 @@ ADDRESS = Validator(
     lambda value: isinstance(value, str) and value.partition("://")[0] in ("tcp", "tls") and value.rpartition(":")[2].isdecimal(),
 )
 LOOPBACK = "127.0.0.1"
+EMBEDDED_WORKER = "housing.cluster.embedded_worker"  # a module that each worker imports
 GIGABYTE = 10**9  # bytes
 # the scheduler warns of each lost worker with all its keys, and a nanny of each process that takes its time to end
 LOG_LEVELS = {"distributed": "WARNING", "distributed.scheduler": "ERROR", "distributed.nanny": "ERROR"}
@@ -137,5 +138,6 @@ def _embedded_cluster(settings: ClusterSettings) -> Iterator[str]:
         memory_limit=0 if settings.memory_gb is None else int(settings.memory_gb * GIGABYTE),
         dashboard_address=f"{LOOPBACK}:0",  # of the page for health checks, which Dask always serves: any free port
         scheduler_kwargs={"dashboard": False},
+        preload=[EMBEDDED_WORKER],
     ) as cluster:
         yield cluster.scheduler_address

@@ -115,7 +115,7 @@ class FitWorkers:
         address = self.client.scheduler.address
         if not found:
             raise ClusterError(
-                f"The Dask scheduler at {address} has no worker left after {timeout:g} s (lost: {', '.join(self.lost)})."
+                f"The Dask scheduler at {address} has no worker after {timeout:g} s (lost: {', '.join(self.lost) or 'none'})."
                 f" Start workers: dask worker {address} --nthreads 1. {RERUN}"
             )
         if len(found) < number and not self.lost:

@@ -6,6 +6,7 @@ other job.
 
 # pylint: disable=import-outside-toplevel  # Dask is an optional package
 
+import logging
 import os
 import signal
 import threading
@@ -85,6 +86,7 @@ class JobPool:
             return
         running = [(worker, key) for worker, keys in self._client.processing().items() for key in keys if key in self._futures]
         self._client.cancel(list(self._futures.values()), force=True)
+        logging.getLogger("distributed.scheduler").setLevel(logging.CRITICAL)  # a worker that is ended does not answer
         for worker, key in running:
             self._client.run(_kill_job, key, workers=[worker], on_error="ignore")
 

@@ -12,7 +12,8 @@ A claim that the mean of loss differences is above 0 needs both of these at the 
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from housing.schema.column import Matrix, Vector
 
 BETS = (0.05, 0.1, 0.2, 0.4)  # of the e-process, as shares of the root mean square difference: the effects that it looks for
 TIGHTEST_AT = 250  # true values at which the confidence sequence is as narrow as it can be
+Arrange = Callable[[Matrix], Matrix]
 WORSE, NOT_WORSE, BETTER, UNDECIDED = "worse", "not worse", "better", "undecided"
 MIN_VARIANCE = 1e-300  # of equal differences, which would divide by zero
 
@@ -50,6 +52,9 @@ class SequentialRules:
     min_units: int
 
 
+Claim = Callable[[SequentialRules, Matrix, Matrix, Arrange], NDArray[np.bool_]]
+
+
 @dataclass(frozen=True)
 class SequentialResult:
     """The claim of a sequential test.
@@ -71,25 +76,22 @@ def judge_errors(
     rules: SequentialRules, challenger_error: Vector, champion_error: Vector, units: NDArray[np.intp]
 ) -> SequentialResult:
     """Judge a challenger by its errors. `units` numbers the independent values by the order of their arrival, from 0."""
-
-    def first(claims: NDArray[np.bool_]) -> float:
-        return int(np.argmax(claims)) + 1 if claims.any() else math.inf
-
-    def claims_of(losses: Vector, alpha: float, is_cautious: bool) -> NDArray[np.bool_]:
-        sums = np.bincount(units, weights=losses).astype(np.float64)  # without values, integers
-        return np.asarray(claims_above_zero(sums[None], alpha, rules.min_units, is_cautious)[0])
-
-    excess = excess_losses(challenger_error, champion_error, rules.metric)
-    beyond_margin = excess_losses(challenger_error, champion_error, rules.metric, rules.margin)
-    worse = first(claims_of(excess, rules.take_back_alpha, is_cautious=False))
-    not_worse = first(claims_of(-beyond_margin, rules.take_over_alpha, is_cautious=True))
     n_units = int(units.max(initial=-1)) + 1
-    if min(worse, not_worse) == math.inf:
+
+    def by_unit(losses: Matrix) -> Matrix:
+        return np.bincount(units, losses, n_units).astype(np.float64)[None]  # without values, integers
+
+    def first(claim: Claim) -> int | None:
+        """Return the number of units after which a claim is first made."""
+        claims = claim(rules, challenger_error, champion_error, by_unit)[0]
+        return int(np.argmax(claims)) + 1 if claims.any() else None
+
+    worse, not_worse = first(worse_claims), first(not_worse_claims)
+    if worse is None and not_worse is None:
         return SequentialResult(UNDECIDED, None, n_units)
-    if worse <= not_worse:
-        return SequentialResult(WORSE, int(worse), n_units)
-    is_better = claims_of(-excess, rules.take_over_alpha, is_cautious=True).any()
-    return SequentialResult(BETTER if is_better else NOT_WORSE, int(not_worse), n_units)
+    if not_worse is None or (worse is not None and worse <= not_worse):
+        return SequentialResult(WORSE, worse, n_units)
+    return SequentialResult(NOT_WORSE if first(better_claims) is None else BETTER, not_worse, n_units)
 
 
 def log_rate_evidence(events: int, trials: int, rate: float) -> float:
@@ -108,16 +110,30 @@ def log_rate_evidence(events: int, trials: int, rate: float) -> float:
     return log_beta + math.log(tail) - math.log1p(-rate) - events * math.log(rate) - misses * math.log1p(-rate)
 
 
-def worse_claims(rules: SequentialRules, challenger_error: Matrix, champion_error: Matrix) -> NDArray[np.bool_]:
-    """Return after which values the challenger is worse, shape (samples, values). Errors are in the order of arrival."""
-    losses = excess_losses(challenger_error, champion_error, rules.metric)
+def worse_claims(
+    rules: SequentialRules, challenger_error: Matrix, champion_error: Matrix, by_unit: Arrange = np.asarray
+) -> NDArray[np.bool_]:
+    """Return after which values the challenger is worse, shape (samples, values).
+
+    Errors are in the order of arrival. `by_unit` turns losses of rows into those of independent values, shape (samples, values).
+    """
+    losses = by_unit(excess_losses(challenger_error, champion_error, rules.metric))
     return claims_above_zero(losses, rules.take_back_alpha, rules.min_units)
 
 
-def not_worse_claims(rules: SequentialRules, challenger_error: Matrix, champion_error: Matrix) -> NDArray[np.bool_]:
-    """Return after which values the challenger is not worse by the margin, shape (samples, values)."""
-    losses = -excess_losses(challenger_error, champion_error, rules.metric, rules.margin)
+def not_worse_claims(
+    rules: SequentialRules, challenger_error: Matrix, champion_error: Matrix, by_unit: Arrange = np.asarray
+) -> NDArray[np.bool_]:
+    """Return after which values the challenger is not worse by the margin, in the same way."""
+    losses = by_unit(-excess_losses(challenger_error, champion_error, rules.metric, rules.margin))
     return claims_above_zero(losses, rules.take_over_alpha, rules.min_units, is_cautious=True)
+
+
+def better_claims(
+    rules: SequentialRules, challenger_error: Matrix, champion_error: Matrix, by_unit: Arrange = np.asarray
+) -> NDArray[np.bool_]:
+    """Return after which values the challenger is better, in the same way."""
+    return not_worse_claims(replace(rules, margin=0.0), challenger_error, champion_error, by_unit)
 
 
 def excess_losses(challenger_error: Matrix, champion_error: Matrix, metric: str, margin: float = 0.0) -> Matrix:

@@ -40,9 +40,9 @@ def describe_move(decision: Decision) -> str:
         champion = decision.champion_metrics.get("rmse")
         against = "" if champion is None else f", against {champion:.4g} of {decision.champion}"
         scores = f" Test RMSE {decision.challenger_metrics['rmse']:.4g} on {decision.test_rows:,} rows{against}."
-    asked = f", requested by {decision.requested_by}" if decision.requested_by else ""
+    request = f", requested by {decision.requested_by}" if decision.requested_by else ""
     forced = f" Forced: {decision.force_reason}." if decision.force_reason else ""
-    return f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {what}, {before}, moved by {decision.actor}{asked}.{scores}{forced}"
+    return f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {what}, {before}, moved by {decision.actor}{request}.{scores}{forced}"
 
 
 def _unit(target: Column) -> str:

@@ -29,8 +29,8 @@ def publish(folder: Path, name: str, bundle: Path, info: Mapping[str, str]) -> N
 
 def publish_canary(folder: Path, name: str, bundle: Path, info: Mapping[str, str], share: float) -> None:
     """Make a verified bundle the release that answers a share of the requests, beside the current one."""
-    target = folder / name
-    if target != releases.current_release(folder):
+    target, canary = folder / name, releases.canary_release(folder)
+    if target not in (releases.current_release(folder), canary and canary[0]):  # workers read these
         shutil.rmtree(target, ignore_errors=True)
         _write_release(target, bundle, info)
     set_canary(folder, name, share)

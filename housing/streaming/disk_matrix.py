@@ -123,7 +123,9 @@ class DiskMatrix:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Refuse to become an array: the rows may need more memory than there is."""
-        raise HousingError(f"engine=stream cannot hold the columns of {len(self):,} rows in memory at once. Use engine=memory.")
+        raise HousingError(
+            f"engine=stream and dask cannot hold the columns of {len(self):,} rows in memory at once. Use engine=memory."
+        )
 
     def _select(self, key: Any) -> Rows | None:
         if isinstance(key, slice):

@@ -62,9 +62,8 @@ def job_table(ranking: Ranking) -> JobTable:
 
 def _row(ranking: Ranking, columns: list[Column], index: int) -> dict[str, Any]:
     outcome = ranking.outcomes[index]
-    is_link = outcome.link.startswith(("http://", "https://"))
     style = "front" if index in ranking.pareto_front else "" if outcome.status in ("FINISHED", "PRUNED") else "unfinished"
-    return {"cells": [column.cell(index) for column in columns], "style": style, "link": outcome.link if is_link else ""}
+    return {"cells": [column.cell(index) for column in columns], "style": style, "link": link(outcome)}
 
 
 def _columns(ranking: Ranking) -> list[Column]:
@@ -110,6 +109,11 @@ def _cost_column(ranking: Ranking, name: str) -> Column:
         return "" if value is None else text(value)
 
     return Column(name, f"{label} ↓", "lower is better", False, cell)
+
+
+def link(outcome: Outcome) -> str:
+    """Return the address of a job's run, or "" if a browser would not open it as a page."""
+    return outcome.link if outcome.link.startswith(("http://", "https://")) else ""
 
 
 def state(outcome: Outcome) -> str:

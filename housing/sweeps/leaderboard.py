@@ -8,7 +8,7 @@ from housing.core.files import atomic_write
 from housing.plots.html import write_page
 from housing.runs.outcome import Outcome
 from housing.sweeps import figures as sweep_figures
-from housing.sweeps.job_table import job_table
+from housing.sweeps.job_table import job_table, link
 from housing.sweeps.ranking import Ranking
 
 CSV_FILE, PAGE_FILE = "leaderboard.csv", "leaderboard.html"
@@ -47,5 +47,5 @@ def _write_table(ranking: Ranking, path: Path) -> Path:
 
 def _write_page(ranking: Ranking, path: Path, figures: bool) -> Path:
     drawn = sweep_figures.draw(ranking) if figures and not ranking.group_note else []
-    values = {"ranking": ranking, "table": job_table(ranking), "figures": drawn}
+    values = {"ranking": ranking, "table": job_table(ranking), "figures": drawn, "link": link}
     return write_page(PAGE_FILE, path, **values, max_rows=MAX_ROWS, max_reasons=MAX_REASONS)

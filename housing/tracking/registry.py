@@ -1,5 +1,6 @@
 """The model registry: versions of a registered model, and the aliases that point at them."""
 
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from housing.command_line.next_command import next_command
@@ -31,22 +32,23 @@ class Registry:
 
     def version_at(self, name: str, alias: str) -> str | None:
         """Return the version at an alias, or None if the alias is unset."""
-        try:
-            return str(self._client.api.get_model_version_by_alias(name, alias).version)
-        except MlflowException as error:
-            if error.error_code not in NOT_FOUND:
-                raise StoreError(f"The MLflow store {self._client.name} failed: {error}") from error
-            return None
+        version = self._find(name, alias)
+        return None if version is None else str(version.version)
 
     def canary_at(self, name: str, alias: str) -> Canary | None:
         """Return the canary beside an alias, or None if there is none. It is over once the alias has moved."""
+        version = self._find(name, canary_alias(alias))
+        if version is None:
+            return None
+        return Canary.parse(str(version.version), self.version_at(name, alias), version.tags.get(canary_tag(alias)))
+
+    def _find(self, name: str, alias: str) -> ModelVersion | None:
         try:
-            found = self._client.api.get_model_version_by_alias(name, canary_alias(alias))
+            return self._client.api.get_model_version_by_alias(name, alias)
         except MlflowException as error:
             if error.error_code not in NOT_FOUND:
                 raise StoreError(f"The MLflow store {self._client.name} failed: {error}") from error
             return None
-        return Canary.parse(str(found.version), self.version_at(name, alias), found.tags.get(canary_tag(alias)))
 
     def start_canary(self, name: str, alias: str, canary: Canary) -> None:
         """Make a version the canary beside an alias. Its own alias is set last: without it there is no canary."""

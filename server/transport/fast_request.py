@@ -52,7 +52,7 @@ def parse_request(data: bytes) -> Environ | None:
     total = end + len(HEADER_END) + int(length) if length.isdecimal() and len(length) < 10 else MAX_REQUEST_BYTES + 1
     if len(data) > total or total > MAX_REQUEST_BYTES:
         return None
-    if fields.get("CONTENT_TYPE", "").startswith(ARROW):  # imports pyarrow, which takes too long for the event loop
+    if fields.get("CONTENT_TYPE", "").lower().startswith(ARROW):  # imports pyarrow, which takes too long for the event loop
         return None
     if "HTTP_HOST" not in fields or BODY_HEADERS & fields.keys() or len(SCHEME_HEADERS & fields.keys()) > 1:
         return None

@@ -48,7 +48,9 @@ def test_ctrl_c_ends_the_jobs_and_the_same_command_continues(home: Path, store: 
         )
         workers = [int(outcome.worker.split()[-1]) for outcome in running(home)]
         os.killpg(sweep.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+        output, _ = sweep.communicate(timeout=120)
     assert sweep.returncode == 130
+    assert "Traceback" not in output and "tcp://" not in output  # no noise of workers that are gone
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
     assert Counter(run.info.status for run in (*runs(store), *runs(store, "sweep")))["RUNNING"] == 0
     assert {job["status"] for job in jobs(home)} == {"FINISHED", "KILLED"}

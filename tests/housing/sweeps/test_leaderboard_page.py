@@ -69,6 +69,7 @@ def test_all_jobs_are_sorted_and_filtered(page: Page) -> None:
     filter_.fill("fail")
     expect(page.locator("output")).to_have_text("3 of 5,000 jobs match")
     assert "<b>7</b>" in column(page, 6) and page.locator("#jobs td b, #jobs td img, #jobs td a").count() == 0
+    assert page.locator("a[href^='javascript']").count() == 0
     filter_.fill("seed>=100")
     page.get_by_role("button", name="Show more").click()
     assert len(column(page, 1)) == 1200 and page.locator("#jobs a").first.get_attribute("href") == LINK

@@ -101,6 +101,10 @@ def test_a_canary_answers_its_share_until_it_is_over_and_a_damaged_one_answers_n
     first = [answering(choice) for choice in choices]
     assert set(first) == {"1", "2"} and first == [answering(choice) for choice in choices]
     assert in_use.get().info["version"] == "1"  # the routes without a choice
+    files = (folder / "2").stat().st_ino
+    publishing.publish_canary(folder, "2", tmp_path / "1", {"model": "m", "version": "2"}, 0.25)
+    wait_for(lambda: in_use.describe()[0]["canary"] == {"version": "2", "share": 0.25}, "the share has changed")
+    assert (folder / "2").stat().st_ino == files  # workers read them
     _publish(bundle, tmp_path, "3")
     assert (folder / "2").is_dir()  # a publication keeps the canary's files
     for text in ("", "[]", '{"release": 1, "share": 0.5}'):
