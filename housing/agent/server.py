@@ -38,16 +38,18 @@ def list_tools(settings: AgentSettings) -> ServedTools:
     return ServedTools(sorted(settings.rights), [tool.__name__ for tool in (*reading, *writing)])
 
 
+def describe_tools(settings: AgentSettings) -> list[dict[str, Any]]:
+    """Return the tools that the rights allow, as a client sees them: name, description and JSON schemas."""
+    return [
+        {"name": tool.name, "description": tool.description, "inputSchema": tool.parameters, "outputSchema": tool.output_schema}
+        for tool in _served_tools(settings)
+    ]
+
+
 def serve(settings: AgentSettings) -> None:
     """Serve the tools until the client closes standard input."""
     GlobalHydra.instance().clear()  # Hydra has composed this command's config; the tools compose those of other commands
-    lock = anyio.Lock()  # Project works on the environment of the process, so one tool runs at a time
-    tools = [
-        _served_tool(_as_task(tool, lock), ToolAnnotations(readOnlyHint=is_reading, openWorldHint=False))
-        for functions, is_reading in zip(_tools(settings), (True, False), strict=True)
-        for tool in functions
-    ]
-    server = FastMCP("housing", instructions=INSTRUCTIONS, log_level="WARNING", tools=tools)
+    server = FastMCP("housing", instructions=INSTRUCTIONS, log_level="WARNING", tools=_served_tools(settings))
     server.add_prompt(Prompt.from_function(experiment_loop))
     stdin, stdout = sys.stdin, sys.stdout
     _reserve_streams()
@@ -55,6 +57,15 @@ def serve(settings: AgentSettings) -> None:
         server.run()
     finally:
         sys.stdin, sys.stdout = stdin, stdout  # the library has closed those of the protocol
+
+
+def _served_tools(settings: AgentSettings) -> list[Tool]:
+    lock = anyio.Lock()  # Project works on the environment of the process, so one tool runs at a time
+    return [
+        _served_tool(_as_task(tool, lock), ToolAnnotations(readOnlyHint=is_reading, openWorldHint=False))
+        for functions, is_reading in zip(_tools(settings), (True, False), strict=True)
+        for tool in functions
+    ]
 
 
 def _tools(

@@ -244,7 +244,8 @@ class Project:
 
 
 def _run_row(record: RunRecord) -> dict[str, Any]:
-    kinds: dict[str, Mapping[str, Any]] = {"params": record.params, "metrics": record.metrics, "tags": record.tags}
+    metrics = record.metrics | record.system_metrics
+    kinds: dict[str, Mapping[str, Any]] = {"params": record.params, "metrics": metrics, "tags": record.tags}
     values = {f"{kind}.{name}": value for kind, of_kind in kinds.items() for name, value in of_kind.items()}
     return {"run_id": record.id, "status": record.status, "started_at": record.started_at, "seconds": record.seconds, **values}
 

@@ -160,7 +160,7 @@ class CandidateRuns:
             if budget.remaining() <= min_seconds:
                 raise TimeOver("Not started: the time is over.")
             name, tags = f"{candidate.name} {cfg.target.transform}", self._tags(cfg.target.transform, key)
-            with self.store.runs.start(experiment, name, tags) as run:
+            with self.store.runs.start(experiment, name, tags) as run, run.measuring_resources():
                 run.log_text("config/config.yaml", to_yaml(resolved))
                 run.log(params=loggable_params(key_config))
                 out_of_fold = self._fit(cfg, best, budget, on_progress)

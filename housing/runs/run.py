@@ -180,7 +180,7 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
         claimed = store.runs.claim(cfg.experiment_name, name, tags, key, reuse=not cfg.force_rerun)
         if isinstance(claimed, RunRecord):
             return _reused_outcome(started, claimed)
-        with closing(claimed) as tracked_run:
+        with closing(claimed) as tracked_run, tracked_run.measuring_resources():
             started = replace(started, run_id=tracked_run.id, link=tracked_run.link)
             started.write(job.folder)
             tracked_run.log_directory(_write_config(resolved, job), CONFIG)  # first, so that a failed run has its config

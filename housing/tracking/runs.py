@@ -23,6 +23,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from housing.core import processes
 from housing.core.errors import TrialPruned
 from housing.core.locks import store_file
+from housing.core.resource_usage import ResourceMeter
 from housing.schema.table_schema import Schema
 from housing.tracking.client import Client
 from housing.tracking.heartbeat import Heartbeat
@@ -46,18 +47,23 @@ CLAIM_POLL_SECONDS = 1.0  # between two looks at a run that another process has 
 MAX_CLAIMS = 100  # runs with the same key that are looked at, newest first
 WITHDRAWAL_SECONDS = (0.1, 2.0)  # bounds of the random time after which a process that withdrew tries again
 LOADER_MODULE = "housing.bundle"  # MLflow calls its `_load_pyfunc`
+SYSTEM = "system/"  # begins the name of a metric about the machine; MLflow's pages show these apart
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as the store has it. `seconds` is its duration, NaN until it ends."""
+    """A run as the store has it. `seconds` is its duration, NaN until it ends.
+
+    `metrics` are about the model, `system_metrics` about the machine. Two equal runs differ in the latter.
+    """
 
     run: "Run"
     status: str
     params: dict[str, str]
     metrics: dict[str, float]
+    system_metrics: dict[str, float]
     tags: dict[str, str]
     started_at: datetime
     seconds: float
@@ -102,6 +108,13 @@ class Run:
         """Log metrics that can be measured again later: MLflow shows the latest values, and keeps the previous ones."""
         now = time.time_ns() // 1_000_000
         self.client.api.log_batch(self.id, metrics=[Metric(name, value, now, step=0) for name, value in metrics.items()])
+
+    @contextmanager
+    def measuring_resources(self) -> Iterator[None]:
+        """Log the resources that the block uses, unless it fails."""
+        meter = ResourceMeter()
+        yield
+        self.log_current_metrics({f"{SYSTEM}{name}": value for name, value in meter.read().items()})
 
     def fail(self) -> None:
         """End the run as FAILED, with the traceback of the current exception as an artifact."""
@@ -307,7 +320,8 @@ class Runs:
             run=self._run(run),
             status=run.info.status,
             params=run.data.params,
-            metrics=run.data.metrics,
+            metrics={name: value for name, value in run.data.metrics.items() if not name.startswith(SYSTEM)},
+            system_metrics={name: value for name, value in run.data.metrics.items() if name.startswith(SYSTEM)},
             tags=run.data.tags,
             started_at=datetime.fromtimestamp(started_at / 1000, UTC),
             seconds=math.nan if ended_at is None else (ended_at - started_at) / 1000,

@@ -223,6 +223,20 @@ def test_wrong_and_forbidden_overrides_start_nothing(agent: Agent) -> None:
     assert len(agent.ask("list_trainings")["trainings"]) == n_trainings
 
 
+def test_the_published_tools_are_those_of_an_agent_with_all_rights(agent: Agent) -> None:
+    published = json.loads((PROJECT / "docs" / "reference" / "agent-tools.json").read_text(encoding="utf-8"))
+    served = agent.portal.call(agent.session.list_tools).tools
+    assert published == [
+        {
+            "name": tool.name,
+            "description": tool.description,
+            "inputSchema": tool.inputSchema,
+            "outputSchema": tool.outputSchema,
+        }
+        for tool in served
+    ]
+
+
 def test_the_prompt_names_tools_that_exist(agent: Agent) -> None:
     names = {tool.name for tool in agent.portal.call(agent.session.list_tools).tools}
     prompt = agent.portal.call(agent.session.get_prompt, "experiment_loop", {"goal": "half of the error"})
