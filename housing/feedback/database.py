@@ -4,17 +4,16 @@ It holds nothing that the log files do not: a damaged database is set aside, and
 """
 
 import sqlite3
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import astuple
 from pathlib import Path
 
+from housing.feedback import local_database
 from housing.feedback.error_totals import DUPLICATES, MALFORMED, MAX_SUM, UNMATCHED, ErrorTotals
 from housing.feedback.label import Label
+from housing.feedback.local_database import LocalDatabase
 
 DATABASE_FILE = "feedback.db"  # in the log directory
-DAMAGED = "damaged"  # followed by the time, in the name of a database that was set aside
 SCHEMA_VERSION = 2
 
 # Types and checks let an integrity check find damage that leaves the file readable.
@@ -36,7 +35,7 @@ CREATE TABLE totals (
 INSERT INTO counts VALUES ('{DUPLICATES}', 0), ('{UNMATCHED}', 0), ('{MALFORMED}', 0);
 PRAGMA user_version = {SCHEMA_VERSION};
 """  # nosec B608  # all values are constants of this package
-TABLES = [("counted",), ("counts",), ("offsets",), ("pending",), ("totals",)]
+TABLES = ["counted", "counts", "offsets", "pending", "totals"]
 
 
 def set_aside_if_damaged(directory: Path) -> Path | None:
@@ -45,74 +44,22 @@ def set_aside_if_damaged(directory: Path) -> Path | None:
     Raises OSError or sqlite3.Error if it cannot be read at present, for example while the disk is full.
     """
     path = directory / DATABASE_FILE
-    if not path.exists() or _is_intact(path):
+    if not path.exists() or local_database.is_intact(path, SCHEMA_VERSION, TABLES, _has_all_counts):
         return None
-    target = path.with_name(f"{DATABASE_FILE}.{DAMAGED}-{time.time_ns()}")
-    for suffix in ("-wal", "-shm"):  # of this database: SQLite would apply them to the new one
-        companion = path.with_name(path.name + suffix)
-        if companion.exists():
-            companion.rename(target.with_name(target.name + suffix))
-    return path.rename(target)
+    return local_database.set_aside(path)
 
 
-def count_damaged(directory: Path) -> int:
-    """Return the number of databases that were set aside and still exist."""
-    return sum(not path.name.endswith(("-wal", "-shm")) for path in directory.glob(f"{DATABASE_FILE}.{DAMAGED}-*"))
+def _has_all_counts(connection: sqlite3.Connection) -> bool:
+    names = connection.execute("SELECT name FROM counts ORDER BY name").fetchall()
+    return names == [(DUPLICATES,), (MALFORMED,), (UNMATCHED,)]
 
 
-def is_transient(error: sqlite3.Error) -> bool:
-    """Return whether an error comes from the disk, memory or another process, and not from the file's content."""
-    codes = ("BUSY", "LOCKED", "NOMEM", "READONLY", "INTERRUPT", "IOERR", "FULL", "CANTOPEN", "PERM", "PROTOCOL")
-    code = getattr(error, "sqlite_errorcode", None)  # of this module's own errors, such as invalid UTF-8, there is none
-    return code is not None and code & 0xFF in {getattr(sqlite3, f"SQLITE_{name}") for name in codes}
-
-
-def _is_intact(path: Path) -> bool:
-    try:
-        with closing(sqlite3.connect(path)) as connection:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall()
-            if not tables and version == 0:
-                return True  # just created
-            names = connection.execute("SELECT name FROM counts ORDER BY name").fetchall()
-            is_complete = (version, tables) == (SCHEMA_VERSION, TABLES)
-            is_complete &= names == [(DUPLICATES,), (MALFORMED,), (UNMATCHED,)]
-            return is_complete and connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    except sqlite3.DatabaseError as error:
-        if is_transient(error):
-            raise
-        return False
-
-
-class FeedbackDatabase:
-    """A SQLite file with write-ahead log. A transaction that is cut off, by `kill -9` or a power failure, changes nothing."""
+class FeedbackDatabase(LocalDatabase):
+    """The database of a log directory."""
 
     def __init__(self, directory: Path) -> None:
         """Open or create the database. Raises sqlite3.Error if that fails."""
-        self._connection = sqlite3.connect(directory / DATABASE_FILE, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")  # a commit is on the disk: a label is never counted twice
-        if self._connection.execute("PRAGMA user_version").fetchone() == (0,):
-            self._connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Apply all changes of the block, or none if it raises."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
-
-    def offsets(self) -> dict[str, int]:
-        """Return how many bytes of each feedback file are read."""
-        return dict(self._connection.execute("SELECT file, bytes_read FROM offsets"))
+        super().__init__(directory / DATABASE_FILE, SCHEMA)
 
     def set_offsets(self, offsets: Mapping[str, int]) -> None:
         """Replace the offsets of all feedback files."""

@@ -22,8 +22,8 @@ from housing.core.errors import ConfigError
 from housing.core.locks import file_lock
 from housing.core.printable import configure_logging
 from housing.core.step_loop import repeat_forever
-from housing.feedback import database, error_totals
-from housing.feedback.database import FeedbackDatabase
+from housing.feedback import database, error_totals, local_database
+from housing.feedback.database import DATABASE_FILE, FeedbackDatabase
 from housing.feedback.error_totals import DUPLICATES, MALFORMED, OTHER, UNMATCHED, ErrorTotals
 from housing.feedback.label import Label, parse_labels
 from housing.feedback.log_reader import Entry, scan
@@ -69,14 +69,14 @@ class Joiner:
                 is_complete = self._read_and_match()
             current = Published(self._database.totals(), self._database.counts())
         except sqlite3.Error as error:
-            if not database.is_transient(error):
+            if not local_database.is_transient(error):
                 self._database.close()
                 self._database = self._open_database()
                 self._is_catching_up = True
             raise
         self._is_catching_up &= not is_complete
         if current != self._published and not self._is_catching_up:
-            damaged = database.count_damaged(self._log_dir)
+            damaged = local_database.count_damaged(self._log_dir / DATABASE_FILE)
             error_totals.publish(self._metrics_dir, current.totals, current.counts, damaged)
             self._published = current
 

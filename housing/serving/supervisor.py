@@ -1,4 +1,4 @@
-"""The supervisor: runs gunicorn, the puller and the joiner of one server, and the shadow with its own puller if it has one."""
+"""The supervisor: runs gunicorn, the puller and the joiner of one server, and its monitor and shadow if it has them."""
 
 import ctypes
 import os
@@ -14,11 +14,12 @@ from pathlib import Path
 from housing.core import model_list
 from housing.core.environment import HOME_VARIABLE, PROJECT, own_project
 from housing.core.errors import ConfigError
-from server.core.settings import ENV_PREFIX
+from server.core.settings import ENV_PREFIX, Settings
 
 GUNICORN = ["-m", "gunicorn", "--config", str(PROJECT / "server" / "gunicorn.conf.py")]
 SIDECARS = {"puller": ["-m", "housing.serving.puller"], "joiner": ["-m", "housing.feedback.joiner"]}
 SHADOW_SIDECARS = {"shadow puller": ["-m", "housing.serving.puller", "shadow"], "shadow": ["-m", "housing.traffic.shadow"]}
+MONITOR_SIDECARS = {"monitor": ["-m", "housing.monitoring.monitor"]}
 POLL_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1  # option of Linux's prctl
 
@@ -65,7 +66,8 @@ def supervise(environ: Mapping[str, str]) -> int:
 
 
 def _sidecars(environ: Mapping[str, str]) -> Sidecars:
-    sidecars = {name: (arguments, environ) for name, arguments in SIDECARS.items()}
+    commands = SIDECARS | (MONITOR_SIDECARS if Settings.from_environment(environ).monitor else {})
+    sidecars = {name: (arguments, environ) for name, arguments in commands.items()}
     alias = environ.get(f"{ENV_PREFIX}SHADOW")
     if not alias:
         return sidecars

@@ -44,6 +44,8 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     tracking_uri: str
     release_dir: Path
     shadow: str
+    monitor: bool
+    monitor_window_rows: Annotated[int, integer(100, 100_000)]
     poll_seconds: Annotated[float, POSITIVE]
     forbid_breaking_columns: bool
     verify_memory_mb: Annotated[int, integer(1)]

@@ -1,0 +1,1 @@
+"""Monitoring: a process beside a server that follows its prediction log and analyses each window of rows."""
