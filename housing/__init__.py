@@ -4,6 +4,8 @@ import gc
 import os
 from typing import TYPE_CHECKING, Any
 
+from housing.core.moved_modules import make_former_names_importable
+
 if TYPE_CHECKING:
     from housing.api.model import Model
     from housing.api.project import Project
@@ -13,6 +15,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # New objects until Python looks for circles among them, where its own 700 are few: a fifth of what a command's start takes went
 # into looking while MLflow was imported, and a third of a request of 1000 rows, which are lists and make no circle.
 gc.set_threshold(50_000)
+
+make_former_names_importable()
 
 __all__ = ["Project", "load"]
 

@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> Result:
     from housing.runs import export, printing
     from housing.runs.outcome import TrainingResult
     from housing.runs.run import Job, run
-    from housing.training.metrics import as_loss
+    from housing.scoring.metrics import as_loss
 
     lifecycle.exit_if_terminated()
     job = Job.from_hydra()

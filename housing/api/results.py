@@ -10,8 +10,8 @@ import pandas as pd
 from housing.command_line.output import to_json_value
 from housing.promotion.decision import Decision
 from housing.runs.outcome import Outcome, TrainingResult
+from housing.scoring.metrics import as_loss
 from housing.sweeps.ranking import best_outcomes
-from housing.training.metrics import as_loss
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,19 @@ from housing.core.locks import machine_lock
 from housing.data.split import Rows, Split
 from housing.data.table import Table
 from housing.estimators.boosting import boosting_of
+from housing.fitting.estimators import Model
+from housing.fitting.feature_cache import FeatureCache
+from housing.fitting.fitting import FitSettings, fit
 from housing.runs.run import loggable_params
 from housing.runs.run_key import provenance, run_key
 from housing.schema.column import Vector
+from housing.scoring.metrics import measure_cost, score
+from housing.scoring.ranking_metric import RankingMetric
 from housing.tracking import tags as tracking_tags
 from housing.tracking.runs import Run, RunRecord
 from housing.tracking.store import Store
 from housing.training.build import build_bundle
-from housing.training.estimators import Model
-from housing.training.feature_cache import FeatureCache
-from housing.training.fitting import FitSettings, fit
-from housing.training.metrics import measure_cost, score
 from housing.training.out_of_fold import FittedFold, Fold, OutOfFold, predict_out_of_fold
-from housing.training.ranking_metric import RankingMetric
 
 OnProgress = Callable[[str], None]  # receives the number of folds done, and the boosting round
 

@@ -17,18 +17,18 @@ from housing.core.errors import ConfigError, HousingError, StoreError, TrialPrun
 from housing.core.validators import validate
 from housing.data import table as tables
 from housing.data.split import split
+from housing.fitting.encoding_choice import choose_encoding
+from housing.fitting.ensemble_selection import select_ensemble
+from housing.fitting.estimators import NONE
+from housing.fitting.fitting import FitSettings, transforms_to_fit
 from housing.runs.run import ALLOWED, Job, run_tags
 from housing.schema.column import Vector
+from housing.scoring.metrics import as_loss
+from housing.scoring.ranking_metric import RankingMetric
 from housing.streaming.settings import StreamSettings
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
-from housing.training.encoding_choice import choose_encoding
-from housing.training.ensemble_selection import select_ensemble
-from housing.training.estimators import NONE
-from housing.training.fitting import FitSettings, transforms_to_fit
-from housing.training.metrics import as_loss
 from housing.training.out_of_fold import make_folds
-from housing.training.ranking_metric import RankingMetric
 
 SEARCH = "search"  # run type
 FINAL_SHARE = 0.5  # largest share of the time for the fits of the ensemble itself

@@ -29,14 +29,14 @@ from housing.evaluation.slices import (
     slice_columns,
 )
 from housing.features.spatial_index import SpatialIndex
+from housing.fitting import estimators, fitting
+from housing.fitting.encoding_choice import choose_encoding
+from housing.fitting.fitting import FitSettings
 from housing.schema.column import Vector
 from housing.schema.declaration import AUDIT
+from housing.scoring.metrics import score
+from housing.scoring.ranking_metric import RankingMetric
 from housing.streaming.streamed_table import StreamedTable
-from housing.training import estimators, fitting
-from housing.training.encoding_choice import choose_encoding
-from housing.training.fitting import FitSettings
-from housing.training.metrics import score
-from housing.training.ranking_metric import RankingMetric
 
 NOMINAL_COVERAGE = 0.9
 BAND_STEPS = (1.0, 2.0, 5.0)  # band edges in km, times each power of ten

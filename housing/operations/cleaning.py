@@ -19,11 +19,11 @@ from housing.core.errors import ConfigError
 from housing.core.locks import store_file
 from housing.core.validators import BOOLEAN, integer, validate
 from housing.runs.outcome import OUTCOME_FILE, Outcome
+from housing.scoring.metrics import as_loss
 from housing.tracking import store as tracking
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
-from housing.training.metrics import as_loss
 
 MAX_RUNS = 50_000  # of one request to MLflow
 RUNNING = "RUNNING"

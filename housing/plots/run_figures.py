@@ -11,7 +11,7 @@ from housing.data.split import Split
 from housing.data.table import Table
 from housing.plots.svg import ACCENT, MUTED, PRIMARY, TEXT, project_style
 from housing.schema.column import Matrix, Vector
-from housing.training.holdout import HoldoutPredictions
+from housing.scoring.holdout import HoldoutPredictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

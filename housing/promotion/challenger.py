@@ -15,14 +15,14 @@ from housing.promotion.test_set import TestSet
 from housing.runs.export import RUN_ID_KEY
 from housing.runs.outcome import Outcome
 from housing.runs.run import BUNDLE, HOLDOUT, log_bundle
+from housing.scoring.holdout import HoldoutPredictions
+from housing.scoring.metrics import HIGHER_IS_BETTER, as_loss
 from housing.sweeps.ranking import best_outcomes
 from housing.sweeps.sweep import JOBS_FILE
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
 from housing.training.build import BuildSettings, build
-from housing.training.holdout import HoldoutPredictions
-from housing.training.metrics import HIGHER_IS_BETTER, as_loss
 
 TRAIN_OVERRIDES = ("-m", "model=linear,decision_tree,xgboost")  # the sweep that is suggested if there is no run
 REFIT_TOLERANCE = 1e-3  # relative difference of the validation RMSE; beyond it the refitted model is another one

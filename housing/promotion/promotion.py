@@ -16,12 +16,12 @@ from housing.promotion.champion import Champion, find_champion
 from housing.promotion.decision import HOLD, PENDING, PROMOTE, REJECT, Check, Decision
 from housing.promotion.settings import FULL, AliasSettings, PromotionSettings
 from housing.promotion.test_set import TestSet
+from housing.scoring.metrics import measure_cost, score
 from housing.serving.smoke_test import run_smoke_test
 from housing.tracking import store as tracking
 from housing.tracking import tags
 from housing.tracking.runs import Run
 from housing.tracking.store import Store
-from housing.training.metrics import measure_cost, score
 
 
 def promote(cfg: DictConfig) -> Decision:

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from housing.core.errors import ConfigError
 from housing.core.validators import BOOLEAN, NON_NEGATIVE, POSITIVE, Validator, choice, integer, optional, validate
 from housing.evaluation.evaluate import EvaluationSettings
+from housing.scoring.metrics import require_ranking_metric
 from housing.tracking.aliases import require_declared_alias
-from housing.training.metrics import require_ranking_metric
 
 ALIAS_PATTERN = re.compile(r"(?!(latest|v\d+)$)[\w-]+", re.ASCII | re.IGNORECASE)  # MLflow reserves "latest" and "v1"
 QUICK, FULL = "quick", "full"

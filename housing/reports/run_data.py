@@ -22,11 +22,11 @@ from housing.evaluation.slices import SliceMask, SliceSettings, compute_rmse, ma
 from housing.runs.past_run import PastRun
 from housing.runs.run import HOLDOUT
 from housing.schema.column import Matrix, Vector
+from housing.scoring.holdout import HoldoutPredictions
 from housing.streaming.loading import load
 from housing.tracking import tags
 from housing.tracking.runs import RunRecord
 from housing.tracking.store import Store
-from housing.training.holdout import HoldoutPredictions
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from housing.evaluation.evaluate import NOMINAL_COVERAGE
 from housing.evaluation.limitations import RULES
 from housing.evaluation.results import Evaluation
 from housing.evaluation.slices import compute_rmse
+from housing.fitting import fitting
+from housing.fitting.encoding_choice import choose_encoding
+from housing.fitting.fitting import FitSettings
 from housing.reports import comparison_figures, map_figures, run_figures
 from housing.reports.comparison_page import flatten_rows
 from housing.reports.page import HtmlTable, Page, Section
 from housing.reports.run_data import RunData
 from housing.reports.slice_tables import GROUPS_TEXT, group_tables, slice_table
+from housing.scoring.ranking_metric import RankingMetric
 from housing.tracking import tags
-from housing.training import fitting
-from housing.training.encoding_choice import choose_encoding
-from housing.training.fitting import FitSettings
-from housing.training.ranking_metric import RankingMetric
 
 FOLDED = "Show the slices as a table"
 

@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 from housing.core.files import atomic_write
 from housing.runs.outcome import Outcome
 from housing.runs.run import HOLDOUT
+from housing.scoring.holdout import HoldoutPredictions
 from housing.streaming.loading import load
 from housing.tracking import store
-from housing.training.holdout import HoldoutPredictions
 
 METRICS_FILE, PREDICTIONS_FILE, RUN_ID_KEY = "metrics.json", "predictions.csv", "run_id"
 

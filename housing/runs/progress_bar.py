@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from housing.command_line.console import create_console
 from housing.core.printable import printable, show_over
-from housing.training.callbacks import OnRound, no_op
+from housing.fitting.callbacks import OnRound, no_op
 
 REFRESH_SECONDS = 0.25
 

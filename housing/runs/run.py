@@ -27,11 +27,15 @@ from housing.core.validators import BOOLEAN, POSITIVE, choice, integer, optional
 from housing.data.dvc import present_version
 from housing.data.split import Split, split
 from housing.data.table import Table
+from housing.fitting.estimators import AUTO
 from housing.plots import run_figures
 from housing.runs import progress_bar
 from housing.runs.outcome import Outcome
 from housing.runs.pruning import Trial
 from housing.runs.run_key import EXCLUDED_FROM_KEY, provenance, run_key
+from housing.scoring.holdout import HoldoutPredictions
+from housing.scoring.metrics import as_loss
+from housing.scoring.ranking_metric import RankingMetric
 from housing.streaming.loading import load
 from housing.streaming.settings import StreamSettings
 from housing.streaming.streamed_table import StreamedTable
@@ -41,10 +45,6 @@ from housing.tracking.lineage import DatasetVersion
 from housing.tracking.runs import Run, RunRecord, closing
 from housing.tracking.store import Store
 from housing.training.build import BuildSettings, build, describe_weights
-from housing.training.estimators import AUTO
-from housing.training.holdout import HoldoutPredictions
-from housing.training.metrics import as_loss
-from housing.training.ranking_metric import RankingMetric
 from housing.training.stream_requirements import require_streamable
 
 # Too long for MLflow's table of runs. The logged config.yaml has them.

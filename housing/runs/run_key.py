@@ -10,6 +10,7 @@ from typing import Any
 
 from housing.core.environment import COMMIT_TAG, CONFIG_FOLDER, PACKAGE, commit, libraries, optional_libraries, own_project
 from housing.core.files import sha256
+from housing.core.moved_modules import present_name
 from housing.core.own_project import ProjectFile
 from housing.data.split import Split
 from housing.data.table import Table
@@ -40,6 +41,8 @@ CODE_PATHS = (
     "bundle",
     "estimators",
     "cluster/fit_workers.py",
+    "scoring",
+    "fitting",
     "training",
     "core/config.py",
     "data/split.py",
@@ -53,7 +56,7 @@ SOURCE_SUFFIXES = (".py", ".c")
 
 def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
     """Return the hash of everything that decides a run's result: config, data, split, code, libraries and tag format."""
-    config = {name: _without_threads(value) for name, value in resolved.items() if name not in EXCLUDED_FROM_KEY}
+    config = {name: _key_part(value) for name, value in resolved.items() if name not in EXCLUDED_FROM_KEY}
     if config.get("engine", {}).get("name") == MEMORY:
         del config["engine"]  # runs of a config without engines have the same key
     elif "engine" in config:
@@ -129,11 +132,16 @@ def retraining_key(fingerprint: str, table_config: Mapping[str, Any], sweep: Seq
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _without_threads(node: Any) -> Any:
-    """Return a config node without the estimators' numbers of threads."""
+def _key_part(node: Any) -> Any:
+    """Return a config node without the estimators' numbers of threads, and with the present names of what moved."""
+    if isinstance(node, list):
+        return [_key_part(item) for item in node]
     if not isinstance(node, Mapping):
         return node
-    return {name: _without_threads(value) for name, value in node.items() if name not in THREAD_KEYS}
+    part = {name: _key_part(value) for name, value in node.items() if name not in THREAD_KEYS}
+    if isinstance(target := part.get("_target_"), str):
+        part["_target_"] = present_name(target)
+    return part
 
 
 def provenance() -> dict[str, tuple[str, str]]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from housing.runs.outcome import Outcome
+from housing.scoring.metrics import COST_METRICS, HIGHER_IS_BETTER
 from housing.sweeps.ranking import Parameter, Ranking
-from housing.training.metrics import COST_METRICS, HIGHER_IS_BETTER
 
 SCORES = ("rmse", "mae", "r2")  # shown beside the objectives
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {

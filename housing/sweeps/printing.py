@@ -7,8 +7,8 @@ from rich.table import Table
 
 from housing.command_line.console import WIDE_TERMINAL, create_console
 from housing.runs.outcome import Outcome
+from housing.scoring.metrics import COST_METRICS
 from housing.sweeps.ranking import Ranking
-from housing.training.metrics import COST_METRICS
 
 MAX_RUNS = 20  # runs in the printed table, and failures below it
 MAX_ERROR_LENGTH = 300  # characters

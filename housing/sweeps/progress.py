@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from housing.runs.outcome import Outcome
-from housing.training.metrics import as_loss
+from housing.scoring.metrics import as_loss
 
 COMPLETED = ("FINISHED", "PRUNED")  # statuses of a job in a complete sweep
 N_RECENT = 20  # jobs that ended last

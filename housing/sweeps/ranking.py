@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from housing.runs.outcome import Outcome
-from housing.training.metrics import HIGHER_IS_BETTER, as_loss
+from housing.scoring.metrics import HIGHER_IS_BETTER, as_loss
 
 COST_UNITS = {"fit_seconds": "s", "latency_us": "µs", "model_bytes": "bytes"}
 SCORES_IN_UNIT = ("rmse", "mae", "medae")  # scores in the target's unit

@@ -28,10 +28,10 @@ from housing.runs.outcome import Outcome
 from housing.runs.pruning import SEARCH_FILE, resume_trial
 from housing.runs.run import STOP_FILE
 from housing.runs.run_key import run_key
+from housing.scoring.metrics import COST_METRICS, SCORES, as_loss
 from housing.streaming.loading import load
 from housing.sweeps.progress import COMPLETED
 from housing.sweeps.sweep import Sweep
-from housing.training.metrics import COST_METRICS, SCORES, as_loss
 
 if TYPE_CHECKING:
     import optuna

@@ -32,6 +32,7 @@ from housing.data.split import split
 from housing.plots import run_figures
 from housing.runs.outcome import OUTCOME_FILE, Outcome, TrainingResult
 from housing.runs.run import BUNDLE, FIGURES, HOLDOUT, log_bundle, write_stop_file
+from housing.scoring.holdout import HoldoutPredictions
 from housing.streaming.loading import load
 from housing.sweeps import leaderboard, printing
 from housing.sweeps.live_page import ADDRESS, LivePage
@@ -42,7 +43,6 @@ from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
 from housing.tracking.runs import Run
 from housing.tracking.store import Store
-from housing.training.holdout import HoldoutPredictions
 
 JOBS_FILE = "jobs.json"
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from housing.core.config import CONF, read_yaml
 from housing.core.errors import UntrustedConfigError
+from housing.core.moved_modules import present_name
 
 TARGET = "_target_"
 GROUPS = ("data", "evaluation", "interval", "metric_functions", "model", "split")  # config groups whose files name targets
@@ -39,7 +40,7 @@ def parse_stored_config(text: str, run_id: str, trusted_targets: Collection[str]
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UntrustedConfigError(f"The stored config of run {run_id} must be a mapping with names as keys.")
     for group, node in content.items():
-        allowed = {*_targets_of_group(group), *trusted_targets}
+        allowed = {present_name(target) for target in (*_targets_of_group(group), *trusted_targets)}
         for path, key, value in _leaves(node, group):
             _check_leaf(path, key, value, allowed, run_id)
     return OmegaConf.create(content)
@@ -70,7 +71,7 @@ def _check_leaf(path: str, key: Any, value: Any, allowed: Collection[str], run_i
             f"The stored config of run {run_id} has an interpolation: {path}={value!r}. Expected the resolved value,"
             " as housing.train stores it."
         )
-    if key == TARGET and not (isinstance(value, str) and value in allowed):
+    if key == TARGET and not (isinstance(value, str) and present_name(value) in allowed):
         raise UntrustedConfigError(
             f"The stored config of run {run_id} would call {value!r} ({path}), which no file of"
             f" conf/{path.partition('.')[0]} names. If you know this run and trust that function, add it:"

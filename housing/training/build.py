@@ -17,21 +17,21 @@ from housing.data.selected_rows import select_rows
 from housing.data.split import Rows, Split
 from housing.data.table import Table, weight_column
 from housing.estimators.onnx_export import export_and_verify
+from housing.fitting.callbacks import OnFit, OnFold, OnRound, no_op
+from housing.fitting.encoding_choice import EncodingChoice, choose_encoding
+from housing.fitting.estimators import AUTO, LOG, FittedEstimator, Model, export_boosters
+from housing.fitting.fitting import FitSettings, fit
+from housing.fitting.intervals import IntervalSettings, fit_interval
+from housing.fitting.member_selection import MemberSelection
 from housing.schema.column import Matrix, Vector
 from housing.schema.histogram import histogram_reference
 from housing.schema.table_schema import Schema, without_audits
+from housing.scoring.holdout import HoldoutPredictions
+from housing.scoring.metrics import measure_cost, round_metrics
+from housing.scoring.ranking_metric import RankingMetric
 from housing.training.background import select_background
-from housing.training.callbacks import OnFit, OnFold, OnRound, no_op
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
 from housing.training.distillation import Distillation, compare_with_teacher
-from housing.training.encoding_choice import EncodingChoice, choose_encoding
-from housing.training.estimators import AUTO, LOG, FittedEstimator, Model, export_boosters
-from housing.training.fitting import FitSettings, fit
-from housing.training.holdout import HoldoutPredictions
-from housing.training.intervals import IntervalSettings, fit_interval
-from housing.training.member_selection import MemberSelection
-from housing.training.metrics import measure_cost, round_metrics
-from housing.training.ranking_metric import RankingMetric
 
 log = logging.getLogger(__name__)
 

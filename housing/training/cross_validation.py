@@ -14,10 +14,10 @@ from housing.core.errors import ConfigError
 from housing.data.split import Rows, Split
 from housing.data.table import Table
 from housing.data.units import Units
+from housing.fitting.callbacks import OnFold, no_op
+from housing.fitting.fitting import FitSettings, fit
 from housing.schema.column import Vector
-from housing.training.callbacks import OnFold, no_op
-from housing.training.fitting import FitSettings, fit
-from housing.training.ranking_metric import RankingMetric
+from housing.scoring.ranking_metric import RankingMetric
 
 log = logging.getLogger(__name__)
 

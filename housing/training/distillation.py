@@ -8,10 +8,10 @@ import numpy as np
 
 from housing.data.split import Rows
 from housing.data.table import Table
+from housing.fitting.teacher import Teacher
 from housing.schema.column import Vector
-from housing.training.metrics import round_metrics
-from housing.training.ranking_metric import RankingMetric
-from housing.training.teacher import Teacher
+from housing.scoring.metrics import round_metrics
+from housing.scoring.ranking_metric import RankingMetric
 
 DISTANCE = "rmse_to_teacher"
 

@@ -15,12 +15,12 @@ from threadpoolctl import threadpool_limits
 from housing.core.errors import ConfigError, TrialPruned
 from housing.data.split import Rows, Split
 from housing.data.table import Table
+from housing.fitting.callbacks import OnRound, no_op
+from housing.fitting.estimators import Model
+from housing.fitting.feature_cache import FeatureCache
+from housing.fitting.fitting import FitSettings, fit
 from housing.schema.column import Vector
-from housing.training.callbacks import OnRound, no_op
 from housing.training.cross_validation import ExpandingWindow
-from housing.training.estimators import Model
-from housing.training.feature_cache import FeatureCache
-from housing.training.fitting import FitSettings, fit
 
 Fold = tuple[Rows, Rows]  # the rows of a fit, and those that it predicts
 

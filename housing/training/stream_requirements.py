@@ -7,9 +7,9 @@ from housing.core.errors import ConfigError
 from housing.data.settings import parse_schema
 from housing.estimators.specs import estimator_specs
 from housing.features.pipeline import Features
+from housing.fitting.intervals import OUT_OF_FOLD, VALIDATION
 from housing.streaming.column_chunks import require_row_features
 from housing.streaming.settings import DASK
-from housing.training.intervals import OUT_OF_FOLD, VALIDATION
 
 
 def require_streamable(cfg: DictConfig) -> None:

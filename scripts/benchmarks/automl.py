@@ -20,7 +20,7 @@ from housing.core.config import CONF
 from housing.core.environment import PROJECT
 from housing.data.split import Rows, Split, split
 from housing.data.table import Table, load
-from housing.training.metrics import score
+from housing.scoring.metrics import score
 from scripts.benchmarks.any_table import describe, parse_tables
 from scripts.benchmarks.processes import run
 from tests.support.peer_environments import peer_python

@@ -22,8 +22,8 @@ from housing.core.environment import PROJECT
 from housing.data.split import split
 from housing.data.table import load
 from housing.features.level_encodings import ONE_HOT, SUFFIXES
-from housing.training.fitting import FitSettings, fit
-from housing.training.metrics import score
+from housing.fitting.fitting import FitSettings, fit
+from housing.scoring.metrics import score
 from scripts.benchmarks.processes import PYTHON, project_environment, run
 
 MODELS, N_SPLITS = ("xgboost", "linear"), 5

@@ -10,9 +10,9 @@ from housing.bundle.bundle import Bundle
 from housing.core.config import CONF
 from housing.data import table as data
 from housing.data.split import split
+from housing.scoring.metrics import score
 from housing.tracking import store as tracking
 from housing.tracking import tags
-from housing.training.metrics import score
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from housing.core.config import CONF, to_yaml
 from housing.data.settings import TableSettings
 from housing.data.split import split
 from housing.data.table import Table, load, read_table
+from housing.scoring.metrics import score
 from housing.training.build import BuildSettings, build
-from housing.training.metrics import score
 
 Numbers = NDArray[np.float64]
 Random = np.random.Generator

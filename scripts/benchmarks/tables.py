@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 from housing.core.config import CONF
 from housing.data.split import Rows, Split, split
 from housing.data.table import Table, load
+from housing.scoring.metrics import score
 from housing.training.build import BuildSettings, build
-from housing.training.metrics import score
 from scripts.benchmarks.any_table import describe, parse_tables
 
 PRESETS = {"plain": (), "default": ("experiment=default",)}  # plain: housing.train without options

@@ -20,6 +20,8 @@ from housing.bundle.bundle import Bundle
 from housing.data import table as data
 from housing.data.split import split
 from housing.evaluation.slices import SliceMask, SliceSettings, make_slices
+from housing.fitting import fitting
+from housing.fitting.fitting import FitSettings
 from housing.promotion import gate
 from housing.promotion.decision import PROMOTE, REJECT, Decision
 from housing.promotion.promotion import promote
@@ -27,8 +29,6 @@ from housing.promotion.settings import GateSettings
 from housing.tracking import store as tracking
 from housing.tracking import tags
 from housing.tracking.store import Store
-from housing.training import fitting
-from housing.training.fitting import FitSettings
 from tests.support.commands import FORKS, CommandResult, command, fresh_command, run_module
 from tests.support.gate_simulation import Errors, print_error_rates
 from tests.support.homes import copy_home

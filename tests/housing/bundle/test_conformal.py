@@ -13,8 +13,8 @@ from housing.data.split import split
 from housing.data.table import Table
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
+from housing.scoring.holdout import HoldoutPredictions
 from housing.training.build import BuildSettings, build
-from housing.training.holdout import HoldoutPredictions
 from tests.support.tables import config
 
 OPEN = Schema.from_dict({"name": "t", "columns": {"x": {"type": "float"}, "y": {"type": "float", "role": "target"}}})

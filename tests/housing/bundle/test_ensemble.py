@@ -12,10 +12,10 @@ from housing.data.split import split
 from housing.data.table import Table
 from housing.features.applicability import ApplicabilityDomain
 from housing.features.pipeline import Features
+from housing.fitting import fitting
+from housing.fitting.fitting import FitSettings
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
-from housing.training import fitting
-from housing.training.fitting import FitSettings
 from tests.support.tables import COORDINATES, NO_BLOCKS, SMALL_GEO, config
 
 SCHEMA = Schema.from_dict(

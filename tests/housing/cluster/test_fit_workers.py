@@ -21,6 +21,8 @@ from housing.data import table as tables
 from housing.data.settings import TableSettings
 from housing.data.split import split
 from housing.data.table import Table
+from housing.fitting.callbacks import OnRound, no_op
+from housing.fitting.fitting import FitSettings, fit
 from housing.runs.outcome import Outcome
 from housing.runs.run import Job, run
 from housing.runs.run_key import run_key
@@ -28,8 +30,6 @@ from housing.streaming.loading import read_streamed
 from housing.streaming.settings import StreamSettings
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
-from housing.training.callbacks import OnRound, no_op
-from housing.training.fitting import FitSettings, fit
 from tests.support.cluster import daemon
 from tests.support.server import free_port
 from tests.support.tables import config, goods_frame, towns_frame

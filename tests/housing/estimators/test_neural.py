@@ -6,8 +6,8 @@ import pytest
 from housing.core.errors import HousingError
 from housing.estimators.boosting import WeightedRows
 from housing.estimators.neural import NeuralRegressor
+from housing.fitting.fitting import FitSettings
 from housing.schema.column import Matrix, Vector
-from housing.training.fitting import FitSettings
 from tests.support.tables import config
 
 

@@ -11,9 +11,9 @@ from housing.data.table import Table, load
 from housing.data.units import Units
 from housing.evaluation.evaluate import EvaluationSettings, evaluate, refit_config, score_by_distance, within
 from housing.evaluation.results import Evaluation
-from housing.training import fitting
+from housing.fitting import fitting
+from housing.fitting.fitting import FitSettings
 from housing.training.build import BuildSettings, build
-from housing.training.fitting import FitSettings
 from tests.support.tables import SMALL_GEO, config, orders_frame
 
 SMALL = ("model.estimator.n_estimators=20", "interval.estimator.n_estimators=10")

@@ -12,10 +12,10 @@ from housing.data.split import split
 from housing.data.table import Table, validate_frame
 from housing.features.applicability import ApplicabilityDomain
 from housing.features.pipeline import Features
+from housing.fitting import fitting
+from housing.fitting.fitting import FitSettings
 from housing.schema.column import Matrix
-from housing.training import fitting
-from housing.training.fitting import FitSettings
-from housing.training.metrics import score
+from housing.scoring.metrics import score
 from tests.support.tables import SMALL_GEO, config, towns_frame
 
 KM = 111.2  # length of a degree at the equator

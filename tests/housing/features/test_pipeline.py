@@ -12,10 +12,10 @@ from housing.core.errors import ConfigError
 from housing.data.split import split
 from housing.data.table import Table
 from housing.features.pipeline import Features
+from housing.fitting import fitting
+from housing.fitting.fitting import FitSettings
 from housing.schema.table_schema import Schema
-from housing.training import fitting
-from housing.training.fitting import FitSettings
-from housing.training.metrics import score
+from housing.scoring.metrics import score
 from tests.support.tables import NO_BLOCKS, SMALL, config
 
 MAP = Schema.from_dict(

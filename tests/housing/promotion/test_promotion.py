@@ -22,11 +22,11 @@ from housing.evaluation.results import Evaluation
 from housing.predict import predict
 from housing.promotion.decision_log import list_decisions
 from housing.promotion.rolling_back import rollback
+from housing.scoring.metrics import score
 from housing.serving.smoke_test import run_smoke_test
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.tracking.store import Store
-from housing.training.metrics import score
 from tests.support.commands import command
 from tests.support.homes import copy_home
 from tests.support.promotions import (

@@ -23,12 +23,12 @@ from housing.reports.report import write_report
 from housing.reports.run_data import read
 from housing.reports.run_figures import covered_by_level
 from housing.schema.column import Matrix
+from housing.scoring.holdout import HoldoutPredictions
+from housing.scoring.metrics import score
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.tracking.store import Store
 from housing.training.build import BuildSettings, build
-from housing.training.holdout import HoldoutPredictions
-from housing.training.metrics import score
 from tests.support.commands import command
 from tests.support.tables import TABLES, config, rentals_frame, train
 

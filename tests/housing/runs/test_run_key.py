@@ -21,7 +21,7 @@ def test_a_change_in_any_file_that_decides_a_result_changes_the_hash(tmp_path: P
     copy = tmp_path / "housing"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     before = run_key.code_hash(copy)
-    packages = ("schema", "features", "bundle", "training")
+    packages = ("schema", "features", "bundle", "scoring", "fitting", "training")
     files = [path for name in packages for path in (copy / name).rglob("*") if path.suffix in (".py", ".c")]
     files += [copy / name for name in ("core/config.py", "data/table.py", "data/split.py", "runs/run.py")]
     assert len(files) > 30
@@ -39,7 +39,7 @@ def test_a_new_or_renamed_file_changes_the_hash_but_other_packages_do_not(tmp_pa
     before = run_key.code_hash(copy)
     (copy / "reports" / "page.py").write_text("")
     assert run_key.code_hash(copy) == before
-    (copy / "training" / "estimators.py").rename(copy / "training" / "models.py")
+    (copy / "fitting" / "estimators.py").rename(copy / "fitting" / "models.py")
     renamed = run_key.code_hash(copy)
     (copy / "features" / "new.py").write_text("")
     assert len({before, renamed, run_key.code_hash(copy)}) == 3

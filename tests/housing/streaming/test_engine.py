@@ -14,6 +14,7 @@ from housing.data import table as tables
 from housing.data.settings import TableSettings
 from housing.data.split import split
 from housing.data.table import Table
+from housing.fitting.fitting import FitSettings, fit
 from housing.promotion.promotion import promote
 from housing.runs.run import Job, run
 from housing.runs.run_key import run_key
@@ -21,7 +22,6 @@ from housing.streaming.loading import read_streamed
 from housing.streaming.settings import StreamSettings
 from housing.tracking import store as tracking_store
 from housing.training.build import BuildSettings, build
-from housing.training.fitting import FitSettings, fit
 from tests.support.commands import command
 from tests.support.tables import RENTALS_DATA, config, goods_frame, towns_frame
 

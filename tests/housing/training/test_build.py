@@ -12,11 +12,11 @@ from housing.bundle.bundle import Bundle
 from housing.bundle.onnx_model import OnnxModel
 from housing.data.split import Rows, split
 from housing.data.table import Table
+from housing.fitting.fitting import FitSettings, fit
 from housing.ingestion.drift import psi
 from housing.schema.histogram import bin_counts
+from housing.scoring.metrics import score
 from housing.training.build import BuildSettings, build
-from housing.training.fitting import FitSettings, fit
-from housing.training.metrics import score
 from tests.support.tables import SMALL, config
 
 EARLY_STOPPING = (

@@ -12,12 +12,12 @@ from housing.core.errors import ConfigError
 from housing.data.split import grid_cells, group_units, split
 from housing.data.table import Table, load
 from housing.data.units import Units
+from housing.fitting.callbacks import OnFold, no_op
+from housing.fitting.fitting import FitSettings, fit
+from housing.scoring.metrics import score
+from housing.scoring.ranking_metric import RankingMetric
 from housing.training.build import BuildSettings, build
-from housing.training.callbacks import OnFold, no_op
 from housing.training.cross_validation import CrossValidationSettings, ExpandingWindow, cross_validate
-from housing.training.fitting import FitSettings, fit
-from housing.training.metrics import score
-from housing.training.ranking_metric import RankingMetric
 from tests.support.tables import SMALL_GEO, config, orders_frame
 
 LINEAR = ("data=towns", "features=none", "model=linear")

@@ -23,11 +23,11 @@ from housing.data.split import Split, split
 from housing.data.table import Table, validate_frame
 from housing.data.units import Units
 from housing.estimators.specs import estimator_specs
+from housing.fitting.fitting import FitSettings, fit
+from housing.fitting.teacher import Teacher
 from housing.tracking import store as tracking_store
 from housing.tracking.stored_config import parse_stored_config
 from housing.training.build import BuildSettings, build
-from housing.training.fitting import FitSettings, fit
-from housing.training.teacher import Teacher
 from tests.support.tables import config, rentals_frame, train
 from tests.support.teachers import Answers, Formula, Memory, Unweighted
 

@@ -10,8 +10,8 @@ from housing.core.errors import ConfigError, TrialPruned
 from housing.data.split import Split, split
 from housing.data.table import Table
 from housing.data.units import Units
-from housing.training.feature_cache import FeatureCache
-from housing.training.fitting import FitSettings
+from housing.fitting.feature_cache import FeatureCache
+from housing.fitting.fitting import FitSettings
 from housing.training.out_of_fold import make_folds, predict_out_of_fold
 from tests.support.tables import config, require_library
 

@@ -17,17 +17,17 @@ from housing.core.errors import ConfigError
 from housing.data.split import Split, split
 from housing.data.table import Table
 from housing.evaluation.evaluate import refit_config
+from housing.fitting.fitting import FitSettings, fit
 from housing.promotion.promotion import promote
 from housing.runs.reproduction import reproduce
 from housing.schema.column import Vector
 from housing.schema.table_schema import Schema
+from housing.scoring.metrics import score
+from housing.scoring.ranking_metric import RankingMetric
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.training.build import BuildSettings, build
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
-from housing.training.fitting import FitSettings, fit
-from housing.training.metrics import score
-from housing.training.ranking_metric import RankingMetric
 from tests.support.server import serving
 from tests.support.tables import config, rentals_frame, train
 from tests.support.waiting import wait_for

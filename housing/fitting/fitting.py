@@ -23,9 +23,8 @@ from housing.estimators.boosting import precision_of
 from housing.estimators.specs import EstimatorSpec, estimator_specs
 from housing.features.applicability import ApplicabilityDomain
 from housing.features.pipeline import Features
-from housing.schema.column import Vector
-from housing.training.callbacks import OnRound, no_op
-from housing.training.estimators import (
+from housing.fitting.callbacks import OnRound, no_op
+from housing.fitting.estimators import (
     AUTO,
     LOG,
     NONE,
@@ -37,11 +36,12 @@ from housing.training.estimators import (
     fit_features,
     require_weighted_fit,
 )
-from housing.training.feature_cache import FeatureCache
-from housing.training.folds import selection_folds
-from housing.training.member_selection import MemberSelection, select_members
-from housing.training.metrics import score
-from housing.training.teacher import Teacher
+from housing.fitting.feature_cache import FeatureCache
+from housing.fitting.member_selection import MemberSelection, select_members
+from housing.fitting.teacher import Teacher
+from housing.schema.column import Vector
+from housing.scoring.folds import selection_folds
+from housing.scoring.metrics import score
 
 
 @dataclass(frozen=True)

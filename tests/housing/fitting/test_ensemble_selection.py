@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from housing.fitting.ensemble_selection import select_ensemble
 from housing.schema.column import Matrix, Vector
-from housing.training.ensemble_selection import select_ensemble
 
 ACTUAL = np.random.default_rng(0).normal(0, 10, 200)
 NOISE = np.random.default_rng(1).normal(0, 3, 200)

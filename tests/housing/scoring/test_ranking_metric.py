@@ -12,13 +12,13 @@ from housing.data.split import split
 from housing.data.table import Table
 from housing.runs.outcome import Outcome
 from housing.schema.column import Vector
+from housing.scoring.ranking_metric import RankingMetric
 from housing.sweeps.ranking import Ranking, best_outcomes
 from housing.training.build import BuildSettings, build
-from housing.training.ranking_metric import RankingMetric
 from tests.support.tables import config, train
 
 ACTUAL, PREDICTED, WEIGHT = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 3.0]), np.array([1.0, 2.0, 1.0])
-THIS_FILE = "tests.housing.training.test_ranking_metric"
+THIS_FILE = "tests.housing.scoring.test_ranking_metric"
 
 
 def largest_error(y_true: Vector, y_pred: Vector, scale: float = 1.0) -> float:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
 from housing.schema.column import Vector
-from housing.training.metrics import SCORES, score
+from housing.scoring.metrics import SCORES, score
 
 SKLEARN_METRICS = {
     "medae": "median_absolute_error",

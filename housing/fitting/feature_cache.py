@@ -8,7 +8,7 @@ from threading import Lock
 import numpy as np
 
 from housing.data.split import Rows
-from housing.training.estimators import FittedFeatures
+from housing.fitting.estimators import FittedFeatures
 
 
 class FeatureCache:

@@ -11,11 +11,11 @@ from omegaconf import DictConfig
 from housing.data.split import Split, split
 from housing.data.table import Table, validate_frame
 from housing.features.level_encodings import SUFFIXES
+from housing.fitting.encoding_choice import choose_encoding
+from housing.fitting.fitting import FitSettings
 from housing.schema.table_schema import Schema
+from housing.scoring.ranking_metric import RankingMetric
 from housing.training.build import BuildSettings, build
-from housing.training.encoding_choice import choose_encoding
-from housing.training.fitting import FitSettings
-from housing.training.ranking_metric import RankingMetric
 from tests.support.tables import config
 
 STREETS = Schema.from_dict(

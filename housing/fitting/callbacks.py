@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from housing.training.holdout import HoldoutPredictions
+from housing.scoring.holdout import HoldoutPredictions
 
 OnFold = Callable[[int, int, dict[str, float]], None]  # fold number from 1, number of folds, scores over the folds so far
 OnRound = Callable[[str, int, int, float | None], None]  # member, boosting rounds done, all rounds, validation score if any

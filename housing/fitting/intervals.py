@@ -17,10 +17,10 @@ from housing.data.table import Table
 from housing.data.units import Units
 from housing.estimators.arguments import check_estimator
 from housing.estimators.onnx_export import export_and_verify
+from housing.fitting.estimators import Model, require_weighted_fit, sample_weight
+from housing.fitting.fitting import FitSettings, fit
 from housing.schema.column import Column, Matrix, Vector
-from housing.training.estimators import Model, require_weighted_fit, sample_weight
-from housing.training.fitting import FitSettings, fit
-from housing.training.folds import shuffled_folds
+from housing.scoring.folds import shuffled_folds
 
 MIN_RELATIVE_ERROR = 0.3  # of the mean error: the expected error of a row is never assumed to be smaller
 TOLERANCE = 1e-3  # largest difference between a model of the error and its ONNX graph

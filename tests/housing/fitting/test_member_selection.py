@@ -12,13 +12,13 @@ from housing.core.errors import ConfigError
 from housing.data.split import Split, split
 from housing.data.table import Table
 from housing.data.units import Units
+from housing.fitting.estimators import Model
+from housing.fitting.fitting import FitSettings, fit
 from housing.runs.reproduction import reproduce
 from housing.schema.table_schema import Schema
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.training.build import BuildSettings, build
-from housing.training.estimators import Model
-from housing.training.fitting import FitSettings, fit
 from tests.support.tables import config, rentals_frame, train
 
 # Short fits with large steps.

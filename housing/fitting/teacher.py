@@ -21,9 +21,9 @@ from housing.core.validators import SHARE, integer, optional
 from housing.data.split import Rows
 from housing.data.table import Table, weight_column
 from housing.data.units import Units
+from housing.fitting.estimators import require_weighted_fit, sample_weight
 from housing.schema.column import Vector
-from housing.training.estimators import require_weighted_fit, sample_weight
-from housing.training.folds import shuffled_folds
+from housing.scoring.folds import shuffled_folds
 
 KEY = "model.teacher"
 

@@ -4,9 +4,9 @@ import numpy as np
 
 from housing.data.split import Rows
 from housing.data.table import Table
-from housing.training.estimators import FittedFeatures, fit_features
-from housing.training.feature_cache import FeatureCache
-from housing.training.fitting import FitSettings
+from housing.fitting.estimators import FittedFeatures, fit_features
+from housing.fitting.feature_cache import FeatureCache
+from housing.fitting.fitting import FitSettings
 from tests.support.tables import config
 
 

@@ -15,10 +15,10 @@ from housing.core.errors import ConfigError, HousingError, TrialPruned
 from housing.data.split import Rows, Split, split
 from housing.data.table import Table, load
 from housing.estimators.specs import EstimatorSpec
+from housing.fitting.estimators import Model, fit_features
+from housing.fitting.fitting import FitSettings, fit
+from housing.scoring.metrics import score
 from housing.training.build import BuildSettings, build, build_bundle
-from housing.training.estimators import Model, fit_features
-from housing.training.fitting import FitSettings, fit
-from housing.training.metrics import score
 from tests.support.tables import NO_BLOCKS, SMALL, config, require_library
 
 

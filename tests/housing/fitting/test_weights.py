@@ -19,18 +19,18 @@ from housing.evaluation.slices import SliceMask, score_slices
 from housing.features.encoding import median, weighted_median
 from housing.features.level_encodings import CategoryEncoding
 from housing.features.target_encoding import SpatialTargetEncoding
+from housing.fitting.fitting import FitSettings, fit
 from housing.promotion.gate import effective_rows
 from housing.promotion.promotion import promote
 from housing.runs.export import export
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
+from housing.scoring.metrics import score
+from housing.scoring.ranking_metric import RankingMetric
 from housing.tracking import store as tracking_store
 from housing.tracking import tags
 from housing.training.build import BuildSettings, build
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
-from housing.training.fitting import FitSettings, fit
-from housing.training.metrics import score
-from housing.training.ranking_metric import RankingMetric
 from tests.support.tables import TABLES, config, orders_frame, rentals_frame, train
 
 PLAIN = ("data=rentals", "features=none", "interval=none")

@@ -10,9 +10,9 @@ from housing.data.table import Table
 from housing.estimators.specs import EstimatorSpec
 from housing.features.level_encodings import AUTO, SUFFIXES
 from housing.features.pipeline import parse_encoding
-from housing.training.fitting import FitSettings, fit
-from housing.training.metrics import as_loss
-from housing.training.ranking_metric import RankingMetric
+from housing.fitting.fitting import FitSettings, fit
+from housing.scoring.metrics import as_loss
+from housing.scoring.ranking_metric import RankingMetric
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import numpy as np
 from housing.bundle.ensemble import Ensemble, clip_to_bounds
 from housing.bundle.log_transform import LogTransform
 from housing.data.table import Table
+from housing.fitting.ensemble_selection import select_ensemble
 from housing.schema.column import Matrix, Vector
-from housing.training.ensemble_selection import select_ensemble
-from housing.training.metrics import score
+from housing.scoring.metrics import score
 
 
 @dataclass(frozen=True)

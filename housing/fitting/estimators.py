@@ -25,11 +25,11 @@ from housing.estimators.boosting import (
 from housing.estimators.specs import EstimatorSpec
 from housing.estimators.tree_export import booster_bytes
 from housing.features.pipeline import Features
+from housing.fitting.callbacks import OnRound
+from housing.fitting.member_selection import MemberSelection
 from housing.schema.column import Column, Matrix, Vector
 from housing.streaming.column_chunks import ColumnChunks, fit_in_chunks
 from housing.streaming.streamed_table import StreamedTable
-from housing.training.callbacks import OnRound
-from housing.training.member_selection import MemberSelection
 
 LIBRARY_ERRORS = ("CatBoostError", "LightGBMError")  # of libraries that may not be installed
 NONE, LOG, AUTO = "none", "log", "auto"

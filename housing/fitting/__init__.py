@@ -1,0 +1,1 @@
+"""Fitting: one model with its features, estimators, members and intervals."""

@@ -1,0 +1,1 @@
+"""Scoring: metrics, the metric that runs are ranked by, folds, and held-out predictions."""
