@@ -5,13 +5,13 @@
 
 import functools
 import logging
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from housing.bundle import onnx_reader
-from housing.bundle.quick_scorer import add_tests
+from housing.bundle.quick_scorer import build_scorer
 from housing.core.environment import SETUP_COMMAND
 from housing.schema.column import Matrix, Vector
 
@@ -45,11 +45,32 @@ DTYPES = {"ints": np.int64, "floats": np.float32, "strings": np.bytes_}
 
 # The structs Node and Tree of tree_walker.c.
 NODE = np.dtype([("threshold", np.float32), ("feature", np.uint32), ("left", np.uint32), ("weight", np.float32)])
-TREE = np.dtype([(name, np.uint32) for name in ("root", "depth", "first_test", "tests", "first_leaf")])
+TREE = np.dtype([("root", np.uint32), ("depth", np.uint32)])
 FLOAT = 1  # ONNX's number of the type float32
 
 Indices = NDArray[np.int64]
-Packed = tuple[bytes, bytes, bytes, bytes, int, float]
+
+
+class Arrays(NamedTuple):
+    """What the tree walker reads, as bytes.
+
+    Attributes
+    ----------
+    nodes
+        Array of `NODE`.
+    trees
+        Array of `TREE`.
+    small_trees, tests, leaves, columns, thresholds
+        The fields of `quick_scorer.Scorer`.
+    """
+
+    nodes: bytes
+    trees: bytes
+    small_trees: bytes
+    tests: bytes
+    leaves: bytes
+    columns: bytes
+    thresholds: bytes
 
 
 class UnsupportedTree(Exception):
@@ -61,14 +82,8 @@ class Trees:
 
     Parameters
     ----------
-    nodes
-        Array of `NODE` as bytes.
-    trees
-        Array of `TREE` as bytes.
-    tests
-        Array of `quick_scorer.TEST` as bytes.
-    leaves
-        The weights of leaves (float32) as bytes, those of each tree from left to right.
+    arrays
+        The nodes of the trees, and what else the tree walker reads.
     width
         Number of columns.
     base
@@ -80,9 +95,9 @@ class Trees:
         If an index is out of range.
     """
 
-    def __init__(self, nodes: bytes, trees: bytes, tests: bytes, leaves: bytes, width: int, base: float) -> None:
-        walker.check(nodes, trees, tests, leaves, width)
-        self._width, self._walker_arguments = width, (nodes, trees, tests, leaves, width, base)
+    def __init__(self, arrays: Arrays, width: int, base: float) -> None:
+        walker.check(arrays, width)
+        self._width, self._walker_arguments = width, (arrays, width, base)
 
     @classmethod
     def from_model(cls, model: Any) -> Self | None:
@@ -182,7 +197,7 @@ def _attributes(node: Any) -> dict[str, NDArray[Any]]:
     return parts
 
 
-def _pack(parts: dict[str, NDArray[Any]], width: int) -> Packed:
+def _pack(parts: dict[str, NDArray[Any]], width: int) -> tuple[Arrays, int, float]:
     """Return the arguments of `Trees`, with the nodes of each tree in breadth-first order.
 
     Raises
@@ -209,8 +224,8 @@ def _pack(parts: dict[str, NDArray[Any]], width: int) -> Packed:
     nodes["left"][position] = position[left]
     nodes["weight"][position[leaves]] = parts["target_weights"]
     trees["root"], trees["depth"] = position[is_first], depth
-    tests, weights = add_tests(nodes, trees)
-    return nodes.tobytes(), trees.tobytes(), tests.tobytes(), weights.tobytes(), width, _base(parts)
+    scorer = build_scorer(nodes, position[is_first])
+    return Arrays(*(array.tobytes() for array in (nodes, trees, *scorer))), width, _base(parts)
 
 
 def _base(parts: dict[str, NDArray[Any]]) -> float:

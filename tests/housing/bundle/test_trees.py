@@ -22,11 +22,11 @@ from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 from sklearn.tree import DecisionTreeRegressor
 from xgboost import XGBRegressor
 
-from housing.bundle import onnx_reader
+from housing.bundle import onnx_reader, quick_scorer
 from housing.bundle.bundle import Bundle
 from housing.bundle.onnx_model import OnnxModel, OnnxRuntimeModel, VerifiedOnnxModel
-from housing.bundle.quick_scorer import MAX_LEAVES, TEST
-from housing.bundle.trees import NODE, TREE, Trees
+from housing.bundle.quick_scorer import COLUMN, MAX_BOUNDS, MAX_LEAVES, SMALL_TREE, TEST
+from housing.bundle.trees import NODE, TREE, Arrays, Trees
 from housing.core.config import CONF
 from housing.core.environment import PROJECT
 from housing.core.errors import BundleError
@@ -44,7 +44,7 @@ walker = pytest.importorskip("housing.bundle.tree_walker", reason="the tree walk
 COLUMNS = 5
 LARGEST = float(np.nextafter(np.float32(np.inf), np.float32(0)))
 EDGE_VALUES = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-310, 1e300, -1e300, LARGEST, -LARGEST)
-LARGER_BLOCKS = (1, 2, 3, 15, 16, 17, 31, 127, 128, 129, 143, 1000, 4099)
+LARGER_BLOCKS = (1, 2, 3, 15, 16, 17, 31, 127, 128, 129, 255, 256, 257, 261, 1000, 4099)
 
 
 def fitted_graph(estimator: Any, missing: bool = False) -> bytes:
@@ -110,6 +110,18 @@ def test_boosted_trees_are_bit_identical(parameters: dict[str, Any], missing: bo
 def test_trees_of_any_number_of_leaves_are_bit_identical(n_leaves: int) -> None:
     forest = RandomForestRegressor(9, max_leaf_nodes=n_leaves, random_state=0)
     assert_bit_identical(fitted_graph(forest), COLUMNS, counts=(*range(1, 40), 63, 64, 65, 127, 128, 129, 300))
+
+
+def test_more_thresholds_than_a_byte_can_number_are_bit_identical() -> None:
+    graph = fitted_graph(RandomForestRegressor(60, max_leaf_nodes=64, random_state=0), missing=True)
+    thresholds = np.unique(np.array(attributes(graph)["nodes_values"], dtype=np.float32))
+    assert len(thresholds) > 3 * MAX_BOUNDS
+    assert_bit_identical(graph, COLUMNS)
+
+
+def test_trees_with_too_many_thresholds_are_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quick_scorer, "MAX_THRESHOLDS", 10)
+    assert_bit_identical(fitted_graph(RandomForestRegressor(9, max_leaf_nodes=64, random_state=0)), COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -429,73 +441,85 @@ def test_rows_may_have_any_memory_layout() -> None:
         np.testing.assert_array_equal(graph.predict(view), graph.predict(view.copy(order="C")))
 
 
-def nodes(*items: tuple[float, int, int, float]) -> bytes:
-    """Return nodes in the binary format of the walker."""
-    return np.array(list(items), dtype=NODE).tobytes()
+def packed(dtype: Any, *items: Any) -> bytes:
+    """Return items in the binary format of the walker."""
+    return np.array(list(items), dtype=dtype).tobytes()
 
 
-def roots(*items: tuple[int, ...]) -> bytes:
-    """Return trees in the binary format of the walker."""
-    return np.array(list(items), dtype=TREE).tobytes()
-
-
-def leaf_tests(*items: tuple[float, int, int, int]) -> bytes:
-    """Return tests in the binary format of the walker."""
-    return np.array(list(items), dtype=TEST).tobytes()
-
-
-LEAF = (np.nan, 0, 0, 1.0)
-ROOT = (0, 0, 0, 0, 0)  # root, depth, first test, tests, first leaf
-TEST_OF_ROOT = (0.0, 0, 2**32 - 2, 2**32 - 1)
-NO_TESTS, LEAVES = leaf_tests(), np.zeros(MAX_LEAVES, dtype=np.float32).tobytes()
+def arrays(**changes: bytes) -> tuple[bytes, ...]:
+    """Return the walker's arrays of a single leaf, which is scored with a test that always holds, with other arrays."""
+    parts = {
+        "nodes": packed(NODE, (np.nan, 0, 0, 1.0)),
+        "trees": packed(TREE, (0, 0)),
+        "small_trees": packed(SMALL_TREE, (0, 0, 1, [1, 0, 0, 0, 0, 0, 0, 0])),
+        "tests": packed(TEST, (0, -127, -1)),
+        "leaves": np.ones(MAX_LEAVES, dtype=np.float32).tobytes(),
+        "columns": packed(COLUMN, (0, 0, 1)),
+        "thresholds": packed(np.float32, 0.0),
+    }
+    return tuple((parts | changes).values())
 
 
 @pytest.mark.parametrize(
-    ("node_bytes", "tree_bytes", "test_bytes", "leaf_bytes", "width"),
+    "changes",
     [
-        (nodes((0.0, 0, 0, 0.0)), roots((0, 1, 0, 0, 0)), NO_TESTS, LEAVES, 1),  # a missing child
-        (nodes((np.nan, 0, 1, 1.0)), roots(ROOT), NO_TESTS, LEAVES, 1),
-        (nodes((0.0, 0, 2**32 - 1, 0.0), LEAF), roots((0, 1, 0, 0, 0)), NO_TESTS, LEAVES, 1),
-        (nodes((np.nan, 2, 0, 1.0)), roots(ROOT), NO_TESTS, LEAVES, 1),  # a missing column
-        (nodes(LEAF), roots(ROOT), leaf_tests((0.0, 2, 2**32 - 2, 2**32 - 1)), LEAVES, 1),
-        (nodes(LEAF), roots((1, 0, 0, 0, 0)), NO_TESTS, LEAVES, 1),  # a missing root
-        (nodes(), roots(ROOT), NO_TESTS, LEAVES, 1),
-        (nodes(LEAF), roots((0, 1, 0, 2, 0)), leaf_tests(TEST_OF_ROOT), LEAVES, 1),  # a missing test
-        (nodes(LEAF), roots((0, 1, 2**32 - 1, 1, 0)), leaf_tests(TEST_OF_ROOT), LEAVES, 1),
-        (nodes(LEAF), roots((0, 1, 0, 1, 1)), leaf_tests(TEST_OF_ROOT), LEAVES, 1),  # missing leaves
-        (nodes(LEAF), roots((0, 1, 0, 1, 0)), leaf_tests(TEST_OF_ROOT), LEAVES[:-4], 1),
-        (nodes(LEAF), roots((0, 1, 0, 1, 0)), leaf_tests((0.0, 0, 0, 2**31 - 1)), LEAVES, 1),  # no leaf remains
-        (nodes(LEAF)[:-1], roots(ROOT), NO_TESTS, LEAVES, 1),
-        (nodes(LEAF), roots(ROOT)[:-1], NO_TESTS, LEAVES, 1),
-        (nodes(LEAF), roots(ROOT), leaf_tests(TEST_OF_ROOT)[:-1], LEAVES, 1),
-        (nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES[:-1], 1),
-        (nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES, 0),
-        (nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES, -1),
-        (nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES, 2**40),
+        {"nodes": packed(NODE, (0.0, 0, 0, 0.0))},  # a missing child
+        {"nodes": packed(NODE, (np.nan, 0, 1, 1.0))},
+        {"nodes": packed(NODE, (0.0, 0, 2**32 - 1, 0.0), (np.nan, 0, 0, 1.0))},
+        {"nodes": packed(NODE, (np.nan, 2, 0, 1.0))},  # a missing column
+        {"nodes": packed(NODE)},
+        {"trees": packed(TREE, (1, 0))},  # a missing root
+        {"trees": packed(TREE, (0, 0), (0, 0))},  # more trees than small trees
+        {"small_trees": packed(SMALL_TREE)},
+        {"small_trees": packed(SMALL_TREE, (0, 0, 1, [2] + 7 * [0]))},  # a missing test
+        {"small_trees": packed(SMALL_TREE, (2**32 - 1, 0, 1, [1] + 7 * [0]))},
+        {"small_trees": packed(SMALL_TREE, (0, 1, 1, [1] + 7 * [0]))},  # missing leaves
+        {"small_trees": packed(SMALL_TREE, (0, 2**32 - 1, 1, [1] + 7 * [0]))},
+        {"small_trees": packed(SMALL_TREE, (0, 0, 9, [1] + 7 * [0]))},  # more groups than a tree can have
+        {"leaves": np.ones(MAX_LEAVES - 1, dtype=np.float32).tobytes()},
+        {"tests": packed(TEST, (1, -127, -1))},  # a missing code
+        {"columns": packed(COLUMN)},
+        {"columns": packed(COLUMN, (2, 0, 1))},  # a missing feature
+        {"columns": packed(COLUMN, (0, 1, 1))},  # a missing threshold
+        {"columns": packed(COLUMN, (0, 0, 2))},
+        {"columns": packed(COLUMN, (0, 2**32 - 1, 1))},
+        {"columns": packed(COLUMN, (0, 0, 0))},
+        {"columns": packed(COLUMN, (0, 0, 2**32 - 1))},
+        *({name: content[:-1]} for name, content in zip(Arrays._fields, arrays(), strict=True)),
     ],
 )
-def test_indices_out_of_range_are_an_error_of_the_walker(
-    node_bytes: bytes, tree_bytes: bytes, test_bytes: bytes, leaf_bytes: bytes, width: int
-) -> None:
-    walker.check(nodes(LEAF), roots((0, 1, 0, 1, 0)), leaf_tests(TEST_OF_ROOT), LEAVES, 1)
+def test_indices_out_of_range_are_an_error_of_the_walker(changes: dict[str, bytes]) -> None:
+    walker.check(arrays(), 1)
     with pytest.raises(ValueError, match="out of range"):
-        walker.check(node_bytes, tree_bytes, test_bytes, leaf_bytes, width)
+        walker.check(arrays(**changes), 1)
+
+
+@pytest.mark.parametrize("width", [0, -1, 2**40])
+def test_a_number_of_columns_out_of_range_is_an_error_of_the_walker(width: int) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        walker.check(arrays(), width)
+
+
+def test_arrays_of_another_number_or_type_are_an_error_of_the_walker() -> None:
+    with pytest.raises(ValueError, match="arrays must be 7 bytes objects"):
+        walker.check(arrays()[:-1], 1)
+    with pytest.raises(TypeError):
+        walker.check((*arrays()[:-1], None), 1)
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc")
-@pytest.mark.parametrize("supports", ["0", "(name)[3] == '2'"], ids=["no vectors", "avx2"])
-def test_processors_with_other_vectors_compute_the_same_bits(tmp_path: Path, supports: str) -> None:
+def test_processors_with_narrow_vectors_compute_the_same_bits(tmp_path: Path) -> None:
     suffix, include = sysconfig.get_config_var("EXT_SUFFIX"), sysconfig.get_path("include")
     built = tmp_path / f"tree_walker{suffix}"
     source = PROJECT / "housing/bundle/tree_walker.c"
-    options = ["-O3", "-shared", "-fPIC", f"-I{include}", f"-D__builtin_cpu_supports(name)=({supports})"]
+    options = ["-O3", "-shared", "-fPIC", f"-I{include}", "-D__builtin_cpu_supports(name)=0"]
     subprocess.run(["gcc", *options, str(source), "-o", str(built)], check=True)
     other = import_file(built)
     for n_leaves in (2, 32, 64, 100):
         graph = fitted_graph(RandomForestRegressor(9, max_leaf_nodes=n_leaves, random_state=0))
         trees = read(graph)
         assert trees is not None
-        for count in (1, 5, 16, 33, 64, 129, 300):
+        for count in (1, 5, 16, 17, 33, 65, 129, 300):
             columns, sums = rows(count, COLUMNS, graph), np.empty(count)
             other.walk(*trees._walker_arguments, columns, sums)  # pylint: disable=protected-access
             np.testing.assert_array_equal(sums.view(np.int64), trees.predict(columns).view(np.int64))
@@ -526,16 +550,16 @@ def import_file(path: Path) -> ModuleType:
 )
 def test_buffers_of_another_size_are_an_error_of_the_walker(columns: NDArray[Any], sums: NDArray[Any], width: int) -> None:
     with pytest.raises(ValueError, match=rf"must be float64 of shape \(rows, {width}\) and \(rows,\)"):
-        walker.walk(nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES, width, 0.0, columns, sums)
+        walker.walk(arrays(), width, 0.0, columns, sums)
 
 
 def test_the_walker_writes_only_into_the_sums() -> None:
     buffer = np.full(40, 7.0)
-    walker.walk(nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES, 2, 0.5, np.zeros((33, 2)), buffer[3:36])
+    walker.walk(arrays(), 2, 0.5, np.zeros((33, 2)), buffer[3:36])
     np.testing.assert_array_equal(buffer, [7.0] * 3 + [1.5] * 33 + [7.0] * 4)
     buffer.flags.writeable = False
     with pytest.raises((ValueError, BufferError, TypeError)):
-        walker.walk(nodes(LEAF), roots(ROOT), NO_TESTS, LEAVES, 2, 0.0, np.zeros((40, 2)), buffer)
+        walker.walk(arrays(), 2, 0.0, np.zeros((40, 2)), buffer)
 
 
 @pytest.mark.parametrize("count", [1, 40])
