@@ -106,7 +106,7 @@ class Puller:
             If the version cannot be downloaded or stored.
         """
         settings = self._settings
-        version = _version_at_alias(settings, settings.alias)
+        version = version_at_alias(settings, settings.alias)
         if version is None:
             self._clear_failure()
             return f"Waiting: {settings.model} has no version at alias {settings.alias} in {hide_password(settings.tracking_uri)}"
@@ -116,7 +116,7 @@ class Puller:
         message = ""
         if releases.current_release(settings.release_dir) != settings.release_dir / name:
             try:
-                _publish(settings, version, name, self._name)
+                publish_version(settings, version, name, self._name)
             except Exception as error:
                 self._record_failure(name, is_final=isinstance(error, BundleError))
                 raise
@@ -154,7 +154,7 @@ class CanaryPuller:
     def follow(self, current: ModelVersion) -> None:
         """Publish the canary beside the current version, or remove one that is over. Raises StoreError."""
         settings, folder = self._settings, self._settings.release_dir
-        version = _version_at_alias(settings, canary_alias(settings.alias))
+        version = version_at_alias(settings, canary_alias(settings.alias))
         tag = None if version is None else version.tags.get(canary_tag(settings.alias))
         canary = None if version is None else Canary.parse(str(version.version), str(current.version), tag)
         published = releases.canary_release(folder)
@@ -168,7 +168,7 @@ class CanaryPuller:
         if canary == self._failed or published == (folder / name, canary.share):
             return
         try:
-            _publish(settings, version, name, self._name, canary.share)
+            publish_version(settings, version, name, self._name, canary.share)
         except Exception as error:  # pylint: disable=broad-exception-caught  # no bundle may end this process
             self._failed = canary if isinstance(error, BundleError) else None
             self._messages.show(f"Canary version {canary.version} rejected: {type(error).__name__}: {error}")
@@ -225,7 +225,7 @@ class Pullers:
                 log.info("Removed %s", name)
 
 
-def _publish(settings: Settings, version: ModelVersion, name: str, served_name: str, share: float = 0.0) -> None:
+def publish_version(settings: Settings, version: ModelVersion, name: str, served_name: str, share: float = 0.0) -> None:
     """Download, verify and publish a version, as a canary if it has a share of the requests.
 
     Raises BundleError if it is invalid, and the store's own errors.
@@ -259,7 +259,8 @@ def remove_damaged(folder: Path) -> None:
         shutil.rmtree(current, ignore_errors=True)
 
 
-def _version_at_alias(settings: Settings, alias: str) -> ModelVersion | None:
+def version_at_alias(settings: Settings, alias: str) -> ModelVersion | None:
+    """Return the version at an alias of the model, or None if there is none. Raises StoreError if the store is unavailable."""
     file = store_file(settings.tracking_uri)
     if file is not None and not file.exists():
         return None
