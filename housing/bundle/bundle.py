@@ -10,7 +10,7 @@
     reference.json               histograms of the training rows and of the predictions
     card.json                    the model card: run, data, metrics, libraries
     golden.json                  rows with the predictions that this bundle must reproduce
-    background.npz               representative training rows, the baseline of explanations
+    background.npz               representative training rows, the baseline of explanations, and a random sample of them
     text.npz                     what each text becomes, if a feature is a text
     SHA256SUMS                   checksums of all other files, as sha256sum prints them
 
@@ -84,6 +84,9 @@ class Bundle:
         Representative training rows, shape (rows, features + components).
     interval
         Conformal intervals, or None if the run fitted none.
+    sample
+        A random sample of the training rows, shape (rows, features + components), or None if the run stored none. Monitoring
+        compares the rows of requests with it.
     """
 
     ensemble: Ensemble
@@ -92,6 +95,7 @@ class Bundle:
     golden: dict[str, Any]
     background: Matrix
     interval: Interval | None = None
+    sample: Matrix | None = None
 
     @property
     def schema(self) -> Schema:
@@ -212,7 +216,8 @@ class Bundle:
         for name, content in shared.items():
             write_json(folder / name, content)
         write_arrays(folder / ENSEMBLE_ARRAYS, {} if self.ensemble.applicability is None else self.ensemble.applicability.arrays)
-        write_arrays(folder / BACKGROUND_ARRAYS, {"rows": self.background})
+        sample = {} if self.sample is None else {"sample": self.sample}
+        write_arrays(folder / BACKGROUND_ARRAYS, {"rows": self.background, **sample})
         if self.schema.texts:
             write_arrays(folder / TEXT_ARRAYS, _projection_arrays(self.schema))
         for directory, features in make_numbered_dirs(folder / "features", self.ensemble.features):
@@ -267,9 +272,9 @@ class Bundle:
         members = list_numbered_dirs(folder / "members")
         models: list[Estimator] = [_read_model(folder, directory / MEMBER_MODEL, model_type) for directory in members]
         ensemble = restore_ensemble(schema, features, models, shared["ensemble.json"], read_arrays(folder / ENSEMBLE_ARRAYS))
-        background = _read_background(schema, folder / BACKGROUND_ARRAYS)
+        background, sample = _read_background(schema, folder / BACKGROUND_ARRAYS)
         interval = _read_interval(folder, model_type, is_relative=ensemble.transform is not None)
-        return cls(ensemble, shared["reference.json"], shared["card.json"], shared["golden.json"], background, interval)
+        return cls(ensemble, shared["reference.json"], shared["card.json"], shared["golden.json"], background, interval, sample)
 
     def verify_golden(self) -> None:
         """Predict the golden rows. Raises BundleError if a prediction differs from the stored one."""
@@ -355,12 +360,18 @@ def _read_projections(schema: Schema, path: Path) -> Schema:
     return replace(schema, projections=projections)
 
 
-def _read_background(schema: Schema, path: Path) -> Matrix:
-    """Return the background rows, shape (rows, features). Raises BundleError if they violate the schema."""
-    rows, owners = read_arrays(path).get("rows"), schema.texts.owners
-    if rows is None or rows.dtype != np.float64 or rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != len(owners):
-        actual = "no array of that name" if rows is None else f"{rows.dtype}, shape {rows.shape}"
-        raise BundleError(f"{path.name}: rows must be float64, shape (at least 1, {len(owners)}) (got {actual}).")
+def _read_background(schema: Schema, path: Path) -> tuple[Matrix, Matrix | None]:
+    """Return the background rows, shape (rows, features), and the sample of training rows if there is one.
+
+    Raises BundleError if the background rows violate the schema, or if the sample has another shape.
+    """
+    arrays, owners = read_arrays(path), schema.texts.owners
+    rows, sample = arrays.get("rows"), arrays.get("sample")
+    for name, array in {"rows": rows, **({} if sample is None else {"sample": sample})}.items():
+        if array is None or array.dtype != np.float64 or array.ndim != 2 or len(array) == 0 or array.shape[1] != len(owners):
+            actual = "no array of that name" if array is None else f"{array.dtype}, shape {array.shape}"
+            raise BundleError(f"{path.name}: {name} must be float64, shape (at least 1, {len(owners)}) (got {actual}).")
+    assert rows is not None
     others = [column for column in schema.features if not column.is_free_text]
     is_text = np.isin(owners, list(schema.texts.names))
     for row, record in enumerate(schema.decode(rows)):
@@ -369,7 +380,7 @@ def _read_background(schema: Schema, path: Path) -> Matrix:
             raise BundleError(f"{path.name}: row {row} violates the schema (got {record}).")
     for index in schema.texts.names:
         _validate_text_numbers(schema.features[index], rows[:, owners == index], path.name)
-    return rows
+    return rows, sample
 
 
 def _validate_text_numbers(column: Column, numbers: Matrix, file: str) -> None:
@@ -381,7 +392,7 @@ def _validate_text_numbers(column: Column, numbers: Matrix, file: str) -> None:
 
 
 def _validate_reference(schema: Schema, reference: Mapping[str, Any]) -> None:
-    """Raise BundleError if a histogram is invalid, and KeyError if a column has none."""
+    """Raise BundleError if a histogram or a contribution is invalid, and KeyError if a column has no histogram."""
     histograms = {column.name: reference["columns"][column.name] for column in schema.features}
     for name, histogram in {**histograms, "the prediction": reference["prediction"]}.items():
         missing = {"edges", "shares", "missing", "lowest", "highest"} - histogram.keys()
@@ -394,3 +405,6 @@ def _validate_reference(schema: Schema, reference: Mapping[str, Any]) -> None:
             raise BundleError(
                 f"reference.json: the histogram of {name} must hold finite numbers; only lowest and highest may both be null."
             )
+    contributions = reference.get("contributions", {})
+    if contributions and (contributions.keys() != reference["columns"].keys() or not all(map(is_number, contributions.values()))):
+        raise BundleError("reference.json: contributions must have a finite number for each column.")

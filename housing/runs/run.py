@@ -69,6 +69,7 @@ ALLOWED = {
     "parity_tolerance": POSITIVE,
     "n_golden_rows": integer(1),
     "n_background_rows": integer(1),
+    "n_sample_rows": integer(0),
 }
 
 

@@ -16,6 +16,7 @@ from housing.data.split import Split
 from housing.data.table import Table
 from housing.streaming.settings import MEMORY
 from housing.tracking import tags
+from housing.training.build import N_SAMPLE_ROWS
 
 # Config keys that do not change the model: paths, tracking, threads, and what is stored or shown.
 EXCLUDED_FROM_KEY = (
@@ -44,6 +45,7 @@ CODE_PATHS = (
     "scoring",
     "fitting",
     "training",
+    "explanation",  # contributions in the bundle
     "core/config.py",
     "data/split.py",
     "data/table.py",
@@ -61,6 +63,8 @@ def run_key(resolved: Mapping[str, Any], table: Table, parts: Split) -> str:
         del config["engine"]  # runs of a config without engines have the same key
     elif "engine" in config:
         config["engine"] = {name: value for name, value in config["engine"].items() if name not in CONNECTION_KEYS}
+    if config.get("n_sample_rows") == N_SAMPLE_ROWS:
+        del config["n_sample_rows"]  # runs of a config without this option have the same key
     config["data"] = {name: value for name, value in config["data"].items() if name not in ("path", "slice_columns", "card")}
     key_parts = {
         "config": config,

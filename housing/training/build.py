@@ -30,8 +30,11 @@ from housing.scoring.holdout import HoldoutPredictions
 from housing.scoring.metrics import measure_cost, round_metrics
 from housing.scoring.ranking_metric import RankingMetric
 from housing.training.background import select_background
+from housing.training.contributions import MAX_ROWS, mean_contributions
 from housing.training.cross_validation import CrossValidationSettings, cross_validate
 from housing.training.distillation import Distillation, compare_with_teacher
+
+N_SAMPLE_ROWS = 1000
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,8 @@ class BuildSettings:
 
     Attributes
     ----------
+    n_sample_rows
+        Size of the random sample of training rows in the bundle; 0 stores none.
     names
         Names of the model, the features and the table, for the model card.
     metric
@@ -61,6 +66,7 @@ class BuildSettings:
     seed: int = 0
     parity_tolerance: float = 1e-4
     n_background_rows: int = 16
+    n_sample_rows: int = N_SAMPLE_ROWS
     n_golden_rows: int = 16
     tags: Mapping[str, Any] = field(default_factory=dict)
 
@@ -77,6 +83,7 @@ class BuildSettings:
             seed=cfg.seed,
             parity_tolerance=cfg.parity_tolerance,
             n_background_rows=cfg.n_background_rows,
+            n_sample_rows=cfg.get("n_sample_rows", N_SAMPLE_ROWS),
             n_golden_rows=cfg.n_golden_rows,
             tags=dict(cfg.tags),
         )
@@ -134,10 +141,18 @@ def build(
 
 
 def _describe_rows(settings: BuildSettings, bundle: Bundle, matrix: Matrix, predicted: Vector) -> None:
-    """Add to a bundle the distribution of its rows and of held-out predictions, and representative rows."""
+    """Add to a bundle the distribution of its rows and of held-out predictions, representative rows, and contributions."""
     # A model predicts its own training rows too well: compared with those, the predictions of new rows would seem to drift.
     bundle.reference = histogram_reference(bundle.schema, matrix, predicted)
     bundle.background = matrix[select_background(bundle.schema, matrix, settings.n_background_rows, settings.seed)]
+    rows = matrix[_draw_rows(len(matrix), max(settings.n_sample_rows, MAX_ROWS), settings.seed)]
+    bundle.sample = rows[: settings.n_sample_rows] if settings.n_sample_rows else None
+    bundle.reference["contributions"] = mean_contributions(bundle, rows[:MAX_ROWS])
+
+
+def _draw_rows(size: int, count: int, seed: int) -> Rows:
+    """Return up to `count` random indices, in random order."""
+    return np.random.default_rng(seed).permutation(size)[:count]
 
 
 def _select_golden_rows(settings: BuildSettings, bundle: Bundle, candidates: Table) -> None:

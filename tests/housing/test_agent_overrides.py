@@ -8,7 +8,7 @@ from housing.core.config import CONF
 from housing.core.errors import ConfigError
 
 REFUSED_OPTIONS = {"experiment_name", "export", "mlflow", "paths", "parity_tolerance", "n_golden_rows", "n_background_rows"}
-REFUSED_OPTIONS |= {"sweep", "tags", "trial"}
+REFUSED_OPTIONS |= {"n_sample_rows", "sweep", "tags", "trial"}
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,16 @@ def test_background_rows_survive_writing(bundle: Bundle, folder: Path) -> None:
     np.testing.assert_array_equal(Bundle.read(folder).background, bundle.background)
 
 
+def test_the_sample_survives_writing_and_may_be_absent(bundle: Bundle, tmp_path: Path) -> None:
+    sample = bundle.background[[3, 1, 2]]
+    for name, rows in (("with", sample), ("without", None)):
+        dataclasses.replace(bundle, sample=rows).write(tmp_path / name)
+    restored = Bundle.read(tmp_path / "with").sample
+    assert restored is not None
+    np.testing.assert_array_equal(restored, sample)
+    assert Bundle.read(tmp_path / "without").sample is None
+
+
 def test_intervals_survive_writing_and_a_bundle_without_them_has_no_interval_files(
     bundle: Bundle, rentals: Table, tmp_path: Path
 ) -> None:
@@ -239,6 +249,14 @@ def edit_json(name: str, change: Callable[[dict[str, Any]], object]) -> Callable
         (
             edit_json("reference.json", lambda reference: reference["prediction"].pop("lowest")),
             "the histogram of the prediction lacks lowest",
+        ),
+        (
+            edit_json("reference.json", lambda reference: reference["contributions"].pop("rooms")),
+            "contributions must have a finite number for each column",
+        ),
+        (
+            lambda folder: np.savez(folder / "background.npz", rows=np.ones((1, 5)), sample=np.ones((3, 4))),
+            "background.npz: sample must be float64.*got float64, shape .3, 4",
         ),
         (
             edit_json("reference.json", lambda reference: reference["columns"]["rooms"]["shares"].pop()),

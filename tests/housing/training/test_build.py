@@ -93,6 +93,31 @@ def test_the_background_comes_from_the_rows_of_the_fit(rentals: Table) -> None:
     assert all(row.tobytes() in fit_rows for row in bundle.background)
 
 
+def test_the_bundle_has_a_random_sample_of_the_rows_of_the_fit_unless_that_is_switched_off(rentals: Table) -> None:
+    plain = ("data=rentals", "features=none", "model=linear", "refit=false", "interval=none")
+    for count, expected in ((50, 50), (10**6, None), (0, 0)):
+        cfg = config("train", *plain, f"n_sample_rows={count}")
+        parts = split(rentals, cfg.split)
+        sample = build(BuildSettings.from_config(cfg), rentals, parts, run_id="none")[0].sample
+        fit_rows = sorted(row.tobytes() for row in rentals.matrix[parts.train])
+        drawn = [] if sample is None else [row.tobytes() for row in sample]
+        assert len(drawn) == (len(fit_rows) if expected is None else expected)
+        assert set(drawn) <= set(fit_rows)
+        assert expected is not None or sorted(drawn) == fit_rows
+
+
+def test_contributions_are_largest_for_the_column_that_decides_and_0_for_an_ignored_one(rentals: Table) -> None:
+    area = [column.name for column in rentals.schema.features].index("area")
+    target = dataclasses.replace(rentals, target=10.0 + 5.0 * rentals.matrix[:, area])
+    cfg = config("train", "data=rentals", "features=none", "model=linear", "interval=none", "evaluation=holdout")
+    bundle = build(BuildSettings.from_config(cfg), target, split(target, cfg.split), run_id="none")[0]
+    contributions = bundle.reference["contributions"]
+    assert list(contributions) == [column.name for column in rentals.schema.features]
+    expected = 5.0 * np.abs(rentals.matrix[:, area] - rentals.matrix[:, area].mean()).mean()
+    assert contributions["area"] == pytest.approx(expected, rel=0.4)  # of some random rows and background rows
+    assert max(value for name, value in contributions.items() if name != "area") < 0.01 * contributions["area"]
+
+
 @pytest.mark.parametrize("name", ["geo", "full"])
 def test_a_bundle_with_fitted_features_predicts_the_same_after_reading(towns: Table, tmp_path: Path, name: str) -> None:
     overrides = ("data=towns", f"features={name}", *SMALL[name], "model.estimator.n_estimators=15")
