@@ -30,12 +30,14 @@ LATENCY_BUCKETS = (
     'sum by (le) (rate(housing_request_seconds_bucket{route=~"(/models/.*)?/(predict|invocations)|/v2/.*/infer",'
     ' instance=~"$instance"}[$__rate_interval]))'
 )
+FINISHED, FAILED, RMSE = 'status="FINISHED"', 'status="FAILED"', 'metric="rmse"'  # selectors
 LIVE_RMSE_RATIO = "version:housing_live_rmse:ratio_to_promoted"
 
 
 def all_dashboards() -> dict[str, dashboard.Dashboard]:
     """Return all dashboards by the name of their file."""
-    return {"service": _service(), "model": _model(), "drift": _drift()}
+    boards = {"service": _service(), "model": _model(), "drift": _drift()}
+    return boards | {"training": _training(), "candidate": _candidate()}
 
 
 def _service() -> dashboard.Dashboard:
@@ -291,6 +293,147 @@ def _columns(board: dashboard.Dashboard) -> dashboard.Dashboard:
         .with_panel(timeseries_panel(out_of_range, {"{{column}}, version {{version}}": ratio}))
         .with_panel(distribution_panel(bins, now, training).repeat("column").repeat_direction("h"))
     )
+
+
+def _training() -> dashboard.Dashboard:
+    board = _dashboard(
+        "Training", "Runs, durations, failures and the age of what is trained, as housing.export_metrics wrote it."
+    )
+    return _table_and_aliases(_runs(_training_now(board))).with_variable(_label_variable("table", "housing_training_runs"))
+
+
+def _training_now(board: dashboard.Dashboard) -> dashboard.Dashboard:
+    last = PanelSpec("Age of the last run", "s", "Time since the last finished run.", 4, None, 4)
+    retrained = PanelSpec("Age of the last retraining", "s", "Time since housing.retrain last finished.", 4, None, 4)
+    pending = PanelSpec(
+        "Untrained table",
+        "s",
+        "Time since the table changed, while no run has finished on it. 0: its present version is trained.",
+        4,
+        ALERTS["HousingRetrainingOverdue"],
+        4,
+    )
+    best = PanelSpec(
+        "Best RMSE", "short", "Lowest validation RMSE on the rows of the newest run, in the target's unit.", 4, None, 4
+    )
+    failed = PanelSpec("Failed runs", "short", "Runs in MLflow that failed.", 4, None, 4)
+    exported = PanelSpec("Age of these numbers", "s", "Time since housing.export_metrics wrote them.", 4, None, 4)
+    return (
+        board.with_row(dashboard.Row("Now"))
+        .with_panel(stat_panel(last, f"time() - max({_of_table('housing_training_last_run_timestamp_seconds', FINISHED)})"))
+        .with_panel(stat_panel(retrained, f"time() - max({_of_table('housing_retraining_timestamp_seconds')})"))
+        .with_panel(stat_panel(pending, f"max({_of_table('table:housing_table:pending_seconds')})"))
+        .with_panel(stat_panel(best, f"min({_of_table('housing_training_best_score', RMSE)})"))
+        .with_panel(stat_panel(failed, f"sum({_of_table('housing_training_runs', FAILED)})"))
+        .with_panel(stat_panel(exported, f"time() - max({_of_table('housing_metrics_exported_timestamp_seconds')})"))
+    )
+
+
+def _runs(board: dashboard.Dashboard) -> dashboard.Dashboard:
+    runs = PanelSpec("Runs by status", "short", "Runs in MLflow. housing.clean removes old ones.", 8)
+    failures = PanelSpec("New failures", "short", "Failed runs that were added within one day.", 8)
+    seconds = PanelSpec("Duration of runs", "s", "Median, 90th percentile and maximum of the newest finished runs.", 8)
+    score = PanelSpec("Best score", "short", "Best validation score on the rows of the newest run.", 12)
+    memory = PanelSpec("Peak memory", "bytes", "Largest memory of a process in the newest finished runs.", 12)
+    new_failures = f"clamp_min(delta({_of_table('housing_training_runs', FAILED)}[24h]), 0)"
+    return (
+        board.with_row(dashboard.Row("Runs"))
+        .with_panel(timeseries_panel(runs, {"{{table}} {{status}}": _of_table("housing_training_runs")}, stacked=True))
+        .with_panel(timeseries_panel(failures, {"{{table}}": new_failures}))
+        .with_panel(timeseries_panel(seconds, {"{{table}} {{quantile}}": _of_table("housing_training_run_seconds")}))
+        .with_panel(timeseries_panel(score, {"{{table}} {{metric}}": _of_table("housing_training_best_score")}))
+        .with_panel(timeseries_panel(memory, {"{{table}}": _of_table("housing_training_peak_memory_bytes")}))
+    )
+
+
+def _table_and_aliases(board: dashboard.Dashboard) -> dashboard.Dashboard:
+    rows = PanelSpec("Rows of the table", "short", "Rows with a target.", 8)
+    versions = PanelSpec("Version at each alias", "short", "A step is a promotion or a rollback.", 8)
+    ages = PanelSpec("Age of the version at each alias", "s", "Time since its training, and since the alias moved to it.", 8)
+    trained, moved = (f"time() - {_of_table(f'housing_alias_{event}_timestamp_seconds')}" for event in ("trained", "moved"))
+    return (
+        board.with_row(dashboard.Row("Table and aliases"))
+        .with_panel(timeseries_panel(rows, {"{{table}}": _of_table("housing_table_rows")}))
+        .with_panel(timeseries_panel(versions, {"{{table}} {{alias}}": _of_table("housing_alias_version")}))
+        .with_panel(timeseries_panel(ages, {"{{table}} {{alias}} trained": trained, "{{table}} {{alias}} moved": moved}))
+    )
+
+
+def _of_table(metric: str, selector: str = "") -> str:
+    selectors = ", ".join(['table=~"$table"', *([selector] if selector else [])])
+    return f"{metric}{{{selectors}}}"
+
+
+def _candidate() -> dashboard.Dashboard:
+    board = _dashboard(
+        "Candidate", "A candidate beside the served version: the shadow of serve.shadow, and the share of a canary."
+    )
+    return _candidate_quality(_shadow(board))
+
+
+def _shadow(board: dashboard.Dashboard) -> dashboard.Dashboard:
+    rows = PanelSpec("Rows of the shadow", "short", "Logged rows that the candidate predicted within one day.", 6, None, 4)
+    refused = PanelSpec(
+        "Refused rows", "percentunit", "Share of logged rows that the candidate's schema refuses, one day.", 6, None, 4
+    )
+    behind = PanelSpec("Unread log", "bytes", "How far the shadow is behind the prediction log.", 6, None, 4)
+    rejected = PanelSpec("Candidate rejected", "short", "1 if the version at the shadow's alias fails verification.", 6, None, 4)
+    n_rows, n_refused = (f"sum(increase(housing_shadow_{name}_total[24h]))" for name in ("rows", "refused_rows"))
+    return (
+        board.with_row(dashboard.Row("Shadow"))
+        .with_panel(stat_panel(rows, n_rows))
+        .with_panel(stat_panel(refused, f"{n_refused} / ({n_rows} + {n_refused} > 0)"))
+        .with_panel(stat_panel(behind, "max(housing_shadow_unread_bytes)"))
+        .with_panel(stat_panel(rejected, "max(housing_shadow_version_rejected)"))
+    )
+
+
+def _candidate_quality(board: dashboard.Dashboard) -> dashboard.Dashboard:
+    difference = PanelSpec("Difference from the answers", "short", "Over one hour, in the target's unit.", 12)
+    error = PanelSpec(
+        "RMSE on the same true values", "short", "Over one day, in the target's unit. It says nothing of chance.", 12
+    )
+    seconds = PanelSpec("Processor time of a row", "s", "The candidate's validation and prediction, over one hour.", 8)
+    labels = PanelSpec("True values", "short", "True values of rows that the candidate accepts, over one day.", 8)
+    share = PanelSpec("Share of each version", "percentunit", "Share of the answered rows: a canary answers some of them.", 8)
+    n_rows, n_labels = _shadow_increase("rows", "1h"), _shadow_increase("labels", "24h")
+    by_version = "sum by (version) (rate(housing_rows_total[$__rate_interval]))"
+    return (
+        board.with_row(dashboard.Row("Candidate and answers"))
+        .with_panel(
+            timeseries_panel(
+                difference,
+                {
+                    "mean absolute, {{version}}": f"{_shadow_increase('absolute_difference', '1h')} / ({n_rows} > 0)",
+                    "root mean square, {{version}}": f"sqrt({_shadow_increase('squared_difference', '1h')} / ({n_rows} > 0))",
+                },
+            )
+        )
+        .with_panel(
+            timeseries_panel(
+                error,
+                {
+                    "candidate {{version}}": f"sqrt({_shadow_increase('squared_error', '24h')} / ({n_labels} > 0))",
+                    "answers beside {{version}}": f"sqrt({_shadow_increase('answer_squared_error', '24h')} / ({n_labels} > 0))",
+                },
+            )
+        )
+        .with_panel(
+            timeseries_panel(seconds, {"version {{version}}": f"{_shadow_increase('cpu_seconds', '1h')} / ({n_rows} > 0)"})
+        )
+        .with_panel(timeseries_panel(labels, {"version {{version}}": n_labels}))
+        .with_panel(
+            timeseries_panel(
+                share,
+                {"version {{version}}": f"{by_version} / scalar(sum(rate(housing_rows_total[$__rate_interval])) > 0)"},
+                stacked=True,
+            )
+        )
+    )
+
+
+def _shadow_increase(name: str, window: str) -> str:
+    return f"sum by (version) (increase(housing_shadow_{name}_total[{window}]))"
 
 
 def _dashboard(title: str, description: str) -> dashboard.Dashboard:

@@ -17,7 +17,7 @@ def main() -> None:
     if name in help_text.FLAGS:
         show("Usage: housing COMMAND [ARGUMENTS]      housing COMMAND --help describes one command\n")
         for command in names:
-            show(f"  {command:<10} {help_text.purpose(command)}")
+            show(f"  {command:<14} {help_text.purpose(command)}")
         return
     if name not in names:
         nearest = difflib.get_close_matches(name, names, n=1)

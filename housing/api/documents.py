@@ -13,6 +13,7 @@ from housing.ingestion.ingestion import IngestedRows
 from housing.operations.cleaning import Cleaned
 from housing.operations.health_checks import HealthReport
 from housing.operations.retraining_summary import RetrainingSummary
+from housing.operations.training_metrics import ExportedMetrics
 from housing.promotion.decision import Decision
 from housing.promotion.history import History
 from housing.reports.card import WrittenCard
@@ -46,6 +47,7 @@ RESULTS: dict[str, type] = {
     "clean": Cleaned,
     "describe": DescribedFile,
     "doctor": HealthReport,
+    "export_metrics": ExportedMetrics,
     "fetch": FetchedTable,
     "history": History,
     "ingest": IngestedRows,

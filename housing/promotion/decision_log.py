@@ -207,6 +207,12 @@ def _completed_moves(newest_first: Sequence[DecisionRecord], current: str) -> li
     return [move for move, after in zip(moves, next_versions, strict=True) if move.finished or move.version == after]
 
 
+def find_last_move(newest_first: Sequence[DecisionRecord], current: str) -> DecisionRecord | None:
+    """Return the decision that moved an alias to its current version, or None if it was moved by hand."""
+    moves = _completed_moves(newest_first, current)
+    return moves[-1] if moves and moves[-1].version == current else None
+
+
 def find_rollback(newest_first: Sequence[DecisionRecord], version: str, current: str) -> DecisionRecord | None:
     """Return the rollback that removed a version from an alias, or that took it back as a canary.
 

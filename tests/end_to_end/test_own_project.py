@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from housing.core.environment import PROJECT
+from tests.support.wheel_sources import copy_sources
 
 pytestmark = pytest.mark.long
 
-SOURCES = ("conf", "housing", "hydra_plugins", "server", "setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 MODULE = """
 import numpy as np
 from housing.data.split import random_split
@@ -85,13 +85,7 @@ worst_error:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment with the wheel, which sees the libraries of this environment, but not the clone."""
     folder = tmp_path_factory.mktemp("wheel")
-    (folder / "source").mkdir()
-    for source in (PROJECT / name for name in SOURCES):
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("*.so", "__pycache__")
-            shutil.copytree(source, folder / "source" / source.name, ignore=ignored)
-        else:
-            shutil.copy(source, folder / "source")
+    copy_sources(folder / "source")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(folder / "source")]
     subprocess.run(build, check=True)
@@ -121,7 +115,7 @@ def run(environment: Path, tmp_path: Path) -> Callable[..., str]:
 def test_from_an_empty_folder_to_predictions(run: Callable[..., str], environment: Path, tmp_path: Path) -> None:
     compiled = "import housing, housing.bundle.tree_walker, housing.features.spatial_kernels; print(housing.__file__)"
     assert run(".", "python", "-c", compiled).startswith(str(environment.parent))
-    assert "train      Fit one model" in run(".", "housing")
+    assert "train          Fit one model" in run(".", "housing")
 
     run(".", "housing", "new", "flats")
     project = tmp_path / "flats"

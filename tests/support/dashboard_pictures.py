@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from math import ceil
@@ -22,6 +22,7 @@ from housing.core.environment import PROJECT
 from housing.core.files import atomic_write
 from housing.plots.svg import ACCENT, MUTED, PRIMARY, SERIES_COLORS, TEXT, project_style
 
+OF_SERVER = tuple(DASHBOARD_DIR / f"{name}.json" for name in ("service", "model", "drift"))  # what a server alone fills
 INTERVAL, WINDOW = "1m", "1h"  # the values of $__rate_interval and $window
 MAX_SPAN_SECONDS, N_STEPS = 6 * 3600, 120
 GOOD = "#5c8a5a"
@@ -87,16 +88,16 @@ def main() -> None:
     """Draw all dashboards into docs/images/."""
     match sys.argv[1:]:
         case [url]:
-            draw(Prometheus(url.rstrip("/")), PROJECT / "docs" / "images")
+            draw(Prometheus(url.rstrip("/")), PROJECT / "docs" / "images", DASHBOARD_DIR.glob("*.json"))
         case _:
             sys.exit("error: the address of Prometheus is missing: scripts/dashboards draw http://127.0.0.1:9090")
 
 
-def draw(prometheus: Prometheus, folder: Path) -> None:
-    """Draw the last hours of all dashboards as `dashboard-<name>.png`, or less if Prometheus has less."""
+def draw(prometheus: Prometheus, folder: Path, dashboards: Iterable[Path]) -> None:
+    """Draw the last hours of dashboards as `dashboard-<name>.png`, or less if Prometheus has less."""
     end = time.time()
     start = max(end - MAX_SPAN_SECONDS, int(prometheus.get("status/tsdb")["headStats"]["minTime"]) / 1000)
-    for path in sorted(DASHBOARD_DIR.glob("*.json")):
+    for path in sorted(dashboards):
         with project_style():
             _save(_draw_dashboard(list(_query_panels(prometheus, path, start, end))), folder / f"dashboard-{path.stem}.png")
 

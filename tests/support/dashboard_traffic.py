@@ -12,7 +12,7 @@ import pandas as pd
 from housing.core.environment import PROJECT
 from tests.support import prometheus
 from tests.support.commands import command
-from tests.support.dashboard_pictures import draw
+from tests.support.dashboard_pictures import OF_SERVER, draw
 from tests.support.monitored_server import Caller, MonitoredServer, monitored
 
 DURATION_SECONDS, DRIFT_START = 360, 0.67  # the second version takes over at half time, the drift starts later
@@ -37,7 +37,7 @@ def main() -> None:
         os.environ["HOUSING_HOME"] = str(home)
         with monitored(home, directory, "california") as server:
             send_traffic(server, home)
-            draw(server.prometheus, PROJECT / "docs" / "images")
+            draw(server.prometheus, PROJECT / "docs" / "images", OF_SERVER)
 
 
 def run(home: Path, name: str, *arguments: str) -> None:

@@ -94,10 +94,13 @@ def alertmanager(folder: Path, webhook_url: str) -> Iterator[str]:
 
 
 @contextmanager
-def prometheus(folder: Path, server: str, alertmanager_: str) -> Iterator[Prometheus]:
-    """Run Prometheus with the folder's config. `server` and `alertmanager_` are hosts with ports."""
-    for name, address in (("housing", server), ("alertmanager", alertmanager_)):
-        (folder / "targets" / f"{name}.yml").write_text(f'- targets: ["{address}"]\n', encoding="utf-8")
+def prometheus(
+    folder: Path, server: str, alertmanager_: str, *more_servers: str, node: str | None = None
+) -> Iterator[Prometheus]:
+    """Run Prometheus with the folder's config. Servers, Alertmanager and node exporter are hosts with ports."""
+    targets = {"housing": [server, *more_servers], "alertmanager": [alertmanager_], "node": [node] if node else []}
+    for name, addresses in targets.items():
+        (folder / "targets" / f"{name}.yml").write_text(json.dumps([{"targets": addresses}]), encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"
     arguments = [
         f"--config.file={folder}/prometheus.yml",

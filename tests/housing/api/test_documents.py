@@ -59,6 +59,7 @@ def run_id(own_home: Path) -> str:
         ("clean", RENTALS, "is_dry_run", True),
         ("describe", ("file={home}/rows.csv", "target=rent", "--config-dir={home}/my"), "rows", 20),
         ("doctor", (*RENTALS, "serve.url=http://127.0.0.1:1"), "failed", ["server"]),
+        ("export_metrics", RENTALS, "is_pending", False),
         ("fetch", ("data=synthetic", "data.rows=50"), "rows", 50),
         ("history", RENTALS, "decisions", None),
         ("predict", (*RENTALS, "file={home}/rows.csv", "out={home}/out.csv"), "rows", 20),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from grafana.generate import DASHBOARD_DIR
 from housing.bundle.bundle import Bundle
 from housing.core.environment import PROJECT
 from housing.server_files.rotating_file import PREDICTIONS, list_files
@@ -103,6 +105,8 @@ def test_rows_and_true_values_are_counted_once_through_kills_and_moves_of_the_al
         assert scraped(server)["housing_shadow_unread_bytes"] == 0
         assert scraped(server)["housing_shadow_versions_published_total"] == 2
         assert scraped(server)["housing_versions_published_total"] == 1  # the served version
+        named = re.findall(r"housing_shadow_\w+", (DASHBOARD_DIR / "candidate.json").read_text(encoding="utf-8"))
+        assert named and set(named) <= {name.partition("{")[0] for name in scraped(server)}
         assert os.getpriority(os.PRIO_PROCESS, shadow_pid(server)) == 19
     state = json.loads((log_dir(home) / STATE_FILE).read_text(encoding="utf-8"))
     assert state["totals"]["2"]["rows"] == 6
