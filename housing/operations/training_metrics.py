@@ -16,11 +16,11 @@ from housing.core.files import atomic_write
 from housing.data import table as tables
 from housing.operations.retraining import RETRAIN_TAGS, RETRAINED_TAG
 from housing.promotion import decision_log
+from housing.scoring.metrics import HIGHER_IS_BETTER, SCORES
 from housing.tracking import store as tracking
 from housing.tracking import tags
 from housing.tracking.runs import SYSTEM, RunRecord
 from housing.tracking.store import Store
-from housing.training.metrics import HIGHER_IS_BETTER, SCORES
 
 MAX_RUNS = 50_000  # of one request to MLflow
 STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING")
