@@ -4,12 +4,14 @@ To test a new alert, add its recipe to RECIPES: what a target must show so that 
 """
 
 import json
+import math
 import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,10 @@ class Scene:
         sent = [notification for post in self.receiver.posts for notification in post["alerts"]]
         return [item for item in sent if item["status"] == "firing" and item["labels"]["alertname"] == alert]
 
+    def is_received(self, alert: str) -> bool:
+        """Return whether the receiver was told that an alert fires."""
+        return bool(self.notifications(alert))
+
 
 @pytest.fixture(scope="module")
 def exported(served_home: Path) -> str:
@@ -147,20 +153,20 @@ def test_each_alert_has_a_recipe() -> None:
 def test_every_panel_about_training_and_candidates_has_data(scene: Scene, name: str) -> None:
     for panel in read_panels(generate.DASHBOARD_DIR / f"{name}.json"):
         for _, expr in panel_queries(panel, "5m"):
-            wait_for(lambda query=expr: has_data(scene.prometheus, query), f"{panel['title']}: {expr}")
+            wait_for(partial(has_data, scene.prometheus, expr), f"{panel['title']}: {expr}")
 
 
 def has_data(prometheus: Prometheus, expr: str) -> bool:
     """Return whether a query returns a number that is no NaN."""
-    return any(series.values[0] == series.values[0] for series in prometheus.query(expr))
+    return not all(math.isnan(series.values[0]) for series in prometheus.query(expr))
 
 
 def test_every_alert_reaches_the_receiver(scene: Scene) -> None:
     for name in RULES.keys() - {DOWN}:
-        wait_for(lambda alert=name: bool(scene.notifications(alert)), f"{name} is received")
-    assert not scene.notifications(DOWN)
+        wait_for(partial(scene.is_received, name), f"{name} is received")
+    assert not scene.is_received(DOWN)
     scene.server.close()
-    wait_for(lambda: bool(scene.notifications(DOWN)), f"{DOWN} is received")
+    wait_for(partial(scene.is_received, DOWN), f"{DOWN} is received")
     for name, rule in RULES.items():
         notification = scene.notifications(name)[0]
         assert notification["labels"].items() >= rule["labels"].items(), name
