@@ -66,6 +66,14 @@ class OnnxModel:
         return self._engine.predict(columns)
 
 
+class ServedOnnxModel(OnnxModel):
+    """A graph that only predicts. Its bytes are dropped once an engine has read them: more than half of the memory of a model."""
+
+    def __init__(self, graph: bytes) -> None:
+        super().__init__(graph)
+        del self.graph
+
+
 class VerifiedOnnxModel(OnnxModel):
     """A graph that runs in ONNX Runtime too if the tree walker runs it, to verify that both agree."""
 

@@ -26,7 +26,7 @@ Counts = NDArray[np.int64]
 
 
 class Scorer(NamedTuple):
-    """What scores small trees.
+    """Arrays that score small trees.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Scorer(NamedTuple):
 
 
 def build_scorer(nodes: Nodes, roots: Counts) -> Scorer:
-    """Return what scores all small trees.
+    """Return the arrays that score all small trees.
 
     A test is an inner node and a group of leaves, of which its comparison clears some: those of the left subtree.
 

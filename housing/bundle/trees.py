@@ -52,7 +52,7 @@ Indices = NDArray[np.int64]
 
 
 class Arrays(NamedTuple):
-    """What the tree walker reads, as bytes.
+    """Arrays that the tree walker reads, as bytes.
 
     Attributes
     ----------

@@ -17,6 +17,7 @@ from server.metrics.request_metrics import STAGES, observe_request
 from server.models.current_model import Model
 from server.models.served_models import NotInMemory, ServedModels
 from server.validation.request_body import Rows
+from server.validation.rows import require_row_limit
 
 FAST_ROUTES = PREDICT_ROUTE, SCORING_ROUTE = ("/predict", "/invocations")
 PARSE_STAGE, VALIDATE_STAGE, PREDICT_STAGE, SERIALISE_STAGE = range(len(STAGES))
@@ -121,6 +122,10 @@ class PredictionApi:
         observe_request(request.route, response.status, time.perf_counter() - start, name)
         return response
 
+    def max_body(self, name: str) -> int:
+        """Return the most bytes of a body for a model, or for the first one."""
+        return self._models.limits(name).max_body
+
     def reject(self, route: str, path: str, error: RequestError) -> PredictionResponse:
         """Answer a request whose body could not be read."""
         observe_request(route, int(error.status), 0.0)
@@ -128,6 +133,7 @@ class PredictionApi:
 
     def _answer(self, request: PredictionRequest, request_id: str, model: Model, timer: StageTimer) -> PredictionResponse:
         rows, matrix, spread, write = self._readers[request.route](request, model, timer)
+        require_row_limit(len(matrix), self._models.limits(request.name).max_rows)
         result = _predict(model, matrix, spread)
         timer.lap(PREDICT_STAGE)
         content_type, body, headers = write(request_id, result)

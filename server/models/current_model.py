@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from housing.bundle.bundle import Bundle
+from housing.bundle.onnx_model import ServedOnnxModel
 from housing.core.canary import is_chosen
 from housing.core.errors import BundleError
+from housing.core.model_list import Limits
 from housing.schema.column import Matrix, Record, Vector
 from housing.server_files import releases
 from server.metrics.model_metrics import ModelMetrics
@@ -75,7 +77,7 @@ class Model:
 
     @classmethod
     def _read(cls, folder: Path, metrics_factory: MetricsFactory) -> "Model":
-        bundle, release = Bundle.read(folder / releases.BUNDLE), releases.release_info(folder)
+        bundle, release = Bundle.read(folder / releases.BUNDLE, ServedOnnxModel), releases.release_info(folder)
         metrics = metrics_factory(folder, bundle, release["version"], release.get("name", ""))
         return cls(bundle, release, RowValidator(bundle.schema), metrics)
 
@@ -108,6 +110,10 @@ class CanaryModel:
             except Exception as error:  # pylint: disable=broad-exception-caught  # the current model answers all requests
                 log.error("Rejected the canary; the current model stays: %s: %s", type(error).__name__, error)
 
+    def unload(self) -> None:
+        """Drop the canary from memory until `reload_if_new` loads it again."""
+        self.model, self._last_release = None, None
+
 
 class CurrentModel:
     """Holds the current model of a release folder, and its canary. A new release is loaded before the old one is dropped."""
@@ -115,6 +121,7 @@ class CurrentModel:
     def __init__(self, folder: Path, metrics_factory: MetricsFactory) -> None:
         self._folder, self._metrics_factory = folder, metrics_factory
         self.canary = CanaryModel(folder, metrics_factory)
+        self.limits = Limits()
         self.last_used = 0.0
         self.is_unloaded = False  # to save memory: it is loaded again when a request needs it
         self._last_release: tuple[Path, int] | None = None
@@ -152,8 +159,9 @@ class CurrentModel:
         return canary or model
 
     def unload(self) -> None:
-        """Drop the model from memory until a request needs it."""
+        """Drop the model and its canary from memory until a request needs them."""
         with self._lock:
+            self.canary.unload()
             self._model, self._last_release, self.is_unloaded = None, None, True
 
     def reload_if_new(self) -> None:

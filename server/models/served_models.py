@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from housing.core.errors import ConfigError
-from housing.core.model_list import ModelList, split_name
+from housing.core.model_list import Limits, ModelList, split_name
 from server.core.errors import RequestError
 from server.models.current_model import CurrentModel, MetricsFactory, Model, trim_memory
 
@@ -74,6 +74,11 @@ class ServedModels:
         current = self.find(name) if name else self._first
         return next((listed for listed, model in self._models.items() if model is current), "")
 
+    def limits(self, name: str = "") -> Limits:
+        """Return the limits of requests to a model, or to the first one. An unknown name has none: it gets 404 later."""
+        current = self._by_name.get(name) if name else self._first
+        return Limits() if current is None else current.limits
+
     @property
     def is_ready(self) -> bool:
         """Whether the first model is in memory."""
@@ -103,6 +108,8 @@ class ServedModels:
             name: self._models.get(name) or CurrentModel(folder, self._metrics_factory)
             for name, folder in self._list.folders.items()
         }
+        for name, limits in self._list.limits.items():
+            self._models[name].limits = limits
         self._first = next(iter(self._models.values()))
         aliases = {split_name(name)[0]: current for name, current in reversed(self._models.items())}
         self._by_name = {**aliases, **self._models}

@@ -41,7 +41,7 @@ class FastPath:
         name, route, version = ("", path, None) if path in FAST_ROUTES else _split_path(path)
         try:
             _require_acceptable(environ)
-            body = self._read_body(environ)
+            body = self._read_body(environ, min(self._max_body, self._api.max_body(name)))
         except RequestError as error:
             return _respond(self._api.reject(route if route in ALL_FAST_ROUTES else UNKNOWN, path, error), start_response)
         if route not in ALL_FAST_ROUTES or environ["REQUEST_METHOD"] != "POST":
@@ -57,21 +57,22 @@ class FastPath:
         request = PredictionRequest(route, content_type, query, key, body, path, header_length, name, version, may_load)
         return _respond(self._api.handle(request), start_response)
 
-    def _read_body(self, environ: Environ) -> bytes:
-        """Read the whole body. The project's worker has it in memory; gunicorn's own workers read it from the socket."""
+    @staticmethod
+    def _read_body(environ: Environ, max_body: int) -> bytes:
+        """Read the whole body, of at most `max_body` bytes. The project's worker has it in memory, gunicorn's in the socket."""
         length = environ.get("CONTENT_LENGTH", "")
-        if length.isdecimal() and int(length) > self._max_body:
-            raise body_too_large(self._max_body)
+        if length.isdecimal() and int(length) > max_body:
+            raise body_too_large(max_body)
         try:
-            body: bytes = environ["wsgi.input"].read(self._max_body + 1)
+            body: bytes = environ["wsgi.input"].read(max_body + 1)
         except Exception as error:  # pylint: disable=broad-exception-caught  # gunicorn has many for a timeout or a malformed chunk
             raise RequestError(HTTPStatus.BAD_REQUEST, f"The request body could not be read: {error}.") from error
-        if len(body) > self._max_body:
-            raise body_too_large(self._max_body)
+        if len(body) > max_body:
+            raise body_too_large(max_body)
         if length.isdecimal() and len(body) < int(length):
             raise body_incomplete(len(body), length)
         coding = environ.pop("HTTP_CONTENT_ENCODING", PLAIN).lower()
-        return body if coding == PLAIN else _expand(body, coding, self._max_body)
+        return body if coding == PLAIN else _expand(body, coding, max_body)
 
 
 def _split_path(path: str) -> tuple[str, str, str | None]:

@@ -14,6 +14,7 @@ from housing.server_files import releases
 from housing.serving import publishing
 from server.api.explanation import explanation_blueprint
 from server.metrics.model_metrics import ModelMetrics
+from server.models.current_model import CurrentModel
 from server.models.served_models import ServedModels
 from tests.support.server import model_list
 from tests.support.tables import FLAT
@@ -120,6 +121,25 @@ def test_a_canary_answers_its_share_until_it_is_over_and_a_damaged_one_answers_n
     publishing.publish_canary(folder, "4", damaged, {"model": "m", "version": "4"}, 0.5)
     wait_for(lambda: "Rejected the canary; the current model stays" in caplog.text, "the damaged canary is tried")
     assert {answering(choice) for choice in choices} == {"3"}
+
+
+def test_a_model_leaves_memory_with_its_canary_and_both_come_back(bundle: Bundle, tmp_path: Path) -> None:
+    _publish(bundle, tmp_path, "1")
+    folder = tmp_path / "published"
+    publishing.publish_canary(folder, "2", tmp_path / "1", {"model": "m", "version": "2"}, 0.5)
+    current = CurrentModel(folder, partial(ModelMetrics, tmp_path, 0))
+    current.reload_if_new()
+    assert current.model is not None and current.canary.model is not None
+    current.unload()
+    assert current.model is None and current.canary.model is None
+    assert {current.get(str(number)).info["version"] for number in range(100)} == {"1", "2"}
+
+
+def test_a_served_model_keeps_no_graph(bundle: Bundle, tmp_path: Path) -> None:
+    _publish(bundle, tmp_path, "1")
+    model = ServedModels(model_list(tmp_path / "published"), 60, partial(ModelMetrics, tmp_path, 0)).get()
+    assert hasattr(Bundle.read(tmp_path / "1").ensemble.members[0].estimator, "graph")
+    assert not hasattr(model.bundle.ensemble.members[0].estimator, "graph")
 
 
 @pytest.mark.parametrize("route", ["/explain", "/curves"])

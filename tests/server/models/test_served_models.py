@@ -1,5 +1,6 @@
 """One server with many models, from a real registry."""
 
+import gzip
 import json
 import shutil
 import threading
@@ -217,6 +218,34 @@ def test_a_watched_file_loads_and_unloads_models(models_home: Path, tmp_path: Pa
         write(OTHER_ALIAS, TOWNS)
         wait_for(lambda: server.predict(FLAT).json.get("version") == "2", "another model is the first")
         wait_for(lambda: server.ask(f"/models/{TOWNS}/model").status == 200, "the model is back")
+
+
+def test_a_model_has_the_limits_of_the_file(models_home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "models.yaml"
+
+    def write(max_rows: int, max_body: int) -> None:
+        text = f"- {{name: {FIRST}, max_rows: {max_rows}, max_body: {max_body}}}\n- {OTHER_ALIAS}\n"
+        (tmp_path / "new").write_text(text, encoding="utf-8")
+        (tmp_path / "new").rename(file)
+
+    rows = json.dumps({"instances": [FLAT] * 3}).encode()
+    tensors = [{"name": name, "shape": [3], "datatype": "BYTES", "data": [value] * 3} for name, value in FLAT.items()]
+    for tensor, datatype in zip(tensors, ("FP64", "INT64", "BOOL", "BYTES", "INT64"), strict=True):
+        tensor["datatype"] = datatype
+    write(2, 10_000)
+    with serving_models(models_home, str(file), f"serve.release_dir={tmp_path}/serving") as server:
+        for route in ("/predict", f"/models/{FIRST}/predict", "/models/housing-rentals/invocations"):
+            assert_problem(server.ask(route, rows), 413, r"at most 2 rows \(got 3\)")
+            assert server.ask(route, json.dumps({"instances": [FLAT] * 2}).encode()).status == 200
+        inferred = server.ask(f"/v2/models/{FIRST}/infer", json.dumps({"inputs": tensors}).encode())
+        assert (inferred.status, inferred.json["error"]) == (413, "The request must have at most 2 rows (got 3).")
+        assert server.ask(f"/models/{OTHER_ALIAS}/predict", rows).status == 200
+        write(3, len(rows) - 1)
+        wait_for(lambda: "bytes" in server.ask("/predict", rows).text, "the limits have changed")
+        compressed = server.ask("/predict", gzip.compress(rows), Content_Encoding="gzip")
+        for answer in (server.ask(f"/models/{FIRST}/explain", rows), compressed):
+            assert_problem(answer, 413, f"at most {len(rows) - 1} bytes")
+        assert server.ask(f"/models/{OTHER_ALIAS}/predict", rows).status == 200
 
 
 def test_models_leave_a_full_memory_and_come_back(models_home: Path) -> None:
