@@ -128,10 +128,14 @@ def test_a_model_leaves_memory_with_its_canary_and_both_come_back(bundle: Bundle
     folder = tmp_path / "published"
     publishing.publish_canary(folder, "2", tmp_path / "1", {"model": "m", "version": "2"}, 0.5)
     current = CurrentModel(folder, partial(ModelMetrics, tmp_path, 0))
+
+    def in_memory() -> list[bool]:
+        return [holder.model is not None for holder in (current, current.canary)]
+
     current.reload_if_new()
-    assert current.model is not None and current.canary.model is not None
+    assert in_memory() == [True, True]
     current.unload()
-    assert current.model is None and current.canary.model is None
+    assert in_memory() == [False, False]
     assert {current.get(str(number)).info["version"] for number in range(100)} == {"1", "2"}
 
 
