@@ -71,6 +71,7 @@ SIGNATURES = {
     "hydra._internal.config_loader_impl.get_overrides_dirname": "overrides, exclude_keys, item_sep, kv_sep",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper": "max_batch_size, params=",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper.get_job_batch": "self",
+    "omegaconf.grammar_parser.parse": "value, parser_rule=, lexer_mode=",
     "prometheus_client.values.MultiProcessValue": "process_identifier=",
     "prometheus_client.mmap_dict.MmapedDict": "filename, read_mode=",
     "prometheus_client.mmap_dict.MmapedDict.write_value": "self, key, value, timestamp",

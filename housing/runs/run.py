@@ -23,6 +23,7 @@ from housing.core.environment import commit, uncommitted_changes
 from housing.core.errors import JobSkipped, StoreError, TrialPruned
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
+from housing.core.resource_usage import ResourceMeter
 from housing.core.validators import BOOLEAN, POSITIVE, choice, integer, optional, validate
 from housing.data.dvc import present_version
 from housing.data.split import Split, split
@@ -181,14 +182,15 @@ def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> 
         claimed = store.runs.claim(cfg.experiment_name, name, tags, key, reuse=not cfg.force_rerun)
         if isinstance(claimed, RunRecord):
             return _reused_outcome(started, claimed)
-        with closing(claimed) as tracked_run, tracked_run.measuring_resources():
+        meter = ResourceMeter()
+        with closing(claimed) as tracked_run:
             started = replace(started, run_id=tracked_run.id, link=tracked_run.link)
             started.write(job.folder)
             tracked_run.log_directory(_write_config(resolved, job), CONFIG)  # first, so that a failed run has its config
             dataset = _dataset_version(cfg, table, parts)
             with ThreadPoolExecutor(1) as background:  # transactions wait for the disk, which the fit need not
                 logged = background.submit(_log_inputs, tracked_run, loggable_params(resolved), dataset)
-                metrics = _fit_and_log(cfg, job, table, parts, started, tracked_run)
+                metrics = _fit_and_log(cfg, job, table, parts, started, tracked_run, meter)
                 logged.result()
     return replace(started, status="FINISHED", metrics=metrics, seconds=time.time() - started.started_at)
 
@@ -241,7 +243,9 @@ def _reused_outcome(started: Outcome, existing: RunRecord) -> Outcome:
     )
 
 
-def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started: Outcome, tracked_run: Run) -> dict[str, float]:
+def _fit_and_log(
+    cfg: DictConfig, job: Job, table: Table, parts: Split, started: Outcome, tracked_run: Run, meter: ResourceMeter
+) -> dict[str, float]:
     """Fit and log a run. In a sweep the bundle stays in the job's folder until the sweep ends."""
     prunable = cfg.trial is not None and cfg.evaluation.folds is not None  # without folds a job needs no access to the study
     trial = Trial.open(job.folder.parent, cfg.trial) if prunable else None
@@ -265,8 +269,6 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started:
                 BuildSettings.from_config(cfg), fitted_table, parts, tracked_run.id, on_fold, on_round, on_fit
             )
     bundle.write(job.folder / BUNDLE)
-    lost_tag = {tracking_tags.LOST_WORKERS: ", ".join(lost)} if lost else {}
-    tracked_run.log(metrics=metrics, tags=_choice_tags(bundle, cfg.target.transform) | lost_tag)
     if job.is_standalone or cfg.log_model == "all":
         log_bundle(tracked_run, job.folder, bundle)
     if job.is_standalone and cfg.figures:
@@ -275,6 +277,9 @@ def _fit_and_log(cfg: DictConfig, job: Job, table: Table, parts: Split, started:
     if job.is_standalone:
         for name in (BUNDLE, HOLDOUT):  # the store has both
             shutil.rmtree(job.folder / name)
+    lost_tag = {tracking_tags.LOST_WORKERS: ", ".join(lost)} if lost else {}
+    # last, and with the scores: another call would be another transaction of each job of a sweep
+    tracked_run.log(metrics=metrics, tags=_choice_tags(bundle, cfg.target.transform) | lost_tag, resources=meter.read())
     return metrics
 
 

@@ -94,20 +94,21 @@ class Run:
         params: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, str] | None = None,
+        resources: Mapping[str, float] | None = None,
     ) -> None:
-        """Log in as few calls as MLflow allows."""
+        """Log in as few calls as MLflow allows. `resources` are what the run has used so far."""
         api = self.client.api
         shortened = [Param(name, _truncate(str(value))) for name, value in (params or {}).items()]
         for start in range(0, len(shortened), BATCH):
             api.log_batch(self.id, params=shortened[start : start + BATCH])
         if metrics or tags:  # time and step say nothing if each metric has one value
             values = [Metric(name, value, timestamp=0, step=0) for name, value in (metrics or {}).items()]
+            values += _current_metrics({f"{SYSTEM}{name}": value for name, value in (resources or {}).items()})
             api.log_batch(self.id, metrics=values, tags=[RunTag(name, value) for name, value in (tags or {}).items()])
 
     def log_current_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log metrics that can be measured again later: MLflow shows the latest values, and keeps the previous ones."""
-        now = time.time_ns() // 1_000_000
-        self.client.api.log_batch(self.id, metrics=[Metric(name, value, now, step=0) for name, value in metrics.items()])
+        self.client.api.log_batch(self.id, metrics=_current_metrics(metrics))
 
     @contextmanager
     def measuring_resources(self) -> Iterator[None]:
@@ -173,6 +174,11 @@ class Run:
             pip_requirements=[f"{name}=={version(name)}" for name in ("numpy", "onnxruntime")],
         )
         api.set_tag(self.id, MODEL_ID, model.model_id)
+
+
+def _current_metrics(metrics: Mapping[str, float]) -> list[Metric]:
+    now = time.time_ns() // 1_000_000
+    return [Metric(name, value, now, step=0) for name, value in metrics.items()]
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class CachingConfigLoader(ConfigLoaderImpl):
     def __init__(self, config_search_path: Any) -> None:
         super().__init__(config_search_path)
         self._compositions: dict[tuple[str | None, ...], bytes] = {}
-        self._parsed: dict[str, Override] = {}
+        self._parsed: dict[str, tuple[Override, bool]] = {}  # by line, with whether it only sets a value
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the caches when the loader is pickled for a job's process, which composes nothing."""
@@ -108,10 +108,12 @@ class CachingConfigLoader(ConfigLoaderImpl):
         """Return the overrides of a job: all, those that only set a value, and the others as text."""
         lines = [*master_config.hydra.overrides.hydra, *job]
         new = [line for line in lines if line not in self._parsed]
-        self._parsed |= zip(new, OverridesParser.create().parse_overrides(new), strict=True)
-        overrides = [self._parsed[line] for line in lines]
-        values = [override for override in overrides if self._is_value(override)]
-        return overrides, values, [str(override.input_line) for override in overrides if not self._is_value(override)]
+        for line, override in zip(new, OverridesParser.create().parse_overrides(new) if new else (), strict=True):
+            self._parsed[line] = override, self._is_value(override)
+        parsed = [self._parsed[line] for line in lines]
+        values = [override for override, is_value in parsed if is_value]
+        options = [str(override.input_line) for override, is_value in parsed if not is_value]
+        return [override for override, _ in parsed], values, options
 
     def _is_value(self, override: Override) -> bool:
         """Return whether an override only sets a value, as `a.b=c` does. Options, additions and Hydra's keys need composing."""
