@@ -204,7 +204,7 @@ def probes() -> Object:
     return {
         "startupProbe": {**alive, "periodSeconds": 1, "failureThreshold": 2 * check.start_period},
         "livenessProbe": {**alive, "periodSeconds": check.interval, "failureThreshold": check.retries},
-        "readinessProbe": {**ready, "periodSeconds": 2, "failureThreshold": 1},
+        "readinessProbe": {**ready, "periodSeconds": 2, "failureThreshold": 3},
     }
 
 

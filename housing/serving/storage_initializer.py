@@ -65,7 +65,8 @@ def main() -> None:
     if len(sys.argv) != 3:
         sys.exit(USAGE)
     uri, directory = sys.argv[1], Path(sys.argv[2])
-    tempfile.tempdir = str(directory)  # the only folder of this container that is writable
+    # the only folder of this container that is writable, also for the verification, which is a child process
+    os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
     try:
         version = initialize(uri, directory)
     except (HousingError, MlflowException, OSError) as error:

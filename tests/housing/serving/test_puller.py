@@ -8,9 +8,10 @@ import mlflow
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from housing.core.errors import StoreError
+from housing.core.errors import ConfigError, StoreError
 from housing.server_files import releases
 from housing.serving import puller
+from housing.serving.storage_initializer import initialize
 from housing.serving.supervisor import server_environment
 from housing.tracking import store as tracking
 from server.core.settings import Settings
@@ -100,3 +101,19 @@ def test_a_failed_download_is_retried_with_backoff_and_counted_once(
     monkeypatch.setattr(tempfile, "tempdir", None)
     wait_for(lambda: follows.poll_once() == "Published housing-rentals version 1", "there is room again")
     assert registry.get_sample_value("housing_version_rejected") == 0
+
+
+def test_kserves_storage_initializer_publishes_the_version_at_an_alias(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = registered(home)
+    for name, value in server_environment(config("serve", "data=rentals").serve).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="must be mlflow://MODEL@ALIAS"):
+        initialize("s3://housing-rentals@staging", home)
+    with pytest.raises(StoreError, match="housing-rentals has no version at alias staging"):
+        initialize("mlflow://housing-rentals@staging", home)
+    store().registry.set_alias("housing-rentals", "staging", "2")
+    assert initialize("mlflow://housing-rentals@staging", home / "models") == "2"
+    release = releases.current_release(home / "models" / "releases")
+    assert release is not None
+    info = releases.release_info(release)
+    assert (info["model"], info["version"], info["alias"]) == (settings.model, "2", "staging")
