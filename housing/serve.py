@@ -13,7 +13,9 @@ from housing.command_line.output import Result, write_result
 from housing.core.errors import ConfigError
 from housing.core.model_list import split_name
 from housing.core.printable import show
+from housing.core.traces import exporter_error
 from housing.serving.supervisor import require_free_port, require_writable_folder, server_environment, supervise
+from housing.serving.webhook import read_secret
 from housing.tracking.aliases import require_declared_alias
 from housing.tracking.local_addresses import LocalAddresses
 from server.core.settings import Settings
@@ -58,6 +60,8 @@ def main(cfg: DictConfig) -> Result:
         if cfg.serve.shadow == cfg.serve.alias:
             raise ConfigError(f"serve.shadow must be another alias than serve.alias (got {cfg.serve.shadow} for both).")
     environ = server_environment(cfg.serve)
+    if error := exporter_error(environ):
+        raise ConfigError(error)
     settings = Settings.from_environment(environ)
     names = _read_names(settings)
     for name in names:
@@ -65,7 +69,9 @@ def main(cfg: DictConfig) -> Result:
     os.umask(0o077)  # the prediction log holds the data of clients
     require_writable_folder("serve.release_dir", settings.release_dir)
     require_writable_folder("serve.log_dir", settings.log_dir)
-    for port in filter(None, (settings.port, settings.metrics_port)):
+    if settings.webhook_port:
+        read_secret(settings)
+    for port in filter(None, (settings.port, settings.metrics_port, settings.webhook_port)):
         require_free_port(settings.host, port)
     what = f"{len(names)} models, first {names[0]}" if settings.models else f"{settings.model} at alias {settings.alias}"
     _follow_moved_store(cfg)

@@ -1,11 +1,13 @@
 """The application factory, which wires the parts of the server."""
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from flask import Flask
 
+from housing.core.traces import are_traced, start_tracer
 from housing.server_files.request_id import make_id_generator
 from housing.server_files.rotating_file import FEEDBACK, PREDICTIONS, RotatingFile
 from server.api.auth import Access
@@ -45,13 +47,22 @@ def create_app() -> Application:
     )
     worker, metrics = worker_id.acquire_worker_id(settings.log_dir), Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     new_metrics = partial(ModelMetrics, metrics, worker)
-    models = ServedModels(settings.list_models(), settings.poll_seconds, new_metrics, settings.max_memory_mb)
+    poll_seconds = min(settings.poll_seconds, 1.0) if settings.webhook_port else settings.poll_seconds  # of the release folder
+    models = ServedModels(settings.list_models(), poll_seconds, new_metrics, settings.max_memory_mb)
     access = Access.from_settings(settings.keys_file, settings.rate_limit)
     log = PredictionLog(FileHandler(_log_file(settings, PREDICTIONS, worker)), settings.log_queue)
     observe_stages = StageHistogram(metrics, worker).observe
     tensor_reader = TensorReader(settings.max_rows, partial(explain_row, app.config))
     readers: dict[str, Reader] = {**dict.fromkeys(FAST_ROUTES, RowReader(settings.max_rows)), INFER_ROUTE: tensor_reader}
-    api = PredictionApi(models, access, readers, make_id_generator(worker), log.write, observe_stages)
+    new_api: Callable[..., PredictionApi] = PredictionApi
+    trace: Callable[[Application], Application] | None = None
+    if are_traced(os.environ):
+        from server.transport import tracing  # pylint: disable=import-outside-toplevel  # needs the extra `traces`
+
+        tracer = start_tracer()
+        new_api, trace = partial(tracing.TracedPredictionApi, tracer), partial(tracing.TracingMiddleware, tracer)
+        app.after_request(tracing.name_span)
+    api = new_api(models, access, readers, make_id_generator(worker), log.write, observe_stages)
     feedback_file = _log_file(settings, FEEDBACK, worker)
     app.extensions |= {"models": models, "access": access, "feedback": feedback_file}
     install_metrics(app, models, readers)  # first, so that it also counts rejected requests
@@ -59,6 +70,8 @@ def create_app() -> Application:
         app.register_blueprint(blueprint)
     register_error_handlers(app)
     application: Application = FastPath(app, api, settings.max_body)
+    if trace:
+        application = trace(application)
     if settings.cors_origins:
         application = CorsMiddleware(application, settings.cors_origins.split(","))
     return MetricsPortGuard(application, settings.metrics_port) if settings.metrics_port else application

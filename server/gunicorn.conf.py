@@ -17,6 +17,7 @@ from gunicorn import version_info
 
 from housing.core.files import exposed_secret
 from housing.core.printable import configure_logging
+from housing.core.traces import exporter_error
 from housing.server_files import metric_files
 from server.api import auth
 from server.api.auth import Access
@@ -72,8 +73,8 @@ loglevel = "warning"
 
 
 def on_starting(_server: Any) -> None:
-    """Load the API keys for all workers, or exit if that fails."""
-    if error := _load_keys_error():
+    """Load the API keys for all workers, and check that traces can be exported. Exit if that fails."""
+    if error := _load_keys_error() or exporter_error(os.environ):
         sys.exit(f"error: {error}")
     if _settings.keys_file and (exposed := exposed_secret(Path(_settings.keys_file))):
         print(f"WARNING: {exposed}. Run: chmod 600 {shlex.quote(_settings.keys_file)}", file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ from housing.command_line.next_command import next_command
 from housing.core.errors import ConfigError, StoreError
 from housing.promotion import decision_log
 from housing.promotion.decision import PENDING, PROMOTE, ROLLBACK, Decision
+from housing.promotion.decision_events import send_decision
 from housing.promotion.settings import AliasSettings
 from housing.promotion.test_set import TestSet
 from housing.tracking import store as tracking
@@ -43,6 +44,7 @@ def approve(cfg: DictConfig) -> Decision:
         with store.runs.start(alias.experiment, f"{alias.name} approved {request.id[:8]}", run_tags) as record:
             decision_log.apply_decision(alias, store, record, decision)
         decision_log.wait_for_server(alias, store, record, decision)
+    send_decision(alias.events, alias.registered_model, decision, record.id)
     return decision
 
 

@@ -12,6 +12,7 @@ from housing.core.canary import Canary, canary_alias
 from housing.core.errors import ConfigError, StoreError
 from housing.promotion import decision_log
 from housing.promotion.decision import CANARY, PROMOTE, TAKE_BACK, Decision
+from housing.promotion.decision_events import send_decision
 from housing.promotion.settings import AliasSettings
 from housing.tracking import tags
 from housing.tracking.runs import Run
@@ -76,6 +77,7 @@ def take_over(alias: AliasSettings, store: Store, canary: Canary, reasons: list[
     with _record(alias, store, decision, f"{alias.name} to {canary.version}") as record:
         decision_log.apply_decision(alias, store, record, decision)
     decision_log.wait_for_server(alias, store, record, decision)
+    send_decision(alias.events, alias.registered_model, decision, record.id)
     return decision
 
 
@@ -88,6 +90,7 @@ def take_back(alias: AliasSettings, store: Store, canary: Canary, reasons: list[
         store.registry.end_canary(alias.registered_model, alias.name)
         line = f"- {_now()}: no longer the canary of `{alias.name}`, taken back by {alias.actor}."
         store.registry.append_description(alias.registered_model, canary.version, line)
+    send_decision(alias.events, alias.registered_model, decision, record.id)
     return decision
 
 

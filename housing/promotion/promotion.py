@@ -14,6 +14,7 @@ from housing.promotion import canary, decision_log, gate, version_text
 from housing.promotion.challenger import Challenger, find_challenger, open_bundle, require_same_columns
 from housing.promotion.champion import Champion, find_champion
 from housing.promotion.decision import HOLD, PENDING, PROMOTE, REJECT, Check, Decision
+from housing.promotion.decision_events import send_decision
 from housing.promotion.settings import FULL, AliasSettings, PromotionSettings
 from housing.promotion.test_set import TestSet
 from housing.scoring.metrics import measure_cost, score
@@ -50,6 +51,7 @@ def promote(cfg: DictConfig) -> Decision:
             _apply(settings, store, record, test_set, challenger, decision)
         if decision.moves:
             decision_log.wait_for_server(alias, store, record, decision)
+    send_decision(alias.events, alias.registered_model, decision, record.id)
     return decision
 
 

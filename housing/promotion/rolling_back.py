@@ -7,6 +7,7 @@ from housing.command_line.next_command import next_command
 from housing.core.errors import BundleError, ConfigError, StoreError
 from housing.promotion import decision_log
 from housing.promotion.decision import ROLLBACK, Decision
+from housing.promotion.decision_events import send_decision
 from housing.promotion.settings import AliasSettings
 from housing.tracking import store as tracking
 from housing.tracking import tags
@@ -31,6 +32,7 @@ def rollback(cfg: DictConfig) -> Decision:
         with store.runs.start(alias.experiment, f"{alias.name} back to {decision.version}", run_tags) as record:
             decision_log.apply_decision(alias, store, record, decision)
         decision_log.wait_for_server(alias, store, record, decision)
+    send_decision(alias.events, alias.registered_model, decision, record.id)
     return decision
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from housing.core.errors import ConfigError
 from housing.core.validators import BOOLEAN, NON_NEGATIVE, POSITIVE, Validator, choice, integer, optional, validate
 from housing.evaluation.evaluate import EvaluationSettings
+from housing.promotion.decision_events import EventSettings
 from housing.scoring.metrics import require_ranking_metric
 from housing.tracking.aliases import require_declared_alias
 
@@ -67,6 +68,8 @@ class AliasSettings:
         The server that follows the alias.
     needs_approval
         Whether a promotion is only a request, which another person approves.
+    events
+        Where decisions are sent, or None.
     """
 
     registered_model: str
@@ -75,6 +78,7 @@ class AliasSettings:
     actor: str
     server: ServerSettings
     needs_approval: bool = False
+    events: EventSettings | None = None
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> Self:
@@ -83,13 +87,14 @@ class AliasSettings:
         Raises
         ------
         ConfigError
-            If the alias, or one that requires approval, is not declared.
+            If the alias, or one that requires approval, is not declared, or if `events` is wrong.
         """
         name = str(cfg.alias)
         for alias, key in ((name, "alias"), *((str(alias), "approval_required") for alias in cfg.approval_required)):
             require_declared_alias(alias, cfg.aliases, key)
         actor, server = str(cfg.actor or getpass.getuser()), ServerSettings.from_config(cfg.serve)
-        return cls(cfg.registered_model, name, cfg.decisions_experiment, actor, server, name in cfg.approval_required)
+        needs_approval, events = name in cfg.approval_required, EventSettings.from_config(cfg.events)
+        return cls(cfg.registered_model, name, cfg.decisions_experiment, actor, server, needs_approval, events)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from housing.core.printable import configure_logging, hide_password
 from housing.server_files import metric_files, releases
 from housing.serving import publishing
 from housing.serving.verification import verify
+from housing.serving.webhook import WebhookListener, read_secret
 from server.core.settings import Settings
 from server.metrics.model_metrics import files_mark
 
@@ -185,12 +187,16 @@ class Pullers:
     models: ModelList
     pullers: dict[str, Puller] = field(default_factory=dict)
     messages: MessageLog = field(default_factory=MessageLog)
+    hint: threading.Event = field(default_factory=threading.Event)  # that an alias has moved
 
     def run(self) -> None:
-        """Follow the list and all aliases forever."""
+        """Follow the list and all aliases forever: at each poll, and at once after a hint."""
+        if self.settings.webhook_port:
+            WebhookListener(self.settings.host, self.settings.webhook_port, read_secret(self.settings), self.hint)
         while True:
+            self.hint.clear()
             self.step()
-            time.sleep(self.settings.poll_seconds)
+            self.hint.wait(self.settings.poll_seconds)
 
     def step(self) -> None:
         """Follow the list, and look at each alias once, but not at the others if the store is unavailable."""

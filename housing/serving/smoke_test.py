@@ -60,7 +60,7 @@ def _running_server(serve: Mapping[str, object], directory: Path) -> Iterator[tu
     metrics.mkdir()
     folders = {"release_dir": directory / "published", "log_dir": directory / "predictions"}
     settings = server_environment({**serve, **PRIVATE_SETTINGS, **folders, "port": port})
-    environ = {**settings, "PROMETHEUS_MULTIPROC_DIR": str(metrics), "HOUSING_KEYS": ""}
+    environ = {**settings, "PROMETHEUS_MULTIPROC_DIR": str(metrics), "HOUSING_KEYS": "", "OTEL_SDK_DISABLED": "true"}
     command = ["sh", "-c", TIED_SCRIPT, "sh", sys.executable, *GUNICORN]
     with (
         log.open("wb") as file,

@@ -75,6 +75,7 @@ def _sidecars(environ: Mapping[str, str]) -> Sidecars:
         f"{ENV_PREFIX}ALIAS": alias,
         f"{ENV_PREFIX}RELEASE_DIR": f"{environ[f'{ENV_PREFIX}RELEASE_DIR']}.shadow",
         f"{ENV_PREFIX}FORBID_BREAKING_COLUMNS": "false",  # its refused rows are counted
+        f"{ENV_PREFIX}WEBHOOK_PORT": "0",  # the other puller listens there
     }
     return {**sidecars, **{name: (arguments, {**environ, **candidate}) for name, arguments in SHADOW_SIDECARS.items()}}
 

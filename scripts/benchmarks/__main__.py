@@ -84,6 +84,11 @@ def metrics() -> None:
         _run_program("metrics_cost", str(ROUNDS), PROMETHEUS_MULTIPROC_DIR=directory)
 
 
+def traces() -> None:
+    """Print the cost of traces per request: off, with one percent of the requests sampled, and with all of them."""
+    _run_program("trace_cost", str(ROUNDS))
+
+
 def gate() -> None:
     """Print the gate's verdicts on challengers of known quality, the state after kills, and the duration of a rollback."""
     _run_program("promotions")
@@ -133,6 +138,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "attacks": attacks,
     "endurance": endurance,
     "metrics": metrics,
+    "traces": traces,
     "gate": gate,
     "canary": canary,
     "drift": drift,

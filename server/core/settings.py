@@ -47,6 +47,8 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     monitor: bool
     monitor_window_rows: Annotated[int, integer(100, 100_000)]
     poll_seconds: Annotated[float, POSITIVE]
+    webhook_port: Annotated[int, integer(0, 65535)]
+    webhook_secret_file: str
     forbid_breaking_columns: bool
     verify_memory_mb: Annotated[int, integer(1)]
     verify_seconds: Annotated[float, POSITIVE]

@@ -6,7 +6,7 @@ from server.transport.fast_path import Application, Environ, StartResponse
 
 PREFLIGHT_HEADERS = [
     ("Access-Control-Allow-Methods", "GET, POST"),
-    ("Access-Control-Allow-Headers", "Authorization, Content-Type, Inference-Header-Content-Length"),
+    ("Access-Control-Allow-Headers", "Authorization, Content-Type, Inference-Header-Content-Length, traceparent, tracestate"),
     ("Access-Control-Max-Age", "600"),
 ]
 
@@ -24,7 +24,7 @@ class CorsMiddleware:
             return self._app(environ, start_response)
         allow = [
             ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, Inference-Header-Content-Length"),
+            ("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, Inference-Header-Content-Length, traceresponse"),
             ("Vary", "Origin"),
         ]
         if environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
