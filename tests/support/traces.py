@@ -42,7 +42,10 @@ def receiving() -> Iterator[Receiver]:
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+        """Accepts each export."""
+
+        def do_POST(self) -> None:  # pylint: disable=invalid-name  # http.server calls it by this name
+            """Keep the spans."""
             body = self.rfile.read(int(self.headers["Content-Length"]))
             receiver.receive(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
             self.send_response(200)
@@ -50,7 +53,7 @@ def receiving() -> Iterator[Receiver]:
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            pass
+            """Print nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         receiver.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -97,7 +97,7 @@ def test_a_request_that_is_not_sampled_sends_nothing(served_home: Path) -> None:
             status, headers = send(server, "/predict", FLAT)
         assert status == 200
         assert int(headers["traceresponse"][-2:], 16) & 1 == 0  # the flag "sampled"
-        assert receiver.spans == []
+        assert not receiver.spans
 
 
 @pytest.mark.parametrize(
