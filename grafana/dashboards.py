@@ -236,7 +236,7 @@ def _predictions(board: dashboard.Dashboard) -> dashboard.Dashboard:
 
 def _drift() -> dashboard.Dashboard:
     board = _dashboard("Drift", "Drift of columns and predictions from the training data.")
-    return _columns(_overview(board)).with_variable(_window_variable()).with_variable(_column_variable())
+    return _columns(_joint_drift(_overview(board))).with_variable(_window_variable()).with_variable(_column_variable())
 
 
 def _overview(board: dashboard.Dashboard) -> dashboard.Dashboard:
@@ -269,6 +269,42 @@ def _overview(board: dashboard.Dashboard) -> dashboard.Dashboard:
         .with_panel(stat_panel(predictions, f"max(version:housing_prediction:psi{of_window})"))
         .with_panel(stat_panel(rows, f"sum(version:housing_rows:increase{of_window})"))
         .with_panel(status_history_panel(by_column, columns, "{{column}}, version {{version}}"))
+    )
+
+
+def _joint_drift(board: dashboard.Dashboard) -> dashboard.Dashboard:
+    weighted = PanelSpec(
+        "Drift that matters",
+        "short",
+        "Population stability index of each column, times its share in all contributions to predictions.",
+        8,
+        ALERTS["HousingWeightedDrift"],
+    )
+    together = PanelSpec(
+        "Multivariate drift",
+        "short",
+        "How far a classifier that tells windows from training rows is above chance, in standard deviations.",
+        8,
+        ALERTS["HousingMultivariateDrift"],
+    )
+    columns = PanelSpec(
+        "Columns by which windows differ", "short", "By how much the classifier's AUC falls if it does not see a column.", 8
+    )
+    of_window = '{version=~"$version", column=~"$column", window=~"$window"}'
+    z = 'max by (version) (housing_multivariate_drift_z{version=~"$version", instance=~"$instance"})'
+    losses = (
+        "max by (version, column)"
+        ' (housing_multivariate_drift_column_auc{version=~"$version", column=~"$column", instance=~"$instance"})'
+    )
+    return (
+        board.with_row(dashboard.Row("Drift that matters, from the monitor (serve.monitor)"))
+        .with_panel(
+            timeseries_panel(
+                weighted, {"{{column}}, version {{version}}": f"version_column:housing_column:weighted_psi{of_window}"}
+            )
+        )
+        .with_panel(timeseries_panel(together, {"version {{version}}": z}))
+        .with_panel(timeseries_panel(columns, {"{{column}}, version {{version}}": losses}))
     )
 
 

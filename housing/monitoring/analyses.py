@@ -1,9 +1,10 @@
 """The analyses that a monitor runs."""
 
 from housing.monitoring.analysis import Analysis
+from housing.monitoring.multivariate_drift import MultivariateDriftAnalysis
 from server.core.settings import Settings
 
 
 def create_analyses(settings: Settings) -> list[Analysis]:  # pylint: disable=unused-argument
     """Return the analyses of a server."""
-    return []
+    return [MultivariateDriftAnalysis()]

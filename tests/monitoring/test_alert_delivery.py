@@ -62,6 +62,14 @@ RECIPES = {
         counters=ROWS
         | {f'housing_column_bin_total{{{VERSION}, column="area", bin="0{bin_}"}}': 1000.0 * bin_ for bin_ in range(2)},
     ),
+    "HousingWeightedDrift": Recipe(gauges={f'housing_column_contribution_ratio{{{VERSION}, column="area"}}': 1.0}),  # and drift
+    "HousingMultivariateDrift": Recipe(
+        gauges={
+            f"housing_multivariate_drift_z{{{VERSION}}}": 9.0,
+            f'housing_multivariate_drift_column_auc{{{VERSION}, column="area"}}': 0.2,
+        },
+        counters=ROWS,
+    ),
     "HousingPredictionDrift": Recipe(
         gauges={f'housing_prediction_bin_share{{{VERSION}, bin="0{bin_}"}}': 0.5 for bin_ in range(2)},
         counters=ROWS | {f'housing_prediction_bin_total{{{VERSION}, bin="0{bin_}"}}': 1000.0 * bin_ for bin_ in range(2)},

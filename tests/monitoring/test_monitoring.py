@@ -99,7 +99,7 @@ def assert_shown(prometheus: Prometheus, panel: str, expr: str) -> None:
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
 def test_every_expression_of_an_alert_has_data(monitored: MonitoredServer, alert: alerts.Alert) -> None:
     for vector in alert.expressions:
-        assert has_data(monitored.prometheus, vector), vector
+        assert_shown(monitored.prometheus, alert.name, vector)
 
 
 def has_data(prometheus: Prometheus, expr: str) -> bool:

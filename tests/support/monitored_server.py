@@ -28,6 +28,7 @@ WINDOW = "1h"
 
 
 ALERT_SECONDS = 3  # seconds until an alert fires whose rule is evaluated every second and must hold for one
+MONITOR = "serve.monitor=true", "serve.monitor_window_rows=500"
 
 
 @dataclass
@@ -179,7 +180,7 @@ def monitored(home: Path, directory: Path, table: str) -> Iterator[MonitoredServ
     """Serve the promoted model of a table with two workers, monitored from counters at 0 on."""
     folder = prometheus_support.fast_config(directory)
     with (
-        serving(home, f"data={table}", "serve.workers=2", "serve.feedback_timeout_seconds=4") as server,
+        serving(home, f"data={table}", "serve.workers=2", "serve.feedback_timeout_seconds=4", *MONITOR) as server,
         prometheus_support.receiver() as receiver,
         prometheus_support.alertmanager(folder, receiver.url) as alertmanager,
         prometheus_support.prometheus(folder, server.url.removeprefix("http://"), alertmanager) as prometheus,
