@@ -16,6 +16,7 @@ from tests.support.tables import config
 from tests.support.traces import receiving
 
 REQUESTS = 3000  # of each timing
+QUEUE = {"OTEL_BSP_MAX_QUEUE_SIZE": "100000"}  # no span is dropped
 SAMPLED = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
 VARIANTS: dict[str, dict[str, str] | None] = {"off": None, "1 %": {**SAMPLED, "OTEL_TRACES_SAMPLER_ARG": "0.01"}, "all": {}}
 
@@ -31,7 +32,7 @@ def main(rounds: int) -> None:
         durations: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
         for turn in range(rounds):
             for variant, variables in VARIANTS.items():
-                traced = {} if variables is None else {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, **variables}
+                traced = {} if variables is None else {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, **QUEUE, **variables}
                 folder = home / f"metrics-{turn}-{variant}"
                 folder.mkdir()
                 process = subprocess.run(
