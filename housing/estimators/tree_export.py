@@ -110,18 +110,23 @@ def xgboost_to_onnx(estimator: Any, n_features: int) -> Any | None:
     """Return the ONNX model of an XGBRegressor, or None if it predicts something other than a sum of trees of numbers."""
     learner = json.loads(booster_bytes(estimator, "json"))["learner"]
     booster, parameters = learner["gradient_booster"], learner["learner_model_param"]
-    is_sum = booster["name"] == "gbtree" and learner["objective"]["name"] in XGBOOST_SUMS and parameters["num_target"] == "1"
+    is_dart = booster["name"] == "dart"  # a weighted sum: trees that were dropped while others were fitted count for less
+    is_sum = (
+        booster["name"] in ("gbtree", "dart") and learner["objective"]["name"] in XGBOOST_SUMS and parameters["num_target"] == "1"
+    )
     if not (is_sum and math.isnan(estimator.missing)):
         return None
-    trees = booster["model"]["trees"]
+    trees = (booster["gbtree"] if is_dart else booster)["model"]["trees"]
+    weights = booster["weight_drop"] if is_dart else [1] * len(trees)
     if any(any(tree["split_type"]) for tree in trees):
         return None
     (base,) = json.loads(parameters["base_score"])
-    return to_tree_ensemble([_xgboost_tree(tree) for tree in trees], n_features, base, BELOW)
+    weighted = [_xgboost_tree(tree, np.float32(weight)) for tree, weight in zip(trees, weights, strict=True)]
+    return to_tree_ensemble(weighted, n_features, base, BELOW)
 
 
-def _xgboost_tree(tree: dict[str, Any]) -> Tree:
-    """Return a tree without the nodes that XGBoost has pruned, which stay in its arrays."""
+def _xgboost_tree(tree: dict[str, Any], weight: np.float32) -> Tree:
+    """Return a tree times a weight, without the nodes that XGBoost has pruned, which stay in its arrays."""
     names = ("left_children", "right_children", "parents", "split_indices")
     left, right, parents, features = (np.array(tree[name], dtype=np.int64) for name in names)
     node = np.arange(len(left))
@@ -136,7 +141,7 @@ def _xgboost_tree(tree: dict[str, Any]) -> Tree:
         position[right[is_used]],
         np.array(tree["default_left"], dtype=bool)[is_used],
         left[is_used] == -1,
-        thresholds,  # of a leaf: its weight
+        thresholds * weight,  # of a leaf: its prediction
     )
 
 

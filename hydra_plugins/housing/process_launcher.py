@@ -21,7 +21,7 @@ class ProcessLauncher(RetryingLauncher):
     """Run jobs on a pool of spawned processes that later batches reuse.
 
     A job fails, or is retried, if its process dies (crash, signal, out of memory) or exceeds the time limit. The launcher
-    then records the outcome. Jobs times threads equal the number of cores, unless the environment sets the threads.
+    then records the outcome. Jobs times threads equal the number of cores, unless OMP_NUM_THREADS sets the threads of a job.
     """
 
     def __init__(self, n_jobs: int, timeout_seconds: float | None, retries: int, memory_gb: float | None) -> None:
@@ -64,9 +64,10 @@ class ProcessLauncher(RetryingLauncher):
     def _get_pool(self) -> ProcessPool:
         with self._lock:
             if self._pool is None:
-                threads = max(1, len(os.sched_getaffinity(0)) // self.n_jobs)
+                share = max(1, len(os.sched_getaffinity(0)) // self.n_jobs)
+                threads = os.environ.get(THREAD_VARIABLES[0]) or str(share)
                 for name in THREAD_VARIABLES:  # before the processes import the libraries that read them
-                    os.environ.setdefault(name, str(threads))
+                    os.environ.setdefault(name, threads)
                 context: Any = multiprocessing.get_context("spawn")
                 self._pool = ProcessPool(self.n_jobs, initializer=_init_worker, initargs=(self.memory_gb,), context=context)
                 atexit.register(self.stop)

@@ -102,6 +102,17 @@ def test_jobs_times_threads_equal_the_cores(home: Path, store: Store, n_jobs: in
 
 
 @pytest.mark.long
+def test_one_variable_sets_the_threads_of_the_jobs(home: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    threads = "+tags.threads='${oc.env:OPENBLAS_NUM_THREADS,unset}'"
+    result = command(home, *PROCESSES, "model=linear", threads)
+    assert result.code == 0, result.out + result.err
+    assert [run.data.tags["housing.threads"] for run in runs(store)] == ["3"]
+
+
+@pytest.mark.long
 def test_launchers_and_sweepers_reuse_runs_of_each_other(home: Path) -> None:
     basic_sweeper = "hydra.sweeper._target_=hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
     trees = ("housing.train", *QUICK, "model=decision_tree", "model.estimator.max_depth=2,3,4")

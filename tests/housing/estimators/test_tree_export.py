@@ -90,3 +90,16 @@ def test_pruned_nodes_are_left_out() -> None:
     nodes = sum(len(tree["left_children"]) for tree in trees)
     assert deleted > 0
     assert to_onnx(estimator, COLUMNS).count(b"BRANCH_LT") + to_onnx(estimator, COLUMNS).count(b"LEAF") == nodes - deleted
+
+
+@pytest.mark.parametrize("patience", [None, 5])
+def test_trees_of_dart_count_with_their_weights(patience: int | None) -> None:
+    estimator = XGBRegressor(
+        booster="dart", n_estimators=40, max_depth=4, rate_drop=0.3, early_stopping_rounds=patience, random_state=0
+    )
+    estimator = fitted(estimator, missing=True)
+    columns, _ = rows(3000, 1, missing=True)
+    expected = np.asarray(estimator.predict(as_fitted(estimator, columns)), dtype=np.float64)
+    np.testing.assert_allclose(OnnxModel(to_onnx(estimator, COLUMNS)).predict(columns), expected, rtol=1e-5)
+    weights = json.loads(booster_bytes(estimator, "json"))["learner"]["gradient_booster"]["weight_drop"]
+    assert min(weights) < max(weights)
