@@ -56,6 +56,10 @@ class BundleError(HousingError):
     """A bundle is damaged, incomplete or of another format."""
 
 
+class UntrustedError(BundleError):
+    """A bundle is not signed by a key that the server trusts, or is not what was signed."""
+
+
 class SmokeTestTimeout(HousingError):
     """The server of a smoke test was not ready in time, so the model was not judged."""
 

@@ -10,7 +10,7 @@ from housing.core.environment import project_folder
 from housing.core.printable import show
 
 SHARED_OVERRIDES = re.compile(r"\+*(data|mlflow|paths|experiment_name)[.=]|hydra\.searchpath=")
-PROMOTE_OVERRIDES = re.compile(r"\+*(registered_model|decisions_experiment|actor|approval_required|serve|events)[.=]")
+PROMOTE_OVERRIDES = re.compile(r"\+*(registered_model|decisions_experiment|actor|approval_required|serve|events|signing_key)[.=]")
 
 
 def run_command(module: str, *arguments: str) -> None:

@@ -27,7 +27,8 @@ def approve(cfg: DictConfig) -> Decision:
     Raises
     ------
     ConfigError
-        If the person who approves is the one who requested, or the open request is about another version than `version`.
+        If the person who approves is the one who requested, or has no key for a request to sign, or if the open request is about
+        another version than `version`.
     StoreError
         If there is no open request, or if what it rests on has changed.
     BundleError
@@ -37,6 +38,7 @@ def approve(cfg: DictConfig) -> Decision:
     with decision_log.exclusive(alias, store):
         request = _open_request(alias, store)
         requested = decision_log.read_record(store, request)
+        _require_signer(alias, requested)
         _require_other_person(alias, requested, None if cfg.version is None else str(cfg.version))
         test_tags = _require_unchanged(cfg, alias, store, request, requested)
         decision = _approved(requested, request.id, alias.actor, str(cfg.reason or ""))
@@ -60,6 +62,16 @@ def _open_request(alias: AliasSettings, store: Store) -> RunRecord:
             f" Request one with: {next_command('promote', f'alias={alias.name}')}"
         )
     return newest
+
+
+def _require_signer(alias: AliasSettings, requested: Decision) -> None:
+    """Raise ConfigError if a version that was requested to be signed would not be."""
+    if requested.needs_signature and alias.signer is None:
+        command = next_command("approve", f"alias={alias.name}", f"version={requested.requested_version}", "signing_key=FILE")
+        raise ConfigError(
+            f"{requested.actor} has requested that version {requested.requested_version} at {alias.name} is signed,"
+            f" which happens with the approval. Approve it with your key: {command}"
+        )
 
 
 def _require_other_person(alias: AliasSettings, requested: Decision, version: str | None) -> None:

@@ -45,6 +45,7 @@ def start(alias: AliasSettings, store: Store, record: Run, decision: Decision, v
         f"version {version} answers {share:.3g} of the requests, until it takes over or is taken back:"
         f" {next_command('canary', f'alias={alias.name}', 'follow=true')}"
     )
+    decision_log.sign_version(alias, store, decision, version)
     decision_log.save_decision(record, decision)
     store.registry.start_canary(alias.registered_model, alias.name, Canary(version, champion, share, time.time()))
     line = f"- {_now()}: the canary of `{alias.name}`, with {share:.3g} of the requests, by {decision.actor}."

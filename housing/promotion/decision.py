@@ -42,6 +42,12 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # one record of
         The version that a second person must approve, or has approved; None if no approval is required.
     requested_by, request
         Of an approval: who requested it, and the id of that decision.
+    bundle_sha256
+        The checksum of the judged bundle's SHA256SUMS: only that bundle is signed. "" if none was judged.
+    needs_signature
+        Whether the person who requested an approval expects that the version is signed.
+    signed_by
+        The fingerprint of the key that signed the version, or "".
     evaluation
         The full evaluation, which is stored in a file of its own.
     """
@@ -65,6 +71,9 @@ class Decision:  # pylint: disable=too-many-instance-attributes  # one record of
     requested_version: str | None = None
     requested_by: str = ""
     request: str = ""
+    bundle_sha256: str = ""
+    needs_signature: bool = False
+    signed_by: str = ""
     evaluation: Evaluation | None = None
 
     @property

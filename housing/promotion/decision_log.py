@@ -14,6 +14,7 @@ from housing.promotion.decision import PROMOTE, ROLLBACK, TAKE_BACK, Decision
 from housing.promotion.server_status import wait_for_version
 from housing.promotion.settings import AliasSettings
 from housing.promotion.version_text import describe_move
+from housing.server_files.signatures import TAG_PREFIX
 from housing.tracking import tags
 from housing.tracking.runs import Run, RunRecord
 from housing.tracking.store import Store
@@ -32,6 +33,8 @@ class DecisionRecord:  # pylint: disable=too-many-instance-attributes  # one row
         MLflow's ids of the decision, whose artifacts hold its evidence, and of the run that was judged.
     requested_version, requested_by
         The version of a request (PENDING) or of its approval, and who requested what was approved; "" otherwise.
+    signed_by
+        The fingerprint of the key with which the version was signed by this decision; "" if it was not.
     table, split
         Fingerprints of the table and of the split whose test rows judged; "" for a rollback.
     """
@@ -51,6 +54,7 @@ class DecisionRecord:  # pylint: disable=too-many-instance-attributes  # one row
     run_id: str = ""
     requested_version: str = ""
     requested_by: str = ""
+    signed_by: str = ""
     table: str = ""
     split: str = ""
 
@@ -77,6 +81,7 @@ def save_decision(record: Run, decision: Decision) -> None:
             tags.VERDICT: decision.verdict,
             **({} if decision.requested_version is None else {tags.REQUESTED_VERSION: decision.requested_version}),
             **({tags.REQUESTED_BY: decision.requested_by} if decision.requested_by else {}),
+            **({tags.SIGNED_BY: decision.signed_by} if decision.signed_by else {}),
         },
     )
     record.log_text(DECISION_FILE, decision.to_json())
@@ -92,8 +97,36 @@ def _metrics(decision: Decision) -> dict[str, float]:
     return metrics
 
 
+def sign_version(alias: AliasSettings, store: Store, decision: Decision, version: str) -> None:
+    """Sign a version before it is served, and add the key to the decision. Without a key, say if the present version has one.
+
+    Raises
+    ------
+    BundleError
+        If the bundle is damaged, or another one than was judged.
+    """
+    model = alias.registered_model
+    if alias.signer is None:
+        if _is_signed(store, model, decision.previous_version) and not _is_signed(store, model, version):
+            command = next_command("promote", f"alias={alias.name}", "signing_key=FILE")
+            decision.reasons.append(
+                f"version {version} is not signed, but version {decision.previous_version} is: servers with serve.trusted_keys"
+                f" refuse it until it is: {command}"
+            )
+        return
+    with store.artifacts.bundle(f"models:/{model}/{version}") as directory:
+        text = alias.signer.sign_judged(directory, model, version, decision.bundle_sha256)
+    decision.signed_by = alias.signer.fingerprint
+    store.registry.tag_version(model, version, f"{TAG_PREFIX}{decision.signed_by}", text)
+    decision.reasons.append(f"version {version} is signed with key {decision.signed_by}")
+
+
+def _is_signed(store: Store, model: str, version: str | None) -> bool:
+    return version is not None and any(tag.startswith(TAG_PREFIX) for tag in store.registry.tags_of_version(model, version))
+
+
 def apply_decision(alias: AliasSettings, store: Store, record: Run, decision: Decision) -> None:
-    """Log a decision, then move the alias. If interrupted, the alias points to either the old or the new version.
+    """Sign the version, log the decision, then move the alias. If interrupted, the alias points to the old or the new version.
 
     A canary beside the alias is over once the alias has moved.
     """
@@ -102,6 +135,7 @@ def apply_decision(alias: AliasSettings, store: Store, record: Run, decision: De
     canary = store.registry.canary_at(alias.registered_model, alias.name)
     if canary is not None and canary.version != version:
         decision.reasons.append(f"the canary, version {canary.version}, is over, because {alias.name} moves")
+    sign_version(alias, store, decision, version)
     save_decision(record, decision)
     if decision.verdict == PROMOTE:
         store.registry.tag_version(alias.registered_model, version, f"{tags.DECISION}.{alias.name}", decision.to_json())
@@ -169,6 +203,7 @@ def _to_record(run: RunRecord) -> DecisionRecord:
         run_id=tag(tags.CHALLENGER, ""),
         requested_version=tag(tags.REQUESTED_VERSION, ""),
         requested_by=tag(tags.REQUESTED_BY, ""),
+        signed_by=tag(tags.SIGNED_BY, ""),
         table=tag(tags.DATA, ""),
         split=tag(tags.SPLIT, ""),
     )

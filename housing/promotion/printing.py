@@ -13,6 +13,7 @@ from housing.promotion.decision import CANARY, PENDING, Check, Decision
 from housing.promotion.decision_log import DecisionRecord
 
 MAX_SLICES = 5
+SHOWN_DIGITS = 12  # of the fingerprint of a key
 HISTORY_METRICS = {"challenger": "challenger_rmse", "champion": "champion_rmse", "difference": "difference"}
 TSV_HEADER = "when\tdecision\talias\tfrom\tto\twho\tchallenger\tchampion\tdifference\tserved\twhy"
 
@@ -79,7 +80,7 @@ def _wide_history_table(decisions: Sequence[DecisionRecord]) -> Table:
             f"{name} {decision.metrics[metric]:.4f}" for name, metric in HISTORY_METRICS.items() if metric in decision.metrics
         )
         served = decision.served_at.replace("T", "\n")
-        cells = (_timestamp(decision), _label(decision), _transition(decision), scores, decision.actor, served, decision.reason)
+        cells = (_timestamp(decision), _label(decision), _transition(decision), scores, _actor(decision), served, decision.reason)
         grid.add_row(*cells)
     return grid
 
@@ -93,8 +94,12 @@ def _narrow_history_table(decisions: Sequence[DecisionRecord]) -> Table:
         served = f"\nserved {decision.served_at.partition('T')[0]}" if decision.served_at else ""
         label = _label(decision).replace(", ", "\n")
         facts = f"{_timestamp(decision)}\n{label}\n{_transition(decision)}{served}"
-        grid.add_row(facts, f"{decision.actor}: {decision.reason}")
+        grid.add_row(facts, f"{_actor(decision)}: {decision.reason}")
     return grid
+
+
+def _actor(decision: DecisionRecord) -> str:
+    return f"{decision.actor} (key {decision.signed_by[:SHOWN_DIGITS]})" if decision.signed_by else decision.actor
 
 
 def _timestamp(decision: DecisionRecord) -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
+from housing.bundle.file_format import CHECKSUMS
 from housing.command_line.next_command import next_command
 from housing.core.errors import BundleError, SmokeTestTimeout, UntrustedConfigError
-from housing.core.files import atomic_write
+from housing.core.files import atomic_write, sha256
 from housing.evaluation.evaluate import evaluate
 from housing.evaluation.slices import make_slices, select
 from housing.promotion import canary, decision_log, gate, version_text
@@ -65,7 +66,7 @@ def _apply(
     if decision.moves:
         version = challenger.version or _get_or_register(alias, store, test_set, decision.run_id)
         if alias.needs_approval:
-            _request_approval(decision, version)
+            _request_approval(alias, decision, version)
             decision_log.save_decision(record, decision)
         elif settings.canary_share:
             canary.start(alias, store, record, decision, version, settings.canary_share)
@@ -73,16 +74,27 @@ def _apply(
             decision.version = version
             decision_log.apply_decision(alias, store, record, decision)
     else:
+        _sign_present_version(alias, store, decision)
         decision_log.save_decision(record, decision)
 
 
-def _request_approval(decision: Decision, version: str) -> None:
+def _sign_present_version(alias: AliasSettings, store: Store, decision: Decision) -> None:
+    """Sign the version that is at the alias already, if the same run is judged again with a key."""
+    present = decision.version
+    is_same = decision.verdict == HOLD and present is not None and alias.signer is not None
+    if is_same and store.registry.run_of_version(alias.registered_model, str(present)) == decision.run_id:
+        decision_log.sign_version(alias, store, decision, str(present))
+
+
+def _request_approval(alias: AliasSettings, decision: Decision, version: str) -> None:
     """Make a request of a decision to promote: the alias stays, until another person approves the version."""
     decision.verdict, decision.requested_version = PENDING, version
+    decision.needs_signature = alias.signer is not None
     decision.reasons.append(
         f"{decision.alias} moves to version {version} once another person than {decision.actor} has approved it"
     )
-    decision.next_command = next_command("approve", f"alias={decision.alias}", f"version={version}")
+    signing = ["signing_key=FILE"] if decision.needs_signature else []  # with the key of the person who approves
+    decision.next_command = next_command("approve", f"alias={decision.alias}", f"version={version}", *signing)
 
 
 def _get_or_register(alias: AliasSettings, store: Store, test_set: TestSet, run_id: str) -> str:
@@ -106,6 +118,7 @@ def decide(settings: PromotionSettings, store: Store, test_set: TestSet, challen
     decision = Decision(challenger.run.id, alias.name, alias.actor, current, version=current, test_rows=len(test_set))
     try:
         with open_bundle(challenger, alias.registered_model, store, test_set, decision.reasons) as (bundle, directory):
+            decision.bundle_sha256 = sha256(directory / CHECKSUMS)
             require_same_columns(bundle, challenger, test_set)
             champion = find_champion(alias, current, store, test_set, decision.reasons)
             _judge(settings, test_set, bundle, champion, decision)

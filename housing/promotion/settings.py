@@ -4,6 +4,7 @@ import getpass
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +13,7 @@ from housing.core.errors import ConfigError
 from housing.core.validators import BOOLEAN, NON_NEGATIVE, POSITIVE, Validator, choice, integer, optional, validate
 from housing.evaluation.evaluate import EvaluationSettings
 from housing.promotion.decision_events import EventSettings
+from housing.promotion.signing import Signer
 from housing.scoring.metrics import require_ranking_metric
 from housing.tracking.aliases import require_declared_alias
 
@@ -70,6 +72,8 @@ class AliasSettings:
         Whether a promotion is only a request, which another person approves.
     events
         Where decisions are sent, or None.
+    signer
+        Signs each version that moves to the alias, or None.
     """
 
     registered_model: str
@@ -79,6 +83,7 @@ class AliasSettings:
     server: ServerSettings
     needs_approval: bool = False
     events: EventSettings | None = None
+    signer: Signer | None = None
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> Self:
@@ -87,14 +92,15 @@ class AliasSettings:
         Raises
         ------
         ConfigError
-            If the alias, or one that requires approval, is not declared, or if `events` is wrong.
+            If the alias, or one that requires approval, is not declared, `events` is wrong, or the signing key cannot be read.
         """
         name = str(cfg.alias)
         for alias, key in ((name, "alias"), *((str(alias), "approval_required") for alias in cfg.approval_required)):
             require_declared_alias(alias, cfg.aliases, key)
         actor, server = str(cfg.actor or getpass.getuser()), ServerSettings.from_config(cfg.serve)
         needs_approval, events = name in cfg.approval_required, EventSettings.from_config(cfg.events)
-        return cls(cfg.registered_model, name, cfg.decisions_experiment, actor, server, needs_approval, events)
+        signer = None if cfg.signing_key is None else Signer.read(Path(cfg.signing_key))
+        return cls(cfg.registered_model, name, cfg.decisions_experiment, actor, server, needs_approval, events, signer)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 
 <folder>/<name>/bundle/        the verified bundle
 <folder>/<name>/release.json   its model, version and alias
+<folder>/<name>/signature.json the signature by which it is trusted, if the server has trusted keys
 <folder>/current               a link to the current release, replaced atomically
 <folder>/canary.json           the release that answers a share of the requests, and the share; absent without a canary
 """
@@ -16,7 +17,7 @@ from typing import Any
 
 CURRENT = "current"
 CANARY_FILE = "canary.json"
-RELEASE_FILE = "release.json"
+RELEASE_FILE, SIGNATURE_FILE = "release.json", "signature.json"
 BUNDLE = "bundle"
 
 

@@ -10,14 +10,14 @@ from housing.core.files import atomic_write
 from housing.server_files import releases
 
 
-def publish(folder: Path, name: str, bundle: Path, info: Mapping[str, str]) -> None:
+def publish(folder: Path, name: str, bundle: Path, info: Mapping[str, str], signature: str = "") -> None:
     """Make a verified bundle the current release. The previous release and a canary stay, older ones are removed."""
     folder.mkdir(parents=True, exist_ok=True)
     target, previous, canary = folder / name, releases.current_release(folder), releases.canary_release(folder)
     canary_folder = canary[0] if canary else None
     if target not in (previous, canary_folder):
         shutil.rmtree(target, ignore_errors=True)  # left from an earlier use of this version, and possibly damaged since
-        _write_release(target, bundle, info)
+        _write_release(target, bundle, info, signature)
     for path in releases.release_dirs(folder):  # before the link moves: a worker that sees the new link counts what it finds here
         if path not in (target, previous, canary_folder):
             shutil.rmtree(path)
@@ -27,12 +27,12 @@ def publish(folder: Path, name: str, bundle: Path, info: Mapping[str, str]) -> N
         link.rename(folder / releases.CURRENT)
 
 
-def publish_canary(folder: Path, name: str, bundle: Path, info: Mapping[str, str], share: float) -> None:
+def publish_canary(folder: Path, name: str, bundle: Path, info: Mapping[str, str], share: float, signature: str = "") -> None:
     """Make a verified bundle the release that answers a share of the requests, beside the current one."""
     target, canary = folder / name, releases.canary_release(folder)
     if target not in (releases.current_release(folder), canary and canary[0]):  # workers read these
         shutil.rmtree(target, ignore_errors=True)
-        _write_release(target, bundle, info)
+        _write_release(target, bundle, info, signature)
     set_canary(folder, name, share)
 
 
@@ -47,11 +47,13 @@ def remove_canary(folder: Path) -> None:
     (folder / releases.CANARY_FILE).unlink(missing_ok=True)
 
 
-def _write_release(target: Path, bundle: Path, info: Mapping[str, str]) -> None:
+def _write_release(target: Path, bundle: Path, info: Mapping[str, str], signature: str) -> None:
     partial = Path(tempfile.mkdtemp(prefix=".", dir=target.parent))
     try:
         shutil.copytree(bundle, partial / releases.BUNDLE)
         (partial / releases.RELEASE_FILE).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+        if signature:
+            (partial / releases.SIGNATURE_FILE).write_text(signature, encoding="utf-8")
         partial.chmod(0o755)
         partial.rename(target)
     except BaseException:

@@ -25,11 +25,12 @@ from prometheus_client import Counter, Gauge
 from housing.bundle.bundle import Bundle
 from housing.bundle.mlflow_model import bundle_directory
 from housing.core.canary import Canary, canary_alias, canary_tag
-from housing.core.errors import BundleError, ConfigError, StoreError
+from housing.core.errors import BundleError, ConfigError, StoreError, UntrustedError
 from housing.core.locks import store_file, store_lock
 from housing.core.model_list import NAME_PATTERN, ModelList, split_name
 from housing.core.printable import configure_logging, hide_password
 from housing.server_files import metric_files, releases
+from housing.server_files.signatures import TAG_PREFIX
 from housing.serving import publishing
 from housing.serving.verification import verify
 from housing.serving.webhook import WebhookListener, read_secret
@@ -39,6 +40,7 @@ from server.metrics.model_metrics import files_mark
 RELEASE_NAME = re.compile(r"[0-9]+-[0-9a-zA-Z]+")
 NICENESS = 19  # of the puller of a candidate, whose verification must not take time from callers
 MAX_BACKOFF = 60.0  # seconds between two attempts at a version that could not be downloaded
+STATES = ("damaged", "untrusted")
 NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 log = logging.getLogger("puller")
@@ -83,7 +85,7 @@ class Puller:
         self._messages = MessageLog()
         self._canary = CanaryPuller(settings, name)
         with suppress(OSError):  # poll_once meets the same error and reports it
-            remove_damaged(settings.release_dir)
+            remove_damaged(settings)
 
     def step(self) -> None:
         """Look at the alias once. Log each failure once; the current version stays. Raises StoreError."""
@@ -113,14 +115,15 @@ class Puller:
             self._clear_failure()
             return f"Waiting: {settings.model} has no version at alias {settings.alias} in {hide_password(settings.tracking_uri)}"
         name = f"{version.version}-{version.run_id}"  # a new store starts again at version 1
-        if name == self._failed_release and time.monotonic() < self._retry_at:
+        attempt = f"{name} {hash(tuple(_signatures(version)))}"  # a signature that is added later makes it another attempt
+        if attempt == self._failed_release and time.monotonic() < self._retry_at:
             return ""
         message = ""
         if releases.current_release(settings.release_dir) != settings.release_dir / name:
             try:
                 publish_version(settings, version, name, self._name)
             except Exception as error:
-                self._record_failure(name, is_final=isinstance(error, BundleError))
+                self._record_failure(name, attempt, is_final=isinstance(error, BundleError))
                 raise
             self._metrics.published.inc()
             message = f"Published {self._name or settings.model} version {version.version}"
@@ -133,15 +136,15 @@ class Puller:
         self._failed_release, self._backoff = "", 0.0
         self._metrics.set_rejected(self._name, 0.0)
 
-    def _record_failure(self, name: str, is_final: bool) -> None:
+    def _record_failure(self, name: str, attempt: str, is_final: bool) -> None:
         """Count a failed release once, however often it is retried, and schedule the next attempt."""
-        if name != self._failed_release:
+        if attempt != self._failed_release:
             self._metrics.rejected.inc()
             self._backoff = 0.0
         pause = math.inf if is_final else min(max(2.0 * self._backoff, self._settings.poll_seconds), MAX_BACKOFF)
         if pause not in (self._backoff, math.inf):
             log.info("Retrying %s every %g s" if pause == MAX_BACKOFF else "Retrying %s in %g s", name, pause)
-        self._failed_release, self._backoff, self._retry_at = name, pause, time.monotonic() + pause
+        self._failed_release, self._backoff, self._retry_at = attempt, pause, time.monotonic() + pause
         self._metrics.set_rejected(self._name, 1.0)
 
 
@@ -150,7 +153,7 @@ class CanaryPuller:
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings, self._name = settings, name
-        self._failed: Canary | None = None
+        self._failed: tuple[Canary, list[str]] | None = None
         self._messages = MessageLog()
 
     def follow(self, current: ModelVersion) -> None:
@@ -167,12 +170,13 @@ class CanaryPuller:
                 log.info("The canary of %s is over", self._name or settings.model)
             return
         name = f"{version.version}-{version.run_id}"
-        if canary == self._failed or published == (folder / name, canary.share):
+        attempt = canary, _signatures(version)
+        if attempt == self._failed or published == (folder / name, canary.share):
             return
         try:
             publish_version(settings, version, name, self._name, canary.share)
         except Exception as error:  # pylint: disable=broad-exception-caught  # no bundle may end this process
-            self._failed = canary if isinstance(error, BundleError) else None
+            self._failed = attempt if isinstance(error, BundleError) else None
             self._messages.show(f"Canary version {canary.version} rejected: {type(error).__name__}: {error}")
         else:
             log.info("Version %s answers %g of the requests of %s", canary.version, canary.share, self._name or settings.model)
@@ -238,31 +242,45 @@ def publish_version(settings: Settings, version: ModelVersion, name: str, served
     """
     if not RELEASE_NAME.fullmatch(name):
         raise BundleError(f"Version {version.version} has the run ID {version.run_id!r}, which is not an MLflow run ID.")
-    remove_damaged(settings.release_dir)  # its schema could not be read for the comparison of columns
+    remove_damaged(settings)  # its schema could not be read for the comparison of columns
     current = releases.current_release(settings.release_dir)
     with tempfile.TemporaryDirectory(prefix="housing-") as scratch:
         source = f"models:/{settings.model}/{version.version}"
         bundle = bundle_directory(Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=scratch)))
+        signature = settings.trusted_keys.verify(bundle, _signatures(version), settings.model, str(version.version))
         compatible_with = current / releases.BUNDLE if current and settings.forbid_breaking_columns else None
         verify(bundle, compatible_with, settings.verify_memory_mb, settings.verify_seconds, settings.max_rows)
         info = {"model": settings.model, "version": str(version.version), "alias": settings.alias, "mlflow": mlflow.__version__}
         info = {**info, "name": served_name} if served_name else info
         if share:
-            publishing.publish_canary(settings.release_dir, name, bundle, info, share)
+            publishing.publish_canary(settings.release_dir, name, bundle, info, share, signature)
         else:
-            publishing.publish(settings.release_dir, name, bundle, info)
+            publishing.publish(settings.release_dir, name, bundle, info, signature)
 
 
-def remove_damaged(folder: Path) -> None:
-    """Remove the current release if its files are damaged. The version at the alias is then pulled again."""
-    current = releases.current_release(folder)
-    if current is None:
-        return
+def remove_damaged(settings: Settings) -> None:
+    """Remove the current release and the canary if they are damaged or not trusted. They are then pulled again."""
+    current, canary = releases.current_release(settings.release_dir), releases.canary_release(settings.release_dir)
+    if canary is not None and _is_removed(settings, canary[0]):
+        publishing.remove_canary(settings.release_dir)
+    if current is not None:
+        _is_removed(settings, current)
+
+
+def _is_removed(settings: Settings, release: Path) -> bool:
+    """Return whether a release was damaged or not trusted, so that it was removed."""
     try:
-        Bundle.read(current / releases.BUNDLE)
+        with settings.trusted_keys.verified(release, settings.model) as verified:
+            Bundle.read(verified / releases.BUNDLE)
     except BundleError as error:
-        log.warning("Removing the damaged release %s: %s", current.name, error)
-        shutil.rmtree(current, ignore_errors=True)
+        log.warning("Removing the %s release %s: %s", STATES[isinstance(error, UntrustedError)], release.name, error)
+        shutil.rmtree(release, ignore_errors=True)
+        return True
+    return False
+
+
+def _signatures(version: ModelVersion) -> list[str]:
+    return [value for tag, value in sorted(version.tags.items()) if tag.startswith(TAG_PREFIX)]
 
 
 def version_at_alias(settings: Settings, alias: str) -> ModelVersion | None:

@@ -32,6 +32,7 @@ PRIVATE_SETTINGS = {
     "max_memory_mb": 0,
     "keys_file": "",
     "rate_limit": 0,
+    "trusted_keys": "",  # the version is signed once it has passed
 }
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from housing.core import model_list
@@ -29,7 +29,7 @@ Sidecars = Mapping[str, tuple[list[str], Mapping[str, str]]]  # arguments and en
 
 def server_environment(serve: Mapping[str, object]) -> dict[str, str]:
     """Return the environment of the server's processes: this process's variables and the settings of `serve`."""
-    values = {name: _models_text(value) if name == "models" else str(value) for name, value in serve.items()}
+    values = {name: TEXTS.get(str(name), str)(value) for name, value in serve.items()}
     project = own_project()  # its feature blocks; the processes run in another folder
     home = {} if project is None else {HOME_VARIABLE: str(project)}
     return {**os.environ, **home, **{ENV_PREFIX + str(name).upper(): value for name, value in values.items()}}
@@ -40,6 +40,15 @@ def _models_text(models: object) -> str:
     if isinstance(models, str):
         return os.path.abspath(models) if models.endswith(model_list.FILE_SUFFIXES) else models
     return ",".join(map(str, models)) if isinstance(models, Iterable) else str(models)
+
+
+def _paths_text(files: object) -> str:
+    """Return `serve.trusted_keys` as whole paths with commas, since the processes run elsewhere."""
+    paths = [files] if isinstance(files, str) else files if isinstance(files, Iterable) else [str(files)]
+    return ",".join(os.path.abspath(str(path)) for path in paths if path)
+
+
+TEXTS: Mapping[str, Callable[[object], str]] = {"models": _models_text, "trusted_keys": _paths_text}  # settings that may be lists
 
 
 def supervise(environ: Mapping[str, str]) -> int:

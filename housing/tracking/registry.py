@@ -91,6 +91,11 @@ class Registry:
         with self._client.translate_errors():
             self._client.api.set_model_version_tag(name, version, tag, value)
 
+    def tags_of_version(self, name: str, version: str) -> dict[str, str]:
+        """Return the tags of a version."""
+        with self._client.translate_errors():
+            return dict(self._client.api.get_model_version(name, version).tags)
+
     def append_description(self, name: str, version: str, line: str) -> None:
         """Add a line to the description of a version."""
         with self._client.translate_errors():

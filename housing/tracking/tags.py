@@ -25,6 +25,7 @@ REQUESTED_VERSION, REQUESTED_BY = (
     "housing.requested_version",
     "housing.requested_by",
 )  # of a decision that needs, or is, an approval
+SIGNED_BY = "housing.signed_by"  # of a decision that signed a version: the fingerprint of the key
 DECISION = "housing.decision"  # of a version, followed by the alias: the decision that moved the alias, as JSON
 BEST_RUN = "housing.best_run"  # of a sweep
 EVALUATION_FILE = "evaluation.json"  # artifact of a decision

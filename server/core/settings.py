@@ -13,6 +13,7 @@ from housing.core.environment import CONFIG_FOLDER
 from housing.core.errors import ConfigError
 from housing.core.model_list import ModelList
 from housing.core.validators import BOOLEAN, NON_NEGATIVE, POSITIVE, Validator, integer
+from housing.server_files.signatures import TrustedKeys
 
 ENV_PREFIX = "HOUSING_"
 DEFAULTS_FILE = CONFIG_FOLDER / "serve.yaml"
@@ -58,6 +59,7 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     threads: Annotated[int, integer(1)]
     max_body: Annotated[int, integer(1)]
     max_rows: Annotated[int, integer(1)]
+    trusted_keys: TrustedKeys
     keys_file: str
     rate_limit: Annotated[float, NON_NEGATIVE]
     cors_origins: Annotated[str, ORIGINS]

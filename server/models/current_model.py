@@ -20,14 +20,16 @@ from housing.core.errors import BundleError
 from housing.core.model_list import Limits
 from housing.schema.column import Matrix, Record, Vector
 from housing.server_files import releases
+from housing.server_files.signatures import TrustedKeys
 from server.metrics.model_metrics import ModelMetrics
 from server.validation.rows import RowValidator
 
 MetricsFactory = Callable[[Path, Bundle, str, str], ModelMetrics]
+ModelReader = Callable[[Path], "Model"]
 NO_MODEL = "No model is available yet. Promote one with: python -m housing.promote"
 UNREADABLE_FOLDER = "No model is available: the release folder cannot be read. See the server log."
 SWITCH_SECONDS = 0.0002  # for which requests wait for Python's lock while a model is loaded; Python's default is 25 times as long
-DAMAGED_RELEASE = "No model is available: the published release is damaged. See the server log."
+DAMAGED_RELEASE = "No model is available: the published release is damaged or not trusted. See the server log."
 
 log = logging.getLogger(__name__)
 _loading = threading.Lock()  # one model at a time: loading needs more memory than the model
@@ -65,28 +67,26 @@ class Model:
         return np.concatenate([self.bundle.predict(batch) for batch in batches])
 
     @classmethod
-    def read(cls, folder: Path, metrics_factory: MetricsFactory) -> "Model":
-        """Load a release, while other threads go on. Raises BundleError if it is damaged."""
+    def read(cls, metrics_factory: MetricsFactory, trusted_keys: TrustedKeys, name: str, folder: Path) -> "Model":
+        """Load a release of a registered model, while other threads go on. Raises BundleError if it is damaged or not trusted."""
         with _loading:
             before = sys.getswitchinterval()
             sys.setswitchinterval(SWITCH_SECONDS)
             try:
-                return cls._read(folder, metrics_factory)
+                with trusted_keys.verified(folder, name) as verified:
+                    bundle = Bundle.read(verified / releases.BUNDLE, ServedOnnxModel)
+                    release = releases.release_info(verified)
+                metrics = metrics_factory(folder, bundle, release["version"], release.get("name", ""))
+                return cls(bundle, release, RowValidator(bundle.schema), metrics)
             finally:
                 sys.setswitchinterval(before)
-
-    @classmethod
-    def _read(cls, folder: Path, metrics_factory: MetricsFactory) -> "Model":
-        bundle, release = Bundle.read(folder / releases.BUNDLE, ServedOnnxModel), releases.release_info(folder)
-        metrics = metrics_factory(folder, bundle, release["version"], release.get("name", ""))
-        return cls(bundle, release, RowValidator(bundle.schema), metrics)
 
 
 class CanaryModel:
     """Holds the version that answers a share of the requests, if the release folder has one."""
 
-    def __init__(self, folder: Path, metrics_factory: MetricsFactory) -> None:
-        self._folder, self._metrics_factory = folder, metrics_factory
+    def __init__(self, folder: Path, read: ModelReader) -> None:
+        self._folder, self._read = folder, read
         self._last_release: Path | None = None
         self.model: Model | None = None
         self.share = 0.0
@@ -106,7 +106,7 @@ class CanaryModel:
         if release != self._last_release:
             self.model, self._last_release = None, release
             try:
-                self.model = None if release is None else Model.read(release, self._metrics_factory)
+                self.model = None if release is None else self._read(release)
             except Exception as error:  # pylint: disable=broad-exception-caught  # the current model answers all requests
                 log.error("Rejected the canary; the current model stays: %s: %s", type(error).__name__, error)
 
@@ -118,9 +118,9 @@ class CanaryModel:
 class CurrentModel:
     """Holds the current model of a release folder, and its canary. A new release is loaded before the old one is dropped."""
 
-    def __init__(self, folder: Path, metrics_factory: MetricsFactory) -> None:
-        self._folder, self._metrics_factory = folder, metrics_factory
-        self.canary = CanaryModel(folder, metrics_factory)
+    def __init__(self, folder: Path, read: ModelReader) -> None:
+        self._folder, self._read = folder, read
+        self.canary = CanaryModel(folder, read)
         self.limits = Limits()
         self.last_used = 0.0
         self.is_unloaded = False  # to save memory: it is loaded again when a request needs it
@@ -181,7 +181,7 @@ class CurrentModel:
                 self._last_error = ""
                 return
             try:
-                self._model, self.is_unloaded = Model.read(release, self._metrics_factory), False
+                self._model, self.is_unloaded = self._read(release), False
                 trim_memory()
             except Exception as error:  # pylint: disable=broad-exception-caught  # a bad release must not stop the current model
                 self._unavailable_reason = DAMAGED_RELEASE

@@ -5,12 +5,14 @@ import logging
 import os
 import threading
 import time
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from housing.core.errors import ConfigError
 from housing.core.model_list import Limits, ModelList, split_name
+from housing.server_files.signatures import NO_KEYS, TrustedKeys
 from server.core.errors import RequestError
 from server.models.current_model import CurrentModel, MetricsFactory, Model, trim_memory
 
@@ -28,10 +30,17 @@ class NotInMemory(Exception):
 class ServedModels:
     """Holds the current model of each name. A thread watches for new releases and for changes of the list."""
 
-    def __init__(self, listed: ModelList, poll_seconds: float, metrics_factory: MetricsFactory, max_memory_mb: int = 0) -> None:
+    def __init__(
+        self,
+        listed: ModelList,
+        poll_seconds: float,
+        metrics_factory: MetricsFactory,
+        max_memory_mb: int = 0,
+        trusted_keys: TrustedKeys = NO_KEYS,
+    ) -> None:
         if max_memory_mb and not OWN_MEMORY.exists():
             raise ConfigError(f"serve.max_memory_mb must be 0 on this system, which has no {OWN_MEMORY} (got {max_memory_mb}).")
-        self._list, self._poll_seconds, self._metrics_factory = listed, poll_seconds, metrics_factory
+        self._list, self._poll_seconds, self._read = listed, poll_seconds, partial(Model.read, metrics_factory, trusted_keys)
         self._max_memory_mb = max_memory_mb
         self._models: dict[str, CurrentModel] = {}
         self._by_name: dict[str, CurrentModel] = {}
@@ -105,7 +114,7 @@ class ServedModels:
     def _apply_list(self) -> None:
         """Add listed models and drop the others. A model without its alias is the first one with that name."""
         self._models = {
-            name: self._models.get(name) or CurrentModel(folder, self._metrics_factory)
+            name: self._models.get(name) or CurrentModel(folder, partial(self._read, split_name(name)[0]))
             for name, folder in self._list.folders.items()
         }
         for name, limits in self._list.limits.items():

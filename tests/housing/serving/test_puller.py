@@ -1,6 +1,8 @@
 """The puller, poll by poll."""
 
+import shutil
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,13 +10,17 @@ import mlflow
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from housing.core.errors import ConfigError, StoreError
+from housing.core.canary import Canary
+from housing.core.errors import ConfigError, StoreError, UntrustedError
+from housing.core.files import sha256
 from housing.server_files import releases
+from housing.server_files.signatures import TAG_PREFIX
 from housing.serving import puller
 from housing.serving.storage_initializer import initialize
 from housing.serving.supervisor import server_environment
 from housing.tracking import store as tracking
 from server.core.settings import Settings
+from tests.support.signing_keys import new_key, sign, trusted
 from tests.support.tables import config, train
 from tests.support.waiting import wait_for
 
@@ -117,3 +123,57 @@ def test_kserves_storage_initializer_publishes_the_version_at_an_alias(home: Pat
     assert release is not None
     info = releases.release_info(release)
     assert (info["model"], info["version"], info["alias"]) == (settings.model, "2", "staging")
+
+
+def sign_version(version: str, private: Path, fingerprint: str) -> None:
+    """Sign a version of the rentals, as a promotion does."""
+    with store().artifacts.bundle(f"models:/housing-rentals/{version}") as directory:
+        text = sign(private, directory, "housing-rentals", version)
+    store().registry.tag_version("housing-rentals", version, f"{TAG_PREFIX}{fingerprint}", text)
+
+
+@pytest.mark.usefixtures("registry")
+def test_only_signed_versions_are_published_and_a_signature_may_come_later(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
+    caplog.set_level("INFO", "puller")
+    private, public = new_key(home, "ann")
+    unsigned = registered(home)
+    store().registry.set_alias("housing-rentals", "staging", "1")
+    assert new_puller(unsigned).poll_once() == "Published housing-rentals version 1"  # before there was a key
+    settings = replace(unsigned, trusted_keys=trusted(public))
+    monitored = puller.PullerMetrics(settings, "housing_again")
+    follows = puller.Puller(settings, monitored)
+    assert "Removing the untrusted release 1-" in caplog.text
+    for _ in range(2):
+        follows.step()
+    assert caplog.text.count("Version rejected") == 1 and "it is not signed. Sign it with:" in caplog.text
+    assert releases.current_release(settings.release_dir) is None
+    sign_version("1", private, sha256(public))
+    assert follows.poll_once() == "Published housing-rentals version 1"
+    store().registry.set_alias("housing-rentals", "staging", "2")
+    with pytest.raises(UntrustedError, match="Version 2 of housing-rentals is not trusted"):
+        follows.poll_once()
+    current = releases.current_release(settings.release_dir)
+    assert current is not None and current.name.startswith("1-")
+
+    store().registry.set_alias("housing-rentals", "staging", "1")
+    assert follows.poll_once() == ""
+    canary = Canary("2", "1", 0.5, 0.0)
+    store().registry.start_canary("housing-rentals", "staging", canary)
+    follows.step()
+    assert releases.canary_release(settings.release_dir) is None and "Canary version 2 rejected: UntrustedError" in caplog.text
+    sign_version("2", private, sha256(public))
+    follows.step()
+    published = releases.canary_release(settings.release_dir)
+    assert published is not None and published[0].name.startswith("2-")
+    for release in (current, published[0]):
+        card = release / releases.BUNDLE / "card.json"
+        card.write_bytes(card.read_bytes().replace(b"rentals", b"Rentals", 1))
+        sums = card.with_name("SHA256SUMS")
+        lines = [line for line in sums.read_text(encoding="utf-8").splitlines() if not line.endswith("  card.json")]
+        sums.write_text("\n".join([*lines, f"{sha256(card)}  card.json", ""]), encoding="utf-8")
+    puller.remove_damaged(settings)
+    assert releases.current_release(settings.release_dir) is None is releases.canary_release(settings.release_dir)
+    assert follows.poll_once() == "Published housing-rentals version 1"
+    assert releases.canary_release(settings.release_dir) is not None
+    shutil.rmtree(settings.release_dir)

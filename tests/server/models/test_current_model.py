@@ -17,6 +17,7 @@ from server.metrics.model_metrics import ModelMetrics
 from server.models.current_model import CurrentModel
 from server.models.served_models import ServedModels
 from tests.support.server import model_list
+from tests.support.signing_keys import new_key, sign, trusted
 from tests.support.tables import FLAT
 from tests.support.waiting import wait_for
 
@@ -170,6 +171,45 @@ def test_batches_are_no_larger_than_the_verified_size(
         largest.append(max(sizes))
     assert largest[0] > 50 == largest[1]
     assert answers[0] == answers[1]
+
+
+def test_a_release_that_no_trusted_key_signed_as_this_model_is_not_loaded(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
+    private, public = new_key(tmp_path, "ann")
+    bundle.write(tmp_path / "bundle")
+    folder, signature = tmp_path / "published", sign(private, tmp_path / "bundle")
+
+    def serve(model: str = "m") -> ServedModels:
+        return ServedModels(model_list(folder, model), 0.05, partial(ModelMetrics, tmp_path, 0), 0, trusted(public))
+
+    def publish(version: str, signature: str = signature, signed: str = "1") -> None:
+        publishing.publish(folder, version, tmp_path / "bundle", {"model": "m", "version": signed}, signature)
+
+    publish("first")
+    in_use = serve()
+    assert in_use.get().info["version"] == "1"
+    for name, change, reason in (
+        ("unsigned", {"signature": ""}, "it is not signed"),
+        ("replayed", {"signed": "2"}, "its signature is that of m:1"),
+    ):
+        publish(name, **change)
+        wait_for(lambda why=reason: why in caplog.text, f"the {name} release is tried")  # type: ignore[misc]
+        assert in_use.get().info["version"] == "1"
+    publishing.publish_canary(folder, "canary", tmp_path / "bundle", {"model": "m", "version": "3"}, 0.5)
+    wait_for(lambda: "Rejected the canary" in caplog.text, "the canary is tried")
+    assert in_use.describe()[0]["canary"] is None
+    publish("again")
+    assert serve().get().info["version"] == "1"
+    with pytest.raises(BundleError, match="damaged or not trusted"):
+        serve("n").get()
+    member = folder / "again" / releases.BUNDLE / "members" / "0" / "model.onnx"
+    content = member.read_bytes()
+    member.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BundleError, match="damaged or not trusted"):
+        serve().get()
+    assert "members/0/model.onnx was changed, added or removed after it was signed" in caplog.text
 
 
 def _publish(bundle: Bundle, directory: Path, version: str) -> None:
