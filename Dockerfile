@@ -6,6 +6,8 @@ ARG BASE=python:3.11.15-slim-bookworm
 FROM ${BASE} AS install
 # INDEX is a mirror of the package index, without a password; the secret "ca" holds the certificates of a proxy.
 ARG INDEX=
+# EXTRAS are further locks, such as "verify" (checks signatures of models) or "sign" (makes them).
+ARG EXTRAS=
 WORKDIR /build
 COPY locks/uv.txt ./
 RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
@@ -26,30 +28,32 @@ RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
     if [ -f /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi \
     && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r sbom.txt \
     && for name in serve pull train; do \
-         /venv/bin/cyclonedx-py requirements --output-reproducible --output-file "${name}.json" "${name}.txt"; \
+         cat "${name}.txt" >installed.txt; \
+         for extra in ${EXTRAS}; do cat "${extra}.txt" >>installed.txt || exit 1; done; \
+         /venv/bin/cyclonedx-py requirements --output-reproducible --output-file "${name}.json" installed.txt || exit 1; \
        done
 
 FROM install AS serve-packages
-COPY locks/serve.txt ./
+COPY locks/serve.txt locks/sign.txt locks/verify.txt ./
 RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
     if [ -f /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi \
-    && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r serve.txt \
+    && for lock in serve ${EXTRAS}; do UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r "${lock}.txt" || exit 1; done \
     && for name in ${PREDICTION_NEEDS_NOT}; do find /venv/lib -path "*/site-packages/*" -path "*/${name}" -prune -exec rm -r {} +; done \
     && ${COMPILE}
 
 FROM install AS pull-packages
-COPY locks/pull.txt ./
+COPY locks/pull.txt locks/sign.txt locks/verify.txt ./
 RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
     if [ -f /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi \
-    && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r pull.txt \
+    && for lock in pull ${EXTRAS}; do UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r "${lock}.txt" || exit 1; done \
     && for name in ${PREDICTION_NEEDS_NOT}; do find /venv/lib -path "*/site-packages/*" -path "*/${name}" -prune -exec rm -r {} +; done \
     && ${COMPILE}
 
 FROM install AS train-packages
-COPY locks/train.txt ./
+COPY locks/train.txt locks/sign.txt locks/verify.txt ./
 RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
     if [ -f /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi \
-    && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r train.txt \
+    && for lock in train ${EXTRAS}; do UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r "${lock}.txt" || exit 1; done \
     && ${COMPILE}
 
 # The extensions of setup.py, compiled for the Python of the base image; the compiler stays in this stage.
