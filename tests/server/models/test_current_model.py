@@ -11,10 +11,11 @@ from housing.bundle.bundle import Bundle
 from housing.core.errors import BundleError
 from housing.schema.column import Matrix, Vector
 from housing.server_files import releases
+from housing.server_files.signatures import NO_KEYS
 from housing.serving import publishing
 from server.api.explanation import explanation_blueprint
 from server.metrics.model_metrics import ModelMetrics
-from server.models.current_model import CurrentModel
+from server.models.current_model import CurrentModel, Model
 from server.models.served_models import ServedModels
 from tests.support.server import model_list
 from tests.support.signing_keys import new_key, sign, trusted
@@ -128,7 +129,7 @@ def test_a_model_leaves_memory_with_its_canary_and_both_come_back(bundle: Bundle
     _publish(bundle, tmp_path, "1")
     folder = tmp_path / "published"
     publishing.publish_canary(folder, "2", tmp_path / "1", {"model": "m", "version": "2"}, 0.5)
-    current = CurrentModel(folder, partial(ModelMetrics, tmp_path, 0))
+    current = CurrentModel(folder, partial(Model.read, partial(ModelMetrics, tmp_path, 0), NO_KEYS, "m"))
 
     def in_memory() -> list[bool]:
         return [holder.model is not None for holder in (current, current.canary)]
