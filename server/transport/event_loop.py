@@ -29,6 +29,7 @@ from server.transport.responder import Responder, Response, plain_error
 
 RECV_SIZE = 65_536  # bytes
 MAX_DRAINED = 100_000_000  # bytes that a client may send after its last response
+MAX_ACCEPTED = 100  # connections in a turn, so that a health check does not wait behind a crowd, nor those who are served behind it
 MAX_QUEUED_PER_THREAD = 64  # requests; one more would wait too long
 HEALTH_ROUTES = ("/healthz", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -50,7 +51,7 @@ class EventLoop:
         self._selector.register(wake_up, READ, partial(self._send_responses, wake_up))
         for listener in worker.sockets:
             listener.setblocking(False)
-            self._selector.register(listener, READ, partial(self._accept, listener, listener.getsockname()))
+            self._selector.register(listener, READ, partial(self._accept_all, listener, listener.getsockname()))
 
     @property
     def has_work(self) -> bool:
@@ -95,14 +96,19 @@ class EventLoop:
             self._worker.log.exception("A connection is closed, because an error occurred in the event loop")
             self._connections.close(conn)
 
-    def _accept(self, listener: socket.socket, server: Any) -> None:
-        """Accept a connection. Beyond a limit, a connection is closed: this one, or a less important one."""
-        try:
-            sock, client = listener.accept()
-        except OSError as error:  # another worker was faster, or the client has disconnected
-            if error.errno in NO_FILES_LEFT:
-                self._evict()
-            return
+    def _accept_all(self, listener: socket.socket, server: Any) -> None:
+        """Accept the connections that wait, up to a limit."""
+        for _ in range(MAX_ACCEPTED):
+            try:
+                sock, client = listener.accept()
+            except OSError as error:  # none is left, another worker was faster, or the client has disconnected
+                if error.errno in NO_FILES_LEFT:
+                    self._evict()
+                return
+            self._add(sock, client, server)
+
+    def _add(self, sock: socket.socket, client: Any, server: Any) -> None:
+        """Add an accepted connection. Beyond a limit, a connection is closed: this one, or a less important one."""
         sock.setblocking(False)
         conn = self._connections.add(sock, client, server, RequestReader(self._worker.cfg, client, self._settings.max_body))
         if 0 < self._settings.max_connections_per_client < self._connections.count_from(client):
