@@ -29,7 +29,7 @@ from server.transport.responder import Responder, Response, plain_error
 
 RECV_SIZE = 65_536  # bytes
 MAX_DRAINED = 100_000_000  # bytes that a client may send after its last response
-MAX_ACCEPTED = 100  # connections in a turn, so that a health check does not wait behind a crowd, nor those who are served behind it
+MAX_ACCEPTED = 100  # connections in a turn: a health check does not wait behind a crowd, nor do clients wait for a crowd's end
 MAX_QUEUED_PER_THREAD = 64  # requests; one more would wait too long
 HEALTH_ROUTES = ("/healthz", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -5,7 +5,7 @@ USER root
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends dbus dbus-user-session libpam-systemd systemd && rm -rf /var/lib/apt/lists/* \
     && systemctl mask systemd-udevd.service systemd-modules-load.service systemd-sysctl.service systemd-timesyncd.service \
-    && useradd --create-home --shell /bin/bash owner \
+    && useradd --uid 1000 --create-home --shell /bin/bash owner \
     && cp -r /app /srv/housing && ln -s /venv /srv/housing/.venv
 COPY deploy/systemd /srv/housing/deploy/systemd
 COPY scripts/install /srv/housing/scripts/
