@@ -5,7 +5,7 @@
     features/<n>/arrays.npz      fitted state of its blocks
     members/<n>/model.onnx       an estimator of the ensemble
     ensemble.json, ensemble.npz  features, region and weight of each member, applicability domain, and transform of the target
-    interval.npz, interval.onnx  conformal scores and the model of the size of errors, if the run fitted intervals
+    interval.npz, interval.onnx  conformal scores, model of the size of errors, factors of mean errors; if the run has intervals
     quantiles/<n>/model.onnx     models of the quantiles of the scores, if the run fitted them
     reference.json               histograms of the training rows and of the predictions
     card.json                    the model card: run, data, metrics, libraries
@@ -29,8 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from housing.bundle.array_files import read_arrays, write_arrays
-from housing.bundle.conformal import Calibration, Interval
+from housing.bundle.conformal import ERROR_ESTIMATE, Calibration, Interval
 from housing.bundle.ensemble import Ensemble, Estimator, in_chunks, restore_ensemble
+from housing.bundle.error_estimate import ErrorEstimator
 from housing.bundle.file_format import (
     BACKGROUND_ARRAYS,
     CHECKSUMS,
@@ -167,6 +168,20 @@ class Bundle:
 
         return in_chunks(predict, matrix)
 
+    def predict_error_sizes(self, matrix: Matrix) -> tuple[Vector, Vector]:
+        """Predict rows, and the sizes of their errors for `Interval.error_estimator`; both of shape (rows,).
+
+        Raises BundleError if the run fitted no intervals.
+        """
+        interval = self._require_interval()
+
+        def predict(part: Matrix) -> tuple[Vector, ...]:
+            predictions, columns = self.ensemble.predict_with_columns(part)
+            return predictions, interval.error_sizes(columns, predictions)
+
+        predictions, sizes = in_chunks(predict, matrix)
+        return predictions, sizes
+
     def _require_interval(self) -> Interval:
         if self.interval is None:
             raise BundleError("The model has no intervals. Train it with interval=scaled.")
@@ -227,7 +242,7 @@ class Bundle:
         for directory, member in make_numbered_dirs(folder / "members", self.ensemble.members):
             (directory / MEMBER_MODEL).write_bytes(_onnx_bytes(member.estimator))
         if self.interval is not None:
-            write_arrays(folder / INTERVAL_FILES[0], self.interval.calibration.to_arrays())
+            write_arrays(folder / INTERVAL_FILES[0], self.interval.to_arrays())
             (folder / INTERVAL_FILES[1]).write_bytes(_onnx_bytes(self.interval.error_model))
             for directory, model in make_numbered_dirs(folder / QUANTILES, self.interval.quantile_models):
                 (directory / MEMBER_MODEL).write_bytes(_onnx_bytes(model))
@@ -322,7 +337,8 @@ def _read_interval(folder: Path, model_type: Callable[[bytes], OnnxModel], *, is
     """Return the intervals, or None if the run fitted none. Raises BundleError if levels and models do not match."""
     if not (folder / INTERVAL_FILES[0]).is_file():
         return None
-    calibration = Calibration.from_arrays(read_arrays(folder / INTERVAL_FILES[0]))
+    arrays = read_arrays(folder / INTERVAL_FILES[0])
+    calibration = Calibration.from_arrays(arrays)
     paths = [directory / MEMBER_MODEL for directory in list_numbered_dirs(folder / QUANTILES)]
     if calibration.quantiles.shape != (len(calibration) if paths else 0, len(paths)) or len(calibration.levels) != len(paths):
         raise BundleError(
@@ -330,7 +346,8 @@ def _read_interval(folder: Path, model_type: Callable[[bytes], OnnxModel], *, is
             f" (got {len(calibration.levels)} levels, quantiles of shape {calibration.quantiles.shape} and {len(paths)} models)."
         )
     error_model, *quantile_models = (_read_model(folder, path, model_type) for path in (folder / INTERVAL_FILES[1], *paths))
-    return Interval(calibration, error_model, quantile_models, is_relative=is_relative)
+    estimator = ErrorEstimator.from_array(arrays[ERROR_ESTIMATE]) if ERROR_ESTIMATE in arrays else None
+    return Interval(calibration, error_model, quantile_models, is_relative=is_relative, error_estimator=estimator)
 
 
 def _read_features(schema: Schema, directory: Path) -> Features:

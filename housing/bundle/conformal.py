@@ -14,11 +14,13 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from housing.bundle.error_estimate import ErrorEstimator
 from housing.bundle.log_transform import MAX_LOG
 from housing.core.errors import ConfigError
 from housing.schema.column import Matrix, Vector
 from housing.schema.table_schema import Schema
 
+ERROR_ESTIMATE = "error_estimate"  # name of an array beside those of a calibration
 MAX_LEVELS = 32  # of a request, whose line has at most 4,094 characters
 MAX_CACHED_LEVELS = 64  # a correction sorts the calibration rows
 ROUNDING = 1e-9  # (n + 1) * level may be slightly above the whole number that it stands for
@@ -117,6 +119,8 @@ class Interval:
         Models of the quantiles of the score, one for each level of the calibration.
     is_relative
         Whether an error is the one of the logarithm. Then bounds are a factor away from the prediction, and above 0.
+    error_estimator
+        How mean errors follow from the sizes of errors, or None if the run did not calibrate that.
     """
 
     def __init__(
@@ -126,15 +130,21 @@ class Interval:
         quantile_models: Sequence[ErrorModel] = (),
         *,
         is_relative: bool = False,
+        error_estimator: ErrorEstimator | None = None,
     ) -> None:
         self.calibration, self.error_model, self.quantile_models = calibration, error_model, list(quantile_models)
-        self.is_relative = is_relative
+        self.is_relative, self.error_estimator = is_relative, error_estimator
         self._correction = lru_cache(MAX_CACHED_LEVELS)(calibration.correction)
 
     @property
     def max_coverage(self) -> float:
         """The largest coverage that the calibration rows support."""
         return self.calibration.max_coverage
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all but the models, to be stored."""
+        estimator = self.error_estimator
+        return self.calibration.to_arrays() | ({} if estimator is None else {ERROR_ESTIMATE: estimator.to_array()})
 
     def bounds(self, schema: Schema, columns: Matrix, predictions: Vector, coverage: float) -> tuple[Vector, Vector]:
         """Return lower and upper bounds, clipped to the bounds of the target.
@@ -188,6 +198,11 @@ class Interval:
         self._require_levels(levels)
         return self._quantiles(schema, columns, predictions, levels)
 
+    def error_sizes(self, columns: Matrix, predictions: Vector) -> Vector:
+        """Return the size of the error of each row in the target's unit, up to a factor. Arguments are as those of `bounds`."""
+        scales = np.exp(self.error_model.predict(append_prediction(columns, predictions)))
+        return error_size(predictions, scales, is_relative=self.is_relative)
+
     def _require_levels(self, levels: Sequence[float]) -> None:
         if not 1 <= len(levels) <= MAX_LEVELS or list(levels) != sorted(set(levels)):
             raise ConfigError(f"quantiles must be 1 to {MAX_LEVELS} numbers that ascend (got {list(levels)!s:.80}).")
@@ -213,6 +228,11 @@ class Interval:
 
     def _shift(self, predictions: Vector, error: Vector) -> Vector:
         return predictions * np.exp(np.clip(error, -MAX_LOG, MAX_LOG)) if self.is_relative else predictions + error
+
+
+def error_size(predictions: Vector, scale: Vector, *, is_relative: bool) -> Vector:
+    """Return the size of each error in the target's unit, given that of errors or of their logarithms."""
+    return np.asarray(np.abs(predictions) * scale) if is_relative else scale
 
 
 def signed_error(predictions: Vector, actual: Vector, *, is_relative: bool) -> Vector:

@@ -8,8 +8,9 @@ from typing import Any, Self
 import numpy as np
 from omegaconf import DictConfig
 
-from housing.bundle.conformal import Calibration, Interval, append_prediction, signed_error
+from housing.bundle.conformal import Calibration, Interval, append_prediction, error_size, signed_error
 from housing.bundle.ensemble import CHUNK
+from housing.bundle.error_estimate import ErrorEstimator
 from housing.core.config import instantiate
 from housing.core.errors import ConfigError
 from housing.data.split import Rows, Split
@@ -17,6 +18,7 @@ from housing.data.table import Table
 from housing.data.units import Units
 from housing.estimators.arguments import check_estimator
 from housing.estimators.onnx_export import export_and_verify
+from housing.fitting.error_calibration import fit_error_estimator
 from housing.fitting.estimators import Model, require_weighted_fit, sample_weight
 from housing.fitting.fitting import FitSettings, fit
 from housing.schema.column import Column, Matrix, Vector
@@ -89,12 +91,15 @@ class HeldOut:
     ----------
     inputs
         Inputs of the models of the error, shape (rows, columns + 1).
+    actual
+        The target of each row.
     is_relative
         Whether the errors are those of the logarithm.
     """
 
     rows: Rows
     inputs: Matrix
+    actual: Vector
     error: Vector
     is_relative: bool
     weight: Vector | None
@@ -161,8 +166,9 @@ def _predict_held_out(model: Model, table: Table, parts: Split, rows: Rows) -> H
         predicted, columns = model.ensemble.predict_with_columns(matrix[part])
         inputs[part] = append_prediction(columns, predicted)
     is_relative = model.ensemble.transform is not None
-    error = signed_error(inputs[:, -1], table.target[rows], is_relative=is_relative)
-    return HeldOut(rows, inputs, error, is_relative, table.weight_of(rows), parts.units_of(rows))
+    actual = table.target[rows]
+    error = signed_error(inputs[:, -1], actual, is_relative=is_relative)
+    return HeldOut(rows, inputs, actual, error, is_relative, table.weight_of(rows), parts.units_of(rows))
 
 
 def _predict_out_of_fold(
@@ -176,10 +182,12 @@ def _predict_out_of_fold(
     ]
     order = np.argsort(np.concatenate([fold.rows for fold in folds]))
     inputs, error = np.concatenate([fold.inputs for fold in folds]), np.concatenate([fold.error for fold in folds])
+    actual = np.concatenate([fold.actual for fold in folds])
     return replace(
         folds[0],
         rows=rows,
         inputs=inputs[order],
+        actual=actual[order],
         error=error[order],
         weight=table.weight_of(rows),
         units=parts.units_of(rows),
@@ -194,10 +202,18 @@ def _fit_models(settings: IntervalSettings, held_out: HeldOut) -> Interval:
     scores = held_out.error / np.exp(out_of_fold)
     fitted = [_cross_fit(create, settings.folds, held_out, scores) for create in settings.quantiles.values()]
     calibration = Calibration(scores, held_out.weight)
+    estimator = _calibrate_estimated_errors(held_out, np.exp(out_of_fold))
     if fitted:
         quantiles = np.column_stack([predicted for predicted, _ in fitted])
         calibration = replace(calibration, levels=np.array(list(settings.quantiles)), quantiles=quantiles)
-    return Interval(calibration, error_model, [model for _, model in fitted], is_relative=held_out.is_relative)
+    models = [model for _, model in fitted]
+    return Interval(calibration, error_model, models, is_relative=held_out.is_relative, error_estimator=estimator)
+
+
+def _calibrate_estimated_errors(held_out: HeldOut, scale: Vector) -> ErrorEstimator:
+    predicted = held_out.inputs[:, -1]
+    size = error_size(predicted, scale, is_relative=held_out.is_relative)
+    return fit_error_estimator(held_out.inputs, size, held_out.actual - predicted, held_out.weight)
 
 
 def _cross_fit(create: Callable[[], Any], n_folds: int, held_out: HeldOut, target: Vector) -> tuple[Vector, Any]:
