@@ -16,7 +16,7 @@ import pandas as pd
 
 os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"  # read at the import: nothing is sent
 
-import nannyml  # noqa: E402  # pylint: disable=wrong-import-position
+import nannyml  # pylint: disable=wrong-import-position
 
 METRICS = ["mae", "rmse"]
 
