@@ -14,14 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256 as new_sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from housing.core.errors import ConfigError, UntrustedError
 from housing.core.files import sha256
 from housing.server_files import releases
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 TAG_PREFIX = "housing.signature."  # of a version, followed by the fingerprint of the key: the signature
 CURVES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}  # with the hash that model-signing uses
@@ -190,7 +187,7 @@ def checksums(bundle: Path) -> dict[str, str]:
     return found
 
 
-def _read_key(path: Path) -> "tuple[str, EllipticCurvePublicKey]":
+def _read_key(path: Path) -> tuple[str, Any]:
     try:
         # pylint: disable=import-outside-toplevel  # an extra
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -209,7 +206,7 @@ def _read_key(path: Path) -> "tuple[str, EllipticCurvePublicKey]":
     return fingerprint(key), key
 
 
-def fingerprint(key: "EllipticCurvePublicKey") -> str:
+def fingerprint(key: Any) -> str:
     """Return the SHA-256 checksum of a public key in PEM, as `sha256sum` prints it for the file."""
     # pylint: disable=import-outside-toplevel  # an extra
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
