@@ -57,7 +57,7 @@ class Window:
 
     @cached_property
     def predictions(self) -> Vector:
-        """What callers got, shape (rows,)."""
+        """The predictions as callers got them, shape (rows,)."""
         return np.array([row.prediction for row in self.rows], dtype=np.float64)
 
     @cached_property
