@@ -93,16 +93,17 @@ class CallerResults:
 
 
 @contextmanager
-def callers(host: str, row: object, keep_alive: bool, count: int = 4) -> Iterator[CallerResults]:
-    """Request predictions from port 8000 during the block, on persistent connections or on a new one per request."""
+def callers(host: str, row: object, keep_alive: bool, count: int = 4, port: int = 8000, key: str = "") -> Iterator[CallerResults]:
+    """Request predictions during the block, on persistent connections or on a new one per request."""
     results, stop, body = CallerResults(), threading.Event(), json.dumps(row)
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
 
     def call() -> None:
-        connection = HTTPConnection(host, 8000, timeout=30)
+        connection = HTTPConnection(host, port, timeout=30)
         while not stop.is_set():
             results.requests += 1
             try:
-                connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+                connection.request("POST", "/predict", body, headers)
                 response = connection.getresponse()
                 response.read()
                 results.failed += [] if response.status == 200 else [str(response.status)]
