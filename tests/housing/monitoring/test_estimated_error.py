@@ -85,6 +85,7 @@ def test_a_bundle_keeps_the_calibration_and_refuses_a_damaged_one(tmp_path: Path
     bundle.write(tmp_path / "bundle")
     read = Bundle.read(tmp_path / "bundle")
     assert read.interval is not None and bundle.interval is not None
-    assert read.interval.error_estimator == bundle.interval.error_estimator is not None
+    assert bundle.interval.error_estimator is not None
+    assert read.interval.error_estimator == bundle.interval.error_estimator
     with pytest.raises(BundleError, match="2 x 4 finite numbers"):
         ErrorEstimator.from_array(np.full((2, 4), np.nan))

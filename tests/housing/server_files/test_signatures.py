@@ -15,10 +15,9 @@ from housing.core.errors import ConfigError, UntrustedError
 from housing.server_files import releases
 from housing.server_files.signatures import TrustedKeys
 from housing.serving import publishing
+from tests.support.signing_keys import new_key, sign, trusted
 
 pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
-
-from tests.support.signing_keys import new_key, sign, trusted  # needs the extra
 
 N_CHANGES = 1000
 
