@@ -13,7 +13,7 @@ HTTP, METRICS = "http", "metrics"  # names of ports
 METRIC = "housing_requests_per_second"  # what deploy/kubernetes/prometheus-adapter.yaml makes of the request counter
 PRE_STOP_SECONDS = 5  # until every node has stopped sending new connections; the server still keeps its connections
 SPARE_SECONDS = 3  # of the grace period
-TMP = "/tmp"  # a volume of its own
+TMP = "/tmp"  # nosec B108  # a volume of the pod
 
 SECURITY_CONTEXT: Object = {
     "allowPrivilegeEscalation": False,

@@ -2,11 +2,10 @@
 
 import difflib
 import json
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -132,12 +131,7 @@ def parse_schema(data: DictConfig) -> Schema:
         If a column is declared wrongly, or if a key looks like a misspelt key of `TABLE_KEYS`. Other keys are allowed, since a
         config may refer to them.
     """
-    return _parse_declared(pickle.dumps(OmegaConf.to_container(data, resolve=True)))
-
-
-@lru_cache(maxsize=16)  # the jobs of a sweep share one table
-def _parse_declared(pickled: bytes) -> Schema:
-    declared: Any = pickle.loads(pickled)  # noqa: S301  # of this process
+    declared: Any = OmegaConf.to_container(data, resolve=True)
     for key in declared.keys() - set(TABLE_KEYS):
         close_matches = difflib.get_close_matches(str(key), TABLE_KEYS, n=1, cutoff=0.8)
         if close_matches:
