@@ -22,7 +22,7 @@ from housing.command_line import console
 from housing.command_line.config_errors import config_errors
 from housing.command_line.next_command import next_command
 from housing.core.config import SWEEP_RUN
-from housing.core.errors import HousingError, StoreError
+from housing.core.errors import BundleError, DiskFullError, HousingError, StoreError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
 from housing.core.printable import show
@@ -41,7 +41,7 @@ from housing.sweeps.progress import COMPLETED, SweepProgress
 from housing.sweeps.ranking import Ranking, best_outcomes, best_run_id
 from housing.tracking import store as tracking_store
 from housing.tracking import tags as tracking_tags
-from housing.tracking.runs import Run
+from housing.tracking.runs import Run, RunRecord
 from housing.tracking.store import Store
 
 JOBS_FILE = "jobs.json"
@@ -260,6 +260,14 @@ class Sweep(Callback):
         outcome = Outcome.read(folder)
         if outcome is None or outcome.run_id != record.id or not (folder / BUNDLE).is_dir():
             return  # whoever can write to the store can change the tag, so the folder has to name the run, too
+        try:
+            self._log_files(record, folder)
+        except (OSError, BundleError) as error:
+            if folder.parent == self.folder or isinstance(error, DiskFullError):
+                raise
+            show("The best run is of another sweep, which has logged its bundle itself and removed it from the disk meanwhile.")
+
+    def _log_files(self, record: RunRecord, folder: Path) -> None:
         bundle = Bundle.read(folder / BUNDLE)
         if tracking_tags.MODEL_ID not in record.tags:
             log_bundle(record.run, folder, bundle)

@@ -179,7 +179,7 @@ def test_a_best_run_that_is_already_at_the_alias_does_not_count_as_moved(home: P
 def test_pushed_rows_are_learned_from_and_served_once(tmp_path: Path, empty_store: Path) -> None:
     with scene(tmp_path, empty_store, rentals_frame(600), ("data=rentals",), TREES) as scene_:
         with scene_.retraining(), scene_.retraining():  # the second one waits, and then has nothing to do
-            wait_for(lambda: scene_.serves("1"), "version 1 is served")
+            wait_for(lambda: scene_.serves("1"), "version 1 is served", 600)
         assert sorted(values["verdict"] for values in outputs(scene_.ci)) == ["PROMOTE", "UP TO DATE"]
         assert (count_runs(scene_.store, "sweep"), count_runs(scene_.store, "run"), count_versions(scene_.store)) == (1, 2, 1)
         assert git(scene_.ci, "status", "--porcelain") == "?? .venv\n"  # no commit, so the workflow does not trigger itself
@@ -187,7 +187,7 @@ def test_pushed_rows_are_learned_from_and_served_once(tmp_path: Path, empty_stor
         scene_.add(rentals_frame(1500, seed=1))
         git(scene_.ci, "pull", "--quiet")
         log = workflow(scene_, "push")
-        wait_for(lambda: scene_.serves("2"), "version 2, fitted on the new rows, is served")
+        wait_for(lambda: scene_.serves("2"), "version 2, fitted on the new rows, is served", 600)
         assert {"verdict=PROMOTE", "moved=true", "version=2"} <= set(re.findall(r"set-output:: (.*)", log))
         assert "2,100 rows, 1,500 new since the last retraining" in log
         assert (count_runs(scene_.store, "sweep"), count_runs(scene_.store, "run"), count_versions(scene_.store)) == (2, 4, 2)
