@@ -72,7 +72,9 @@ def listed(server: Server) -> dict[str, Any]:
 
 def example(server: Server, name: str) -> bytes:
     """Return a valid row of a model."""
-    return json.dumps(server.ask(f"/models/{name}/model").json["example"]).encode()
+    answer = server.ask(f"/models/{name}/model")
+    assert answer.status == 200, answer
+    return json.dumps(answer.json["example"]).encode()
 
 
 def test_each_name_answers_with_its_own_model(server: Server) -> None:
@@ -251,6 +253,7 @@ def test_a_model_has_the_limits_of_the_file(models_home: Path, tmp_path: Path) -
 def test_models_leave_a_full_memory_and_come_back(models_home: Path) -> None:
     limits = (f"serve.release_dir={models_home}/full", "serve.max_memory_mb=1")
     with serving_models(models_home, f"[{','.join(NAMES)}]", *limits) as server:
+        wait_for(lambda: all(model["version"] for model in listed(server).values()), "all models are published")
         wait_for(lambda: sum(model["in_memory"] for model in listed(server).values()) == 2, "one model has left")
         for name in (OTHER_ALIAS, TOWNS, OTHER_ALIAS, TOWNS):
             version = listed(server)[name]["version"]
