@@ -22,7 +22,7 @@ from housing.command_line import console
 from housing.command_line.config_errors import config_errors
 from housing.command_line.next_command import next_command
 from housing.core.config import SWEEP_RUN
-from housing.core.errors import BundleError, DiskFullError, HousingError, StoreError
+from housing.core.errors import BundleError, HousingError, StoreError
 from housing.core.files import atomic_write
 from housing.core.locks import machine_lock
 from housing.core.printable import show
@@ -262,10 +262,10 @@ class Sweep(Callback):
             return  # whoever can write to the store can change the tag, so the folder has to name the run, too
         try:
             self._log_files(record, folder)
-        except (OSError, BundleError) as error:
-            if folder.parent == self.folder or isinstance(error, DiskFullError):
+        except (OSError, BundleError):
+            if (folder / BUNDLE).is_dir():
                 raise
-            show("The best run is of another sweep, which has logged its bundle itself and removed it from the disk meanwhile.")
+            show("The sweep that fitted the best run has removed its bundle meanwhile, so this sweep logs no figures of it.")
 
     def _log_files(self, record: RunRecord, folder: Path) -> None:
         bundle = Bundle.read(folder / BUNDLE)
@@ -281,7 +281,7 @@ class Sweep(Callback):
     def _clean_up(self) -> None:
         """Remove the jobs' bundles, which the store has or no command needs, and temporary files of killed processes."""
         for folder in (*self.folder.glob(f"*/{BUNDLE}"), *self.folder.glob(f"*/{HOLDOUT}")):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))  # at once for another sweep that reads it
         for temporary in self.folder.glob("*/.*"):
             if temporary.is_dir():
                 shutil.rmtree(temporary)

@@ -29,7 +29,7 @@ from server.transport.responder import Responder, Response, plain_error
 
 RECV_SIZE = 65_536  # bytes
 MAX_DRAINED = 100_000_000  # bytes that a client may send after its last response
-MAX_ACCEPTED = 100  # connections in a turn: a health check does not wait behind a crowd, nor do clients wait for a crowd's end
+ANSWERED_PER_EXTRA_CLIENT = 16  # connections in a turn
 MAX_QUEUED_PER_THREAD = 64  # requests; one more would wait too long
 HEALTH_ROUTES = ("/healthz", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -46,6 +46,7 @@ class EventLoop:
         self._connections = Connections(self._selector, settings.request_timeout_seconds, worker.cfg.keepalive)
         self._app_pool, self._metrics_pool = ThreadPoolExecutor(worker.cfg.threads), ThreadPoolExecutor(1)
         self._responses: deque[tuple[Connection, Response]] = deque()  # of the threads
+        self._max_accepted = 1  # connections in a turn
         self._max_held = 2 * worker.cfg.threads * settings.max_body  # bytes of requests and responses in memory
         wake_up, self._wake_up = worker.PIPE  # signals write to it, too
         self._selector.register(wake_up, READ, partial(self._send_responses, wake_up))
@@ -72,7 +73,9 @@ class EventLoop:
     def turn(self, seconds: float) -> None:
         """Wait for events for some seconds at most, and handle them."""
         pipelined = list(self._connections.pipelined.connections)
-        for key, _ in self._selector.select(0.0 if pipelined else seconds):
+        ready = self._selector.select(0.0 if pipelined else seconds)
+        self._max_accepted = 1 + (len(ready) + len(pipelined)) // ANSWERED_PER_EXTRA_CLIENT
+        for key, _ in ready:
             if isinstance(key.data, Connection):
                 self._try(self._send_rest if key.data.phase is self._connections.writing else self._receive, key.data)
             else:
@@ -97,8 +100,12 @@ class EventLoop:
             self._connections.close(conn)
 
     def _accept_all(self, listener: socket.socket, server: Any) -> None:
-        """Accept the connections that wait, up to a limit."""
-        for _ in range(MAX_ACCEPTED):
+        """Accept one new connection in a turn, and more if many others are answered in it.
+
+        One at a time, workers share the connections that come at once: a worker that accepts all leaves none to the others.
+        But if a turn is long, a health check must not wait for one turn per connection before it.
+        """
+        for _ in range(self._max_accepted):
             try:
                 sock, client = listener.accept()
             except OSError as error:  # none is left, another worker was faster, or the client has disconnected
