@@ -78,8 +78,7 @@ class Server:
 
     def workers(self) -> list[int]:
         """Return the pids of gunicorn's workers. The puller also has child processes at times."""
-        masters = [pid for pid in children(self.process.pid) if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        return [worker for master in masters for worker in children(master)]
+        return [worker for master in children_running(self.process.pid, "gunicorn") for worker in children(master)]
 
 
 def assert_problem(answer: Answer, status: int, detail: str) -> None:
@@ -92,8 +91,23 @@ def assert_problem(answer: Answer, status: int, detail: str) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """Return the pids of a process's children."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
+    """Return the pids of a process's children. A process that has ended has none."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def children_running(pid: int, name: str) -> list[int]:
+    """Return the pids of a process's children that have this text in their command line."""
+    return [child for child in children(pid) if name.encode() in _command_line(child)]
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended since its parent was asked
+        return b""
 
 
 def scraped(server: Server) -> dict[str, float]:

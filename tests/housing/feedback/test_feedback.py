@@ -22,7 +22,7 @@ from housing.feedback.database import DATABASE_FILE
 from housing.feedback.error_totals import MAX_VERSIONS, OTHER, ErrorTotals
 from housing.serving import publishing
 from tests.support.feedback import UNKNOWN_ID, Label, append, entry, lines, log_dir, predict_areas, send, send_labels
-from tests.support.server import Server, children, scraped, serving
+from tests.support.server import Server, children_running, scraped, serving
 from tests.support.tables import FLAT, config
 from tests.support.waiting import wait_for
 
@@ -145,9 +145,7 @@ def joiner_pid(server: Server) -> int:
     pids: list[int] = []
 
     def is_running() -> bool:
-        pids[:] = [
-            pid for pid in children(server.process.pid) if b"housing.feedback.joiner" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
+        pids[:] = children_running(server.process.pid, "housing.feedback.joiner")
         return len(pids) == 1
 
     wait_for(is_running, "a joiner runs")

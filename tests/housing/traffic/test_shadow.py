@@ -22,7 +22,7 @@ from housing.tracking.store import Store
 from housing.traffic.shadow_state import MAX_VERSIONS, SERIES, STATE_FILE, ShadowState, Totals
 from tests.support.commands import command, user_error
 from tests.support.feedback import log_dir, predict_areas, send_labels
-from tests.support.server import Server, children, promoted, scraped, serving
+from tests.support.server import Server, children_running, promoted, scraped, serving
 from tests.support.tables import FLAT, TABLES, config, train
 from tests.support.waiting import wait_for
 
@@ -66,8 +66,7 @@ def predict(version: str, areas: Areas) -> "np.ndarray[tuple[int], np.dtype[np.f
 
 def shadow_pid(server: Server) -> int:
     """Return the pid of the shadow, or 0 while there is none."""
-    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(server.process.pid)}
-    return next((pid for pid, line in commands.items() if b"housing.traffic.shadow" in line), 0)
+    return next(iter(children_running(server.process.pid, "housing.traffic.shadow")), 0)
 
 
 def test_rows_and_true_values_are_counted_once_through_kills_and_moves_of_the_alias(home: Path) -> None:

@@ -35,7 +35,7 @@ from housing.tracking import store as tracking
 from server.metrics.mmap_counters import MmapCounters
 from server.metrics.model_metrics import VERSION_MARK, ModelMetrics
 from server.metrics.request_metrics import STAGES
-from tests.support.server import Server, children, scraped, serving
+from tests.support.server import Server, children, children_running, scraped, serving
 from tests.support.tables import FLAT, config, rentals_frame, train
 from tests.support.waiting import wait_for
 
@@ -73,7 +73,8 @@ def wait_until_settled(server: Server) -> None:
 
 def metrics_dir(server: Server) -> Path:
     """Return the directory of the metric files of a server."""
-    environ = Path(f"/proc/{children(server.process.pid)[0]}/environ").read_bytes().split(b"\0")
+    master = children_running(server.process.pid, "gunicorn")[0]
+    environ = Path(f"/proc/{master}/environ").read_bytes().split(b"\0")
     return Path(next(line.partition(b"=")[2].decode() for line in environ if line.startswith(b"PROMETHEUS_MULTIPROC_DIR=")))
 
 
@@ -295,7 +296,7 @@ def maps(pid: int, name: str) -> bool:
     """Return whether a process has mapped a metric file with this text in its name."""
     try:
         return name in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -315,7 +316,7 @@ def test_a_stopped_worker_changes_no_total_and_adds_no_file(server: Server, numb
 
 def test_a_killed_puller_continues_its_counters(server: Server) -> None:
     files_before, before = files(server), set(children(server.process.pid))
-    (puller,) = (pid for pid in before if b"housing.serving.puller" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    (puller,) = children_running(server.process.pid, "housing.serving.puller")
     os.kill(puller, signal.SIGKILL)
     wait_for(
         lambda: any(maps(pid, "/counter_") for pid in set(children(server.process.pid)) - before),
