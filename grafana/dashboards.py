@@ -32,6 +32,7 @@ LATENCY_BUCKETS = (
 )
 FINISHED, FAILED, RMSE = 'status="FINISHED"', 'status="FAILED"', 'metric="rmse"'  # selectors
 LIVE_RMSE_RATIO = "version:housing_live_rmse:ratio_to_promoted"
+ESTIMATED_RMSE_RATIO = "version:housing_estimated_rmse:ratio_to_held_out"
 
 
 def all_dashboards() -> dict[str, dashboard.Dashboard]:
@@ -138,7 +139,7 @@ def _sum_by_instance(before: str, after: str) -> str:
 
 def _model() -> dashboard.Dashboard:
     board = _dashboard("Model", "The served version and its live error.")
-    return _predictions(_live_error(_versions(board)))
+    return _predictions(_estimated_error(_live_error(_versions(board))))
 
 
 def _versions(board: dashboard.Dashboard) -> dashboard.Dashboard:
@@ -212,6 +213,62 @@ def _live_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
         )
         .with_panel(timeseries_panel(coverage, {"version {{version}}": f"version:housing_live_coverage:24h{of_version}"}))
         .with_panel(timeseries_panel(width, {"version {{version}}": f"version:housing_interval_width:mean1h{of_version}"}))
+    )
+
+
+def _estimated_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
+    ratio = PanelSpec(
+        "Estimated RMSE / held-out RMSE",
+        "short",
+        "Estimated RMSE of the latest window, divided by the RMSE of held-out rows; and the same with an estimate that is three"
+        " standard errors lower, by which the alert fires.",
+        12,
+        ALERTS["HousingEstimatedError"],
+    )
+    error = PanelSpec(
+        "Estimated error",
+        "short",
+        "RMSE and mean absolute error of the latest window, in the target's unit. Estimates: true values are not known yet.",
+        12,
+    )
+    doubt = PanelSpec(
+        "Doubt of estimated RMSE",
+        "percentunit",
+        "Standard error of the estimate, divided by it. It is too narrow on shifted rows.",
+        12,
+    )
+    correction = PanelSpec(
+        "Correction by feedback", "short", "Ratio of realised to estimated RMSE of rows with feedback; 1 without feedback.", 12
+    )
+    of_version, of_instance = '{version=~"$version"}', '{version=~"$version", instance=~"$instance"}'
+    low = f"{ESTIMATED_RMSE_RATIO}_low{of_version}"
+    doubt_now = f"max by (version) (housing_estimated_rmse_standard_error{of_instance} / housing_estimated_rmse{of_instance})"
+    return (
+        board.with_row(dashboard.Row("Estimated error, from the monitor (serve.monitor)"))
+        .with_panel(
+            timeseries_panel(
+                ratio,
+                {
+                    "version {{version}}": f"{ESTIMATED_RMSE_RATIO}{of_version}",
+                    "version {{version}}, three standard errors lower": low,
+                },
+            )
+        )
+        .with_panel(
+            timeseries_panel(
+                error,
+                {
+                    "RMSE of {{version}}": f"max by (version) (housing_estimated_rmse{of_instance})",
+                    "MAE of {{version}}": f"max by (version) (housing_estimated_mae{of_instance})",
+                },
+            )
+        )
+        .with_panel(timeseries_panel(doubt, {"version {{version}}": doubt_now}))
+        .with_panel(
+            timeseries_panel(
+                correction, {"version {{version}}": f"max by (version) (housing_estimated_error_correction{of_instance})"}
+            )
+        )
     )
 
 

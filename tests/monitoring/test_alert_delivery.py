@@ -81,6 +81,14 @@ RECIPES = {
             f"housing_feedback_squared_error_total{{{VERSION}}}": 9000.0,
         },
     ),
+    "HousingEstimatedError": Recipe(
+        gauges={
+            f"housing_estimated_rmse{{{VERSION}}}": 2.0,
+            f"housing_estimated_rmse_standard_error{{{VERSION}}}": 0.1,
+            f"housing_held_out_rmse{{{VERSION}}}": 1.0,
+        },
+        counters=ROWS,
+    ),
     "HousingModelStale": Recipe(
         gauges={f"housing_model_created_seconds{{{VERSION}}}": 0.0, f"housing_model_info{{{VERSION}}}": 1.0}
     ),
