@@ -14,7 +14,7 @@ MAX_LEAVES = 64  # a tree with more leaves is walked
 GROUP = 8  # leaves that share a byte
 GROUPS = MAX_LEAVES // GROUP
 MAX_BOUNDS = 255  # thresholds of a code, which is a byte
-MAX_THRESHOLDS = 2**18  # the codes of a block of rows then fit into a processor's L2 cache; trees with more are walked
+MAX_CODES = 2**11  # of a row; those of a block of rows then take 512 KB, as much as an L2 cache. Trees with more are walked
 TEST = np.dtype([("column", np.uint16), ("bound", np.int8), ("remaining", np.int8)])  # struct Test
 SMALL_TREE = np.dtype(  # struct SmallTree
     [*((name, np.uint32) for name in ("first_test", "first_leaf", "groups")), ("tests", np.uint8, (GROUPS,))]
@@ -91,9 +91,10 @@ def _small_trees(n_leaves: Counts, tree: Counts, group: Counts) -> NDArray[np.vo
 
 
 def _can_encode(inner: Nodes) -> bool:
-    """Return whether the tests of inner nodes have few thresholds."""
+    """Return whether the tests of inner nodes need few codes. More than 65,536 would not have a number in `TEST`."""
     numbers = inner["feature"].astype(np.uint64) << np.uint64(32) | inner["threshold"].copy().view(np.uint32)
-    return len(np.unique(numbers)) <= MAX_THRESHOLDS
+    _, n_thresholds = np.unique(np.unique(numbers) >> np.uint64(32), return_counts=True)
+    return int((-(-n_thresholds // MAX_BOUNDS)).sum()) <= MAX_CODES
 
 
 def _encode(inner: Nodes) -> tuple[NDArray[np.void], NDArray[np.float32], NDArray[np.void]]:

@@ -120,8 +120,17 @@ def test_more_thresholds_than_a_byte_can_number_are_bit_identical() -> None:
 
 
 def test_trees_with_too_many_thresholds_are_walked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quick_scorer, "MAX_THRESHOLDS", 10)
+    monkeypatch.setattr(quick_scorer, "MAX_CODES", COLUMNS - 1)
     assert_bit_identical(fitted_graph(RandomForestRegressor(9, max_leaf_nodes=64, random_state=0)), COLUMNS)
+
+
+def test_trees_of_more_columns_than_a_test_can_name_are_walked() -> None:
+    nodes = np.zeros(3 * 70_000, dtype=NODE)
+    roots = np.arange(0, len(nodes), 3)
+    nodes["threshold"], nodes["left"] = np.nan, np.arange(len(nodes))
+    nodes["threshold"][roots], nodes["left"][roots], nodes["feature"][roots] = 0.5, roots + 1, roots // 3
+    assert not quick_scorer.build_scorer(nodes, roots).small_trees["groups"].any()
+    assert quick_scorer.build_scorer(nodes[:3000], roots[:1000]).small_trees["groups"].all()
 
 
 @pytest.mark.parametrize(
