@@ -55,9 +55,8 @@ class LossCalibration:
         mean, ratio, model_variance = float(expected.mean()), 1.0, self.model_variance
         if correction is not None:
             ratio, model_variance = correction.apply(self)
-        row_variance = self.row_variance * float(np.square(expected).sum()) / float(expected.sum()) ** 2
-        value = ratio * mean
-        return Estimate(value, value * math.sqrt(row_variance + model_variance / ratio**2))
+        variance_of_rows = self.row_variance * float(np.square(expected).sum()) / len(expected) ** 2
+        return Estimate(ratio * mean, math.sqrt(ratio**2 * variance_of_rows + mean**2 * model_variance))
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,8 @@ class Correction:
         if not self.expected:
             return 1.0, calibration.model_variance
         variance = calibration.row_variance * self.squared / self.expected**2
-        weight = calibration.model_variance / (calibration.model_variance + variance)
+        total = calibration.model_variance + variance  # 0 if no held-out row had an error
+        weight = calibration.model_variance / total if total else 0.0
         return 1 + weight * (self.realised / self.expected - 1), (1 - weight) * calibration.model_variance
 
 

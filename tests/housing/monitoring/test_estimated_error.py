@@ -51,6 +51,13 @@ def test_feedback_corrects_as_far_as_its_rows_allow() -> None:
     assert 1 < ratios[1] < 2 < 3.5 < ratios[2] < 4
 
 
+@pytest.mark.parametrize("known", [Correction(), Correction(1.0, 1.0, 1.0), Correction(0.0, 1.0, 1.0)])
+@pytest.mark.parametrize("calibration", [LossCalibration(0.0, 0.0, 0.0, 0.0), LossCalibration(1.0, 1.0, 0.0, 0.0)])
+def test_a_model_without_errors_on_held_out_rows_has_estimates(calibration: LossCalibration, known: Correction) -> None:
+    estimate = calibration.estimate(np.ones(5), known)
+    assert (estimate.value, estimate.standard_error) == (calibration.factor, 0)
+
+
 def test_the_monitor_publishes_the_error_of_each_window(tmp_path: Path, bundle: Bundle) -> None:
     settings = monitor_settings(tmp_path, bundle)
     monitor = Monitor(settings, tmp_path / "metrics", [EstimatedError()])
