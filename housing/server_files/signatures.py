@@ -53,7 +53,7 @@ class Signature:
             parsed = cls(hint, base64.b64decode(envelope["payload"]), base64.b64decode(signature["sig"]))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UntrustedError(DAMAGED) from error
-        if parsed.to_text() != text:
+        if not isinstance(hint, str) or parsed.to_text() != text:
             raise UntrustedError(DAMAGED)
         return parsed
 
@@ -94,7 +94,7 @@ class TrustedKeys:
 
     def __init__(self, files: str) -> None:
         """Read PEM files, given as paths with commas. Raises ConfigError."""
-        self._keys = dict(_read_key(Path(file)) for file in files.split(",") if file)
+        self._keys = dict(_read_key(Path(file)) for file in files.split(",")) if files else {}
 
     def __bool__(self) -> bool:
         return bool(self._keys)

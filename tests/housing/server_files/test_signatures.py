@@ -68,6 +68,15 @@ def test_no_change_of_a_byte_of_the_bundle_or_the_signature_is_trusted(folder: P
     assert is_trusted(keys, bundle, signature)
 
 
+@pytest.mark.parametrize("hint", [None, 1, [], {}])
+def test_a_signature_without_a_fingerprint_does_not_hide_a_good_one(folder: Path, hint: object) -> None:
+    private, public = new_key(folder, "ann")
+    signature = sign(private, folder / "bundle")
+    content = json.loads(signature)
+    content["verificationMaterial"]["publicKey"]["hint"] = hint
+    assert is_trusted(trusted(public), folder / "bundle", json.dumps(content, separators=(",", ":")), signature)
+
+
 def test_files_that_are_added_removed_or_links_are_not_trusted(folder: Path) -> None:
     private, public = new_key(folder, "ann")
     bundle, keys, signature = folder / "bundle", trusted(public), sign(private, folder / "bundle")
@@ -143,9 +152,9 @@ def test_a_release_is_trusted_only_as_what_it_says_it_is(folder: Path) -> None:
 
 def test_what_is_no_public_key_is_an_error_that_names_the_command(tmp_path: Path) -> None:
     private, _ = new_key(tmp_path, "ann")
-    for path in (private, tmp_path / "missing.pem"):
+    for files in (str(private), str(tmp_path / "missing.pem"), ","):
         with pytest.raises(ConfigError, match=r"serve.trusted_keys must be PEM files .* openssl pkey"):
-            TrustedKeys(str(path))
+            TrustedKeys(files)
     _, unusual = new_key(tmp_path, "unusual", ec.SECP256K1())
     with pytest.raises(ConfigError, match="must be a key on secp256r1"):
         TrustedKeys(str(unusual))
