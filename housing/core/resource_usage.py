@@ -51,7 +51,7 @@ def _reset_peak_memory() -> None:
 def _peak_memory_bytes() -> float:
     try:
         lines = STATUS.read_text(encoding="utf-8").splitlines()
-    except OSError:
+        [peak] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    except (OSError, ValueError):  # there is no such file, or no such line: some sandboxes of containers have none
         return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_PER_UNIT)
-    [peak] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
     return float(peak) * 1024

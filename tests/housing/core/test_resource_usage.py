@@ -1,6 +1,7 @@
 """Resources that a piece of work uses, in a process that did other work before."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,9 +24,14 @@ def test_memory_of_earlier_work_is_not_counted() -> None:
     assert before.read()["peak_memory_megabytes"] > small + 300
 
 
-def test_without_a_file_to_reset_it_the_peak_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("status", [None, "Name:\tpython\nVmRSS:\t1 kB\n"])
+def test_where_the_system_hides_it_the_peak_is_that_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str | None
+) -> None:
+    if status is not None:
+        (tmp_path / "STATUS").write_text(status, encoding="utf-8")
     for name in ("CLEAR_REFS", "STATUS"):
-        monkeypatch.setattr(resource_usage, name, resource_usage.STATUS / "missing")
+        monkeypatch.setattr(resource_usage, name, tmp_path / name)
     assert ResourceMeter().read()["peak_memory_megabytes"] > 20
 
 
