@@ -1,49 +1,20 @@
 """Boosting libraries: fits with early stopping, reported progress and a given number of rounds."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from housing.estimators.weighted_rows import WeightedRows
 from housing.features.encoding import in_precision
-from housing.schema.column import Vector
 
 # pylint: disable=import-outside-toplevel  # libraries take seconds to import, and may not be installed
 
 REPORT_EVERY = 25  # rounds
 
 Report = Callable[[int, float | None], None]  # boosting rounds done, validation score if any
-
-
-@dataclass(frozen=True)
-class WeightedRows:
-    """Rows to fit on or to validate with.
-
-    Attributes
-    ----------
-    weight
-        None if all rows count alike.
-    masked
-        The indices of columns that are missing in a second copy of all rows, which follows them; None: no second copy.
-    """
-
-    columns: NDArray[Any]
-    target: Vector
-    weight: Vector | None
-    masked: Sequence[int] | None = None
-
-    def with_copies(self) -> "WeightedRows":
-        """Return the rows and their second copies, if there are any, as rows of one array."""
-        if self.masked is None:
-            return self
-        n_rows = len(self.columns)
-        columns = np.empty((2 * n_rows, self.columns.shape[1]), dtype=self.columns.dtype)
-        columns[:n_rows] = columns[n_rows:] = self.columns
-        columns[n_rows:, self.masked] = np.nan
-        weight = None if self.weight is None else np.tile(self.weight, 2)
-        return WeightedRows(columns, np.tile(self.target, 2), weight)
 
 
 @dataclass(frozen=True)

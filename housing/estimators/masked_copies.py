@@ -3,13 +3,12 @@
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xgboost
 
-if TYPE_CHECKING:
-    from housing.estimators.boosting import WeightedRows
+from housing.estimators.weighted_rows import WeightedRows
 
 CHUNK = 50_000  # rows
 MAX_ROWS_IN_MEMORY = 100_000  # the bins of more rows are on disk: in memory, those of 76 columns take 600 bytes a row
@@ -19,7 +18,7 @@ KEPT_PARAMETERS = ("objective", "booster", "base_score")  # which an estimator t
 class _Chunks(xgboost.DataIter):
     """All rows, then all of them again with the masked columns missing."""
 
-    def __init__(self, rows: "WeightedRows", cache_prefix: str | None = None) -> None:
+    def __init__(self, rows: WeightedRows, cache_prefix: str | None = None) -> None:
         super().__init__(release_data=True, cache_prefix=cache_prefix, on_host=False)
         self._rows = rows
         self._start = 0
@@ -56,7 +55,7 @@ def can_fit(estimator: Any) -> bool:
     )
 
 
-def fit(estimator: Any, rows: "WeightedRows", validation: "WeightedRows | None") -> None:
+def fit(estimator: Any, rows: WeightedRows, validation: WeightedRows | None) -> None:
     """Fit an estimator as its `fit` does with all rows in one array: the model is the same to the last bit."""
     parameters = estimator.get_params()
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +64,7 @@ def fit(estimator: Any, rows: "WeightedRows", validation: "WeightedRows | None")
 
 
 def _train(
-    estimator: Any, parameters: Mapping[str, Any], rows: "WeightedRows", validation: "WeightedRows | None", folder: Path
+    estimator: Any, parameters: Mapping[str, Any], rows: WeightedRows, validation: WeightedRows | None, folder: Path
 ) -> bytearray:
     """Return the fitted model. The folder is free of files in use when this function returns."""
     options = {"nthread": parameters["n_jobs"], "max_bin": parameters["max_bin"], "missing": parameters["missing"]}

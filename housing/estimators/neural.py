@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from housing.core.validators import POSITIVE, integer
-from housing.estimators.boosting import Report, WeightedRows
+from housing.estimators.boosting import Report
 from housing.estimators.neural_network import Layers, Network, sigmoid
+from housing.estimators.weighted_rows import WeightedRows
 from housing.schema.column import Matrix, Vector
 
 FIRST_CYCLE = 17  # epochs; each cycle is twice as long as the one before

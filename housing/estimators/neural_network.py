@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from housing.estimators.boosting import WeightedRows
+from housing.estimators.weighted_rows import WeightedRows
 from housing.schema.column import Matrix, Vector
 
 N_HIDDEN = 3  # layers

@@ -15,7 +15,6 @@ from housing.data.split import Rows
 from housing.data.table import Table
 from housing.estimators.boosting import (
     BoostingFit,
-    WeightedRows,
     as_fitted,
     boosting_of,
     fit_boosting,
@@ -24,6 +23,7 @@ from housing.estimators.boosting import (
 )
 from housing.estimators.specs import EstimatorSpec
 from housing.estimators.tree_export import booster_bytes
+from housing.estimators.weighted_rows import WeightedRows
 from housing.features.pipeline import Features
 from housing.fitting.callbacks import OnRound
 from housing.fitting.member_selection import MemberSelection

@@ -9,7 +9,8 @@ import pytest
 import xgboost
 
 from housing.estimators import masked_copies
-from housing.estimators.boosting import BoostingFit, WeightedRows, fit_boosting
+from housing.estimators.boosting import BoostingFit, fit_boosting
+from housing.estimators.weighted_rows import WeightedRows
 
 PARAMETERS = [{}, {"subsample": 0.7, "colsample_bynode": 0.5, "max_bin": 32, "eval_metric": "mae"}]
 

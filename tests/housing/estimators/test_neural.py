@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from housing.core.errors import HousingError
-from housing.estimators.boosting import WeightedRows
 from housing.estimators.neural import NeuralRegressor
+from housing.estimators.weighted_rows import WeightedRows
 from housing.fitting.fitting import FitSettings
 from housing.schema.column import Matrix, Vector
 from tests.support.tables import config
