@@ -14,7 +14,7 @@ from housing.core.errors import ConfigError
 from housing.core.model_list import split_name
 from housing.core.printable import show
 from housing.core.traces import exporter_error
-from housing.serving.supervisor import require_free_port, require_writable_folder, server_environment, supervise
+from housing.serving.supervisor import require_free_ports, require_writable_folder, server_environment, supervise
 from housing.serving.webhook import read_secret
 from housing.tracking.aliases import require_declared_alias
 from housing.tracking.local_addresses import LocalAddresses
@@ -71,8 +71,7 @@ def main(cfg: DictConfig) -> Result:
     require_writable_folder("serve.log_dir", settings.log_dir)
     if settings.webhook_port:
         read_secret(settings)
-    for port in filter(None, (settings.port, settings.metrics_port, settings.webhook_port)):
-        require_free_port(settings.host, port)
+    require_free_ports(settings)
     what = f"{len(names)} models, first {names[0]}" if settings.models else f"{settings.model} at alias {settings.alias}"
     _follow_moved_store(cfg)
     show(f"Serving {what}. Press Ctrl-C to stop.\n")

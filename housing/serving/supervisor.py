@@ -20,6 +20,7 @@ GUNICORN = ["-m", "gunicorn", "--config", str(PROJECT / "server" / "gunicorn.con
 SIDECARS = {"puller": ["-m", "housing.serving.puller"], "joiner": ["-m", "housing.feedback.joiner"]}
 SHADOW_SIDECARS = {"shadow puller": ["-m", "housing.serving.puller", "shadow"], "shadow": ["-m", "housing.traffic.shadow"]}
 MONITOR_SIDECARS = {"monitor": ["-m", "housing.monitoring.monitor"]}
+PORTS = ("port", "metrics_port", "webhook_port")  # names of settings; 0: none
 POLL_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1  # option of Linux's prctl
 
@@ -120,8 +121,17 @@ def require_writable_folder(setting: str, folder: Path) -> None:
         ) from error
 
 
-def require_free_port(host: str, port: int) -> None:
-    """Raise ConfigError if the address is in use or does not belong to this machine."""
+def require_free_ports(settings: Settings) -> None:
+    """Raise ConfigError if a port of the server is in use or does not belong to this machine, or if two are the same."""
+    ports = {name: port for name in PORTS if (port := getattr(settings, name))}
+    for name, port in ports.items():
+        first = next(other for other in ports if ports[other] == port)
+        if first != name:
+            raise ConfigError(f"serve.{name} must be another port than serve.{first} (got {port} for both).")
+        _require_free_port(f"serve.{name}", settings.host, port)
+
+
+def _require_free_port(setting: str, host: str, port: int) -> None:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as listener:
@@ -129,5 +139,5 @@ def require_free_port(host: str, port: int) -> None:
             listener.bind(address)
     except OSError as error:
         raise ConfigError(
-            f"Cannot listen on {host} port {port}: {error.strerror}. Choose another with serve.port= or serve.host=."
+            f"Cannot listen on {host} port {port}: {error.strerror}. Choose another with {setting}= or serve.host=."
         ) from error
