@@ -280,13 +280,13 @@ class Sweep(Callback):
 
     def _clean_up(self) -> None:
         """Remove the jobs' bundles, which the store has or no command needs, and temporary files of killed processes."""
-        for folder in (*self.folder.glob(f"*/{BUNDLE}"), *self.folder.glob(f"*/{HOLDOUT}")):
-            shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))  # at once for another sweep that reads it
         for temporary in self.folder.glob("*/.*"):
             if temporary.is_dir():
                 shutil.rmtree(temporary)
             else:
                 temporary.unlink(missing_ok=True)
+        for folder in (*self.folder.glob(f"*/{BUNDLE}"), *self.folder.glob(f"*/{HOLDOUT}")):
+            shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))  # at once for another sweep that reads it
 
 
 def _describe_live_page(port: int) -> str:
