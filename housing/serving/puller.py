@@ -43,6 +43,8 @@ MAX_BACKOFF = 60.0  # seconds between two attempts at a version that could not b
 STATES = ("damaged", "untrusted")
 NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
+FilesState = dict[str, tuple[int, ...]]  # by path
+
 log = logging.getLogger("puller")
 
 
@@ -84,8 +86,9 @@ class Puller:
         self._backoff, self._retry_at = 0.0, 0.0
         self._messages = MessageLog()
         self._canary = CanaryPuller(settings, name)
+        self._checked_files: FilesState | None = None
         with suppress(OSError):  # poll_once meets the same error and reports it
-            remove_damaged(settings)
+            self._remove_if_changed()
 
     def step(self) -> None:
         """Look at the alias once. Log each failure once; the current version stays. Raises StoreError."""
@@ -119,6 +122,7 @@ class Puller:
         if attempt == self._failed_release and time.monotonic() < self._retry_at:
             return ""
         message = ""
+        self._remove_if_changed()
         if releases.current_release(settings.release_dir) != settings.release_dir / name:
             try:
                 publish_version(settings, version, name, self._name)
@@ -130,6 +134,17 @@ class Puller:
         self._clear_failure()
         self._canary.follow(version)
         return message
+
+    def _remove_if_changed(self) -> None:
+        """Check the published releases if a file of them has changed since the last check, and remove damaged ones.
+
+        Workers that are running keep their model in memory, but a new one could not start.
+        """
+        state = _files_state(self._settings.release_dir)
+        if state != self._checked_files:
+            self._messages.last = ""  # a version that is published again is logged again
+            remove_damaged(self._settings)
+            self._checked_files = state  # from before the check: a change in the meantime is found at the next poll
 
     def _clear_failure(self) -> None:
         """Forget the failed release: it is published now, or the alias has moved."""
@@ -191,16 +206,39 @@ class Pullers:
     models: ModelList
     pullers: dict[str, Puller] = field(default_factory=dict)
     messages: MessageLog = field(default_factory=MessageLog)
+    port_messages: MessageLog = field(default_factory=MessageLog)
     hint: threading.Event = field(default_factory=threading.Event)  # that an alias has moved
 
     def run(self) -> None:
-        """Follow the list and all aliases forever: at each poll, and at once after a hint."""
-        if self.settings.webhook_port:
-            WebhookListener(self.settings.host, self.settings.webhook_port, read_secret(self.settings), self.hint)
+        """Follow the list and all aliases forever: at each poll, and at once after a hint.
+
+        While the port for hints is in use by another program, the puller polls at least each minute.
+        """
+        secret = read_secret(self.settings) if self.settings.webhook_port else b""
+        listener: WebhookListener | None = None
         while True:
             self.hint.clear()
+            listener = listener or self._listen(secret)
             self.step()
-            self.hint.wait(self.settings.poll_seconds)
+            hears = listener is not None or not self.settings.webhook_port
+            self.hint.wait(self.settings.poll_seconds if hears else min(self.settings.poll_seconds, MAX_BACKOFF))
+
+    def _listen(self, secret: bytes) -> WebhookListener | None:
+        """Return the listener for hints, or None if there is no port for them, or if it cannot be used now."""
+        host, port = self.settings.host, self.settings.webhook_port
+        if not port:
+            return None
+        try:
+            listener = WebhookListener(host, port, secret, self.hint)
+        except OSError as error:
+            self.port_messages.show(
+                f"Cannot listen for webhooks on {host} port {port} (serve.webhook_port): {error.strerror or error}."
+                " Polling goes on, and the port is tried again at each poll."
+            )
+            return None
+        if self.port_messages.last:
+            log.info("Listening for webhooks on %s port %s", host, port)
+        return listener
 
     def step(self) -> None:
         """Follow the list, and look at each alias once, but not at the others if the store is unavailable."""
@@ -267,12 +305,26 @@ def remove_damaged(settings: Settings) -> None:
         _is_removed(settings, current)
 
 
+def _files_state(folder: Path) -> FilesState:
+    """Return what identifies the content of each file of the current release and of the canary, without reading it."""
+    current, canary = releases.current_release(folder), releases.canary_release(folder)
+    roots = [release for release in (current, canary and canary[0]) if release]
+    paths = [f"{directory}/{name}" for root in roots for directory, _, names in os.walk(root) for name in ("", *names)]
+    state: FilesState = {}
+    for path in paths:
+        with suppress(FileNotFoundError):  # it has just been removed
+            status = os.lstat(path)
+            state[path] = status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return state
+
+
 def _is_removed(settings: Settings, release: Path) -> bool:
     """Return whether a release was damaged or not trusted, so that it was removed."""
     try:
         with settings.trusted_keys.verified(release, settings.model) as verified:
             Bundle.read(verified / releases.BUNDLE)
-    except BundleError as error:
+            releases.release_info(verified)
+    except (BundleError, FileNotFoundError, ValueError) as error:
         log.warning("Removing the %s release %s: %s", STATES[isinstance(error, UntrustedError)], release.name, error)
         shutil.rmtree(release, ignore_errors=True)
         return True

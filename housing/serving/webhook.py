@@ -86,7 +86,11 @@ class WebhookListener:
         """Start to listen; port 0 takes a free one. Raises OSError if the address is in use."""
         self._deliveries, self._hint, self._n_open = Deliveries(secret), hint, 0
         self._loop = asyncio.new_event_loop()
-        self._server = self._loop.run_until_complete(asyncio.start_server(self._handle, host, port, limit=MAX_HEAD_BYTES))
+        try:
+            self._server = self._loop.run_until_complete(asyncio.start_server(self._handle, host, port, limit=MAX_HEAD_BYTES))
+        except OSError:
+            self._loop.close()
+            raise
         self.port: int = self._server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._loop.run_forever, name="webhooks", daemon=True)
         self._thread.start()

@@ -5,7 +5,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from server.api.auth import bearer_token
 from server.api.context import MODEL_NAME, ROUTES_OF_A_MODEL
@@ -24,16 +24,30 @@ ALL_FAST_ROUTES = (*FAST_ROUTES, INFER_ROUTE)
 IN_EVENT_LOOP = "housing.in_event_loop"  # in the environ: whether nothing may take long
 REJECTION = "housing.rejection"  # in the environ: the RequestError for which the worker did not wait for the body
 
+OWN_LIMIT = "max_body of this model in the file of serve.models"
+
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+
+class BodyLimit(NamedTuple):
+    """The most bytes of a body, and the setting that says so."""
+
+    n_bytes: int
+    setting: str = "serve.max_body"
+
+    def error(self) -> RequestError:
+        """Return the error for a body above the limit, as sent or without its compression."""
+        detail = f"The request body must have at most {self.n_bytes} bytes ({self.setting})."
+        return RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
 
 class FastPath:
     """A WSGI application that answers the fast routes itself and passes other requests, with complete bodies, to a fallback."""
 
     def __init__(self, fallback_app: Application, api: PredictionApi, max_body: int) -> None:
-        self._fallback_app, self._api, self._max_body = fallback_app, api, max_body
+        self._fallback_app, self._api, self._limit = fallback_app, api, BodyLimit(max_body)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
@@ -41,7 +55,7 @@ class FastPath:
         name, route, version = ("", path, None) if path in FAST_ROUTES else _split_path(path)
         try:
             _require_acceptable(environ)
-            body = self._read_body(environ, min(self._max_body, self._api.max_body(name)))
+            body = self._read_body(environ, self._find_limit(name))
         except RequestError as error:
             return _respond(self._api.reject(route if route in ALL_FAST_ROUTES else UNKNOWN, path, error), start_response)
         if route not in ALL_FAST_ROUTES or environ["REQUEST_METHOD"] != "POST":
@@ -57,22 +71,27 @@ class FastPath:
         request = PredictionRequest(route, content_type, query, key, body, path, header_length, name, version, may_load)
         return _respond(self._api.handle(request), start_response)
 
+    def _find_limit(self, name: str) -> BodyLimit:
+        """Return the limit of a body for a model, or for the first one: its own if that is lower than the server's."""
+        own = self._api.max_body(name)
+        return BodyLimit(own, OWN_LIMIT) if own < self._limit.n_bytes else self._limit
+
     @staticmethod
-    def _read_body(environ: Environ, max_body: int) -> bytes:
-        """Read the whole body, of at most `max_body` bytes. The project's worker has it in memory, gunicorn's in the socket."""
+    def _read_body(environ: Environ, limit: BodyLimit) -> bytes:
+        """Read the whole body. The project's worker has it in memory, gunicorn's in the socket."""
         length = environ.get("CONTENT_LENGTH", "")
-        if length.isdecimal() and int(length) > max_body:
-            raise body_too_large(max_body)
+        if length.isdecimal() and int(length) > limit.n_bytes:
+            raise limit.error()
         try:
-            body: bytes = environ["wsgi.input"].read(max_body + 1)
+            body: bytes = environ["wsgi.input"].read(limit.n_bytes + 1)
         except Exception as error:  # pylint: disable=broad-exception-caught  # gunicorn has many for a timeout or a malformed chunk
             raise RequestError(HTTPStatus.BAD_REQUEST, f"The request body could not be read: {error}.") from error
-        if len(body) > max_body:
-            raise body_too_large(max_body)
+        if len(body) > limit.n_bytes:
+            raise limit.error()
         if length.isdecimal() and len(body) < int(length):
             raise body_incomplete(len(body), length)
         coding = environ.pop("HTTP_CONTENT_ENCODING", PLAIN).lower()
-        return body if coding == PLAIN else _expand(body, coding, max_body)
+        return body if coding == PLAIN else _expand(body, coding, limit)
 
 
 def _split_path(path: str) -> tuple[str, str, str | None]:
@@ -83,14 +102,14 @@ def _split_path(path: str) -> tuple[str, str, str | None]:
     return (match[1], match[2], None) if match else ("", UNKNOWN, None)
 
 
-def _expand(body: bytes, coding: str, max_body: int) -> bytes:
-    """Return what a compressed body contains, at most `max_body` bytes. Raises RequestError."""
+def _expand(body: bytes, coding: str, limit: BodyLimit) -> bytes:
+    """Return what a compressed body contains. Raises RequestError."""
     try:
-        content = (_read_gzip if coding == GZIP else _read_zstd)(body, max_body + 1)
+        content = (_read_gzip if coding == GZIP else _read_zstd)(body, limit.n_bytes + 1)
     except (zlib.error, OSError, ValueError) as error:
         raise RequestError(HTTPStatus.BAD_REQUEST, f"The request body is not valid {coding}: {error}.") from error
-    if len(content) > max_body:
-        raise body_too_large(max_body)
+    if len(content) > limit.n_bytes:
+        raise limit.error()
     return content
 
 
@@ -106,12 +125,6 @@ def _read_zstd(body: bytes, limit: int) -> bytes:
     arrow = load_pyarrow(f"Content-Encoding {ZSTD}")
     content: bytes = arrow.CompressedInputStream(arrow.BufferReader(body), ZSTD).read(limit)
     return content
-
-
-def body_too_large(max_body: int) -> RequestError:
-    """Return the error for a body above the limit, as sent or without its compression."""
-    detail = f"The request body must have at most {max_body} bytes (serve.max_body)."
-    return RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
 
 def body_incomplete(received: int, length: object) -> RequestError:

@@ -15,7 +15,7 @@ from gunicorn.http.parser import RequestParser
 
 from server.core.errors import RequestError
 from server.transport import fast_request
-from server.transport.fast_path import Environ, body_too_large
+from server.transport.fast_path import BodyLimit, Environ
 from server.transport.fast_request import HEADER_END
 
 MAX_HEAD_BYTES = 65_536  # of a request line and headers, or of the trailers of a chunked body
@@ -108,7 +108,7 @@ class RequestReader:
         else:
             self._needed = head.body.reader.length
         if self._needed > self._max_body:
-            raise body_too_large(self._max_body)
+            raise BodyLimit(self._max_body).error()
 
     def _restart(self, size: int) -> None:
         """Remove what was read from the buffer."""
@@ -123,7 +123,7 @@ class RequestReader:
         else:
             is_complete = self._chunks.decode(self.buffer)
             if len(self._chunks.body) + self._chunks.remaining > self._max_body:
-                raise body_too_large(self._max_body)
+                raise BodyLimit(self._max_body).error()
             if not is_complete:
                 return None
             body = bytes(self._chunks.body)

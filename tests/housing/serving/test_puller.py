@@ -1,5 +1,6 @@
 """The puller, poll by poll."""
 
+import os
 import shutil
 import tempfile
 from dataclasses import replace
@@ -10,6 +11,7 @@ import mlflow
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from housing.bundle.bundle import Bundle
 from housing.core.canary import Canary
 from housing.core.errors import ConfigError, StoreError, UntrustedError
 from housing.core.files import sha256
@@ -65,6 +67,36 @@ def test_a_damaged_current_version_does_not_block_the_next(home: Path, registry:
     assert follows.poll_once() == "Published housing-rentals version 2"
     assert registry.get_sample_value("housing_versions_rejected_total") == 0
     assert releases.current_release(settings.release_dir) != card.parents[1]
+
+
+def test_a_release_that_is_damaged_on_disk_is_pulled_again(home: Path, registry: CollectorRegistry) -> None:
+    settings = registered(home)
+    follows = new_puller(settings)
+    store().registry.set_alias("housing-rentals", "staging", "1")
+    assert follows.poll_once() == "Published housing-rentals version 1"
+    store().registry.start_canary("housing-rentals", "staging", Canary("2", "1", 0.5, 0.0))
+    for _ in range(2):
+        assert follows.poll_once() == ""
+    published = releases.current_release(settings.release_dir), releases.canary_release(settings.release_dir)
+    assert published[0] is not None and published[1] is not None
+    for release, message in ((published[0], "Published housing-rentals version 1"), (published[1][0], "")):
+        for name in ("bundle/card.json", "bundle/members/0/model.onnx", "bundle/added", releases.RELEASE_FILE):
+            damage(release / name)
+            assert follows.poll_once() == message, name
+            Bundle.read(release / releases.BUNDLE)
+            assert releases.release_info(release)["model"] == "housing-rentals"
+            assert published == (releases.current_release(settings.release_dir), releases.canary_release(settings.release_dir))
+    assert registry.get_sample_value("housing_versions_rejected_total") == 0
+
+
+def damage(file: Path) -> None:
+    """Change the first byte of a file, but neither its size nor its time, or create it."""
+    if not file.exists():
+        file.touch()
+        return
+    status, content = file.stat(), file.read_bytes()
+    file.write_bytes(b"\0" + content[1:])
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 @pytest.mark.parametrize(

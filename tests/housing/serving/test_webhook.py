@@ -5,6 +5,8 @@ import hashlib
 import hmac
 import secrets
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from housing.core.environment import PROJECT
 from housing.core.errors import ConfigError
 from housing.serving import webhook
 from housing.serving.supervisor import server_environment
@@ -26,6 +29,7 @@ from tests.support.waiting import wait_for
 
 SECRET = "a secret of the webhook"
 BODY = b'{"entity": "model_version_alias", "action": "created"}'
+PULLER = (sys.executable, "-m", "housing.serving.puller")
 HEAD = "POST /webhook HTTP/1.1\r\nHost: a\r\n"
 
 
@@ -131,6 +135,32 @@ def test_without_a_secret_the_server_does_not_start(tmp_path: Path) -> None:
         serve = config("serve", "data=rentals", "serve.webhook_port=1", f"serve.webhook_secret_file={file}").serve
         with pytest.raises(ConfigError, match=message):
             webhook.read_secret(Settings.from_environment(server_environment(serve)))
+
+
+@pytest.mark.long
+def test_a_port_that_is_taken_stops_no_polling_and_is_tried_again(served_home: Path, tmp_path: Path) -> None:
+    secret_file = tmp_path / "secret"
+    secret_file.write_text(SECRET, encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as other_program:
+        port = other_program.getsockname()[1]
+        options = (f"serve.webhook_port={port}", f"serve.webhook_secret_file={secret_file}", "serve.poll_seconds=0.1")
+        settings = server_environment(config("serve", "data=rentals", f"serve.release_dir={tmp_path}/releases", *options).serve)
+        environ = {**settings, "HOUSING_HOME": str(served_home), "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+        log = tmp_path / "log"
+        with log.open("wb") as file:
+            puller = subprocess.Popen(PULLER, cwd=PROJECT, env=environ, stdout=file, stderr=file)
+        try:
+            wait_for((tmp_path / "releases" / "current").exists, "polling goes on")
+            assert log.read_text("utf-8").count(f"Cannot listen for webhooks on 127.0.0.1 port {port}") == 1
+            other_program.close()
+            wait_for(lambda: f"Listening for webhooks on 127.0.0.1 port {port}" in log.read_text("utf-8"), "the port is used")
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                connection.sendall(delivery(signed()))
+                assert connection.recv(4096).startswith(b"HTTP/1.1 204")
+            assert log.read_text("utf-8").count("Cannot listen") == 1
+        finally:
+            puller.terminate()
+            puller.wait(60)
 
 
 @pytest.mark.long

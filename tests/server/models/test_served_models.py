@@ -235,7 +235,7 @@ def test_a_model_has_the_limits_of_the_file(models_home: Path, tmp_path: Path) -
     for tensor, datatype in zip(tensors, ("FP64", "INT64", "BOOL", "BYTES", "INT64"), strict=True):
         tensor["datatype"] = datatype
     write(2, 10_000)
-    with serving_models(models_home, str(file), f"serve.release_dir={tmp_path}/serving") as server:
+    with serving_models(models_home, str(file), f"serve.release_dir={tmp_path}/serving", "serve.max_body=20000") as server:
         for route in ("/predict", f"/models/{FIRST}/predict", "/models/housing-rentals/invocations"):
             assert_problem(server.ask(route, rows), 413, r"at most 2 rows \(got 3\)")
             assert server.ask(route, json.dumps({"instances": [FLAT] * 2}).encode()).status == 200
@@ -246,7 +246,11 @@ def test_a_model_has_the_limits_of_the_file(models_home: Path, tmp_path: Path) -
         wait_for(lambda: "bytes" in server.ask("/predict", rows).text, "the limits have changed")
         compressed = server.ask("/predict", gzip.compress(rows), Content_Encoding="gzip")
         for answer in (server.ask(f"/models/{FIRST}/explain", rows), compressed):
-            assert_problem(answer, 413, f"at most {len(rows) - 1} bytes")
+            assert_problem(
+                answer, 413, rf"at most {len(rows) - 1} bytes \(max_body of this model in the file of serve\.models\)\.$"
+            )
+        too_long = server.ask(f"/models/{OTHER_ALIAS}/predict", b" " * 20_001)
+        assert_problem(too_long, 413, r"at most 20000 bytes \(serve\.max_body\)\.$")
         assert server.ask(f"/models/{OTHER_ALIAS}/predict", rows).status == 200
 
 
