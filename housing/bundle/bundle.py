@@ -28,6 +28,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from housing.bundle.adaptation import Adaptation
 from housing.bundle.array_files import read_arrays, write_arrays
 from housing.bundle.conformal import ERROR_ESTIMATE, Calibration, Interval
 from housing.bundle.ensemble import Ensemble, Estimator, in_chunks, restore_ensemble
@@ -181,6 +182,23 @@ class Bundle:
 
         predictions, sizes = in_chunks(predict, matrix)
         return predictions, sizes
+
+    def score_residuals(self, matrix: Matrix, actual: Vector, levels: Sequence[float]) -> Matrix:
+        """Return how far the scores of rows with known targets are above their quantiles, see `Interval.residuals`.
+
+        Raises BundleError if the run fitted no intervals.
+        """
+        interval = self._require_interval()
+
+        def predict(part: Matrix) -> tuple[Vector, ...]:
+            predictions, columns = self.ensemble.predict_with_columns(np.ascontiguousarray(part[:, :-1]))
+            return tuple(interval.residuals(columns, predictions, part[:, -1], levels).T)
+
+        return np.column_stack(in_chunks(predict, np.column_stack([matrix, actual])))
+
+    def adapted(self, adaptation: Adaptation) -> Self:
+        """Return the same model, whose intervals follow feedback. Raises BundleError if the run fitted none."""
+        return replace(self, interval=self._require_interval().adapted(adaptation))
 
     def _require_interval(self) -> Interval:
         if self.interval is None:

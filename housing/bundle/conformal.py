@@ -5,15 +5,17 @@ Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, "Distribution-Free Predictive In
 2019, for the quantile models. Each bound is calibrated on its own side, so intervals may be asymmetric.
 """
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from housing.bundle.adaptation import Adaptation
 from housing.bundle.error_estimate import ErrorEstimator
 from housing.bundle.log_transform import MAX_LOG
 from housing.core.errors import ConfigError
@@ -23,6 +25,8 @@ from housing.schema.table_schema import Schema
 ERROR_ESTIMATE = "error_estimate"  # name of an array beside those of a calibration
 MAX_LEVELS = 32  # of a request, whose line has at most 4,094 characters
 MAX_CACHED_LEVELS = 64  # a correction sorts the calibration rows
+MAX_SCORE = 1e3  # of a label: the logarithm of 0 is not finite, and one wrong value must not outweigh all others
+
 ROUNDING = 1e-9  # (n + 1) * level may be slightly above the whole number that it stands for
 
 
@@ -134,6 +138,7 @@ class Interval:
     ) -> None:
         self.calibration, self.error_model, self.quantile_models = calibration, error_model, list(quantile_models)
         self.is_relative, self.error_estimator = is_relative, error_estimator
+        self.adaptation: Adaptation | None = None
         self._correction = lru_cache(MAX_CACHED_LEVELS)(calibration.correction)
 
     @property
@@ -198,6 +203,34 @@ class Interval:
         self._require_levels(levels)
         return self._quantiles(schema, columns, predictions, levels)
 
+    def adapted(self, adaptation: Adaptation | None) -> "Interval":
+        """Return the same intervals, with quantiles that follow feedback, or as they were calibrated."""
+        interval = copy.copy(self)
+        interval.adaptation = adaptation
+        return interval
+
+    def residuals(self, columns: Matrix, predictions: Vector, actual: Vector, levels: Sequence[float]) -> Matrix:
+        """Return the scores of rows minus their calibrated quantiles, which no adaptation changes, shape (rows, levels)."""
+        inputs = append_prediction(columns, predictions)
+        with np.errstate(divide="ignore", invalid="ignore"):  # the logarithm of 0
+            error = signed_error(predictions, actual, is_relative=self.is_relative)
+        scores = np.clip(error / np.exp(self.error_model.predict(inputs)), -MAX_SCORE, MAX_SCORE)
+        quantiles = [np.broadcast_to(quantile, scores.shape) for quantile in self._score_quantiles(inputs, levels)]
+        return np.nan_to_num(scores, nan=-MAX_SCORE)[:, np.newaxis] - np.column_stack(quantiles)
+
+    def mean_score_width(self, coverage: float) -> float:
+        """Return the mean width of the intervals of the calibration rows, in units of scores."""
+        calibration = self.calibration
+
+        def calibrated(levels: Sequence[float]) -> list[Any]:
+            return [
+                float(np.mean(calibration.scores - calibration.residuals(calibration.models(level)))) + self._correction(level)
+                for level in levels
+            ]
+
+        lower, upper = self._adapted_quantiles(calibrated, levels_of(coverage))
+        return float(upper - lower)
+
     def error_sizes(self, columns: Matrix, predictions: Vector) -> Vector:
         """Return the size of the error of each row in the target's unit, up to a factor. Arguments are as those of `bounds`."""
         scales = np.exp(self.error_model.predict(append_prediction(columns, predictions)))
@@ -216,15 +249,28 @@ class Interval:
         """Return quantiles at ascending levels. Where models of two levels cross, the larger value holds for both."""
         inputs = append_prediction(columns, predictions)
         scales = np.exp(self.error_model.predict(inputs))
-        predict = lru_cache(None)(lambda model: self.quantile_models[model].predict(inputs))
-        scores = [
-            sum((share * predict(model) for model, share in self.calibration.models(level)), start=self._correction(level))
-            for level in levels
-        ]
+        scores = self._adapted_quantiles(partial(self._score_quantiles, inputs), levels)
         target = schema.target
         raw = [self._shift(predictions, score * scales) for score in scores]
         bounds = (-np.inf if target.min is None else target.min, np.inf if target.max is None else target.max)
         return np.clip(np.maximum.accumulate(raw), *bounds)
+
+    def _adapted_quantiles(self, calibrated: Callable[[Sequence[float]], list[Any]], levels: Sequence[float]) -> list[Any]:
+        """Return quantiles of scores as feedback has changed them, given what returns the calibrated ones at some levels."""
+        adaptation = self.adaptation
+        if adaptation is None:
+            return calibrated(levels)
+        n = len(self.calibration)
+        used = [min(max(adaptation.used_level(level), 1 / (n + 1)), n / (n + 1)) for level in levels]
+        return [quantile + adaptation.offset(level) for quantile, level in zip(calibrated(used), used, strict=True)]
+
+    def _score_quantiles(self, inputs: Matrix, levels: Sequence[float]) -> list[Any]:
+        """Return the calibrated quantiles of scores: numbers, or of shape (rows,) each if there are quantile models."""
+        predict = lru_cache(None)(lambda model: self.quantile_models[model].predict(inputs))
+        return [
+            sum((share * predict(model) for model, share in self.calibration.models(level)), start=self._correction(level))
+            for level in levels
+        ]
 
     def _shift(self, predictions: Vector, error: Vector) -> Vector:
         return predictions * np.exp(np.clip(error, -MAX_LOG, MAX_LOG)) if self.is_relative else predictions + error

@@ -3,10 +3,13 @@
 It holds nothing that the log files do not: a damaged database is set aside, and a new one is built from them.
 """
 
+import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 from housing.feedback import local_database
 from housing.feedback.error_totals import DUPLICATES, MALFORMED, MAX_SUM, UNMATCHED, ErrorTotals
@@ -14,8 +17,9 @@ from housing.feedback.label import Label
 from housing.feedback.local_database import LocalDatabase
 
 DATABASE_FILE = "feedback.db"  # in the log directory
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
+ADAPTATIONS = "CREATE TABLE adaptations (version TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT, WITHOUT ROWID;"
 # Types and checks let an integrity check find damage that leaves the file readable.
 SCHEMA = f"""
 CREATE TABLE offsets (file TEXT PRIMARY KEY, bytes_read INTEGER NOT NULL CHECK (bytes_read >= 0)) STRICT, WITHOUT ROWID;
@@ -32,10 +36,12 @@ CREATE TABLE totals (
     sum_squared_error REAL NOT NULL CHECK (sum_squared_error BETWEEN 0 AND {MAX_SUM}),
     intervals INTEGER NOT NULL CHECK (intervals >= 0), covered INTEGER NOT NULL CHECK (covered >= 0)
 ) STRICT;
+{ADAPTATIONS}
 INSERT INTO counts VALUES ('{DUPLICATES}', 0), ('{UNMATCHED}', 0), ('{MALFORMED}', 0);
 PRAGMA user_version = {SCHEMA_VERSION};
 """  # nosec B608  # all values are constants of this package
-TABLES = ["counted", "counts", "offsets", "pending", "totals"]
+UPGRADE = f"BEGIN; {ADAPTATIONS} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"  # of version 2
+TABLES = ["adaptations", "counted", "counts", "offsets", "pending", "totals"]
 
 
 def set_aside_if_damaged(directory: Path) -> Path | None:
@@ -44,9 +50,18 @@ def set_aside_if_damaged(directory: Path) -> Path | None:
     Raises OSError or sqlite3.Error if it cannot be read at present, for example while the disk is full.
     """
     path = directory / DATABASE_FILE
+    if path.exists():
+        _upgrade(path)
     if not path.exists() or local_database.is_intact(path, SCHEMA_VERSION, TABLES, _has_all_counts):
         return None
     return local_database.set_aside(path)
+
+
+def _upgrade(path: Path) -> None:
+    """Add what version 2 did not have. A damaged file stays as it is."""
+    with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.DatabaseError):  # the check names the reason
+        if connection.execute("PRAGMA user_version").fetchone() == (2,):
+            connection.executescript(UPGRADE)
 
 
 def _has_all_counts(connection: sqlite3.Connection) -> bool:
@@ -106,3 +121,17 @@ class FeedbackDatabase(LocalDatabase):
         self._connection.execute("DELETE FROM totals")
         rows = [(rank, version, *astuple(sums)) for rank, (version, sums) in enumerate(totals.items())]
         self._connection.executemany("INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def adaptations(self) -> dict[str, dict[str, Any]]:
+        """Return the state of adaptive intervals by version."""
+        return {
+            version: json.loads(state) for version, state in self._connection.execute("SELECT version, state FROM adaptations")
+        }
+
+    def set_adaptation(self, version: str, state: Mapping[str, Any]) -> None:
+        """Replace the state of a version's adaptive intervals."""
+        self._connection.execute("INSERT OR REPLACE INTO adaptations VALUES (?, ?)", (version, json.dumps(state)))
+
+    def remove_adaptation(self, version: str) -> None:
+        """Forget a version's adaptive intervals."""
+        self._connection.execute("DELETE FROM adaptations WHERE version = ?", (version,))

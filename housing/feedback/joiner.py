@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -31,6 +31,9 @@ from housing.server_files import metric_files, releases
 from housing.server_files.log_index import candidate_files
 from housing.server_files.rotating_file import FEEDBACK, JOINED, PREDICTIONS, RotatingFile, iter_lines, list_files
 from server.core.settings import Settings
+
+if TYPE_CHECKING:
+    from housing.feedback.interval_adaptation import IntervalAdaptation
 
 LOCK_FILE = "joiner.lock"
 REST_RATIO = 4  # the pause is at least so many times the duration of a step: at most a fifth of a core
@@ -55,6 +58,7 @@ class Joiner:
         self._timeout = settings.feedback_timeout_seconds
         self._limits = settings.log_max_bytes, settings.log_backups, settings.log_retention_days
         self._joined: dict[str, RotatingFile] = {}
+        self._adaptation = _interval_adaptation(settings, metrics_dir) if settings.adaptive_intervals else None
         self._database = self._open_database()
         self._published: Published | None = None
         self._is_catching_up = True  # totals that are still being rebuilt would look like a reset of the counters
@@ -67,6 +71,8 @@ class Joiner:
         try:
             with self._database.transaction():
                 is_complete = self._read_and_match()
+                if self._adaptation is not None:
+                    self._adaptation.learn(self._database)
             current = Published(self._database.totals(), self._database.counts())
         except sqlite3.Error as error:
             if not local_database.is_transient(error):
@@ -74,6 +80,11 @@ class Joiner:
                 self._database = self._open_database()
                 self._is_catching_up = True
             raise
+        finally:
+            if self._adaptation is not None:
+                self._adaptation.discard()
+        if self._adaptation is not None:
+            self._adaptation.publish(self._database)
         self._is_catching_up &= not is_complete
         if current != self._published and not self._is_catching_up:
             damaged = local_database.count_damaged(self._log_dir / DATABASE_FILE)
@@ -163,6 +174,8 @@ class Joiner:
             joined.append(orjson.dumps(_joined_row(entry, label)) + b"\n")
             if self._database.count_once(label.request_id, label.row, path.name):
                 totals[version] = total
+                if self._adaptation is not None:
+                    self._adaptation.add(entry, label.row, label.value)
             else:
                 self._database.increase(DUPLICATES, 1)
         return joined
@@ -183,6 +196,13 @@ class Joiner:
                 for info in (*known, releases.release_info(release)):
                     totals = error_totals.track_version(totals, error_totals.totals_key(info))
         return totals
+
+
+def _interval_adaptation(settings: Settings, metrics_dir: Path) -> "IntervalAdaptation":
+    # pylint: disable-next=import-outside-toplevel  # it loads models, for which the joiner has no memory by default
+    from housing.feedback.interval_adaptation import IntervalAdaptation
+
+    return IntervalAdaptation(settings.list_models(), settings.log_dir, metrics_dir)
 
 
 def _joined_row(entry: Entry, label: Label) -> dict[str, Any]:

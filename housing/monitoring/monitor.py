@@ -20,12 +20,12 @@ from housing.core.step_loop import repeat_forever
 from housing.feedback import local_database
 from housing.feedback.error_totals import totals_key
 from housing.feedback.log_reader import Entry, parse_entry, parse_joined_row
+from housing.feedback.served_bundles import ServedBundles
 from housing.monitoring import database
 from housing.monitoring.analyses import create_analyses
 from housing.monitoring.analysis import Analysis, LoggedRow, State, Window
 from housing.monitoring.database import MonitorDatabase, Result
 from housing.monitoring.log_follower import LogFollower
-from housing.monitoring.served_bundles import ServedBundles
 from housing.server_files import metric_files
 from housing.server_files.metric_files import series_key
 from housing.server_files.rotating_file import JOINED, PREDICTIONS

@@ -125,7 +125,7 @@ def _request_schemas(schema: Schema, example: Spec, max_rows: int) -> dict[str, 
 def _response_schemas(schema: Schema, max_coverage: float | None) -> dict[str, Spec]:
     number: Spec = {"type": "number"}
     predictions: Spec = {"predictions": _ref("Predictions")}
-    spread = ("lower", "upper", "interval", "quantiles") if max_coverage is not None else ()
+    spread = ("lower", "upper", "interval", "quantiles", "adapted_labels") if max_coverage is not None else ()
     if spread:
         coverage = {**number, "description": "the requested coverage"}
         predictions |= {"lower": _ref("Predictions"), "upper": _ref("Predictions"), "interval": coverage}
@@ -134,7 +134,8 @@ def _response_schemas(schema: Schema, max_coverage: float | None) -> dict[str, S
             "description": "the quantiles by requested level",
             "additionalProperties": _ref("Predictions"),
         }
-        predictions |= {"quantiles": by_level}
+        labels = {"type": "integer", "description": "labels to which the spread is adapted, see serve.adaptive_intervals"}
+        predictions |= {"quantiles": by_level, "adapted_labels": labels}
     request_id = {"type": "string", "description": "identifies this response in the prediction log and for feedback"}
     contributions = {column.name: number for column in schema.features}
     sum_rule = "in the target's unit; they add up to prediction - base_value"

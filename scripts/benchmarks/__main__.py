@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from housing.core.environment import PROJECT
 from scripts.benchmarks import (
+    adaptive_intervals,
     any_table,
     automl,
     cleaning,
@@ -125,6 +126,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "levels": encodings.print_row_cost,
     "texts": texts.print_texts,
     "intervals": intervals.print_intervals,
+    "adaptive_intervals": adaptive_intervals.print_adaptive_intervals,
     "sweep": sweeps.print_sweeps,
     "search": sweeps.print_search,
     "kills": kills,

@@ -21,7 +21,7 @@ from server.validation.rows import require_row_limit
 
 FAST_ROUTES = PREDICT_ROUTE, SCORING_ROUTE = ("/predict", "/invocations")
 PARSE_STAGE, VALIDATE_STAGE, PREDICT_STAGE, SERIALISE_STAGE = range(len(STAGES))
-PREDICTIONS = "predictions"
+PREDICTIONS, ADAPTED = "predictions", "adapted_labels"
 REQUEST_ID_HEADER = "X-Request-Id"  # a header, since MLflow's protocol has no field for it
 DEFAULT_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -54,11 +54,18 @@ class PredictionResult(NamedTuple):
 
     values: dict[str, Any]
     spread: Spread
+    adapted_labels: int = 0  # from which the intervals follow, if they are adapted to feedback
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The levels of intervals and quantiles by name, and the labels to which they are adapted."""
+        return {**self.spread.parameters, **({ADAPTED: self.adapted_labels} if self.adapted_labels else {})}
 
     def to_dict(self) -> dict[str, Any]:
         """Return predictions, bounds and quantiles by name; quantiles by level."""
         coverage, levels = self.spread
         named = self.values if coverage is None else {**self.values, INTERVAL: coverage}
+        named = {**named, ADAPTED: self.adapted_labels} if self.adapted_labels else named
         return {**named, QUANTILES: dict(zip(map(str, levels), self.values[QUANTILES], strict=True))} if levels else named
 
 
@@ -196,7 +203,7 @@ def _predict(model: Model, matrix: Matrix, spread: Spread) -> PredictionResult:
             values[PREDICTIONS], *values[QUANTILES] = model.bundle.predict_quantiles(matrix, spread.levels)
     except (BundleError, ConfigError) as error:  # no intervals, or none with this coverage or these levels
         raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-    return PredictionResult(values, spread)
+    return PredictionResult(values, spread, 0 if model.adaptation is None else model.adaptation.n_labels)
 
 
 def _error_response(path: str, error: RequestError) -> PredictionResponse:

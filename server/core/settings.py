@@ -76,6 +76,12 @@ class Settings:  # pylint: disable=too-many-instance-attributes  # one attribute
     log_backups: Annotated[int, integer(0)]
     log_retention_days: Annotated[int, integer(0)]
     feedback_timeout_seconds: Annotated[float, NON_NEGATIVE]
+    adaptive_intervals: bool
+
+    @property
+    def adaptation_dir(self) -> Path | None:
+        """The folder of the files by which intervals follow feedback, or None if they do not."""
+        return self.log_dir if self.adaptive_intervals else None
 
     def list_models(self) -> ModelList:
         """Return the list of served models, with their release folders."""

@@ -100,7 +100,7 @@ class TensorReader:
             "model_name": request.name,
             "model_version": model.info["version"],
             "id": request_id if request.id is None else request.id,
-            "parameters": {"request_id": request_id, **result.spread.parameters},
+            "parameters": {"request_id": request_id, **result.parameters},
             "outputs": outputs,
         }
         text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -6,13 +6,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from housing.bundle.adaptation import Adaptation, adaptation_path
 from housing.bundle.bundle import Bundle
 from housing.bundle.onnx_model import ServedOnnxModel
 from housing.core.canary import is_chosen
@@ -56,6 +57,19 @@ class Model:
         return name
 
     @property
+    def adaptation(self) -> Adaptation | None:
+        """How feedback has changed the intervals, or None if it has not."""
+        return None if self.bundle.interval is None else self.bundle.interval.adaptation
+
+    def adapted(self, directory: Path) -> "Model":
+        """Return the model with intervals as the joiner adapted them last. Raises OSError or ValueError if it cannot be read."""
+        path, known = adaptation_path(directory, self.name, self.info["version"]), self.adaptation
+        latest = None if self.bundle.interval is None else Adaptation.read(path, known)
+        if latest is known or latest is None or latest.run_id != self.bundle.card["run_id"]:
+            return self
+        return replace(self, bundle=self.bundle.adapted(latest))
+
+    @property
     def example(self) -> Record:
         """A valid request row: the golden row with the median prediction."""
         rows: list[Record] = self.bundle.golden["rows"]
@@ -80,6 +94,26 @@ class Model:
                 return cls(bundle, release, RowValidator(bundle.schema), metrics)
             finally:
                 sys.setswitchinterval(before)
+
+
+class Adapter:
+    """Adapts the intervals of models to feedback, by the files of a directory; without one, models stay as they are."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._directory, self._last_error = directory, ""
+
+    def adapt(self, model: Model) -> Model:
+        """Return a model with its latest intervals, or as it is if nothing is new or can be read."""
+        if self._directory is None:
+            return model
+        try:
+            adapted, message = model.adapted(self._directory), ""
+        except (OSError, ValueError) as error:
+            adapted, message = model, f"Intervals of version {model.info['version']} stay as they are: {error}"
+        if message and message != self._last_error:
+            log.error("%s", message)
+        self._last_error = message
+        return adapted
 
 
 class CanaryModel:
@@ -118,9 +152,10 @@ class CanaryModel:
 class CurrentModel:
     """Holds the current model of a release folder, and its canary. A new release is loaded before the old one is dropped."""
 
-    def __init__(self, folder: Path, read: ModelReader) -> None:
-        self._folder, self._read = folder, read
-        self.canary = CanaryModel(folder, read)
+    def __init__(self, folder: Path, read: ModelReader, adaptation_dir: Path | None = None) -> None:
+        self._folder, self._adapter = folder, Adapter(adaptation_dir)
+        self._read: ModelReader = lambda release: self._adapter.adapt(read(release))
+        self.canary = CanaryModel(folder, self._read)
         self.limits = Limits()
         self.last_used = 0.0
         self.is_unloaded = False  # to save memory: it is loaded again when a request needs it
@@ -167,6 +202,7 @@ class CurrentModel:
     def reload_if_new(self) -> None:
         """Load the published release, and that of the canary, unless it is the last one that was tried."""
         with self._lock:
+            self._model, self.canary.model = (model and self._adapter.adapt(model) for model in (self._model, self.canary.model))
             try:
                 self.canary.reload_if_new()
                 release = releases.current_release(self._folder)

@@ -37,11 +37,12 @@ class ServedModels:
         metrics_factory: MetricsFactory,
         max_memory_mb: int = 0,
         trusted_keys: TrustedKeys = NO_KEYS,
+        adaptation_dir: Path | None = None,
     ) -> None:
         if max_memory_mb and not OWN_MEMORY.exists():
             raise ConfigError(f"serve.max_memory_mb must be 0 on this system, which has no {OWN_MEMORY} (got {max_memory_mb}).")
         self._list, self._poll_seconds, self._read = listed, poll_seconds, partial(Model.read, metrics_factory, trusted_keys)
-        self._max_memory_mb = max_memory_mb
+        self._max_memory_mb, self._adaptation_dir = max_memory_mb, adaptation_dir
         self._models: dict[str, CurrentModel] = {}
         self._by_name: dict[str, CurrentModel] = {}
         self._last_error = ""
@@ -114,7 +115,7 @@ class ServedModels:
     def _apply_list(self) -> None:
         """Add listed models and drop the others. A model without its alias is the first one with that name."""
         self._models = {
-            name: self._models.get(name) or CurrentModel(folder, partial(self._read, split_name(name)[0]))
+            name: self._models.get(name) or CurrentModel(folder, partial(self._read, split_name(name)[0]), self._adaptation_dir)
             for name, folder in self._list.folders.items()
         }
         for name, limits in self._list.limits.items():

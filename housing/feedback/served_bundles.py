@@ -45,6 +45,6 @@ class ServedBundles:
             try:
                 self._loaded[path] = Bundle.read(path / releases.BUNDLE)
             except BundleError as error:
-                log.error("Rows of version %s are not analysed: %s", key, error)
+                log.error("Rows of version %s are skipped: %s", key, error)
                 self._loaded[path] = None
         return self._loaded[path]
