@@ -201,7 +201,9 @@ def remote(settings: CheckSettings) -> str:
     if dvc.tracked_version(path) is None:
         raise CheckSkipped("the table is not tracked by DVC")
     if not dvc.is_in_remote(path):
-        raise CheckFailed(f"the DVC remote does not have this version of {path.name}", f"dvc push {dvc.dvc_file(path)}")
+        # a table that was downloaded is in no cache yet, and dvc push sends what is in the cache
+        fix = f"dvc commit {dvc.dvc_file(path)} && dvc push {dvc.dvc_file(path)}"
+        raise CheckFailed(f"the DVC remote does not have this version of {path.name}", fix)
     return f"the DVC remote has {path.name}"
 
 

@@ -98,7 +98,7 @@ def test_a_full_disk_fails(home: Path) -> None:
 
 
 def test_a_table_that_is_not_the_tracked_version_fails(versioned: Path) -> None:
-    assert check(versioned)["remote"].hint.startswith("dvc push")
+    assert check(versioned)["remote"].hint.startswith("dvc commit")
     with (versioned / "data" / "rentals.csv").open("a", encoding="utf-8") as file:
         file.write("1\n")
     assert "is not the version that rentals.csv.dvc tracks" in check(versioned)["table"].message
