@@ -38,9 +38,10 @@ class Signer:
             key: Any = load_pem_private_key(path.read_bytes(), None)
             curve = key.curve.name
         except (OSError, ValueError, TypeError, AttributeError) as error:  # TypeError: it is encrypted
+            new = path if not path.exists() else "NEW_FILE"  # the command must not replace a key that has a password
             raise ConfigError(
                 f"signing_key must be a PEM file of a private ECDSA key without a password (got {path}: {error})."
-                f" Make one with: openssl ecparam -name prime256v1 -genkey -noout -out {path}"
+                f" Make one with: openssl ecparam -name prime256v1 -genkey -noout -out {new}"
             ) from error
         if curve not in CURVES:
             raise ConfigError(f"signing_key must be a key on {', '.join(CURVES)} (got {path}: {curve}).")

@@ -82,8 +82,11 @@ def test_what_cannot_sign_is_an_error_before_anything_is_judged(served_home: Pat
     _, public = new_key(tmp_path, "ann")
     n_decisions = len(list_decisions(open_store(served_home), "rentals-decisions"))
     for path in (public, tmp_path / "missing.key"):
-        with pytest.raises(ConfigError, match=r"^signing_key must be a PEM file of a private ECDSA key .* openssl ecparam"):
+        with pytest.raises(
+            ConfigError, match=r"^signing_key must be a PEM file of a private ECDSA key .* openssl ecparam"
+        ) as error:
             promote_rentals(f"signing_key={path}")
+        assert (f"-out {path}" in str(error.value)) == (not path.exists())  # else the command would replace a key
     assert len(list_decisions(open_store(served_home), "rentals-decisions")) == n_decisions
 
 
