@@ -40,13 +40,14 @@ class Adaptation:
     offsets: Vector
     modified_ns: int = 0
 
-    def used_level(self, level: float) -> float:
-        """Return the level whose quantile is used for a requested one."""
-        return float(np.interp(level, [0.0, *self.levels, 1.0], [0.0, *self.used_levels, 1.0]))
+    def adapt_level(self, n_rows: int, level: float) -> tuple[float, float]:
+        """Return the level whose calibrated quantile is used for a requested one, and what is added to that quantile.
 
-    def offset(self, used_level: float) -> float:
-        """Return what to add to the calibrated quantile at a level."""
-        return float(np.interp(used_level, self.levels, self.offsets))
+        `n_rows` is the number of calibration rows, which have no quantile nearer to 0 or 1.
+        """
+        used = float(np.interp(level, [0.0, *self.levels, 1.0], [0.0, *self.used_levels, 1.0]))
+        used = min(max(used, 1 / (n_rows + 1)), n_rows / (n_rows + 1))
+        return used, float(np.interp(used, self.levels, self.offsets))
 
     def write(self, path: Path) -> None:
         """Write the file atomically. Raises WriteError or OSError."""

@@ -139,6 +139,7 @@ class Interval:
         self.calibration, self.error_model, self.quantile_models = calibration, error_model, list(quantile_models)
         self.is_relative, self.error_estimator = is_relative, error_estimator
         self.adaptation: Adaptation | None = None
+        self.adapt_level: Callable[[float], tuple[float, float]] | None = None
         self._correction = lru_cache(MAX_CACHED_LEVELS)(calibration.correction)
 
     @property
@@ -203,10 +204,11 @@ class Interval:
         self._require_levels(levels)
         return self._quantiles(schema, columns, predictions, levels)
 
-    def adapted(self, adaptation: Adaptation | None) -> "Interval":
-        """Return the same intervals, with quantiles that follow feedback, or as they were calibrated."""
+    def adapted(self, adaptation: Adaptation) -> "Interval":
+        """Return the same intervals, with quantiles that follow feedback."""
         interval = copy.copy(self)
         interval.adaptation = adaptation
+        interval.adapt_level = lru_cache(MAX_CACHED_LEVELS)(partial(adaptation.adapt_level, len(self.calibration)))
         return interval
 
     def residuals(self, columns: Matrix, predictions: Vector, actual: Vector, levels: Sequence[float]) -> Matrix:
@@ -257,12 +259,11 @@ class Interval:
 
     def _adapted_quantiles(self, calibrated: Callable[[Sequence[float]], list[Any]], levels: Sequence[float]) -> list[Any]:
         """Return quantiles of scores as feedback has changed them, given what returns the calibrated ones at some levels."""
-        adaptation = self.adaptation
-        if adaptation is None:
+        if self.adapt_level is None:
             return calibrated(levels)
-        n = len(self.calibration)
-        used = [min(max(adaptation.used_level(level), 1 / (n + 1)), n / (n + 1)) for level in levels]
-        return [quantile + adaptation.offset(level) for quantile, level in zip(calibrated(used), used, strict=True)]
+        pairs = [self.adapt_level(level) for level in levels]
+        quantiles = calibrated([used for used, _ in pairs])
+        return [quantile + offset for quantile, (_, offset) in zip(quantiles, pairs, strict=True)]
 
     def _score_quantiles(self, inputs: Matrix, levels: Sequence[float]) -> list[Any]:
         """Return the calibrated quantiles of scores: numbers, or of shape (rows,) each if there are quantile models."""
