@@ -195,8 +195,8 @@ def _live_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
             timeseries_panel(
                 error,
                 {
-                    "RMSE of {{version}}": f"version:housing_live_rmse:24h{of_version}",
-                    "MAE of {{version}}": f"version:housing_live_mae:24h{of_version}",
+                    "RMSE, version {{version}}": f"version:housing_live_rmse:24h{of_version}",
+                    "MAE, version {{version}}": f"version:housing_live_mae:24h{of_version}",
                 },
             )
         )
@@ -258,8 +258,8 @@ def _estimated_error(board: dashboard.Dashboard) -> dashboard.Dashboard:
             timeseries_panel(
                 error,
                 {
-                    "RMSE of {{version}}": f"max by (version) (housing_estimated_rmse{of_instance})",
-                    "MAE of {{version}}": f"max by (version) (housing_estimated_mae{of_instance})",
+                    "RMSE, version {{version}}": f"max by (version) (housing_estimated_rmse{of_instance})",
+                    "MAE, version {{version}}": f"max by (version) (housing_estimated_mae{of_instance})",
                 },
             )
         )
@@ -357,11 +357,13 @@ def _joint_drift(board: dashboard.Dashboard) -> dashboard.Dashboard:
         board.with_row(dashboard.Row("Drift that matters, from the monitor (serve.monitor)"))
         .with_panel(
             timeseries_panel(
-                weighted, {"{{column}}, version {{version}}": f"version_column:housing_column:weighted_psi{of_window}"}
+                weighted,
+                {"{{column}}, version {{version}}": f"version_column:housing_column:weighted_psi{of_window}"},
+                ranked=True,
             )
         )
         .with_panel(timeseries_panel(together, {"version {{version}}": z}))
-        .with_panel(timeseries_panel(columns, {"{{column}}, version {{version}}": losses}))
+        .with_panel(timeseries_panel(columns, {"{{column}}, version {{version}}": losses}, ranked=True))
     )
 
 
@@ -383,7 +385,7 @@ def _columns(board: dashboard.Dashboard) -> dashboard.Dashboard:
     ratio = 'version_column:housing_out_of_range:ratio1h{version=~"$version", column=~"$column"}'
     return (
         board.with_row(dashboard.Row("Columns"))
-        .with_panel(timeseries_panel(out_of_range, {"{{column}}, version {{version}}": ratio}))
+        .with_panel(timeseries_panel(out_of_range, {"{{column}}, version {{version}}": ratio}, ranked=True))
         .with_panel(distribution_panel(bins, now, training).repeat("column").repeat_direction("h"))
     )
 
@@ -433,7 +435,7 @@ def _runs(board: dashboard.Dashboard) -> dashboard.Dashboard:
         board.with_row(dashboard.Row("Runs"))
         .with_panel(timeseries_panel(runs, {"{{table}} {{status}}": _of_table("housing_training_runs")}, stacked=True))
         .with_panel(timeseries_panel(failures, {"{{table}}": new_failures}))
-        .with_panel(timeseries_panel(seconds, {"{{table}} {{quantile}}": _of_table("housing_training_run_seconds")}))
+        .with_panel(timeseries_panel(seconds, {"{{table}}, quantile {{quantile}}": _of_table("housing_training_run_seconds")}))
         .with_panel(timeseries_panel(score, {"{{table}} {{metric}}": _of_table("housing_training_best_score")}))
         .with_panel(timeseries_panel(memory, {"{{table}}": _of_table("housing_training_peak_memory_bytes")}))
     )
@@ -490,6 +492,8 @@ def _candidate_quality(board: dashboard.Dashboard) -> dashboard.Dashboard:
     labels = PanelSpec("True values", "short", "True values of rows that the candidate accepts, over one day.", 8)
     share = PanelSpec("Share of each version", "percentunit", "Share of the answered rows: a canary answers some of them.", 8)
     n_rows, n_labels = _shadow_increase("rows", "1h"), _shadow_increase("labels", "24h")
+    absolute, squared = (_shadow_increase(f"{kind}_difference", "1h") for kind in ("absolute", "squared"))
+    errors, answer_errors = (_shadow_increase(f"{kind}squared_error", "24h") for kind in ("", "answer_"))
     by_version = "sum by (version) (rate(housing_rows_total[$__rate_interval]))"
     return (
         board.with_row(dashboard.Row("Candidate and answers"))
@@ -497,8 +501,8 @@ def _candidate_quality(board: dashboard.Dashboard) -> dashboard.Dashboard:
             timeseries_panel(
                 difference,
                 {
-                    "mean absolute, {{version}}": f"{_shadow_increase('absolute_difference', '1h')} / ({n_rows} > 0)",
-                    "root mean square, {{version}}": f"sqrt({_shadow_increase('squared_difference', '1h')} / ({n_rows} > 0))",
+                    "mean absolute, version {{version}}": f"{absolute} / ({n_rows} > 0)",
+                    "root mean square, version {{version}}": f"sqrt({squared} / ({n_rows} > 0))",
                 },
             )
         )
@@ -506,8 +510,8 @@ def _candidate_quality(board: dashboard.Dashboard) -> dashboard.Dashboard:
             timeseries_panel(
                 error,
                 {
-                    "candidate {{version}}": f"sqrt({_shadow_increase('squared_error', '24h')} / ({n_labels} > 0))",
-                    "answers beside {{version}}": f"sqrt({_shadow_increase('answer_squared_error', '24h')} / ({n_labels} > 0))",
+                    "candidate, version {{version}}": f"sqrt({errors} / ({n_labels} > 0))",
+                    "answers, beside version {{version}}": f"sqrt({answer_errors} / ({n_labels} > 0))",
                 },
             )
         )

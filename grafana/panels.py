@@ -44,8 +44,11 @@ def stat_panel(spec: PanelSpec, expr: str) -> dashboard.Panel:
     return _panel("stat", spec).options(options).with_target(_query(expr, spec.title, "A"))
 
 
-def timeseries_panel(spec: PanelSpec, queries: dict[str, str], stacked: bool = False) -> dashboard.Panel:
-    """Return a panel of lines over time. `queries` has them by legend, in which {{label}} is the value of a label."""
+def timeseries_panel(spec: PanelSpec, queries: dict[str, str], stacked: bool = False, ranked: bool = False) -> dashboard.Panel:
+    """Return a panel of lines over time. `queries` has them by legend, in which {{label}} is the value of a label.
+
+    A ranked panel may have many lines: its legend lists those with the highest last values first.
+    """
     custom = timeseries.FieldConfig(
         line_width=2,
         fill_opacity=30 if stacked else 5,
@@ -56,7 +59,8 @@ def timeseries_panel(spec: PanelSpec, queries: dict[str, str], stacked: bool = F
         ),
     )
     tooltip = common.VizTooltipOptions(mode=common.TooltipDisplayMode.MULTI, sort=common.SortOrder.DESCENDING)
-    panel = _panel("timeseries", spec).custom(custom).options(timeseries.Options(legend=_legend(), tooltip=tooltip)).min(0)
+    legend = _ranked_legend() if ranked else _legend()
+    panel = _panel("timeseries", spec).custom(custom).options(timeseries.Options(legend=legend, tooltip=tooltip)).min(0)
     for index, (name, expr) in enumerate(queries.items()):
         panel = panel.with_target(_query(expr, name, chr(ord("A") + index)))
     return panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
@@ -121,6 +125,17 @@ def _thresholds(alert: Alert | None) -> dashboard.ThresholdsConfig:
 def _legend() -> common.VizLegendOptions:
     return common.VizLegendOptions(
         display_mode=common.LegendDisplayMode.LIST, placement=common.LegendPlacement.BOTTOM, show_legend=True
+    )
+
+
+def _ranked_legend() -> common.VizLegendOptions:
+    return common.VizLegendOptions(
+        display_mode=common.LegendDisplayMode.TABLE,
+        placement=common.LegendPlacement.BOTTOM,
+        show_legend=True,
+        calcs=["lastNotNull"],
+        sort_by="Last *",
+        sort_desc=True,
     )
 
 

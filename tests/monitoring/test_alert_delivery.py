@@ -24,6 +24,7 @@ from housing.operations.retraining import RETRAIN_TAGS, RETRAINED_TAG
 from housing.operations.training_metrics import METRICS, export_metrics
 from housing.tracking import store as tracking
 from tests.support import prometheus as prometheus_support
+from tests.support.dashboard_pictures import draw
 from tests.support.exposition import Exposition, exposing
 from tests.support.tables import config, rentals_frame
 from tests.support.waiting import wait_for
@@ -170,6 +171,13 @@ def test_every_panel_about_training_and_candidates_has_data(scene: Scene, name: 
     for panel in read_panels(generate.DASHBOARD_DIR / f"{name}.json"):
         for _, expr in panel_queries(panel, "5m"):
             wait_for(partial(has_data, scene.prometheus, expr), f"{panel['title']}: {expr}")
+
+
+def test_dashboards_about_training_and_candidates_are_drawn(scene: Scene, tmp_path: Path) -> None:
+    draw(scene.prometheus, tmp_path, [generate.DASHBOARD_DIR / f"{name}.json" for name in EXPORTED])
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert set(sizes) == {f"dashboard-{name}.png" for name in EXPORTED}
+    assert all(size > 10_000 for size in sizes.values()), sizes
 
 
 def has_data(prometheus: Prometheus, expr: str) -> bool:

@@ -32,6 +32,8 @@ TITLE_HEIGHT, LEGEND_ROW_HEIGHT = 0.75, 0.55  # grid steps
 MAX_LEGEND_ROWS = 3
 CHARS_PER_STEP = 9  # characters of a legend per grid step
 TICK_SECONDS, MAX_TICKS = (60, 120, 300, 600, 1800, 3600), 6  # seconds between ticks, ticks per axis
+BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+LONG_TICK_SECONDS = (6 * 3600, 86_400, 7 * 86_400, 30 * 86_400)  # for ages
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def _timeseries(axes: Axes, panel: PanelData) -> None:
     flat = 1 if panel.threshold is None or panel.unit == "short" else 2 * panel.threshold
     axes.set_ylim(0, flat if is_flat else axes.get_ylim()[1])
     axes.grid(axis="y", color=MUTED, alpha=0.3, linewidth=0.5)
-    axes.yaxis.set_major_formatter(lambda value, _: format_value(value, panel.unit))
+    _format_value_axis(axes, panel.unit)
     _format_time_axis(axes, panel)
     _add_legend(axes, panel)
 
@@ -209,7 +211,8 @@ def _state_timeline(axes: Axes, panel: PanelData) -> None:
         axes.add_patch(
             Rectangle((start, position + 0.15), end - start, 0.7, color=SERIES_COLORS[position % len(SERIES_COLORS)], alpha=0.7)
         )
-        axes.text(start, position + 0.5, f"  {name}", va="center", fontsize=8)
+        late = start > sum(panel.span) / 2  # the text begins or ends inside of the panel
+        axes.text(end if late else start, position + 0.5, f" {name} ", va="center", ha="right" if late else "left", fontsize=8)
         axes.update_datalim([(start, position), (end, position + 1)])
     axes.set_yticks([])
     axes.autoscale_view()
@@ -237,6 +240,18 @@ PLOTTERS = {
 }
 
 
+def _format_value_axis(axes: Axes, unit: str) -> None:
+    """Format the values as Grafana does, with ticks at round numbers of minutes, hours, days or bytes."""
+    top = axes.get_ylim()[1]
+    if unit == "s" and top > TICK_SECONDS[0]:
+        steps = TICK_SECONDS + LONG_TICK_SECONDS
+        step = next((step for step in steps if top / step <= MAX_TICKS), steps[-1])
+        axes.set_yticks(np.arange(0, top, step))
+    elif unit == "bytes":
+        axes.set_yticks(np.arange(0, top, 2 ** ceil(np.log2(top / MAX_TICKS))))
+    axes.yaxis.set_major_formatter(lambda value, _: format_value(value, unit))
+
+
 def _format_time_axis(axes: Axes, panel: PanelData) -> None:
     """Set ticks at round times of day. The axis is in unix seconds."""
     start, end = panel.span
@@ -248,8 +263,12 @@ def _format_time_axis(axes: Axes, panel: PanelData) -> None:
 
 
 def _add_legend(axes: Axes, panel: PanelData) -> None:
+    """Add a legend. If it is full, it has the lines with the highest last values, as in Grafana."""
     handles, names = axes.get_legend_handles_labels()
     max_entries, columns = MAX_LEGEND_ROWS * panel.legend_columns, panel.legend_columns
+    if len(handles) > max_entries:
+        ranked = sorted(axes.get_lines()[: len(handles)], key=lambda line: -np.asarray(line.get_ydata())[-1])
+        handles, names = list(ranked), [str(line.get_label()) for line in ranked]
     style: Any = {"fontsize": 7, "frameon": False, "handlelength": 1.2, "columnspacing": 1, "borderpad": 0, "labelspacing": 0.3}
     axes.legend(handles[:max_entries], names[:max_entries], loc="upper left", bbox_to_anchor=(0, -0.1), ncols=columns, **style)
 
@@ -263,6 +282,9 @@ def format_value(value: float, unit: str) -> str:
             if abs(value) >= size:
                 return f"{value / size:.3g} {name}"
         return "0"
+    if unit == "bytes":
+        size, name = next(((size, name) for size, name in BYTES if abs(value) >= size), (1, "B"))
+        return f"{value / size:.3g} {name}"
     number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return number + {"reqps": " req/s", "rowsps": " rows/s", "cps": " /s"}.get(unit, "")
 

@@ -1,43 +1,52 @@
-"""Synthetic traffic for the pictures of the dashboards: a new version takes over, then a column drifts."""
+"""Synthetic traffic for the pictures of the dashboards: a candidate in the shadow takes over, then a column drifts."""
 
 import json
+import math
 import os
+import shutil
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from grafana.generate import DASHBOARD_DIR
 from housing.core.environment import PROJECT
 from tests.support import prometheus
 from tests.support.commands import command
-from tests.support.dashboard_pictures import OF_SERVER, draw
+from tests.support.dashboard_pictures import draw
 from tests.support.monitored_server import Caller, MonitoredServer, monitored
 
-DURATION_SECONDS, DRIFT_START = 360, 0.67  # the second version takes over at half time, the drift starts later
+PROMOTED_AT, DRIFT_AFTER, END_AFTER = 180, 60, 120  # seconds until the promotion begins; then to the drift, and to the end
 CYCLE_SECONDS = 110  # of the request rate
 MAX_ROWS = 30  # of a request
 DRIFT_FACTOR = 1.7
+PROMOTION = ("force=true", "force_reason=a new version for the pictures", "gate.smoke_test_seconds=null")
 INVALID_VALUES = ({"Latitude": 70.0}, {"MedInc": "high"}, {"MedInc": "low"})
 
 
 def main() -> None:
     """Serve two models of the California table, send traffic, and draw the dashboards into docs/images/."""
-    if not prometheus.is_installed():
-        raise SystemExit(f"error: {prometheus.HINT}")
+    if not prometheus.is_installed() or shutil.which(prometheus.NODE_EXPORTER) is None:
+        raise SystemExit(f"error: {prometheus.HINT} {prometheus.NODE_EXPORTER}")
     with tempfile.TemporaryDirectory() as folder:
         home, directory = Path(folder, "home"), Path(folder, "prometheus")
         home.mkdir()
         directory.mkdir()
-        run(home, "fetch")
-        run(home, "train", "features=none", "interval.estimator.n_estimators=50")
-        run(home, "promote")
-        run(home, "train", "features=static")
         os.environ["HOUSING_HOME"] = str(home)
-        with monitored(home, directory, "california") as server:
+        run(home, "retrain", 'sweep_overrides=["model=linear,xgboost","features=none"]')
+        run(home, "promote", "alias=production", *PROMOTION)
+        run(home, "train", "features=static")
+        run(home, "promote", *PROMOTION)
+        run(home, "export_metrics")
+        with (
+            prometheus.node_exporter(directory, home / "outputs" / "metrics") as node,
+            monitored(home, directory, "california", "serve.shadow=staging", alias="production", node=node) as server,
+        ):
             send_traffic(server, home)
-            draw(server.prometheus, PROJECT / "docs" / "images", OF_SERVER)
+            draw(server.prometheus, PROJECT / "docs" / "images", DASHBOARD_DIR.glob("*.json"))
 
 
 def run(home: Path, name: str, *arguments: str) -> None:
@@ -48,18 +57,30 @@ def run(home: Path, name: str, *arguments: str) -> None:
 
 
 def send_traffic(server: MonitoredServer, home: Path) -> None:
-    """Send requests at a changing rate, and promote the second version at half time."""
+    """Send requests at a changing rate, while models are trained, the candidate goes to production, and a column drifts."""
     frame, random = pd.read_csv(home / "data" / "california.csv"), np.random.default_rng(0)
-    start, promoted = time.monotonic(), False
-    while (elapsed := time.monotonic() - start) < DURATION_SECONDS:
-        if elapsed > DURATION_SECONDS / 2 and not promoted:
-            run(home, "promote", "force=true", "force_reason=a new version for the pictures", "gate.smoke_test_seconds=null")
-            promoted = True
-        rows = frame.sample(int(random.integers(1, MAX_ROWS)), random_state=random)
-        if elapsed > DRIFT_START * DURATION_SECONDS:
-            rows["MedInc"] = (DRIFT_FACTOR * rows["MedInc"]).clip(upper=20)
-        send_requests(server.caller, rows, random)
-        time.sleep(0.02 + 0.1 * np.cos(np.pi * elapsed / CYCLE_SECONDS) ** 2)
+    start, promoted_at = time.monotonic(), math.inf
+    with ThreadPoolExecutor(1) as commands:
+        operator = commands.submit(operate, home, start)
+        while (now := time.monotonic()) < promoted_at + DRIFT_AFTER + END_AFTER:
+            if operator.done() and promoted_at == math.inf:
+                operator.result()
+                promoted_at = now
+            rows = frame.sample(int(random.integers(1, MAX_ROWS)), random_state=random)
+            if now > promoted_at + DRIFT_AFTER:
+                rows["MedInc"] = (DRIFT_FACTOR * rows["MedInc"]).clip(upper=20)
+            send_requests(server.caller, rows, random)
+            time.sleep(0.02 + 0.1 * np.cos(np.pi * (now - start) / CYCLE_SECONDS) ** 2)
+
+
+def operate(home: Path, start: float) -> None:
+    """Train two models, promote the candidate to production, and export the metrics about training after each step."""
+    steps = (("train", "model=linear"), ("train", "model=decision_tree"), ("promote", "alias=production", *PROMOTION))
+    for position, (name, *arguments) in enumerate(steps):
+        at = start + PROMOTED_AT * (position + 1) / len(steps)
+        time.sleep(max(0.0, at - time.monotonic()))
+        run(home, name, *arguments)
+        run(home, "export_metrics")
 
 
 def send_requests(caller: Caller, rows: pd.DataFrame, random: np.random.Generator) -> None:

@@ -176,20 +176,30 @@ def stability_index(counts: Vector, training: Vector) -> float:
 
 
 @contextmanager
-def monitored(home: Path, directory: Path, table: str) -> Iterator[MonitoredServer]:
-    """Serve the promoted model of a table with two workers, monitored from counters at 0 on."""
+def monitored(
+    home: Path, directory: Path, table: str, *overrides: str, alias: str = "staging", node: str | None = None
+) -> Iterator[MonitoredServer]:
+    """Serve the version of a table at an alias with two workers, monitored from counters at 0 on, beside a node exporter."""
     folder = prometheus_support.fast_config(directory)
     with (
-        serving(home, f"data={table}", "serve.workers=2", "serve.feedback_timeout_seconds=4", *MONITOR) as server,
+        serving(
+            home,
+            f"data={table}",
+            "serve.workers=2",
+            "serve.feedback_timeout_seconds=4",
+            f"serve.alias={alias}",
+            *MONITOR,
+            *overrides,
+        ) as server,
         prometheus_support.receiver() as receiver,
         prometheus_support.alertmanager(folder, receiver.url) as alertmanager,
-        prometheus_support.prometheus(folder, server.url.removeprefix("http://"), alertmanager) as prometheus,
+        prometheus_support.prometheus(folder, server.url.removeprefix("http://"), alertmanager, node=node) as prometheus,
     ):
         wait_for(lambda: server.answers("/readyz"), "the model is published")
         wait_for(
             lambda: bool(prometheus.query('housing_feedback_matched_total{version="1"} == 0')), "all counters are scraped at 0"
         )
-        used = releases.current_release(home / "serving" / f"{table}-staging")
+        used = releases.current_release(home / "serving" / f"{table}-{alias}")
         assert used is not None
         bundle = Bundle.read(used / releases.BUNDLE)
         yield MonitoredServer(Caller(server, bundle.schema.target.name), prometheus, receiver, bundle)

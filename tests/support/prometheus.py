@@ -22,6 +22,7 @@ from tests.support.waiting import SECONDS, wait_for
 INTERVALS = re.compile(r"\b(scrape_interval|evaluation_interval|interval|for|group_wait|group_interval): \d+[smh]")
 
 
+NODE_EXPORTER = "prometheus-node-exporter"
 PROGRAMS = ("prometheus", "promtool", "prometheus-alertmanager", "amtool")
 
 
@@ -109,6 +110,15 @@ def prometheus(
     ]
     with _running(["prometheus", *arguments], f"http://{address}/-/ready", folder):
         yield Prometheus(f"http://{address}")
+
+
+@contextmanager
+def node_exporter(folder: Path, metrics: Path) -> Iterator[str]:
+    """Run node exporter, which serves the files of a folder with metrics. Yield its host and port."""
+    address = f"127.0.0.1:{free_port()}"
+    arguments = ["--collector.disable-defaults", "--collector.textfile", f"--collector.textfile.directory={metrics}"]
+    with _running([NODE_EXPORTER, *arguments, f"--web.listen-address={address}"], f"http://{address}/", folder):
+        yield address
 
 
 @contextmanager
