@@ -74,5 +74,15 @@ def test_generated_passwords_are_readable_by_their_owner_only(tmp_path: Path) ->
 
 
 def test_the_images_run_as_a_user_without_rights() -> None:
+    assert users_of_the_images() == {"10001:10001"}
+
+
+def test_node_exporter_is_the_user_that_can_read_the_volume_of_training() -> None:
+    assert {SERVICES["node-exporter"]["user"]} == users_of_the_images()
+    assert SERVICES["node-exporter"]["volumes"] == ["work:/work:ro"]
+
+
+def users_of_the_images() -> set[str]:
+    """Return the users of the project's images, to whom the folders of the volumes belong."""
     lines = (PROJECT / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    assert {line for line in lines if line.startswith("USER ")} == {"USER 10001:10001"}
+    return {line.removeprefix("USER ") for line in lines if line.startswith("USER ")}
