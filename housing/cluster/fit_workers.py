@@ -116,7 +116,7 @@ class FitWorkers:
         if not found:
             raise ClusterError(
                 f"The Dask scheduler at {address} has no worker after {timeout:g} s (lost: {', '.join(self.lost) or 'none'})."
-                f" Start workers: dask worker {address} --nthreads 1. {RERUN}"
+                f" {self.settings.worker_hint(address)} {RERUN}"
             )
         if len(found) < number and not self.lost:
             raise ClusterError(

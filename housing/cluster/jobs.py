@@ -38,11 +38,16 @@ class JobPool:
     Dask would run the job of a dead worker again without a word. Here the second call finds the mark of the first one at the
     scheduler and does nothing, and the future of the job raises WorkerLost. A worker calls `prepare` before a job, outside of its
     time limit.
+
+    Attributes
+    ----------
+    address
+        Address of the scheduler.
     """
 
     def __init__(self, client: "Client", prepare: Callable[[], None], timeout_seconds: float | None) -> None:
         self._client, self._prepare, self._timeout_seconds = client, prepare, timeout_seconds
-        self._address: str = client.scheduler.address
+        self.address: str = client.scheduler.address
         self._futures: dict[str, DaskFuture] = {}
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
@@ -68,14 +73,14 @@ class JobPool:
         except OSError as error:
             raise self._scheduler_lost() from error
 
-    def require_workers(self, timeout_seconds: float) -> None:
-        """Wait for a worker if none is left. Raises ClusterError if none comes in time, or the scheduler was lost."""
+    def require_workers(self, timeout_seconds: float, hint: str) -> None:
+        """Wait for a worker if none is left. Raises ClusterError, with a hint, if none comes or the scheduler was lost."""
         try:
             self._client.wait_for_workers(1, timeout=timeout_seconds)
         except TimeoutError as error:
             raise ClusterError(
-                f"The Dask scheduler at {self._address} has lost all workers, and no other came within {timeout_seconds:g} s."
-                f" Start workers: dask worker {self._address} --nthreads 1. {CONTINUE}"
+                f"The Dask scheduler at {self.address} has lost all workers, and no other came within {timeout_seconds:g} s."
+                f" {hint} {CONTINUE}"
             ) from error
         except OSError as error:
             raise self._scheduler_lost() from error
@@ -115,8 +120,8 @@ class JobPool:
 
     def _scheduler_lost(self) -> ClusterError:
         return ClusterError(
-            f"The connection to the Dask scheduler at {self._address} was lost. Start it, and then workers:"
-            f" dask scheduler --port {self._address.rpartition(':')[2]}; dask worker {self._address} --nthreads 1. {CONTINUE}"
+            f"The connection to the Dask scheduler at {self.address} was lost. Start it, and then workers:"
+            f" dask scheduler --port {self.address.rpartition(':')[2]}; dask worker {self.address} --nthreads 1. {CONTINUE}"
         )
 
 

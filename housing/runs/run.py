@@ -153,6 +153,8 @@ def write_stop_file(sweep_folder: Path, reason: str) -> None:
 def _run_or_reuse(cfg: DictConfig, job: Job, started: Outcome, store: Store) -> Outcome:
     name, tags = f"{cfg.model.name} {cfg.features.name}", run_tags(cfg, job)
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    if resolved.get("engine", {}).get("cluster"):
+        resolved["engine"]["cluster"] = None  # it belongs to this machine. From a stored config, it could run any command
     if job.is_standalone:
         store.runs.close_dead(cfg.experiment_name)
     try:

@@ -51,7 +51,7 @@ CODE_PATHS = (
     "data/table.py",
     "runs/run.py",
 )
-CONNECTION_KEYS = ("address", "memory_gb", "timeout_seconds")  # of the engine `dask`: where its workers are
+CONNECTION_KEYS = ("address", "memory_gb", "timeout_seconds", "cluster")  # of the engine `dask`: where its workers are
 THREAD_KEYS = ("n_jobs", "thread_count")
 SOURCE_SUFFIXES = (".py", ".c")
 

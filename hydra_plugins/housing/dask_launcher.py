@@ -3,6 +3,7 @@
 import atexit
 import os
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any
@@ -36,6 +37,7 @@ class DaskLauncher(RetryingLauncher):
         connect_timeout_seconds: float,
         timeout_seconds: float | None,
         retries: int,
+        cluster: Mapping[str, Any] | None,
     ) -> None:
         super().__init__(retries)
         for name, value, validator in (
@@ -43,9 +45,9 @@ class DaskLauncher(RetryingLauncher):
             ("timeout_seconds", timeout_seconds, optional(POSITIVE)),
         ):
             require_valid(name, value, validator.is_valid(value), validator.description)
-        cluster = {"address": address, "workers": workers, "memory_gb": memory_gb, "timeout_seconds": connect_timeout_seconds}
+        node = {"address": address, "workers": workers, "memory_gb": memory_gb, "timeout_seconds": connect_timeout_seconds}
         try:
-            self._settings = ClusterSettings.from_config(cluster, "hydra.launcher")
+            self._settings = ClusterSettings.from_config({**node, "cluster": cluster}, "hydra.launcher")
         except ConfigError as error:
             raise HydraException(str(error)) from error
         self.timeout_seconds = timeout_seconds
@@ -70,10 +72,11 @@ class DaskLauncher(RetryingLauncher):
 
     def check(self) -> None:
         """Raise ClusterError if all workers are gone and none comes back in time."""
-        self._get_jobs().require_workers(self._settings.timeout_seconds)
+        jobs = self._get_jobs()
+        jobs.require_workers(self._settings.timeout_seconds, self._settings.worker_hint(jobs.address))
 
     def stop(self) -> None:
-        """End the jobs on all workers, and the embedded cluster."""
+        """End the jobs on all workers, and a cluster that this launcher started."""
         with self._lock:
             jobs, self._jobs = self._jobs, None
             connection, self._connection = self._connection, ExitStack()

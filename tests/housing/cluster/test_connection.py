@@ -81,3 +81,34 @@ def test_invalid_settings_are_refused_by_name(key: str, value: Any) -> None:
     node = {"address": None, "workers": 2, "memory_gb": None, "timeout_seconds": 30, key: value}
     with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key} must be .* \(got {value!r}\)"):
         ClusterSettings.from_config(node, "hydra.launcher")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"address": "tcp://10.0.0.1:8786"}, "engine.address must be null if engine.cluster starts a scheduler of its own"),
+        ({"cluster": {"_target_": "nowhere.Cluster"}}, r"import engine.cluster._target_=nowhere.Cluster: .*'housing\[cluster\]'"),
+        ({"cluster": {"_target_": "os.path.join"}}, "import engine.cluster._target_=os.path.join: .*the class of a Dask cluster"),
+    ],
+)
+def test_a_cluster_that_cannot_be_started_is_refused(changed: dict[str, Any], message: str) -> None:
+    node = {"address": None, "workers": 2, "memory_gb": None, "timeout_seconds": 30, "cluster": {"_target_": "builtins.dict"}}
+    with pytest.raises(ConfigError, match=message):
+        ClusterSettings.from_config({**node, **changed}, "engine")
+
+
+def test_the_command_starts_and_ends_a_cluster_of_any_class() -> None:
+    pytest.importorskip("distributed", reason="distributed is not installed: locks/cluster.txt")
+    config = {"_target_": "distributed.LocalCluster", "n_workers": 0, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with connected(replace(EMBEDDED, workers=2, cluster=config)) as client:
+        client.wait_for_workers(2, timeout=30)
+        workers = client.run(os.getpid).values()
+    assert not [worker for worker in workers if os.path.exists(f"/proc/{worker}")]
+
+
+def test_an_option_that_the_class_does_not_have_is_refused() -> None:
+    pytest.importorskip("distributed", reason="distributed is not installed: locks/cluster.txt")
+    config = {"_target_": "distributed.LocalCluster", "n_worker": 0, "processes": False, "dashboard_address": None}
+    message = "Could not create distributed.LocalCluster: .*n_worker.*python -m pydoc distributed.LocalCluster"
+    with pytest.raises(ConfigError, match=message), connected(replace(EMBEDDED, cluster=config)):
+        pass

@@ -109,7 +109,7 @@ def test_workers_belong_to_the_key_of_a_run_but_the_address_does_not(towns_path:
     cfg, table, _ = both_tables(towns_path, *TOWNS, "engine=dask", chunk_rows=1000)
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     parts = split(table, cfg.split)
-    elsewhere = {"address": "tcp://10.0.0.1:8786", "memory_gb": 1, "timeout_seconds": 5}
+    elsewhere = {"address": "tcp://10.0.0.1:8786", "memory_gb": 1, "timeout_seconds": 5, "cluster": {"cores": 2}}
     first, same, other = (
         run_key({**resolved, "engine": {**resolved["engine"], **changed}}, table, parts)
         for changed in ({}, elsewhere, {"workers": 3})

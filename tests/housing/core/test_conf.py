@@ -17,7 +17,7 @@ from housing.features.pipeline import Features
 from tests.support.commands import command
 from tests.support.tables import config, require_library
 
-GROUPS = [(path.parent.name, path.stem) for path in sorted(Path(CONF).glob("*/*.yaml"))]
+GROUPS = [(path.parent.name, path.stem) for path in sorted(Path(CONF).glob("*/*.yaml")) if path.parent.name != "cluster"]
 REQUIRED = {"distilled": ("model.teacher._target_=sklearn.linear_model.LinearRegression",)}  # what an option leaves to the user
 COMMANDS = sorted(path.stem for path in Path(CONF).glob("*.yaml") if path.stem not in ("command", "paths", "registry"))
 
@@ -38,6 +38,11 @@ def test_every_option_composes_and_instantiates(group: str, option: str, monkeyp
     assert cfg.evaluation.folds is None or instantiate(cfg.evaluation.folds).split
     assert callable(get_method(cfg.split._target_))  # pylint: disable=protected-access
     assert callable(get_method(cfg.data.source._target_))  # pylint: disable=protected-access
+
+
+def test_the_class_of_a_cluster_can_be_chosen() -> None:
+    engine = config("train", "engine=dask_slurm", "cluster@engine.cluster=slurm").engine
+    assert engine.name == "dask" and engine.cluster._target_ == "dask_jobqueue.SLURMCluster"  # pylint: disable=protected-access
 
 
 @pytest.mark.parametrize("name", COMMANDS)
