@@ -32,7 +32,7 @@ def show_cleaning(cleaned: Cleaned, removing_command: str) -> None:
     show(f"{len(cleaned.folders):,} folders of these runs {verb}: {cleaned.freed / 1e6:,.1f} MB")
     if cleaned.left_folders:
         show(f"{cleaned.left_folders:,} old folders stay: they name no run of this table in the store")
-    if cleaned.is_dry_run:
+    if cleaned.is_dry_run and (cleaned.runs or cleaned.folders):
         show(f"Nothing was removed. To remove it: {removing_command}")
     elif cleaned.runs:
         show("`mlflow gc` removes runs and bundles for good. Until then `mlflow runs restore` restores runs, without bundles.")

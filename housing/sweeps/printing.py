@@ -38,12 +38,15 @@ def show_leaderboard(ranking: Ranking, console: Console | None = None) -> None:
 def _ranking_table(title: str, ranking: Ranking, common: set[str], wide: bool) -> Table:
     front = ranking.pareto_front
     grid = Table(title=title + ("; * marks the Pareto set" if front else ""), title_justify="left", padding=(0, 1))
-    objective = ranking.objectives[0]
-    shown = ("rmse", "mae", "r2") if wide else ("rmse",)
-    scores = shown if objective in (*shown, *COST_METRICS) else (objective, *shown)
+    scores = _shown_scores(ranking.objectives[0], wide)
     for name in ("#", "run", *scores, "fit s", "row µs", "MB", "state", "run id"):
         is_text = name in ("run", "state", "run id")
-        grid.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=name not in ("run", "run id"))
+        grid.add_column(
+            name,
+            justify="left" if is_text else "right",
+            overflow="fold",
+            no_wrap=not (name == "run" or (wide and name == "run id")),
+        )
     leaders = {group[0] for group in ranking.groups}
     for index in ranking.finished:
         in_front, outcome = index in front, ranking.outcomes[index]
@@ -52,6 +55,14 @@ def _ranking_table(title: str, ranking: Ranking, common: set[str], wide: bool) -
             rank = ranking.ranks[index]
             grid.add_row(f"{rank}*" if in_front else rank, *cells, style="bold" if index in leaders else "")
     return grid
+
+
+def _shown_scores(objective: str, wide: bool) -> tuple[str, ...]:
+    """Return the scores that have a column: 80 characters have room for one."""
+    known = ("rmse", "mae", "r2")
+    if not wide:
+        return ("rmse" if objective in COST_METRICS else objective,)
+    return known if objective in (*known, *COST_METRICS) else (objective, *known)
 
 
 def _metric_cells(outcome: Outcome, scores: Sequence[str]) -> list[str]:

@@ -153,6 +153,14 @@ def test_the_printed_table_fits_80_columns_without_escape_codes_in_a_file(object
     assert "lower is better" in " ".join(file.getvalue().split())
 
 
+def test_a_score_of_ones_own_leaves_room_for_runs_and_their_ids_in_80_columns() -> None:
+    jobs = [replace(job(1.0, depth=1), metrics={"worst_error": 395.3103, **job(1.0).metrics})]
+    file = StringIO()
+    printing.show_leaderboard(Ranking("", jobs, ["worst_error"], "", COMMAND), Console(file=file, width=80))
+    [line] = [line for line in file.getvalue().splitlines() if "395.3103" in line]
+    assert "│ depth=1 │" in line and "│ abababab │" in line
+
+
 def test_jobs_scored_on_different_rows_are_ranked_apart(tmp_path: Path) -> None:
     scores = [("50", 0.9), ("200", 0.2), ("50", 0.8), ("200", 0.3)]
     jobs = [replace(job(score, d=number), scored_rows=rows) for number, (rows, score) in enumerate(scores)]
