@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from housing.schema.column import Matrix
+from housing.schema.column import Matrix, Vector
 
 
 class SelectedRows:
-    """Some rows of a matrix in memory, indexed like an array of these rows.
+    """Some rows of a matrix or vector in memory, indexed like an array of these rows.
 
     A slice or a selection of rows is an array, and so are selected columns. A copy of all rows at once would take as much memory
     as the table again.
@@ -17,12 +17,12 @@ class SelectedRows:
     Parameters
     ----------
     matrix
-        Shape (all rows, columns).
+        Shape (all rows, columns) or (all rows,).
     rows
         Indices of the selected rows.
     """
 
-    def __init__(self, matrix: Matrix, rows: NDArray[np.intp]) -> None:
+    def __init__(self, matrix: Matrix | Vector, rows: NDArray[np.intp]) -> None:
         self._matrix, self._rows = matrix, rows
 
     def __len__(self) -> int:
@@ -46,5 +46,5 @@ class SelectedRows:
 
 
 def select_rows(matrix: Any, rows: NDArray[np.intp]) -> Any:
-    """Return some rows of a table's matrix without a copy. A matrix on disk selects its rows itself."""
+    """Return some rows of a table's matrix or target without a copy. A matrix on disk selects its rows itself."""
     return SelectedRows(matrix, rows) if isinstance(matrix, np.ndarray) else matrix[rows]

@@ -283,7 +283,7 @@ def _validate_frames(schema: Schema, frames: Iterable[pd.DataFrame], digest: str
     """Convert frames of consecutive rows to a table, as `validate_frame`. The levels of the schema are learned already."""
     names = [*(column.name for column in checked_columns(schema)), *schema.texts.names.values()]  # the matrix has the others
     matrix, violations, n_rows = np.empty((0, len(schema.features))), ViolationLog(), 0
-    targets: list[Vector] = []
+    target = np.empty(0)
     others: list[pd.DataFrame] = []
     for frame in frames:
         schema.require_table_columns(list(frame.columns))
@@ -292,27 +292,26 @@ def _validate_frames(schema: Schema, frames: Iterable[pd.DataFrame], digest: str
         n_rows += len(frame)
         are_all = len(checked.labelled) == len(frame)
         matrix = _append_rows(matrix, checked.matrix if are_all else checked.matrix[checked.labelled])
-        targets.append(checked.target)
-        others.append(frame[names].iloc[checked.labelled])
+        target = _append_rows(target, checked.target)
+        others.append(frame[names].iloc[checked.labelled].reset_index(drop=True))  # an index of numbers takes 8 bytes a row
     violations.raise_if_any(schema, n_rows)
     report_unlabelled(schema, n_rows, len(matrix))
     frame = others[0] if len(others) == 1 else pd.concat(others, ignore_index=True)
     keys = [exact_values(frame[column.name]) for column in schema.columns if column.role == "key"]
-    target = np.concatenate(targets)
     table = make_table(schema, matrix, target, list(zip(*keys, strict=True)), digest, schema.texts.from_frame(frame))
     return replace(
         table, weight=read_weights(schema, frame), times=encode_times(schema, frame), identifiers=_identifiers(schema, frame)
     )
 
 
-def _append_rows(matrix: Matrix, rows: Matrix) -> Matrix:
-    """Return the rows of both. The matrix grows in place: the pages of a large one move, and no row is in memory twice."""
-    if matrix.shape[0] == 0:
-        return rows
-    n_rows = len(matrix)
-    matrix.resize((n_rows + len(rows), matrix.shape[1]), refcheck=False)
-    matrix[n_rows:] = rows
-    return matrix
+def _append_rows(grown: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+    """Return the rows of both. The first array grows in place: the pages of a large one move, and no row is in memory twice."""
+    if len(grown) == 0:
+        return np.require(rows, requirements="O")  # a view cannot grow
+    n_rows = len(grown)
+    grown.resize((n_rows + len(rows), *grown.shape[1:]), refcheck=False)
+    grown[n_rows:] = rows
+    return grown
 
 
 def weight_column(schema: Schema) -> Column | None:

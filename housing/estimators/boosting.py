@@ -107,17 +107,17 @@ def report_rounds(estimator: Any, rounds: int | None, on_round: Callable[[int, i
 def _fit_xgboost(estimator: Any, data: BoostingFit, report: Report) -> None:
     from housing.estimators import masked_copies
     from housing.estimators.round_reporter import RoundReporter
+    from housing.estimators.xgboost_chunks import can_fit
 
-    validation = data.validation
-    estimator.set_params(callbacks=[RoundReporter(report)])
-    evaluation: dict[str, Any] = {}
+    validation, reporter = data.validation, RoundReporter(report)
     if validation is not None:
         estimator.set_params(early_stopping_rounds=data.patience)
-    if data.training.masked is not None and masked_copies.can_fit(estimator):
-        masked_copies.fit(estimator, data.training, validation)
-        estimator.set_params(callbacks=None)
+    if data.training.masked is not None and can_fit(estimator):
+        masked_copies.fit(estimator, data.training, validation, data.patience, reporter)
         return
+    estimator.set_params(callbacks=[reporter])
     rows = data.training.with_copies()
+    evaluation: dict[str, Any] = {}
     if validation is not None:
         evaluation["eval_set"] = [(validation.columns, validation.target)]
         evaluation["sample_weight_eval_set"] = None if validation.weight is None else [validation.weight]

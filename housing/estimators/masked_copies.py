@@ -1,18 +1,19 @@
 """Fits of XGBoost on rows and their masked copies, which are made chunk by chunk, so that the rows are in memory once."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xgboost
 
+from housing.estimators.round_reporter import RoundReporter
 from housing.estimators.weighted_rows import WeightedRows
+from housing.estimators.xgboost_chunks import matrix_options, train
 
 CHUNK = 50_000  # rows
 MAX_ROWS_IN_MEMORY = 100_000  # the bins of more rows are on disk: in memory, those of 76 columns take 600 bytes a row
-KEPT_PARAMETERS = ("objective", "booster", "base_score")  # which an estimator takes from a model that it loads
 
 
 class _Chunks(xgboost.DataIter):
@@ -43,49 +44,22 @@ class _Chunks(xgboost.DataIter):
         return True
 
 
-def can_fit(estimator: Any) -> bool:
-    """Return whether XGBoost can read the rows of this estimator in chunks."""
-    parameters = estimator.get_params()
-    return (
-        parameters["tree_method"] in (None, "auto", "hist")
-        and parameters["booster"] in (None, "gbtree", "dart")
-        and not callable(parameters["objective"])
-        and (parameters["eval_metric"] is None or isinstance(parameters["eval_metric"], str))
-        and parameters["feature_weights"] is None
-    )
-
-
-def fit(estimator: Any, rows: WeightedRows, validation: WeightedRows | None) -> None:
+def fit(estimator: Any, rows: WeightedRows, validation: WeightedRows | None, patience: int, reporter: RoundReporter) -> None:
     """Fit an estimator as its `fit` does with all rows in one array: the model is the same to the last bit."""
-    parameters = estimator.get_params()
     with tempfile.TemporaryDirectory() as folder:
-        estimator.load_model(_train(estimator, parameters, rows, validation, Path(folder)))
-    estimator.set_params(**{name: parameters[name] for name in KEPT_PARAMETERS})
+        train(estimator, *_matrices(estimator, rows, validation, Path(folder)), patience, reporter)
 
 
-def _train(
-    estimator: Any, parameters: Mapping[str, Any], rows: WeightedRows, validation: WeightedRows | None, folder: Path
-) -> bytearray:
-    """Return the fitted model. The folder is free of files in use when this function returns."""
-    options = {"nthread": parameters["n_jobs"], "max_bin": parameters["max_bin"], "missing": parameters["missing"]}
+def _matrices(
+    estimator: Any, rows: WeightedRows, validation: WeightedRows | None, folder: Path
+) -> tuple[xgboost.DMatrix, xgboost.DMatrix | None]:
+    options = matrix_options(estimator)
     training: xgboost.DMatrix
     if len(rows.columns) > MAX_ROWS_IN_MEMORY:
         training = xgboost.ExtMemQuantileDMatrix(_Chunks(rows, str(folder / "bins")), **options)
     else:
         training = xgboost.QuantileDMatrix(_Chunks(rows), **options)
-    watched = []
-    if validation is not None:
-        known = {"label": validation.target, "weight": validation.weight, "ref": training}
-        watched = [(xgboost.QuantileDMatrix(validation.columns, **known, **options), "validation_0")]
-    metric = {} if parameters["eval_metric"] is None else {"eval_metric": parameters["eval_metric"]}
-    with xgboost.config_context(verbosity=parameters["verbosity"]):
-        booster = xgboost.train(
-            {**estimator.get_xgb_params(), **metric},
-            training,
-            estimator.get_num_boosting_rounds(),
-            evals=watched,
-            early_stopping_rounds=parameters["early_stopping_rounds"],
-            callbacks=parameters["callbacks"],
-            verbose_eval=False,
-        )
-    return booster.save_raw("ubj")
+    if validation is None:
+        return training, None
+    known = {"label": validation.target, "weight": validation.weight, "ref": training}
+    return training, xgboost.QuantileDMatrix(validation.columns, **known, **options)

@@ -98,19 +98,30 @@ CONVERTERS = {
 
 
 def export_and_verify(estimator: Any, columns: Matrix, tolerance: float) -> OnnxModel:
-    """Export an estimator, and compare its predictions on every row of `columns`, in ONNX Runtime and in the tree walker.
+    """Export an estimator, and compare its predictions on every row of `columns`. See `export` and `verify_export`."""
+    exported = export(estimator, columns.shape[1])
+    verify_export(estimator, exported, columns, tolerance)
+    return exported
+
+
+def export(estimator: Any, n_features: int) -> OnnxModel:
+    """Export an estimator of `n_features` columns. Raises ConfigError if a bundle may not contain the operators of its graph."""
+    try:
+        return OnnxModel(to_onnx(estimator, n_features))
+    except BundleError as refusal:
+        raise ConfigError(f"model.estimator={type(estimator).__name__} cannot be served. {refusal}") from refusal
+
+
+def verify_export(estimator: Any, exported: OnnxModel, columns: Matrix, tolerance: float, first_row: int = 0) -> None:
+    """Compare predictions of an estimator with those of its export, in ONNX Runtime and in the tree walker.
+
+    `first_row` is the number of the first of these validation rows.
 
     Raises
     ------
-    ConfigError
-        If a bundle may not contain the operators of its graph.
     HousingError
         If a prediction differs by more than `tolerance`.
     """
-    try:
-        exported = OnnxModel(to_onnx(estimator, columns.shape[1]))
-    except BundleError as refusal:
-        raise ConfigError(f"model.estimator={type(estimator).__name__} cannot be served. {refusal}") from refusal
     expected = np.asarray(estimator.predict(as_fitted(estimator, columns)), dtype=np.float64).reshape(-1)
     predicted = exported.predict(columns)
     if exported.uses_tree_walker:
@@ -119,8 +130,7 @@ def export_and_verify(estimator: Any, columns: Matrix, tolerance: float) -> Onnx
     if not np.all(error <= tolerance):
         row = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
         raise HousingError(
-            f"The exported model differs from the fitted estimator by {error[row]:.3g} on validation row {row}"
+            f"The exported model differs from the fitted estimator by {error[row]:.3g} on validation row {first_row + row}"
             f" (prediction {expected[row]:.6g}, limit {tolerance:.3g}). {type(estimator).__name__} may lose precision in float32."
             " Use another estimator, or accept the difference with a larger parity_tolerance."
         )
-    return exported

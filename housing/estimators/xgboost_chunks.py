@@ -13,6 +13,7 @@ from housing.estimators.round_reporter import RoundReporter
 from housing.schema.column import Vector
 
 TREE_METHODS, BOOSTERS = (None, "auto", "hist"), (None, "gbtree", "dart")
+KEPT_PARAMETERS = ("objective", "booster", "base_score")  # which an estimator takes from a model that it loads
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,11 @@ class ChunkedRows:
     columns
         Arrays of consecutive rows, shape (rows, columns), which can be iterated several times.
     target, weight
-        Of all rows. The weight is None if all count alike.
+        Of all rows: arrays, or what has slices that are arrays. The weight is None if all count alike.
     """
 
     columns: Iterable[NDArray[np.float32]]
-    target: Vector
+    target: Any
     weight: Vector | None
 
 
@@ -67,6 +68,20 @@ def require_histogram_xgboost(name: str, estimator: Any) -> None:
         raise ConfigError(f"engine=stream and dask need tree_method=hist and booster=gbtree (got {actual} of {name}).")
 
 
+def can_fit(estimator: Any) -> bool:
+    """Return whether XGBoost can fit an estimator on chunks of rows as it does on one array."""
+    if not isinstance(estimator, xgboost.XGBRegressor):
+        return False
+    parameters = estimator.get_params()
+    return (
+        parameters["tree_method"] in TREE_METHODS
+        and parameters["booster"] in BOOSTERS
+        and not callable(parameters["objective"])
+        and (parameters["eval_metric"] is None or isinstance(parameters["eval_metric"], str))
+        and parameters["feature_weights"] is None
+    )
+
+
 def fit_on_chunks(
     estimator: xgboost.XGBRegressor,
     training: ChunkedRows,
@@ -74,22 +89,43 @@ def fit_on_chunks(
     patience: int,
     reporter: RoundReporter,
 ) -> None:
-    """Fit an estimator in the way of its own `fit`.
+    """Fit an estimator as its own `fit` does with all rows in one array: the model is the same to the last bit.
 
     With validation rows, it stops after `patience` rounds without a better score.
     """
-    max_bin = estimator.max_bin
-    matrix = xgboost.QuantileDMatrix(_ChunkIterator(training), max_bin=max_bin)
-    evaluations = []
+    options = matrix_options(estimator)
+    matrix = xgboost.QuantileDMatrix(_ChunkIterator(training), **options)
+    watched = None
     if validation is not None:
-        evaluations = [(xgboost.QuantileDMatrix(_ChunkIterator(validation), max_bin=max_bin, ref=matrix), "validation_0")]
-    booster = xgboost.train(
-        estimator.get_xgb_params(),
-        matrix,
-        estimator.get_num_boosting_rounds(),
-        evals=evaluations,
-        early_stopping_rounds=None if validation is None else patience,
-        callbacks=[reporter],
-        verbose_eval=False,
-    )
-    estimator.load_model(bytearray(booster.save_raw("ubj")))
+        watched = xgboost.QuantileDMatrix(_ChunkIterator(validation), ref=matrix, **options)
+    train(estimator, matrix, watched, patience, reporter)
+
+
+def matrix_options(estimator: xgboost.XGBRegressor) -> dict[str, Any]:
+    """Return the options with which an estimator's own `fit` makes its matrices."""
+    parameters = estimator.get_params()
+    return {"nthread": parameters["n_jobs"], "max_bin": parameters["max_bin"], "missing": parameters["missing"]}
+
+
+def train(
+    estimator: xgboost.XGBRegressor,
+    training: xgboost.DMatrix,
+    validation: xgboost.DMatrix | None,
+    patience: int,
+    reporter: RoundReporter,
+) -> None:
+    """Fit an estimator on matrices. With validation rows, it stops after `patience` rounds without a better score."""
+    parameters = estimator.get_params()
+    metric = {} if parameters["eval_metric"] is None else {"eval_metric": parameters["eval_metric"]}
+    with xgboost.config_context(verbosity=parameters["verbosity"]):
+        booster = xgboost.train(
+            {**estimator.get_xgb_params(), **metric},
+            training,
+            estimator.get_num_boosting_rounds(),
+            evals=[] if validation is None else [(validation, "validation_0")],
+            early_stopping_rounds=None if validation is None else patience,
+            callbacks=[reporter],
+            verbose_eval=False,
+        )
+    estimator.load_model(booster.save_raw("ubj"))
+    estimator.set_params(**{name: parameters[name] for name in KEPT_PARAMETERS})

@@ -1,6 +1,6 @@
 """Fitted estimators: features and one estimator of a model, fitted on training rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -28,12 +28,14 @@ from housing.features.pipeline import Features
 from housing.fitting.callbacks import OnRound
 from housing.fitting.member_selection import MemberSelection
 from housing.schema.column import Column, Matrix, Vector
-from housing.streaming.column_chunks import ColumnChunks, fit_in_chunks
+from housing.streaming.column_chunks import ColumnChunks, are_row_features, fit_in_chunks
 from housing.streaming.streamed_table import StreamedTable
 
 LIBRARY_ERRORS = ("CatBoostError", "LightGBMError")  # of libraries that may not be installed
 NONE, LOG, AUTO = "none", "log", "auto"
 TRANSFORMS = (NONE, LOG, AUTO)  # of the target
+MAX_ROWS_AS_ARRAY = 100_000  # the columns of more training rows are computed while XGBoost reads them, if they allow that
+CHUNK_ROWS = 20_000  # of which the columns are computed at once
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class FittedEstimator:
     def predict(self, columns: Matrix) -> Vector:
         """Return a prediction for each row, shape (rows,)."""
         return np.asarray(self.estimator.predict(as_fitted(self.estimator, columns)), dtype=np.float64).reshape(-1)
+
+    def predict_chunks(self, columns: Iterable[NDArray[Any]]) -> Vector:
+        """Return a prediction for each row of consecutive chunks, shape (rows,)."""
+        return np.concatenate([self.predict(chunk) for chunk in columns])
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,8 @@ class FittedFeatures:
     index
         Position among the features of the ensemble.
     columns, target
-        Training rows, shape (rows, len(features.names)) and (rows,). Columns that only boosted trees receive are float32.
+        Training rows, shape (rows, len(features.names)) and (rows,). Columns that only boosted trees receive are float32. Those
+        of many rows may be `ColumnChunks`, and the target `SelectedRows`: a slice of it is an array.
     weight
         How much each training row counts, shape (rows,), or None if all count alike.
     masked
@@ -111,8 +118,8 @@ class FittedFeatures:
 
     def with_log_target(self) -> "FittedFeatures":
         """Return the matrices with the logarithm of the target. Columns that depend on targets stay in the target's unit."""
-        validation = None if self.validation is None else (self.validation[0], np.log(self.validation[1]))
-        return replace(self, target=np.log(self.target), validation=validation)
+        validation = None if self.validation is None else (self.validation[0], np.log(self.validation[1][:]))
+        return replace(self, target=np.log(self.target[:]), validation=validation)
 
     def select(self, columns: list[int] | None) -> "FittedFeatures":
         """Return the matrices with some columns only; None is all."""
@@ -131,7 +138,9 @@ def fit_features(specs: Sequence[EstimatorSpec], index: int, table: Table, rows:
     """Fit the features that estimators share."""
     features = Features(table.schema, specs[0].features, specs[0].nan_handling)
     if isinstance(table, StreamedTable):
-        return _fit_streamed_features(features, index, table, rows, validation)
+        return _fit_features_in_chunks(features, index, table, rows, validation, table.settings.chunk_rows, table.fit)
+    if len(rows) > MAX_ROWS_AS_ARRAY and are_row_features(features) and all(map(fits_on_chunks, specs)):
+        return _fit_features_in_chunks(features, index, table, rows, validation, CHUNK_ROWS)
     precision = precision_of(spec.create_estimator() for spec in specs)
     target, weight = table.target[rows], table.weight_of(rows)
     columns = features.fit_transform(select_rows(table.matrix, rows), target, weight, precision)
@@ -142,16 +151,33 @@ def fit_features(specs: Sequence[EstimatorSpec], index: int, table: Table, rows:
     return FittedFeatures(features, index, columns, target, weight, masked, validation_set, table.weight_of(validation))
 
 
-def _fit_streamed_features(
-    features: Features, index: int, table: StreamedTable, rows: Rows, validation: Rows | None
+def fits_on_chunks(spec: EstimatorSpec) -> bool:
+    """Return whether an estimator fits the same model on chunks of rows as on one array."""
+    estimator = spec.create_estimator()
+    if not type(estimator).__module__.startswith("xgboost."):
+        return False
+    from housing.estimators.xgboost_chunks import can_fit  # pylint: disable=import-outside-toplevel  # XGBoost takes seconds
+
+    return can_fit(estimator)
+
+
+def _fit_features_in_chunks(
+    features: Features,
+    index: int,
+    table: Table,
+    rows: Rows,
+    validation: Rows | None,
+    chunk_rows: int,
+    fit: Callable[..., None] | None = None,
 ) -> FittedFeatures:
-    """Fit features on rows that stay on disk, and so do their columns."""
-    target, weight, chunk_rows = table.target[rows], table.weight_of(rows), table.settings.chunk_rows
-    columns: Any = replace(fit_in_chunks(features, table.matrix[rows], target, weight, chunk_rows), fit=table.fit)
+    """Fit features whose columns are computed while an estimator reads them, and never in memory at once."""
+    target, weight = select_rows(table.target, rows), table.weight_of(rows)
+    chunks = fit_in_chunks(features, select_rows(table.matrix, rows), target, weight, chunk_rows)
+    columns: Any = replace(chunks, fit=fit)
     if validation is None:
         return FittedFeatures(features, index, columns, target, weight, None, None, None)
-    validation_columns: Any = ColumnChunks(features, table.matrix[validation], chunk_rows)
-    validation_set = validation_columns, table.target[validation]
+    validation_columns: Any = ColumnChunks(features, select_rows(table.matrix, validation), chunk_rows)
+    validation_set = validation_columns, select_rows(table.target, validation)
     return FittedFeatures(features, index, columns, target, weight, None, validation_set, table.weight_of(validation))
 
 

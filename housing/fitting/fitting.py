@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from housing.bundle.ensemble import Ensemble, Member
 from housing.bundle.log_transform import LogTransform
 from housing.core.errors import ConfigError
+from housing.core.memory import trim_memory
 from housing.core.validators import AT_LEAST_ONE, BOOLEAN, NON_NEGATIVE, choice, integer, optional
 from housing.data.split import Rows
 from housing.data.table import Table, weight_column
@@ -29,11 +30,13 @@ from housing.fitting.estimators import (
     LOG,
     NONE,
     TRANSFORMS,
+    FittedEstimator,
     FittedFeatures,
     Model,
     best_rounds,
     fit_estimator,
     fit_features,
+    fits_on_chunks,
     require_weighted_fit,
 )
 from housing.fitting.feature_cache import FeatureCache
@@ -42,6 +45,7 @@ from housing.fitting.teacher import Teacher
 from housing.schema.column import Vector
 from housing.scoring.folds import selection_folds
 from housing.scoring.metrics import score
+from housing.streaming.column_chunks import ColumnChunks
 
 
 @dataclass(frozen=True)
@@ -163,9 +167,10 @@ def fit(
         validation, rows = rows[held_out], rows[~held_out]
     if settings.teacher is not None:
         table, cache = settings.teacher.teach(table, rows, units), None
-    known = rows if validation is None else np.concatenate([rows, validation])
-    settings = replace(settings, specs=_specs_to_fit(settings.specs, len(known), first))
-    transforms = transforms_to_fit(settings if first is None else replace(settings, transform=first.transform), table, known)
+    parts = [rows] if validation is None else [rows, validation]
+    settings = replace(settings, specs=_specs_to_fit(settings.specs, sum(map(len, parts)), first))
+    with_transform = settings if first is None else replace(settings, transform=first.transform)
+    transforms = transforms_to_fit(with_transform, table, np.concatenate(parts))
     with threadpool_limits(settings.n_threads) if settings.n_threads else nullcontext():  # it looks through all loaded libraries
         fitted = _fit_candidates(settings, _FitData(table, rows, validation, first, cache), transforms, on_round)
         models = [_assemble(settings, [candidates], transform) for transform, candidates in fitted.items()]
@@ -186,18 +191,25 @@ def _specs_to_fit(specs: tuple[EstimatorSpec, ...], n_rows: int, first: Model | 
 
 def transforms_to_fit(settings: FitSettings, table: Table, rows: Rows) -> list[str]:
     """Return the transforms of the target to fit. Raises ConfigError if a logarithm is required and does not exist."""
-    too_low = rows[table.target[rows] <= 0]
-    if settings.transform == LOG and too_low.size:
-        row, name = int(too_low.min()), table.schema.target.name
-        where = name if settings.teacher is None else f"{name}, also in those that the teacher predicts"
-        raise ConfigError(
-            f"target.transform=log needs values above 0 in {where} (got {table.target[row]:g} in row {row} of the rows with a"
-            f" {name}, counted from 0; {len(too_low):,} rows in all). Use target.transform=none, or remove these rows."
-        )
-    if settings.transform != AUTO:
-        return [settings.transform]
-    is_skewed = settings.min_skewness is None or _skewness(table.target[rows]) >= settings.min_skewness
+    if settings.transform == NONE:
+        return [NONE]
+    target = table.target[rows]
+    too_low = rows[target <= 0]
+    if settings.transform == LOG:
+        if too_low.size:
+            raise _too_low_for_log(settings, table, too_low)
+        return [LOG]
+    is_skewed = settings.min_skewness is None or _skewness(target) >= settings.min_skewness
     return [NONE, LOG] if is_skewed and not too_low.size else [NONE]
+
+
+def _too_low_for_log(settings: FitSettings, table: Table, too_low: Rows) -> ConfigError:
+    row, name = int(too_low.min()), table.schema.target.name
+    where = name if settings.teacher is None else f"{name}, also in those that the teacher predicts"
+    return ConfigError(
+        f"target.transform=log needs values above 0 in {where} (got {table.target[row]:g} in row {row} of the rows with a"
+        f" {name}, counted from 0; {len(too_low):,} rows in all). Use target.transform=none, or remove these rows."
+    )
 
 
 def _skewness(values: Vector) -> float:
@@ -250,6 +262,7 @@ def _fit_candidates(
     for key in dict.fromkeys(spec.features_key for spec in settings.specs):
         shared = replace(settings, specs=tuple(spec for spec in settings.specs if spec.features_key == key))
         features.append(_fit_members(shared, data, len(features), fitted, on_round))
+        trim_memory()  # of the columns and of what the fits needed
     applicability = ApplicabilityDomain.from_config(data.table.schema, settings.applicability)
     if applicability is not None:
         applicability.fit(data.table.matrix[data.rows])
@@ -269,6 +282,7 @@ def _fit_members(
     The columns of all rows take more memory than all else, so they are in memory during this call only.
     """
     columns = _fit_or_reuse_features(settings.specs, index, data)
+    trim_memory()  # of the text of the table, and of arrays that the features no longer need
     for transform, members in fitted.items():
         rows = columns.with_log_target() if transform == LOG else columns
         members |= {spec.name: _fit_member(settings, spec, rows, data.first, on_round) for spec in settings.specs}
@@ -279,7 +293,8 @@ def _fit_or_reuse_features(specs: Sequence[EstimatorSpec], index: int, data: _Fi
     fit_anew = partial(fit_features, specs, index, data.table, data.rows, data.validation)
     if data.cache is None:
         return fit_anew()
-    key = f"{specs[0].features_key} {precision_of(spec.create_estimator() for spec in specs).__name__}"
+    precision = precision_of(spec.create_estimator() for spec in specs).__name__
+    key = f"{specs[0].features_key} {precision} {all(map(fits_on_chunks, specs))}"
     return replace(data.cache.get_or_fit(key, data.rows, data.validation, fit_anew), index=index)
 
 
@@ -290,12 +305,16 @@ def _fit_member(
     rows = rows.select(columns)
     rounds = None if first is None else first.best_rounds.get(spec.name)
     estimator = fit_estimator(spec, rows, rounds, settings.n_threads, on_round)
-    is_compared = settings.select_members and first is None and rows.validation is not None
+    is_compared = settings.select_members and first is None
     return _FittedMember(
         Member(estimator, rows.index, spec.region, columns, spec.weight),
         best_rounds(estimator) if spec.early_stopping_rounds else None,
-        estimator.predict(rows.validation[0]) if is_compared and rows.validation is not None else None,
+        _predict(estimator, rows.validation[0]) if is_compared and rows.validation is not None else None,
     )
+
+
+def _predict(estimator: FittedEstimator, columns: Any) -> Vector:
+    return estimator.predict_chunks(columns) if isinstance(columns, ColumnChunks) else estimator.predict(columns)
 
 
 def _select_on_folds(settings: FitSettings, best: Model, fitted: _Candidates, units: Units | None, on_round: OnRound) -> Model:

@@ -43,12 +43,12 @@ class OutOfFoldLevels:
 
 @dataclass(frozen=True, eq=False)
 class ColumnChunks:
-    """Columns of rows on disk, in float32, which boosted trees compute with.
+    """Columns of many rows, in float32, which boosted trees compute with.
 
     Attributes
     ----------
     matrix
-        The rows: a `DiskMatrix`, or an array if they are few.
+        The rows: a `DiskMatrix`, `SelectedRows` of a matrix in memory, or an array if they are few.
     chunk_rows
         The number of rows of a chunk.
     columns
@@ -87,6 +87,11 @@ class ColumnChunks:
         return in_precision(columns if self.columns is None else columns[:, self.columns], np.float32)
 
     @property
+    def nbytes(self) -> int:
+        """The bytes in memory that only these columns need."""
+        return sum(levels.fold_of.nbytes for levels in self.out_of_fold)
+
+    @property
     def n_columns(self) -> int:
         """The number of columns."""
         return len(self.features.names if self.columns is None else self.columns)
@@ -103,7 +108,7 @@ class ColumnChunks:
         return np.asarray(levels.values[levels.fold_of, codes])
 
 
-def fit_in_chunks(features: Features, matrix: Any, target: Vector, weight: Vector | None, chunk_rows: int) -> ColumnChunks:
+def fit_in_chunks(features: Features, matrix: Any, target: Any, weight: Vector | None, chunk_rows: int) -> ColumnChunks:
     """Fit features on training rows, one column at a time, and return their columns.
 
     Raises
@@ -114,13 +119,21 @@ def fit_in_chunks(features: Features, matrix: Any, target: Vector, weight: Vecto
     require_row_features(features)
     for block in features.blocks.values():
         block.fit(matrix, target)
-    encoder, weight = features.encoder, np.ones(len(target)) if weight is None else weight
-    out_of_fold = []
+    encoder = features.encoder
+    if not encoder.many_levels:
+        return ColumnChunks(features, matrix, chunk_rows)
+    targets, weights, out_of_fold = target[:], np.ones(len(target)) if weight is None else weight, []
     for index in encoder.many_levels:
         codes, n_levels = matrix[:, index], encoder.n_levels(index)
-        encoder.arrays[f"level_values_{index}"] = encoder.encoding.level_values(codes, target, weight, n_levels)
-        out_of_fold.append(OutOfFoldLevels(index, n_levels, *encoder.encoding.fold_values(codes, target, weight, n_levels)))
+        encoder.arrays[f"level_values_{index}"] = encoder.encoding.level_values(codes, targets, weights, n_levels)
+        out_of_fold.append(OutOfFoldLevels(index, n_levels, *encoder.encoding.fold_values(codes, targets, weights, n_levels)))
     return ColumnChunks(features, matrix, chunk_rows, out_of_fold=out_of_fold)
+
+
+def are_row_features(features: Features) -> bool:
+    """Return whether features need only one column of the training rows at a time."""
+    are_row_blocks = all(isinstance(block, ROW_BLOCKS) for block in features.blocks.values())
+    return are_row_blocks and not features.encoder.impute and features.applicability is None
 
 
 def require_row_features(features: Features) -> None:

@@ -1,7 +1,7 @@
 """Building of a bundle: fit on training rows, score on validation rows, export and verify."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -12,11 +12,13 @@ from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
 from housing.bundle.ensemble import Ensemble, Member
+from housing.bundle.onnx_model import OnnxModel
 from housing.core.environment import commit, libraries
 from housing.data.selected_rows import select_rows
 from housing.data.split import Rows, Split
 from housing.data.table import Table, weight_column
-from housing.estimators.onnx_export import export_and_verify
+from housing.estimators.onnx_export import export, verify_export
+from housing.features.pipeline import Features
 from housing.fitting.callbacks import OnFit, OnFold, OnRound, no_op
 from housing.fitting.encoding_choice import EncodingChoice, choose_encoding
 from housing.fitting.estimators import AUTO, LOG, FittedEstimator, Model, export_boosters
@@ -35,6 +37,7 @@ from housing.training.cross_validation import CrossValidationSettings, cross_val
 from housing.training.distillation import Distillation, compare_with_teacher
 
 N_SAMPLE_ROWS = 1000
+VERIFIED_AT_ONCE = 100_000  # rows, since an ONNX Runtime session is made for each part
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +108,6 @@ def build(
     """
     fit_rows = np.sort(np.concatenate([parts.train, parts.valid])) if settings.refit else parts.train
     table = table.learn(fit_rows)
-    checked = table.bounded(np.arange(len(parts.valid)))  # positions among the validation rows
-    check_rows = parts.valid[checked]
     if settings.interval is not None:
         settings.interval.require_weighted_fit(weight_column(table.schema))
     metrics, encoding = {}, choose_encoding(settings.fit, table, parts, settings.metric)
@@ -120,6 +121,8 @@ def build(
     metrics["fit_seconds"] = model.fit_seconds
     distillation = _compare_with_teacher(settings, table, parts, predicted)
     metrics |= {} if distillation is None else distillation.metrics
+    checked = table.bounded(np.arange(len(parts.valid)))  # positions among the validation rows
+    check_rows = parts.valid[checked]
     interval, calibration = None, None
     if settings.interval is not None:
         interval, calibration = fit_interval(
@@ -201,8 +204,12 @@ def build_bundle(model: Model, table: Table, fit_rows: Rows, check_rows: Rows, p
     """
     ensemble, target = model.ensemble, table.target[fit_rows]
     tolerance = parity_tolerance * _target_scale(target if ensemble.transform is None else np.log(target))
-    columns = [features.transform(table.matrix[check_rows][:]) for features in ensemble.features]
-    members = [_export_member(member, columns[member.features], tolerance) for member in ensemble.members]
+    members = [_export_member(member, ensemble.features) for member in ensemble.members]
+    for start in range(0, len(check_rows), VERIFIED_AT_ONCE):
+        matrix = table.matrix[check_rows[start : start + VERIFIED_AT_ONCE]][:]
+        columns = [features.transform(matrix) for features in ensemble.features]
+        for fitted, exported in zip(ensemble.members, members, strict=True):
+            _verify_member(fitted, exported, columns[fitted.features], tolerance, start)
     return Bundle(
         Ensemble(without_audits(table.schema), ensemble.features, members, ensemble.applicability, ensemble.transform),
         reference={},
@@ -224,10 +231,16 @@ def _target_scale(target: Vector) -> float:
     return float(target.std() if np.ptp(target) else np.abs(target[0]))
 
 
-def _export_member(member: Member, columns: Matrix, tolerance: float) -> Member:
+def _export_member(member: Member, pipelines: Sequence[Features]) -> Member:
     assert isinstance(member.estimator, FittedEstimator)
-    visible_columns = columns if member.columns is None else columns[:, member.columns]
-    return replace(member, estimator=export_and_verify(member.estimator.estimator, visible_columns, tolerance))
+    n_columns = len(pipelines[member.features].names if member.columns is None else member.columns)
+    return replace(member, estimator=export(member.estimator.estimator, n_columns))
+
+
+def _verify_member(fitted: Member, exported: Member, columns: Matrix, tolerance: float, first_row: int) -> None:
+    assert isinstance(fitted.estimator, FittedEstimator) and isinstance(exported.estimator, OnnxModel)
+    visible_columns = columns if fitted.columns is None else columns[:, fitted.columns]
+    verify_export(fitted.estimator.estimator, exported.estimator, visible_columns, tolerance, first_row)
 
 
 def model_card(

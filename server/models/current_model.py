@@ -1,6 +1,5 @@
 """The current model of a worker, swapped between requests when a new release is published."""
 
-import ctypes
 import logging
 import sys
 import threading
@@ -18,6 +17,7 @@ from housing.bundle.bundle import Bundle
 from housing.bundle.onnx_model import ServedOnnxModel
 from housing.core.canary import is_chosen
 from housing.core.errors import BundleError
+from housing.core.memory import trim_memory
 from housing.core.model_list import Limits
 from housing.schema.column import Matrix, Record, Vector
 from housing.server_files import releases
@@ -231,10 +231,3 @@ class CurrentModel:
         if message != self._last_error:
             log.error("%s", message)
         self._last_error = message
-
-
-def trim_memory() -> None:
-    """Return freed memory to the system. glibc would keep what loading needed, a tenth of a worker's size."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
-    if trim is not None:
-        trim(0)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from housing.core.errors import ConfigError
+from housing.core.memory import trim_memory
 from housing.core.model_list import Limits, ModelList, split_name
 from housing.server_files.signatures import NO_KEYS, TrustedKeys
 from server.core.errors import RequestError
-from server.models.current_model import CurrentModel, MetricsFactory, Model, trim_memory
+from server.models.current_model import CurrentModel, MetricsFactory, Model
 
 FIELDS = ("name", "model", "alias", "version", "canary", "in_memory")
 MAX_NAME = 80  # characters of an unknown name that are compared with the known ones

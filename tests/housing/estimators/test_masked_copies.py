@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xgboost
 
-from housing.estimators import masked_copies
+from housing.estimators import masked_copies, xgboost_chunks
 from housing.estimators.boosting import BoostingFit, fit_boosting
 from housing.estimators.weighted_rows import WeightedRows
 
@@ -63,6 +63,6 @@ def test_bins_on_disk_give_the_same_bits_and_leave_no_file(
     [{"tree_method": "exact"}, {"booster": "gblinear", "max_depth": None}, {"objective": lambda y, p: (p - y, p * 0 + 1)}],
 )
 def test_estimators_that_need_one_array_get_it(parameters: dict[str, Any]) -> None:
-    assert not masked_copies.can_fit(xgboost.XGBRegressor(**parameters))
+    assert not xgboost_chunks.can_fit(xgboost.XGBRegressor(**parameters))
     chunked, whole = (fitted(copies, False, False, **parameters) for copies in (True, False))
     assert chunked.get_booster().save_raw("ubj") == whole.get_booster().save_raw("ubj")
