@@ -37,6 +37,8 @@ WARNING: this process may open only {hard} files, so each worker holds at most {
 Raise the hard limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker) to {needed}.
 """
 
+SWITCH_SECONDS = 0.0002  # for which the event loop waits for Python's lock while a thread computes; Python's default is 0.005
+
 HANDOVER_SECONDS = 2.0  # a worker that gets SIGTERM alone keeps answering this long, since clients use its open connections
 HANDOVER_POLL_SECONDS = 0.1  # a worker that is replaced looks this often whether its successor is ready
 
@@ -133,7 +135,11 @@ def _install_reload_handler(server: Any) -> None:
 
 
 def post_fork(_server: Any, _worker: Any) -> None:
-    """Name a worker's metric files after its id, which its successor takes over, before the first metric is created."""
+    """Name a worker's metric files after its id, which its successor takes over, before the first metric is created.
+
+    Its event loop shares Python's lock with the threads that log predictions, load models and answer large requests.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
     metric_files.use_process_name(str(worker_id.acquire_worker_id(_settings.log_dir)))
 
 

@@ -70,7 +70,7 @@ class Binning:
 
     def count(self, matrix: Matrix, predictions: Vector) -> CounterIndices:
         """Return the increments of all counters. The value at UNCOUNTED has no meaning."""
-        numbers = np.concatenate((matrix.take(self._numeric_positions, axis=1), predictions[:, None]), axis=1)
+        numbers = np.concatenate((matrix.T.take(self._numeric_positions, axis=0), predictions[None]))
         indices = self._numeric.counter_indices(numbers)
         if self._categorical_positions.size:
             levels = matrix.take(self._categorical_positions, axis=1)
@@ -96,8 +96,8 @@ class _NumericCounters:
         ]
         width = max(map(len, cuts)) + 1  # infinity ends each line, so only NaN is left of no cut
         lines = [np.pad(cut, (0, width - len(cut)), constant_values=np.inf) for cut in cuts]
-        self._cuts = np.stack(lines, axis=1)[:, None, :]  # (cuts, 1, columns): the fastest order
-        self._last_segments = np.arange(len(columns)) * (width + 1) + width
+        self._cuts = np.stack(lines, axis=1)[:, :, None]  # (cuts, columns, 1): the fastest order, since rows are contiguous
+        self._last_segments = (np.arange(len(columns)) * (width + 1) + width)[:, None]
         self._counters = np.array(
             [
                 segment
@@ -110,9 +110,9 @@ class _NumericCounters:
         )
 
     def counter_indices(self, numbers: Matrix) -> CounterIndices:
-        """Return two counters for each number: that of its bin, and that of values out of range or UNCOUNTED."""
+        """Return two counters for each number, that of its bin, and that of values out of range or UNCOUNTED."""
         cuts_to_the_right = np.add.reduce((numbers <= self._cuts).view(np.int8), axis=0, dtype=np.int16)
-        return self._counters.take(self._last_segments - cuts_to_the_right, axis=0).ravel()
+        return self._counters.take((self._last_segments - cuts_to_the_right).ravel(), axis=0).ravel()
 
 
 def _segments(

@@ -1,7 +1,6 @@
 """The current model of a worker, swapped between requests when a new release is published."""
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,7 +28,6 @@ MetricsFactory = Callable[[Path, Bundle, str, str], ModelMetrics]
 ModelReader = Callable[[Path], "Model"]
 NO_MODEL = "No model is available yet. Promote one with: python -m housing.promote"
 UNREADABLE_FOLDER = "No model is available: the release folder cannot be read. See the server log."
-SWITCH_SECONDS = 0.0002  # for which requests wait for Python's lock while a model is loaded; Python's default is 25 times as long
 DAMAGED_RELEASE = "No model is available: the published release is damaged or not trusted. See the server log."
 
 log = logging.getLogger(__name__)
@@ -84,16 +82,11 @@ class Model:
     def read(cls, metrics_factory: MetricsFactory, trusted_keys: TrustedKeys, name: str, folder: Path) -> "Model":
         """Load a release of a registered model, while other threads go on. Raises BundleError if it is damaged or not trusted."""
         with _loading:
-            before = sys.getswitchinterval()
-            sys.setswitchinterval(SWITCH_SECONDS)
-            try:
-                with trusted_keys.verified(folder, name) as verified:
-                    bundle = Bundle.read(verified / releases.BUNDLE, ServedOnnxModel)
-                    release = releases.release_info(verified)
-                metrics = metrics_factory(folder, bundle, release["version"], release.get("name", ""))
-                return cls(bundle, release, RowValidator(bundle.schema), metrics)
-            finally:
-                sys.setswitchinterval(before)
+            with trusted_keys.verified(folder, name) as verified:
+                bundle = Bundle.read(verified / releases.BUNDLE, ServedOnnxModel)
+                release = releases.release_info(verified)
+            metrics = metrics_factory(folder, bundle, release["version"], release.get("name", ""))
+            return cls(bundle, release, RowValidator(bundle.schema), metrics)
 
 
 class Adapter:

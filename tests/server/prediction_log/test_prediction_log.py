@@ -163,6 +163,15 @@ def test_an_entry_that_is_not_json_is_dropped_and_the_next_is_written(tmp_path: 
     assert len(read(tmp_path)[0]) == 1
 
 
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_logging_configuration_gets_the_lines(tmp_path: Path, is_early: bool) -> None:
+    configure = "logger.addHandler(logging.StreamHandler(sys.stdout)); logger.setLevel(logging.INFO)"
+    steps = [configure, "written = log()"] if is_early else ["written = log()", configure]
+    code = "\n".join(["import logging; logger = logging.getLogger('housing.predictions')", *steps, "written.write(entry(7))"])
+    assert json.loads(output_of(tmp_path, f"{code}\nwritten.close()"))["predictions"] == [7.0, 2.0]
+    assert len(list(tmp_path.glob("predictions-*.jsonl"))) == (0 if is_early else 1)  # a later handler is one beside the file
+
+
 def test_a_full_disk_drops_complete_lines_and_logging_resumes(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
