@@ -1,4 +1,4 @@
-"""Checksums of files, short paths, who can read a file, and atomic writes."""
+"""Checksums of files, short paths, files that must exist, who can read a file, and atomic writes."""
 
 import errno
 import hashlib
@@ -26,6 +26,13 @@ def sha256(path: Path) -> str:
 def short_path(path: Path) -> str:
     """Return a path as seen from the working directory, if it lies below."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def require_file(path: Path, expected: str) -> None:
+    """Raise HousingError, with what the override `file` is expected to name, if a path is no file."""
+    if not path.is_file():
+        reason = "is a folder" if path.is_dir() else "does not exist"
+        raise HousingError(f"File {path} {reason}. Set file= to {expected}.")
 
 
 def exposed_secret(path: Path) -> str:

@@ -13,8 +13,8 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
-from housing.core.errors import ConfigError, HousingError, TableError, Violation
-from housing.core.files import atomic_write
+from housing.core.errors import ConfigError, TableError, Violation
+from housing.core.files import atomic_write, require_file
 from housing.data.read_options import PLAIN, ReadOptions
 from housing.data.reading import BATCH_ROWS, Cells, TextTable, base_name, field_count_reason, format_csv, read_batches
 from housing.data.settings import parse_read_options, parse_schema
@@ -168,8 +168,7 @@ def predict_file(
     BundleError
         If `coverage` or `quantiles` is set and the model has no intervals.
     """
-    if not settings.file.is_file():
-        raise HousingError(f"File {settings.file} does not exist. Set file= to a file with the model's columns.")
+    require_file(settings.file, "a file with the model's columns")
     result = PredictedFile()
     skipped_file = _open_skipped_file(settings.skipped_file) if settings.skips_bad_rows else nullcontext()
     with skipped_file as skipped, atomic_write(settings.out) as partial_file:

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
-from housing.core.errors import ConfigError, HousingError, WriteError
-from housing.core.files import atomic_write
+from housing.core.errors import ConfigError, WriteError
+from housing.core.files import atomic_write, require_file
 from housing.data.reading import base_name
 from housing.data.settings import TableSettings
 from housing.description.associations import measure, without_leaks
@@ -118,8 +118,7 @@ def describe(settings: DescriptionSettings, next_command: Callable[..., str]) ->
     TableError
         If the file is no table.
     """
-    if not settings.file.is_file():
-        raise HousingError(f"File {settings.file} does not exist. Set file= to a CSV, Parquet or Excel file.")
+    require_file(settings.file, "a CSV, Parquet or Excel file")
     if settings.target is not None and settings.declaration.exists() and not settings.overwrite:
         raise ConfigError(f"{settings.declaration} exists. Replace it with overwrite=true, or choose another name: name=NAME")
     sniffed, profile = _read(settings)

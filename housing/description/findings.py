@@ -26,7 +26,7 @@ def find(profile: FileProfile, decisions: Decisions, target: str, n_repeated: in
     if profile.n_misshapen:
         shown = ", ".join(f"line {line} has {n_cells}" for line, n_cells in profile.misshapen)
         yield (
-            f"{profile.n_misshapen:,} rows do not have {len(profile.columns)} cells ({shown}). Training refuses the file"
+            f"Rows without {len(profile.columns)} cells: {profile.n_misshapen:,} ({shown}). Training refuses the file"
             " until they are corrected or removed."
         )
     yield from _duplicates(profile, decisions, n_repeated)
@@ -48,7 +48,7 @@ def _count_unlabelled(column: ColumnProfile, decisions: Decisions) -> int:
 def _small(n_labelled: int, values: Vector, target: str) -> Iterator[str]:
     """Yield why a target cannot be learned or judged: too few rows, too few values, or values out of range."""
     if n_labelled < MIN_LABELLED:
-        yield f"Only {n_labelled:,} rows have a {target!r}: too few to train a model and to judge it."
+        yield f"Rows with a {target!r}: {n_labelled:,}, too few to train a model and to judge it."
     n_distinct = len(np.unique(values))
     if n_distinct == 1:
         yield f"{target!r} has the same value in each row, {values[0]:.10g}. There is nothing to predict."

@@ -126,7 +126,7 @@ def _sniff_rows(rows: Sequence[Cells], options: ReadOptions, known: Mapping[str,
         "decimal": numbers_evidence,
         "thousands": numbers_evidence,
         "header": header_evidence,
-        "duplicates": f"{', '.join(map(repr, twice))} stand more than once in the header" if twice else "",
+        "duplicates": f"The header repeats {', '.join(map(repr, twice))}" if twice else "",
     }
 
 

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from housing.core.errors import HousingError
+from housing.core.files import require_file
 from housing.data.read_options import ReadOptions
 from housing.data.reading import Cells, NumberedRow, field_count_reason, read_rows
 from housing.data.table import Table, learn_levels, make_table, parse_cell
@@ -61,8 +61,7 @@ class NewRows:
         TableError
             If it cannot be read, or has other columns.
         """
-        if not path.is_file():
-            raise HousingError(f"File {path} does not exist. Set file= to a file with the columns of table {schema.name}.")
+        require_file(path, f"a file with the columns of table {schema.name}")
         numbered_rows = read_rows(path, options)
         _, header = next(numbered_rows)
         schema.require_table_columns(header)

@@ -1,4 +1,4 @@
-"""Atomic writes: all or nothing, with the mode of the replaced file, through symbolic links."""
+"""Atomic writes (all or nothing, with the mode of the replaced file, through symbolic links), and files that must exist."""
 
 import os
 import resource
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from housing.core.errors import DiskFullError, WriteError
-from housing.core.files import atomic_write
+from housing.core.errors import DiskFullError, HousingError, WriteError
+from housing.core.files import atomic_write, require_file
 
 
 def write(path: Path, text: str) -> None:
@@ -99,3 +99,12 @@ def test_a_full_disk_is_an_error_with_the_path_and_leaves_the_old_file(tmp_path:
         write(path, "x" * 5000)
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_or_a_missing_file_is_an_error_that_says_which_it_is(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").touch()
+    require_file(tmp_path / "rows.csv", "a file of rows")
+    with pytest.raises(HousingError, match=r" is a folder\. Set file= to a file of rows\."):
+        require_file(tmp_path, "a file of rows")
+    with pytest.raises(HousingError, match=r" does not exist\. Set file= to a file of rows\."):
+        require_file(tmp_path / "other.csv", "a file of rows")

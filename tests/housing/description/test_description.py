@@ -223,7 +223,7 @@ def test_duplicates_and_a_capped_or_skewed_target_are_found(tmp_path: Path) -> N
 def test_rows_of_another_length_and_without_a_target_are_counted(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b,y\n1,2,3\n1,2\n4,5,\n7,8,9\n" + "1.5,2,3\n2.5,4,1\n" * 30, encoding="utf-8")
     out = describe(settings(tmp_path / "t.csv"), next_command).text
-    assert "1 rows do not have 3 cells (line 3 has 2). Training refuses the file" in out
+    assert "Rows without 3 cells: 1 (line 3 has 2). Training refuses the file" in out
     assert "1 of 63 rows have no 'y', the target" in out
 
 

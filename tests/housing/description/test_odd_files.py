@@ -188,13 +188,13 @@ def test_a_target_with_a_currency_is_a_number(tmp_path: Path) -> None:
         (content([45_000, 45_100], header="noise,sold on,y").replace("sold on", "date"), "looks like days as Excel counts them"),
         (content(["1.200", "2.500", "3.700"], ";"), "If the points separate thousands, add to the command: read.decimal=','"),
         (content([1e308, 5, 7]), "'x' has numbers of more than 3.4e+38, with which models cannot compute"),
-        ("a,y\n1,2\n", "Only 1 rows have a 'y': too few"),
-        (content([1, 2]).replace(",y", ",z").replace("noise", "y"), "Only 24 rows have a 'y': too few"),
+        ("a,y\n1,2\n", "Rows with a 'y': 1, too few"),
+        (content([1, 2]).replace(",y", ",z").replace("noise", "y"), "Rows with a 'y': 24, too few"),
         ("a,y\n" + "".join(f"{row},5\n" for row in range(0, 99, 3)), "'y' has the same value in each row, 5"),
         ("a,y\n" + "".join(f"{row % 7},{row % 2}\n" for row in range(60)), "'y' has two values only"),
         (
             content(["1,2", "3,4"], header="noise,x,x,y"),
-            "'x' stand more than once in the header. The columns are numbered: noise, x, x_2",
+            "The header repeats 'x'. The columns are numbered: noise, x, x_2",
         ),
     ],
 )
