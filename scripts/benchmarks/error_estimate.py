@@ -5,22 +5,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 
 from housing.bundle.bundle import Bundle
 from housing.core.config import CONF
 from housing.core.environment import PROJECT
-from housing.data.split import split
+from housing.data.split import Split, split
 from housing.data.table import Table, load
 from housing.schema.column import Matrix, Vector
 from housing.scoring.holdout import HoldoutPredictions
 from housing.training.build import BuildSettings, build
+from scripts.benchmarks.intervals import draw_parts
 from tests.support.peer_environments import peer_python
 
 N_WINDOWS, WINDOW_ROWS = 50, 1000
@@ -29,14 +32,48 @@ N_RESAMPLES = 200
 PEER = PROJECT / "scripts" / "benchmarks" / "peers" / "estimate_error.py"
 Windows = list[NDArray[np.int64]]
 Estimates = dict[str, Vector]  # of each window, by metric
+METRICS = ("rmse", "mae")
+DRAWS = range(110, 118)  # others than those by which settings are chosen
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Estimates of one model on one set of windows.
+
+    Attributes
+    ----------
+    deviations
+        Relative deviation of each window's estimate from the realised error, by estimator and metric.
+    inside
+        Share of windows within two standard errors of the monitor, by metric.
+    chance
+        Mean deviation that chance alone makes, by metric.
+    seconds
+        Processor seconds for all windows, by estimator.
+    """
+
+    deviations: dict[str, Estimates]
+    inside: dict[str, float]
+    chance: dict[str, float]
+    seconds: dict[str, float]
 
 
 def print_error_estimates() -> None:
-    """Print how far estimates are from the realised error, over windows that each shift one column."""
+    """Print mean deviations of estimates from the realised error, over windows that each shift one column.
+
+    First over several draws of the training and validation rows, then once over the test rows, which no setting was chosen by.
+    """
     with initialize_config_dir(str(CONF), version_base=None):
         cfg = compose("train", [])
     table = load(cfg.data)
     parts = split(table, cfg.split)
+    drawn = [_compare(cfg, table, draw_parts(parts, draw, len(table))) for draw in DRAWS]
+    _print_comparisons(f"{len(drawn)} draws of training and validation rows", drawn)
+    _print_comparisons("test rows", [_compare(cfg, table, parts)])
+
+
+def _compare(cfg: DictConfig, table: Table, parts: Split) -> Comparison:
+    """Fit the default model, and estimate its errors on windows of the test rows."""
     holdouts: list[HoldoutPredictions] = []
     bundle = build(BuildSettings.from_config(cfg), table, parts, run_id="none", on_fit=holdouts.append)[0]
     test = table.take(parts.test)
@@ -46,21 +83,32 @@ def print_error_estimates() -> None:
     ours, errors, seconds = _estimate(bundle, matrix, windows)
     peer = _estimate_with_peer(table, holdouts[0], matrix, predicted, windows)
     error = test.target - predicted
-    realised = _print_deviations(error, windows, {"monitor": (ours, seconds), "NannyML": (peer, peer["seconds"].item())})
-    inside = [f"{np.mean(np.abs(ours[name] - values) <= 2 * errors[name]):.0%}" for name, values in realised.items()]
-    print(f"Windows within two standard errors: {', '.join(inside)} (of {', '.join(realised)}).")
-
-
-def _print_deviations(error: Vector, windows: Windows, estimated: Mapping[str, tuple[Estimates, float]]) -> Estimates:
-    """Print the deviations of estimates from the realised errors, which are returned."""
     realised = {"rmse": np.sqrt(_means(np.square(error), windows)), "mae": _means(np.abs(error), windows)}
-    print("| mean deviation from the realised error | RMSE | MAE | µs a row |\n|---|---:|---:|---:|")
-    for name, (estimates, seconds) in estimated.items():
-        cells = [f"{np.abs(estimates[metric] / values - 1).mean():.1%}" for metric, values in realised.items()]
+    return Comparison(
+        {
+            name: {metric: values[metric] / actual - 1 for metric, actual in realised.items()}
+            for name, values in (("monitor", ours), ("NannyML", peer))
+        },
+        {metric: float(np.mean(np.abs(ours[metric] - actual) <= 2 * errors[metric])) for metric, actual in realised.items()},
+        {"rmse": _chance(np.square(error), windows, 0.5), "mae": _chance(np.abs(error), windows, 1.0)},
+        {"monitor": seconds, "NannyML": peer["seconds"].item()},
+    )
+
+
+def _print_comparisons(rows: str, comparisons: Sequence[Comparison]) -> None:
+    print(f"| {rows} | RMSE | MAE | RMSE with sign | MAE with sign | µs a row |\n|---|{'---:|' * 5}")
+    for name in comparisons[0].deviations:
+        deviations = {
+            metric: np.concatenate([comparison.deviations[name][metric] for comparison in comparisons]) for metric in METRICS
+        }
+        seconds = np.mean([comparison.seconds[name] for comparison in comparisons])
+        cells = [f"{np.abs(values).mean():.1%}" for values in deviations.values()]
+        cells += [f"{values.mean():+.1%}" for values in deviations.values()]
         print(f"| {name} | {' | '.join(cells)} | {1e6 * seconds / (N_WINDOWS * WINDOW_ROWS):.1f} |")
-    chance = [f"{_chance(loss, windows, power):.1%}" for loss, power in ((np.square(error), 0.5), (np.abs(error), 1.0))]
-    print(f"| chance alone | {' | '.join(chance)} | |")
-    return realised
+    chance = [f"{np.mean([comparison.chance[metric] for comparison in comparisons]):.1%}" for metric in METRICS]
+    print(f"| chance alone | {' | '.join(chance)} | | | |")
+    inside = [f"{np.mean([comparison.inside[metric] for comparison in comparisons]):.0%}" for metric in METRICS]
+    print(f"Windows within two standard errors: {', '.join(inside)} (of {', '.join(METRICS)}).", flush=True)
 
 
 def _draw_windows(matrix: Matrix) -> Windows:

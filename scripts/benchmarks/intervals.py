@@ -63,7 +63,7 @@ def _measure(name: str, overrides: Sequence[str], draw: int) -> Vector:
     with initialize_config_dir(str(CONF), version_base=None):
         cfg = compose("train", [*overrides, f"interval={name}", f"seed={draw}"])
     table = load(cfg.data)
-    parts = _draw_parts(split(table, cfg.split), draw, MAX_ROWS if overrides else len(table))
+    parts = draw_parts(split(table, cfg.split), draw, MAX_ROWS if overrides else len(table))
     start = time.process_time()
     bundle = build(BuildSettings.from_config(cfg), table, parts, run_id="none")[0]
     seconds = time.process_time() - start
@@ -74,7 +74,7 @@ def _measure(name: str, overrides: Sequence[str], draw: int) -> Vector:
     return np.array([interval_score(lower, upper, actual), inside.mean(), worst, (upper - lower).mean(), seconds])
 
 
-def _draw_parts(parts: Split, draw: int, max_rows: int) -> Split:
+def draw_parts(parts: Split, draw: int, max_rows: int) -> Split:
     """Divide training and validation rows anew: 64 % to fit, 16 % to validate, 20 % to score."""
     rows = np.random.default_rng(draw).permutation(np.concatenate([parts.train, parts.valid]))[:max_rows]
     first_valid, first_scored = int(0.64 * len(rows)), int(0.8 * len(rows))
