@@ -21,7 +21,7 @@ from housing.feedback.database import DATABASE_FILE, FeedbackDatabase
 from housing.feedback.error_totals import DUPLICATES
 from housing.feedback.joiner import Joiner
 from housing.server_files.request_id import make_id_generator
-from housing.serving.publishing import publish
+from housing.serving.publishing import publish, publish_canary
 from server.metrics.model_metrics import ModelMetrics
 from server.models.served_models import ServedModels
 from tests.support.feedback import append, predict_areas, send_labels
@@ -188,6 +188,18 @@ def test_a_worker_keeps_its_intervals_if_the_file_is_damaged_or_of_another_run(
     os.utime(path, ns=(1, 1))
     served_again = ServedModels(model_list(tmp_path / "releases"), 60, metrics, adaptation_dir=tmp_path / "log")
     assert served_again.get().adaptation is None
+
+
+def test_a_canary_and_the_current_version_have_adaptations_of_their_own(tmp_path: Path, bundle: Bundle) -> None:
+    joiner = new_joiner(tmp_path, bundle)
+    publish_canary(tmp_path / "releases", "2", tmp_path / "bundle", {"model": "m", "version": "2"}, 0.5)
+    log_labels(tmp_path, bundle, 3, run_id=bundle.card["run_id"], version="2")
+    joiner.step()
+    metrics = partial(ModelMetrics, tmp_path / "metrics", 0)
+    served = ServedModels(model_list(tmp_path / "releases"), 60, metrics, adaptation_dir=tmp_path / "log")
+    models = {model.info["version"]: model.adaptation for model in served.in_memory()}
+    assert models["1"] is None and models["2"] is not None
+    assert models["2"].n_labels == 3
 
 
 @pytest.mark.parametrize("name", ["m@staging", "m@production"])
