@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -25,6 +26,7 @@ from housing.command_line.config_errors import (
 from housing.command_line.project_overrides import add_project_overrides
 from housing.core.config import CONF
 from housing.core.errors import ConfigError, HousingError
+from housing.core.files import write_error
 from housing.core.own_project import make_own_modules_importable
 from housing.core.printable import escape_stderr, show
 
@@ -115,6 +117,10 @@ class _Composition:
         except HousingError as error:  # of a launcher; one of the command itself has ended the process before
             output.set_error(error)
             sys.exit(f"error: {error}")
+        except OSError as error:  # of Hydra, which makes the folder of a run and its log file
+            if not self.is_active or error.filename is None:
+                raise
+            _refuse(str(write_error(Path(error.filename), error)))
         finally:
             self.end()
 

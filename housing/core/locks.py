@@ -55,10 +55,9 @@ def try_lock(path: Path) -> int | None:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
-            raise LockError(
-                f"Could not open the lock file {path} ({_describe_owner(path)}): {error.strerror}. Remove it as its owner,"
-                " or make its directory writable."
-            ) from error
+            state = f"Could not open the lock file {path} ({_describe_owner(path)}): {error.strerror}."
+            fix = f"Make the folder {path.parent} writable for this user"
+            raise LockError(f"{state} {f'Remove it as its owner. {fix}' if os.path.lexists(path) else fix}.") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

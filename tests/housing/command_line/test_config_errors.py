@@ -92,6 +92,12 @@ def test_a_value_that_a_command_needs_is_explained(words: str, messages: list[st
         assert message in error
 
 
+def test_a_folder_of_runs_that_cannot_be_made_is_named(home: Path, refuse: Callable[..., str]) -> None:
+    (home / "outputs").touch()
+    message = refuse("train", "data=synthetic", "model=linear")
+    assert message.startswith(f"Could not write {home}/outputs/runs") and "make its folder writable" in message
+
+
 def test_a_sweep_over_models_takes_a_value_that_the_default_model_lacks(home: Path) -> None:
     rentals = (f"--config-dir={TABLES}", "data=rentals", "features=none", "interval=none", "figures=false", "refit=false")
     models = ("model=decision_tree,random_forest", "model.estimator.min_samples_leaf=30", "max_rows=200")
