@@ -1,9 +1,11 @@
-"""The monitor's database: what is read, rows of windows that are not full yet, and results and states of analyses."""
+"""The monitor's database: what is read, rows of windows that are not full yet, results and states of analyses, and increases
+of the server's counters by hour.
+"""
 
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from housing.feedback.local_database import LocalDatabase
 from housing.monitoring.analysis import LoggedRow, State
 
 DATABASE_FILE = "monitor.db"  # in the log directory
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+HOUR_SECONDS = 3600
+RECORDED = ""  # the counter of an hour without increases
 
 SCHEMA = f"""
 CREATE TABLE offsets (file TEXT PRIMARY KEY, bytes_read INTEGER NOT NULL CHECK (bytes_read >= 0)) STRICT, WITHOUT ROWID;
@@ -27,12 +31,15 @@ CREATE INDEX results_of_key ON results (analysis, key, last_time);
 CREATE TABLE states (
     analysis TEXT NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (analysis, key)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE increases (
+    hour INTEGER NOT NULL, counter TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (hour, counter)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE counts (
     name TEXT NOT NULL, label TEXT NOT NULL, value INTEGER NOT NULL CHECK (value >= 0), PRIMARY KEY (name, label)
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = {SCHEMA_VERSION};
 """
-TABLES = ["counts", "offsets", "results", "rows", "states"]
+TABLES = ["counts", "increases", "offsets", "results", "rows", "states"]
 
 
 @dataclass(frozen=True)
@@ -56,17 +63,48 @@ def set_aside_if_damaged(directory: Path) -> Path | None:
 
 
 def read_results(directory: Path, since: float = float("-inf"), until: float = float("inf")) -> list[Result]:
-    """Return the results of windows that overlap a period (Unix seconds), oldest first, while a monitor may write more.
+    """Return the results of windows that overlap a period, as `iter_results` yields them."""
+    return list(iter_results(directory, since, until))
+
+
+def iter_results(directory: Path, since: float = float("-inf"), until: float = float("inf")) -> Iterator[Result]:
+    """Yield the results of windows that overlap a period (Unix seconds), oldest first, while a monitor may write more.
 
     Raises sqlite3.Error if the database cannot be read. Without a database there are none.
     """
+    with _reading(directory) as connection:
+        if connection is None:
+            return
+        query = "SELECT * FROM results WHERE last_time >= ? AND first_time < ? ORDER BY last_time, rowid"
+        for analysis, key, first, last, n_rows, text in connection.execute(query, (since, until)):
+            yield Result(analysis, key, first, last, n_rows, json.loads(text))
+
+
+def read_increases(directory: Path, since: float, until: float) -> dict[int, dict[str, float]]:
+    """Return the increases of counters by hour, for hours that overlap a period (Unix seconds) and were recorded.
+
+    Raises sqlite3.Error if the database cannot be read. Without a database there are none.
+    """
+    by_hour: dict[int, dict[str, float]] = {}
+    with _reading(directory) as connection:
+        if connection is not None:
+            query = "SELECT * FROM increases WHERE hour > ? AND hour < ? ORDER BY hour"
+            for hour, counter, value in connection.execute(query, (since - HOUR_SECONDS, until)):
+                by_hour.setdefault(hour, {})
+                if counter != RECORDED:
+                    by_hour[hour][counter] = value
+    return by_hour
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[sqlite3.Connection | None]:
+    """Give a connection for reading while a monitor may write, or None without a database."""
     path = directory / DATABASE_FILE
     if not path.exists():
-        return []
+        yield None
+        return
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        query = "SELECT * FROM results WHERE last_time >= ? AND first_time < ? ORDER BY last_time, rowid"
-        rows = connection.execute(query, (since, until)).fetchall()
-    return [Result(analysis, key, first, last, n_rows, json.loads(text)) for analysis, key, first, last, n_rows, text in rows]
+        yield connection
 
 
 class MonitorDatabase(LocalDatabase):
@@ -112,9 +150,16 @@ class MonitorDatabase(LocalDatabase):
         query = "SELECT result FROM results WHERE analysis = ? AND key = ? ORDER BY last_time DESC, rowid DESC LIMIT 1"
         return self._read_json(query, analysis, key)
 
-    def remove_results(self, before: float) -> None:
-        """Remove the results of windows that ended before a time (Unix seconds)."""
+    def remove_old(self, before: float) -> None:
+        """Remove the results of windows that ended, and the increases of hours that began, before a time (Unix seconds)."""
         self._connection.execute("DELETE FROM results WHERE last_time < ?", (before,))
+        self._connection.execute("DELETE FROM increases WHERE hour < ?", (before,))
+
+    def add_increases(self, hour: int, increases: Mapping[str, float]) -> None:
+        """Add the increases of counters to those of an hour (Unix seconds). It is then recorded, even without any."""
+        query = "INSERT INTO increases VALUES (?, ?, ?) ON CONFLICT (hour, counter) DO UPDATE SET value = value + excluded.value"
+        values = [(hour, counter, value) for counter, value in increases.items()]
+        self._connection.executemany(query, [(hour, RECORDED, 0.0), *values])
 
     def state(self, analysis: str, key: str) -> State:
         """Return the state of an analysis for a version, or an empty one."""

@@ -26,6 +26,7 @@ from housing.monitoring.analyses import create_analyses
 from housing.monitoring.analysis import Analysis, LoggedRow, State, Window
 from housing.monitoring.database import MonitorDatabase, Result
 from housing.monitoring.log_follower import LogFollower
+from housing.monitoring.request_counters import record_increases
 from housing.server_files import metric_files
 from housing.server_files.metric_files import series_key
 from housing.server_files.rotating_file import JOINED, PREDICTIONS
@@ -73,7 +74,8 @@ class Monitor:
                 self._read_predictions(follower)
                 self._analyse_windows()
                 self._learn_labels(follower)
-                self._database.remove_results(time.time() - self._settings.log_retention_days * 86400)
+                record_increases(self._database, self._metrics_dir, time.time())
+                self._database.remove_old(time.time() - self._settings.log_retention_days * 86400)
             self._publish(follower)
         except sqlite3.Error as error:
             if not local_database.is_transient(error):
