@@ -10,6 +10,7 @@ from housing.data.download import FetchedTable
 from housing.data.preparation import PreparedTable
 from housing.description.description import DescribedFile
 from housing.ingestion.ingestion import IngestedRows
+from housing.monitoring_report.summary import MonitoringReport
 from housing.operations.cleaning import Cleaned
 from housing.operations.health_checks import HealthReport
 from housing.operations.retraining_summary import RetrainingSummary
@@ -52,6 +53,7 @@ RESULTS: dict[str, type] = {
     "history": History,
     "ingest": IngestedRows,
     "mcp": ServedTools,
+    "monitor": MonitoringReport,
     "predict": Predictions,
     "prepare": PreparedTable,
     "promote": Decision,

@@ -69,6 +69,18 @@ def _has_all_counts(connection: sqlite3.Connection) -> bool:
     return names == [(DUPLICATES,), (MALFORMED,), (UNMATCHED,)]
 
 
+def read_counts(directory: Path) -> dict[str, int]:
+    """Return the numbers of duplicate labels, unmatched labels and malformed lines since the database began.
+
+    Raises sqlite3.Error if it cannot be read. Without a database there are none.
+    """
+    path = directory / DATABASE_FILE
+    if not path.exists():
+        return {}
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return dict(connection.execute("SELECT name, value FROM counts"))
+
+
 class FeedbackDatabase(LocalDatabase):
     """The database of a log directory."""
 

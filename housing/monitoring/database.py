@@ -1,11 +1,9 @@
-"""The monitor's database: what is read, rows of windows that are not full yet, results and states of analyses, and increases
-of the server's counters by hour.
-"""
+"""The monitor's database: what is read, rows of windows that are not full yet, results and states of analyses, and counters."""
 
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +70,10 @@ def iter_results(directory: Path, since: float = float("-inf"), until: float = f
 
     Raises sqlite3.Error if the database cannot be read. Without a database there are none.
     """
-    with _reading(directory) as connection:
-        if connection is None:
-            return
+    path = directory / DATABASE_FILE
+    if not path.exists():
+        return
+    with closing(_connect(path)) as connection:
         query = "SELECT * FROM results WHERE last_time >= ? AND first_time < ? ORDER BY last_time, rowid"
         for analysis, key, first, last, n_rows, text in connection.execute(query, (since, until)):
             yield Result(analysis, key, first, last, n_rows, json.loads(text))
@@ -86,25 +85,21 @@ def read_increases(directory: Path, since: float, until: float) -> dict[int, dic
     Raises sqlite3.Error if the database cannot be read. Without a database there are none.
     """
     by_hour: dict[int, dict[str, float]] = {}
-    with _reading(directory) as connection:
-        if connection is not None:
-            query = "SELECT * FROM increases WHERE hour > ? AND hour < ? ORDER BY hour"
-            for hour, counter, value in connection.execute(query, (since - HOUR_SECONDS, until)):
-                by_hour.setdefault(hour, {})
-                if counter != RECORDED:
-                    by_hour[hour][counter] = value
+    path = directory / DATABASE_FILE
+    if not path.exists():
+        return by_hour
+    with closing(_connect(path)) as connection:
+        query = "SELECT * FROM increases WHERE hour > ? AND hour < ? ORDER BY hour"
+        for hour, counter, value in connection.execute(query, (since - HOUR_SECONDS, until)):
+            by_hour.setdefault(hour, {})
+            if counter != RECORDED:
+                by_hour[hour][counter] = value
     return by_hour
 
 
-@contextmanager
-def _reading(directory: Path) -> Iterator[sqlite3.Connection | None]:
-    """Give a connection for reading while a monitor may write, or None without a database."""
-    path = directory / DATABASE_FILE
-    if not path.exists():
-        yield None
-        return
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        yield connection
+def _connect(path: Path) -> sqlite3.Connection:
+    """Return a connection for reading, while a monitor may write."""
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
 
 
 class MonitorDatabase(LocalDatabase):

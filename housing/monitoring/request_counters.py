@@ -19,7 +19,7 @@ FIRST_FAILURE = 400  # the lowest HTTP status of an error
 
 @dataclass(frozen=True)
 class RequestCounter:
-    """What a counter counts.
+    """A counter of the server.
 
     Attributes
     ----------

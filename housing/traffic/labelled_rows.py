@@ -103,7 +103,7 @@ def _batches(joined: Iterable[Entry], log_filter: LogFilter) -> Iterator[tuple[B
     """Yield batches of joined rows that share version and columns, with the joined rows themselves."""
     batcher, labels = Batcher(), dict[tuple[str, tuple[str, ...]], list[Entry]]()
     for row in joined:
-        if not _is_sound(row):
+        if not is_sound(row):
             log.warning("Skipped a damaged joined row: %.80r", row)
         elif (
             log_filter.version in (None, row["version"]) and log_filter.since <= parse_request_id(row["id"])[0] < log_filter.until
@@ -121,7 +121,8 @@ def _drain(batcher: Batcher, labels: dict[tuple[str, tuple[str, ...]], list[Entr
         yield batch, labels.pop((batch.version, batch.columns))
 
 
-def _is_sound(row: Entry) -> bool:
+def is_sound(row: Entry) -> bool:
+    """Return whether a joined row has a request ID, a row number and numbers where they belong."""
     numbers = [row[name] for name in ("value", "prediction", "time")]
     if not set(map(type, numbers)) <= {int, float} or not isinstance(row["version"], str):
         return False

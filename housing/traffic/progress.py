@@ -1,4 +1,4 @@
-"""Progress bar of a replay: the bytes of the log that were read."""
+"""Progress bar of commands that read a log: its bytes that were read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from housing.traffic.logged_rows import OnBytes
 
 
 @contextmanager
-def replay_progress(total: int) -> Iterator[OnBytes]:
+def log_progress(total: int) -> Iterator[OnBytes]:
     """Show how much of `total` bytes was read until the block ends, if the output is a terminal."""
     console = create_console()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())

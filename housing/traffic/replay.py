@@ -32,7 +32,7 @@ from housing.traffic.errors import compare_errors
 from housing.traffic.labelled_rows import hash_rows, read_labelled_rows
 from housing.traffic.logged_rows import LogCounts, OnBytes, make_batches, read_lines, select_files
 from housing.traffic.page import build_page
-from housing.traffic.progress import replay_progress
+from housing.traffic.progress import log_progress
 from housing.traffic.result import ReplayResult
 from housing.traffic.settings import ReplaySettings
 
@@ -73,7 +73,7 @@ def replay_candidate(cfg: DictConfig) -> tuple[ReplayResult, Schema, Run]:
     with store.artifacts.bundle(source) as folder:
         bundle = Bundle.read(folder)
     table = _table_rows(cfg, store, run_id, bundle)
-    with replay_progress(sum(path.stat().st_size for path in select_files(settings.log_dir, settings.log_filter))) as on_bytes:
+    with log_progress(sum(path.stat().st_size for path in select_files(settings.log_dir, settings.log_filter))) as on_bytes:
         result = replay_log(bundle, name, settings, table, on_bytes)
     return result, bundle.schema, store.runs.get(run_id).run
 

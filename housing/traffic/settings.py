@@ -1,13 +1,13 @@
 """Settings of a replay, read and validated once from its config."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 from omegaconf import DictConfig
 
 from housing.command_line.next_command import next_command
+from housing.command_line.times import parse_period
 from housing.core.errors import ConfigError, HousingError
 from housing.core.validators import Validator, choice, integer
 from housing.evaluation.paired_test import MIN_UNITS, ComparisonSettings
@@ -62,24 +62,13 @@ class ReplaySettings:
         choice("rmse", "mae").validate("metric", cfg.metric)
         CONFIDENCE.validate("confidence", cfg.confidence)
         integer(MIN_UNITS).validate("min_groups", cfg.min_groups)
-        log_filter = LogFilter(_parse_time("since", cfg.since, float("-inf")), _parse_time("until", cfg.until, float("inf")))
-        if log_filter.since >= log_filter.until:
-            raise ConfigError(f"since must be before until (got since={cfg.since} and until={cfg.until}).")
+        since, until = parse_period(cfg.since, cfg.until, float("-inf"), float("inf"))
         comparison = ComparisonSettings(cfg.metric, cfg.confidence, N_RESAMPLES, SEED, cfg.min_groups)
-        return cls(selector, value, _require_log(Path(cfg.log_dir)), log_filter, comparison)
+        return cls(selector, value, require_log(Path(cfg.log_dir)), LogFilter(since, until), comparison)
 
 
-def _parse_time(name: str, text: object, default: float) -> float:
-    if text is None:
-        return default
-    try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError as error:
-        raise ConfigError(f"{name} must be a time such as 2026-11-24 or 2026-11-24T10:00:00+00:00 (got {text!r}).") from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _require_log(folder: Path) -> Path:
+def require_log(folder: Path) -> Path:
+    """Return the log folder of a server. Raise HousingError if it has no prediction log."""
     if not list_files(folder, PREDICTIONS):
         raise HousingError(
             f"log_dir={folder} has no prediction log. Name the log folder of a server (its serve.log_dir), or its alias:"

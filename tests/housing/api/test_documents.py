@@ -70,6 +70,7 @@ def run_id(own_home: Path) -> str:
         ("reproduce", (*RENTALS, "run_id={run}"), "is_equal", True),
         ("rollback", RENTALS, None, None),  # an error: there is nothing to roll back to
         ("replay", (*RENTALS, "run_id={run}"), None, None),  # an error: no log
+        ("monitor", RENTALS, None, None),  # an error: no log
         ("train", (*RENTALS_SWEEP, "model=linear", "seed=1,2"), "sweep_run_id", None),
         ("ingest", (*RENTALS, "file={home}/rows.csv"), "added", 20),  # last, since it changes the table
     ],

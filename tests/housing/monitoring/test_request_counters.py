@@ -65,4 +65,4 @@ def test_a_restart_of_server_or_monitor_counts_no_value_twice(tmp_path: Path, da
 
 
 def test_without_a_database_there_are_no_increases(tmp_path: Path) -> None:
-    assert read_increases(tmp_path / "none", 0, HOUR) == {}
+    assert not read_increases(tmp_path / "none", 0, HOUR)
