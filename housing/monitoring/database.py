@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,11 @@ SCHEMA_VERSION = 2
 HOUR_SECONDS = 3600
 RECORDED = ""  # the counter of an hour without increases
 
+INCREASES = """
+CREATE TABLE increases (
+    hour INTEGER NOT NULL, counter TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (hour, counter)
+) STRICT, WITHOUT ROWID;
+"""
 SCHEMA = f"""
 CREATE TABLE offsets (file TEXT PRIMARY KEY, bytes_read INTEGER NOT NULL CHECK (bytes_read >= 0)) STRICT, WITHOUT ROWID;
 CREATE TABLE rows (key TEXT NOT NULL, time REAL NOT NULL, prediction REAL NOT NULL, record TEXT NOT NULL) STRICT;
@@ -29,14 +34,13 @@ CREATE INDEX results_of_key ON results (analysis, key, last_time);
 CREATE TABLE states (
     analysis TEXT NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (analysis, key)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE increases (
-    hour INTEGER NOT NULL, counter TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (hour, counter)
-) STRICT, WITHOUT ROWID;
+{INCREASES}
 CREATE TABLE counts (
     name TEXT NOT NULL, label TEXT NOT NULL, value INTEGER NOT NULL CHECK (value >= 0), PRIMARY KEY (name, label)
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = {SCHEMA_VERSION};
 """
+UPGRADE = f"BEGIN; {INCREASES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"  # of version 1
 TABLES = ["counts", "increases", "offsets", "results", "rows", "states"]
 
 
@@ -55,9 +59,18 @@ class Result:
 def set_aside_if_damaged(directory: Path) -> Path | None:
     """Rename the database of a log directory if it is damaged, and return its new path."""
     path = directory / DATABASE_FILE
+    if path.exists():
+        _upgrade(path)
     if not path.exists() or local_database.is_intact(path, SCHEMA_VERSION, TABLES, lambda connection: True):
         return None
     return local_database.set_aside(path)
+
+
+def _upgrade(path: Path) -> None:
+    """Add what version 1 did not have. A damaged file stays as it is."""
+    with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.DatabaseError):  # the check names the reason
+        if connection.execute("PRAGMA user_version").fetchone() == (1,):
+            connection.executescript(UPGRADE)
 
 
 def read_results(directory: Path, since: float = float("-inf"), until: float = float("inf")) -> list[Result]:

@@ -1,10 +1,12 @@
 """Increases of request counters: by hour, through restarts of server and monitor, and without probes."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from housing.monitoring.database import MonitorDatabase, read_increases
+from housing.monitoring.database import DATABASE_FILE, MonitorDatabase, read_increases, set_aside_if_damaged
 from housing.monitoring.request_counters import DROPPED, FAILED_REQUESTS, REFUSED_VALUES, RequestCounter, record_increases
 from housing.server_files.metric_files import sample_key, series_key, write_series
 
@@ -62,6 +64,17 @@ def test_a_restart_of_server_or_monitor_counts_no_value_twice(tmp_path: Path, da
     write_metrics(second, 7.0)  # another folder: a new server, whose total is above the previous one
     record_increases(database, second, 13)
     assert read_increases(tmp_path, 0, HOUR) == {0: {REFUSED: 14.0}}
+
+
+def test_a_database_of_an_earlier_version_is_upgraded(tmp_path: Path, database: MonitorDatabase) -> None:
+    database.increase("windows")
+    database.close()
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as connection:
+        connection.executescript("DROP TABLE increases; PRAGMA user_version = 1;")
+    assert set_aside_if_damaged(tmp_path) is None
+    upgraded = MonitorDatabase(tmp_path)
+    upgraded.add_increases(HOUR, {REFUSED: 1.0})
+    assert list(upgraded.counts()) == [("windows", "", 1)]
 
 
 def test_without_a_database_there_are_no_increases(tmp_path: Path) -> None:
