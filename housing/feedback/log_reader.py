@@ -150,7 +150,10 @@ def write_parquet(entries: Sequence[Entry], path: Path) -> None:
 
 
 def _parse_time(text: str) -> float:
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a time in ISO 8601, such as 2026-11-27T08:00 (got {text!r})") from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 

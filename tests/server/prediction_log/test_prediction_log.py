@@ -208,6 +208,7 @@ print(full, DROPPED._value.get(), lines.count(b"\\n"), lines.endswith(b"}\\n"))
     ("arguments", "message"),
     [
         (["away"], "away is not a folder"),
+        ([".", "--since", "2026-13-01"], "must be a time in ISO 8601, such as 2026-11-27T08:00 (got '2026-13-01')"),
         ([".", "--out", "away/out.parquet"], "the folder away does not exist"),
         ([".", "--out", "out.csv"], "must end with .parquet (got out.csv)"),
     ],
