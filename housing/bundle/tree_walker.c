@@ -23,6 +23,9 @@
 #include <Python.h>
 #include <math.h>
 #include <stdint.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 enum { LANES = 16, ROWS = 256, WIDEST = 1 << 20 }; /* ROWS fit in the L1 or L2 cache while all trees visit them */
 enum { MOST_LEAVES = 64, GROUP = 8, MOST_PARTS = 8, BATCH = 8, FEW_ROWS = 4 }; /* up to FEW_ROWS, rows are walked one by one */
@@ -78,6 +81,11 @@ static void walk_group(const Ensemble *all, const Tree *tree, const float *value
 }
 
 #if defined(__x86_64__)
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
+#define FIND_LEAVES find_leaves_avx512
+#define INSTRUCTIONS AVX512
+#define WIDTH 64
+#include "quick_scorer.h"
 #define FIND_LEAVES find_leaves_avx2
 #define INSTRUCTIONS __attribute__((target("avx2")))
 #define WIDTH 32
@@ -124,22 +132,65 @@ static void encode_rows(const Ensemble *all, const double *rows, int count, int8
     }
 }
 
+static int knows_avx512(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#else
+    return 0;
+#endif
+}
+
 static void find_leaves(const Ensemble *all, const SmallTree *tree, const int8_t *codes, int rows, uint8_t *leaves)
 {
 #if defined(__x86_64__)
+    if (rows > 32 && knows_avx512()) /* a half empty vector is slower than a shorter one */
+        return find_leaves_avx512(all, tree, codes, rows, leaves);
     if (__builtin_cpu_supports("avx2"))
         return find_leaves_avx2(all, tree, codes, rows, leaves);
 #endif
     find_leaves_any(all, tree, codes, rows, leaves);
 }
 
+#if defined(__x86_64__)
+/* Add the leaves of a tree to the sums of LANES rows at a time. The weights of all leaves fit into four registers. */
+AVX512
+static void add_leaves_avx512(const Ensemble *all, const SmallTree *tree, const uint8_t *leaves, int rows, float *sums)
+{
+    const float *weights = all->leaves + tree->first_leaf;
+    __m512 first = _mm512_loadu_ps(weights), second = _mm512_loadu_ps(weights + LANES);
+    __m512 third = _mm512_loadu_ps(weights + 2 * LANES), fourth = _mm512_loadu_ps(weights + 3 * LANES);
+    for (int row = 0; row < rows; row += LANES) {
+        __m512i leaf = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(leaves + row)));
+        __m512 low = _mm512_permutex2var_ps(first, leaf, second), high = _mm512_permutex2var_ps(third, leaf, fourth);
+        __mmask16 is_high = _mm512_test_epi32_mask(leaf, _mm512_set1_epi32(2 * LANES));
+        _mm512_storeu_ps(sums + row, _mm512_add_ps(_mm512_loadu_ps(sums + row), _mm512_mask_blend_ps(is_high, low, high)));
+    }
+}
+#endif
+
 __attribute__((always_inline))
-static inline void add_leaves(const Ensemble *all, const SmallTree *trees, const int count, uint8_t leaves[][ROWS], int rows, float *sums)
+static inline void add_leaves_any(const Ensemble *all, const SmallTree *trees, const int count, uint8_t leaves[][ROWS], int rows, float *sums)
 {
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 8
         for (int tree = 0; tree < count; tree++)
             sums[row] += all->leaves[trees[tree].first_leaf + leaves[tree][row]];
+}
+
+static void add_leaves(const Ensemble *all, const SmallTree *trees, int count, uint8_t leaves[][ROWS], int rows, float *sums)
+{
+#if defined(__x86_64__)
+    if (knows_avx512()) {
+        for (int tree = 0; tree < count; tree++)
+            add_leaves_avx512(all, trees + tree, leaves[tree], rows, sums);
+        return;
+    }
+#endif
+    if (count == BATCH)
+        add_leaves_any(all, trees, BATCH, leaves, rows, sums);
+    else
+        add_leaves_any(all, trees, count, leaves, rows, sums);
 }
 
 static void score_block(const Ensemble *all, const int8_t *codes, const float *values, int rows, float *sums)
@@ -149,9 +200,7 @@ static void score_block(const Ensemble *all, const int8_t *codes, const float *v
         const SmallTree *first = all->small + tree;
         for (count = 0; count < BATCH && tree + count < all->count && first[count].groups; count++)
             find_leaves(all, first + count, codes, rows, leaves[count]);
-        if (count == BATCH)
-            add_leaves(all, first, BATCH, leaves, rows, sums);
-        else if (count)
+        if (count)
             add_leaves(all, first, (int)count, leaves, rows, sums);
         else
             for (int row = count++; row < rows; row += LANES)

@@ -29,6 +29,7 @@ from scripts.benchmarks import (
     engines,
     error_estimate,
     footprint,
+    grpc_cost,
     inference_protocol,
     intervals,
     many_models,
@@ -62,6 +63,12 @@ def protocol() -> None:
     """Print requests per second of the Open Inference Protocol and of MLServer, and of binary bodies. Needs wrk."""
     _require("wrk")
     inference_protocol.print_protocol()
+
+
+def grpc() -> None:
+    """Print what a request costs the server over gRPC and over REST, without a model. Needs wrk."""
+    _require("wrk")
+    grpc_cost.print_grpc()
 
 
 def several_models() -> None:
@@ -138,6 +145,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "server": footprint.print_footprint,
     "serving": serving,
     "protocol": protocol,
+    "grpc": grpc,
     "many_models": several_models,
     "attacks": attacks,
     "endurance": endurance,
