@@ -24,13 +24,17 @@ onnxruntime/quantization onnxruntime/tools onnxruntime/transformers onnxruntime/
 # The bill of materials of each image (CycloneDX), which the image contains.
 FROM install AS sbom
 COPY locks/*.txt ./
+# GitHub attests no bill of materials without a serial number. This one depends on the content only, so builds are reproducible.
+ENV ADD_SERIAL_NUMBER="import json, pathlib, sys, uuid; path = pathlib.Path(sys.argv[1]); text = path.read_text(); \
+path.write_text(json.dumps({**json.loads(text), 'serialNumber': uuid.uuid5(uuid.NAMESPACE_OID, text).urn}, indent=2))"
 RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache \
     if [ -f /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi \
     && UV_DEFAULT_INDEX=${INDEX} ${INSTALL} -r sbom.txt \
     && for name in serve pull train; do \
          cat "${name}.txt" >installed.txt; \
          for extra in ${EXTRAS}; do cat "${extra}.txt" >>installed.txt || exit 1; done; \
-         /venv/bin/cyclonedx-py requirements --output-reproducible --output-file "${name}.json" installed.txt || exit 1; \
+         /venv/bin/cyclonedx-py requirements --output-reproducible --output-file "${name}.json" installed.txt \
+           && python -c "${ADD_SERIAL_NUMBER}" "${name}.json" || exit 1; \
        done
 
 FROM install AS serve-packages

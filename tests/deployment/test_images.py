@@ -13,15 +13,30 @@ from pathlib import Path
 import pytest
 
 from housing.core.environment import PROJECT
+from housing.server_files import releases
 from tests.support import docker_engine as engine
 from tests.support.docker_engine import build, clone, docker, inspect, within
 from tests.support.server import Server, free_port
+from tests.support.signing_keys import new_key
 from tests.support.tables import FLAT
 from tests.support.waiting import SECONDS, wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.skipif(bool(engine.missing()), reason=engine.missing() or "nothing is missing")]
 
+EXTRA = "extra-tests"  # the version of the images with extras
 SERVE = f"housing-serve:{engine.VERSION}"
+SIGN = """
+from pathlib import Path
+from housing.promotion.signing import Signer
+print(Signer.read(Path("/keys/release.key")).sign({arguments}), end="")
+"""
+VERIFY = """
+from pathlib import Path
+from housing.server_files.signatures import TrustedKeys
+signature = Path("/serving/current/signature.json").read_text()
+bundle, model, version = {arguments}
+TrustedKeys("/keys/{key}.pem").verify(bundle, [signature], model, version)
+"""
 MAX_SERVE_BYTES = 350_000_000
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp")
 WRITABLE = ("--tmpfs=/log:uid=10001", "--tmpfs=/metrics:uid=10001")
@@ -55,8 +70,8 @@ def create_certificate(directory: Path) -> Path:
 
 
 @contextmanager
-def running(image: str, directory: Path, *options: str) -> Iterator[tuple[str, Server]]:
-    """Run a hardened container on the network of the host. Yield its name and its server."""
+def running(image: str, directory: Path, *options: str, route: str = "/readyz") -> Iterator[tuple[str, Server]]:
+    """Run a hardened container on the network of the host. Yield its name and its server once a route answers."""
     port, name = free_port(), f"housing-tests-{uuid.uuid4().hex[:8]}"
     settings = ("--env=HOUSING_HOST=127.0.0.1", f"--env=HOUSING_PORT={port}", "--env=HOUSING_MODEL=housing-rentals")
     arguments = ["docker", "run", f"--name={name}", "--network=host", *HARDENED, *WRITABLE, *settings, *options, image]
@@ -65,7 +80,7 @@ def running(image: str, directory: Path, *options: str) -> Iterator[tuple[str, S
         process = subprocess.Popen(arguments, stdout=file, stderr=file)
     server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
-        wait_for(lambda: server.answers("/readyz"), "the container is ready")
+        wait_for(lambda: server.answers(route), f"{route} of the container answers")
         yield name, server
     finally:
         docker("rm", "--force", name)
@@ -172,15 +187,60 @@ def test_labels_name_the_source_and_the_revision() -> None:
     assert {"org.opencontainers.image.revision", "org.opencontainers.image.source"} <= set(labels)
 
 
-@pytest.mark.usefixtures("images")
+@pytest.fixture(scope="module")
+def images_with_extras(images: Path) -> None:
+    """The images that check signatures, and the one that makes them, as docs/how-to/sign-models.md builds them."""
+    build(images, "serve", "pull", VERSION=EXTRA, EXTRAS="verify")
+    build(images, "train", VERSION=EXTRA, EXTRAS="sign")
+
+
+def run_python(image: str, code: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    """Run Python code in a hardened container without a network."""
+    command = ["docker", "run", "--rm", "--network=none", *HARDENED, *options, image, "python", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.usefixtures("images_with_extras")
+def test_images_with_extras_sign_a_model_and_serve_only_what_a_trusted_key_signed(
+    images: Path, release_dir: Path, rentals_server: Server, tmp_path: Path
+) -> None:
+    serving = shutil.copytree(release_dir, tmp_path / "serving", symlinks=True)
+    for name in ("release", "other"):
+        new_key(tmp_path, name)
+    subprocess.run(["chmod", "--recursive", "a+rX", str(tmp_path)], check=True)
+    current = (serving / releases.CURRENT).resolve()
+    release = json.loads((current / releases.RELEASE_FILE).read_text(encoding="utf-8"))
+    arguments = f"Path('/serving/{releases.CURRENT}/{releases.BUNDLE}'), '{release['model']}', '{release['version']}'"
+    mounts = (f"--volume={tmp_path}:/keys:ro", f"--volume={serving}:/serving:ro")
+    signed = run_python(f"housing-train:{EXTRA}", SIGN.format(arguments=arguments), *mounts)
+    assert signed.returncode == 0, signed.stderr
+    (current / releases.SIGNATURE_FILE).write_text(signed.stdout, encoding="utf-8")
+
+    def verify(image: str, key: str) -> str:
+        return run_python(image, VERIFY.format(key=key, arguments=arguments), *mounts).stderr
+
+    assert verify(f"housing-pull:{EXTRA}", "release") == ""
+    assert "it is signed with key" in verify(f"housing-pull:{EXTRA}", "other")
+    assert "pip install 'housing[verify]'" in verify(SERVE, "release")
+    options = (f"housing-serve:{EXTRA}", images.parent, *mounts)
+    with running(*options, "--env=HOUSING_TRUSTED_KEYS=/keys/release.pem") as (_, server):
+        assert server.predict(FLAT).json["predictions"] == rentals_server.predict(FLAT).json["predictions"]
+    with running(*options, "--env=HOUSING_TRUSTED_KEYS=/keys/other.pem", route="/healthz") as (_, server):
+        assert server.ask("/readyz").status == 503
+        assert "it is signed with key" in server.log.read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("images", "images_with_extras")
+@pytest.mark.parametrize("version", [engine.VERSION, EXTRA])
 @pytest.mark.parametrize("name", ["serve", "pull", "train"])
-def test_the_sbom_of_each_image_lists_every_installed_package(name: str) -> None:
-    image = f"housing-{name}:{engine.VERSION}"
+def test_the_sbom_of_each_image_lists_every_installed_package(name: str, version: str) -> None:
+    image = f"housing-{name}:{version}"
     sbom = json.loads(docker("run", "--rm", "--network=none", image, "cat", "/app/sbom.json"))
     code = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
     installed = docker("run", "--rm", "--network=none", image, "/venv/bin/python", "-I", "-c", code).split()
     distributions = {normalized(*item.split("==")) for item in installed}
-    assert sbom["bomFormat"] == "CycloneDX"
+    assert sbom["bomFormat"] == "CycloneDX" and sbom["serialNumber"].startswith("urn:uuid:")
+    assert ("cryptography" in {part["name"] for part in sbom["components"]}) == (version == EXTRA or name != "serve")
     assert distributions <= {normalized(part["name"], part["version"]) for part in sbom["components"]}
 
 

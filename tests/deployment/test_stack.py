@@ -43,6 +43,19 @@ class Stack:
         assert not check or process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
         return process.stdout + process.stderr
 
+    def compose(self, *arguments: str) -> None:
+        """Run docker compose, which must succeed."""
+        process = subprocess.run(
+            ["docker", "compose", *arguments],
+            cwd=self.directory,
+            env=_environ(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
+
     def name(self, service: str) -> str:
         """Return the name of a service's container."""
         return f"{PROJECT_NAME}-{service}-1"
@@ -122,6 +135,20 @@ def test_prometheus_scrapes_the_api(trained: Stack) -> None:
         return [series["value"][1] for series in response["data"]["result"]] == ["1"]
 
     wait_for(is_up, "Prometheus has scraped the API")
+
+
+def test_prometheus_scrapes_the_metrics_about_training(trained: Stack) -> None:
+    """The documented commands: an export into the volume of training, and node exporter, which serves it."""
+    trained.compose("run", "--rm", "--no-deps", "train", "python", "-m", "housing.export_metrics", "mlflow=server")
+    trained.compose("--profile", "training-metrics", "up", "--detach", "--wait", "node-exporter")
+
+    def finished() -> list[str]:
+        query = 'housing_training_runs%7Bstatus%3D%22FINISHED%22%7D'
+        response = trained.ask(f"/api/v1/query?query={query}", "prometheus", 9090)
+        assert isinstance(response, dict)
+        return [series["value"][1] for series in response["data"]["result"]]
+
+    wait_for(lambda: finished() == ["2"], "Prometheus has scraped the metrics about both runs")
 
 
 def test_only_mlflow_shares_a_network_with_the_database_and_s3(stack: Stack) -> None:

