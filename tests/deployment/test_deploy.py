@@ -136,6 +136,8 @@ def test_an_instance_that_cannot_roll_back_does_not_stop_the_rollback_of_the_oth
     with callers(address(f"{NAME}-proxy-1"), FLAT, keep_alive=False) as results:
         wait_for(lambda: results.requests > 100, "the first instance serves requests")
     assert not results.failed
+    mended = run(rolling, "docker", "compose", "up", "--detach", "--wait", "--no-deps", "--force-recreate", "api-2")
+    assert mended.returncode == 0, mended.stderr
 
 
 @pytest.fixture(scope="module")
