@@ -142,7 +142,7 @@ def test_prometheus_scrapes_the_metrics_about_training(trained: Stack) -> None:
     trained.compose("--profile", "training-metrics", "up", "--detach", "--wait", "node-exporter")
 
     def finished() -> list[str]:
-        query = 'housing_training_runs%7Bstatus%3D%22FINISHED%22%7D'
+        query = "housing_training_runs%7Bstatus%3D%22FINISHED%22%7D"
         response = trained.ask(f"/api/v1/query?query={query}", "prometheus", 9090)
         assert isinstance(response, dict)
         return [series["value"][1] for series in response["data"]["result"]]

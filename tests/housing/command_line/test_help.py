@@ -87,7 +87,7 @@ def test_help_names_every_choice_of_every_group_it_mentions(command: str) -> Non
 
 def test_help_of_a_sweep_names_launchers_and_sweepers() -> None:
     groups = " ".join(printed("train").partition("Config groups:")[2].split())
-    assert re.search(r"hydra/launcher=basic [^=]*basic, dask, processes, slurm", groups)
+    assert re.search(r"hydra/launcher=basic [^=]*basic, dask, dask_slurm, processes, slurm", groups)
     assert re.search(r"hydra/sweeper=basic [^=]*basic, search", groups)
     assert "hydra/launcher" not in printed("promote")
 
