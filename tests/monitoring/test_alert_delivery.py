@@ -168,12 +168,19 @@ def test_each_alert_has_a_recipe() -> None:
 
 @pytest.mark.parametrize("name", EXPORTED)
 def test_every_panel_about_training_and_candidates_has_data(scene: Scene, name: str) -> None:
+    wait_for_data(scene, name)
+
+
+def wait_for_data(scene: Scene, name: str) -> None:
+    """Wait until each query of a dashboard has a value."""
     for panel in read_panels(generate.DASHBOARD_DIR / f"{name}.json"):
         for _, expr in panel_queries(panel, "5m"):
             wait_for(partial(has_data, scene.prometheus, expr), f"{panel['title']}: {expr}")
 
 
 def test_dashboards_about_training_and_candidates_are_drawn(scene: Scene, tmp_path: Path) -> None:
+    for name in EXPORTED:
+        wait_for_data(scene, name)
     draw(scene.prometheus, tmp_path, [generate.DASHBOARD_DIR / f"{name}.json" for name in EXPORTED])
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert set(sizes) == {f"dashboard-{name}.png" for name in EXPORTED}

@@ -25,6 +25,7 @@ pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
 NEEDED = "approval_required=[production]"
 PRODUCTION = ("alias=production", "evaluate=quick", NEEDED)
 QUICK = "gate.smoke_test_seconds=null"
+REMOVED = "Removing the untrusted release 1-"
 
 
 def approve_rentals(*overrides: str) -> Decision:
@@ -90,6 +91,17 @@ def test_what_cannot_sign_is_an_error_before_anything_is_judged(served_home: Pat
     assert len(list_decisions(open_store(served_home), "rentals-decisions")) == n_decisions
 
 
+def published_cards(home: Path) -> list[Path]:
+    """Return the card of the published release, if there is one."""
+    return list((home / "serving").glob("*/current/bundle/card.json"))
+
+
+def change_byte(home: Path) -> None:
+    """Change one byte of the published release."""
+    (card,) = published_cards(home)
+    card.write_bytes(card.read_bytes().replace(b" ", b"\t", 1))
+
+
 @pytest.mark.long
 def test_a_server_with_trusted_keys_serves_what_they_signed_through_promotion_rotation_and_tampering(
     tmp_path: Path, promoted_home: Path
@@ -118,16 +130,17 @@ def test_a_server_with_trusted_keys_serves_what_they_signed_through_promotion_ro
             assert rolled_back.code == 0, rolled_back.err
             wait_for(lambda: server.ask("/model").json["version"] == "1", "version 1 is served with its own signature")
 
-            (model,) = (home / "serving").glob("*/current/bundle/card.json")
-            content = model.read_bytes()
-            model.write_bytes(content.replace(b" ", b"\t", 1))
+            change_byte(home)
+            wait_for(lambda: REMOVED in server.log.read_text(encoding="utf-8"), "the changed release is removed")
+            wait_for(lambda: len(published_cards(home)) == 1, "version 1 is pulled again")
             workers = server.workers()
             server.process.send_signal(signal.SIGHUP)
             wait_for(lambda: not set(workers) & set(server.workers()), "all workers are new")
-            wait_for(lambda: not server.answers("/readyz"), "no worker serves the changed release")
+            wait_for(lambda: server.answers("/readyz"), "they serve version 1")
+        change_byte(home)
         with serving(home, both) as server:
             wait_for(lambda: server.answers("/readyz"), "the puller has pulled the release again")
-            assert "Removing the untrusted release 1-" in server.log.read_text(encoding="utf-8")
+            assert REMOVED in server.log.read_text(encoding="utf-8")
             assert server.ask("/model").json["version"] == "1"
         with serving(home, f"serve.trusted_keys={bob_public}") as server:
             wait_for(lambda: "which is none of" in server.log.read_text(encoding="utf-8"), "the key of version 1 has gone")
