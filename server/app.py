@@ -48,8 +48,9 @@ def create_app() -> Application:
     worker, metrics = worker_id.acquire_worker_id(settings.log_dir), Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     new_metrics = partial(ModelMetrics, metrics, worker)
     poll_seconds = min(settings.poll_seconds, 1.0) if settings.webhook_port else settings.poll_seconds  # of the release folder
-    files = settings.trusted_keys, settings.adaptation_dir
-    models = ServedModels(settings.list_models(), poll_seconds, new_metrics, settings.max_memory_mb, *files)
+    models = ServedModels(
+        settings.list_models(), poll_seconds, new_metrics, settings.max_memory_mb, settings.trusted_keys, settings.adaptation_dir
+    )
     access = Access.from_settings(settings.keys_file, settings.rate_limit)
     log = PredictionLog(FileHandler(_log_file(settings, PREDICTIONS, worker)), settings.log_queue)
     observe_stages = StageHistogram(metrics, worker).observe

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -147,9 +148,7 @@ def test_a_port_that_is_taken_stops_no_polling_and_is_tried_again(served_home: P
         settings = server_environment(config("serve", "data=rentals", f"serve.release_dir={tmp_path}/releases", *options).serve)
         environ = {**settings, "HOUSING_HOME": str(served_home), "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
         log = tmp_path / "log"
-        with log.open("wb") as file:
-            puller = subprocess.Popen(PULLER, cwd=PROJECT, env=environ, stdout=file, stderr=file)
-        try:
+        with running_puller(environ, log):
             wait_for((tmp_path / "releases" / "current").exists, "polling goes on")
             assert log.read_text("utf-8").count(f"Cannot listen for webhooks on 127.0.0.1 port {port}") == 1
             other_program.close()
@@ -158,9 +157,16 @@ def test_a_port_that_is_taken_stops_no_polling_and_is_tried_again(served_home: P
                 connection.sendall(delivery(signed()))
                 assert connection.recv(4096).startswith(b"HTTP/1.1 204")
             assert log.read_text("utf-8").count("Cannot listen") == 1
+
+
+@contextmanager
+def running_puller(environ: Mapping[str, str], log: Path) -> Iterator[None]:
+    """Run the puller, which writes into a log."""
+    with log.open("wb") as file, subprocess.Popen(PULLER, cwd=PROJECT, env=environ, stdout=file, stderr=file) as puller:
+        try:
+            yield
         finally:
             puller.terminate()
-            puller.wait(60)
 
 
 @pytest.mark.long
